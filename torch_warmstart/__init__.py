@@ -1,0 +1,70 @@
+"""Warm-start PyTorch models from TensorFlow checkpoints and torch states.
+
+    import torch_warmstart as tws
+
+    report = tws.warm_start(model, "path/to/model_dir")
+    print(report)
+
+See `warm_start`, `WarmStartSettings` and `VocabInfo`; docs/getting_started.md has worked examples.
+"""
+
+from torch_warmstart.api import (
+    apply_plan,
+    latest_checkpoint,
+    list_variables,
+    load_checkpoint,
+    load_variable,
+    plan_warm_start,
+    warm_start,
+)
+from torch_warmstart.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    MissingDependencyError,
+    MissingTensorError,
+    PlanError,
+    SettingsError,
+    UnsupportedError,
+    VocabularyError,
+    WarmStartError,
+)
+from torch_warmstart.formats.base import Checkpoint, TensorSpec
+from torch_warmstart.gather import gather_rows
+from torch_warmstart.plan import PlanItem, WarmStartPlan
+from torch_warmstart.remapping import generate_vocab_remapping
+from torch_warmstart.report import RowAccount, VariableAccount, WarmStartReport
+from torch_warmstart.settings import VocabInfo, WarmStartSettings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "CorruptCheckpointError",
+    "MissingDependencyError",
+    "MissingTensorError",
+    "PlanError",
+    "PlanItem",
+    "RowAccount",
+    "SettingsError",
+    "TensorSpec",
+    "UnsupportedError",
+    "VariableAccount",
+    "VocabInfo",
+    "VocabularyError",
+    "WarmStartError",
+    "WarmStartPlan",
+    "WarmStartReport",
+    "WarmStartSettings",
+    "apply_plan",
+    "gather_rows",
+    "generate_vocab_remapping",
+    "latest_checkpoint",
+    "list_variables",
+    "load_checkpoint",
+    "load_variable",
+    "plan_warm_start",
+    "warm_start",
+]

@@ -1,0 +1,110 @@
+"""The public functions; they only connect the rooms."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from torch_warmstart import execute, planner
+from torch_warmstart.errors import SettingsError
+from torch_warmstart.formats import paths, registry
+from torch_warmstart.formats.base import Checkpoint
+from torch_warmstart.plan import WarmStartPlan
+from torch_warmstart.report import WarmStartReport
+from torch_warmstart.settings import WarmStartSettings
+
+
+def warm_start(
+    model: torch.nn.Module, settings: WarmStartSettings | Any, *, progress: bool | None = None
+) -> WarmStartReport:
+    """Warm-starts a model in place from a checkpoint.
+
+    Args:
+        model: The model to fill. Parameters are overwritten under `torch.no_grad()` and never
+            replaced; device, dtype, strides and `requires_grad` stay.
+        settings: A `WarmStartSettings`; or what its `ckpt_to_initialize_from` takes (a path, a
+            state_dict, a module, an open checkpoint), for all trainable variables of that one.
+        progress: Show a progress bar; None shows one for long work on a terminal.
+
+    Returns:
+        An account of every variable and row; `missing, unexpected = warm_start(...)` works too.
+
+    Raises:
+        PlanError: with every problem there is. Nothing has been changed.
+        CheckpointError: the checkpoint is missing or damaged. Nothing has been changed.
+
+    Example:
+        >>> report = warm_start(model, "gs://bucket/model_dir")         # doctest: +SKIP
+        >>> print(report)                                               # doctest: +SKIP
+    """
+    return apply_plan(plan_warm_start(model, settings), progress=progress)
+
+
+def plan_warm_start(model: torch.nn.Module, settings: WarmStartSettings | Any) -> WarmStartPlan:
+    """Plans a warm start and changes nothing; `print()` the plan for a dry run.
+
+    Vocabularies are read and joined; of tensors only names, shapes and dtypes.
+
+    Raises:
+        PlanError: with every problem there is.
+        CheckpointError: the checkpoint is missing or damaged.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
+    if not isinstance(settings, WarmStartSettings):
+        settings = WarmStartSettings(settings)
+    checkpoint = load_checkpoint(settings.ckpt_to_initialize_from, verify=settings.verify)
+    return planner.make_plan(model, settings, checkpoint)
+
+
+def apply_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartReport:
+    """Carries out a plan; the model must not have been rebuilt since it was made.
+
+    Raises:
+        SettingsError: the model has changed.
+        CorruptCheckpointError: what is to be read fails its checksum. Nothing has been changed.
+    """
+    return execute.execute(plan, progress=progress)
+
+
+def load_checkpoint(source: Any, *, verify: bool = True) -> Checkpoint:
+    """Opens a checkpoint of any format for reading; no tensor is read yet.
+
+    Args:
+        source: A path or URL (a TensorFlow prefix, directory, SavedModel or one of their files; a
+            `.pt`, `.pth` or `.safetensors` file), a state_dict, a module, or an open checkpoint.
+        verify: Check a tensor against its checksum, once, before it is handed out.
+
+    Returns:
+        A mapping of key to `TensorSpec`, and a context manager.
+
+    Raises:
+        CheckpointNotFoundError: there is none; the message says what was looked for.
+        CorruptCheckpointError: the index or header is damaged.
+        UnsupportedError: a format that is not read.
+    """
+    return registry.open_checkpoint(source, verify=verify)
+
+
+def list_variables(source: Any) -> list[tuple[str, tuple[int, ...]]]:
+    """Key and shape of every tensor, sorted by key, as `tf.train.list_variables`."""
+    with load_checkpoint(source) as checkpoint:
+        return sorted((key, checkpoint.spec(key).shape) for key in checkpoint)
+
+
+def load_variable(source: Any, key: str) -> Any:
+    """One tensor by its key; a `:0` at the end is dropped, as `tf.train.load_variable` does."""
+    with load_checkpoint(source) as checkpoint:
+        return checkpoint.get_tensor(key if key in checkpoint else key.removesuffix(":0"))
+
+
+def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
+    """The prefix of a directory's latest checkpoint, by its `checkpoint` file; None without one.
+
+    Raises:
+        CheckpointNotFoundError: the file names a checkpoint that is gone.
+        CorruptCheckpointError: the file cannot be parsed.
+    """
+    return paths.latest_checkpoint(os.fspath(directory))

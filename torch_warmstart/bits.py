@@ -1,0 +1,24 @@
+"""The same bytes under a dtype that every torch kernel knows.
+
+torch has no `index_select`, `index_copy_` or masked copy for uint16, float8 and others on every
+device; moving rows does not look at their values, so integers of the same size do as well.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_KNOWN_EVERYWHERE = {torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8}
+
+
+def as_bits(tensor: torch.Tensor) -> torch.Tensor:
+    """A view of `tensor` with elements of the same size; no copy, any strides."""
+    if tensor.dtype in _KNOWN_EVERYWHERE or tensor.dtype.itemsize not in _SAME_SIZE:
+        return tensor  # complex128, of 16 bytes, is known everywhere too
+    return tensor.view(_SAME_SIZE[tensor.dtype.itemsize])
+
+
+def take_rows(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """`tensor.index_select(0, rows)` for every dtype."""
+    return as_bits(tensor).index_select(0, rows).view(tensor.dtype)

@@ -1,0 +1,101 @@
+"""The exceptions of the library, sorted by whose fault it is.
+
+    WarmStartError
+    ├── SettingsError (ValueError)              what the caller asked for cannot be done
+    │   └── PlanError                           ... with every problem of a plan in one message
+    ├── CheckpointError                         the file is at fault
+    │   ├── CheckpointNotFoundError (FileNotFoundError)
+    │   ├── CorruptCheckpointError
+    │   └── MissingTensorError (KeyError)       the checkpoint has no tensor of that key
+    ├── VocabularyError (ValueError)            a vocabulary file or sequence is at fault
+    ├── UnsupportedError (NotImplementedError)  well-formed, but not something we can do
+    └── MissingDependencyError (ImportError)    an optional package is not installed
+
+A message has four parts: what failed, where, what was expected and found, what to do next. This
+module also owns the words that many messages share: near-name suggestions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+_NEAR_NAMES_EXHAUSTIVE = 2_000  # difflib costs about 10 us a candidate; beyond this, filter first
+
+
+class WarmStartError(Exception):
+    """Base of everything this library raises on purpose."""
+
+
+class SettingsError(WarmStartError, ValueError):
+    """What the caller asked for cannot be done, whatever the files hold."""
+
+
+class PlanError(SettingsError):
+    """A plan with problems; `problems` holds one text each, the message holds them all."""
+
+    def __init__(self, headline: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        numbered = [
+            f"  {number}. " + problem.replace("\n", "\n     ")
+            for number, problem in enumerate(self.problems, 1)
+        ]
+        super().__init__("\n".join([headline, *numbered]))
+
+
+class CheckpointError(WarmStartError):
+    """A checkpoint cannot be used: missing, damaged, or without the tensor asked for."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """No checkpoint is where the caller pointed."""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """The bytes of a checkpoint contradict its format or its checksums."""
+
+
+class MissingTensorError(CheckpointError, KeyError):
+    """The checkpoint has no tensor of that key."""
+
+    __str__ = Exception.__str__  # KeyError would show the repr of the message
+
+
+class VocabularyError(WarmStartError, ValueError):
+    """A vocabulary file or sequence breaks a rule."""
+
+
+class UnsupportedError(WarmStartError, NotImplementedError):
+    """Well-formed input that this library does not handle."""
+
+
+class MissingDependencyError(WarmStartError, ImportError):
+    """An optional package is needed; the message names the extra to install."""
+
+
+def near_names(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
+    """The candidates most like `name`, best first, at most `count`."""
+    pool = list(candidates)
+    if len(pool) > _NEAR_NAMES_EXHAUSTIVE:
+        pool = _sharing_words(name, pool)
+    return difflib.get_close_matches(name, pool, n=count, cutoff=0.4)
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """A sentence naming the nearest candidates, or an empty string."""
+    near = near_names(name, candidates)
+    if not near:
+        return ""
+    return " Did you mean " + " or ".join(repr(candidate) for candidate in near) + "?"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 row`, `2 rows`, `1,234 rows`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def _sharing_words(name: str, pool: Sequence[str]) -> list[str]:
+    words = set(name.replace(".", "/").split("/"))
+    scored = [(len(words.intersection(c.replace(".", "/").split("/"))), c) for c in pool]
+    scored.sort(key=lambda pair: -pair[0])
+    return [candidate for _, candidate in scored[:_NEAR_NAMES_EXHAUSTIVE]]

@@ -1,0 +1,158 @@
+"""What every checkpoint format offers to the rest of the library, whatever its bytes look like."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+
+from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
+
+Family = Literal["tensorflow", "torch"]  # whose layouts and names the tensors follow
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor of a checkpoint without its data."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None  # what get_tensor returns; None: strings, or not for torch
+    stored_dtype: str  # the format's own word: "float", "qint8", "string", ...
+    storage: Hashable = None  # equal for keys that share their bytes; None: shared with no other
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor in memory; 0 for strings, whose size only their bytes tell."""
+        return self.numel * self.dtype.itemsize if self.dtype is not None else 0
+
+
+class Checkpoint(Mapping[str, TensorSpec], ABC):
+    """An open checkpoint: a mapping of key to `TensorSpec`, whose tensors are read on demand.
+
+    A context manager; tensors read from it stay valid after it is closed.
+    """
+
+    url: str  # where it is, for messages
+    format: str  # what it is, for messages: "TensorFlow V2 checkpoint", ...
+    family: Family
+
+    def spec(self, key: str) -> TensorSpec:
+        """The spec of a tensor; raises MissingTensorError, with near names, if there is none."""
+        spec = self._find(key)
+        if spec is None:
+            raise MissingTensorError(
+                f"{self.url} has no tensor {key!r}.{did_you_mean(key, self)} "
+                "list_variables() shows all."
+            )
+        return spec
+
+    def get_tensor(self, key: str, rows: torch.Tensor | None = None) -> Any:
+        """Reads a tensor, or only some of its rows.
+
+        Args:
+            key: The tensor's key.
+            rows: int64 indices along dimension 0, in any order, repeats allowed. Only these rows
+                are read. They are not checked against a checksum, which covers whole tensors: call
+                `verify([key])` for that.
+
+        Returns:
+            A torch.Tensor on the CPU of `spec(key).shape` (with `rows`, the first size is
+            `len(rows)`). A string tensor comes as a flat list of `bytes` in C order, since torch
+            has no strings; `spec(key).shape` tells its shape.
+
+        Raises:
+            MissingTensorError: there is no such tensor.
+            CorruptCheckpointError: its bytes fail their checksum, or are not there.
+            UnsupportedError: torch has no such dtype.
+            SettingsError: `rows` is not an int64 vector within the tensor.
+        """
+        spec = self.spec(key)
+        if rows is not None:
+            _check_rows(spec, rows)
+        if spec.dtype is None and spec.stored_dtype != "string":
+            raise UnsupportedError(
+                f"{self.url}: tensor {key!r} is of type {spec.stored_dtype}, which torch cannot hold."
+            )
+        return self._read(spec, rows)
+
+    def verify(self, key: str) -> None:
+        """Checks a whole tensor against its checksum, if the format has one.
+
+        Raises CorruptCheckpointError; reading rows is safe afterwards.
+        """
+        self.spec(key)
+
+    def full_names(self) -> Mapping[str, tuple[str, ...]]:
+        """Other names of tensors: name to keys; more than one key if the name is ambiguous."""
+        return {}
+
+    def metadata(self) -> Any:
+        """What torch keeps in `state_dict()._metadata`, or None."""
+        return None
+
+    def close(self) -> None:
+        """Lets go of the files."""
+
+    @abstractmethod
+    def _find(self, key: str) -> TensorSpec | None: ...
+
+    @abstractmethod
+    def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any: ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __getitem__(self, key: str) -> TensorSpec:
+        return self.spec(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The spec of a tensor, or `default`; unlike `spec`, a miss costs no search."""
+        spec = self._find(key)
+        return default if spec is None else spec
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._find(key) is not None
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{self.format} {self.url!r}, {len(self)} tensors>"
+
+
+def _check_rows(spec: TensorSpec, rows: torch.Tensor) -> None:
+    if not spec.shape:
+        raise SettingsError(f"tensor {spec.key!r} is a scalar and has no rows")
+    if rows.dtype != torch.int64 or rows.ndim != 1:
+        raise SettingsError(
+            f"rows must be a vector of int64, not {rows.dtype} of shape {tuple(rows.shape)}"
+        )
+    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < spec.shape[0]:
+        raise SettingsError(
+            f"rows lie between {int(rows.min())} and {int(rows.max())}, "
+            f"but tensor {spec.key!r} has rows 0 to {spec.shape[0] - 1}"
+        )

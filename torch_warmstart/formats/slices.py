@@ -1,0 +1,131 @@
+"""Tensors stored in pieces: partitioned variables, and what MaxShardSizePolicy cuts up.
+
+A slice is a box in the full tensor. The names under which TensorFlow files slices are an
+order-preserving code (tensorflow `core/lib/strings/ordered_code.cc`, `core/util/saved_tensor_slice_
+util.cc`); they are only ever written here, never parsed, because the full tensor lists its slices.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from torch_warmstart.formats.wire import WireError
+
+FULL = -1  # TF's length of an extent that spans its whole dimension
+_ESCAPES = {b"\x00": b"\x00\xff", b"\xff": b"\xff\x00"}
+
+Extent = tuple[int, int]  # start, length (or FULL)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A slice within its tensor, with every length resolved."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.sizes)
+
+    @property
+    def index(self) -> tuple[slice, ...]:
+        """What to index the full tensor with."""
+        return tuple(
+            slice(start, start + size) for start, size in zip(self.offsets, self.sizes, strict=True)
+        )
+
+
+def resolve_box(extents: Sequence[Extent], shape: tuple[int, ...]) -> Box:
+    """The box of a slice in a tensor of `shape`; raises WireError if it sticks out."""
+    if len(extents) != len(shape):
+        raise WireError(f"a slice of rank {len(extents)} in a tensor of rank {len(shape)}")
+    offsets, sizes = [], []
+    for (start, length), size in zip(extents, shape, strict=True):
+        actual = size if length == FULL else length
+        if start < 0 or actual < 0 or start + actual > size:
+            raise WireError(f"slice {start},{actual} lies outside a dimension of {size}")
+        offsets.append(start)
+        sizes.append(actual)
+    return Box(tuple(offsets), tuple(sizes))
+
+
+def check_cover(boxes: Sequence[Box], shape: tuple[int, ...]) -> None:
+    """Raises WireError unless the boxes cover a tensor of `shape` exactly once.
+
+    Boxes as large together as the tensor cover it exactly when none overlaps another.
+    """
+    total, full = sum(box.numel for box in boxes), math.prod(shape)
+    if total != full:
+        raise WireError(f"its slices hold {total} elements of {full}")
+    boxes = [box for box in boxes if box.numel]
+    dim = _only_cut_dimension(boxes, shape)
+    if dim is None:
+        _check_disjoint(boxes, shape)
+        return
+    end = 0
+    for box in sorted(boxes, key=lambda box: box.offsets[dim]):
+        if box.offsets[dim] < end:
+            raise WireError(f"its slices overlap in dimension {dim} at {box.offsets[dim]}")
+        end = box.offsets[dim] + box.sizes[dim]
+
+
+def assemble(box: Box, piece: torch.Tensor, out: torch.Tensor, rows: torch.Tensor | None) -> None:
+    """Copies a piece to its place in `out`: the full tensor, or the given rows of it."""
+    if rows is None:
+        out[box.index] = piece
+        return
+    first, count = box.offsets[0], box.sizes[0]
+    wanted = ((rows >= first) & (rows < first + count)).nonzero().flatten()
+    out[(wanted, *box.index[1:])] = piece.index_select(0, rows[wanted] - first)
+
+
+def encode_slice_key(name: bytes, extents: Sequence[Extent]) -> bytes:
+    """The table key of one slice of a tensor."""
+    parts = [_encode_unsigned(0), _encode_string(name), _encode_unsigned(len(extents))]
+    for start, length in extents:
+        parts += [_encode_signed(start), _encode_signed(length)]
+    return b"".join(parts)
+
+
+def _only_cut_dimension(boxes: Sequence[Box], shape: tuple[int, ...]) -> int | None:
+    """The one dimension the tensor is cut in, if there is one: nearly every real tensor."""
+    cut = {dim for box in boxes for dim, size in enumerate(shape) if box.sizes[dim] != size}
+    if len(cut) > 1:
+        return None
+    return cut.pop() if cut else 0
+
+
+def _check_disjoint(boxes: Sequence[Box], shape: tuple[int, ...]) -> None:
+    taken = torch.zeros(shape, dtype=torch.bool)
+    for box in boxes:
+        if taken[box.index].any():
+            raise WireError(f"its slices overlap at {box.offsets}")
+        taken[box.index] = True
+
+
+def _encode_unsigned(value: int) -> bytes:
+    payload = value.to_bytes((value.bit_length() + 7) // 8, "big")
+    return bytes([len(payload)]) + payload
+
+
+def _encode_string(text: bytes) -> bytes:
+    return re.sub(rb"[\x00\xff]", lambda match: _ESCAPES[match[0]], text) + b"\x00\x01"
+
+
+def _encode_signed(value: int) -> bytes:
+    """n bytes hold values of 7n-1 bits; the length is the run of leading ones."""
+    magnitude = ~value if value < 0 else value
+    size = 1
+    while magnitude >= 1 << (7 * size - 1):
+        size += 1
+    bits = 8 * size
+    code = ((1 << size) - 1) << (bits - size) | magnitude
+    if value < 0:  # a negative number is the complement of the code of its complement
+        code ^= (1 << bits) - 1
+    return code.to_bytes(size, "big")

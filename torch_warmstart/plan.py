@@ -1,0 +1,156 @@
+"""The plan: a frozen list of what will happen to every variable, and its text.
+
+It is made from names, shapes, dtypes and vocabularies alone; no tensor byte is read for it.
+`print(plan)` is the dry run. `planner` makes it, `execute` carries it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from torch_warmstart.errors import plural
+from torch_warmstart.formats.base import Checkpoint, TensorSpec
+from torch_warmstart.layouts import IDENTITY, Layout
+from torch_warmstart.remapping import Remapping
+from torch_warmstart.settings import VocabInfo, WarmStartSettings
+from torch_warmstart.tables import fold, render
+from torch_warmstart.variables import Owner, Variable
+
+# In this order of strength; a variable is in exactly one state.
+#   remapped   rows were moved through a vocabulary change
+#   converted  the layout or the dtype changed
+#   renamed    another name in the checkpoint, nothing else
+#   copied     same name, same everything
+#   kept       left as it was; `reason` says why
+State = Literal["remapped", "converted", "renamed", "copied", "kept"]
+STATES: tuple[State, ...] = ("remapped", "converted", "renamed", "copied", "kept")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cast:
+    """A change of dtype between floating types, or a widening of integers."""
+
+    source: torch.dtype
+    target: torch.dtype
+    lossy: bool
+
+    def __str__(self) -> str:
+        source, target = (str(d).removeprefix("torch.") for d in (self.source, self.target))
+        return f"{source} -> {target}" + (" (lossy)" if self.lossy else "")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanItem:
+    """What happens to one variable."""
+
+    variable: Variable
+    state: State
+    reason: str  # how the source was found, or why the variable is kept
+    source: TensorSpec | None = None
+    owner: Owner | None = None  # under whose name the source was found
+    layout: Layout = IDENTITY
+    cast: Cast | None = None
+    vocab: VocabInfo | None = None
+    remapping: Remapping | None = None
+    axis: int = 0  # of the variable, counted from 0
+    old_rows_unused: int = 0  # rows of the old tensor beyond its vocabulary (and copied OOV rows)
+
+    @property
+    def name(self) -> str:
+        return self.variable.name
+
+    @property
+    def shape_change(self) -> str:
+        """`[5, 2]`, or `[4, 2] -> [5, 2]` where the old tensor's shape differs."""
+        new = _shape(self.variable.shape)
+        old = _shape(self.source.shape) if self.source else new
+        return new if old == new else f"{old} -> {new}"
+
+    @property
+    def change(self) -> str:
+        """Layout and dtype, where they change."""
+        layout = self.layout.name if self.layout is not IDENTITY else ""
+        return ", ".join(part for part in (layout, str(self.cast or "")) if part)
+
+    @property
+    def rows(self) -> str:
+        """What becomes of the rows of a remapped variable."""
+        if self.remapping is None:
+            return ""
+        return describe_rows(self.remapping, keeps=keeps_new_rows(self))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WarmStartPlan:
+    """What a warm start will do. `print()` it; `apply_plan()` it."""
+
+    model: torch.nn.Module
+    checkpoint: Checkpoint
+    settings: WarmStartSettings
+    items: tuple[PlanItem, ...]  # one a variable, in the model's order
+    unused_keys: tuple[str, ...]  # of the checkpoint
+    missing: tuple[str, ...]  # selected variables that the checkpoint does not have
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]  # name, old, new shape
+    notes: tuple[str, ...]
+
+    @property
+    def bytes_to_read(self) -> int:
+        """Bytes of the tensors that will be read, each key once."""
+        specs = {
+            item.source.key: item.source
+            for item in self.items
+            if item.state != "kept" and item.source
+        }
+        return sum(spec.nbytes for spec in specs.values())
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                i.name,
+                i.source.key if i.source else "",
+                i.shape_change,
+                i.change,
+                i.rows,
+                i.state,
+                i.reason,
+            )
+            for i in self.items
+        ]
+        columns = ("variable", "from", "shape", "change", "rows", "decision", "why")
+        headline = f"Warm start from {self.checkpoint.url} ({self.checkpoint.format})"
+        totals = f"{count_states([item.state for item in self.items])}; {_mebibytes(self.bytes_to_read)} to read"
+        notes = [f"Note: {note}" for note in self.notes]
+        return "\n".join([headline, "", render(columns, fold(rows, names=2)), "", totals, *notes])
+
+
+def keeps_new_rows(item: PlanItem) -> bool:
+    """Whether rows without an old row stay as the model has them."""
+    return item.vocab is not None and item.vocab.backup_initializer == "keep"
+
+
+def describe_rows(remapping: Remapping, *, keeps: bool) -> str:
+    """`2 kept, 3 new, 1 oov; 2 dropped`."""
+    new = "left as they are" if keeps else "new"
+    parts = [f"{remapping.num_present:,} kept", f"{remapping.num_new:,} {new}"]
+    if remapping.num_oov:
+        copied = " copied" if remapping.num_oov_copied else ""
+        parts.append(f"{remapping.num_oov:,} oov{copied}")
+    return ", ".join(parts) + f"; {remapping.num_dropped:,} dropped"
+
+
+def count_states(states: list[State]) -> str:
+    """`5 variables: 1 remapped, 4 renamed`."""
+    counts = {state: states.count(state) for state in STATES}
+    listed = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+    return f"{plural(len(states), 'variable')}: {listed}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(str(size) for size in shape)}]"
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"

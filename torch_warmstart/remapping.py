@@ -1,0 +1,155 @@
+"""From two vocabularies to a remapping: for each new row the old row it takes, -1 if there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from torch_warmstart.errors import SettingsError, VocabularyError
+from torch_warmstart.join import MISSING, join, repeated
+from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
+from torch_warmstart.vocab import Vocabulary, check_no_blanks, read_vocabulary, used_entries
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remapping:
+    """What a `VocabInfo` means for the rows of a variable.
+
+    `rows` has one old row, or -1, for each new row, OOV rows included: int64 on the device of the
+    variable. The counts add up to its length.
+    """
+
+    rows: torch.Tensor
+    num_present: int  # new entries that the old vocabulary has
+    num_new: int  # new entries that it does not have
+    num_oov: int  # OOV rows of the new variable
+    num_oov_copied: int  # those of them that take an old OOV row
+    num_old: int  # old entries in use
+    old_rows: int  # rows the old tensor must at least have
+
+    @property
+    def num_dropped(self) -> int:
+        """Old entries that the new vocabulary does not have."""
+        return self.num_old - self.num_present
+
+    @property
+    def num_without_old_row(self) -> int:
+        return self.num_new + self.num_oov - self.num_oov_copied
+
+
+def generate_vocab_remapping(
+    new_vocab: VocabSource,
+    old_vocab: VocabSource,
+    *,
+    new_vocab_offset: int = 0,
+    num_new_vocab: int = ALL_ENTRIES,
+    old_vocab_size: int = ALL_ENTRIES,
+    device: torch.device | str = "cpu",
+) -> tuple[torch.Tensor, int]:
+    """For each new entry its index in the old vocabulary: TensorFlow's GenerateVocabRemapping.
+
+    Args:
+        new_vocab: Path or URL of a file with one entry a line, or a sequence of str, bytes or int.
+        old_vocab: The same, for the old vocabulary.
+        new_vocab_offset: The first new entry to look up.
+        num_new_vocab: How many to look up; -1 for all from the offset on.
+        old_vocab_size: How many old entries count, from the first; -1 for all.
+        device: Where to compute, and where the result is.
+
+    Returns:
+        An int64 tensor of `num_new_vocab` with -1 for entries the old vocabulary does not have, and
+        how many it has.
+
+    Raises:
+        VocabularyError: a vocabulary is missing, empty or too short, has a blank entry, or the old
+            one has an entry twice.
+        SettingsError: an offset or a size is negative.
+
+    Example:
+        >>> generate_vocab_remapping(["c", "x", "a"], ["a", "b", "c"])
+        (tensor([ 2, -1,  0]), 2)
+    """
+    if new_vocab_offset < 0 or num_new_vocab < ALL_ENTRIES or old_vocab_size < ALL_ENTRIES:
+        raise SettingsError(
+            "new_vocab_offset is at least 0, the two sizes at least 0 (or -1: all)."
+        )
+    new = read_vocabulary(new_vocab, device)
+    check_no_blanks(new)
+    old = _read_old(old_vocab, old_vocab_size, device)
+    stop = len(new) if num_new_vocab == ALL_ENTRIES else new_vocab_offset + num_new_vocab
+    if not new_vocab_offset <= stop <= len(new):
+        raise VocabularyError(
+            f"Entries {new_vocab_offset:,} to {stop:,} are asked for, but {new.origin} has "
+            f"{len(new):,}."
+        )
+    rows = _join(new.slice(new_vocab_offset, stop), old)
+    return rows, int((rows >= 0).sum())
+
+
+def plan_remapping(info: VocabInfo, device: torch.device) -> Remapping:
+    """The remapping that a VocabInfo describes, checked as far as the vocabularies go.
+
+    Raises VocabularyError: as generate_vocab_remapping, and if a new entry that the old vocabulary
+    has is there twice, because two rows would then claim one old row.
+    """
+    whole = read_vocabulary(info.new_vocab, device)
+    check_no_blanks(whole)
+    new = used_entries(whole, info.new_vocab_size, "new_vocab_size")
+    old = _read_old(info.old_vocab, info.old_vocab_size, device)
+    rows = _join(new, old)
+    num_present = int((rows >= 0).sum())
+    _check_no_shared_rows(new, rows, len(old), num_present)
+    copied = info.old_num_oov_buckets
+    oov = torch.full((info.num_oov_buckets,), MISSING, dtype=torch.int64, device=rows.device)
+    oov[:copied] = torch.arange(len(old), len(old) + copied, device=rows.device)
+    highest = int(rows.max()) + 1 if num_present else 0
+    return Remapping(
+        rows=torch.cat([rows, oov]),
+        num_present=num_present,
+        num_new=len(new) - num_present,
+        num_oov=info.num_oov_buckets,
+        num_oov_copied=copied,
+        num_old=len(old),
+        old_rows=len(old) + copied if copied else highest,
+    )
+
+
+def _read_old(source: VocabSource, size: int, device: torch.device | str) -> Vocabulary:
+    old = used_entries(read_vocabulary(source, device), size, "old_vocab_size")
+    twice = repeated(old)
+    if twice is not None:
+        first, second = sorted(twice)
+        raise VocabularyError(
+            f"{old.origin} has an entry twice, so its old row is ambiguous: {old.show(first)} and "
+            f"{old.show(second)}."
+        )
+    return old
+
+
+def _join(new: Vocabulary, old: Vocabulary) -> torch.Tensor:
+    if new.is_text != old.is_text:
+        text, ids = (new, old) if new.is_text else (old, new)
+        raise VocabularyError(
+            f"{text.origin} holds text and {ids.origin} integers; give both as the same kind."
+        )
+    if not len(new) or not len(old):
+        device = new.text()[1].device if new.ids is None else new.ids.device
+        return torch.full((len(new),), MISSING, dtype=torch.int64, device=device)
+    return join(new, old)
+
+
+def _check_no_shared_rows(
+    new: Vocabulary, rows: torch.Tensor, num_old: int, num_present: int
+) -> None:
+    taken = torch.zeros(num_old, dtype=torch.bool, device=rows.device)
+    taken[rows[rows >= 0]] = True
+    if int(taken.sum()) == num_present:
+        return
+    counts = torch.bincount(rows[rows >= 0], minlength=num_old)
+    shared = int((counts > 1).nonzero()[0])
+    places = (rows == shared).nonzero().flatten()
+    raise VocabularyError(
+        f"{new.origin} has an entry twice: {new.show(int(places[0]))} and "
+        f"{new.show(int(places[1]))}. Two rows of the new variable would claim the same old row."
+    )

@@ -1,0 +1,189 @@
+"""The report: what became of every variable and of every row. Frozen, and free of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch_warmstart.plan import (
+    PlanItem,
+    State,
+    WarmStartPlan,
+    count_states,
+    describe_rows,
+    keeps_new_rows,
+)
+from torch_warmstart.tables import fold, render
+
+
+@dataclass(frozen=True, slots=True)
+class RowAccount:
+    """What became of the rows of a remapped variable; `copied` to `left` add up to `total`."""
+
+    total: int  # rows of the new variable along its axis
+    copied: int  # from the old row of the same entry
+    oov_copied: int  # OOV rows from old OOV rows
+    initialised: int  # entries without an old row, filled by the backup initializer
+    oov_initialised: int  # OOV rows, filled by the backup initializer
+    left: int  # rows without an old row that stay as the model had them ("keep")
+    dropped: int  # old entries that the new vocabulary does not have
+    old_unused: int  # old rows beyond the old vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class VariableAccount:
+    """What became of one variable."""
+
+    name: str
+    names: tuple[str, ...]  # all of them, if it is tied
+    kind: str  # "parameter" or "buffer"
+    state: State
+    reason: str
+    key: str | None  # in the checkpoint
+    shape: tuple[int, ...]
+    old_shape: tuple[int, ...] | None  # in the checkpoint
+    dtype: str
+    change: str  # layout and dtype, where they changed
+    rows: RowAccount | None
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStartReport:
+    """What a warm start did.
+
+    Unpacks as torch's own result does: `missing, unexpected = warm_start(...)`.
+    """
+
+    missing_keys: tuple[str, ...]  # selected variables that the checkpoint does not have
+    unexpected_keys: tuple[str, ...]  # keys of the checkpoint that no variable took
+    mismatched_keys: tuple[
+        tuple[str, tuple[int, ...], tuple[int, ...]], ...
+    ]  # name, old, new shape
+    variables: tuple[VariableAccount, ...]
+    notes: tuple[str, ...]
+    source: str  # the checkpoint
+    bytes_read: int
+    seconds: float
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return iter((self.missing_keys, self.unexpected_keys))
+
+    def __getitem__(self, name: str) -> VariableAccount:
+        """The account of a variable, by any of its names."""
+        for account in self.variables:
+            if name in account.names:
+                return account
+        raise KeyError(name)
+
+    def count(self, state: State) -> int:
+        """How many variables are in a state."""
+        return sum(account.state == state for account in self.variables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that `json.dumps` takes."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [
+            (a.name, a.key or "", a.change, _describe(a.rows), a.state, a.reason)
+            for a in self.variables
+        ]
+        columns = ("variable", "from", "change", "rows", "state", "why")
+        totals = f"{count_states([a.state for a in self.variables])}; {self._row_totals()}"
+        unused = f"{len(self.unexpected_keys):,} keys of the checkpoint were not used"
+        notes = [f"Note: {note}" for note in self.notes]
+        headline = f"Warm-started from {self.source} in {self.seconds:.2f} s"
+        table = render(columns, fold(rows, names=2))
+        return "\n".join([headline, "", table, "", totals + unused, *notes])
+
+    def _repr_html_(self) -> str:
+        from rich.console import Console
+
+        console = Console(record=True, file=_Nowhere(), width=200)
+        console.print(str(self), highlight=False, markup=False)
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+    def _row_totals(self) -> str:
+        accounts = [account.rows for account in self.variables if account.rows]
+        if not accounts:
+            return ""
+        copied = sum(rows.copied + rows.oov_copied for rows in accounts)
+        fresh = sum(rows.initialised + rows.oov_initialised for rows in accounts)
+        left = sum(rows.left for rows in accounts)
+        total = sum(rows.total for rows in accounts)
+        parts = f"{copied:,} copied, {fresh:,} initialised" + (f", {left:,} left" if left else "")
+        return f"{total:,} remapped rows: {parts}; "
+
+
+class _Nowhere:
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None: ...
+
+
+def account_for(item: PlanItem) -> VariableAccount:
+    """What a plan's item amounts to once it has been carried out."""
+    variable, source = item.variable, item.source
+    return VariableAccount(
+        name=variable.name,
+        names=variable.names,
+        kind=variable.kind,
+        state=item.state,
+        reason=item.reason,
+        key=source.key if source else None,
+        shape=variable.shape,
+        old_shape=source.shape if source else None,
+        dtype=str(variable.tensor.dtype).removeprefix("torch."),
+        change=item.change,
+        rows=_account_for_rows(item),
+    )
+
+
+def make_report(plan: WarmStartPlan, *, seconds: float) -> WarmStartReport:
+    """The report of a plan that has been carried out."""
+    return WarmStartReport(
+        missing_keys=plan.missing,
+        unexpected_keys=plan.unused_keys,
+        mismatched_keys=plan.mismatched,
+        variables=tuple(account_for(item) for item in plan.items),
+        notes=plan.notes,
+        source=plan.checkpoint.url,
+        bytes_read=plan.bytes_to_read,
+        seconds=seconds,
+    )
+
+
+def _account_for_rows(item: PlanItem) -> RowAccount | None:
+    remapping = item.remapping
+    if remapping is None:
+        return None
+    keeps = keeps_new_rows(item)
+    oov_fresh = remapping.num_oov - remapping.num_oov_copied
+    return RowAccount(
+        total=len(remapping.rows),
+        copied=remapping.num_present,
+        oov_copied=remapping.num_oov_copied,
+        initialised=0 if keeps else remapping.num_new,
+        oov_initialised=0 if keeps else oov_fresh,
+        left=remapping.num_without_old_row if keeps else 0,
+        dropped=remapping.num_dropped,
+        old_unused=item.old_rows_unused,
+    )
+
+
+def _describe(rows: RowAccount | None) -> str:
+    if rows is None:
+        return ""
+    counts = {
+        "copied": rows.copied,
+        "oov copied": rows.oov_copied,
+        "initialised": rows.initialised,
+        "oov initialised": rows.oov_initialised,
+        "left as they were": rows.left,
+    }
+    listed = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    old = {"dropped": rows.dropped, "old rows unused": rows.old_unused}
+    gone = ", ".join(f"{count:,} {what}" for what, count in old.items() if count)
+    return f"{listed}; {gone}" if gone else listed

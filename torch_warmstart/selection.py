@@ -1,0 +1,89 @@
+"""Which variables a warm start is about: `vars_to_warm_start` against a model's variables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+
+from torch_warmstart.errors import plural
+from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.variables import (
+    Variable,
+    find_variable,
+    nearest_to_pattern,
+    select_matching,
+    select_tensors,
+)
+
+
+def select(
+    settings: WarmStartSettings, variables: Sequence[Variable]
+) -> tuple[list[Variable], list[str]]:
+    """The selected variables in the model's order, each once, and what is wrong with the selection."""
+    selection = settings.vars_to_warm_start
+    if selection is None:
+        named = [find_variable(variables, name) for name in settings.var_name_to_vocab_info or ()]
+        chosen = {id(found[0]) for found in named if found is not None}
+        problems = (
+            []
+            if named
+            else [
+                "vars_to_warm_start=None takes only variables with a VocabInfo, and there is none."
+            ]
+        )
+        return [v for v in variables if id(v) in chosen], problems
+    if isinstance(selection, str):
+        trainable = [variable for variable in variables if variable.trainable]
+        return _by_patterns([selection], trainable, variables, "trainable")
+    if isinstance(selection[0], str):
+        return _by_patterns(cast(list[str], selection), variables, variables, "global")
+    return _by_tensors(cast(list[torch.Tensor], selection), variables)
+
+
+def selects_parameters_only(settings: WarmStartSettings) -> bool:
+    """Whether buffers are left out by the kind of selection, not by its pattern."""
+    return isinstance(settings.vars_to_warm_start, str)
+
+
+def _by_patterns(
+    patterns: list[str], candidates: Sequence[Variable], everything: Sequence[Variable], kind: str
+) -> tuple[list[Variable], list[str]]:
+    chosen: set[int] = set()
+    problems = []
+    for pattern in patterns:
+        matching = select_matching(candidates, pattern)
+        chosen.update(id(variable) for variable in matching)
+        if not matching:
+            problems.append(_matched_nothing(pattern, candidates, everything, kind))
+    return [v for v in candidates if id(v) in chosen], problems
+
+
+def _matched_nothing(
+    pattern: str, candidates: Sequence[Variable], everything: Sequence[Variable], kind: str
+) -> str:
+    problem = (
+        f"vars_to_warm_start: {pattern!r} matches none of the model's "
+        f"{plural(len(candidates), f'{kind} variable')} (a pattern is matched from the start of a name)."
+    )
+    outside = select_matching(everything, pattern)
+    if outside:
+        return (
+            f"{problem} It matches the buffer {outside[0].name!r}: write a list, [{pattern!r}], to "
+            "select among global variables."
+        )
+    nearest = nearest_to_pattern(pattern, candidates)
+    return problem + (f" Nearest: {', '.join(repr(name) for name in nearest)}." if nearest else "")
+
+
+def _by_tensors(
+    tensors: list[torch.Tensor], variables: Sequence[Variable]
+) -> tuple[list[Variable], list[str]]:
+    chosen, strangers = select_tensors(variables, tensors)
+    problems = [
+        f"vars_to_warm_start: tensor number {at} of the list, of shape {list(tensors[at].shape)}, is "
+        "no parameter or persistent buffer of the model (a copy or a view is another tensor)."
+        for at in strangers
+    ]
+    return chosen, problems

@@ -1,0 +1,167 @@
+"""A model seen as TensorFlow saw one: named variables, trainable or global.
+
+trainable   model.named_parameters()
+global      the same, and the persistent buffers
+
+Tied parameters are one variable with several names. What wrappers add to names (`module.`,
+`_orig_mod.`) is not part of a name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from torch_warmstart.errors import near_names
+
+Kind = Literal["parameter", "buffer"]
+
+# Children that wrap the module a user wrote: torch.compile, activation checkpointing, FSDP.
+_WRAPPER_CHILDREN = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+_NEAREST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """One place in the model where a tensor is registered."""
+
+    name: str  # without wrappers: "encoder.0.weight"
+    state_dict_name: str  # with them: "module.encoder.0.weight"
+    module: torch.nn.Module
+    leaf: str  # "weight"
+
+    @property
+    def path(self) -> str:
+        """The module's own name: "encoder.0", or "" for the root."""
+        return self.name.rpartition(".")[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variable:
+    """A tensor of the model to fill."""
+
+    tensor: torch.Tensor
+    kind: Kind
+    owners: tuple[Owner, ...]  # more than one if it is tied
+
+    @property
+    def name(self) -> str:
+        return self.owners[0].name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(owner.name for owner in self.owners)
+
+    @property
+    def trainable(self) -> bool:
+        """TensorFlow's word. A frozen parameter (`requires_grad=False`) is still a parameter."""
+        return self.kind == "parameter"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+
+def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
+    """All parameters and persistent buffers of a model, in the order the model lists them."""
+    found: dict[int, Variable] = {}
+    for path, raw_path, module in _walk(model):
+        for leaf, tensor in module._parameters.items():
+            _add(found, tensor, "parameter", path, raw_path, module, leaf)
+    for path, raw_path, module in _walk(model):
+        for leaf, tensor in module._buffers.items():
+            if leaf not in module._non_persistent_buffers_set:
+                _add(found, tensor, "buffer", path, raw_path, module, leaf)
+    return tuple(found.values())
+
+
+def canonical_name(name: str) -> str:
+    """`a/b` as `a.b`; a `:0` at the end, TensorFlow's output number, is dropped."""
+    return name.removesuffix(":0").replace("/", ".")
+
+
+def find_variable(variables: Iterable[Variable], name: str) -> tuple[Variable, Owner] | None:
+    """The variable of a name and the owner that has it; every name of a tied one counts."""
+    wanted = canonical_name(name)
+    for variable in variables:
+        for owner in variable.owners:
+            if owner.name == name or canonical_name(owner.name) == wanted:
+                return variable, owner
+    return None
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a selection pattern takes a variable's name.
+
+    TensorFlow matches (`re.match`) against `name + ":0"`, and its documented `v2[^/]` finds `v2`
+    only through that suffix; torch users expect `weight$` to work. With a newline as the suffix both
+    do: `[^/]` takes it and `$` matches before it. A pattern that spells `:0` gets TensorFlow's
+    suffix. One that spells `/` is also tried on the name with slashes.
+    """
+    suffix = ":0" if ":0" in pattern else "\n"
+    spellings = [name, name.replace(".", "/")] if "/" in pattern else [name]
+    compiled = re.compile(pattern, re.DOTALL)
+    return any(compiled.match(spelling + suffix) for spelling in spellings)
+
+
+def select_matching(variables: Sequence[Variable], pattern: str) -> list[Variable]:
+    """The variables of which any name matches."""
+    return [v for v in variables if any(matches(pattern, name) for name in v.names)]
+
+
+def select_tensors(
+    variables: Sequence[Variable], tensors: Sequence[torch.Tensor]
+) -> tuple[list[Variable], list[int]]:
+    """The variables that are these very tensors, and the positions of those that are none."""
+    by_id = {id(variable.tensor): variable for variable in variables}
+    strangers = [at for at, tensor in enumerate(tensors) if id(tensor) not in by_id]
+    chosen = {id(tensor) for tensor in tensors}
+    return [v for v in variables if id(v.tensor) in chosen], strangers
+
+
+def nearest_to_pattern(pattern: str, variables: Sequence[Variable]) -> list[str]:
+    """Names that a pattern which matched nothing may have meant."""
+    literal = re.sub(r"\\(.)", r"\1", re.sub(r"\.\*|\.\+|[\^$()|?*+\[\]{}]", "", pattern))
+    names = [name for variable in variables for name in variable.names]
+    inside = [name for name in names if literal and canonical_name(literal) in name]
+    return inside[:_NEAREST] or near_names(canonical_name(literal), names) or names[:_NEAREST]
+
+
+def _add(
+    found: dict[int, Variable],
+    tensor: torch.Tensor | None,
+    kind: Kind,
+    path: str,
+    raw_path: str,
+    module: torch.nn.Module,
+    leaf: str,
+) -> None:
+    if tensor is None:
+        return
+    owner = Owner(path + leaf, raw_path + leaf, module, leaf)
+    known = found.get(id(tensor))
+    owners = (*known.owners, owner) if known else (owner,)
+    found[id(tensor)] = Variable(tensor, known.kind if known else kind, owners)
+
+
+def _walk(
+    module: torch.nn.Module, path: str = "", raw_path: str = ""
+) -> Iterable[tuple[str, str, torch.nn.Module]]:
+    """Every module with its prefix without and with wrappers; a shared module comes several times.
+
+    A module that contains itself would never end; torch's own state_dict() fails on it too.
+    """
+    yield path, raw_path, module
+    for name, child in module._modules.items():
+        if child is None:
+            continue
+        wraps = name in _WRAPPER_CHILDREN or (name == "module" and _is_data_parallel(module))
+        yield from _walk(child, path if wraps else f"{path}{name}.", f"{raw_path}{name}.")
+
+
+def _is_data_parallel(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel)

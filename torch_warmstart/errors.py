@@ -32,15 +32,15 @@ class SettingsError(WarmStartError, ValueError):
 
 
 class PlanError(SettingsError):
-    """A plan with problems; `problems` holds one text each, the message holds them all."""
+    """A plan with problems: `problems` holds one text each, the message all, and advice below."""
 
-    def __init__(self, headline: str, problems: Sequence[str]) -> None:
+    def __init__(self, headline: str, problems: Sequence[str], advice: Sequence[str] = ()) -> None:
         self.problems = tuple(problems)
         numbered = [
             f"  {number}. " + problem.replace("\n", "\n     ")
             for number, problem in enumerate(self.problems, 1)
         ]
-        super().__init__("\n".join([headline, *numbered]))
+        super().__init__("\n".join([headline, *numbered, *advice]))
 
 
 class CheckpointError(WarmStartError):
@@ -77,8 +77,9 @@ def near_names(name: str, candidates: Iterable[str], count: int = 3) -> list[str
     """The candidates most like `name`, best first, at most `count`."""
     pool = list(candidates)
     if len(pool) > _NEAR_NAMES_EXHAUSTIVE:
-        pool = _sharing_words(name, pool)
-    return difflib.get_close_matches(name, pool, n=count, cutoff=0.4)
+        pool = _sharing_parts(name, pool)[:_NEAR_NAMES_EXHAUSTIVE]
+    alike = difflib.get_close_matches(name, pool, n=count, cutoff=0.5)
+    return alike or _sharing_parts(name, pool)[:count]
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
@@ -94,8 +95,9 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def _sharing_words(name: str, pool: Sequence[str]) -> list[str]:
-    words = set(name.replace(".", "/").split("/"))
-    scored = [(len(words.intersection(c.replace(".", "/").split("/"))), c) for c in pool]
-    scored.sort(key=lambda pair: -pair[0])
-    return [candidate for _, candidate in scored[:_NEAR_NAMES_EXHAUSTIVE]]
+def _sharing_parts(name: str, pool: Sequence[str]) -> list[str]:
+    """Those that contain the most parts of the name (`city` of `city.weight`), shortest first."""
+    parts = [part for part in name.replace("/", ".").split(".") if part]
+    scored = [(sum(part in candidate for part in parts), candidate) for candidate in pool]
+    best = max((score for score, _ in scored), default=0)
+    return sorted((c for score, c in scored if score == best > 0), key=lambda c: (len(c), c))

@@ -1,9 +1,9 @@
 """Carrying out a plan: read, change the layout, gather rows or load.
 
-All or nothing. Whatever can fail comes first: the model is compared with the plan, what will be read
-is verified, and users' initialisers are run; only then is anything written. Whole tensors go through
-`load_state_dict(strict=False)`, so that a module's hooks run; remapped rows are gathered straight
-into the existing parameter. Parameters are filled in place and never replaced.
+All or nothing. Whatever can fail comes first: the model is compared with the plan, what will be
+read is verified, and users' initialisers are run; only then is anything written. Whole tensors go
+through `load_state_dict(strict=False)`, so that a module's hooks run; remapped rows are gathered
+straight into the existing parameter. Parameters are filled in place and never replaced.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ class _StateDict(dict[str, torch.Tensor]):
 
 def _make_fill(item: PlanItem) -> _Fill | None:
     """Runs the user's initialiser, on a tensor of the full shape, and keeps the rows needed."""
-    assert item.remapping is not None and item.vocab is not None
+    assert item.remapping is not None
+    assert item.vocab is not None
     if keeps_new_rows(item) or not item.remapping.num_without_old_row:
         return None
     at = (item.remapping.rows < 0).nonzero().flatten()

@@ -113,22 +113,20 @@ def _chunks(tensor: torch.Tensor, dim: int = 0) -> list[slice]:
 def _check(source: torch.Tensor, remapping: torch.Tensor, out: torch.Tensor, dim: int) -> None:
     if not -out.ndim <= dim < out.ndim or source.ndim != out.ndim:
         raise SettingsError(
-            f"gather_rows: dim {dim} of a source of shape {list(source.shape)} into an out of shape "
-            f"{list(out.shape)}: both need the same rank, and dim must be one of theirs."
+            f"gather_rows: dim {dim} of a source of shape {list(source.shape)} into an out of "
+            f"shape {list(out.shape)}: both need the same rank, and dim must be one of theirs."
         )
     dim = dim % out.ndim
-    others = [
-        (a, b) for at, (a, b) in enumerate(zip(source.shape, out.shape, strict=True)) if at != dim
-    ]
-    if any(a != b for a, b in others):
+    sizes = enumerate(zip(source.shape, out.shape, strict=True))
+    if any(old != new for at, (old, new) in sizes if at != dim):
         raise SettingsError(
             f"gather_rows: source {list(source.shape)} and out {list(out.shape)} may differ in "
             f"dimension {dim} only."
         )
     if remapping.dtype != torch.int64 or tuple(remapping.shape) != (out.shape[dim],):
         raise SettingsError(
-            f"gather_rows: remapping must be int64 of [{out.shape[dim]}], one index for each row of "
-            f"out; it is {remapping.dtype} of {list(remapping.shape)}."
+            f"gather_rows: remapping must be int64 of [{out.shape[dim]}], one index for each row "
+            f"of out; it is {remapping.dtype} of {list(remapping.shape)}."
         )
     if remapping.numel() and int(remapping.max()) >= source.shape[dim]:
         raise SettingsError(

@@ -1,9 +1,9 @@
 """The hash join: for every entry of one vocabulary, its place in another.
 
-The entries' bytes are hashed to 64 bits a word at a time, both sides' hashes are sorted, and the one
-is searched in the other, which walks memory in order. Equal hashes are then verified by comparing
-the bytes, so a collision can cost time but never a wrong row. Everything is torch code without a
-loop over entries and runs on whatever device the vocabularies are on.
+The entries' bytes are hashed to 64 bits a word at a time, both sides' hashes are sorted, and the
+one is searched in the other, which walks memory in order. Equal hashes are then verified by
+comparing the bytes, so a collision can cost time but never a wrong row. Everything is torch code
+without a loop over entries and runs on whatever device the vocabularies are on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _MIX_B = -7723592293110705685  # 0x94D049BB133111EB
 def join(new: Vocabulary, old: Vocabulary) -> torch.Tensor:
     """For each entry of `new` its index in `old`, or -1: int64 of `len(new)`.
 
-    Both are text or both are ids, on one device. If `old` has an entry twice, either index may come.
+    Both are text or both are ids, on one device. If `old` has an entry twice, either index may
+    come.
     """
     if new.ids is not None and old.ids is not None:
         return _search(new.ids, old.ids)
@@ -56,7 +57,7 @@ def repeated(vocabulary: Vocabulary) -> tuple[int, int] | None:
         at = int(same.nonzero()[0])
         return int(first[at]), int(second[at])
     # Different entries of one hash: a pair further apart may still be equal.
-    return _first_repeat(vocabulary, torch.cat([first, second]).unique().tolist())
+    return _first_repeat(vocabulary, torch.unique(torch.cat([first, second])).tolist())
 
 
 def hash_text(vocabulary: Vocabulary) -> torch.Tensor:
@@ -85,7 +86,7 @@ def same_text(
 
 
 def _blocks(count: int) -> Iterator[slice]:
-    """Parts of the entries, so that the memory for temporaries does not grow with the vocabulary."""
+    """Parts of the entries, so that temporaries do not grow with the vocabulary."""
     return (slice(start, start + _BLOCK) for start in range(0, count, _BLOCK))
 
 

@@ -1,4 +1,4 @@
-"""Which tensor of a checkpoint a variable's value is: from the model's names to the checkpoint's keys.
+"""Which tensor of a checkpoint is a variable's value: from the model's names to its keys.
 
 In this order: the user's own renaming; the same name; the name with slashes; the names TensorFlow
 gives the leaf in a layer of that type; and for object-based checkpoints, each of these as a full
@@ -43,8 +43,8 @@ def find_source(variable: Variable, checkpoint: Checkpoint) -> Source | None:
     if len(distinct) > 1:
         found = " and ".join(repr(key) for key in hits)
         raise SettingsError(
-            f"{_called(variable)} is found under different keys: {found}. Say which one is meant in "
-            f"var_name_to_prev_var_name, for example {{{variable.name!r}: {next(iter(hits))!r}}}."
+            f"{_called(variable)} is found under different keys: {found}. Say which one is meant: "
+            f"var_name_to_prev_var_name={{{variable.name!r}: {next(iter(hits))!r}}}."
         )
     return next(iter(hits.values()))
 
@@ -68,8 +68,8 @@ def find_renamed(owner: Owner, name: str, checkpoint: Checkpoint) -> Source:
         if keys:
             return Source(checkpoint.spec(keys[0]), owner)
     raise MissingTensorError(
-        f"{owner.name}: var_name_to_prev_var_name asks for {name!r}, which {checkpoint.url} does not "
-        f"have.{did_you_mean(name, _all_names(checkpoint))}"
+        f"{owner.name}: var_name_to_prev_var_name asks for {name!r}, which {checkpoint.url} does "
+        f"not have.{did_you_mean(name, _all_names(checkpoint))}"
     )
 
 

@@ -99,31 +99,25 @@ class WarmStartPlan:
     @property
     def bytes_to_read(self) -> int:
         """Bytes of the tensors that will be read, each key once."""
-        specs = {
-            item.source.key: item.source
-            for item in self.items
-            if item.state != "kept" and item.source
-        }
-        return sum(spec.nbytes for spec in specs.values())
+        used = [item.source for item in self.items if item.state != "kept" and item.source]
+        return sum(spec.nbytes for spec in {spec.key: spec for spec in used}.values())
 
     def __str__(self) -> str:
-        rows = [
-            (
-                i.name,
-                i.source.key if i.source else "",
-                i.shape_change,
-                i.change,
-                i.rows,
-                i.state,
-                i.reason,
-            )
-            for i in self.items
-        ]
-        columns = ("variable", "from", "shape", "change", "rows", "decision", "why")
+        table = render(_COLUMNS, fold((_cells(item) for item in self.items), names=2))
         headline = f"Warm start from {self.checkpoint.url} ({self.checkpoint.format})"
-        totals = f"{count_states([item.state for item in self.items])}; {_mebibytes(self.bytes_to_read)} to read"
+        states = count_states([item.state for item in self.items])
+        totals = f"{states}; {_bytes(self.bytes_to_read)} to read"
         notes = [f"Note: {note}" for note in self.notes]
-        return "\n".join([headline, "", render(columns, fold(rows, names=2)), "", totals, *notes])
+        return "\n".join([headline, "", table, "", totals, *notes])
+
+
+_COLUMNS = ("variable", "from", "shape", "change", "rows", "decision", "why")
+
+
+def _cells(item: PlanItem) -> tuple[str, ...]:
+    key = item.source.key if item.source else ""
+    shape, rows = item.shape_change, item.rows
+    return item.name, key, shape, item.change, rows, item.state, item.reason
 
 
 def keeps_new_rows(item: PlanItem) -> bool:
@@ -152,5 +146,5 @@ def _shape(shape: tuple[int, ...]) -> str:
     return f"[{', '.join(str(size) for size in shape)}]"
 
 
-def _mebibytes(count: int) -> str:
+def _bytes(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"

@@ -7,9 +7,8 @@ raised together, so that a user mends a set of settings in one go.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -17,62 +16,82 @@ from torch_warmstart.errors import (
     MissingTensorError,
     PlanError,
     SettingsError,
-    UnsupportedError,
     VocabularyError,
-    did_you_mean,
     plural,
+)
+from torch_warmstart.fitting import (
+    MisfitError,
+    check_new_rows,
+    check_old_rows,
+    check_other_axes,
+    check_shape,
+    choose_cast,
+    choose_layout,
+    vocab_axis,
 )
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.formats.object_graph import KEY as OBJECT_GRAPH_KEY
-from torch_warmstart.layouts import IDENTITY, Layout, find_layout
+from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.names import Source, find_renamed, find_source, nearest_keys
 from torch_warmstart.plan import Cast, PlanItem, State, WarmStartPlan
 from torch_warmstart.remapping import Remapping, plan_remapping
-from torch_warmstart.selection import select, selects_parameters_only
+from torch_warmstart.selection import Filed, by_variable, select, selects_parameters_only
 from torch_warmstart.settings import VocabInfo, WarmStartSettings
-from torch_warmstart.tf_layers import is_uncounted_in_tf, tf_layout
-from torch_warmstart.variables import Owner, Variable, find_variable, model_variables
+from torch_warmstart.tf_layers import is_uncounted_in_tf
+from torch_warmstart.variables import Owner, Variable, model_variables
 
-Value = TypeVar("Value")
-_BY_USER = "renamed by var_name_to_prev_var_name"
-_BY_TF_NAME = "TensorFlow's name for it"
-
-
-class _Problem(Exception):
-    """What is wrong with one variable; collected, never seen by users."""
+_BY_USER = "renamed in settings"
+_BY_TF_NAME = "TensorFlow's name"
+_MISSING_ADVICE = (
+    "A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name, leave it "
+    "out of vars_to_warm_start, or keep what the model has with on_missing='keep'."
+)
 
 
 @dataclass(slots=True)
-class _Planner:
-    """The state of one planning: what is known, and what has been found wrong so far."""
+class _Planning:
+    """One planning: what is known, and what has been found wrong so far."""
 
     settings: WarmStartSettings
     checkpoint: Checkpoint
     variables: tuple[Variable, ...]
     problems: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    vocabs: dict[int, VocabInfo] = field(default_factory=dict)  # by id of the variable
-    renames: dict[int, tuple[Owner, str]] = field(default_factory=dict)
-    layouts: dict[int, str] = field(default_factory=dict)
+    # The three dicts of the settings, by id of the variable.
+    vocabs: dict[int, Filed] = field(default_factory=dict)
+    renames: dict[int, Filed] = field(default_factory=dict)
+    layouts: dict[int, Filed] = field(default_factory=dict)
     remappings: dict[tuple[Any, ...], Remapping] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """A variable, the tensor found for it, and how that tensor becomes the variable."""
+
+    variable: Variable
+    spec: TensorSpec
+    owner: Owner  # of the variable, under whose name the tensor was found
+    layout: Layout
+    reason: str
 
 
 def make_plan(
     model: torch.nn.Module, settings: WarmStartSettings, checkpoint: Checkpoint
 ) -> WarmStartPlan:
     """Plans a warm start; raises PlanError with every problem there is."""
-    planner = _Planner(settings, checkpoint, model_variables(model))
-    chosen, problems = select(settings, planner.variables)
-    planner.problems += problems
-    _assign_settings(planner, chosen)
+    planning = _Planning(settings, checkpoint, model_variables(model))
+    chosen, problems = select(settings, planning.variables)
+    planning.problems += problems
     selected = {id(variable) for variable in chosen}
+    _file_settings(planning, selected)
     items = [
-        _plan_variable(planner, v) if id(v) in selected else _not_selected(v)
-        for v in planner.variables
+        _plan_variable(planning, v) if id(v) in selected else PlanItem(v, "kept", "not selected")
+        for v in planning.variables
     ]
-    if planner.problems:
-        raise PlanError(_headline(planner), planner.problems)
+    if planning.problems:
+        raise PlanError(_headline(planning), planning.problems, planning.advice)
     used = {item.source.key for item in items if item.source}
     return WarmStartPlan(
         model=model,
@@ -80,191 +99,147 @@ def make_plan(
         settings=settings,
         items=tuple(items),
         unused_keys=tuple(k for k in checkpoint if k not in used and k != OBJECT_GRAPH_KEY),
-        missing=tuple(planner.missing),
-        mismatched=tuple(planner.mismatched),
-        notes=tuple(_notes(planner, items)),
+        missing=tuple(planning.missing),
+        mismatched=tuple(planning.mismatched),
+        notes=tuple(_notes(planning, items)),
     )
 
 
-# -- settings by variable --------------------------------------------------------------------------
-
-
-def _assign_settings(planner: _Planner, chosen: list[Variable]) -> None:
-    """Files the three dicts of the settings by variable; every entry must be used."""
-    settings = planner.settings
-    selected = {id(variable) for variable in chosen}
-    if settings.vars_to_warm_start is None:  # TensorFlow: renames count as used for all of them
-        renamable = {id(variable) for variable in planner.variables}
-    else:
-        renamable = selected
-    planner.vocabs = _by_variable(
-        planner, "var_name_to_vocab_info", settings.var_name_to_vocab_info, selected, lambda _, v: v
-    )
-    planner.renames = _by_variable(
-        planner,
-        "var_name_to_prev_var_name",
-        settings.var_name_to_prev_var_name,
-        renamable,
-        lambda owner, key: (owner, key),
-    )
-    planner.layouts = _by_variable(
-        planner, "var_name_to_layout", settings.var_name_to_layout, selected, lambda _, v: v
-    )
-
-
-def _by_variable(
-    planner: _Planner,
-    setting: str,
-    mapping: Mapping[str, Any] | None,
-    usable: set[int],
-    value: Callable[[Owner, Any], Value],
-) -> dict[int, Value]:
-    filed: dict[int, Value] = {}
-    spelled: dict[int, str] = {}
-    for name, entry in (mapping or {}).items():
-        found = find_variable(planner.variables, name)
-        if found is None:
-            names = [n for variable in planner.variables for n in variable.names]
-            planner.problems.append(
-                f"{setting}: the model has no variable {name!r}.{did_you_mean(name, names)}"
-            )
-            continue
-        variable, owner = found
-        if id(variable) not in usable:
-            planner.problems.append(
-                f"{setting}: {name!r} is not used, because vars_to_warm_start does not select it."
-            )
-        elif id(variable) in filed:
-            planner.problems.append(
-                f"{setting}: {spelled[id(variable)]!r} and {name!r} are the same variable."
-            )
-        else:
-            filed[id(variable)], spelled[id(variable)] = value(owner, entry), name
-    return filed
+def _file_settings(planning: _Planning, selected: set[int]) -> None:
+    """Every entry of the dicts must be used: a misspelt one would silently do nothing."""
+    settings, variables = planning.settings, planning.variables
+    renamable = selected
+    if settings.vars_to_warm_start is None:  # TensorFlow then counts a rename of any as used
+        renamable = {id(variable) for variable in variables}
+    for setting, usable, filed in (
+        ("var_name_to_vocab_info", selected, planning.vocabs),
+        ("var_name_to_prev_var_name", renamable, planning.renames),
+        ("var_name_to_layout", selected, planning.layouts),
+    ):
+        entries, problems = by_variable(getattr(settings, setting), setting, variables, usable)
+        filed.update(entries)
+        planning.problems += problems
 
 
 # -- one variable ----------------------------------------------------------------------------------
 
 
-def _plan_variable(planner: _Planner, variable: Variable) -> PlanItem:
+def _plan_variable(planning: _Planning, variable: Variable) -> PlanItem:
     try:
         _check_target(variable)
-        source, reason = _find(planner, variable)
+        source, reason = _find(planning, variable)
         if source is None:
-            return _plan_missing(planner, variable)
-        return _plan_found(planner, variable, source, reason)
-    except (
-        _Problem,
-        SettingsError,
-        UnsupportedError,
-        VocabularyError,
-        MissingTensorError,
-    ) as error:
-        planner.problems.append(str(error))
-        return PlanItem(variable, "kept", "problem")
+            return _plan_missing(planning, variable)
+        return _plan_found(planning, variable, source, reason)
+    except (MisfitError, SettingsError, VocabularyError, MissingTensorError) as error:
+        planning.problems.append(str(error))
+        advice = getattr(error, "advice", "")
+        if advice and advice not in planning.advice:
+            planning.advice.append(advice)
+        return PlanItem(variable, "kept", "problem")  # never shown: the plan will not be made
 
 
 def _check_target(variable: Variable) -> None:
     tensor = variable.tensor
-    if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
-        raise _Problem(f"{variable.name} has no shape yet: run a batch through the model first.")
+    if torch.nn.parameter.is_lazy(tensor):
+        raise MisfitError(f"{variable.name} has no shape yet: run a batch through the model first.")
     if tensor.device.type == "meta":
-        raise _Problem(
+        raise MisfitError(
             f"{variable.name} is on the meta device and holds nothing to warm-start: call "
             "model.to_empty(device=...) first, and initialise what the checkpoint does not have."
         )
     distributed = sys.modules.get("torch.distributed.tensor")
     if distributed is not None and isinstance(tensor, distributed.DTensor):
-        raise _Problem(
+        raise MisfitError(
             f"{variable.name} is a DTensor: sharded parameters are not supported yet. Warm-start "
             "the model before it is sharded."
         )
 
 
-def _find(planner: _Planner, variable: Variable) -> tuple[Source | None, str]:
-    renamed = planner.renames.get(id(variable))
+def _find(planning: _Planning, variable: Variable) -> tuple[Source | None, str]:
+    renamed = planning.renames.get(id(variable))
     if renamed is not None:
-        owner, key = renamed
-        return find_renamed(owner, key, planner.checkpoint), _BY_USER
-    source = find_source(variable, planner.checkpoint)
+        return find_renamed(renamed.owner, renamed.entry, planning.checkpoint), _BY_USER
+    source = find_source(variable, planning.checkpoint)
     if source is None or source.spec.key.replace("/", ".") in variable.names:
         return source, ""
-    return source, _BY_TF_NAME if planner.checkpoint.family == "tensorflow" else ""
+    return source, _BY_TF_NAME if planning.checkpoint.family == "tensorflow" else ""
 
 
-def _plan_missing(planner: _Planner, variable: Variable) -> PlanItem:
+def _plan_missing(planning: _Planning, variable: Variable) -> PlanItem:
     owner = variable.owners[0]
+    keeps = planning.settings.on_missing == "keep" and id(variable) not in planning.vocabs
     if is_uncounted_in_tf(owner.module, owner.leaf):
-        planner.missing.append(variable.name)
-        return PlanItem(variable, "kept", "TensorFlow has no counterpart")
-    if planner.settings.on_missing == "keep" and id(variable) not in planner.vocabs:
-        planner.missing.append(variable.name)
-        return PlanItem(variable, "kept", "not in the checkpoint")
-    near = nearest_keys(variable, planner.checkpoint)
-    hint = f" Nearest: {', '.join(repr(key) for key in near)}." if near else ""
-    raise _Problem(
-        f"{' = '.join(variable.names)} is not in the checkpoint.{hint} Name its key in "
-        "var_name_to_prev_var_name, leave it out of vars_to_warm_start, or keep what the model has "
-        "with on_missing='keep'."
-    )
-
-
-def _plan_found(planner: _Planner, variable: Variable, source: Source, reason: str) -> PlanItem:
-    spec, owner = source.spec, source.owner
-    layout = _layout(planner, variable, owner, spec)
-    info = planner.vocabs.get(id(variable))
-    if info is not None:
-        cast = _cast(variable, spec)
-        return _plan_remapped(planner, variable, source, layout, cast, info, reason)
-    misfit = _misfit(variable, spec, layout)
-    if misfit is not None:
-        if planner.settings.on_mismatch == "error":
-            raise _Problem(misfit)
-        planner.mismatched.append((variable.name, spec.shape, variable.shape))
-        return PlanItem(variable, "kept", "shape or dtype does not fit", spec, owner)
-    cast = _cast(variable, spec)
-    state = _state(owner, spec, layout, cast)
-    return PlanItem(variable, state, reason, spec, owner, layout, cast)
-
-
-def _plan_remapped(
-    planner: _Planner,
-    variable: Variable,
-    source: Source,
-    layout: Layout,
-    cast: Cast | None,
-    info: VocabInfo,
-    reason: str,
-) -> PlanItem:
-    axis = _axis(variable, info)
-    old_shape = _shape_in_torch(variable, source.spec, layout)
-    new_shape = variable.shape
-    if old_shape[:axis] + old_shape[axis + 1 :] != new_shape[:axis] + new_shape[axis + 1 :]:
-        raise _Problem(
-            f"{variable.name}: apart from axis {axis}, which the vocabulary is for, its shape "
-            f"{list(new_shape)} must equal that of {source.spec.key!r}, {list(old_shape)}."
+        reason = "TensorFlow has no counterpart"
+    elif keeps:
+        reason = "not in the checkpoint"
+    else:
+        near = nearest_keys(variable, planning.checkpoint)
+        hint = f" Nearest: {', '.join(repr(key) for key in near)}." if near else ""
+        raise MisfitError(
+            f"{' = '.join(variable.names)} is not in the checkpoint.{hint}", _MISSING_ADVICE
         )
+    planning.missing.append(variable.name)
+    return PlanItem(variable, "kept", reason)
+
+
+def _plan_found(planning: _Planning, variable: Variable, source: Source, reason: str) -> PlanItem:
+    spec, owner = source.spec, source.owner
+    filed = planning.layouts.get(id(variable))
+    by_user = filed.entry if filed else None
+    layout = choose_layout(variable, owner, spec, planning.checkpoint.family, by_user)
+    match = _Match(variable, spec, owner, layout, reason)
+    vocab = planning.vocabs.get(id(variable))
+    if vocab is not None:
+        return _plan_remapped(planning, match, vocab.entry)
     try:
-        remapping = _remapping(planner, variable, info)
+        check_shape(variable, spec, layout)
+        cast = choose_cast(variable, spec)
+    except MisfitError:
+        if planning.settings.on_mismatch == "error":
+            raise
+        planning.mismatched.append((variable.name, spec.shape, variable.shape))
+        return PlanItem(variable, "kept", "shape or dtype does not fit", spec, owner)
+    return PlanItem(variable, _state(match, cast), reason, spec, owner, layout, cast)
+
+
+def _state(match: _Match, cast: Cast | None) -> State:
+    if match.layout is not IDENTITY or cast is not None:
+        return "converted"
+    same = match.spec.key.replace("/", ".") == match.owner.name.replace("/", ".")
+    return "copied" if same else "renamed"
+
+
+# -- one remapped variable -------------------------------------------------------------------------
+
+
+def _plan_remapped(planning: _Planning, match: _Match, info: VocabInfo) -> PlanItem:
+    variable, spec = match.variable, match.spec
+    axis = vocab_axis(variable, info)
+    old_size = check_other_axes(variable, spec, match.layout, axis)
+    cast = choose_cast(variable, spec)
+    try:
+        remapping = _remapping(planning, variable, info)
     except VocabularyError as error:
-        raise _Problem(f"{variable.name}: {error}") from error
-    _check_rows(variable, source.spec, info, remapping, new_shape[axis], old_shape[axis], axis)
+        raise MisfitError(f"{variable.name}: {error}") from error
+    check_new_rows(variable, remapping, axis)
+    check_old_rows(variable, spec, remapping, axis, old_size)
     return PlanItem(
         variable=variable,
         state="remapped",
-        reason=reason,
-        source=source.spec,
-        owner=source.owner,
-        layout=layout,
+        reason=match.reason,
+        source=spec,
+        owner=match.owner,
+        layout=match.layout,
         cast=cast,
         vocab=info,
         remapping=remapping,
         axis=axis,
-        old_rows_unused=old_shape[axis] - remapping.num_old - remapping.num_oov_copied,
+        old_rows_unused=max(0, old_size - remapping.num_old - remapping.num_oov_copied),
     )
 
 
-def _remapping(planner: _Planner, variable: Variable, info: VocabInfo) -> Remapping:
+def _remapping(planning: _Planning, variable: Variable, info: VocabInfo) -> Remapping:
     """The remapping of a VocabInfo; variables with the same vocabularies share one."""
     device = variable.tensor.device
     key = (
@@ -272,192 +247,47 @@ def _remapping(planner: _Planner, variable: Variable, info: VocabInfo) -> Remapp
         *(info.new_vocab_size, info.old_vocab_size),
         *(info.num_oov_buckets, info.old_num_oov_buckets, device),
     )
-    if key not in planner.remappings:
-        planner.remappings[key] = plan_remapping(info, device)
-    return planner.remappings[key]
+    if key not in planning.remappings:
+        planning.remappings[key] = plan_remapping(info, device)
+    return planning.remappings[key]
 
 
-def _check_rows(
-    variable: Variable,
-    spec: TensorSpec,
-    info: VocabInfo,
-    remapping: Remapping,
-    new_size: int,
-    old_size: int,
-    axis: int,
-) -> None:
-    entries = len(remapping.rows) - remapping.num_oov
-    if new_size != len(remapping.rows):
-        raise _Problem(
-            f"{variable.name} has size {new_size:,} along axis {axis}, but its VocabInfo describes "
-            f"{entries:,} new entries and {plural(remapping.num_oov, 'OOV row')}: "
-            f"{len(remapping.rows):,}."
-        )
-    if remapping.old_rows > old_size:
-        raise _Problem(
-            f"{variable.name}: the old vocabulary's entries reach to row {remapping.old_rows - 1:,}, "
-            f"but {spec.key!r} has only {plural(old_size, 'row')} along axis {axis}. Is old_vocab "
-            "the vocabulary it was trained with, and old_vocab_size right?"
-        )
-    if info.old_num_oov_buckets and remapping.old_rows != old_size:
-        raise _Problem(
-            f"{variable.name}: {remapping.num_old:,} old entries and "
-            f"{plural(info.old_num_oov_buckets, 'old OOV row')} make {remapping.old_rows:,} rows, but "
-            f"{spec.key!r} has {old_size:,} along axis {axis}: where its OOV rows are is unclear."
-        )
+# -- what to say besides ---------------------------------------------------------------------------
 
 
-def _axis(variable: Variable, info: VocabInfo) -> int:
-    rank = len(variable.shape)
-    if not -rank <= info.axis < rank:
-        raise _Problem(
-            f"{variable.name}: its VocabInfo is for axis {info.axis}, but its shape is "
-            f"{list(variable.shape)}."
-        )
-    return info.axis % rank
-
-
-# -- shapes, layouts, dtypes -----------------------------------------------------------------------
-
-
-def _layout(planner: _Planner, variable: Variable, owner: Owner, spec: TensorSpec) -> Layout:
-    by_user = planner.layouts.get(id(variable))
-    if by_user is not None:
-        try:
-            return find_layout(by_user)
-        except SettingsError as error:
-            raise _Problem(f"var_name_to_layout: {variable.name}: {error}") from error
-    if planner.checkpoint.family != "tensorflow":
-        return IDENTITY
-    try:
-        return tf_layout(owner.module, owner.leaf)
-    except UnsupportedError as error:
-        raise _Problem(
-            f"{variable.name} cannot be taken from {spec.key!r}: {error}, and this change is not "
-            "supported yet. Leave it out of vars_to_warm_start, or if the checkpoint has it as torch "
-            f"does, say so: var_name_to_layout={{{variable.name!r}: 'identity'}}."
-        ) from error
-
-
-def _shape_in_torch(variable: Variable, spec: TensorSpec, layout: Layout) -> tuple[int, ...]:
-    if not layout.applies_to(spec.shape) or len(spec.shape) != len(variable.shape):
-        raise _Problem(_shapes_differ(variable, spec, layout))
-    return layout.shape_in_torch(spec.shape)
-
-
-def _misfit(variable: Variable, spec: TensorSpec, layout: Layout) -> str | None:
-    """Why a tensor cannot become the variable, or None."""
-    try:
-        if _shape_in_torch(variable, spec, layout) != variable.shape:
-            return _shapes_differ(variable, spec, layout)
-        _cast(variable, spec)
-    except _Problem as problem:
-        return str(problem)
-    return None
-
-
-def _shapes_differ(variable: Variable, spec: TensorSpec, layout: Layout) -> str:
-    how = f" ({layout.name}d)" if layout is not IDENTITY else ""
-    problem = (
-        f"{variable.name} has shape {list(variable.shape)}, but {spec.key!r} in the checkpoint has "
-        f"{list(spec.shape)}{how}."
-    )
-    if len(variable.shape) == len(spec.shape):
-        old = layout.shape_in_torch(spec.shape)
-        differing = [dim for dim, size in enumerate(variable.shape) if size != old[dim]]
-        if len(differing) == 1:
-            problem += (
-                f" If a vocabulary behind axis {differing[0]} has changed, describe it by a VocabInfo "
-                "in var_name_to_vocab_info."
-            )
-    return problem + " Otherwise leave it out, or keep what the model has with on_mismatch='keep'."
-
-
-def _cast(variable: Variable, spec: TensorSpec) -> Cast | None:
-    source, target = spec.dtype, variable.tensor.dtype
-    if source is None:
-        raise _Problem(
-            f"{variable.name}: {spec.key!r} is of type {spec.stored_dtype}, which no torch tensor holds."
-        )
-    if source == target:
-        return None
-    if source.is_floating_point and target.is_floating_point:
-        return Cast(source, target, lossy=not _holds_all_of(target, source))
-    if _is_integer(source) and _is_integer(target) and _covers(target, source):
-        return Cast(source, target, lossy=False)
-    raise _Problem(
-        f"{variable.name} is {target}, but {spec.key!r} in the checkpoint is {source}: only floating "
-        "types are cast to each other, and integers to wider ones."
-    )
-
-
-def _holds_all_of(target: torch.dtype, source: torch.dtype) -> bool:
-    wide, narrow = torch.finfo(target), torch.finfo(source)
-    return (
-        wide.eps <= narrow.eps
-        and wide.max >= narrow.max
-        and wide.smallest_normal * wide.eps <= narrow.smallest_normal * narrow.eps
-    )
-
-
-def _is_integer(dtype: torch.dtype) -> bool:
-    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
-
-
-def _covers(target: torch.dtype, source: torch.dtype) -> bool:
-    wide, narrow = torch.iinfo(target), torch.iinfo(source)
-    return wide.min <= narrow.min and wide.max >= narrow.max
-
-
-def _state(owner: Owner, spec: TensorSpec, layout: Layout, cast: Cast | None) -> State:
-    if layout is not IDENTITY or cast is not None:
-        return "converted"
-    same = spec.key.replace("/", ".") == owner.name.replace("/", ".")
-    return "copied" if same else "renamed"
-
-
-# -- the rest --------------------------------------------------------------------------------------
-
-
-def _not_selected(variable: Variable) -> PlanItem:
-    return PlanItem(variable, "kept", "not selected")
-
-
-def _notes(planner: _Planner, items: list[PlanItem]) -> list[str]:
+def _notes(planning: _Planning, items: list[PlanItem]) -> list[str]:
     notes = []
-    left = _buffers_left_behind(planner, items)
+    left = _buffers_left_behind(planning, items)
     if left:
         notes.append(
-            f"{plural(len(left), 'buffer')} that the checkpoint has (such as {left[0]!r}) stay as they "
-            "are, because a pattern given as a str selects parameters only. To take them too, write a "
-            f"list: vars_to_warm_start=[{planner.settings.vars_to_warm_start!r}]."
+            f"{plural(len(left), 'buffer')} that the checkpoint has (such as {left[0]!r}) stay as "
+            "they are, because a pattern given as a str selects parameters only. To take them too, "
+            f"write a list: vars_to_warm_start=[{planning.settings.vars_to_warm_start!r}]."
         )
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]
     if lossy:
         notes.append(
-            f"{plural(len(lossy), 'variable')} (such as {lossy[0]!r}) lose precision or range, because "
-            "the model's dtype is narrower than the checkpoint's."
+            f"{plural(len(lossy), 'variable')} (such as {lossy[0]!r}) lose precision or range: the "
+            "model's dtype is narrower than the checkpoint's."
         )
     return notes
 
 
-def _buffers_left_behind(planner: _Planner, items: list[PlanItem]) -> list[str]:
-    """Unselected buffers the checkpoint has: what TensorFlow's users lost accuracy to in silence."""
-    if not selects_parameters_only(planner.settings):
+def _buffers_left_behind(planning: _Planning, items: list[PlanItem]) -> list[str]:
+    """Unselected buffers the checkpoint has: in TensorFlow a silent loss of accuracy."""
+    if not selects_parameters_only(planning.settings):
         return []
-    left = []
-    for item in items:
-        if item.variable.kind != "buffer" or item.state != "kept":
-            continue
-        try:
-            found = find_source(item.variable, planner.checkpoint)
-        except SettingsError:  # ambiguous, but there
-            left.append(item.name)
-        else:
-            left += [item.name] if found is not None else []
-    return left
+    buffers = [item.variable for item in items if item.variable.kind == "buffer"]
+    return [buffer.name for buffer in buffers if _is_in(planning.checkpoint, buffer)]
 
 
-def _headline(planner: _Planner) -> str:
-    count = plural(len(planner.problems), "problem")
-    return f"The warm start from {planner.checkpoint.url} has {count}; nothing was changed:"
+def _is_in(checkpoint: Checkpoint, variable: Variable) -> bool:
+    try:
+        return find_source(variable, checkpoint) is not None
+    except SettingsError:  # there, and more than once
+        return True
+
+
+def _headline(planning: _Planning) -> str:
+    count = plural(len(planning.problems), "problem")
+    return f"The warm start from {planning.checkpoint.url} has {count}; nothing was changed:"

@@ -11,6 +11,10 @@ Advance = Callable[[str, int], None]  # what has been done, and how many bytes o
 _WORTH_SHOWING = 256 << 20  # bytes; less is over before a bar can be read
 
 
+def _advance_nothing(description: str, count: int) -> None:
+    """What is called where no bar is shown."""
+
+
 @contextmanager
 def progress_bar(total: int, *, show: bool | None) -> Iterator[Advance]:
     """Yields a function to call after each step.
@@ -22,7 +26,7 @@ def progress_bar(total: int, *, show: bool | None) -> Iterator[Advance]:
     if show is None:
         show = total >= _WORTH_SHOWING and sys.stderr.isatty()
     if not show:
-        yield lambda description, count: None
+        yield _advance_nothing
         return
     from rich.console import Console  # imported for a bar only: it takes longer than small work
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,4 +1,4 @@
-"""From two vocabularies to a remapping: for each new row the old row it takes, -1 if there is none."""
+"""From two vocabularies to a remapping: for each new row its old row, -1 if there is none."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +12,6 @@ from torch_warmstart.plan import (
     State,
     WarmStartPlan,
     count_states,
-    describe_rows,
     keeps_new_rows,
 )
 from torch_warmstart.tables import fold, render
@@ -100,7 +100,7 @@ class WarmStartReport:
     def _repr_html_(self) -> str:
         from rich.console import Console
 
-        console = Console(record=True, file=_Nowhere(), width=200)
+        console = Console(record=True, file=io.StringIO(), width=10_000)
         console.print(str(self), highlight=False, markup=False)
         return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
@@ -114,13 +114,6 @@ class WarmStartReport:
         total = sum(rows.total for rows in accounts)
         parts = f"{copied:,} copied, {fresh:,} initialised" + (f", {left:,} left" if left else "")
         return f"{total:,} remapped rows: {parts}; "
-
-
-class _Nowhere:
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None: ...
 
 
 def account_for(item: PlanItem) -> VariableAccount:

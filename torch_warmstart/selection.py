@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from torch_warmstart.errors import plural
+from torch_warmstart.errors import did_you_mean, plural
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.variables import (
+    Owner,
     Variable,
     find_variable,
     nearest_to_pattern,
@@ -17,34 +19,75 @@ from torch_warmstart.variables import (
     select_tensors,
 )
 
+_NO_VOCAB_INFO = "vars_to_warm_start=None takes only variables with a VocabInfo; there is none."
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """An entry of one of the settings' dicts, and the owner of the variable it was written for."""
+
+    owner: Owner
+    name: str  # as the user spelt it
+    entry: Any
+
 
 def select(
     settings: WarmStartSettings, variables: Sequence[Variable]
 ) -> tuple[list[Variable], list[str]]:
-    """The selected variables in the model's order, each once, and what is wrong with the selection."""
+    """The selected variables, each once in the model's order, and what is wrong with them."""
     selection = settings.vars_to_warm_start
     if selection is None:
         named = [find_variable(variables, name) for name in settings.var_name_to_vocab_info or ()]
         chosen = {id(found[0]) for found in named if found is not None}
-        problems = (
-            []
-            if named
-            else [
-                "vars_to_warm_start=None takes only variables with a VocabInfo, and there is none."
-            ]
-        )
+        problems = [] if named else [_NO_VOCAB_INFO]
         return [v for v in variables if id(v) in chosen], problems
     if isinstance(selection, str):
         trainable = [variable for variable in variables if variable.trainable]
         return _by_patterns([selection], trainable, variables, "trainable")
     if isinstance(selection[0], str):
-        return _by_patterns(cast(list[str], selection), variables, variables, "global")
-    return _by_tensors(cast(list[torch.Tensor], selection), variables)
+        return _by_patterns(selection, variables, variables, "global")
+    return _by_tensors(selection, variables)
 
 
 def selects_parameters_only(settings: WarmStartSettings) -> bool:
     """Whether buffers are left out by the kind of selection, not by its pattern."""
     return isinstance(settings.vars_to_warm_start, str)
+
+
+def by_variable(
+    mapping: Mapping[str, Any] | None,
+    setting: str,
+    variables: Sequence[Variable],
+    usable: set[int],
+) -> tuple[dict[int, Filed], list[str]]:
+    """A dict of the settings by id of the variable, and what is wrong with its entries.
+
+    Args:
+        mapping: Variable name to entry.
+        setting: What the dict is called, for messages.
+        variables: All of the model's.
+        usable: Ids of those that may have an entry; one for another would silently do nothing.
+    """
+    filed: dict[int, Filed] = {}
+    problems = []
+    for name, entry in (mapping or {}).items():
+        found = find_variable(variables, name)
+        if found is None:
+            names = [n for variable in variables for n in variable.names]
+            hint = did_you_mean(name, names)
+            problems.append(f"{setting}: the model has no variable {name!r}.{hint}")
+            continue
+        variable, owner = found
+        if id(variable) not in usable:
+            problems.append(
+                f"{setting}: {name!r} is not used, because vars_to_warm_start does not select it."
+            )
+        elif id(variable) in filed:
+            other = filed[id(variable)].name
+            problems.append(f"{setting}: {other!r} and {name!r} are the same variable.")
+        else:
+            filed[id(variable)] = Filed(owner, name, entry)
+    return filed, problems
 
 
 def _by_patterns(
@@ -65,7 +108,8 @@ def _matched_nothing(
 ) -> str:
     problem = (
         f"vars_to_warm_start: {pattern!r} matches none of the model's "
-        f"{plural(len(candidates), f'{kind} variable')} (a pattern is matched from the start of a name)."
+        f"{plural(len(candidates), f'{kind} variable')} (a pattern is matched from the start of a "
+        "name)."
     )
     outside = select_matching(everything, pattern)
     if outside:
@@ -82,8 +126,8 @@ def _by_tensors(
 ) -> tuple[list[Variable], list[str]]:
     chosen, strangers = select_tensors(variables, tensors)
     problems = [
-        f"vars_to_warm_start: tensor number {at} of the list, of shape {list(tensors[at].shape)}, is "
-        "no parameter or persistent buffer of the model (a copy or a view is another tensor)."
+        f"vars_to_warm_start: tensor number {at} of the list, of shape {list(tensors[at].shape)}, "
+        "is no parameter or persistent buffer of the model (a copy or a view is another tensor)."
         for at in strangers
     ]
     return chosen, problems

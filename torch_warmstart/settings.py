@@ -79,8 +79,8 @@ class VocabInfo:
         if self.old_num_oov_buckets not in (0, self.num_oov_buckets):
             raise SettingsError(
                 f"VocabInfo: old_num_oov_buckets={self.old_num_oov_buckets} and num_oov_buckets="
-                f"{self.num_oov_buckets} differ: an entry's bucket is its hash modulo their number, "
-                "so old OOV rows mean nothing in the new variable. Leave old_num_oov_buckets at 0."
+                f"{self.num_oov_buckets} differ. An entry's bucket is its hash modulo their "
+                "number, so old OOV rows mean nothing in the new variable. Leave old_num_oov_buckets at 0."
             )
         _check_initializer(self.backup_initializer, self.generator)
 
@@ -185,7 +185,8 @@ def _checked_mapping(name: str, mapping: object, value_type: type) -> dict[str, 
     for key, value in mapping.items():
         if not isinstance(key, str) or not isinstance(value, value_type) or value == "":
             raise SettingsError(
-                f"{name} maps variable names (str) to {value_type.__name__}; found {key!r}: {value!r}."
+                f"{name} maps variable names (str) to {value_type.__name__}; found {key!r}: "
+                f"{value!r}."
             )
     return dict(mapping)
 

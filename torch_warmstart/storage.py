@@ -33,7 +33,7 @@ class ByteSource(Protocol):
     size: int  # bytes
 
     def read(self, offset: int, length: int) -> Bytes:
-        """Bytes `[offset, offset + length)`; raises CorruptCheckpointError if they are not there."""
+        """Bytes `[offset, offset + length)`; CorruptCheckpointError if they are not there."""
         ...
 
     def close(self) -> None: ...
@@ -70,7 +70,7 @@ class RemoteFile:
         data = self._filesystem.cat_file(self._path, start=offset, end=offset + length)
         if len(data) != length:
             raise CorruptCheckpointError(
-                f"{self.url}: asked for {length:,} bytes at offset {offset:,} and got {len(data):,}."
+                f"{self.url}: asked for {length:,} bytes at offset {offset:,}, got {len(data):,}."
             )
         return np.frombuffer(bytearray(data), dtype=np.uint8)  # bytearray: writable, as a mapping
 

@@ -57,21 +57,18 @@ def _fold_group(group: list[Row], names: int) -> list[Row]:
 
 
 def _fold_cells(cells: list[str]) -> str | None:
-    """One cell for several, or None if more than one number varies."""
+    """One cell for several, or None if they differ in more than one number."""
     numbers = [_NUMBER.findall(cell) for cell in cells]
-    varying = [at for at in range(len(numbers[0])) if len({row[at] for row in numbers}) > 1]
-    if not varying:
-        return cells[0]
-    if len(varying) > 1:
+    columns = list(zip(*numbers, strict=True))
+    varying = {column for column in columns if len(set(column)) > 1}
+    if len(varying) > 1:  # `hiddenlayer_0/batchnorm_0` varies as one number, `0.1` and `1.0` do not
         return None
-    position = varying[0]
-    spans = [match.span() for match in _NUMBER.finditer(cells[0])]
-    start, end = spans[position]
-    return cells[0][:start] + _range([int(row[position]) for row in numbers]) + cells[0][end:]
+    texts = iter(_range(column) if column in varying else column[0] for column in columns)
+    return _NUMBER.sub(lambda _: next(texts), cells[0])
 
 
-def _range(values: list[int]) -> str:
-    values = sorted(values)
+def _range(numbers: tuple[str, ...]) -> str:
+    values = sorted(int(number) for number in numbers)
     if values == list(range(values[0], values[-1] + 1)) and len(values) > 2:
         return f"{{{values[0]}...{values[-1]}}}"
     return "{" + ",".join(str(value) for value in values) + "}"

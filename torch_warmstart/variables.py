@@ -69,13 +69,15 @@ class Variable:
 def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     """All parameters and persistent buffers of a model, in the order the model lists them."""
     found: dict[int, Variable] = {}
-    for path, raw_path, module in _walk(model):
-        for leaf, tensor in module._parameters.items():
-            _add(found, tensor, "parameter", path, raw_path, module, leaf)
-    for path, raw_path, module in _walk(model):
-        for leaf, tensor in module._buffers.items():
+    modules = list(_walk(model))
+    for path, raw_path, module in modules:
+        for leaf, parameter in module._parameters.items():
+            owner = Owner(path + leaf, raw_path + leaf, module, leaf)
+            _add(found, parameter, "parameter", owner)
+    for path, raw_path, module in modules:
+        for leaf, buffer in module._buffers.items():
             if leaf not in module._non_persistent_buffers_set:
-                _add(found, tensor, "buffer", path, raw_path, module, leaf)
+                _add(found, buffer, "buffer", Owner(path + leaf, raw_path + leaf, module, leaf))
     return tuple(found.values())
 
 
@@ -98,8 +100,8 @@ def matches(pattern: str, name: str) -> bool:
     """Whether a selection pattern takes a variable's name.
 
     TensorFlow matches (`re.match`) against `name + ":0"`, and its documented `v2[^/]` finds `v2`
-    only through that suffix; torch users expect `weight$` to work. With a newline as the suffix both
-    do: `[^/]` takes it and `$` matches before it. A pattern that spells `:0` gets TensorFlow's
+    only through that suffix; torch users expect `weight$` to work. With a newline as the suffix
+    both do: `[^/]` takes it and `$` matches before it. A pattern that spells `:0` gets TensorFlow's
     suffix. One that spells `/` is also tried on the name with slashes.
     """
     suffix = ":0" if ":0" in pattern else "\n"
@@ -131,21 +133,14 @@ def nearest_to_pattern(pattern: str, variables: Sequence[Variable]) -> list[str]
     return inside[:_NEAREST] or near_names(canonical_name(literal), names) or names[:_NEAREST]
 
 
-def _add(
-    found: dict[int, Variable],
-    tensor: torch.Tensor | None,
-    kind: Kind,
-    path: str,
-    raw_path: str,
-    module: torch.nn.Module,
-    leaf: str,
-) -> None:
+def _add(found: dict[int, Variable], tensor: torch.Tensor | None, kind: Kind, owner: Owner) -> None:
     if tensor is None:
         return
-    owner = Owner(path + leaf, raw_path + leaf, module, leaf)
     known = found.get(id(tensor))
-    owners = (*known.owners, owner) if known else (owner,)
-    found[id(tensor)] = Variable(tensor, known.kind if known else kind, owners)
+    if known is None:
+        found[id(tensor)] = Variable(tensor, kind, (owner,))
+    else:  # tied, or a module that stands in several places
+        found[id(tensor)] = Variable(tensor, known.kind, (*known.owners, owner))
 
 
 def _walk(

@@ -48,7 +48,9 @@ class Vocabulary:
 
     def text(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Bytes, starts and lengths of a text vocabulary."""
-        assert self.data is not None and self.starts is not None and self.lengths is not None
+        assert self.data is not None
+        assert self.starts is not None
+        assert self.lengths is not None
         return self.data, self.starts, self.lengths
 
     def entry(self, index: int) -> bytes | int:
@@ -183,7 +185,7 @@ def _from_array(array: Any) -> Vocabulary:
 
 def _from_sequence(entries: Sequence[Any]) -> Vocabulary:
     _check_not_empty(entries)
-    origin = f"the {type(entries).__name__} of {plural(len(entries), 'entry').replace('entrys', 'entries')}"
+    origin = f"the {type(entries).__name__} of length {len(entries):,}"
     kinds = {type(entry) for entry in entries}
     if kinds == {int}:
         return Vocabulary(origin, "entry", ids=torch.tensor(entries, dtype=torch.int64))

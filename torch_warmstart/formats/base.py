@@ -84,7 +84,8 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
             _check_rows(spec, rows)
         if spec.dtype is None and spec.stored_dtype != "string":
             raise UnsupportedError(
-                f"{self.url}: tensor {key!r} is of type {spec.stored_dtype}, which torch cannot hold."
+                f"{self.url}: tensor {key!r} is of type {spec.stored_dtype}, "
+                "which torch cannot hold."
             )
         return self._read(spec, rows)
 

@@ -1,8 +1,9 @@
 """TensorFlow V2 checkpoints, "tensor bundles": `P.index` and `P.data-00000-of-0000n`.
 
-The index is a table: the empty key holds the header, every other key a tensor's entry (dtype, shape,
-data file, offset, size, checksum) or, for a tensor kept in slices, the list of its slices. Opening a
-bundle reads the index only; entries are decoded when asked for; data files are opened when needed.
+The index is a table: the empty key holds the header, every other key a tensor's entry (dtype,
+shape, data file, offset, size, checksum) or, for a tensor kept in slices, the list of its slices.
+Opening a bundle reads the index only; entries are decoded when asked for; data files are opened
+when needed.
 
 Source: tensorflow `core/util/tensor_bundle/tensor_bundle.cc`, `core/protobuf/tensor_bundle.proto`.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -38,7 +39,7 @@ from torch_warmstart.formats.wire import (
     signed,
     walk_fields,
 )
-from torch_warmstart.storage import ByteSource, Bytes, open_source
+from torch_warmstart.storage import Bytes, ByteSource, open_source
 
 _READER_VERSION = 1  # kTensorBundleVersion
 _BIG_ENDIAN = 1
@@ -250,7 +251,8 @@ class BundleCheckpoint(Checkpoint):
         if not self._header.big_endian or dtype.itemsize == 1:
             return raw
         word = dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize
-        return raw.reshape(-1, word)[:, ::-1].copy().reshape(-1)
+        swapped: Bytes = raw.reshape(-1, word)[:, ::-1].copy()
+        return swapped.reshape(-1)
 
     def _unpack(self, entry: _Entry, tensor: torch.Tensor) -> torch.Tensor:
         if entry.stored.unpack is None:
@@ -401,7 +403,7 @@ def _decode_strings(raw: Bytes, entry: _Entry, *, check: bool, big_endian: bool)
 def _check_string_crc(
     data: bytes, lengths: list[int], position: int, stored: int, big_endian: bool
 ) -> None:
-    order = "big" if big_endian else "little"
+    order: Literal["big", "little"] = "big" if big_endian else "little"
     fixed = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, order) for n in lengths)
     crc = crc32c(fixed)
     stored_lengths_crc = data[position : position + _CRC_SIZE]

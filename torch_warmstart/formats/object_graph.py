@@ -1,7 +1,8 @@
 """The object graph inside object-based checkpoints (`tf.train.Checkpoint`, Keras, SavedModel).
 
-There a tensor's key is a path of attribute names (`model/layer-0/kernel/.ATTRIBUTES/VARIABLE_VALUE`),
-and the name that the variable itself had is kept in the graph as its full name.
+There a tensor's key is a path of attribute names, such as
+`model/layer-0/kernel/.ATTRIBUTES/VARIABLE_VALUE`, and the name that the variable itself had is kept
+in the graph as its full name.
 
 Source: tensorflow `core/protobuf/trackable_object_graph.proto`.
 """

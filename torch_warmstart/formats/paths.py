@@ -60,7 +60,8 @@ def _from_state_file(directory: str) -> str:
     named, _ = parse_state(storage.read_all(url).tobytes(), url)
     if named is None:
         raise CheckpointNotFoundError(
-            f"{url} names no checkpoint (it has no model_checkpoint_path).{_prefixes_hint(directory)}"
+            f"{url} names no checkpoint (it has no model_checkpoint_path)."
+            f"{_prefixes_hint(directory)}"
         )
     here, as_named = (
         storage.join(directory, storage.base_name(named)),

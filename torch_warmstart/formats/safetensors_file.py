@@ -41,12 +41,13 @@ class SafetensorsCheckpoint(Checkpoint):
     def __init__(self, url: str) -> None:
         self.url = url
         try:
-            self._file: Any = safe_open(url, framework="pt", device="cpu")
+            file: Any = safe_open(url, framework="pt", device="cpu")
         except (SafetensorError, ValueError) as error:
             raise CorruptCheckpointError(
                 f"{url} is not a valid safetensors file: {error}"
             ) from error
-        self._keys = list(self._file.keys())
+        self._file = file
+        self._keys: list[str] = list(file.keys())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)

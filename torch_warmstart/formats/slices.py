@@ -82,7 +82,8 @@ def assemble(box: Box, piece: torch.Tensor, out: torch.Tensor, rows: torch.Tenso
         return
     first, count = box.offsets[0], box.sizes[0]
     wanted = ((rows >= first) & (rows < first + count)).nonzero().flatten()
-    out[(wanted, *box.index[1:])] = piece.index_select(0, rows[wanted] - first)
+    inner: tuple[torch.Tensor | slice, ...] = (wanted, *box.index[1:])
+    out[inner] = piece.index_select(0, rows[wanted] - first)
 
 
 def encode_slice_key(name: bytes, extents: Sequence[Extent]) -> bytes:
@@ -119,7 +120,7 @@ def _encode_string(text: bytes) -> bytes:
 
 
 def _encode_signed(value: int) -> bytes:
-    """n bytes hold values of 7n-1 bits; the length is the run of leading ones."""
+    """Of n bytes 7n-1 bits hold the value; the run of leading ones tells n."""
     magnitude = ~value if value < 0 else value
     size = 1
     while magnitude >= 1 << (7 * size - 1):

@@ -92,7 +92,7 @@ def _as_mapping(loaded: Any, url: str) -> Mapping[str, Any]:
     if isinstance(loaded, Mapping):
         return loaded
     raise SettingsError(
-        f"{url} holds a {type(loaded).__name__}, not a state_dict. Pass a mapping of names to tensors."
+        f"{url} holds a {type(loaded).__name__}, not a state_dict: a mapping of names to tensors."
     )
 
 

@@ -85,7 +85,7 @@ def _skip(source: str, position: int) -> int:
 
 def _unreadable(source: str, position: int, url: str) -> CorruptCheckpointError:
     line = source.count("\n", 0, position) + 1
-    found = source[position : position + 40].split("\n")[0]
+    found = source[position : position + 40].split("\n", maxsplit=1)[0]
     return CorruptCheckpointError(
         f"{url}, line {line}: expected a field of CheckpointState such as "
         f"'model_checkpoint_path: \"model.ckpt-1\"', found {found!r}. Delete this file or name the "

@@ -119,7 +119,8 @@ class Table:
     def _corrupt(self, handle: Handle, fact: str) -> CorruptCheckpointError:
         offset, size = handle
         return CorruptCheckpointError(
-            f"{self._source.url}: the block of {size:,} bytes at offset {offset:,} is damaged: {fact}."
+            f"{self._source.url}: the block of {size:,} bytes at offset {offset:,} is damaged: "
+            f"{fact}."
         )
 
 

@@ -4,7 +4,8 @@ Five small messages do not justify generated protobuf code, which would tie user
 release. Everything here takes bytes and returns plain values; whatever is wrong is a `WireError`
 with a short fact, to which the caller adds file and offset.
 
-Sources: protobuf's encoding document; leveldb `util/coding.cc`; tensorflow `core/lib/hash/crc32c.h`.
+Sources: protobuf's encoding document; leveldb `util/coding.cc`; tensorflow
+`core/lib/hash/crc32c.h`.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def crc32c(data: Bytes | bytes, crc: int = 0) -> int:
 
 
 def mask_crc(crc: int) -> int:
-    """leveldb's mask: a CRC stored beside its own data should not look like one."""
+    """LevelDB's mask: a CRC stored beside its own data should not look like one."""
     rotated = ((crc >> 15) | (crc << 17)) & _UINT32
     return (rotated + _CRC_MASK_DELTA) & _UINT32
 

@@ -1,0 +1,52 @@
+# make demo    the main job on real input, with a visible result (under two minutes once installed)
+# make test    everything: unit, property, corrupt-file, example and TensorFlow tests
+# make lint    ruff and mypy --strict
+# make bench   against TensorFlow's own warm_start, each run in its own process
+# make fixtures  rebuild the golden checkpoints (needs TensorFlow)
+#
+# Every target makes its own .venv if needed and tests the installed wheel, not the source tree.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := $(shell find torch_warmstart -name '*.py') pyproject.toml constraints.txt
+
+.PHONY: demo test lint format bench fixtures clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/census/demo.py --out demo_out
+
+test: $(VENV)/.test
+	TORCH_WARMSTART_INSTALLED=1 $(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/vocab_warm_start.py $(BENCH_ARGS)
+
+fixtures: $(VENV)/.test
+	$(BIN)/python tests/fixtures/make_fixtures.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo_out benchmarks/out
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python $(SOURCES)
+	@echo "Installing torch_warmstart into $(VENV) (some minutes the first time) ..."
+	$(PIP) install --constraint constraints.txt ".[demo]"
+	touch $@
+
+$(VENV)/.test: $(BIN)/python $(SOURCES)
+	@echo "Installing torch_warmstart and its test tools, TensorFlow among them, into $(VENV) ..."
+	$(PIP) install --constraint constraints.txt ".[test]"
+	touch $@

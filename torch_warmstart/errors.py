@@ -91,13 +91,29 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 row`, `2 rows`, `1,234 rows`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+    """`1 row`, `2 rows`, `1,234 entries`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
 
 
 def _sharing_parts(name: str, pool: Sequence[str]) -> list[str]:
     """Those that contain the most parts of the name (`city` of `city.weight`), shortest first."""
-    parts = [part for part in name.replace("/", ".").split(".") if part]
-    scored = [(sum(part in candidate for part in parts), candidate) for candidate in pool]
+    spellings = {part: {part, *_alike_parts(part, pool)} for part in _parts(name)}
+    scored = [
+        (sum(any(s in candidate for s in spelled) for spelled in spellings.values()), candidate)
+        for candidate in pool
+    ]
     best = max((score for score, _ in scored), default=0)
     return sorted((c for score, c in scored if score == best > 0), key=lambda c: (len(c), c))
+
+
+def _alike_parts(part: str, pool: Sequence[str]) -> list[str]:
+    if len(pool) > _NEAR_NAMES_EXHAUSTIVE:
+        return []
+    known = {known for candidate in pool for known in _parts(candidate)}
+    return difflib.get_close_matches(part, sorted(known), cutoff=0.7)
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.replace("/", ".").split(".") if part]

@@ -152,6 +152,6 @@ def _remap(item: PlanItem, source: torch.Tensor, fill: _Fill | None) -> None:
     if fill is None:
         return
     if fill.rows is None:
-        target.index_fill_(item.axis, fill.at, 0)
+        as_bits(target).index_fill_(item.axis, fill.at, 0)  # zero is all bits zero in every dtype
     else:
         as_bits(target).index_copy_(item.axis, fill.at, as_bits(fill.rows))

@@ -126,19 +126,19 @@ def check_old_rows(
     variable: Variable, spec: TensorSpec, remapping: Remapping, axis: int, old_size: int
 ) -> None:
     """Raises MisfitError unless the old tensor has the rows that the old vocabulary stands for."""
+    copied = remapping.num_oov_copied
+    if copied and remapping.old_rows != old_size:
+        raise MisfitError(
+            f"{variable.name}: {plural(remapping.num_old, 'old entry')} and "
+            f"{plural(copied, 'old OOV row')} make {plural(remapping.old_rows, 'row')}, but "
+            f"{spec.key!r} has {old_size:,} along axis {axis}: where its OOV rows are is unclear."
+        )
     if remapping.old_rows > old_size:
         raise MisfitError(
             f"{variable.name}: the old vocabulary's entries reach to row "
             f"{remapping.old_rows - 1:,}, but {spec.key!r} has only {plural(old_size, 'row')} "
             f"along axis {axis}. Is old_vocab the vocabulary it was trained with, and "
             "old_vocab_size right?"
-        )
-    copied = remapping.num_oov_copied
-    if copied and remapping.old_rows != old_size:
-        raise MisfitError(
-            f"{variable.name}: {remapping.num_old:,} old entries and "
-            f"{plural(copied, 'old OOV row')} make {remapping.old_rows:,}, but {spec.key!r} has "
-            f"{plural(old_size, 'row')} along axis {axis}: where its OOV rows are is unclear."
         )
 
 

@@ -80,7 +80,7 @@ class VocabInfo:
             raise SettingsError(
                 f"VocabInfo: old_num_oov_buckets={self.old_num_oov_buckets} and num_oov_buckets="
                 f"{self.num_oov_buckets} differ. An entry's bucket is its hash modulo their "
-                "number, so old OOV rows mean nothing in the new variable. Leave old_num_oov_buckets at 0."
+                "number, so old OOV rows mean nothing in the new variable: leave it at 0."
             )
         _check_initializer(self.backup_initializer, self.generator)
 

@@ -82,11 +82,7 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
         spec = self.spec(key)
         if rows is not None:
             _check_rows(spec, rows)
-        if spec.dtype is None and spec.stored_dtype != "string":
-            raise UnsupportedError(
-                f"{self.url}: tensor {key!r} is of type {spec.stored_dtype}, "
-                "which torch cannot hold."
-            )
+        self._check_readable(spec)
         return self._read(spec, rows)
 
     def verify(self, key: str) -> None:
@@ -106,6 +102,13 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
 
     def close(self) -> None:
         """Lets go of the files."""
+
+    def _check_readable(self, spec: TensorSpec) -> None:
+        if spec.dtype is None and spec.stored_dtype != "string":
+            raise UnsupportedError(
+                f"{self.url}: tensor {spec.key!r} is of type {spec.stored_dtype}, "
+                "which torch cannot hold."
+            )
 
     @abstractmethod
     def _find(self, key: str) -> TensorSpec | None: ...
@@ -153,7 +156,8 @@ def _check_rows(spec: TensorSpec, rows: torch.Tensor) -> None:
             f"rows must be a vector of int64, not {rows.dtype} of shape {tuple(rows.shape)}"
         )
     if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < spec.shape[0]:
+        there = f"rows 0 to {spec.shape[0] - 1}" if spec.shape[0] else "no rows"
         raise SettingsError(
             f"rows lie between {int(rows.min())} and {int(rows.max())}, "
-            f"but tensor {spec.key!r} has rows 0 to {spec.shape[0] - 1}"
+            f"but tensor {spec.key!r} has {there}"
         )

@@ -10,6 +10,7 @@ Source: tensorflow `core/util/tensor_bundle/tensor_bundle.cc`, `core/protobuf/te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -121,10 +122,12 @@ class BundleCheckpoint(Checkpoint):
     def _read_full_names(self) -> Mapping[str, tuple[str, ...]]:
         if object_graph.KEY not in self:
             return {}
+        strings = self.get_tensor(object_graph.KEY)
         try:
-            [graph] = self.get_tensor(object_graph.KEY)
-            return object_graph.full_names(graph)
-        except (WireError, ValueError) as error:
+            if not isinstance(strings, list) or len(strings) != 1:
+                raise WireError("it is not one string")
+            return object_graph.full_names(strings[0])
+        except WireError as error:
             raise CorruptCheckpointError(f"{self.url}: its object graph: {error}.") from error
 
     def _find(self, key: str) -> TensorSpec | None:
@@ -167,7 +170,7 @@ class BundleCheckpoint(Checkpoint):
     # -- the data ----------------------------------------------------------------------------
 
     def verify(self, key: str) -> None:
-        self.spec(key)  # a miss gets its near names
+        self._check_readable(self.spec(key))  # the checksum of a variant is of another kind
         entry = self._entry(key)
         if key in self._verified:
             return
@@ -187,10 +190,11 @@ class BundleCheckpoint(Checkpoint):
             if entry.stored is STRING:
                 strings = self._read_strings(entry, check=self._verify)
                 return strings if rows is None else _string_rows(strings, entry, rows)
+            parts = self._parts(spec.key, entry)
             if rows is None and self._verify:
                 self.verify(spec.key)
             if entry.slices:
-                return self._read_slices(spec.key, entry, rows)
+                return self._read_slices(entry, parts, rows)
             tensor = self._view(entry)
             return self._unpack(entry, tensor if rows is None else take_rows(tensor, rows))
         except WireError as error:
@@ -198,9 +202,7 @@ class BundleCheckpoint(Checkpoint):
 
     def _parts(self, key: str, entry: _Entry) -> list[_Entry]:
         """The entries that hold a tensor's bytes: itself, or its slices in the order listed."""
-        if not entry.slices:
-            return [entry]
-        parts = []
+        parts = [] if entry.slices else [entry]
         for extents in entry.slices:
             part = self._find_entry(slices.encode_slice_key(_encode_key(key), extents))
             if part is None:
@@ -208,10 +210,13 @@ class BundleCheckpoint(Checkpoint):
             if part.stored is not entry.stored:
                 raise WireError(f"its slice {extents} is of type {part.stored.name}")
             parts.append(part)
+        for part in parts:
+            _check_size(part)
         return parts
 
-    def _read_slices(self, key: str, entry: _Entry, rows: torch.Tensor | None) -> torch.Tensor:
-        parts = self._parts(key, entry)
+    def _read_slices(
+        self, entry: _Entry, parts: list[_Entry], rows: torch.Tensor | None
+    ) -> torch.Tensor:
         boxes = [slices.resolve_box(extents, entry.shape) for extents in entry.slices]
         for box, part in zip(boxes, parts, strict=True):
             if part.shape != box.sizes:
@@ -234,14 +239,10 @@ class BundleCheckpoint(Checkpoint):
     def _view(self, entry: _Entry) -> torch.Tensor:
         """The tensor as stored, on top of the mapping where that is possible."""
         assert entry.stored.dtype is not None
-        itemsize = entry.stored.itemsize
-        if entry.size != entry.numel * itemsize:
-            raise WireError(
-                f"it has {entry.size:,} bytes, but shape {list(entry.shape)} of "
-                f"{entry.stored.name} takes {entry.numel * itemsize:,}"
-            )
+        if not entry.numel:  # numpy's empty arrays may have strides that torch cannot view
+            return torch.empty(entry.shape, dtype=entry.stored.dtype)
         raw = torch.from_numpy(self._native(self._raw(entry), entry))
-        if raw.data_ptr() % itemsize:
+        if raw.data_ptr() % entry.stored.itemsize:
             raw = raw.clone()  # TF packs tensors densely; torch's kernels want them aligned
         return raw.view(entry.stored.dtype).view(entry.shape)
 
@@ -365,7 +366,8 @@ def _decode_shape(data: bytes) -> tuple[int, ...]:
     sizes = tuple(
         signed(last_int(read_fields(dim, {1: VARINT}), 1)) for dim in all_bytes(fields, 2)
     )
-    if len(sizes) > _MAX_RANK or any(size < 0 for size in sizes):
+    strides = math.prod(size or 1 for size in sizes)  # in 64 bits, of an empty tensor too
+    if len(sizes) > _MAX_RANK or any(size < 0 for size in sizes) or strides >= 1 << 63:
         raise WireError(f"impossible shape {list(sizes[:8])}")
     return sizes
 
@@ -377,6 +379,15 @@ def _decode_slice(data: bytes) -> tuple[slices.Extent, ...]:
         length = signed(last_int(fields, 2)) if 2 in fields else slices.FULL
         extents.append((signed(last_int(fields, 1)), length))
     return tuple(extents)
+
+
+def _check_size(entry: _Entry) -> None:
+    needed = entry.numel * entry.stored.itemsize
+    if entry.size != needed:
+        raise WireError(
+            f"it has {entry.size:,} bytes, but shape {list(entry.shape)} of "
+            f"{entry.stored.name} takes {needed:,}"
+        )
 
 
 def _decode_strings(raw: Bytes, entry: _Entry, *, check: bool, big_endian: bool) -> list[bytes]:

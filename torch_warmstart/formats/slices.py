@@ -97,7 +97,7 @@ def encode_slice_key(name: bytes, extents: Sequence[Extent]) -> bytes:
 def _only_cut_dimension(boxes: Sequence[Box], shape: tuple[int, ...]) -> int | None:
     """The one dimension the tensor is cut in, if there is one: nearly every real tensor."""
     cut = {dim for box in boxes for dim, size in enumerate(shape) if box.sizes[dim] != size}
-    if len(cut) > 1:
+    if len(cut) > 1 or not shape:
         return None
     return cut.pop() if cut else 0
 

@@ -1,0 +1,113 @@
+"""The vocabulary join equals the loop, whatever the bytes, the sizes and the hashes."""
+
+from __future__ import annotations
+
+import oracle
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torch_warmstart import join as join_module
+from torch_warmstart.join import hash_text, join, load_words, repeated
+from torch_warmstart.vocab import read_vocabulary
+
+TOKENS = st.lists(st.binary(max_size=40), min_size=1, max_size=30, unique=True)
+
+
+def _weak_hash(vocabulary):
+    """Three values for everything: nearly all equal hashes are collisions."""
+    return vocabulary.text()[2] % 3
+
+
+@pytest.fixture(params=["real hash", "weak hash"])
+def any_hash(request, monkeypatch):
+    if request.param == "weak hash":
+        monkeypatch.setattr(join_module, "hash_text", _weak_hash)
+
+
+def _both(new, old, device="cpu"):
+    return join(read_vocabulary(new, device), read_vocabulary(old, device)).tolist()
+
+
+def test_rows_follow_their_entries(any_hash, device):
+    new = ["orange", "guava", "banana", "apple", "raspberry"]
+    old = ["apple", "banana", "guava", "orange"]
+    assert _both(new, old, device) == [3, 2, 1, 0, -1]
+
+
+@given(new=TOKENS, old=TOKENS, data=st.data())
+def test_join_equals_the_loop(new, old, data):
+    shared = data.draw(st.lists(st.sampled_from(old), unique=True))
+    new = list(dict.fromkeys([*shared, *new]))
+    assert _both(new, old) == oracle.remap(new, old)
+
+
+@given(new=TOKENS, old=TOKENS, data=st.data())
+def test_join_equals_the_loop_when_nearly_all_hashes_collide(new, old, data):
+    shared = data.draw(st.lists(st.sampled_from(old), unique=True))
+    new = [*shared, *new, *shared]  # the new side may repeat itself
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join_module, "hash_text", _weak_hash)
+        assert _both(new, old) == oracle.remap(new, old)
+
+
+def test_integer_ids_are_joined_by_value(device):
+    assert _both([7, -3, 2**62, 8], [2**62, 7, 9, -3], device) == [1, 3, 0, -1]
+
+
+def test_tokens_that_differ_only_in_trailing_zero_bytes_are_different():
+    assert _both([b"a\0", b"a", b"a\0\0"], [b"a", b"a\0"]) == [1, 0, -1]
+
+
+def test_tokens_longer_than_a_block_of_words_differ_by_their_last_byte():
+    long = b"x" * 1000
+    assert _both([long + b"a", long + b"b"], [long + b"b"]) == [-1, 0]
+
+
+def test_entries_in_several_blocks_are_all_joined(monkeypatch):
+    monkeypatch.setattr(join_module, "_BLOCK", 7)
+    new, old = [f"token{n}" for n in range(50)], [f"token{n}" for n in range(80, 20, -1)]
+    assert _both(new, old) == oracle.remap(new, old)
+
+
+def test_a_repeated_entry_is_found(any_hash):
+    vocabulary = read_vocabulary(["c", "b", "a", "b"])
+    assert sorted(repeated(vocabulary)) == [1, 3]
+    assert repeated(read_vocabulary(["c", "b", "a"])) is None
+
+
+def test_a_repeated_id_is_found():
+    assert sorted(repeated(read_vocabulary([5, 6, 5]))) == [0, 2]
+    assert repeated(read_vocabulary([5, 6, 7])) is None
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=40))
+def test_a_repeat_is_found_if_and_only_if_there_is_one(entries):
+    found = repeated(read_vocabulary(entries))
+    if len(set(entries)) == len(entries):
+        assert found is None
+    else:
+        first, second = found
+        assert first != second
+        assert entries[first] == entries[second]
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=40))
+def test_a_repeat_is_found_among_collisions(entries):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join_module, "hash_text", _weak_hash)
+        assert (repeated(read_vocabulary(entries)) is None) == (len(set(entries)) == len(entries))
+
+
+def test_a_hundred_thousand_similar_tokens_have_different_hashes():
+    hashes = hash_text(read_vocabulary([f"user_{n:06d}_x" for n in range(100_000)]))
+    assert len(torch.unique(hashes)) == 100_000
+
+
+def test_words_are_the_same_by_unaligned_loads_and_by_gathering_bytes():
+    data = torch.arange(64, dtype=torch.uint8)
+    positions = torch.tensor([0, 1, 7, 8, 55, 56])
+    by_bytes = data.unfold(0, 8, 1)[positions].view(torch.int64).flatten()
+    assert load_words(data, positions).tolist() == by_bytes.tolist()
+    assert load_words(data, positions)[1] == int.from_bytes(bytes(range(1, 9)), "little")

@@ -1,0 +1,40 @@
+"""Tables are aligned text; repeated layers are one row."""
+
+from __future__ import annotations
+
+from torch_warmstart.tables import fold, render
+
+
+def test_columns_are_aligned_and_empty_ones_left_out():
+    text = render(("name", "none", "size"), [("a", "", "[1, 2]"), ("longer", "", "[/x]")])
+    assert text == "name    size\na       [1, 2]\nlonger  [/x]"
+
+
+def test_a_long_cell_is_never_wrapped_or_cut():
+    assert "x" * 500 in render(("name",), [("x" * 500,)])
+
+
+def test_layers_that_differ_in_one_number_are_folded_where_the_first_stood():
+    rows = [(f"layers.{n}.weight", f"k/{n}/kernel", "same") for n in range(12)]
+    assert fold([("first", "f", ""), *rows, ("last", "l", "")], names=2) == [
+        ("first", "f", ""),
+        ("layers.{0...11}.weight", "k/{0...11}/kernel", "same"),
+        ("last", "l", ""),
+    ]
+
+
+def test_numbers_with_gaps_are_listed():
+    rows = [(f"layers.{n}", "") for n in (0, 2, 5)]
+    assert fold(rows, names=2) == [("layers.{0,2,5}", "")]
+
+
+def test_a_number_that_is_repeated_in_a_name_varies_as_one():
+    rows = [(f"hidden_{n}/norm_{n}", "") for n in range(2)]
+    assert fold(rows, names=2) == [("hidden_{0,1}/norm_{0,1}", "")]
+
+
+def test_rows_with_other_cells_or_two_varying_numbers_are_not_folded():
+    rows = [("layer.0", "a"), ("layer.1", "b")]
+    assert fold(rows, names=1) == rows
+    pairs = [("a.0.1", ""), ("a.1.0", "")]
+    assert fold(pairs, names=1) == pairs

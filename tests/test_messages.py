@@ -62,15 +62,15 @@ def test_a_plan_is_a_table(checkpoint):
         == """\
 Warm start from model.ckpt-7 (TensorFlow V2 checkpoint)
 
-variable                  from                   shape             change     rows                      decision   why
-words.weight              words/embeddings       [4, 2] -> [3, 2]             2 kept, 1 new; 2 dropped  remapped   TensorFlow's name
-layers.{0...2}.weight     layers/{0...2}/kernel  [2, 2]            transpose                            converted  TensorFlow's name
-layers.{0...2}.bias       layers/{0...2}/bias    [2]                                                    copied
-norm.weight               norm/gamma             [2]                                                    renamed    TensorFlow's name
-norm.bias                 norm/beta              [2]                                                    renamed    TensorFlow's name
-norm.running_mean                                [2]                                                    kept       not selected
-norm.running_var                                 [2]                                                    kept       not selected
-norm.num_batches_tracked                         []                                                     kept       not selected
+variable                  from                   shape             change     rows                                decision   why
+words.weight              words/embeddings       [4, 2] -> [3, 2]             2 copied, 1 initialised; 2 dropped  remapped   TensorFlow's name
+layers.{0...2}.weight     layers/{0...2}/kernel  [2, 2]            transpose                                      converted  TensorFlow's name
+layers.{0...2}.bias       layers/{0...2}/bias    [2]                                                              copied
+norm.weight               norm/gamma             [2]                                                              renamed    TensorFlow's name
+norm.bias                 norm/beta              [2]                                                              renamed    TensorFlow's name
+norm.running_mean                                [2]                                                              kept       not selected
+norm.running_var                                 [2]                                                              kept       not selected
+norm.num_batches_tracked                         scalar                                                           kept       not selected
 
 12 variables: 1 remapped, 3 converted, 2 renamed, 3 copied, 3 kept; 0.1 KiB to read
 Note: 2 buffers that the checkpoint has (such as 'norm.running_mean') stay as they are, because a\

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch_warmstart.tables import fold, render
+from torch_warmstart.tables import fold, render, shorten
 
 
 def test_columns_are_aligned_and_empty_ones_left_out():
@@ -38,3 +38,10 @@ def test_rows_with_other_cells_or_two_varying_numbers_are_not_folded():
     assert fold(rows, names=1) == rows
     pairs = [("a.0.1", ""), ("a.1.0", "")]
     assert fold(pairs, names=1) == pairs
+
+
+def test_a_long_path_loses_its_middle():
+    long = "dnn/input_from_feature_columns/input_layer/city_embedding/embedding_weights"
+    assert shorten(long) == "dnn/.../city_embedding/embedding_weights"
+    assert shorten("dnn/hiddenlayer_0/kernel") == "dnn/hiddenlayer_0/kernel"
+    assert shorten("x" * 80) == "x" * 80

@@ -31,9 +31,9 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.gather import gather_rows
-from torch_warmstart.plan import PlanItem, WarmStartPlan
+from torch_warmstart.plan import PlanItem, RowAccount, WarmStartPlan
 from torch_warmstart.remapping import generate_vocab_remapping
-from torch_warmstart.report import RowAccount, VariableAccount, WarmStartReport
+from torch_warmstart.report import VariableAccount, WarmStartReport
 from torch_warmstart.settings import VocabInfo, WarmStartSettings
 
 __version__ = "0.1.0"

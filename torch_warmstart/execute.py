@@ -17,7 +17,7 @@ import torch
 from torch_warmstart.bits import as_bits, take_rows
 from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.gather import gather_rows
-from torch_warmstart.plan import PlanItem, WarmStartPlan, keeps_new_rows
+from torch_warmstart.plan import PlanItem, WarmStartPlan
 from torch_warmstart.progress import Advance, progress_bar
 from torch_warmstart.report import WarmStartReport, make_report
 from torch_warmstart.variables import model_variables
@@ -113,7 +113,7 @@ def _make_fill(item: PlanItem) -> _Fill | None:
     """Runs the user's initialiser, on a tensor of the full shape, and keeps the rows needed."""
     assert item.remapping is not None
     assert item.vocab is not None
-    if keeps_new_rows(item) or not item.remapping.num_without_old_row:
+    if item.keeps_new_rows or not item.remapping.num_without_old_row:
         return None
     at = (item.remapping.rows < 0).nonzero().flatten()
     if item.vocab.backup_initializer is None:

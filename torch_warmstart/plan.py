@@ -15,8 +15,8 @@ from torch_warmstart.errors import plural
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.remapping import Remapping
-from torch_warmstart.settings import VocabInfo, WarmStartSettings
-from torch_warmstart.tables import fold, render
+from torch_warmstart.settings import KEEP, VocabInfo, WarmStartSettings
+from torch_warmstart.tables import fold, render, shorten
 from torch_warmstart.variables import Owner, Variable
 
 # In this order of strength; a variable is in exactly one state.
@@ -40,6 +40,35 @@ class Cast:
     def __str__(self) -> str:
         source, target = (str(d).removeprefix("torch.") for d in (self.source, self.target))
         return f"{source} -> {target}" + (" (lossy)" if self.lossy else "")
+
+
+@dataclass(frozen=True, slots=True)
+class RowAccount:
+    """What became of the rows of a remapped variable; `copied` to `left` add up to `total`."""
+
+    total: int  # rows of the new variable along its axis
+    copied: int  # from the old row of the same entry
+    oov_copied: int  # OOV rows from old OOV rows
+    initialised: int  # entries without an old row, filled by the backup initializer
+    oov_initialised: int  # OOV rows, filled by the backup initializer
+    left: int  # rows without an old row that stay as the model had them ("keep")
+    dropped: int  # old entries that the new vocabulary does not have
+    old_unused: int  # old rows beyond the old vocabulary
+
+    def __str__(self) -> str:
+        new = {
+            "copied": self.copied,
+            "oov copied": self.oov_copied,
+            "initialised": self.initialised,
+            "oov initialised": self.oov_initialised,
+            "left as they are": self.left,
+        }
+        old = {"dropped": self.dropped, "old rows unused": self.old_unused}
+        listed = [
+            ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+            for counts in (new, old)
+        ]
+        return "; ".join(text for text in listed if text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,11 +105,28 @@ class PlanItem:
         return ", ".join(part for part in (layout, str(self.cast or "")) if part)
 
     @property
-    def rows(self) -> str:
+    def keeps_new_rows(self) -> bool:
+        """Whether rows without an old row stay as the model has them."""
+        return self.vocab is not None and self.vocab.backup_initializer == KEEP
+
+    @property
+    def rows(self) -> RowAccount | None:
         """What becomes of the rows of a remapped variable."""
-        if self.remapping is None:
-            return ""
-        return describe_rows(self.remapping, keeps=keeps_new_rows(self))
+        remapping = self.remapping
+        if remapping is None:
+            return None
+        without = remapping.num_without_old_row
+        oov_without = remapping.num_oov - remapping.num_oov_copied
+        return RowAccount(
+            total=len(remapping.rows),
+            copied=remapping.num_present,
+            oov_copied=remapping.num_oov_copied,
+            initialised=0 if self.keeps_new_rows else remapping.num_new,
+            oov_initialised=0 if self.keeps_new_rows else oov_without,
+            left=without if self.keeps_new_rows else 0,
+            dropped=remapping.num_dropped,
+            old_unused=self.old_rows_unused,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,24 +161,9 @@ _COLUMNS = ("variable", "from", "shape", "change", "rows", "decision", "why")
 
 
 def _cells(item: PlanItem) -> tuple[str, ...]:
-    key = item.source.key if item.source else ""
-    shape, rows = item.shape_change, item.rows
+    key = shorten(item.source.key) if item.source else ""
+    shape, rows = item.shape_change, str(item.rows or "")
     return item.name, key, shape, item.change, rows, item.state, item.reason
-
-
-def keeps_new_rows(item: PlanItem) -> bool:
-    """Whether rows without an old row stay as the model has them."""
-    return item.vocab is not None and item.vocab.backup_initializer == "keep"
-
-
-def describe_rows(remapping: Remapping, *, keeps: bool) -> str:
-    """`2 kept, 3 new, 1 oov; 2 dropped`."""
-    new = "left as they are" if keeps else "new"
-    parts = [f"{remapping.num_present:,} kept", f"{remapping.num_new:,} {new}"]
-    if remapping.num_oov:
-        copied = " copied" if remapping.num_oov_copied else ""
-        parts.append(f"{remapping.num_oov:,} oov{copied}")
-    return ", ".join(parts) + f"; {remapping.num_dropped:,} dropped"
 
 
 def count_states(states: list[State]) -> str:
@@ -143,7 +174,7 @@ def count_states(states: list[State]) -> str:
 
 
 def _shape(shape: tuple[int, ...]) -> str:
-    return f"[{', '.join(str(size) for size in shape)}]"
+    return "scalar" if not shape else f"[{', '.join(str(size) for size in shape)}]"
 
 
 def _bytes(count: int) -> str:

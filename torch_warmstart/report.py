@@ -7,28 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch_warmstart.plan import (
-    PlanItem,
-    State,
-    WarmStartPlan,
-    count_states,
-    keeps_new_rows,
-)
-from torch_warmstart.tables import fold, render
-
-
-@dataclass(frozen=True, slots=True)
-class RowAccount:
-    """What became of the rows of a remapped variable; `copied` to `left` add up to `total`."""
-
-    total: int  # rows of the new variable along its axis
-    copied: int  # from the old row of the same entry
-    oov_copied: int  # OOV rows from old OOV rows
-    initialised: int  # entries without an old row, filled by the backup initializer
-    oov_initialised: int  # OOV rows, filled by the backup initializer
-    left: int  # rows without an old row that stay as the model had them ("keep")
-    dropped: int  # old entries that the new vocabulary does not have
-    old_unused: int  # old rows beyond the old vocabulary
+from torch_warmstart.plan import PlanItem, RowAccount, State, WarmStartPlan, count_states
+from torch_warmstart.tables import fold, render, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +66,7 @@ class WarmStartReport:
 
     def __str__(self) -> str:
         rows = [
-            (a.name, a.key or "", a.change, _describe(a.rows), a.state, a.reason)
+            (a.name, shorten(a.key or ""), a.change, str(a.rows or ""), a.state, a.reason)
             for a in self.variables
         ]
         columns = ("variable", "from", "change", "rows", "state", "why")
@@ -130,7 +110,7 @@ def account_for(item: PlanItem) -> VariableAccount:
         old_shape=source.shape if source else None,
         dtype=str(variable.tensor.dtype).removeprefix("torch."),
         change=item.change,
-        rows=_account_for_rows(item),
+        rows=item.rows,
     )
 
 
@@ -146,37 +126,3 @@ def make_report(plan: WarmStartPlan, *, seconds: float) -> WarmStartReport:
         bytes_read=plan.bytes_to_read,
         seconds=seconds,
     )
-
-
-def _account_for_rows(item: PlanItem) -> RowAccount | None:
-    remapping = item.remapping
-    if remapping is None:
-        return None
-    keeps = keeps_new_rows(item)
-    oov_fresh = remapping.num_oov - remapping.num_oov_copied
-    return RowAccount(
-        total=len(remapping.rows),
-        copied=remapping.num_present,
-        oov_copied=remapping.num_oov_copied,
-        initialised=0 if keeps else remapping.num_new,
-        oov_initialised=0 if keeps else oov_fresh,
-        left=remapping.num_without_old_row if keeps else 0,
-        dropped=remapping.num_dropped,
-        old_unused=item.old_rows_unused,
-    )
-
-
-def _describe(rows: RowAccount | None) -> str:
-    if rows is None:
-        return ""
-    counts = {
-        "copied": rows.copied,
-        "oov copied": rows.oov_copied,
-        "initialised": rows.initialised,
-        "oov initialised": rows.oov_initialised,
-        "left as they were": rows.left,
-    }
-    listed = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    old = {"dropped": rows.dropped, "old rows unused": rows.old_unused}
-    gone = ", ".join(f"{count:,} {what}" for what, count in old.items() if count)
-    return f"{listed}; {gone}" if gone else listed

@@ -19,6 +19,7 @@ from torch_warmstart.variables import (
     select_tensors,
 )
 
+_BUFFERS_NEED_A_LIST = "It is a buffer: only a list, such as ['.*'], selects buffers."
 _NO_VOCAB_INFO = "vars_to_warm_start=None takes only variables with a VocabInfo; there is none."
 
 
@@ -81,6 +82,7 @@ def by_variable(
         if id(variable) not in usable:
             problems.append(
                 f"{setting}: {name!r} is not used, because vars_to_warm_start does not select it."
+                + ("" if variable.trainable else f" {_BUFFERS_NEED_A_LIST}")
             )
         elif id(variable) in filed:
             other = filed[id(variable)].name

@@ -51,7 +51,8 @@ class VocabInfo:
         old_num_oov_buckets: How many OOV rows the old variable had. 0 (TensorFlow's behaviour):
             the new OOV rows are initialised. Otherwise it must equal `num_oov_buckets`, since an
             entry's bucket is its hash modulo their number, and the OOV rows are copied.
-        generator: Passed to `backup_initializer` as `generator=`, for reproducible rows.
+        generator: Passed to `backup_initializer` as `generator=`, for reproducible rows. It
+            advances with each use: a second warm start with it draws other rows.
 
     Raises:
         SettingsError: a field has an impossible value.

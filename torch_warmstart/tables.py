@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 Row = tuple[str, ...]
 
 _NUMBER = re.compile(r"\d+")
+_LONGEST_PATH = 48  # characters; names of feature columns reach a hundred
 _WIDE = 10_000  # columns: a table is never wrapped, whatever the terminal; pipe it through less -S
 
 
@@ -31,6 +32,15 @@ def render(columns: Sequence[str], rows: Iterable[Row], right: Iterable[str] = (
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def shorten(path: str) -> str:
+    """A long path with its middle parts left out: `dnn/.../city/embedding_weights`."""
+    first, *parts = path.split("/")
+    while len(path) > _LONGEST_PATH and len(parts) > 1:
+        parts = parts[1:]
+        path = "/".join([first, "...", *parts])
+    return path
 
 
 def fold(rows: Iterable[Row], names: int) -> list[Row]:

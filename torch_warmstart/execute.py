@@ -46,7 +46,7 @@ def execute(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartRe
         for item, source, fill in zip(remapped, sources, fills, strict=True):
             _remap(item, source, fill)
             advance(f"Remapped {item.name}", item.source.nbytes if item.source else 0)
-    return make_report(plan, seconds=time.perf_counter() - started)
+    return make_report(plan, seconds=plan.seconds + time.perf_counter() - started)
 
 
 def _check_unchanged(plan: WarmStartPlan) -> None:

@@ -141,6 +141,7 @@ class WarmStartPlan:
     missing: tuple[str, ...]  # selected variables that the checkpoint does not have
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]  # name, old, new shape
     notes: tuple[str, ...]
+    seconds: float  # that planning took
 
     @property
     def bytes_to_read(self) -> int:

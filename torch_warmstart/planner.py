@@ -7,6 +7,7 @@ raised together, so that a user mends a set of settings in one go.
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +82,7 @@ def make_plan(
     model: torch.nn.Module, settings: WarmStartSettings, checkpoint: Checkpoint
 ) -> WarmStartPlan:
     """Plans a warm start; raises PlanError with every problem there is."""
+    started = time.perf_counter()
     planning = _Planning(settings, checkpoint, model_variables(model))
     chosen, problems = select(settings, planning.variables)
     planning.problems += problems
@@ -102,6 +104,7 @@ def make_plan(
         missing=tuple(planning.missing),
         mismatched=tuple(planning.mismatched),
         notes=tuple(_notes(planning, items)),
+        seconds=time.perf_counter() - started,
     )
 
 

@@ -44,7 +44,7 @@ class WarmStartReport:
     notes: tuple[str, ...]
     source: str  # the checkpoint
     bytes_read: int
-    seconds: float
+    seconds: float  # planning included
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
         return iter((self.missing_keys, self.unexpected_keys))

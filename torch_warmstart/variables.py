@@ -102,12 +102,13 @@ def matches(pattern: str, name: str) -> bool:
     TensorFlow matches (`re.match`) against `name + ":0"`, and its documented `v2[^/]` finds `v2`
     only through that suffix; torch users expect `weight$` to work. With a newline as the suffix
     both do: `[^/]` takes it and `$` matches before it. A pattern that spells `:0` gets TensorFlow's
-    suffix. One that spells `/` is also tried on the name with slashes.
+    suffix. One that spells `/`, and no `\\.`, is matched against the name with slashes for dots: only
+    against that, since a pattern may be there to exclude.
     """
     suffix = ":0" if ":0" in pattern else "\n"
-    spellings = [name, name.replace(".", "/")] if "/" in pattern else [name]
-    compiled = re.compile(pattern, re.DOTALL)
-    return any(compiled.match(spelling + suffix) for spelling in spellings)
+    if "/" in pattern and "\\." not in pattern:
+        name = name.replace(".", "/")
+    return re.compile(pattern, re.DOTALL).match(name + suffix) is not None
 
 
 def select_matching(variables: Sequence[Variable], pattern: str) -> list[Variable]:

@@ -97,13 +97,13 @@ def find_variable(variables: Iterable[Variable], name: str) -> tuple[Variable, O
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a selection pattern takes a variable's name.
+    r"""Whether a selection pattern takes a variable's name.
 
     TensorFlow matches (`re.match`) against `name + ":0"`, and its documented `v2[^/]` finds `v2`
     only through that suffix; torch users expect `weight$` to work. With a newline as the suffix
     both do: `[^/]` takes it and `$` matches before it. A pattern that spells `:0` gets TensorFlow's
-    suffix. One that spells `/`, and no `\\.`, is matched against the name with slashes for dots: only
-    against that, since a pattern may be there to exclude.
+    suffix. One that spells `/`, and no `\.`, is matched against the name with slashes for dots,
+    and only against that: it may be there to exclude.
     """
     suffix = ":0" if ":0" in pattern else "\n"
     if "/" in pattern and "\\." not in pattern:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from torch_warmstart.errors import CorruptCheckpointError, MissingDependencyError
+from torch_warmstart.errors import CorruptCheckpointError, MissingDependencyError, SettingsError
 
 Bytes = npt.NDArray[np.uint8]  # a flat view; numpy because it may sit on a mapping at any offset
 
@@ -178,4 +178,6 @@ def _filesystem(url: str) -> tuple[Any, str]:
         filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:  # fsspec's own text names the package that serves the scheme
         raise MissingDependencyError(f"Reading {url}: {error}") from error
+    except ValueError as error:  # "Protocol not known"
+        raise SettingsError(f"Reading {url}: {error}") from error
     return filesystem, path

@@ -27,16 +27,22 @@ def find_prefix(url: str) -> str:
     """
     if storage.is_directory(url) and storage.exists(storage.join(url, STATE_FILE)):
         return _from_state_file(url)
-    if _is_prefix(url):
-        return url
-    match = _FILE_OF_PREFIX.fullmatch(url)
-    if match and _is_prefix(match[1]):
-        return match[1]
+    prefix = own_prefix(url)
+    if prefix is not None:
+        return prefix
     if storage.base_name(url) == STATE_FILE and storage.exists(url):
         return _from_state_file(storage.parent(url))
     if storage.is_directory(url):
         return _from_directory(url)
     raise _nothing_at(url)
+
+
+def own_prefix(url: str) -> str | None:
+    """The prefix that a path is, or that it is a file of; None if it is neither."""
+    if _is_prefix(url):
+        return url
+    match = _FILE_OF_PREFIX.fullmatch(url)
+    return match[1] if match and _is_prefix(match[1]) else None
 
 
 def latest_checkpoint(directory: str) -> str | None:

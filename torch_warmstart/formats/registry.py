@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from torch_warmstart import storage
-from torch_warmstart.errors import SettingsError, UnsupportedError
+from torch_warmstart.errors import CorruptCheckpointError, SettingsError, UnsupportedError
 from torch_warmstart.formats import table
 from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.formats.bundle import BundleCheckpoint
-from torch_warmstart.formats.paths import find_prefix
+from torch_warmstart.formats.paths import STATE_FILE, find_prefix, own_prefix
 from torch_warmstart.formats.safetensors_file import SafetensorsCheckpoint
 from torch_warmstart.formats.state_dict import StateDictCheckpoint, open_module, open_torch_file
 
@@ -31,6 +31,7 @@ class Format:
     name: str
     sniff: Callable[[storage.ByteSource], str | None]  # None: it is this; else why it is not
     open: Callable[[str], Checkpoint]
+    local: bool = False  # opened by a library that knows local files only
 
 
 def open_checkpoint(source: Any, *, verify: bool = True) -> Checkpoint:
@@ -60,27 +61,50 @@ def _open_url(url: object, *, verify: bool) -> Checkpoint:
         raise SettingsError(f"A checkpoint's path must be a non-empty str, not {url!r}.")
     file_format = _sniff(url)
     if file_format is not None:
+        if file_format.local and storage.is_remote(url):
+            raise UnsupportedError(
+                f"{url} is a {file_format.name} file, which can only be read from a local disk. "
+                "Copy it to this machine first."
+            )
         return file_format.open(url)
     return BundleCheckpoint(find_prefix(url), verify=verify)
 
 
 def _sniff(url: str) -> Format | None:
     """The format of a file that is a checkpoint by itself; None if it stands for others."""
-    if not storage.exists(url) or storage.exists(url + ".index"):
+    if not storage.exists(url) or own_prefix(url) is not None:
         return None
     source = storage.open_source(url)
+    reasons = []
     try:
-        return next((f for f in FORMATS if f.sniff(source) is None), None)
+        for file_format in FORMATS:
+            reason = file_format.sniff(source)
+            if reason is None:
+                return file_format
+            reasons.append(f"no {file_format.name} file ({reason})")
     finally:
         source.close()
+    if storage.base_name(url) == STATE_FILE:
+        return None
+    raise CorruptCheckpointError(
+        f"{url} ({source.size:,} bytes) is no checkpoint of a known format: "
+        f"{', '.join(reasons)}, and there is no {url}.index."
+    )
 
 
 def _sniff_zip(source: storage.ByteSource) -> str | None:
     if _head(source, 4) != _ZIP_MAGIC:
         return "it does not begin as a zip file does"
-    if not storage.is_remote(source.url) and not zipfile.is_zipfile(source.url):
+    if not storage.is_remote(source.url) and not _is_whole_zip(source.url):
         return "it begins as a zip file does but is not a complete one"
     return None
+
+
+def _is_whole_zip(path: str) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # raised by Python 3.11 for some damage to the directory at the end
+        return False
 
 
 def _sniff_legacy(source: storage.ByteSource) -> str | None:
@@ -96,8 +120,6 @@ def _sniff_safetensors(source: storage.ByteSource) -> str | None:
 
 
 def _sniff_v1(source: storage.ByteSource) -> str | None:
-    if source.url.endswith(".index"):
-        return "it is the index of a V2 checkpoint"
     return None if table.has_magic(source) else "it does not end as an SSTable does"
 
 
@@ -113,8 +135,8 @@ def _refuse_v1(url: str) -> Checkpoint:
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("safetensors", _sniff_safetensors, SafetensorsCheckpoint),
-    Format("torch (zip)", _sniff_zip, open_torch_file),
-    Format("torch (legacy)", _sniff_legacy, open_torch_file),
+    Format("safetensors", _sniff_safetensors, SafetensorsCheckpoint, local=True),
+    Format("torch (zip)", _sniff_zip, open_torch_file, local=True),
+    Format("torch (legacy)", _sniff_legacy, open_torch_file, local=True),
     Format("TensorFlow V1", _sniff_v1, _refuse_v1),
 )

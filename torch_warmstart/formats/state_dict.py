@@ -82,7 +82,7 @@ def _load(url: str) -> Any:
             f"{_first_line(error)} Load it where you trust it, and pass the state_dict itself: "
             "torch.save(model.state_dict(), ...) writes a file that can be read here."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # torch raises whatever damaged bytes make its unpickler trip over
         raise CorruptCheckpointError(
             f"{url} cannot be read as a torch file: {_first_line(error)}"
         ) from error
@@ -106,8 +106,8 @@ def _no_tensors(state: Mapping[str, Any], url: str) -> str:
 
 
 def _storage(tensor: torch.Tensor) -> object:
-    if tensor.device.type == "meta" or not tensor.numel():
-        return None
+    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+        return None  # nothing that has an address
     return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 

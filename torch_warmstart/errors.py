@@ -9,6 +9,7 @@
     │   └── MissingTensorError (KeyError)       the checkpoint has no tensor of that key
     ├── VocabularyError (ValueError)            a vocabulary file or sequence is at fault
     ├── UnsupportedError (NotImplementedError)  well-formed, but not something we can do
+    ├── StorageError (OSError)                  a remote filesystem cannot be reached or refuses
     └── MissingDependencyError (ImportError)    an optional package is not installed
 
 A message has four parts: what failed, where, what was expected and found, what to do next. This
@@ -67,6 +68,10 @@ class VocabularyError(WarmStartError, ValueError):
 
 class UnsupportedError(WarmStartError, NotImplementedError):
     """Well-formed input that this library does not handle."""
+
+
+class StorageError(WarmStartError, OSError):
+    """A remote filesystem cannot be reached, or refuses; its own error is the `__cause__`."""
 
 
 class MissingDependencyError(WarmStartError, ImportError):

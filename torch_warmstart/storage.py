@@ -1,10 +1,11 @@
 """The one door for bytes: a URL becomes bytes, and nothing here knows what they mean.
 
-Local files are memory-mapped; whatever is spelled with `://` goes through fsspec, which is imported
-only then. Paths are plain `str`, because `pathlib.Path` collapses `gs://`.
+Local files are memory-mapped. A file behind a URL (`scheme://`) is mirrored: the ranges that are
+asked for are fetched, many at a time, into a sparse temporary file, which is mapped in turn. So
+both kinds hand out views, nothing is fetched twice, and what nobody asks for is never touched.
 
-A mapping is private (copy on write): a tensor made on top of it may be written to by its owner, the
-file never changes, and pages nobody needs are never read.
+Paths are plain `str`, because `pathlib.Path` collapses `gs://`. A local mapping is private (copy on
+write): a tensor made on top of it may be written to by its owner, and the file never changes.
 """
 
 from __future__ import annotations
@@ -12,12 +13,23 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from typing import Any, Protocol
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from torch_warmstart.errors import CorruptCheckpointError, MissingDependencyError, SettingsError
+from torch_warmstart.errors import (
+    CorruptCheckpointError,
+    MissingDependencyError,
+    SettingsError,
+    StorageError,
+    WarmStartError,
+)
+from torch_warmstart.ranges import Range, batches, subtract, union
 
 Bytes = npt.NDArray[np.uint8]  # a flat view; numpy because it may sit on a mapping at any offset
 
@@ -25,15 +37,49 @@ Bytes = npt.NDArray[np.uint8]  # a flat view; numpy because it may sit on a mapp
 # mmap only from 3.13 on; the value is asm-generic's, shared by x86 and arm.
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
+_PIECE = 8 << 20  # bytes of one request; several run at a time
+_MAX_BYTES_IN_FLIGHT = 128 << 20  # fetched but not yet in the mirror
+_MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
+_EXTRAS = {
+    "gs": "gcs",
+    "gcs": "gcs",
+    "s3": "s3",
+    "s3a": "s3",
+    "hf": "hf",
+    "http": "http",
+    "https": "http",
+}  # what to install for a scheme: torch-warmstart[...]
+
+
+class Filesystem(Protocol):
+    """What is needed of a remote filesystem; fsspec's have these methods."""
+
+    def size(self, path: str) -> int | None: ...
+    def isfile(self, path: str) -> bool: ...
+    def isdir(self, path: str) -> bool: ...
+    def ls(self, path: str, detail: bool) -> list[str]: ...
+    def cat_ranges(
+        self, paths: list[str], starts: list[int], ends: list[int]
+    ) -> Sequence[bytes | Exception]: ...
+
 
 class ByteSource(Protocol):
     """A file of known size from which ranges are read."""
 
     url: str
     size: int  # bytes
+    max_gap: int | None  # bytes better fetched than skipped; None: nothing needs to be fetched
 
     def read(self, offset: int, length: int) -> Bytes:
         """Bytes `[offset, offset + length)`; CorruptCheckpointError if they are not there."""
+        ...
+
+    def prefetch(self, ranges: Sequence[Range]) -> None:
+        """Fetches ranges together that will be read one by one."""
+        ...
+
+    def view(self, offset: int, length: int) -> Bytes:
+        """As `read`, but of bytes that were prefetched; others may come as zeros."""
         ...
 
     def close(self) -> None: ...
@@ -41,6 +87,8 @@ class ByteSource(Protocol):
 
 class LocalFile:
     """A local file, mapped into memory on first use. Views outlive `close()`."""
+
+    max_gap: int | None = None
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -53,74 +101,172 @@ class LocalFile:
             self._mapping = _map_file(self.url, self.size)
         return self._mapping[offset : offset + length]
 
+    def prefetch(self, ranges: Sequence[Range]) -> None:
+        pass  # the operating system reads ahead
+
+    view = read
+
     def close(self) -> None:
         self._mapping = None  # the mapping itself goes when its last view does
 
 
 class RemoteFile:
-    """A file behind fsspec; every read is one ranged request."""
+    """A file behind a URL, mirrored range by range."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, filesystem: Filesystem, path: str, max_gap: int) -> None:
         self.url = url
-        self._filesystem, self._path = _filesystem(url)
-        self.size = int(self._filesystem.size(self._path))
+        self.size = _size_of(url, filesystem, path)
+        self._filesystem, self._path = filesystem, path
+        self.max_gap: int | None = max_gap
+        self._mirror: Bytes | None = None
+        self._present: list[Range] = []
 
     def read(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)
-        data = self._filesystem.cat_file(self._path, start=offset, end=offset + length)
-        if len(data) != length:
-            raise CorruptCheckpointError(
-                f"{self.url}: asked for {length:,} bytes at offset {offset:,}, got {len(data):,}."
-            )
-        return np.frombuffer(bytearray(data), dtype=np.uint8)  # bytearray: writable, as a mapping
+        self.prefetch([(offset, offset + length)])
+        return self.view(offset, length)
+
+    def view(self, offset: int, length: int) -> Bytes:
+        check_range(self, offset, length)
+        return self._mapped()[offset : offset + length]
+
+    def prefetch(self, ranges: Sequence[Range]) -> None:
+        joined = union(subtract(ranges, self._present), self.max_gap or 0)
+        # What is there stays as it is, in a gap too: the owner of a tensor may have written to it.
+        missing = subtract(joined, self._present)
+        for batch in batches(missing, _PIECE, _MAX_BYTES_IN_FLIGHT):
+            self._fetch(batch)
+        self._present = union([*self._present, *missing])
+
+    def _fetch(self, batch: list[Range]) -> None:
+        starts, stops = [start for start, _ in batch], [stop for _, stop in batch]
+        with _reaching(self.url):
+            fetched = self._filesystem.cat_ranges([self._path] * len(batch), starts, stops)
+            for data in fetched:
+                if isinstance(data, Exception):
+                    raise data
+        mirror = self._mapped()
+        for wanted, data in zip(batch, fetched, strict=True):
+            assert not isinstance(data, Exception)
+            self._check_length(wanted, len(data))
+            mirror[slice(*wanted)] = np.frombuffer(data, dtype=np.uint8)
+
+    def _check_length(self, wanted: Range, got: int) -> None:
+        start, stop = wanted
+        if got == stop - start:
+            return
+        why = "Has the file been replaced meanwhile?"
+        if got == self.size:
+            why = "That is the whole file: its server does not serve ranges. Copy the file first."
+        raise CorruptCheckpointError(
+            f"{self.url}: asked for {stop - start:,} bytes at offset {start:,}, got {got:,}. {why}"
+        )
+
+    def _mapped(self) -> Bytes:
+        if self._mirror is None:
+            self._mirror = _map_temporary(self.size)
+        return self._mirror
 
     def close(self) -> None:
-        pass
+        self._mirror, self._present = None, []
 
 
-def open_source(url: str) -> ByteSource:
-    """Opens a file; raises FileNotFoundError if there is none."""
-    return RemoteFile(url) if is_remote(url) else LocalFile(url)
+@dataclass(frozen=True)
+class Storage:
+    """Where files come from, and with which options.
 
+    Args:
+        options: Passed to fsspec's filesystem: credentials, endpoints, timeouts, ...
+        filesystem: "fsspec"; "gfile" for TensorFlow's own filesystems (`tf.io.gfile`, with
+            tensorflow-io-gcs-filesystem for `gs://`); "auto" takes fsspec, and TensorFlow's only
+            for `gs://` where gcsfs is not installed and TensorFlow is.
+        max_gap: Bytes that are rather fetched for nothing than left out between two ranges.
+    """
 
-def read_all(url: str) -> Bytes:
-    """The whole of a file; local ones are mapped, not copied."""
-    source = open_source(url)
-    try:
-        return source.read(0, source.size)
-    finally:
-        source.close()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
+    max_gap: int = _MAX_GAP
 
+    def __post_init__(self) -> None:
+        if self.filesystem not in ("auto", "fsspec", "gfile"):
+            raise SettingsError(
+                f"filesystem is 'auto', 'fsspec' or 'gfile', not {self.filesystem!r}."
+            )
 
-def exists(url: str) -> bool:
-    """True if `url` is a file."""
-    if is_remote(url):
-        filesystem, path = _filesystem(url)
-        return bool(filesystem.isfile(path))
-    return os.path.isfile(url)
+    def open(self, url: str) -> ByteSource:
+        """Opens a file; raises FileNotFoundError if there is none."""
+        if self._is_local(url):
+            return LocalFile(url)
+        filesystem, path = self._connect(url)
+        return RemoteFile(url, filesystem, path, self.max_gap)
 
+    def read_all(self, url: str) -> Bytes:
+        """The whole of a file; local ones are mapped, not copied."""
+        source = self.open(url)
+        try:
+            return source.read(0, source.size)
+        finally:
+            source.close()
 
-def is_directory(url: str) -> bool:
-    """True if `url` is a directory, or on an object store, a prefix with something in it."""
-    if is_remote(url):
-        filesystem, path = _filesystem(url)
-        return bool(filesystem.isdir(path))
-    return os.path.isdir(url)
+    def exists(self, url: str) -> bool:
+        """True if `url` is a file."""
+        if self._is_local(url):
+            return os.path.isfile(url)
+        filesystem, path = self._connect(url)
+        with _reaching(url):
+            return bool(filesystem.isfile(path))
 
+    def is_directory(self, url: str) -> bool:
+        """True if `url` is a directory, or on an object store, a prefix with something in it."""
+        if self._is_local(url):
+            return os.path.isdir(url)
+        filesystem, path = self._connect(url)
+        return _is_directory(filesystem, path)
 
-def list_directory(url: str) -> list[str]:
-    """Names (not paths) of what is directly in a directory, sorted; empty if there is none."""
-    if is_remote(url):
-        filesystem, path = _filesystem(url)
-        if not filesystem.isdir(path):
+    def list_directory(self, url: str) -> list[str]:
+        """Names (not paths) of what is directly in a directory, sorted; empty if there is none."""
+        if self._is_local(url):
+            try:
+                return sorted(os.listdir(url))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        filesystem, path = self._connect(url)
+        if not _is_directory(filesystem, path):
             return []
-        return sorted(
-            str(p).rstrip("/").rsplit("/", 1)[-1] for p in filesystem.ls(path, detail=False)
-        )
-    try:
-        return sorted(os.listdir(url))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+        with _reaching(url):
+            listed = filesystem.ls(path, detail=False)
+        return sorted(str(inside).rstrip("/").rsplit("/", 1)[-1] for inside in listed)
+
+    def _is_local(self, url: str) -> bool:
+        return not is_remote(url) and self.filesystem != "gfile"
+
+    def _connect(self, url: str) -> tuple[Filesystem, str]:
+        if self._uses_gfile(url):
+            from torch_warmstart.gfile import GfileFilesystem
+
+            return GfileFilesystem(), url
+        import fsspec.core  # only for remote files: it costs about 30 ms
+
+        with _reaching(url):
+            try:
+                filesystem, path = fsspec.core.url_to_fs(url, **self.options)
+            except ImportError as error:
+                raise MissingDependencyError(_how_to_install(url, error)) from error
+            except ValueError as error:  # "Protocol not known"
+                raise SettingsError(f"Reading {url}: {error}") from error
+            return filesystem, path
+
+    def _uses_gfile(self, url: str) -> bool:
+        if self.filesystem != "auto":
+            return self.filesystem == "gfile"
+        if not url.startswith("gs://"):
+            return False
+        from importlib.util import find_spec
+
+        return find_spec("gcsfs") is None and find_spec("tensorflow") is not None
+
+
+LOCAL = Storage()  # what a path needs that says nothing else
 
 
 def join(directory: str, name: str) -> str:
@@ -130,6 +276,17 @@ def join(directory: str, name: str) -> str:
     if is_remote(directory):
         return directory.rstrip("/") + "/" + name
     return os.path.join(directory, name)
+
+
+def join_sibling(directory: str, name: str) -> str:
+    """A file that another file names, which must be in the same directory or below it."""
+    parts = name.replace("\\", "/").split("/")
+    if not name or is_remote(name) or os.path.isabs(name) or ".." in parts or "" in parts:
+        raise CorruptCheckpointError(
+            f"{directory}: a file of the checkpoint is named {name!r}, which is not in its "
+            "directory."
+        )
+    return join(directory, name)
 
 
 def parent(url: str) -> str:
@@ -149,6 +306,11 @@ def is_remote(url: str) -> bool:
     return "://" in url
 
 
+def is_signed(url: str) -> bool:
+    """True for a web address with a query, which stands for one file: no name can be appended."""
+    return url.startswith(("http://", "https://")) and "?" in url
+
+
 def check_range(source: ByteSource, offset: int, length: int) -> None:
     """Raises CorruptCheckpointError unless the range lies within the file."""
     if offset < 0 or length < 0 or offset + length > source.size:
@@ -156,6 +318,41 @@ def check_range(source: ByteSource, offset: int, length: int) -> None:
             f"{source.url}: {length:,} bytes at offset {offset:,} are needed, but the file has "
             f"{source.size:,} bytes. It is truncated, or its index belongs to another file."
         )
+
+
+def _is_directory(filesystem: Filesystem, path: str) -> bool:
+    try:
+        return bool(filesystem.isdir(path))
+    except Exception:  # nothing to list: not over http, not with these rights, not there
+        return False
+
+
+def _size_of(url: str, filesystem: Filesystem, path: str) -> int:
+    with _reaching(url):
+        size = filesystem.size(path)
+    if size is None:
+        raise StorageError(f"{url} cannot be read: its server does not tell how long it is.")
+    return int(size)
+
+
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Names the file: filesystems raise errors of many kinds, and few of them say where."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no such file: {url}") from error
+    except (ImportError, WarmStartError):
+        raise
+    except Exception as error:
+        raise StorageError(f"{url} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _how_to_install(url: str, error: ImportError) -> str:
+    extra = _EXTRAS.get(url.partition("://")[0])
+    if extra is None:  # a chain of schemes, or a rare one: fsspec's own text names the package
+        return f"Reading {url}: {error}"
+    return f"Reading {url} needs another package: pip install 'torch-warmstart[{extra}]' ({error})"
 
 
 def _map_file(path: str, size: int) -> Bytes:
@@ -171,13 +368,10 @@ def _map_file(path: str, size: int) -> Bytes:
     return np.frombuffer(mapping, dtype=np.uint8)
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
-    import fsspec.core  # only for remote files: it costs about 30 ms
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:  # fsspec's own text names the package that serves the scheme
-        raise MissingDependencyError(f"Reading {url}: {error}") from error
-    except ValueError as error:  # "Protocol not known"
-        raise SettingsError(f"Reading {url}: {error}") from error
-    return filesystem, path
+def _map_temporary(size: int) -> Bytes:
+    """A sparse file that goes with its last view; only what is written to it takes room."""
+    if size == 0:
+        return np.empty(0, dtype=np.uint8)
+    with tempfile.TemporaryFile(prefix="torch_warmstart_") as file:
+        file.truncate(size)
+        return np.frombuffer(mmap.mmap(file.fileno(), size), dtype=np.uint8)

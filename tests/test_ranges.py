@@ -1,0 +1,48 @@
+"""Arithmetic on byte ranges equals sets of bytes."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torch_warmstart.ranges import batches, subtract, union
+
+RANGES = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(0, 12)).map(lambda pair: (pair[0], sum(pair))),
+    max_size=8,
+)
+
+
+def _bytes(ranges):
+    return {byte for start, stop in ranges for byte in range(start, stop)}
+
+
+@given(RANGES)
+def test_a_union_is_sorted_disjoint_and_has_the_same_bytes(ranges):
+    joined = union(ranges)
+    assert _bytes(joined) == _bytes(ranges)
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(joined))
+
+
+def test_ranges_a_small_gap_apart_are_joined():
+    assert union([(10, 12), (0, 4), (6, 8)], gap=2) == [(0, 12)]
+    assert union([(10, 12), (0, 4), (6, 8)], gap=1) == [(0, 4), (6, 8), (10, 12)]
+    assert union([(5, 5)]) == []
+
+
+@given(RANGES, RANGES)
+def test_a_difference_has_what_is_wanted_and_not_there(wanted, present):
+    assert _bytes(subtract(wanted, union(present))) == _bytes(wanted) - _bytes(present)
+
+
+@given(RANGES, st.integers(1, 5), st.integers(5, 12))
+def test_batches_hold_every_byte_once_in_bounded_pieces(ranges, piece, total):
+    joined = union(ranges)
+    groups = batches(joined, piece, total)
+    pieces = [one for group in groups for one in group]
+    assert sum(stop - start for start, stop in pieces) == len(_bytes(joined))
+    assert _bytes(pieces) == _bytes(joined)
+    assert all(stop - start <= piece for start, stop in pieces)
+    assert all(sum(stop - start for start, stop in group) <= total for group in groups)

@@ -1,0 +1,60 @@
+"""TensorFlow's own filesystems (`tf.io.gfile`) behind the few methods that storage needs.
+
+For machines that read `gs://` through TensorFlow and its plugin tensorflow-io-gcs-filesystem
+instead of gcsfs. The only module that imports TensorFlow, and only when such a file is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch_warmstart.errors import MissingDependencyError
+
+
+class GfileFilesystem:
+    """A filesystem whose paths are whole URLs."""
+
+    def __init__(self) -> None:
+        try:
+            import tensorflow as tf
+        except ImportError as error:
+            raise MissingDependencyError(
+                "filesystem='gfile' needs TensorFlow, which is not installed, and for gs:// its "
+                "plugin: pip install 'torch-warmstart[gfile]'"
+            ) from error
+        _import_gcs_plugin()
+        self._gfile: Any = tf.io.gfile
+        self._not_found: type[Exception] = tf.errors.NotFoundError
+
+    def size(self, path: str) -> int:
+        try:
+            return int(self._gfile.stat(path).length)
+        except self._not_found as error:
+            raise FileNotFoundError(path) from error
+
+    def isfile(self, path: str) -> bool:
+        return bool(self._gfile.exists(path)) and not self.isdir(path)
+
+    def isdir(self, path: str) -> bool:
+        return bool(self._gfile.isdir(path))
+
+    def ls(self, path: str, detail: bool) -> list[str]:  # noqa: ARG002  # as fsspec has it
+        return [str(name) for name in self._gfile.listdir(path)]
+
+    def cat_ranges(self, paths: list[str], starts: list[int], ends: list[int]) -> Sequence[bytes]:
+        """Reads one range after the other: gfile has no concurrent reads of its own."""
+        chunks = []
+        for path, start, end in zip(paths, starts, ends, strict=True):
+            with self._gfile.GFile(path, "rb") as file:
+                file.seek(start)
+                chunks.append(bytes(file.read(end - start)))
+        return chunks
+
+
+def _import_gcs_plugin() -> None:
+    """Registers gs:// with TensorFlow where the plugin is installed and not built in."""
+    try:
+        import tensorflow_io_gcs_filesystem  # noqa: F401
+    except ImportError:
+        return

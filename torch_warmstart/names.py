@@ -2,7 +2,8 @@
 
 In this order: the user's own renaming; the same name; the name with slashes; the names TensorFlow
 gives the leaf in a layer of that type; and for object-based checkpoints, each of these as a full
-name of the object graph. Two different hits for one variable are an error, never a choice.
+name in the object graph or as a path through it. Two different hits for one variable are an error,
+never a choice.
 """
 
 from __future__ import annotations
@@ -50,19 +51,20 @@ def find_source(variable: Variable, checkpoint: Checkpoint) -> Source | None:
 
 
 def find_renamed(owner: Owner, name: str, checkpoint: Checkpoint) -> Source:
-    """The tensor that the user named: a key, or a full name; with `:0` and `.` for `/` forgiven.
+    """The tensor that the user named: a key, a full name or a path through the object graph.
 
-    Raises MissingTensorError with near names, or SettingsError if a full name is ambiguous.
+    `:0` and `.` for `/` are forgiven. Raises MissingTensorError with near names, or SettingsError
+    if the name is ambiguous.
     """
     for key in (name, name.removesuffix(":0"), name.replace(".", "/")):
         spec = checkpoint.get(key)
         if spec is not None:
             return Source(spec, owner)
-        keys = checkpoint.full_names().get(key, ())
+        keys = checkpoint.keys_of(key)
         if len(keys) > 1:
             found = " and ".join(repr(key) for key in keys)
             raise SettingsError(
-                f"{owner.name}: {name!r} is the full name of several tensors; name one by its key: "
+                f"{owner.name}: {name!r} is the name of several tensors; name one by its key: "
                 f"{found}."
             )
         if keys:
@@ -80,11 +82,10 @@ def nearest_keys(variable: Variable, checkpoint: Checkpoint) -> list[str]:
 
 
 def _automatic_keys(owner: Owner, checkpoint: Checkpoint) -> Iterator[str]:
-    full_names = checkpoint.full_names()
     for name in _candidates(owner, checkpoint):
         if name in checkpoint:
             yield name
-        yield from full_names.get(name, ())
+        yield from checkpoint.keys_of(name)
 
 
 def _candidates(owner: Owner, checkpoint: Checkpoint) -> Iterator[str]:

@@ -91,16 +91,13 @@ def float_entry(key: str, *shape: int, **lies: Any) -> BundleEntry:
     return BundleEntry(key, DType.FLOAT, shape, floats(int(np.prod(shape))), **lies)
 
 
-class RecordingSource:
-    """A ByteSource that notes which bytes it was asked for."""
+class RecordingFile(storage.LocalFile):
+    """A local file that notes which bytes it was asked for."""
 
     def __init__(self, url: str, log: list[tuple[str, int, int]]) -> None:
-        self._file, self._log = storage.open_source(url), log
-        self.url, self.size = url, self._file.size
+        super().__init__(url)
+        self._log = log
 
     def read(self, offset: int, length: int) -> storage.Bytes:
         self._log.append((Path(self.url).name, offset, length))
-        return self._file.read(offset, length)
-
-    def close(self) -> None:
-        self._file.close()
+        return super().read(offset, length)

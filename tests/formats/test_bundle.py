@@ -32,7 +32,7 @@ from bundle_writer import (
 from formats_helpers import (
     FIXTURES,
     TORCH_DTYPES,
-    RecordingSource,
+    RecordingFile,
     expected_of,
     float_entry,
     floats,
@@ -42,6 +42,7 @@ from formats_helpers import (
     raw,
 )
 
+from torch_warmstart import storage
 from torch_warmstart.errors import (
     CorruptCheckpointError,
     MissingTensorError,
@@ -546,7 +547,7 @@ def test_a_tensor_outlives_its_closed_checkpoint(prefix: Path) -> None:
 
 def _records_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     log: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(bundle, "open_source", lambda url: RecordingSource(url, log))
+    monkeypatch.setattr(storage, "LocalFile", lambda url: RecordingFile(url, log))
     return log
 
 

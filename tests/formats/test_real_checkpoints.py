@@ -19,7 +19,7 @@ import torch
 from formats_helpers import TORCH_DTYPES, raw
 
 import torch_warmstart as tw
-from torch_warmstart.errors import UnsupportedError, WarmStartError
+from torch_warmstart.errors import WarmStartError
 
 VARIABLE = "TORCH_WARMSTART_CHECKPOINTS"
 FOLDER = Path(os.environ.get(VARIABLE, ""))
@@ -67,12 +67,6 @@ def test_a_real_checkpoint_is_read_as_tensorflow_reads_it(about: dict[str, Any])
                 assert digest(checkpoint.get_tensor(key)) == tensor["sha256"], key
         if not index_only:
             checkpoint.full_names()
-
-
-@by_prefix(V1)
-def test_a_real_v1_checkpoint_is_refused_by_name(about: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedError, match="is a TensorFlow V1 checkpoint"):
-        tw.load_checkpoint(str(FOLDER / about["prefix"]))
 
 
 @pytest.mark.parametrize("about", STATE_FILES, ids=lambda about: str(about["path"]))

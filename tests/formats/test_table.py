@@ -19,7 +19,7 @@ from bundle_writer import (
     varint,
     write_table,
 )
-from formats_helpers import RecordingSource
+from formats_helpers import RecordingFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -114,7 +114,7 @@ def test_an_empty_table_has_nothing(path: Path) -> None:
 def test_a_lookup_reads_one_data_block(path: Path) -> None:
     path.write_bytes(write_table([(b"%03d" % i, b"v") for i in range(100)], block_size=64))
     log: list[tuple[str, int, int]] = []
-    table = Table(RecordingSource(str(path), log))
+    table = Table(RecordingFile(str(path), log))
     opened = len(log)
 
     assert table.get(b"050") == b"v"
@@ -339,7 +339,6 @@ def test_many_handles_of_one_large_block_do_not_multiply_it(path: Path) -> None:
     contents = encode_block([(b"%06d" % i, b"") for i in range(20_000)])
     handle = varint(0) + varint(len(contents))
     index = encode_block([(b"%06d" % i, handle) for i in range(20_000)], restart_interval=1)
-    table = open_table(path, with_index(sealed_block(contents), index))
 
-    with at_most(64), pytest.raises(CorruptCheckpointError, match="not in order"):
-        list(table)
+    with at_most(64), pytest.raises(CorruptCheckpointError, match="its blocks claim"):
+        open_table(path, with_index(sealed_block(contents), index))

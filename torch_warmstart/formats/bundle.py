@@ -10,68 +10,42 @@ Source: tensorflow `core/util/tensor_bundle/tensor_bundle.cc`, `core/protobuf/te
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
-from torch_warmstart.bits import as_bits, take_rows
+from torch_warmstart.bits import take_rows
 from torch_warmstart.errors import CorruptCheckpointError
-from torch_warmstart.formats import object_graph, slices
-from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
-from torch_warmstart.formats.table import Table
-from torch_warmstart.formats.tf_dtypes import STORED_TYPES, STRING, StoredType
-from torch_warmstart.formats.wire import (
-    BYTES,
-    FIXED32,
-    VARINT,
-    WireError,
-    all_bytes,
-    crc32c,
-    decode_text,
-    last_bytes,
-    last_int,
-    mask_crc,
-    masked_crc,
-    read_fields,
-    read_varint,
-    signed,
-    walk_fields,
+from torch_warmstart.formats import object_graph, paths, slices
+from torch_warmstart.formats.base import Checkpoint, Family, TensorLocation, TensorSpec
+from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.records import (
+    Entry,
+    Header,
+    check_size,
+    decode_entry,
+    decode_header,
+    decode_strings,
 )
-from torch_warmstart.storage import Bytes, ByteSource, open_source
-
-_READER_VERSION = 1  # kTensorBundleVersion
-_BIG_ENDIAN = 1
-_MAX_RANK = 254  # TensorShape::MaxDimensions
-_HEADER_FIELDS = {1: VARINT, 2: VARINT, 3: BYTES}
-_ENTRY_FIELDS = {1: VARINT, 2: BYTES, 3: VARINT, 4: VARINT, 5: VARINT, 6: FIXED32, 7: BYTES}
-_CRC_SIZE = 4
+from torch_warmstart.formats.rows import read_rows
+from torch_warmstart.formats.table import Table
+from torch_warmstart.formats.tf_dtypes import STRING
+from torch_warmstart.formats.wire import WireError, decode_text, encode_text, masked_crc
+from torch_warmstart.ranges import Range
+from torch_warmstart.storage import LOCAL, Bytes, ByteSource, Storage, base_name
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    num_shards: int
-    big_endian: bool
+def sniff(place: Place) -> str | None:
+    """Whether a path may stand for a V2 checkpoint: a prefix is no file of its own."""
+    return None if place.is_directory else f"no {base_name(place.url)}.index"
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    stored: StoredType
-    shape: tuple[int, ...]
-    shard: int
-    offset: int  # in the data file, bytes
-    size: int  # bytes
-    crc: int  # masked
-    slices: tuple[tuple[slices.Extent, ...], ...]
-
-    @property
-    def numel(self) -> int:
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+def open_place(place: Place) -> BundleCheckpoint:
+    """Opens the checkpoint that a path stands for."""
+    found = place.tensorflow or paths.find(place.url, place.storage)  # which tells why not
+    return BundleCheckpoint(found.prefix, place.storage, verify=place.verify)
 
 
 class BundleCheckpoint(Checkpoint):
@@ -80,22 +54,23 @@ class BundleCheckpoint(Checkpoint):
     format = "TensorFlow V2 checkpoint"
     family: Family = "tensorflow"
 
-    def __init__(self, prefix: str, *, verify: bool = True) -> None:
+    def __init__(self, prefix: str, storage: Storage = LOCAL, *, verify: bool = True) -> None:
         """Opens the index; raises FileNotFoundError or CorruptCheckpointError.
 
         Args:
             prefix: Path without `.index`.
+            storage: Where the files come from.
             verify: Check each tensor's CRC-32C before handing it out, once.
         """
         self.url = prefix
-        self._verify = verify
+        self._storage, self._verify = storage, verify
         self._index_url = prefix + ".index"
-        self._table = Table(open_source(self._index_url))
+        self._table = Table(storage.open(self._index_url))
         self._header = self._read_header()
         self._shards: dict[int, ByteSource] = {}
         self._verified: set[str] = set()
+        self._entries: dict[bytes, Entry] = {}  # those decoded so far
         self._keys: list[str] | None = None
-        self._full_names: Mapping[str, tuple[str, ...]] | None = None
 
     # -- the index ---------------------------------------------------------------------------
 
@@ -107,46 +82,70 @@ class BundleCheckpoint(Checkpoint):
     def _list_keys(self) -> list[str]:
         """All keys but the header's and those of slices that a tensor lists as its own."""
         entries = [entry for entry in self._table if entry[0]]
-        hidden: set[bytes] = set()
+        known, hidden = {key for key, _ in entries}, set[bytes]()
         if entries and entries[0][0].startswith(b"\0"):  # slices sort before every name
             for key, value in entries:
-                for extents in self._decode_entry(key, value).slices:
-                    hidden.add(slices.encode_slice_key(key, extents))
+                hidden.update(self._own_slices(key, value, known))
         return [decode_text(key) for key, _ in entries if key not in hidden]
 
-    def full_names(self) -> Mapping[str, tuple[str, ...]]:
-        if self._full_names is None:
-            self._full_names = self._read_full_names()
-        return self._full_names
+    def _own_slices(self, key: bytes, value: bytes, known: set[bytes]) -> Iterator[bytes]:
+        """The keys of a tensor's slices, up to the first that is not there: then it is damaged."""
+        for extents in dict.fromkeys(self._decode_entry(key, value).slices):
+            slice_key = slices.encode_slice_key(key, extents)
+            if slice_key not in known:
+                return
+            yield slice_key
 
-    def _read_full_names(self) -> Mapping[str, tuple[str, ...]]:
+    def full_names(self) -> Mapping[str, tuple[str, ...]]:
+        return {} if self._graph is None else self._graph.full_names
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        if self._graph is None:
+            return ()
+        keys = [key for key in self._graph.keys_of(name) if key in self]
+        distinct = {self._contents(key): key for key in reversed(keys)}
+        return tuple(reversed(distinct.values()))
+
+    def _contents(self, key: str) -> object:
+        """Equal for tensors that hold the same: Keras 3's `export()` stores each variable twice."""
+        entry = self._entry(key)
+        if entry.slices:
+            return key
+        return entry.stored.name, entry.shape, entry.size, entry.crc
+
+    @functools.cached_property
+    def _graph(self) -> object_graph.ObjectGraph | None:
         if object_graph.KEY not in self:
-            return {}
+            return None
         strings = self.get_tensor(object_graph.KEY)
         try:
             if not isinstance(strings, list) or len(strings) != 1:
                 raise WireError("it is not one string")
-            return object_graph.full_names(strings[0])
+            return object_graph.ObjectGraph(strings[0])
         except WireError as error:
             raise CorruptCheckpointError(f"{self.url}: its object graph: {error}.") from error
 
     def _find(self, key: str) -> TensorSpec | None:
-        entry = self._find_entry(_encode_key(key))
+        entry = self._find_entry(encode_text(key))
         if entry is None:
             return None
         storage = (entry.shard, entry.offset) if entry.size else None
         return TensorSpec(key, entry.shape, entry.stored.dtype, entry.stored.name, storage)
 
-    def _entry(self, key: str) -> _Entry:
-        entry = self._find_entry(_encode_key(key))
+    def _entry(self, key: str) -> Entry:
+        entry = self._find_entry(encode_text(key))
         assert entry is not None, key  # get_tensor() and verify() look the key up first
         return entry
 
-    def _find_entry(self, key: bytes) -> _Entry | None:
-        value = self._table.get(key) if key else None
-        return None if value is None else self._decode_entry(key, value)
+    def _find_entry(self, key: bytes) -> Entry | None:
+        entry = self._entries.get(key)
+        if entry is None and key:
+            value = self._table.get(key)
+            if value is not None:
+                entry = self._entries[key] = self._decode_entry(key, value)
+        return entry
 
-    def _read_header(self) -> _Header:
+    def _read_header(self) -> Header:
         value = self._table.get(b"")
         if value is None:
             raise CorruptCheckpointError(
@@ -154,24 +153,42 @@ class BundleCheckpoint(Checkpoint):
                 "TensorFlow V2 checkpoint."
             )
         try:
-            return _decode_header(value)
+            return decode_header(value)
         except WireError as error:
             raise CorruptCheckpointError(f"{self._index_url}: its header: {error}.") from error
 
-    def _decode_entry(self, key: bytes, value: bytes) -> _Entry:
+    def _decode_entry(self, key: bytes, value: bytes) -> Entry:
         try:
-            entry = _decode_entry(value)
+            entry = decode_entry(value)
             if not 0 <= entry.shard < self._header.num_shards:
                 raise WireError(f"it names data file {entry.shard} of {self._header.num_shards}")
             return entry
         except WireError as error:
             raise self._corrupt(decode_text(key), str(error)) from error
 
+    def location(self, key: str) -> TensorLocation:
+        entry = self._find_entry(encode_text(key))
+        if entry is None:
+            return self.location(self._find_named(key).key)
+        shards = sorted({part.shard for part in self._parts(key, entry)})
+        files = tuple(base_name(self._shard_url(shard)) for shard in shards)
+        return TensorLocation(files, len(entry.slices))
+
     # -- the data ----------------------------------------------------------------------------
 
+    def prefetch(self, keys: Sequence[str]) -> None:
+        ranges: dict[int, list[Range]] = {}
+        for key in keys:
+            for part in self._parts(key, self._entry(key)):
+                ranges.setdefault(part.shard, []).append((part.offset, part.offset + part.size))
+        for shard, wanted in ranges.items():
+            source = self._shard(shard)
+            source.prefetch([r for r in wanted if 0 <= r[0] <= r[1] <= source.size])
+
     def verify(self, key: str) -> None:
-        self._check_readable(self.spec(key))  # the checksum of a variant is of another kind
-        entry = self._entry(key)
+        spec = self.spec(key)
+        self._check_readable(spec)  # the checksum of a variant is of another kind
+        key, entry = spec.key, self._entry(spec.key)
         if key in self._verified:
             return
         try:
@@ -189,33 +206,43 @@ class BundleCheckpoint(Checkpoint):
         try:
             if entry.stored is STRING:
                 strings = self._read_strings(entry, check=self._verify)
-                return strings if rows is None else _string_rows(strings, entry, rows)
+                return slices.string_rows(strings, entry.shape, rows)
             parts = self._parts(spec.key, entry)
             if rows is None and self._verify:
                 self.verify(spec.key)
             if entry.slices:
                 return self._read_slices(entry, parts, rows)
-            tensor = self._view(entry)
+            tensor = self._view(entry, rows)
             return self._unpack(entry, tensor if rows is None else take_rows(tensor, rows))
         except WireError as error:
             raise self._corrupt(spec.key, str(error)) from error
 
-    def _parts(self, key: str, entry: _Entry) -> list[_Entry]:
+    def _parts(self, key: str, entry: Entry) -> list[Entry]:
         """The entries that hold a tensor's bytes: itself, or its slices in the order listed."""
-        parts = [] if entry.slices else [entry]
-        for extents in entry.slices:
-            part = self._find_entry(slices.encode_slice_key(_encode_key(key), extents))
+        try:
+            parts = self._slice_entries(key, entry) if entry.slices else [entry]
+            for part in parts:
+                check_size(part)
+        except WireError as error:
+            raise self._corrupt(key, str(error)) from error
+        return parts
+
+    def _slice_entries(self, key: str, entry: Entry) -> list[Entry]:
+        found = {}
+        # In the order of their keys, as the index is: each of its blocks is then decoded once.
+        for extents in sorted(entry.slices, key=lambda extents: (len(extents), extents)):
+            if extents in found:
+                raise WireError(f"its slices overlap: {extents} is listed twice")
+            part = self._find_entry(slices.encode_slice_key(encode_text(key), extents))
             if part is None:
                 raise WireError(f"its slice {extents} is not in the index")
             if part.stored is not entry.stored:
                 raise WireError(f"its slice {extents} is of type {part.stored.name}")
-            parts.append(part)
-        for part in parts:
-            _check_size(part)
-        return parts
+            found[extents] = part
+        return [found[extents] for extents in entry.slices]
 
     def _read_slices(
-        self, entry: _Entry, parts: list[_Entry], rows: torch.Tensor | None
+        self, entry: Entry, parts: list[Entry], rows: torch.Tensor | None
     ) -> torch.Tensor:
         boxes = [slices.resolve_box(extents, entry.shape) for extents in entry.slices]
         for box, part in zip(boxes, parts, strict=True):
@@ -223,30 +250,35 @@ class BundleCheckpoint(Checkpoint):
                 raise WireError(f"its slice at {box.offsets} has shape {part.shape}")
         self._check_backed(parts)
         slices.check_cover(boxes, entry.shape)
-        shape = entry.shape if rows is None else (len(rows), *entry.shape[1:])
-        out = torch.empty(shape, dtype=entry.stored.dtype)
-        for box, part in zip(boxes, parts, strict=True):
-            slices.assemble(box, as_bits(self._view(part)), as_bits(out), rows)
-        return self._unpack(entry, out)
+        pieces = (
+            self._view(part, None if rows is None else box.rows_within(rows))
+            for box, part in zip(boxes, parts, strict=True)
+        )
+        assert entry.stored.dtype is not None
+        joined = slices.join(boxes, pieces, entry.shape, entry.stored.dtype, rows)
+        return self._unpack(entry, joined)
 
-    def _check_backed(self, parts: list[_Entry]) -> None:
+    def _check_backed(self, parts: list[Entry]) -> None:
         """Slices that share their bytes could claim a tensor of any size from a small file."""
         claimed = sum(part.size for part in parts)
         present = sum(self._shard(shard).size for shard in {part.shard for part in parts})
         if claimed > present:
             raise WireError(f"its slices claim {claimed:,} bytes, its data files hold {present:,}")
 
-    def _view(self, entry: _Entry) -> torch.Tensor:
-        """The tensor as stored, on top of the mapping where that is possible."""
+    def _view(self, entry: Entry, rows: torch.Tensor | None) -> torch.Tensor:
+        """The tensor as stored, on top of the mapping where that is possible.
+
+        With `rows`, only those need to be there.
+        """
         assert entry.stored.dtype is not None
         if not entry.numel:  # numpy's empty arrays may have strides that torch cannot view
             return torch.empty(entry.shape, dtype=entry.stored.dtype)
-        raw = torch.from_numpy(self._native(self._raw(entry), entry))
+        raw = torch.from_numpy(self._native(self._raw(entry, rows), entry))
         if raw.data_ptr() % entry.stored.itemsize:
             raw = raw.clone()  # TF packs tensors densely; torch's kernels want them aligned
         return raw.view(entry.stored.dtype).view(entry.shape)
 
-    def _native(self, raw: Bytes, entry: _Entry) -> Bytes:
+    def _native(self, raw: Bytes, entry: Entry) -> Bytes:
         dtype = entry.stored.dtype
         assert dtype is not None
         if not self._header.big_endian or dtype.itemsize == 1:
@@ -255,7 +287,7 @@ class BundleCheckpoint(Checkpoint):
         swapped: Bytes = raw.reshape(-1, word)[:, ::-1].copy()
         return swapped.reshape(-1)
 
-    def _unpack(self, entry: _Entry, tensor: torch.Tensor) -> torch.Tensor:
+    def _unpack(self, entry: Entry, tensor: torch.Tensor) -> torch.Tensor:
         if entry.stored.unpack is None:
             return tensor
         try:
@@ -263,13 +295,13 @@ class BundleCheckpoint(Checkpoint):
         except CorruptCheckpointError as error:
             raise WireError(str(error)) from error
 
-    def _read_strings(self, entry: _Entry, *, check: bool) -> list[bytes]:
+    def _read_strings(self, entry: Entry, *, check: bool) -> list[bytes]:
         if entry.slices:
             raise WireError("strings kept in slices, which no TensorFlow reads")
         big_endian = self._header.big_endian
-        return _decode_strings(self._raw(entry), entry, check=check, big_endian=big_endian)
+        return decode_strings(self._raw(entry), entry, check=check, big_endian=big_endian)
 
-    def _check_crc(self, entry: _Entry) -> None:
+    def _check_crc(self, entry: Entry) -> None:
         computed = masked_crc(self._raw(entry))
         if computed != entry.crc:
             raise WireError(
@@ -277,20 +309,26 @@ class BundleCheckpoint(Checkpoint):
                 f"{entry.size:,} bytes at offset {entry.offset:,} of data file {entry.shard}"
             )
 
-    def _raw(self, entry: _Entry) -> Bytes:
-        return self._shard(entry.shard).read(entry.offset, entry.size)
+    def _raw(self, entry: Entry, rows: torch.Tensor | None = None) -> Bytes:
+        source = self._shard(entry.shard)
+        if rows is None or not entry.shape:
+            return source.read(entry.offset, entry.size)
+        return read_rows(source, entry.offset, entry.size, entry.row_bytes, rows)
 
     def _shard(self, number: int) -> ByteSource:
         if number not in self._shards:
-            url = f"{self.url}.data-{number:05d}-of-{self._header.num_shards:05d}"
+            url = self._shard_url(number)
             try:
-                self._shards[number] = open_source(url)
+                self._shards[number] = self._storage.open(url)
             except FileNotFoundError as error:
                 raise CorruptCheckpointError(
                     f"{self._index_url} says that tensors are in {url}, which does not exist. "
                     "Copy all files of a checkpoint together."
                 ) from error
         return self._shards[number]
+
+    def _shard_url(self, number: int) -> str:
+        return f"{self.url}.data-{number:05d}-of-{self._header.num_shards:05d}"
 
     def close(self) -> None:
         for shard in self._shards.values():
@@ -299,131 +337,3 @@ class BundleCheckpoint(Checkpoint):
 
     def _corrupt(self, key: str, fact: str) -> CorruptCheckpointError:
         return CorruptCheckpointError(f"{self.url}: tensor {key!r} is damaged: {fact}.")
-
-
-def _encode_key(key: str) -> bytes:
-    return key.encode("utf-8", errors="surrogateescape")
-
-
-def _decode_header(value: bytes) -> _Header:
-    fields = read_fields(value, _HEADER_FIELDS)
-    num_shards = signed(last_int(fields, 1))
-    if num_shards < 1:
-        raise WireError(f"it counts {num_shards} data files")
-    endianness = last_int(fields, 2)
-    if endianness not in (0, _BIG_ENDIAN):
-        raise WireError(f"unknown endianness {endianness}")
-    _check_version(last_bytes(fields, 3) or b"")
-    return _Header(num_shards, endianness == _BIG_ENDIAN)
-
-
-def _check_version(value: bytes) -> None:
-    producer, min_consumer, bad_consumers = 0, 0, set()
-    for number, wire_type, field in walk_fields(value):
-        if number == 1 and wire_type == VARINT:
-            producer = signed(int(field))
-        elif number == 2 and wire_type == VARINT:
-            min_consumer = signed(int(field))
-        elif number == 3:
-            bad_consumers |= _ints(field)
-    if min_consumer > _READER_VERSION or _READER_VERSION in bad_consumers or producer < 0:
-        raise WireError(
-            f"it asks for a reader of version {min_consumer} (producer {producer}, bad readers "
-            f"{sorted(bad_consumers)}); this is version {_READER_VERSION}"
-        )
-
-
-def _ints(field: int | bytes) -> set[int]:
-    if isinstance(field, int):
-        return {field}
-    values, position = set(), 0
-    while position < len(field):
-        value, position = read_varint(field, position)
-        values.add(value)
-    return values
-
-
-def _decode_entry(value: bytes) -> _Entry:
-    fields = read_fields(value, _ENTRY_FIELDS)
-    number = last_int(fields, 1)
-    if number not in STORED_TYPES:
-        raise WireError(f"unknown dtype number {number}")
-    return _Entry(
-        stored=STORED_TYPES[number],
-        shape=_decode_shape(last_bytes(fields, 2) or b""),
-        shard=signed(last_int(fields, 3)),
-        offset=signed(last_int(fields, 4)),
-        size=signed(last_int(fields, 5)),
-        crc=last_int(fields, 6),
-        slices=tuple(_decode_slice(data) for data in all_bytes(fields, 7)),
-    )
-
-
-def _decode_shape(data: bytes) -> tuple[int, ...]:
-    fields = read_fields(data, {2: BYTES, 3: VARINT})
-    if last_int(fields, 3):
-        raise WireError("its rank is unknown")
-    sizes = tuple(
-        signed(last_int(read_fields(dim, {1: VARINT}), 1)) for dim in all_bytes(fields, 2)
-    )
-    strides = math.prod(size or 1 for size in sizes)  # in 64 bits, of an empty tensor too
-    if len(sizes) > _MAX_RANK or any(size < 0 for size in sizes) or strides >= 1 << 63:
-        raise WireError(f"impossible shape {list(sizes[:8])}")
-    return sizes
-
-
-def _decode_slice(data: bytes) -> tuple[slices.Extent, ...]:
-    extents = []
-    for extent in all_bytes(read_fields(data, {1: BYTES}), 1):
-        fields = read_fields(extent, {1: VARINT, 2: VARINT})
-        length = signed(last_int(fields, 2)) if 2 in fields else slices.FULL
-        extents.append((signed(last_int(fields, 1)), length))
-    return tuple(extents)
-
-
-def _check_size(entry: _Entry) -> None:
-    needed = entry.numel * entry.stored.itemsize
-    if entry.size != needed:
-        raise WireError(
-            f"it has {entry.size:,} bytes, but shape {list(entry.shape)} of "
-            f"{entry.stored.name} takes {needed:,}"
-        )
-
-
-def _decode_strings(raw: Bytes, entry: _Entry, *, check: bool, big_endian: bool) -> list[bytes]:
-    """`varint length` times n, masked crc of the lengths, then the bytes."""
-    data = raw.tobytes()
-    if entry.numel > len(data):  # a length takes at least a byte: refuse before looping
-        raise WireError(f"{entry.numel} strings do not fit in {len(data)} bytes")
-    lengths, position = [], 0
-    for _ in range(entry.numel):
-        length, position = read_varint(data, position)
-        lengths.append(length)
-    start = position + _CRC_SIZE
-    if start + sum(lengths) != len(data):
-        raise WireError(f"its strings take {start + sum(lengths)} bytes, not {len(data)}")
-    if check:
-        _check_string_crc(data, lengths, position, entry.crc, big_endian)
-    strings = []
-    for length in lengths:
-        strings.append(data[start : start + length])
-        start += length
-    return strings
-
-
-def _check_string_crc(
-    data: bytes, lengths: list[int], position: int, stored: int, big_endian: bool
-) -> None:
-    order: Literal["big", "little"] = "big" if big_endian else "little"
-    fixed = b"".join(n.to_bytes(4 if n < 1 << 32 else 8, order) for n in lengths)
-    crc = crc32c(fixed)
-    stored_lengths_crc = data[position : position + _CRC_SIZE]
-    if mask_crc(crc) != int.from_bytes(stored_lengths_crc, order):
-        raise WireError("the checksum of its string lengths does not match")
-    if mask_crc(crc32c(data[position:], crc)) != stored:
-        raise WireError("the checksum of its strings does not match")
-
-
-def _string_rows(strings: list[bytes], entry: _Entry, rows: torch.Tensor) -> list[bytes]:
-    per_row = entry.numel // entry.shape[0]  # rows are checked: there is at least one
-    return [s for row in rows.tolist() for s in strings[row * per_row : (row + 1) * per_row]]

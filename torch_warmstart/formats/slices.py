@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from torch_warmstart.bits import as_bits
 from torch_warmstart.formats.wire import WireError
 
+_NUMPY_RANK = 32  # the most dimensions before numpy 2
 FULL = -1  # TF's length of an extent that spans its whole dimension
 _ESCAPES = {b"\x00": b"\x00\xff", b"\xff": b"\xff\x00"}
 
@@ -31,6 +34,7 @@ class Box:
 
     @property
     def numel(self) -> int:
+        """Number of elements."""
         return math.prod(self.sizes)
 
     @property
@@ -39,6 +43,15 @@ class Box:
         return tuple(
             slice(start, start + size) for start, size in zip(self.offsets, self.sizes, strict=True)
         )
+
+    def holds(self, rows: torch.Tensor) -> torch.Tensor:
+        """Which of the full tensor's rows lie in this slice: bool of `len(rows)`."""
+        first, count = self.offsets[0], self.sizes[0]
+        return (rows >= first) & (rows < first + count)
+
+    def rows_within(self, rows: torch.Tensor) -> torch.Tensor:
+        """Those rows, counted from the slice's first."""
+        return rows[self.holds(rows)] - self.offsets[0]
 
 
 def resolve_box(extents: Sequence[Extent], shape: tuple[int, ...]) -> Box:
@@ -80,10 +93,49 @@ def assemble(box: Box, piece: torch.Tensor, out: torch.Tensor, rows: torch.Tenso
     if rows is None:
         out[box.index] = piece
         return
-    first, count = box.offsets[0], box.sizes[0]
-    wanted = ((rows >= first) & (rows < first + count)).nonzero().flatten()
-    inner: tuple[torch.Tensor | slice, ...] = (wanted, *box.index[1:])
-    out[inner] = piece.index_select(0, rows[wanted] - first)
+    inner: tuple[torch.Tensor | slice, ...] = (box.holds(rows), *box.index[1:])
+    out[inner] = piece.index_select(0, box.rows_within(rows))
+
+
+def join(
+    boxes: Sequence[Box],
+    pieces: Iterable[torch.Tensor],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    rows: torch.Tensor | None,
+) -> torch.Tensor:
+    """The tensor that pieces make, or some of its rows; `check_cover` has passed."""
+    out = torch.empty(shape if rows is None else (len(rows), *shape[1:]), dtype=dtype)
+    for box, piece in zip(boxes, pieces, strict=True):
+        assemble(box, as_bits(piece), as_bits(out), rows)
+    return out
+
+
+def join_strings(
+    boxes: Sequence[Box],
+    pieces: Iterable[list[bytes]],
+    shape: tuple[int, ...],
+    rows: torch.Tensor | None,
+) -> list[bytes]:
+    """As `join`, for string tensors, which are flat lists in C order."""
+    if len(shape) > _NUMPY_RANK:
+        raise WireError(f"strings kept in slices of rank {len(shape)}")
+    whole = np.empty(shape, dtype=object)
+    for box, piece in zip(boxes, pieces, strict=True):
+        flat = np.empty(box.numel, dtype=object)
+        flat[:] = piece
+        whole[box.index] = flat.reshape(box.sizes)
+    return string_rows(whole.reshape(-1).tolist(), shape, rows)
+
+
+def string_rows(
+    strings: list[bytes], shape: tuple[int, ...], rows: torch.Tensor | None
+) -> list[bytes]:
+    """The given rows of a string tensor, or all of it."""
+    if rows is None:
+        return strings
+    per_row = math.prod(shape[1:])
+    return [s for row in rows.tolist() for s in strings[row * per_row : (row + 1) * per_row]]
 
 
 def encode_slice_key(name: bytes, extents: Sequence[Extent]) -> bytes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import cramjam
 
@@ -24,11 +24,15 @@ from torch_warmstart.storage import ByteSource
 MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER_SIZE = 48
 _TRAILER_SIZE = 5  # type byte, masked crc
+_TAIL = 1 << 20  # bytes fetched at once: footer, index block, and of most indexes the rest too
 _UNCOMPRESSED, _SNAPPY = 0, 1
-_SNAPPY_MAX_RATIO = 64  # a copy element of two or three bytes yields at most 64
-_MAX_KEY_EXPANSION = 64  # real blocks unfold 2 to 10 times; a crafted one without end
+_SNAPPY_MAX_RATIO = 22  # a copy element of three bytes yields at most 64
+_MAX_EXPANSION = 64  # real blocks unfold 2 to 10 times; a crafted one without end
+_ENTRY_COST = 100  # bytes that Python takes for an entry, beside its key
+_LARGE = 1 << 20  # bytes; TF closes a block at 256 KB, so a larger one is nearly all one tensor
 
-Entry = tuple[bytes, bytes]
+Block = bytes | memoryview  # bytes are parsed faster, a view copies no large tensor
+Entry = tuple[bytes, Block]
 Handle = tuple[int, int]  # offset and size of a block
 
 
@@ -44,21 +48,41 @@ class Table:
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
+        source.prefetch([(max(0, source.size - _TAIL), source.size)])
         self._last_keys, self._handles = self._read_index()
         self._cached: tuple[int, list[Entry]] | None = None  # the block looked into last
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """Every entry, in key order; raises CorruptCheckpointError where the order breaks."""
         previous: bytes | None = None
-        for block in range(len(self._handles)):
+        for block, limit in enumerate(self._last_keys):
             for entry in self._entries(block):
                 if previous is not None and entry[0] <= previous:
                     raise self._corrupt(self._handles[block], "its keys are not in order")
+                if entry[0] > limit:  # get() would look for it elsewhere
+                    raise self._corrupt(self._handles[block], "its keys are not those of the index")
                 previous = entry[0]
-                yield entry
+                yield previous, bytes(entry[1])
+            previous = limit  # at least the block's last key, and less than the next one's first
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, or None; reads one data block at most."""
+        value = self._find(key)
+        return None if value is None else bytes(value)
+
+    def view(self, key: bytes) -> memoryview | None:
+        """As `get`, without a copy of a large value."""
+        value = self._find(key)
+        return None if value is None else memoryview(value)
+
+    def prefetch(self, keys: Iterable[bytes]) -> None:
+        """Fetches the data blocks of keys that will be asked for one by one."""
+        blocks = {bisect.bisect_left(self._last_keys, key) for key in keys}
+        handles = (self._handles[block] for block in blocks if block < len(self._handles))
+        ranges = [(offset, offset + size + _TRAILER_SIZE) for offset, size in handles]
+        self._source.prefetch([r for r in ranges if r[1] <= self._source.size])
+
+    def _find(self, key: bytes) -> Block | None:
         block = bisect.bisect_left(self._last_keys, key)
         if block == len(self._handles):
             return None
@@ -83,6 +107,7 @@ class Table:
             index = self._decode_block(index_handle)
             keys = [key for key, _ in index]
             handles = [_read_handle(value, 0)[0] for _, value in index]
+            _check_apart(handles, footer_at)
         except WireError as error:
             raise self._corrupt((footer_at, _FOOTER_SIZE), f"its index: {error}") from error
         if any(left > right for left, right in itertools.pairwise(keys)):
@@ -96,24 +121,24 @@ class Table:
 
     def _decode_block(self, handle: Handle) -> list[Entry]:
         try:
-            return _decode_entries(self._read_block(handle))
+            return _decode_entries(self._read_block(handle), handle[1])
         except WireError as error:
             raise self._corrupt(handle, str(error)) from error
 
-    def _read_block(self, handle: Handle) -> bytes:
+    def _read_block(self, handle: Handle) -> Block:
         offset, size = handle
-        raw = self._source.read(offset, size + _TRAILER_SIZE).tobytes()
-        contents, kind = raw[:size], raw[size]
-        stored = int.from_bytes(raw[size + 1 :], "little")
+        raw = self._source.read(offset, size + _TRAILER_SIZE)
+        contents, kind = raw[:size], int(raw[size])
+        stored = int.from_bytes(raw[size + 1 :].tobytes(), "little")
         computed = masked_crc(raw[: size + 1])
         if stored != computed:
             raise WireError(
                 f"its checksum is {stored:#010x} in the file, {computed:#010x} computed"
             )
         if kind == _UNCOMPRESSED:
-            return contents
+            return contents.data if size > _LARGE else contents.tobytes()
         if kind == _SNAPPY:
-            return _unsnap(contents)
+            return _unsnap(contents.tobytes())
         raise WireError(f"unknown compression {kind}")
 
     def _corrupt(self, handle: Handle, fact: str) -> CorruptCheckpointError:
@@ -124,13 +149,25 @@ class Table:
         )
 
 
-def _read_handle(data: bytes, position: int) -> tuple[Handle, int]:
+def _read_handle(data: Block, position: int) -> tuple[Handle, int]:
     offset, position = read_varint(data, position)
     size, position = read_varint(data, position)
     return (offset, size), position
 
 
-def _decode_entries(block: bytes) -> list[Entry]:
+def _check_apart(handles: list[Handle], available: int) -> None:
+    """Blocks that share their bytes could make a small file endless.
+
+    One outside the file is not counted: it is refused when it is read.
+    """
+    sizes = (size + _TRAILER_SIZE for offset, size in handles if offset + size <= available)
+    claimed = sum(sizes)
+    if claimed > available:
+        raise WireError(f"its blocks claim {claimed:,} bytes of {available:,}")
+
+
+def _decode_entries(block: Block, stored_size: int) -> list[Entry]:
+    """The entries of a block that takes `stored_size` bytes in the file."""
     if len(block) < 4:
         raise WireError("too short to hold its restart count")
     restarts = int.from_bytes(block[-4:], "little")
@@ -139,7 +176,7 @@ def _decode_entries(block: bytes) -> list[Entry]:
         raise WireError(f"{restarts} restart points do not fit")
     entries: list[Entry] = []
     position, key = 0, b""
-    key_bytes_left = _MAX_KEY_EXPANSION * (len(block) + 1024)
+    bytes_left = _MAX_EXPANSION * (stored_size + 1024)
     while position < end:
         shared, position = _read_small(block, position)
         added, position = _read_small(block, position)
@@ -148,15 +185,15 @@ def _decode_entries(block: bytes) -> list[Entry]:
         if shared > len(key) or value_at + value_size > end:
             raise WireError(f"entry {len(entries)} runs past the block")
         key = key[:shared] + block[position:value_at]
-        key_bytes_left -= len(key)
-        if key_bytes_left < 0:
+        bytes_left -= len(key) + _ENTRY_COST
+        if bytes_left < 0:
             raise WireError("its keys unfold to far more than the block")
         position = value_at + value_size
         entries.append((key, block[value_at:position]))
     return entries
 
 
-def _read_small(block: bytes, position: int) -> tuple[int, int]:
+def _read_small(block: Block, position: int) -> tuple[int, int]:
     byte = block[position]  # in range: the restart array follows the entries
     if byte < 0x80:  # nearly always; read_varint costs three times as much
         return byte, position + 1

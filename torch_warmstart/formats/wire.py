@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 import google_crc32c
 
@@ -29,6 +29,7 @@ _MAX_VARINT_BYTES = 10  # 64 bits, seven a byte
 _CRC_MASK_DELTA = 0xA282EAD8  # leveldb util/crc32c.h
 _UINT32 = 0xFFFFFFFF
 
+Buffer = TypeVar("Buffer", bytes, memoryview)  # a view where copying a tensor would hurt
 FieldValue = int | bytes
 Fields = dict[int, list[FieldValue]]
 
@@ -37,8 +38,10 @@ class WireError(Exception):
     """Bytes that do not follow the encoding. Never leaves `formats`."""
 
 
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """An unsigned varint of at most 64 bits, and the position after it."""
+    if position < len(data) and data[position] < 0x80:  # nearly always
+        return data[position], position + 1
     result = 0
     for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
         if position >= len(data):
@@ -53,12 +56,22 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     raise WireError("a varint is longer than 64 bits")
 
 
+def encode_varint(value: int) -> bytes:
+    """The inverse of `read_varint`."""
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
 def signed(value: int) -> int:
     """A varint as protobuf's int32 or int64: two's complement in 64 bits."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def walk_fields(data: bytes) -> Iterator[tuple[int, int, FieldValue]]:
+def walk_fields(data: Buffer) -> Iterator[tuple[int, int, int | Buffer]]:
     """Every field of a message in file order: number, wire type, value."""
     position, end = 0, len(data)
     while position < end:
@@ -116,6 +129,11 @@ def all_bytes(fields: Fields, number: int) -> list[bytes]:
 def decode_text(data: bytes) -> str:
     """Names in files are UTF-8; a stray byte survives as a lone surrogate instead of failing."""
     return data.decode("utf-8", errors="surrogateescape")
+
+
+def encode_text(text: str) -> bytes:
+    """The inverse of `decode_text`."""
+    return text.encode("utf-8", errors="surrogateescape")
 
 
 def masked_crc(data: Bytes | bytes) -> int:

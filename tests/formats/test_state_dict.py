@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -107,17 +106,6 @@ def test_entries_that_are_no_tensors_are_left_out() -> None:
     state = {"w": counting(2), "epoch": 3, 7: counting(1), "extra": b"bytes", "none": None}
 
     assert list(tw.load_checkpoint(state)) == ["w"]
-
-
-def test_a_nested_dict_is_told_which_part_to_pass() -> None:
-    state = {"epoch": 3, "state_dict": {"w": counting(2)}, "optimizer": {}}
-
-    message = (
-        "holds no tensor under a name of its own; its keys are 'epoch', 'state_dict', 'optimizer'. "
-        r"Pass the part that is meant, for example state\['state_dict'\]."
-    )
-    with pytest.raises(SettingsError, match=message):
-        tw.load_checkpoint(state)
 
 
 def test_an_empty_state_dict_is_told() -> None:
@@ -304,11 +292,6 @@ def test_a_file_without_mapping_is_refused(save: Any, contents: Any) -> None:
         tw.load_checkpoint(save(contents))
 
 
-def test_a_file_with_a_nested_dict_is_told_which_part_to_pass(save: Any) -> None:
-    with pytest.raises(SettingsError, match=r"for example state\['model'\]"):
-        tw.load_checkpoint(save({"model": OrderedDict(w=counting(2)), "step": 5}))
-
-
 @pytest.mark.parametrize("end", [0.2, 0.5, 0.9, 0.99])
 def test_a_zip_cut_off_is_told(tmp_path: Path, end: float) -> None:
     path = tmp_path / "model.pt"
@@ -316,9 +299,7 @@ def test_a_zip_cut_off_is_told(tmp_path: Path, end: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * end)])
 
-    with pytest.raises(
-        CorruptCheckpointError, match="begins as a zip file does but is not a compl"
-    ):
+    with pytest.raises(CorruptCheckpointError, match="torch file: not a complete zip file"):
         tw.load_checkpoint(path)
 
 
@@ -327,7 +308,7 @@ def test_a_zip_of_something_else_is_told(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("readme.txt", "hello")
 
-    with pytest.raises(CorruptCheckpointError, match="cannot be read as a torch file"):
+    with pytest.raises(CorruptCheckpointError, match=r"torch file: no data\.pkl in the zip"):
         tw.load_checkpoint(path)
 
 

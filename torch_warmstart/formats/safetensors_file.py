@@ -1,16 +1,29 @@
-"""safetensors files, read lazily through the safetensors library."""
+"""safetensors files: a JSON header that says where each tensor lies, then the tensors.
+
+The safetensors library reads local files only. This reader works on any byte source, and serves
+local files too: so both kinds are checked in the same way and give the same errors, `rows` read no
+more than those rows of either, and dtypes do not depend on the version of a library. The checks are
+the library's (`validate` in its `tensor.rs`), and duplicate keys, which it lets pass.
+
+Format: https://github.com/huggingface/safetensors#format.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import json
+import math
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from torch_warmstart.bits import take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
+from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.rows import read_rows
+from torch_warmstart.storage import ByteSource
 
 _DTYPES = {
     "BOOL": torch.bool,
@@ -28,8 +41,46 @@ _DTYPES = {
     "F64": torch.float64,
     "C64": torch.complex64,
     "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
 }
+_OTHER_BITS = {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "F8_E8M0": 8,
+}  # not for every torch: only listed
+_BITS = {**{name: 8 * dtype.itemsize for name, dtype in _DTYPES.items()}, **_OTHER_BITS}
+
+_LENGTH_SIZE = 8  # bytes of the little-endian length before the JSON header
+_MAX_HEADER = 100_000_000  # bytes; the library's own limit
+_MAX_RANK = 64  # torch's own
+_METADATA = "__metadata__"
+
+
+def sniff(place: Place) -> str | None:
+    """Whether a file begins with a JSON header of a length that fits."""
+    head = place.head(_LENGTH_SIZE + 1)
+    if len(head) <= _LENGTH_SIZE or head[-1:] != b"{":
+        return "no JSON header"
+    length = int.from_bytes(head[:_LENGTH_SIZE], "little")
+    return None if length <= place.source.size else "its header would be longer than the file"
+
+
+def open_place(place: Place) -> SafetensorsCheckpoint:
+    """Opens a file."""
+    return SafetensorsCheckpoint(place.source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A tensor of the header."""
+
+    shape: tuple[int, ...]
+    stored: str
+    start: int  # in the file
+    stop: int
 
 
 class SafetensorsCheckpoint(Checkpoint):
@@ -38,28 +89,128 @@ class SafetensorsCheckpoint(Checkpoint):
     format = "safetensors file"
     family: Family = "torch"
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, source: ByteSource) -> None:
+        """Reads the header; raises CorruptCheckpointError."""
+        self.url = source.url
+        self._source = source
         try:
-            file: Any = safe_open(url, framework="pt", device="cpu")
-        except (SafetensorError, ValueError) as error:
+            self._entries = _read_header(source)
+        except _HeaderError as error:
             raise CorruptCheckpointError(
-                f"{url} is not a valid safetensors file: {error}"
+                f"{self.url} is not a valid safetensors file: {error}."
             ) from error
-        self._file = file
-        self._keys: list[str] = list(file.keys())
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
+        return iter(self._entries)
 
     def _find(self, key: str) -> TensorSpec | None:
-        try:
-            part = self._file.get_slice(key)
-        except SafetensorError:  # what it raises for an unknown key
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        stored = str(part.get_dtype())
-        return TensorSpec(key, tuple(part.get_shape()), _DTYPES.get(stored), stored)
+        return TensorSpec(key, entry.shape, _DTYPES.get(entry.stored), entry.stored)
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        entries = [self._entries[key] for key in keys]
+        self._source.prefetch([(entry.start, entry.stop) for entry in entries])
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
-        tensor: torch.Tensor = self._file.get_tensor(spec.key)
-        return tensor if rows is None else take_rows(tensor, rows)
+        assert spec.dtype is not None  # get_tensor() has looked
+        entry = self._entries[spec.key]
+        shape = entry.shape if rows is None else (len(rows), *entry.shape[1:])
+        if not math.prod(shape):
+            return torch.empty(shape, dtype=spec.dtype)
+        raw = self._read_bytes(entry, rows)
+        if raw.data_ptr() % spec.dtype.itemsize:
+            raw = raw.clone()  # the format aligns nothing; torch's kernels want it
+        return raw.view(spec.dtype).view(shape)
+
+    def _read_bytes(self, entry: _Entry, rows: torch.Tensor | None) -> torch.Tensor:
+        """The bytes of a tensor, on top of the file, or a copy of those of some rows."""
+        length = entry.stop - entry.start
+        if rows is None:
+            return torch.from_numpy(self._source.read(entry.start, length))
+        row_bytes = length // entry.shape[0]
+        there = torch.from_numpy(read_rows(self._source, entry.start, length, row_bytes, rows))
+        return there.view(-1, row_bytes).index_select(0, rows).flatten()
+
+    def close(self) -> None:
+        self._source.close()
+
+
+class _HeaderError(Exception):
+    """The header contradicts the format."""
+
+
+def _read_header(source: ByteSource) -> dict[str, _Entry]:
+    """The tensors by key, in the order of the header."""
+    if source.size < _LENGTH_SIZE:
+        raise _HeaderError(f"it has only {source.size} bytes")
+    length = int.from_bytes(source.read(0, _LENGTH_SIZE).tobytes(), "little")
+    if length > min(_MAX_HEADER, source.size - _LENGTH_SIZE):
+        raise _HeaderError(f"its header would have {length:,} bytes, the file has {source.size:,}")
+    header = _parse_json(source.read(_LENGTH_SIZE, length).tobytes())
+    data = _LENGTH_SIZE + length
+    entries = {
+        key: _parse_entry(key, value, data) for key, value in header.items() if key != _METADATA
+    }
+    _check_layout(entries, data, source.size)
+    return entries
+
+
+def _parse_json(text: bytes) -> Mapping[str, Any]:
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _HeaderError(f"its header is not JSON: {error or type(error).__name__}") from error
+    if not isinstance(header, dict):
+        raise _HeaderError(f"its header is a {type(header).__name__}")
+    return header
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _HeaderError(f"its header has {key!r} twice")
+        found[key] = value
+    return found
+
+
+def _parse_entry(key: str, value: Any, data: int) -> _Entry:
+    """One tensor of the header, whose offsets count from `data`."""
+    if not isinstance(value, dict):
+        raise _HeaderError(f"its header has no dict for {key!r}")
+    stored, shape, offsets = (value.get(name) for name in ("dtype", "shape", "data_offsets"))
+    if not isinstance(stored, str) or stored not in _BITS:
+        raise _HeaderError(f"tensor {key!r} has dtype {stored!r}, which is none of the format's")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        shown = f"shape {reprlib.repr(shape)} and data_offsets {reprlib.repr(offsets)}"
+        raise _HeaderError(f"tensor {key!r} has {shown}")
+    if math.prod(size or 1 for size in shape) >= 1 << 63:  # strides of an empty tensor, in 64 bits
+        raise _HeaderError(f"tensor {key!r} has the impossible shape {reprlib.repr(shape)}")
+    length = offsets[1] - offsets[0]
+    if math.prod(shape) * _BITS[stored] != 8 * length:
+        raise _HeaderError(f"tensor {key!r} of {stored} and shape {shape} has {length:,} bytes")
+    return _Entry(tuple(shape), stored, data + offsets[0], data + offsets[1])
+
+
+def _are_sizes(numbers: Any) -> TypeGuard[list[int]]:
+    return (
+        isinstance(numbers, list)
+        and len(numbers) <= _MAX_RANK
+        and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+    )
+
+
+def _check_layout(entries: Mapping[str, _Entry], data: int, size: int) -> None:
+    """Raises unless the tensors cover the file from `data` on, without holes or overlaps."""
+    end = data
+    for key, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if entry.start != end:
+            raise _HeaderError(
+                f"tensor {key!r} begins at offset {entry.start - data:,}, where the one before it "
+                f"ends at {end - data:,}"
+            )
+        end = entry.stop
+    if end != size:
+        raise _HeaderError(f"its tensors end at byte {end:,}, the file at {size:,}")

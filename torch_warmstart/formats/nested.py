@@ -1,0 +1,174 @@
+"""Which mapping of a nested container holds the tensors that are meant.
+
+Training scripts save more than weights: `{"model": ..., "optimizer": ..., "epoch": 3}`. The user's
+`entry=` says which mapping is meant, as a path of keys; without it there must be only one that can
+be. An optimizer's state is never taken on its own account, and nothing is guessed among several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import SettingsError, did_you_mean, plural
+
+_Tree = Mapping[Any, Any]
+
+# Where frameworks keep the weights. Only these come before tensors that lie beside them, such as
+# the last loss; in a state_dict itself a mapping is something a module keeps besides its tensors.
+_USUAL = frozenset({"state_dict", "model", "model_state_dict", "module"})
+_LIGHTNING = "pytorch-lightning_version"
+_EXTRA_STATE = "_extra_state"  # the end of a key under which a module keeps what it likes
+_DEPTH = 2
+_SHOWN = 8  # keys or entries listed in an error
+
+
+def choose(tree: _Tree, where: str, entry: str | None, leaf: type) -> tuple[str, _Tree]:
+    """The mapping that is meant, and the path of keys to it ("": the whole).
+
+    Args:
+        tree: The container.
+        where: What it is called in messages.
+        entry: The user's path of keys, with `/` between them; None to look.
+        leaf: The type of what counts as a tensor.
+
+    Raises:
+        SettingsError: there is no such entry, none with tensors, or several.
+    """
+    path, node = ("", tree) if entry is None else (entry, _follow(tree, where, entry))
+    found = _choose_below(node, leaf)
+    if len(found) == 1:
+        below, chosen = next(iter(found.items()))
+        return "/".join(part for part in (path, below) if part), chosen
+    if found:
+        raise SettingsError(_several(found, where, path, leaf))
+    raise SettingsError(_none(node, where if not path else f"{where}, entry {path!r},"))
+
+
+def check_entry(entry: object) -> None:
+    """Raises SettingsError unless `entry` is None or a path of keys."""
+    if entry is not None and not (isinstance(entry, str) and entry.strip("/")):
+        raise SettingsError(
+            "entry is a path of keys in a nested checkpoint, such as 'model' or 'ema/model', not "
+            f"{entry!r}."
+        )
+
+
+def join_keys(path: str, key: object) -> str:
+    """A path of keys, one longer."""
+    return f"{path}/{key}" if path else str(key)
+
+
+def _follow(tree: _Tree, where: str, entry: str) -> _Tree:
+    """The mapping at a path of keys; a key may itself contain slashes."""
+    node: Any = tree
+    left = entry
+    while left:
+        key = _first_key(node, left)
+        if key is None:
+            done = entry[: len(entry) - len(left)].rstrip("/")
+            raise SettingsError(_no_such_entry(node, where, entry, done))
+        node, left = node[key], left[len(key) :].lstrip("/")
+    if not isinstance(node, Mapping):
+        raise SettingsError(
+            f"{where}: entry={entry!r} is a {type(node).__name__}, not a mapping of names to "
+            "tensors."
+        )
+    return node
+
+
+def _first_key(node: Any, path: str) -> str | None:
+    """The longest run of the path's parts that is a key."""
+    end = len(path)
+    while end > 0:
+        if isinstance(node, Mapping) and path[:end] in node:
+            return path[:end]
+        end = path.rfind("/", 0, end)
+    return None
+
+
+def _no_such_entry(node: Any, where: str, entry: str, done: str) -> str:
+    place = f"{where}, {done!r}," if done else where
+    if not isinstance(node, Mapping):
+        return f"{where} has no entry={entry!r}: its {done!r} is a {type(node).__name__}."
+    wanted = entry[len(done) :].strip("/").split("/")[0]
+    hint = did_you_mean(wanted, [key for key in node if isinstance(key, str)])
+    return f"{place} has no {wanted!r}, as entry={entry!r} asks; {_keys_of(node)}.{hint}"
+
+
+def _choose_below(node: _Tree, leaf: type) -> dict[str, _Tree]:
+    """The one mapping that is meant at or below a node, or all that could be."""
+    if _LIGHTNING in node and _has_leaves(node.get("state_dict"), leaf):
+        return {"state_dict": node["state_dict"]}  # callbacks keep tensors of their own
+    found = _candidates(node, leaf, _DEPTH)
+    has_own = _has_leaves(node, leaf)
+    if has_own and not any(path.split("/")[0] in _USUAL for path in found):
+        return {"": node}
+    return found
+
+
+def _candidates(node: _Tree, leaf: type, depth: int) -> dict[str, _Tree]:
+    """Mappings with tensors below a node, by path; not those within one with tensors."""
+    found: dict[str, _Tree] = {}
+    for key, child in node.items():
+        if not isinstance(key, str) or not isinstance(child, Mapping) or _is_aside(key, child):
+            continue
+        if _has_leaves(child, leaf):
+            found[key] = child
+        elif depth > 1:
+            below = _candidates(child, leaf, depth - 1)
+            found.update({join_keys(key, path): inner for path, inner in below.items()})
+    return found
+
+
+def _is_aside(key: str, node: _Tree) -> bool:
+    """Whether a mapping has tensors, if any, that nobody would warm-start from unasked."""
+    kinds = {str(name).split(".", 1)[0] for name in node}  # flattened: "state.layer.exp_avg"
+    return key.endswith(_EXTRA_STATE) or kinds == {"state", "param_groups"}
+
+
+def _has_leaves(node: Any, leaf: type) -> bool:
+    return isinstance(node, Mapping) and any(_is_leaf(k, v, leaf) for k, v in node.items())
+
+
+def _is_leaf(key: Any, value: Any, leaf: type) -> bool:
+    return isinstance(key, str) and isinstance(value, leaf)
+
+
+def _several(found: Mapping[str, _Tree], where: str, path: str, leaf: type) -> str:
+    counts = {
+        join_keys(path, below): sum(_is_leaf(k, v, leaf) for k, v in node.items())
+        for below, node in found.items()
+    }
+    listed = [f"{name!r} ({plural(count, 'tensor')})" for name, count in counts.items()]
+    shown = ", ".join(listed[:_SHOWN]) + _more(listed)
+    return (
+        f"{where} holds tensors in several entries: {shown}. Say which one is meant: "
+        f"entry={next(iter(counts))!r}."
+    )
+
+
+def _none(node: _Tree, where: str) -> str:
+    if not node:
+        return f"{where} is empty: there is no tensor to take."
+    return f"{where} holds no tensor under a name of its own; {_keys_of(node)}.{_hint_below(node)}"
+
+
+def _hint_below(node: _Tree) -> str:
+    modules = [key for key, value in node.items() if isinstance(value, torch.nn.Module)]
+    if modules:
+        return f" Pass the module itself, under {modules[0]!r}."
+    if any(isinstance(value, Mapping) for value in node.values()):
+        return " entry='...' names a mapping further down, with '/' between the keys."
+    return ""
+
+
+def _keys_of(node: _Tree) -> str:
+    keys = [repr(key) for key in node]
+    return "its keys are " + ", ".join(keys[:_SHOWN]) + _more(keys) if keys else "it is empty"
+
+
+def _more(listed: list[str]) -> str:
+    return f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""

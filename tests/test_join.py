@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_warmstart import join as join_module
-from torch_warmstart.join import hash_text, join, load_words, repeated
+from torch_warmstart.join import build_index, hash_text, join, load_words, repeated
 from torch_warmstart.vocab import read_vocabulary
 
 TOKENS = st.lists(st.binary(max_size=40), min_size=1, max_size=30, unique=True)
@@ -27,7 +27,7 @@ def any_hash(request, monkeypatch):
 
 
 def _both(new, old, device="cpu"):
-    return join(read_vocabulary(new, device), read_vocabulary(old, device)).tolist()
+    return join(read_vocabulary(new, device), build_index(read_vocabulary(old, device))).tolist()
 
 
 def test_rows_follow_their_entries(any_hash, device):
@@ -73,18 +73,18 @@ def test_entries_in_several_blocks_are_all_joined(monkeypatch):
 
 def test_a_repeated_entry_is_found(any_hash):
     vocabulary = read_vocabulary(["c", "b", "a", "b"])
-    assert sorted(repeated(vocabulary)) == [1, 3]
-    assert repeated(read_vocabulary(["c", "b", "a"])) is None
+    assert sorted(repeated(build_index(vocabulary))) == [1, 3]
+    assert repeated(build_index(read_vocabulary(["c", "b", "a"]))) is None
 
 
 def test_a_repeated_id_is_found():
-    assert sorted(repeated(read_vocabulary([5, 6, 5]))) == [0, 2]
-    assert repeated(read_vocabulary([5, 6, 7])) is None
+    assert sorted(repeated(build_index(read_vocabulary([5, 6, 5])))) == [0, 2]
+    assert repeated(build_index(read_vocabulary([5, 6, 7]))) is None
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=40))
 def test_a_repeat_is_found_if_and_only_if_there_is_one(entries):
-    found = repeated(read_vocabulary(entries))
+    found = repeated(build_index(read_vocabulary(entries)))
     if len(set(entries)) == len(entries):
         assert found is None
     else:
@@ -97,7 +97,9 @@ def test_a_repeat_is_found_if_and_only_if_there_is_one(entries):
 def test_a_repeat_is_found_among_collisions(entries):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(join_module, "hash_text", _weak_hash)
-        assert (repeated(read_vocabulary(entries)) is None) == (len(set(entries)) == len(entries))
+        assert (repeated(build_index(read_vocabulary(entries))) is None) == (
+            len(set(entries)) == len(entries)
+        )
 
 
 def test_a_hundred_thousand_similar_tokens_have_different_hashes():

@@ -486,3 +486,25 @@ def test_every_variable_and_row_is_in_exactly_one_state(tf_checkpoint):
     assert json.loads(json.dumps(report.to_dict()))["variables"][0]["state"] == "remapped"
     assert "<pre" in report._repr_html_()
     assert "embed.weight" in report._repr_html_()
+
+
+def test_a_module_with_versions_is_not_taken_for_an_old_one(tf_checkpoint):
+    class Versioned(nn.Linear):
+        _version = 2
+
+        def _load_from_state_dict(self, state, prefix, metadata, *rest):
+            self.seen = metadata.get("version")
+            super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+    model = nn.ModuleDict({"out": Versioned(2, 2)})
+    tws.warm_start(model, tf_checkpoint(**{"out/kernel": np.ones((2, 2)), "out/bias": [1, 2]}))
+    assert model["out"].seen == 2
+    old = nn.ModuleDict({"out": nn.Linear(2, 2)})
+    tws.warm_start(model, old.state_dict())  # torch wrote down which version it was
+    assert model["out"].seen == 1
+
+
+def test_a_session_shows_tables_and_not_tensors():
+    plan = tws.plan_warm_start(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert repr(plan) == str(plan)
+    assert repr(tws.apply_plan(plan)).startswith("Warm-started from <Linear> in ")

@@ -62,6 +62,7 @@ def _check_unchanged(plan: WarmStartPlan) -> None:
 
 
 def _verify(plan: WarmStartPlan, items: Sequence[PlanItem], advance: Advance) -> None:
+    plan.checkpoint.prefetch([item.source.key for item in items if item.source])
     for item in items:
         assert item.source is not None
         if plan.settings.verify:
@@ -88,9 +89,7 @@ def _load_whole(
     state = _StateDict()
     for item in whole:
         state[item.variable.owners[0].state_dict_name] = _source_tensor(plan, item, items)
-    state._metadata = plan.checkpoint.metadata() or getattr(
-        plan.model.state_dict(), "_metadata", None
-    )
+    state._metadata = plan.checkpoint.metadata() or _versions(plan.model)
     wanted = set(state)
     result = plan.model.load_state_dict(state, strict=False)
     refused = wanted.intersection(result.unexpected_keys)
@@ -101,6 +100,15 @@ def _load_whole(
         )
     for item in whole:
         advance(f"Loaded {item.name}", item.source.nbytes if item.source else 0)
+
+
+def _versions(model: torch.nn.Module) -> dict[str, dict[str, int]]:
+    """The `_metadata` of a state_dict that this model would write, without writing one.
+
+    Modules upgrade what they load from an older version of themselves; ours is up to date.
+    """
+    modules = model.named_modules(remove_duplicate=False)
+    return {name: {"version": module._version} for name, module in modules}
 
 
 class _StateDict(dict[str, torch.Tensor]):

@@ -4,11 +4,17 @@ The entries' bytes are hashed to 64 bits a word at a time, both sides' hashes ar
 one is searched in the other, which walks memory in order. Equal hashes are then verified by
 comparing the bytes, so a collision can cost time but never a wrong row. Everything is torch code
 without a loop over entries and runs on whatever device the vocabularies are on.
+
+On a CPU the entries are worked on in blocks, by as many threads as torch may use. A block is
+smaller than what torch itself would split (its grain size), because torch's own threads wait for
+each other after every single operation, and on a busy machine that costs many times the work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,56 +22,73 @@ import torch
 from torch_warmstart.vocab import WORD, Vocabulary
 
 MISSING = -1
-_BLOCK = (
-    1 << 18
-)  # entries; 16 Ki cost 1.6 times as much in calls, one block for all 8 times the memory
+_BLOCK = (1 << 15) - 1  # entries; at::internal::GRAIN_SIZE is 1 << 15
 
 # Odd 64-bit constants of splitmix64 and of Knuth's multiplicative hashing, as signed integers.
 _STEP = -7046029254386353131  # 0x9E3779B97F4A7C15
 _MIX_A = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_B = -7723592293110705685  # 0x94D049BB133111EB
+_MASKS = torch.tensor([(1 << 8 * count) - 1 for count in range(WORD)] + [-1])  # first n bytes
 
 
-def join(new: Vocabulary, old: Vocabulary) -> torch.Tensor:
-    """For each entry of `new` its index in `old`, or -1: int64 of `len(new)`.
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """A vocabulary made ready to be searched: sorted hashes (or ids), and where each comes from."""
+
+    vocabulary: Vocabulary
+    keys: torch.Tensor  # int64, sorted
+    order: torch.Tensor  # int64, the entry that each key belongs to
+
+
+def build_index(vocabulary: Vocabulary) -> Index:
+    """Hashes and sorts a vocabulary once, for `repeated` and `join`."""
+    keys = vocabulary.ids if vocabulary.ids is not None else hash_text(vocabulary)
+    ordered, order = torch.sort(keys, stable=True)
+    return Index(vocabulary, ordered, order)
+
+
+def join(new: Vocabulary, old: Index) -> torch.Tensor:
+    """For each entry of `new` its index in the old vocabulary, or -1: int64 of `len(new)`.
 
     Both are text or both are ids, on one device. If `old` has an entry twice, either index may
     come.
     """
-    if new.ids is not None and old.ids is not None:
-        return _search(new.ids, old.ids)
-    candidates = _search(hash_text(new), hash_text(old))
+    if new.ids is not None:
+        return _search(new.ids, old)
+    hashes = hash_text(new)
+    candidates = _search(hashes, old)
     pairs = (candidates >= 0).nonzero().flatten()
-    wrong = pairs[~same_text(new, pairs, old, candidates[pairs])]
+    wrong = pairs[~same_text(new, pairs, old.vocabulary, candidates[pairs])]
     if len(wrong):
-        _resolve_collisions(new, old, candidates, wrong)
+        _resolve_collisions(new, old, candidates, wrong, hashes[wrong])
     return candidates
 
 
-def repeated(vocabulary: Vocabulary) -> tuple[int, int] | None:
-    """Two indices of one entry that is there twice, or None."""
-    keys = vocabulary.ids if vocabulary.ids is not None else hash_text(vocabulary)
-    ordered, order = torch.sort(keys, stable=True)
-    adjacent = (ordered[1:] == ordered[:-1]).nonzero().flatten()
+def repeated(index: Index) -> tuple[int, int] | None:
+    """Two places of one entry that is there twice, or None."""
+    adjacent = (index.keys[1:] == index.keys[:-1]).nonzero().flatten()
     if not len(adjacent):
         return None
-    first, second = order[adjacent], order[adjacent + 1]
-    if vocabulary.ids is not None:
+    first, second = index.order[adjacent], index.order[adjacent + 1]
+    if not index.vocabulary.is_text:
         return int(first[0]), int(second[0])
-    same = same_text(vocabulary, first, vocabulary, second)
+    same = same_text(index.vocabulary, first, index.vocabulary, second)
     if bool(same.any()):
         at = int(same.nonzero()[0])
         return int(first[at]), int(second[at])
     # Different entries of one hash: a pair further apart may still be equal.
-    return _first_repeat(vocabulary, torch.unique(torch.cat([first, second])).tolist())
+    return _first_repeat(index.vocabulary, torch.unique(torch.cat([first, second])).tolist())
 
 
 def hash_text(vocabulary: Vocabulary) -> torch.Tensor:
     """A 64-bit hash of each entry's bytes: int64; equal entries have equal hashes."""
     data, starts, lengths = vocabulary.text()
     hashes = torch.empty_like(starts)
-    for block in _blocks(len(starts)):
+
+    def work(block: slice) -> None:
         hashes[block] = _hash_block(data, starts[block], lengths[block])
+
+    _in_blocks(work, len(starts), starts.device)
     return hashes
 
 
@@ -76,18 +99,32 @@ def same_text(
     left_data, left_starts, left_lengths = left.text()
     right_data, right_starts, right_lengths = right.text()
     same = torch.empty_like(left_at, dtype=torch.bool)
-    for block in _blocks(len(left_at)):
+
+    def work(block: slice) -> None:
         here, there = left_at[block], right_at[block]
         lengths = left_lengths[here]
-        same[block] = _same_bytes(
-            left_data, left_starts[here], right_data, right_starts[there], lengths
-        ).logical_and_(lengths == right_lengths[there])
+        equal = _same_bytes(left_data, left_starts[here], right_data, right_starts[there], lengths)
+        same[block] = equal.logical_and_(lengths == right_lengths[there])
+
+    _in_blocks(work, len(left_at), left_at.device)
     return same
 
 
-def _blocks(count: int) -> Iterator[slice]:
-    """Parts of the entries, so that temporaries do not grow with the vocabulary."""
-    return (slice(start, start + _BLOCK) for start in range(0, count, _BLOCK))
+def _in_blocks(work: Callable[[slice], None], count: int, device: torch.device) -> None:
+    """Calls `work` for every part of the entries; on a CPU in threads (torch frees the GIL)."""
+    if device.type != "cpu":
+        if count:
+            work(slice(0, count))
+        return
+    blocks = [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]
+    threads = min(len(blocks), torch.get_num_threads())
+    if threads < 2:
+        for block in blocks:
+            work(block)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, blocks):  # raises what a block raised
+            pass
 
 
 def _hash_block(data: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -124,12 +161,11 @@ def _same_bytes(
     return same
 
 
-def _search(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    """For each value of `new` an index where `old` has it, or -1. Sorted in sorted is in order."""
-    old_sorted, old_order = torch.sort(old)
+def _search(new: torch.Tensor, old: Index) -> torch.Tensor:
+    """For each value of `new` a place where `old` has it, or -1. Sorted in sorted is in order."""
     new_sorted, new_order = torch.sort(new)
-    at = torch.searchsorted(old_sorted, new_sorted).clamp_(max=len(old) - 1)
-    found = torch.where(old_sorted[at] == new_sorted, old_order[at], MISSING)
+    at = torch.searchsorted(old.keys, new_sorted).clamp_(max=len(old.keys) - 1)
+    found = torch.where(old.keys[at] == new_sorted, old.order[at], MISSING)
     result = torch.empty_like(found)
     result[new_order] = found
     return result
@@ -137,10 +173,7 @@ def _search(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
 
 def _words(data: torch.Tensor, positions: torch.Tensor, remaining: torch.Tensor) -> torch.Tensor:
     """Eight bytes at each position as int64, those past an entry's end as zeros."""
-    masks = torch.tensor(
-        [(1 << 8 * count) - 1 if count < WORD else -1 for count in range(WORD + 1)],
-        device=data.device,
-    )
+    masks = _MASKS.to(data.device)
     return load_words(data, positions) & masks[remaining.clamp(max=WORD)]
 
 
@@ -166,12 +199,15 @@ def _shift_right(values: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _resolve_collisions(
-    new: Vocabulary, old: Vocabulary, candidates: torch.Tensor, wrong: torch.Tensor
+    new: Vocabulary,
+    old: Index,
+    candidates: torch.Tensor,
+    wrong: torch.Tensor,
+    hashes: torch.Tensor,
 ) -> None:
     """Settles, by value, the few entries whose hash equals that of a different entry."""
-    hashes = hash_text(old)
-    suspects = torch.isin(hashes, hash_text(new)[wrong]).nonzero().flatten()
-    places = {old.entry(at): at for at in suspects.tolist()}
+    suspects = old.order[torch.isin(old.keys, hashes)]
+    places = {old.vocabulary.entry(at): at for at in suspects.tolist()}
     for at in wrong.tolist():
         candidates[at] = places.get(new.entry(at), MISSING)
 

@@ -129,7 +129,7 @@ class PlanItem:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class WarmStartPlan:
     """What a warm start will do. `print()` it; `apply_plan()` it."""
 
@@ -156,6 +156,8 @@ class WarmStartPlan:
         totals = f"{states}; {_bytes(self.bytes_to_read)} to read"
         notes = [f"Note: {note}" for note in self.notes]
         return "\n".join([headline, "", table, "", totals, *notes])
+
+    __repr__ = __str__  # what an interactive session shows
 
 
 _COLUMNS = ("variable", "from", "shape", "change", "rows", "decision", "why")

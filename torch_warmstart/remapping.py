@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from torch_warmstart.errors import SettingsError, VocabularyError
-from torch_warmstart.join import MISSING, join, repeated
+from torch_warmstart.join import MISSING, Index, build_index, join, repeated
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
+from torch_warmstart.storage import LOCAL, Storage
 from torch_warmstart.vocab import Vocabulary, check_no_blanks, read_vocabulary, used_entries
 
 
@@ -46,6 +49,7 @@ def generate_vocab_remapping(
     num_new_vocab: int = ALL_ENTRIES,
     old_vocab_size: int = ALL_ENTRIES,
     device: torch.device | str = "cpu",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> tuple[torch.Tensor, int]:
     """For each new entry its index in the old vocabulary: TensorFlow's GenerateVocabRemapping.
 
@@ -56,6 +60,7 @@ def generate_vocab_remapping(
         num_new_vocab: How many to look up; -1 for all from the offset on.
         old_vocab_size: How many old entries count, from the first; -1 for all.
         device: Where to compute, and where the result is.
+        storage_options: Passed to fsspec, for vocabularies that are URLs.
 
     Returns:
         An int64 tensor of `num_new_vocab` with -1 for entries the old vocabulary does not have, and
@@ -74,9 +79,10 @@ def generate_vocab_remapping(
         raise SettingsError(
             "new_vocab_offset is at least 0, the two sizes at least 0 (or -1: all)."
         )
-    new = read_vocabulary(new_vocab, device)
+    storage = Storage(storage_options or {})
+    new = read_vocabulary(new_vocab, device, storage)
     check_no_blanks(new)
-    old = _read_old(old_vocab, old_vocab_size, device)
+    old = _read_old(old_vocab, old_vocab_size, device, storage)
     stop = len(new) if num_new_vocab == ALL_ENTRIES else new_vocab_offset + num_new_vocab
     if not new_vocab_offset <= stop <= len(new):
         raise VocabularyError(
@@ -87,22 +93,23 @@ def generate_vocab_remapping(
     return rows, int((rows >= 0).sum())
 
 
-def plan_remapping(info: VocabInfo, device: torch.device) -> Remapping:
+def plan_remapping(info: VocabInfo, device: torch.device, storage: Storage = LOCAL) -> Remapping:
     """The remapping that a VocabInfo describes, checked as far as the vocabularies go.
 
     Raises VocabularyError: as generate_vocab_remapping, and if a new entry that the old vocabulary
     has is there twice, because two rows would then claim one old row.
     """
-    whole = read_vocabulary(info.new_vocab, device)
+    whole = read_vocabulary(info.new_vocab, device, storage)
     check_no_blanks(whole)
     new = used_entries(whole, info.new_vocab_size, "new_vocab_size")
-    old = _read_old(info.old_vocab, info.old_vocab_size, device)
+    old = _read_old(info.old_vocab, info.old_vocab_size, device, storage)
+    num_old = len(old.vocabulary)
     rows = _join(new, old)
     num_present = int((rows >= 0).sum())
-    _check_no_shared_rows(new, rows, len(old), num_present)
+    _check_no_shared_rows(new, rows, num_old, num_present)
     copied = info.old_num_oov_buckets
     oov = torch.full((info.num_oov_buckets,), MISSING, dtype=torch.int64, device=rows.device)
-    oov[:copied] = torch.arange(len(old), len(old) + copied, device=rows.device)
+    oov[:copied] = torch.arange(num_old, num_old + copied, device=rows.device)
     highest = int(rows.max()) + 1 if num_present else 0
     return Remapping(
         rows=torch.cat([rows, oov]),
@@ -110,33 +117,35 @@ def plan_remapping(info: VocabInfo, device: torch.device) -> Remapping:
         num_new=len(new) - num_present,
         num_oov=info.num_oov_buckets,
         num_oov_copied=copied,
-        num_old=len(old),
-        old_rows=len(old) + copied if copied else highest,
+        num_old=num_old,
+        old_rows=num_old + copied if copied else highest,
     )
 
 
-def _read_old(source: VocabSource, size: int, device: torch.device | str) -> Vocabulary:
-    old = used_entries(read_vocabulary(source, device), size, "old_vocab_size")
-    twice = repeated(old)
+def _read_old(
+    source: VocabSource, size: int, device: torch.device | str, storage: Storage
+) -> Index:
+    """The old vocabulary, no entry twice, ready to be searched."""
+    old = used_entries(read_vocabulary(source, device, storage), size, "old_vocab_size")
+    index = build_index(old)
+    twice = repeated(index)
     if twice is not None:
         first, second = sorted(twice)
         raise VocabularyError(
             f"{old.origin} has an entry twice, so its old row is ambiguous: {old.show(first)} and "
             f"{old.show(second)}."
         )
-    return old
+    return index
 
 
-def _join(new: Vocabulary, old: Vocabulary) -> torch.Tensor:
+def _join(new: Vocabulary, index: Index) -> torch.Tensor:
+    old = index.vocabulary
     if new.is_text != old.is_text:
         text, ids = (new, old) if new.is_text else (old, new)
         raise VocabularyError(
             f"{text.origin} holds text and {ids.origin} integers; give both as the same kind."
         )
-    if not len(new) or not len(old):
-        device = new.text()[1].device if new.ids is None else new.ids.device
-        return torch.full((len(new),), MISSING, dtype=torch.int64, device=device)
-    return join(new, old)
+    return join(new, index) if len(new) else index.order.new_empty(0)
 
 
 def _check_no_shared_rows(

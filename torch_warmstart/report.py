@@ -28,7 +28,7 @@ class VariableAccount:
     rows: RowAccount | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class WarmStartReport:
     """What a warm start did.
 
@@ -76,6 +76,8 @@ class WarmStartReport:
         headline = f"Warm-started from {self.source} in {self.seconds:.2f} s"
         table = render(columns, fold(rows, names=2))
         return "\n".join([headline, "", table, "", totals + unused, *notes])
+
+    __repr__ = __str__  # what an interactive session shows
 
     def _repr_html_(self) -> str:
         from rich.console import Console

@@ -2,6 +2,7 @@
 # make test    everything: unit, property, corrupt-file, example and TensorFlow tests
 # make lint    ruff and mypy --strict
 # make bench   against TensorFlow's own warm_start, each run in its own process
+# make fuzz    hostile files for FUZZ_SECONDS, all formats or FUZZ_FORMATS="tf-v2 torch ..."
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
 #
 # Every target makes its own .venv if needed and tests the installed wheel, not the source tree.
@@ -10,9 +11,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+FUZZ_SECONDS ?= 60
+FUZZ_FORMATS ?=
 SOURCES := $(shell find torch_warmstart -name '*.py') pyproject.toml constraints.txt
 
-.PHONY: demo test lint format bench fixtures clean
+.PHONY: demo test lint format bench fuzz fixtures clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -31,6 +34,9 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/vocab_warm_start.py $(BENCH_ARGS)
+
+fuzz: $(VENV)/.test
+	cd tests && ../$(BIN)/python -m fuzz.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_FORMATS)
 
 fixtures: $(VENV)/.test
 	$(BIN)/python tests/fixtures/make_fixtures.py

@@ -1,0 +1,1 @@
+"""The fuzzer of the checkpoint formats; see README.md."""

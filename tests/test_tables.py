@@ -45,3 +45,22 @@ def test_a_long_path_loses_its_middle():
     assert shorten(long) == "dnn/.../city_embedding/embedding_weights"
     assert shorten("dnn/hiddenlayer_0/kernel") == "dnn/hiddenlayer_0/kernel"
     assert shorten("x" * 80) == "x" * 80
+
+
+def test_wide_characters_take_two_columns_and_combining_ones_none():
+    rows = [("日本", "1"), ("e\u0301x", "2"), ("abcd", "3")]
+    assert render(("n", "v"), rows) == "n     v\n日本  1\ne\u0301x    2\nabcd  3"
+
+
+def test_what_a_terminal_would_act_upon_is_spelt_out():
+    assert render(("n",), [("a\x1b[31m\n\udcff",)]) == "n\na\\x1b[31m\\n\\udcff"
+
+
+def test_a_table_without_rows_is_empty():
+    assert render(("name",), []) == ""
+
+
+def test_numbers_are_aligned_to_the_right():
+    assert render(("n", "size"), [("a", "1"), ("b", "1,000")], right=("size",)) == (
+        "n   size\na      1\nb  1,000"
+    )

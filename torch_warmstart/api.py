@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 
@@ -14,6 +15,7 @@ from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.plan import WarmStartPlan
 from torch_warmstart.report import WarmStartReport
 from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.storage import Storage
 
 
 def warm_start(
@@ -55,7 +57,13 @@ def plan_warm_start(model: torch.nn.Module, settings: WarmStartSettings | Any) -
         raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
     if not isinstance(settings, WarmStartSettings):
         settings = WarmStartSettings(settings)
-    checkpoint = load_checkpoint(settings.ckpt_to_initialize_from, verify=settings.verify)
+    checkpoint = registry.open_checkpoint(
+        settings.ckpt_to_initialize_from,
+        storage=settings.storage,
+        verify=settings.verify,
+        format=settings.format,
+        entry=settings.entry,
+    )
     return planner.make_plan(model, settings, checkpoint)
 
 
@@ -69,13 +77,28 @@ def apply_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStar
     return execute.execute(plan, progress=progress)
 
 
-def load_checkpoint(source: Any, *, verify: bool = True) -> Checkpoint:
+def load_checkpoint(
+    source: Any,
+    *,
+    format: str | None = None,
+    entry: str | None = None,
+    verify: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
+    filesystem: Literal["auto", "fsspec", "gfile"] = "auto",
+) -> Checkpoint:
     """Opens a checkpoint of any format for reading; no tensor is read yet.
 
     Args:
         source: A path or URL (a TensorFlow prefix, directory, SavedModel or one of their files; a
-            `.pt`, `.pth` or `.safetensors` file), a state_dict, a module, or an open checkpoint.
+            `.pt`, `.pth` or `.safetensors` file, a directory of Hugging Face's `save_pretrained` or
+            of torch.distributed.checkpoint), a state_dict, a module, or an open checkpoint.
+        format: What it is, instead of looking at its content: a name of docs/formats.md.
+        entry: Which mapping of a nested torch checkpoint is meant, as a path of keys: "model",
+            "ema/model". None: the only one there is besides optimizer states.
         verify: Check a tensor against its checksum, once, before it is handed out.
+        storage_options: Passed to fsspec for a URL: credentials, endpoints, ...
+        filesystem: "fsspec"; "gfile" for TensorFlow's own filesystems; "auto" takes fsspec, and
+            TensorFlow's only for `gs://` where gcsfs is not installed and TensorFlow is.
 
     Returns:
         A mapping of key to `TensorSpec`, and a context manager.
@@ -85,7 +108,10 @@ def load_checkpoint(source: Any, *, verify: bool = True) -> Checkpoint:
         CorruptCheckpointError: the index or header is damaged.
         UnsupportedError: a format that is not read.
     """
-    return registry.open_checkpoint(source, verify=verify)
+    storage = Storage(storage_options or {}, filesystem)
+    return registry.open_checkpoint(
+        source, storage=storage, verify=verify, format=format, entry=entry
+    )
 
 
 def list_variables(source: Any) -> list[tuple[str, tuple[int, ...]]]:
@@ -100,11 +126,13 @@ def load_variable(source: Any, key: str) -> Any:
         return checkpoint.get_tensor(key if key in checkpoint else key.removesuffix(":0"))
 
 
-def latest_checkpoint(directory: str | os.PathLike[str]) -> str | None:
+def latest_checkpoint(
+    directory: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> str | None:
     """The prefix of a directory's latest checkpoint, by its `checkpoint` file; None without one.
 
     Raises:
         CheckpointNotFoundError: the file names a checkpoint that is gone.
         CorruptCheckpointError: the file cannot be parsed.
     """
-    return paths.latest_checkpoint(os.fspath(directory))
+    return paths.latest_checkpoint(os.fspath(directory), Storage(storage_options or {}))

@@ -251,7 +251,7 @@ def _remapping(planning: _Planning, variable: Variable, info: VocabInfo) -> Rema
         *(info.num_oov_buckets, info.old_num_oov_buckets, device),
     )
     if key not in planning.remappings:
-        planning.remappings[key] = plan_remapping(info, device)
+        planning.remappings[key] = plan_remapping(info, device, planning.settings.storage)
     return planning.remappings[key]
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.storage import Storage
 
 # A path or URL of a file with one entry a line, or the entries themselves.
 VocabSource = (
@@ -105,6 +106,11 @@ class WarmStartSettings:
         on_missing: "error", or "keep" variables that the checkpoint does not have as they are.
         on_mismatch: "error", or "keep" variables whose shape or dtype does not fit as they are.
         verify: Check what will be read against the checkpoint's checksums before the model changes.
+        format: What the checkpoint is, where its content does not tell; see docs/formats.md.
+        entry: Which mapping of a nested torch checkpoint is meant, as a path of keys: "model",
+            "ema/model". None: the only one there is besides optimizer states.
+        storage_options: Passed to fsspec for checkpoints and vocabularies that are URLs.
+        filesystem: "fsspec", "gfile" (TensorFlow's own filesystems) or "auto"; see `Storage`.
 
     In every name of a variable, `a/b` may be written for `a.b`.
 
@@ -121,6 +127,15 @@ class WarmStartSettings:
     on_missing: OnProblem = "error"
     on_mismatch: OnProblem = "error"
     verify: bool = True
+    format: str | None = None
+    entry: str | None = None
+    storage_options: Mapping[str, Any] | None = None
+    filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
+
+    @property
+    def storage(self) -> Storage:
+        """Where files come from, as these settings say."""
+        return Storage(self.storage_options or {}, self.filesystem)
 
     def __post_init__(self) -> None:
         source = self.ckpt_to_initialize_from
@@ -139,6 +154,7 @@ class WarmStartSettings:
         for name in ("on_missing", "on_mismatch"):
             if getattr(self, name) not in ("error", "keep"):
                 raise SettingsError(f"{name} is 'error' or 'keep', not {getattr(self, name)!r}.")
+        _ = self.storage  # checks its fields
 
 
 def _check_selection(selection: object) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_warmstart import storage
 from torch_warmstart.errors import VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES, VocabSource
+from torch_warmstart.storage import LOCAL, Bytes, Storage
 
 WORD = 8  # bytes; entries are hashed and compared a word at a time
 _NEWLINE, _RETURN = 10, 13
@@ -89,14 +89,16 @@ class Vocabulary:
         return replace(self, **moved)
 
 
-def read_vocabulary(source: VocabSource, device: torch.device | str = "cpu") -> Vocabulary:
+def read_vocabulary(
+    source: VocabSource, device: torch.device | str = "cpu", storage: Storage = LOCAL
+) -> Vocabulary:
     """Reads a vocabulary, whole.
 
     Raises:
         VocabularyError: it is empty, not there, or mixes kinds of entries.
     """
     if isinstance(source, str | os.PathLike):
-        return _read_file(os.fspath(source), torch.device(device))
+        return _read_file(os.fspath(source), torch.device(device), storage)
     if isinstance(source, torch.Tensor | np.ndarray):
         return _from_array(source).to(torch.device(device))
     return _from_sequence(source).to(torch.device(device))
@@ -129,7 +131,7 @@ def check_no_blanks(vocabulary: Vocabulary) -> None:
     )
 
 
-def _read_file(url: str, device: torch.device) -> Vocabulary:
+def _read_file(url: str, device: torch.device, storage: Storage) -> Vocabulary:
     try:
         raw = storage.read_all(url)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -141,7 +143,7 @@ def _read_file(url: str, device: torch.device) -> Vocabulary:
     return Vocabulary(url, "line", data, starts, lengths)
 
 
-def _padded(raw: storage.Bytes) -> torch.Tensor:
+def _padded(raw: Bytes) -> torch.Tensor:
     data = torch.empty(len(raw) + WORD, dtype=torch.uint8)
     data[: len(raw)] = torch.from_numpy(raw)
     data[len(raw) :] = 0

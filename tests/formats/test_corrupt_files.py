@@ -332,13 +332,13 @@ def test_a_mosaic_of_many_slices_takes_no_longer_than_its_size_warrants(prefix: 
     assert time.perf_counter() - started < 2
 
 
-def test_a_slice_listed_thousands_of_times_is_refused_by_its_size(prefix: Path) -> None:
+def test_a_slice_listed_thousands_of_times_is_refused(prefix: Path) -> None:
     parts = [BundleSlice([(0, 4)], floats(4))] * 5_000
     records, shards = build_bundle([BundleEntry("x", DType.FLOAT, [20_000], slices=parts)])
     write_sealed(prefix, encode_block(sorted(records.items())), [shards[0][:16]])
     started = time.perf_counter()
 
-    with pytest.raises(CorruptCheckpointError, match="its slices claim 80,000 bytes"):
+    with pytest.raises(CorruptCheckpointError, match="is listed twice"):
         open_bundle(prefix, verify=False).get_tensor("x")
     assert time.perf_counter() - started < 5
 

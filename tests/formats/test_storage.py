@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 import torch
 from bundle_writer import write_bundle
 from formats_helpers import FIXTURES, expected_of, float_entry, listed_strings
-from safetensors.torch import save as safetensors_bytes
+from fsspec.implementations.memory import MemoryFileSystem
 
 import torch_warmstart as tw
 from torch_warmstart import storage
@@ -24,7 +24,6 @@ from torch_warmstart.errors import (
     CorruptCheckpointError,
     MissingDependencyError,
     SettingsError,
-    UnsupportedError,
 )
 
 
@@ -63,7 +62,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path, remote: str) -> str:
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 10), (3, 4), (9, 1), (10, 0), (0, 0)])
 def test_a_range_of_a_file_is_read(file: str, offset: int, length: int) -> None:
-    source = storage.open_source(file)
+    source = storage.LOCAL.open(file)
 
     assert (source.url, source.size) == (file, 10)
     assert source.read(offset, length).tobytes() == bytes(range(offset, offset + length))
@@ -78,21 +77,21 @@ def test_a_range_outside_the_file_is_told(file: str, offset: int, length: int) -
         r"It is truncated, or its index belongs to another file\.$"
     )
     with pytest.raises(CorruptCheckpointError, match=message):
-        storage.open_source(file).read(offset, length)
+        storage.LOCAL.open(file).read(offset, length)
 
 
 def test_what_was_read_may_be_written_to_and_outlives_the_source(file: str) -> None:
-    source = storage.open_source(file)
+    source = storage.LOCAL.open(file)
     data = source.read(2, 3)
     source.close()
     data[:] = 99
 
     assert data.tolist() == [99, 99, 99]
-    assert storage.read_all(file).tolist() == list(range(10))
+    assert storage.LOCAL.read_all(file).tolist() == list(range(10))
 
 
 def test_a_source_can_be_read_again_after_it_was_closed(file: str) -> None:
-    source = storage.open_source(file)
+    source = storage.LOCAL.open(file)
     source.close()
 
     assert source.read(0, 2).tolist() == [0, 1]
@@ -101,14 +100,14 @@ def test_a_source_can_be_read_again_after_it_was_closed(file: str) -> None:
 def test_an_empty_file_is_read(tmp_path: Path, remote: str) -> None:
     (tmp_path / "empty").write_bytes(b"")
     for url in (str(tmp_path / "empty"), put(f"{remote}/empty", b"")):
-        assert storage.read_all(url).tobytes() == b""
+        assert storage.LOCAL.read_all(url).tobytes() == b""
         with pytest.raises(CorruptCheckpointError, match="but the file has 0 bytes"):
-            storage.open_source(url).read(0, 1)
+            storage.LOCAL.open(url).read(0, 1)
 
 
 def test_a_local_file_is_mapped_once(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(bytes(100))
-    source = storage.open_source(str(tmp_path / "f"))
+    source = storage.LOCAL.open(str(tmp_path / "f"))
     first, second = source.read(0, 50), source.read(10, 50)
 
     assert np.shares_memory(first, second)
@@ -119,7 +118,7 @@ def test_a_mapping_may_be_larger_than_memory(tmp_path: Path) -> None:
     path = tmp_path / "hole"
     path.write_bytes(b"")
     os.truncate(path, size)
-    source = storage.open_source(str(path))
+    source = storage.LOCAL.open(str(path))
 
     assert source.read(size - 4, 4).tobytes() == bytes(4)
 
@@ -127,7 +126,7 @@ def test_a_mapping_may_be_larger_than_memory(tmp_path: Path) -> None:
 def test_a_remote_file_that_gives_less_than_asked_is_told(
     remote: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = storage.open_source(put(f"{remote}/f", bytes(10)))
+    source = storage.LOCAL.open(put(f"{remote}/f", bytes(10)))
     put(f"{remote}/f", bytes(4))
 
     with pytest.raises(CorruptCheckpointError, match="asked for 8 bytes at offset 0, got 4"):
@@ -137,7 +136,7 @@ def test_a_remote_file_that_gives_less_than_asked_is_told(
 def test_a_file_that_is_not_there_is_a_file_not_found_error(tmp_path: Path, remote: str) -> None:
     for url in (str(tmp_path / "no"), f"{remote}/no"):
         with pytest.raises(FileNotFoundError):
-            storage.open_source(url)
+            storage.LOCAL.open(url)
 
 
 # ---- Directories and names -------------------------------------------------------------------
@@ -146,12 +145,12 @@ def test_a_file_that_is_not_there_is_a_file_not_found_error(tmp_path: Path, remo
 def test_files_and_directories_are_told_apart(file: str) -> None:
     directory = storage.parent(file)
 
-    assert storage.exists(file)
-    assert not storage.exists(directory)
-    assert storage.is_directory(directory)
-    assert not storage.is_directory(file)
-    assert not storage.exists(file + "x")
-    assert not storage.is_directory(file + "x")
+    assert storage.LOCAL.exists(file)
+    assert not storage.LOCAL.exists(directory)
+    assert storage.LOCAL.is_directory(directory)
+    assert not storage.LOCAL.is_directory(file)
+    assert not storage.LOCAL.exists(file + "x")
+    assert not storage.LOCAL.is_directory(file + "x")
 
 
 def test_names_in_a_directory_are_sorted(tmp_path: Path, remote: str) -> None:
@@ -161,9 +160,9 @@ def test_names_in_a_directory_are_sorted(tmp_path: Path, remote: str) -> None:
         (tmp_path / name).write_bytes(b"")
 
     for url in (str(tmp_path), remote):
-        assert storage.list_directory(url) == ["a [1]*", "b", "sub"]
-        assert storage.list_directory(storage.join(url, "no")) == []
-        assert storage.list_directory(storage.join(url, "b")) == []
+        assert storage.LOCAL.list_directory(url) == ["a [1]*", "b", "sub"]
+        assert storage.LOCAL.list_directory(storage.join(url, "no")) == []
+        assert storage.LOCAL.list_directory(storage.join(url, "b")) == []
 
 
 @pytest.mark.parametrize(
@@ -230,18 +229,17 @@ def test_a_remote_checkpoint_reads_only_the_ranges_it_needs(
 ) -> None:
     write_bundle(tmp_path / "m", [float_entry("a", 1000), float_entry("b", 2)])
     upload(tmp_path, remote)
-    ranges: list[tuple[int, int]] = []
-    original = storage.RemoteFile.read
+    ranges: list[tuple[str, int, int]] = []
+    original = MemoryFileSystem.cat_ranges
 
-    def read(self: storage.RemoteFile, offset: int, length: int) -> storage.Bytes:
-        if ".data-" in self.url:
-            ranges.append((offset, length))
-        return original(self, offset, length)
+    def cat_ranges(self: Any, paths: Any, starts: Any, ends: Any, **options: Any) -> Any:
+        ranges.extend(r for r in zip(paths, starts, ends, strict=True) if ".data-" in r[0])
+        return original(self, paths, starts, ends, **options)
 
-    monkeypatch.setattr(storage.RemoteFile, "read", read)
+    monkeypatch.setattr(MemoryFileSystem, "cat_ranges", cat_ranges)
     assert tw.load_checkpoint(f"{remote}/m").get_tensor("b").tolist() == [0, 1]
 
-    assert set(ranges) == {(4000, 8)}
+    assert [(start, end) for _, start, end in ranges] == [(4000, 4008)]
 
 
 def test_a_remote_path_to_nothing_tells_what_is_beside_it(remote: str) -> None:
@@ -255,25 +253,9 @@ def test_a_remote_path_to_nothing_tells_what_is_beside_it(remote: str) -> None:
         tw.load_checkpoint(f"{remote}/x")
 
 
-def test_remote_files_of_torch_must_be_copied_first(remote: str) -> None:
-    buffer = io.BytesIO()
-    torch.save({"w": torch.zeros(2)}, buffer)
-    for name, data in {
-        "torch (zip)": buffer.getvalue(),
-        "safetensors": safetensors_bytes({"w": torch.zeros(2)}),
-    }.items():
-        url = put(f"{remote}/file", data)
-        with pytest.raises(UnsupportedError) as caught:
-            tw.load_checkpoint(url)
-        assert str(caught.value) == (
-            f"{url} is a {name} file, which can only be read from a local disk. "
-            "Copy it to this machine first."
-        )
-
-
 def test_an_unknown_scheme_is_told() -> None:
     with pytest.raises(
-        SettingsError, match="Reading nosuch://bucket/x: Protocol not known: nosuch"
+        SettingsError, match="Reading nosuch://bucket/x(.index)?: Protocol not known: nosuch"
     ):
         tw.load_checkpoint("nosuch://bucket/x")
 
@@ -281,5 +263,6 @@ def test_an_unknown_scheme_is_told() -> None:
 def test_a_scheme_whose_package_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)  # even where it is installed
 
-    with pytest.raises(MissingDependencyError, match="Reading s3://bucket/x: Install s3fs"):
+    message = r"Reading s3://bucket/x(.index)? needs .* pip install 'torch-warmstart\[s3\]'"
+    with pytest.raises(MissingDependencyError, match=message):
         tw.load_checkpoint("s3://bucket/x")

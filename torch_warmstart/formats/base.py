@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -39,6 +39,14 @@ class TensorSpec:
         return self.numel * self.dtype.itemsize if self.dtype is not None else 0
 
 
+@dataclass(frozen=True, slots=True)
+class TensorLocation:
+    """Where a tensor's bytes are, for people who look for them."""
+
+    files: tuple[str, ...]  # names, not paths
+    num_slices: int = 0  # 0: in one piece
+
+
 class Checkpoint(Mapping[str, TensorSpec], ABC):
     """An open checkpoint: a mapping of key to `TensorSpec`, whose tensors are read on demand.
 
@@ -50,20 +58,19 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
     family: Family
 
     def spec(self, key: str) -> TensorSpec:
-        """The spec of a tensor; raises MissingTensorError, with near names, if there is none."""
+        """The spec of a tensor, by its key or by another name that `keys_of` knows.
+
+        Raises MissingTensorError, with near names, if there is none, and SettingsError if the name
+        is that of several.
+        """
         spec = self._find(key)
-        if spec is None:
-            raise MissingTensorError(
-                f"{self.url} has no tensor {key!r}.{did_you_mean(key, self)} "
-                "list_variables() shows all."
-            )
-        return spec
+        return self._find_named(key) if spec is None else spec
 
     def get_tensor(self, key: str, rows: torch.Tensor | None = None) -> Any:
         """Reads a tensor, or only some of its rows.
 
         Args:
-            key: The tensor's key.
+            key: The tensor's key, or another name of it.
             rows: int64 indices along dimension 0, in any order, repeats allowed. Only these rows
                 are read. They are not checked against a checksum, which covers whole tensors: call
                 `verify([key])` for that.
@@ -77,13 +84,17 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
             MissingTensorError: there is no such tensor.
             CorruptCheckpointError: its bytes fail their checksum, or are not there.
             UnsupportedError: torch has no such dtype.
-            SettingsError: `rows` is not an int64 vector within the tensor.
+            SettingsError: `rows` is not an int64 vector within the tensor, or the name is that of
+                several tensors.
         """
         spec = self.spec(key)
         if rows is not None:
             _check_rows(spec, rows)
         self._check_readable(spec)
         return self._read(spec, rows)
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        """Fetches tensors together that will be read one by one; local files need no such thing."""
 
     def verify(self, key: str) -> None:
         """Checks a whole tensor against its checksum, if the format has one.
@@ -92,9 +103,21 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
         """
         self.spec(key)
 
+    def location(self, key: str) -> TensorLocation:
+        """The files that hold a tensor, and into how many slices it is cut."""
+        self.spec(key)
+        return TensorLocation((self.url.rsplit("/", 1)[-1],))
+
     def full_names(self) -> Mapping[str, tuple[str, ...]]:
         """Other names of tensors: name to keys; more than one key if the name is ambiguous."""
         return {}
+
+    def keys_of(self, name: str) -> tuple[str, ...]:  # noqa: ARG002
+        """The keys of the tensors that a name stands for which is no key itself.
+
+        More than one if it is ambiguous; keys of tensors with the same bytes count as one.
+        """
+        return ()
 
     def metadata(self) -> Any:
         """What torch keeps in `state_dict()._metadata`, or None."""
@@ -102,6 +125,23 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
 
     def close(self) -> None:
         """Lets go of the files."""
+
+    def _find_named(self, name: str) -> TensorSpec:
+        keys = self.keys_of(name)
+        if not keys:
+            raise self._missing(name)
+        if len(keys) > 1:
+            raise SettingsError(
+                f"{self.url}: {name!r} is the name of several tensors; name one by its key: "
+                f"{' or '.join(map(repr, keys))}."
+            )
+        return self.spec(keys[0])
+
+    def _missing(self, key: str) -> MissingTensorError:
+        return MissingTensorError(
+            f"{self.url} has no tensor {key!r}.{did_you_mean(key, [*self, *self.full_names()])} "
+            "list_variables() shows all."
+        )
 
     def _check_readable(self, spec: TensorSpec) -> None:
         if spec.dtype is None and spec.stored_dtype != "string":

@@ -1,142 +1,173 @@
-"""The ordered table of formats, and the choice among them by content."""
+"""The ordered table of formats, and the choice among them by content.
+
+A format is a file in this folder, with a `sniff` and an `open_place`, and a row in `FORMATS`. The
+first one whose sniffer recognises a place opens it; if none does, the error says what each of them
+looked for.
+"""
 
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from torch_warmstart import storage
-from torch_warmstart.errors import CorruptCheckpointError, SettingsError, UnsupportedError
-from torch_warmstart.formats import table
+from torch_warmstart.errors import (
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    SettingsError,
+)
+from torch_warmstart.formats import (
+    bundle,
+    dcp,
+    hf_sharded,
+    keras_h5,
+    nested,
+    numpy_files,
+    paths,
+    safetensors_file,
+    state_dict,
+    text_vectors,
+    torch_file,
+    v1,
+    word2vec_binary,
+)
 from torch_warmstart.formats.base import Checkpoint
-from torch_warmstart.formats.bundle import BundleCheckpoint
-from torch_warmstart.formats.paths import STATE_FILE, find_prefix, own_prefix
-from torch_warmstart.formats.safetensors_file import SafetensorsCheckpoint
-from torch_warmstart.formats.state_dict import StateDictCheckpoint, open_module, open_torch_file
-
-_PICKLE_MAGIC = b"\x80"
-_ZIP_MAGIC = b"PK\x03\x04"
-_SAFETENSORS_LENGTH = 8  # bytes of the little-endian length before the JSON header
+from torch_warmstart.formats.place import Place
+from torch_warmstart.storage import LOCAL, Storage
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One file format: what it is called, how to tell, how to open."""
+    """One format: what `format=` calls it, how to tell, how to open."""
 
     name: str
-    sniff: Callable[[storage.ByteSource], str | None]  # None: it is this; else why it is not
-    open: Callable[[str], Checkpoint]
-    local: bool = False  # opened by a library that knows local files only
+    title: str
+    sniff: Callable[[Place], str | None]  # None: it is this; else why it is not
+    open: Callable[[Place], Checkpoint]
+    nests: bool = False  # whether it may hold several mappings, of which `entry=` chooses one
 
 
-def open_checkpoint(source: Any, *, verify: bool = True) -> Checkpoint:
-    """Opens whatever holds tensors by name.
-
-    Args:
-        source: A path or URL of any supported format, a state_dict (any mapping of names to
-            tensors), a module, or an open checkpoint, which is returned as it is.
-        verify: Check checksums, where the format has them.
-    """
+def open_checkpoint(
+    source: Any,
+    *,
+    storage: Storage = LOCAL,
+    verify: bool = True,
+    format: str | None = None,
+    entry: str | None = None,
+) -> Checkpoint:
+    """Opens whatever holds tensors by name; see `api.load_checkpoint`."""
+    nested.check_entry(entry)
+    if entry is not None and isinstance(source, Checkpoint | torch.nn.Module):
+        raise SettingsError(f"entry={entry!r} is of no use with a {type(source).__name__}.")
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, torch.nn.Module):
-        return open_module(source)
+        return state_dict.open_module(source)
     if isinstance(source, Mapping):
-        return StateDictCheckpoint(source)
+        return state_dict.StateDictCheckpoint(source, entry=entry)
     if isinstance(source, str | os.PathLike):
-        return _open_url(os.fspath(source), verify=verify)
+        place = _place_at(os.fspath(source), storage, verify=verify, entry=entry)
+        return _open_place(place, format)
     raise SettingsError(
         "A checkpoint is a path or URL, a state_dict, a torch.nn.Module or an open checkpoint, "
         f"not a {type(source).__name__}."
     )
 
 
-def _open_url(url: object, *, verify: bool) -> Checkpoint:
+def _place_at(url: object, storage: Storage, *, verify: bool, entry: str | None) -> Place:
     if not isinstance(url, str) or not url:
         raise SettingsError(f"A checkpoint's path must be a non-empty str, not {url!r}.")
-    file_format = _sniff(url)
-    if file_format is not None:
-        if file_format.local and storage.is_remote(url):
-            raise UnsupportedError(
-                f"{url} is a {file_format.name} file, which can only be read from a local disk. "
-                "Copy it to this machine first."
+    return Place(url, storage, verify=verify, entry=entry)
+
+
+def _open_place(place: Place, name: str | None) -> Checkpoint:
+    try:
+        chosen = _choose(place, name)
+        if place.entry is not None and not chosen.nests:
+            raise SettingsError(
+                f"entry={place.entry!r} is of no use with {place.url}: a {chosen.title} has no "
+                "entries to choose from."
             )
-        return file_format.open(url)
-    return BundleCheckpoint(find_prefix(url), verify=verify)
+        return chosen.open(place)
+    except FileNotFoundError as error:
+        if isinstance(error, CheckpointNotFoundError):
+            raise
+        raise CheckpointNotFoundError(f"There is no checkpoint at {place.url}: {error}.") from error
 
 
-def _sniff(url: str) -> Format | None:
-    """The format of a file that is a checkpoint by itself; None if it stands for others."""
-    if not storage.exists(url) or own_prefix(url) is not None:
-        return None
-    source = storage.open_source(url)
+def _choose(place: Place, name: str | None) -> Format:
+    if name is not None:
+        return _by_name(name)
+    if paths.stands_for_others(place.url, place.storage):
+        found = place.tensorflow
+        return _by_name("tf-v1" if found is not None and found.v1_files else "tf-v2")
     reasons = []
-    try:
-        for file_format in FORMATS:
-            reason = file_format.sniff(source)
-            if reason is None:
-                return file_format
-            reasons.append(f"no {file_format.name} file ({reason})")
-    finally:
-        source.close()
-    if storage.base_name(url) == STATE_FILE:
-        return None
-    raise CorruptCheckpointError(
-        f"{url} ({source.size:,} bytes) is no checkpoint of a known format: "
-        f"{', '.join(reasons)}, and there is no {url}.index."
-    )
+    for candidate in FORMATS:
+        reason = candidate.sniff(place)
+        if reason is None:
+            return candidate
+        reasons.append(f"  {candidate.title}: {reason}")
+    if place.is_file:
+        listed = "\n".join(reasons)
+        raise CorruptCheckpointError(
+            f"{place.url} ({place.source.size:,} bytes) is no checkpoint of a known format:\n"
+            f"{listed}"
+        )
+    return _by_name("tf-v2")  # whose opener tells what it looked for
 
 
-def _sniff_zip(source: storage.ByteSource) -> str | None:
-    if _head(source, 4) != _ZIP_MAGIC:
-        return "it does not begin as a zip file does"
-    if not storage.is_remote(source.url) and not _is_whole_zip(source.url):
-        return "it begins as a zip file does but is not a complete one"
-    return None
-
-
-def _is_whole_zip(path: str) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # raised by Python 3.11 for some damage to the directory at the end
-        return False
-
-
-def _sniff_legacy(source: storage.ByteSource) -> str | None:
-    return None if _head(source, 1) == _PICKLE_MAGIC else "it does not begin as a pickle does"
-
-
-def _sniff_safetensors(source: storage.ByteSource) -> str | None:
-    head = _head(source, _SAFETENSORS_LENGTH + 1)
-    if len(head) <= _SAFETENSORS_LENGTH or head[-1:] != b"{":
-        return "it has no JSON header"
-    length = int.from_bytes(head[:_SAFETENSORS_LENGTH], "little")
-    return None if length <= source.size else "its header would be longer than the file"
-
-
-def _sniff_v1(source: storage.ByteSource) -> str | None:
-    return None if table.has_magic(source) else "it does not end as an SSTable does"
-
-
-def _head(source: storage.ByteSource, size: int) -> bytes:
-    return source.read(0, min(size, source.size)).tobytes()
-
-
-def _refuse_v1(url: str) -> Checkpoint:
-    raise UnsupportedError(
-        f"{url} is a TensorFlow V1 checkpoint (one SSTable), a format that is not read yet. "
-        "TensorFlow rewrites it as V2 with tf.compat.v1.train.Saver(...).save()."
-    )
+def _by_name(name: str) -> Format:
+    for candidate in FORMATS:
+        if candidate.name == name:
+            return candidate
+    names = ", ".join(repr(candidate.name) for candidate in FORMATS)
+    raise SettingsError(f"No format is called {name!r}; there are {names}.")
 
 
 FORMATS: tuple[Format, ...] = (
-    Format("safetensors", _sniff_safetensors, SafetensorsCheckpoint, local=True),
-    Format("torch (zip)", _sniff_zip, open_torch_file, local=True),
-    Format("torch (legacy)", _sniff_legacy, open_torch_file, local=True),
-    Format("TensorFlow V1", _sniff_v1, _refuse_v1),
+    Format(
+        "torch-distributed", "torch.distributed checkpoint", dcp.sniff, dcp.open_place, nests=True
+    ),
+    Format(
+        "hf",
+        "Hugging Face directory",
+        hf_sharded.sniff_directory,
+        hf_sharded.open_directory,
+    ),
+    Format(
+        "hf-index",
+        "index of safetensors or torch shards",
+        hf_sharded.sniff_index,
+        hf_sharded.open_index,
+    ),
+    Format(
+        "safetensors",
+        "safetensors file",
+        safetensors_file.sniff,
+        safetensors_file.open_place,
+    ),
+    Format("torch", "torch file", torch_file.sniff_zip, torch_file.open_place, nests=True),
+    Format(
+        "torch-legacy",
+        "torch file before 1.6",
+        torch_file.sniff_legacy,
+        torch_file.open_place,
+        nests=True,
+    ),
+    Format("keras-h5", "Keras HDF5 file", keras_h5.sniff, keras_h5.open_place),
+    Format("keras", "Keras archive", keras_h5.sniff_archive, keras_h5.open_archive),
+    Format("npy", "numpy .npy file", numpy_files.sniff_npy, numpy_files.open_npy),
+    Format("npz", "numpy .npz file", numpy_files.sniff_npz, numpy_files.open_npz),
+    Format("tf-v1", "TensorFlow V1 checkpoint", v1.sniff, v1.open_place),
+    Format("tf-v2", "TensorFlow V2 checkpoint", bundle.sniff, bundle.open_place),
+    Format(
+        "word2vec-bin",
+        "word2vec binary file",
+        word2vec_binary.sniff,
+        word2vec_binary.open_place,
+    ),
+    Format("text-vectors", "text file of vectors", text_vectors.sniff, text_vectors.open_place),
 )

@@ -12,7 +12,7 @@ from torch_warmstart.errors import CorruptCheckpointError
 
 _STRING_FIELDS = {"model_checkpoint_path", "all_model_checkpoint_paths"}
 _NUMBER_FIELDS = {"all_model_checkpoint_timestamps", "last_preserved_timestamp"}
-_SPACE = re.compile(r"(?:\s|#[^\n]*|[;,])*")
+_SPACE = re.compile(r"[\s;,]+|#[^\n]*")
 _NAME = re.compile(r"(\w+)\s*:")
 _STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"|' + r"'((?:[^'\\\n]|\\.)*)'")
 _NUMBER = re.compile(r"[-+.\w]+")
@@ -79,8 +79,9 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 
 def _skip(source: str, position: int) -> int:
-    match = _SPACE.match(source, position)
-    return match.end() if match else position
+    while match := _SPACE.match(source, position):  # one pattern for all would take more memory
+        position = match.end()
+    return position
 
 
 def _unreadable(source: str, position: int, url: str) -> CorruptCheckpointError:

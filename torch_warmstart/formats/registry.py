@@ -163,11 +163,11 @@ FORMATS: tuple[Format, ...] = (
     Format("npz", "numpy .npz file", numpy_files.sniff_npz, numpy_files.open_npz),
     Format("tf-v1", "TensorFlow V1 checkpoint", v1.sniff, v1.open_place),
     Format("tf-v2", "TensorFlow V2 checkpoint", bundle.sniff, bundle.open_place),
+    Format("text-vectors", "text file of vectors", text_vectors.sniff, text_vectors.open_place),
     Format(
         "word2vec-bin",
         "word2vec binary file",
         word2vec_binary.sniff,
         word2vec_binary.open_place,
     ),
-    Format("text-vectors", "text file of vectors", text_vectors.sniff, text_vectors.open_place),
 )

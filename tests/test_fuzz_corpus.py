@@ -1,4 +1,4 @@
-"""Hostile files: those kept in fuzz/corpus, those built by fuzz/bombs, and a short run of the fuzzer.
+"""Hostile files: those of fuzz/corpus, those that fuzz/bombs builds, and a short fuzzing run.
 
 Each must be read or refused within the limits of fuzz/worker.
 """

@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 
 import bundle_writer as bw
 import numpy as np
-
 from bundle_writer import BundleEntry, DType
 
 from fuzz.cases import Case
@@ -25,6 +24,13 @@ from fuzz.seeds import VOCABULARY
 
 _BIG = (1 << 63) - 1
 _KIB = 1024
+
+BOMBS: dict[str, Callable[[], Case]] = {}
+
+
+def _bomb(builder: Callable[[], Case]) -> Callable[[], Case]:
+    BOMBS[builder.__name__] = builder
+    return builder
 
 
 def _case(format: str, target: str, files: dict[str, bytes], *, refuse: bool = False) -> Case:
@@ -66,12 +72,14 @@ def _table_of_blocks(blocks: Sequence[bytes], handles: Sequence[int], packed: bo
 _HEADER = (b"", bw.header_proto())
 
 
+@_bomb
 def equal_slices() -> Case:
     """A tensor lists one slice 60,000 times, whose own entry lists as many."""
     entry = _entry([], [b""] * 60_000)
     return _index([_HEADER, (bw.encode_tensor_name_slice(b"a", []), entry), (b"a", entry)])
 
 
+@_bomb
 def empty_slices() -> Case:
     """60,000 empty slices, each with the same entry."""
     slices = [bw.slice_proto([(0, 0)])] * 60_000
@@ -79,10 +87,11 @@ def empty_slices() -> Case:
     return _index([_HEADER, (key, _entry([0])), (b"a", _entry([0], slices))])
 
 
+@_bomb
 def scattered_slices() -> Case:
     """Slices listed so that each is in another block than the one before."""
     count = 10_000
-    order = [at for pair in zip(range(count // 2), range(count // 2, count)) for at in pair]
+    order = (half * count // 2 + at for at in range(count // 2) for half in (0, 1))
     parts = [bw.slice_proto([(at, 1)]) for at in order]
     keys = (bw.encode_tensor_name_slice(b"a", [(at, 1)]) for at in range(count))
     piece = _entry([1], place=bw.Place(0, 0, 4, 0))
@@ -90,6 +99,7 @@ def scattered_slices() -> Case:
     return _index(records, bytes(4 * count), block_size=100 * _KIB)
 
 
+@_bomb
 def long_name_of_slices() -> Case:
     """A name of 100 KB, repeated in the key of each of 20,000 slices that are not there."""
     parts = [bw.slice_proto([(at, 1)]) for at in range(20_000)]
@@ -97,6 +107,7 @@ def long_name_of_slices() -> Case:
     return _index([_HEADER, (name, _entry([20_000], parts))])
 
 
+@_bomb
 def block_over_and_over() -> Case:
     """An index that names one block of half a megabyte 60,000 times."""
     hollow = bytes(512 * _KIB) + ((128 * _KIB).to_bytes(4, "little"))
@@ -104,6 +115,7 @@ def block_over_and_over() -> Case:
     return _from_index(_table_of_blocks([first, hollow], [0] + [1] * 60_000, packed=False))
 
 
+@_bomb
 def packed_block_over_and_over() -> Case:
     """As before, of a block that also has to be unfolded."""
     hollow = bytes(8 << 20) + (2 << 20).to_bytes(4, "little")
@@ -111,18 +123,21 @@ def packed_block_over_and_over() -> Case:
     return _from_index(_table_of_blocks([first, hollow], [0] + [1] * 20_000, packed=True))
 
 
+@_bomb
 def hollow_entries() -> Case:
     """A block of three-byte entries: no key, no value."""
     block = bytes(3 * 350_000) + bytes(4) + (1).to_bytes(4, "little")
     return _from_index(_table_of_blocks([block], [0], packed=False))
 
 
+@_bomb
 def packed_entries() -> Case:
     """As before, packed twenty times smaller."""
     block = bytes(3 * 5_000_000) + bytes(4) + (1).to_bytes(4, "little")
     return _from_index(_table_of_blocks([block], [0], packed=True))
 
 
+@_bomb
 def packed_keys() -> Case:
     """Keys of 60 bytes that each add one, in a block that packs well."""
     entries = b"\0\x3c\0" + b"k" * 60 + b"\x3b\1\0k" * 2_000_000
@@ -130,6 +145,7 @@ def packed_keys() -> Case:
     return _from_index(_table_of_blocks([block], [0], packed=True))
 
 
+@_bomb
 def growing_keys() -> Case:
     """Every key is the one before and a byte."""
     contents = b"".join(bw.varint(size) + b"\1\0k" for size in range(60_000))
@@ -137,28 +153,33 @@ def growing_keys() -> Case:
     return _from_index(_table_of_blocks([block], [0], packed=False))
 
 
+@_bomb
 def many_dimensions() -> Case:
     """A shape of 100,000 sizes, whose product has six million bits."""
     return _index([_HEADER, (b"a", _entry([_BIG] * 100_000))])
 
 
+@_bomb
 def many_strings() -> Case:
     """A million strings of no bytes."""
     entry = BundleEntry("words", DType.STRING, (1_000_000,), [b""] * 1_000_000)
     return _bundle([entry])
 
 
+@_bomb
 def more_strings_than_bytes() -> Case:
     """2**62 strings in four bytes."""
     entry = BundleEntry("words", DType.STRING, (1,), [b""], shape_dims=[1 << 62])
     return _bundle([entry])
 
 
+@_bomb
 def many_bad_consumers() -> Case:
     """A header that excludes 300,000 readers."""
     return _index([(b"", bw.header_proto(bad_consumers=range(2, 300_002)))])
 
 
+@_bomb
 def many_tensors() -> Case:
     """30,000 tensors, and a name that none of them has."""
     place = bw.Place(0, 0, 4, 0)
@@ -166,6 +187,7 @@ def many_tensors() -> Case:
     return _index([_HEADER, *((b"t/%06d/x" % at, entry) for at in range(30_000))], bytes(4))
 
 
+@_bomb
 def many_name_parts() -> Case:
     """Names made of nothing but separators and single letters."""
     entry = _entry([1], place=bw.Place(0, 0, 4, 0))
@@ -173,6 +195,7 @@ def many_name_parts() -> Case:
     return _index([_HEADER, *((b"%d/" % at + name, entry) for at in range(5))], bytes(4))
 
 
+@_bomb
 def shared_bytes() -> Case:
     """Slices that are all made of the same bytes."""
     count, size = 200, 4_000
@@ -203,23 +226,27 @@ def _variable(name: bytes, key: bytes) -> bytes:
     return bw.field_bytes(2, fields + bw.field_bytes(3, key))
 
 
+@_bomb
 def deep_graph() -> Case:
     """Objects that hold each other, 30,000 deep."""
     nodes = (_child(at + 1, b"child") + _variable(b"v%d" % at, b"k%d" % at) for at in range(30_000))
     return _graph([*nodes, b""])
 
 
+@_bomb
 def graph_of_diamonds() -> Case:
     """Each of 60 objects holds the next one twice: 2**60 paths."""
     nodes = (_child(at + 1, b"a") + _child(at + 1, b"b") for at in range(60))
     return _graph([*nodes, _variable(b"v", b"k")])
 
 
+@_bomb
 def graph_of_one_name() -> Case:
     """40,000 variables of one name."""
     return _graph(_variable(b"v", b"k%d" % at) for at in range(40_000))
 
 
+@_bomb
 def graph_of_slots() -> Case:
     """Slot variables that name objects that are not there."""
     slots = b"".join(
@@ -231,16 +258,19 @@ def graph_of_slots() -> Case:
     return _graph([slots, b""])
 
 
+@_bomb
 def state_of_backslashes() -> Case:
     """A state file with one string that never ends."""
     return _state(b'model_checkpoint_path: "' + b"\\" * 1_000_001 + b'"')
 
 
+@_bomb
 def state_of_strings() -> Case:
     """A state file of 300,000 adjacent strings."""
     return _state(b"model_checkpoint_path: " + b'""' * 300_000)
 
 
+@_bomb
 def state_of_space() -> Case:
     """A state file of comments and separators."""
     return _state(b"#\n;, " * 200_000)
@@ -250,11 +280,13 @@ def _state(text: bytes) -> Case:
     return _case("tf-state", "", {"checkpoint": text})
 
 
+@_bomb
 def v1_splat() -> Case:
     """One value that stands for a slice of 2**40."""
     return _v1([1 << 40], bw.field_bytes(5, struct.pack("<f", 1.0)))
 
 
+@_bomb
 def v1_nothing() -> Case:
     """No value at all for as many."""
     return _v1([1 << 20, 1 << 20], b"")
@@ -282,23 +314,27 @@ def _one_safetensors(header: bytes, data: bytes = b"") -> Case:
     return _case("safetensors", "m.safetensors", {"m.safetensors": _safetensors(header, data)})
 
 
+@_bomb
 def deep_header() -> Case:
     """A header of 200,000 opened lists."""
     return _one_safetensors(b'{"a":' + b"[" * 200_000)
 
 
+@_bomb
 def huge_shape() -> Case:
     """Nothing, in a shape that no integer holds."""
     header = {"a": {"dtype": "F32", "shape": [0, 1 << 62, 1 << 62], "data_offsets": [0, 0]}}
     return _one_safetensors(json.dumps(header).encode())
 
 
+@_bomb
 def many_empty_tensors() -> Case:
     """20,000 tensors of nothing."""
     row = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     return _one_safetensors(json.dumps({f"t{at}": row for at in range(20_000)}).encode())
 
 
+@_bomb
 def overlapping_tensors() -> Case:
     """2,000 tensors that are the same 100 KB."""
     row = {"dtype": "U8", "shape": [100 * _KIB], "data_offsets": [0, 100 * _KIB]}
@@ -317,16 +353,19 @@ def _hf(name: str) -> Case:
     return _case("hf", "in", files, refuse=True)
 
 
+@_bomb
 def shard_above() -> Case:
     """An index that names a file above its folder."""
     return _hf("../secret.safetensors")
 
 
+@_bomb
 def shard_with_backslash() -> Case:
     """The same, as Windows writes it."""
     return _hf("..\\secret.safetensors")
 
 
+@_bomb
 def shard_by_url() -> Case:
     """An index that names a file by a URL."""
     return _hf("file:///etc/hostname")
@@ -356,18 +395,21 @@ def _tensor_pickle(size: str, stride: str, numel: str) -> bytes:
     return b"\x80\x02" + text.encode()
 
 
+@_bomb
 def strides_of_zero() -> Case:
     """A tensor of 2**36 elements that are all the same one."""
     pickle = _tensor_pickle(f"I{1 << 36}\n", "I0\n", "1")
     return _torch_file(pickle, **{"m/data/0": bytes(4)})
 
 
+@_bomb
 def storage_that_lies() -> Case:
     """A storage of a gigabyte in four bytes."""
     pickle = _tensor_pickle(f"I{1 << 28}\n", "I1\n", str(1 << 28))
     return _torch_file(pickle, **{"m/data/0": bytes(4)})
 
 
+@_bomb
 def storage_of_its_neighbour() -> Case:
     """A storage that claims the bytes of what follows it in the file."""
     pickle = _tensor_pickle("I64\n", "I1\n", "64")
@@ -375,26 +417,31 @@ def storage_of_its_neighbour() -> Case:
     return Case(case.format, case.seed, case.target, case.files, same=None)
 
 
+@_bomb
 def pickle_that_allocates() -> Case:
     """`bytearray(10**9)`."""
     return _torch_file(b"\x80\x02}S'a'\ncbuiltins\nbytearray\n(I1000000000\ntRs.")
 
 
+@_bomb
 def pickle_of_doubles() -> Case:
     """A list that holds the one before it twice, forty times over."""
     return _torch_file(b"\x80\x02](]" + b"\x85q\x00h\x00\x86" * 40 + b"0].")
 
 
+@_bomb
 def deep_pickle() -> Case:
     """Lists in lists, 200,000 deep."""
     return _torch_file(b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".")
 
 
+@_bomb
 def packed_pickle() -> Case:
     """A pickle of 80 MB in 80 KB."""
     return _torch_file(b"\x80\x02" + b"]0" * (40 << 20) + b"}.", zipfile.ZIP_DEFLATED)
 
 
+@_bomb
 def code_in_pickle() -> Case:
     """`os.system`, in the old format."""
     pickle = b"\x80\x02cos\nsystem\n(S'true'\ntR."
@@ -409,18 +456,21 @@ def _npy(header: str, data: bytes = b"") -> bytes:
     return b"\x93NUMPY\1\0" + len(encoded).to_bytes(2, "little") + encoded + data
 
 
+@_bomb
 def npy_that_lies() -> Case:
     """A terabyte, it says."""
     array = _npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({1 << 38},), }}", bytes(64))
     return _case("npy", "a.npy", {"a.npy": array})
 
 
+@_bomb
 def npy_of_objects() -> Case:
     """An array of objects, which is a pickle that runs code."""
     array = _npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"cos\nsystem\n.")
     return _case("npy", "a.npy", {"a.npy": array}, refuse=True)
 
 
+@_bomb
 def packed_npz() -> Case:
     """100 MB of zeros in 100 KB."""
     size = 25_000_000
@@ -440,11 +490,13 @@ def _h5(fill: Callable[[object], None], *, refuse: bool = False) -> Case:
         return _case("keras", "m.weights.h5", {"m.weights.h5": path.read_bytes()}, refuse=refuse)
 
 
+@_bomb
 def h5_of_nothing() -> Case:
     """A terabyte of which no byte was ever written."""
     return _h5(lambda file: file.create_dataset("layers/a/vars/0", (1 << 38,), "<f4", chunks=True))
 
 
+@_bomb
 def h5_packed() -> Case:
     """100 MB of zeros, compressed."""
     zeros = np.zeros(25_000_000, "<f4")
@@ -455,6 +507,7 @@ def h5_packed() -> Case:
     )
 
 
+@_bomb
 def h5_external_data() -> Case:
     """A dataset whose bytes are in another file."""
     return _h5(
@@ -465,6 +518,7 @@ def h5_external_data() -> Case:
     )
 
 
+@_bomb
 def h5_virtual_data() -> Case:
     """A dataset put together from another file."""
 
@@ -478,6 +532,7 @@ def h5_virtual_data() -> Case:
     return _h5(fill, refuse=True)
 
 
+@_bomb
 def h5_external_link() -> Case:
     """A group that is in another file."""
 
@@ -489,6 +544,7 @@ def h5_external_link() -> Case:
     return _h5(fill, refuse=True)
 
 
+@_bomb
 def h5_loop() -> Case:
     """Groups that hold each other."""
 
@@ -500,6 +556,7 @@ def h5_loop() -> Case:
     return _h5(fill)
 
 
+@_bomb
 def h5_diamonds() -> Case:
     """Each of 40 groups holds the next one twice."""
 
@@ -514,21 +571,25 @@ def h5_diamonds() -> Case:
     return _h5(fill)
 
 
+@_bomb
 def word2vec_that_lies() -> Case:
     """A header of 2**40 words of 2**20 numbers."""
     return _text("v.bin", b"%d %d\nthe " % (1 << 40, 1 << 20) + bytes(4000))
 
 
+@_bomb
 def text_header_that_lies() -> Case:
     """The same, in text."""
     return _text("v.vec", b"%d %d\nthe 1 2 3\n" % (1 << 40, 1 << 20))
 
 
+@_bomb
 def one_long_line() -> Case:
     """A line of 300,000 numbers."""
     return _text("v.txt", b"the" + b" 1" * 300_000 + b"\nof 1\n")
 
 
+@_bomb
 def many_short_lines() -> Case:
     """Half a million words of one number."""
     return _text("v.txt", b"a 1\n" * 250_000)
@@ -541,39 +602,19 @@ def _text(name: str, data: bytes) -> Case:
 # ---- Vocabularies ----------------------------------------------------------------------------
 
 
+@_bomb
 def vocabulary_of_one_line() -> Case:
     """An entry of a megabyte."""
     return _case(VOCABULARY, "v.txt", {"v.txt": b"a" * (1 << 20)})
 
 
+@_bomb
 def vocabulary_of_newlines() -> Case:
     """A million blank lines."""
     return _case(VOCABULARY, "v.txt", {"v.txt": b"\n" * (1 << 20)})
 
 
+@_bomb
 def vocabulary_of_returns() -> Case:
     """A million carriage returns."""
     return _case(VOCABULARY, "v.txt", {"v.txt": b"a\r\n\r" * (1 << 18)})
-
-
-_TF = (
-    (equal_slices, empty_slices, scattered_slices, long_name_of_slices, shared_bytes)
-    + (block_over_and_over, packed_block_over_and_over, hollow_entries, packed_entries)
-    + (packed_keys, growing_keys, many_dimensions)
-    + (many_strings, more_strings_than_bytes, many_bad_consumers, many_tensors, many_name_parts)
-    + (deep_graph, graph_of_diamonds, graph_of_one_name, graph_of_slots)
-    + (state_of_backslashes, state_of_strings, state_of_space, v1_splat, v1_nothing)
-)
-_TORCH = (
-    (deep_header, huge_shape, many_empty_tensors, overlapping_tensors)
-    + (shard_above, shard_with_backslash, shard_by_url)
-    + (strides_of_zero, storage_that_lies, storage_of_its_neighbour, pickle_that_allocates)
-    + (pickle_of_doubles, deep_pickle, packed_pickle, code_in_pickle)
-)
-_OTHERS = (
-    (npy_that_lies, npy_of_objects, packed_npz, h5_of_nothing, h5_packed, h5_external_data)
-    + (h5_virtual_data, h5_external_link, h5_loop, h5_diamonds)
-    + (word2vec_that_lies, text_header_that_lies, one_long_line, many_short_lines)
-    + (vocabulary_of_one_line, vocabulary_of_newlines, vocabulary_of_returns)
-)
-BOMBS: dict[str, Callable[[], Case]] = {bomb.__name__: bomb for bomb in (*_TF, *_TORCH, *_OTHERS)}

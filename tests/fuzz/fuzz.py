@@ -14,13 +14,13 @@ from pathlib import Path
 from random import Random
 
 import torch
-from torch_warmstart.api import load_checkpoint
 
 from fuzz import cases, seeds
 from fuzz.cases import Case
 from fuzz.mutators import mutate
 from fuzz.reading import Values, read_everything
 from fuzz.worker import Finding, Outcome, run_batch, run_one
+from torch_warmstart.api import load_checkpoint
 
 CORPUS = Path(__file__).with_name("corpus")
 _BATCH = 200  # cases a fork
@@ -110,7 +110,8 @@ def fuzz_format(
         while time.monotonic() - started < seconds and (count is None or number < count):
             size = _BATCH if count is None else min(_BATCH, count - number)
             numbers = range(number, number + size)
-            outcomes = run_batch(lambda: _cases(format, numbers, seed), folder, expected_values)
+            batch = functools.partial(_cases, format, numbers, seed)
+            outcomes = run_batch(batch, folder, expected_values)
             for at, outcome in zip(numbers, outcomes, strict=False):
                 case = functools.partial(make_case, format, at, seed)
                 tally.add(outcome, case, is_seed=at < len(seeds.make_seeds(format)))
@@ -192,8 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     formats = options.formats or seeds.available()
     tallies = []
-    for format in formats:
-        tally = fuzz_format(format, seconds=options.seconds / len(formats), seed=options.seed)
+    for name in formats:
+        tally = fuzz_format(name, seconds=options.seconds / len(formats), seed=options.seed)
         tallies.append(tally)
         for case, finding in tally.findings.values():
             small = minimise(case, finding)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import atheris
@@ -56,11 +57,8 @@ def _open(format: str, target: str, data: bytes, others: dict[str, bytes]) -> No
     for name, contents in {target: data, **others}.items():
         (_FOLDER / name).write_bytes(contents)
     url = str(_FOLDER / target).removesuffix(".index")
-    try:
-        with registry.open_checkpoint(url, format=format) as checkpoint:
-            read_everything(checkpoint)
-    except WarmStartError:
-        pass
+    with suppress(WarmStartError), registry.open_checkpoint(url, format=format) as checkpoint:
+        read_everything(checkpoint)
 
 
 def _index(data: bytes) -> None:
@@ -76,18 +74,14 @@ def _safetensors(data: bytes) -> None:
 
 
 def _state(data: bytes) -> None:
-    try:
+    with suppress(WarmStartError):
         state_file.parse_state(data, "checkpoint")
-    except WarmStartError:
-        pass
 
 
 def _wire(function: Callable[[bytes], object]) -> Callable[[bytes], None]:
     def check(data: bytes) -> None:
-        try:
+        with suppress(wire.WireError):
             function(data)
-        except wire.WireError:
-            pass
 
     return check
 

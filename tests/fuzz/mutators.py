@@ -279,12 +279,11 @@ def shuffle_records(rng: Random, case: Case, _: Sequence[Case]) -> Case | None:
 def lie_in_block(rng: Random, case: Case, _: Sequence[Case]) -> Case | None:
     """Blocks that lie about lengths, restarts and compression under honest checksums."""
     for path in _table_files(case):
-        out, index = bytearray(), b""
+        out = bytearray()
         records = read_table(case.files[path])
         contents = _lying_block(rng, records)
-        handles = []
-        for block in (contents, bw.encode_block([])):
-            handles.append((len(out), _append_block(rng, out, block)))
+        handles = [(0, _append_block(rng, out, contents))]
+        handles.append((len(out), _append_block(rng, out, bw.encode_block([]))))
         last_key = records[-1][0] + b"\xff"
         index = _lying_block(rng, [(last_key, _handle(rng, handles[0]))])
         handles.append((len(out), _append_block(rng, out, index)))
@@ -364,7 +363,7 @@ def lie_in_strings(rng: Random, case: Case, _: Sequence[Case]) -> Case | None:
         if not strings or not shards:
             continue
         key = rng.choice(sorted(strings))
-        entry = dict((number, value) for number, _, value in read_message(records[key]))
+        entry = {number: value for number, _, value in read_message(records[key])}
         data = case.files[shards[0]]
         start, size = entry.get(4, 0), entry.get(5, 0)
         stored, crc = _lying_strings(rng, key, data[start : start + size])
@@ -596,11 +595,11 @@ def lie_in_pickle(rng: Random, data: bytes) -> bytes:
     spans = _instructions(data)
     if not spans:
         return damage(rng, data)
-    start, stop, name = rng.choice(spans)
+    start, stop, _ = rng.choice(spans)
     kind = rng.choice(("number", "number", "gadget", "drop", "again", "damage"))
     numbers = [span for span in spans if span[2] in ("BININT1", "BININT2", "BININT", "LONG1")]
     if kind == "number" and numbers:
-        start, stop, name = rng.choice(numbers)
+        start, stop, _ = rng.choice(numbers)
         return data[:start] + _pickled_number(rng) + data[stop:]
     if kind == "gadget":
         return data[:start] + rng.choice(_GADGETS) + data[start:]

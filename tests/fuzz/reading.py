@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from fuzz.cases import Case
+from fuzz.seeds import VOCABULARY
 from torch_warmstart.api import latest_checkpoint, load_checkpoint, warm_start
 from torch_warmstart.errors import WarmStartError
 from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.vocab import check_no_blanks, read_vocabulary, used_entries
-
-from fuzz.cases import Case
-from fuzz.seeds import VOCABULARY
 
 _MOST_KEYS = 200  # of one case
 _MOST_ROWS = 1000
@@ -151,7 +152,5 @@ def check_entries(data: bytes, entries: list[Any]) -> None:
 
 
 def _refusable(function: Any, *arguments: Any) -> None:
-    try:
+    with suppress(WarmStartError):
         function(*arguments)
-    except WarmStartError:
-        pass

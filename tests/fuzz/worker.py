@@ -16,15 +16,15 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-import torch_warmstart
 
+import torch_warmstart
 from fuzz.cases import Case, write_files
 from fuzz.reading import Values, WrongValueError, read_case
 
@@ -35,9 +35,24 @@ _MAX_ADDRESSES = 2 << 30  # beyond what the process has: more is an allocation t
 _PACKAGE = str(Path(torch_warmstart.__file__).parent)
 
 _FORBIDDEN_EVENTS = frozenset(
-    ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "ctypes.dlopen")
-    + ("socket.connect", "socket.getaddrinfo", "urllib.Request", "shutil.rmtree", "os.remove")
-    + ("os.rename", "os.symlink", "os.chmod", "os.mkdir", "shutil.unpack_archive")
+    [
+        "os.system",
+        "os.exec",
+        "os.posix_spawn",
+        "os.fork",
+        "subprocess.Popen",
+        "ctypes.dlopen",
+        "socket.connect",
+        "socket.getaddrinfo",
+        "urllib.Request",
+        "shutil.rmtree",
+        "shutil.unpack_archive",
+        "os.remove",
+        "os.rename",
+        "os.symlink",
+        "os.chmod",
+        "os.mkdir",
+    ]
 )
 
 
@@ -157,10 +172,8 @@ def _greed(case: Case, before: int) -> Finding | None:
 
 
 def _reset_peak() -> None:
-    try:
+    with suppress(OSError):  # else later cases are judged by the peak of the whole process
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # then the peak is that of the whole process: later cases are judged less strictly
 
 
 def _memory() -> int:

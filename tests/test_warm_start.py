@@ -508,3 +508,9 @@ def test_a_session_shows_tables_and_not_tensors():
     plan = tws.plan_warm_start(nn.Linear(2, 2), nn.Linear(2, 2))
     assert repr(plan) == str(plan)
     assert repr(tws.apply_plan(plan)).startswith("Warm-started from <Linear> in ")
+
+
+def test_names_that_a_saver_wrote_with_output_numbers_are_found(tf_checkpoint):
+    model = Tagger()
+    tws.warm_start(model, WarmStartSettings(tf_checkpoint(**{"out/bias:0": [5, 6]}), "out.bias"))
+    assert model.out.bias.tolist() == [5, 6]

@@ -15,7 +15,7 @@ from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.plan import WarmStartPlan
 from torch_warmstart.report import WarmStartReport
 from torch_warmstart.settings import WarmStartSettings
-from torch_warmstart.storage import Storage
+from torch_warmstart.storage import MAX_GAP, Storage
 
 
 def warm_start(
@@ -85,6 +85,7 @@ def load_checkpoint(
     verify: bool = True,
     storage_options: Mapping[str, Any] | None = None,
     filesystem: Literal["auto", "fsspec", "gfile"] = "auto",
+    max_gap: int = MAX_GAP,
 ) -> Checkpoint:
     """Opens a checkpoint of any format for reading; no tensor is read yet.
 
@@ -99,6 +100,8 @@ def load_checkpoint(
         storage_options: Passed to fsspec for a URL: credentials, endpoints, ...
         filesystem: "fsspec"; "gfile" for TensorFlow's own filesystems; "auto" takes fsspec, and
             TensorFlow's only for `gs://` where gcsfs is not installed and TensorFlow is.
+        max_gap: Of a remote file, bytes between two ranges that are rather fetched for nothing
+            than left out at the price of another request.
 
     Returns:
         A mapping of key to `TensorSpec`, and a context manager.
@@ -108,7 +111,7 @@ def load_checkpoint(
         CorruptCheckpointError: the index or header is damaged.
         UnsupportedError: a format that is not read.
     """
-    storage = Storage(storage_options or {}, filesystem)
+    storage = Storage(storage_options or {}, filesystem, max_gap)
     return registry.open_checkpoint(
         source, storage=storage, verify=verify, format=format, entry=entry
     )

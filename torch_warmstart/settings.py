@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.storage import Storage
+from torch_warmstart.storage import MAX_GAP, Storage
 
 # A path or URL of a file with one entry a line, or the entries themselves.
 VocabSource = (
@@ -110,7 +110,9 @@ class WarmStartSettings:
         entry: Which mapping of a nested torch checkpoint is meant, as a path of keys: "model",
             "ema/model". None: the only one there is besides optimizer states.
         storage_options: Passed to fsspec for checkpoints and vocabularies that are URLs.
-        filesystem: "fsspec", "gfile" (TensorFlow's own filesystems) or "auto"; see `Storage`.
+        filesystem: "fsspec", "gfile" (TensorFlow's own filesystems) or "auto".
+        max_gap: Of a remote file, bytes between two ranges that are rather fetched for nothing
+            than left out at the price of another request.
 
     In every name of a variable, `a/b` may be written for `a.b`.
 
@@ -131,11 +133,12 @@ class WarmStartSettings:
     entry: str | None = None
     storage_options: Mapping[str, Any] | None = None
     filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
+    max_gap: int = MAX_GAP
 
     @property
     def storage(self) -> Storage:
         """Where files come from, as these settings say."""
-        return Storage(self.storage_options or {}, self.filesystem)
+        return Storage(self.storage_options or {}, self.filesystem, self.max_gap)
 
     def __post_init__(self) -> None:
         source = self.ckpt_to_initialize_from

@@ -39,7 +39,7 @@ _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux
 
 _PIECE = 8 << 20  # bytes of one request; several run at a time
 _MAX_BYTES_IN_FLIGHT = 128 << 20  # fetched but not yet in the mirror
-_MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
+MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
 _EXTRAS = {
     "gs": "gcs",
     "gcs": "gcs",
@@ -185,13 +185,15 @@ class Storage:
 
     options: Mapping[str, Any] = field(default_factory=dict)
     filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
-    max_gap: int = _MAX_GAP
+    max_gap: int = MAX_GAP
 
     def __post_init__(self) -> None:
         if self.filesystem not in ("auto", "fsspec", "gfile"):
             raise SettingsError(
                 f"filesystem is 'auto', 'fsspec' or 'gfile', not {self.filesystem!r}."
             )
+        if isinstance(self.max_gap, bool) or not isinstance(self.max_gap, int) or self.max_gap < 0:
+            raise SettingsError(f"max_gap is a number of bytes, at least 0, not {self.max_gap!r}.")
 
     def open(self, url: str) -> ByteSource:
         """Opens a file; raises FileNotFoundError if there is none."""

@@ -83,3 +83,35 @@ def test_a_real_state_file_is_read_as_tensorflow_reads_it(about: dict[str, Any])
         found = tw.latest_checkpoint(directory)
         assert found is not None
         assert Path(found) == FOLDER / about["latest_checkpoint"]
+
+
+TORCH_FILES = [o for o in manifest("other_formats") if o["path"].endswith((".pt", ".pth"))]
+SAFETENSORS = [o for o in manifest("other_formats") if o["path"].endswith(".safetensors")]
+
+
+def by_path(entries: list[dict[str, Any]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("about", entries, ids=lambda about: str(about["path"]))
+
+
+@by_path(TORCH_FILES)
+def test_a_real_torch_file_is_read_as_torch_reads_it(about: dict[str, Any]) -> None:
+    path = FOLDER / about["path"]
+    loaded = torch.load(path, weights_only=True)
+    nested = [value for value in loaded.values() if isinstance(value, dict)]
+    expected = loaded if any(isinstance(v, torch.Tensor) for v in loaded.values()) else nested[0]
+    with tw.load_checkpoint(path) as checkpoint:
+        assert list(checkpoint) == list(expected)
+        for key, tensor in expected.items():
+            assert checkpoint.spec(key).shape == tuple(tensor.shape)
+            assert torch.equal(checkpoint.get_tensor(key), tensor)
+
+
+@by_path(SAFETENSORS)
+def test_a_real_safetensors_file_is_read_as_the_library_reads_it(about: dict[str, Any]) -> None:
+    from safetensors.torch import load_file
+
+    path = FOLDER / about["path"]
+    with tw.load_checkpoint(path) as checkpoint:
+        for key, tensor in load_file(path).items():
+            assert list(checkpoint.spec(key).shape) == about["tensors"][key][1]
+            assert torch.equal(checkpoint.get_tensor(key), tensor)

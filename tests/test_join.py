@@ -65,6 +65,19 @@ def test_tokens_longer_than_a_block_of_words_differ_by_their_last_byte():
     assert _both([long + b"a", long + b"b"], [long + b"b"]) == [-1, 0]
 
 
+@pytest.mark.parametrize("size", [1023, 1024, 1025, 1032, 5000])
+def test_long_tokens_differ_wherever_they_differ(size, device):
+    token = b"y" * size
+    others = [bytes([*token[:at], 7, *token[at + 1 :]]) for at in (0, size // 2, size - 1)]
+    assert _both([token, *others], [others[1], token], device) == [1, -1, 0, -1]
+    assert _both([token], [token[:-1], token + b"y"], device) == [-1]
+
+
+def test_one_line_of_ten_megabytes_is_joined_at_once():
+    line = bytes(range(11, 251)) * 45_000
+    assert _both([line, line[:-1] + b"x"], [b"a", line]) == [1, -1]
+
+
 def test_entries_in_several_blocks_are_all_joined(monkeypatch):
     monkeypatch.setattr(join_module, "_BLOCK", 7)
     new, old = [f"token{n}" for n in range(50)], [f"token{n}" for n in range(80, 20, -1)]

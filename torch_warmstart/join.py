@@ -12,6 +12,7 @@ each other after every single operation, and on a busy machine that costs many t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from torch_warmstart.vocab import WORD, Vocabulary
 
 MISSING = -1
 _BLOCK = (1 << 15) - 1  # entries; at::internal::GRAIN_SIZE is 1 << 15
+
+_LONG = 1024  # bytes; the rest of longer entries is hashed and compared one entry at a time
 
 # Odd 64-bit constants of splitmix64 and of Knuth's multiplicative hashing, as signed integers.
 _STEP = -7046029254386353131  # 0x9E3779B97F4A7C15
@@ -130,13 +133,17 @@ def _in_blocks(work: Callable[[slice], None], count: int, device: torch.device) 
 def _hash_block(data: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     hashes = lengths * _STEP
     shortest, longest = (int(length) for length in torch.aminmax(lengths))
-    for offset in range(0, longest, WORD):
+    for offset in range(0, min(longest, _LONG), WORD):
         if offset < shortest:  # every entry goes on: no need to pick those that do
             hashes = _mix(hashes ^ _words(data, starts + offset, lengths - offset))
             continue
         at = (lengths > offset).nonzero().flatten()
         words = _words(data, starts[at] + offset, lengths[at] - offset)
         hashes[at] = _mix(hashes[at] ^ words)
+    for at in (lengths > _LONG).nonzero().flatten().tolist():
+        rest = data[int(starts[at]) + _LONG : int(starts[at] + lengths[at])].cpu().numpy().tobytes()
+        digest = hashlib.blake2b(rest, digest_size=WORD).digest()
+        hashes[at] ^= int.from_bytes(digest, "little", signed=True)
     return hashes
 
 
@@ -150,7 +157,7 @@ def _same_bytes(
     """Whether `lengths` bytes agree from two places; the right data may end before them."""
     same = torch.ones_like(lengths, dtype=torch.bool)
     pairs: torch.Tensor | slice = slice(None)
-    for offset in range(0, int(lengths.max()), WORD):
+    for offset in range(0, min(int(lengths.max()), _LONG), WORD):
         remaining = lengths - offset
         if offset:
             pairs = (same & (remaining > 0)).nonzero().flatten()
@@ -158,6 +165,9 @@ def _same_bytes(
         left = _words(left_data, left_from[pairs] + offset, remaining[pairs])
         right_at = (right_from[pairs] + offset).clamp(max=last)
         same[pairs] = left == _words(right_data, right_at, remaining[pairs])
+    for at in (same & (lengths > _LONG)).nonzero().flatten().tolist():
+        length, here, there = int(lengths[at]), int(left_from[at]), int(right_from[at])
+        same[at] = torch.equal(left_data[here : here + length], right_data[there : there + length])
     return same
 
 

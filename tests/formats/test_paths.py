@@ -387,3 +387,14 @@ def test_a_latest_checkpoint_that_is_gone_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointNotFoundError, match="names 'a' as the latest checkpoint"):
         tw.latest_checkpoint(tmp_path)
+
+
+def test_a_local_state_file_that_names_a_url_sends_nobody_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec.core
+
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "memory://elsewhere/m"\n')
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda *a, **k: pytest.fail("was sent there"))
+    with pytest.raises(CheckpointNotFoundError, match="names 'memory://elsewhere/m' as the latest"):
+        tw.load_checkpoint(tmp_path)

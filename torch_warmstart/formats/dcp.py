@@ -113,7 +113,7 @@ class DcpCheckpoint(Checkpoint):
         try:
             self._check_backed(tensor)
             slices.check_cover([chunk.box for chunk in tensor.chunks], tensor.shape)
-            if len(tensor.chunks) == 1:
+            if [chunk.box.sizes for chunk in tensor.chunks] == [tensor.shape]:
                 whole = self._load(tensor, tensor.chunks[0])
                 return whole if rows is None else take_rows(whole, rows)
             return self._assemble(tensor, rows)

@@ -13,7 +13,9 @@ ranges. Only chunked datasets are read through h5py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -148,6 +150,12 @@ class _Stream(SourceFile):
             raise
 
 
+_HEAP = re.compile(rb"GCOL\x01\0\0\0")  # a global heap collection: signature, version, reserved
+_HEAP_OBJECT = 16  # bytes of an object's header, and of the collection's own
+_MAX_SCAN = 1 << 30  # bytes looked through for heaps; about a second
+_MAX_REMOTE_SCAN = 16 << 20  # bytes fetched for it
+
+
 class _Walk:
     """One pass over the groups of a file, depth first, without recursion."""
 
@@ -226,14 +234,52 @@ class _Walk:
                 continue
             if math.prod(attribute.shape) > self._source.size:
                 raise self._corrupt(f"an attribute claims {math.prod(attribute.shape):,} strings")
+            if attribute.get_type().is_variable_str() and not self._heaps_can_be_read:
+                continue
             values = np.empty(attribute.shape, dtype=attribute.dtype)
             attribute.read(values)
             name = attribute.name.decode("utf-8", "surrogateescape")
             texts[name] = [_text(value) for value in values.ravel().tolist()]
         return texts
 
+    @functools.cached_property
+    def _heaps_can_be_read(self) -> bool:
+        """Whether strings of variable length may be read: libhdf5 can loop over their heaps.
+
+        Reading one, it steps from object to object of a global heap, and one of no size stops it
+        there for ever, beyond the reach of a signal. So the heaps are looked through before. In a
+        file that is too large for that such strings are left out, and with them Keras 3's names.
+        """
+        size = self._source.size
+        if size > (_MAX_SCAN if self._source.max_gap is None else _MAX_REMOTE_SCAN):
+            return False
+        data = self._source.read(0, size).data
+        for match in _HEAP.finditer(data):
+            if not _is_sound_heap(data, match.start()):
+                raise self._corrupt(f"its global heap at offset {match.start():,} has no end")
+        return True
+
     def _corrupt(self, fact: str) -> CorruptCheckpointError:
         return CorruptCheckpointError(f"{self._source.url}: {fact}.")
+
+
+def _is_sound_heap(data: memoryview, start: int) -> bool:
+    """Whether every object of a global heap collection lies in it and leads on to the next.
+
+    HDF5 File Format Specification, III.E: after 16 bytes of header, objects of index (2 bytes),
+    reference count (2), reserved (4), size (8) and data padded to 8. Index 0 is free space, whose
+    size counts its own 16 bytes.
+    """
+    end = start + int.from_bytes(data[start + 8 : start + 16], "little")
+    at = start + _HEAP_OBJECT
+    while at + _HEAP_OBJECT <= min(end, len(data)):
+        index = int.from_bytes(data[at : at + 2], "little")
+        size = int.from_bytes(data[at + 8 : at + 16], "little")
+        step = size if index == 0 else _HEAP_OBJECT + size + -size % 8
+        if step < _HEAP_OBJECT or at + step > end:
+            return False
+        at += step
+    return True
 
 
 def _dtype(found: Any) -> np.dtype[Any] | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from torch_warmstart.errors import CheckpointNotFoundError
 from torch_warmstart.formats import table
 from torch_warmstart.formats.state_file import parse_state
-from torch_warmstart.storage import LOCAL, Storage, base_name, is_signed, join, parent
+from torch_warmstart.storage import LOCAL, Storage, base_name, is_remote, is_signed, join, parent
 
 STATE_FILE = "checkpoint"
 _FILE_OF_PREFIX = re.compile(r"(.+)\.(?:index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
@@ -139,12 +139,11 @@ def _from_state_file(directory: str, storage: Storage) -> Found:
             f"{url} names no checkpoint (it has no model_checkpoint_path)."
             f"{_prefixes_hint(directory, storage)}"
         )
-    here, as_named = (
-        join(directory, base_name(named)),
-        join(directory, named),
-    )
+    here, as_named = join(directory, base_name(named)), join(directory, named)
     # A copied directory keeps the absolute path of where it was: its own copy comes first.
     candidates = [here, as_named] if as_named == named else [as_named, here]
+    if is_remote(named) and not is_remote(directory):
+        candidates = [here]  # a file from anywhere must not send us somewhere over the network
     for candidate in candidates:
         if _is_prefix(candidate, storage):
             return Found(candidate)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from formats_helpers import raw
+from formats_helpers import assert_read_or_refused, raw
 from safetensors.torch import save_file
 
 import torch_warmstart as tw
@@ -17,7 +17,6 @@ from torch_warmstart.errors import (
     MissingTensorError,
     SettingsError,
     UnsupportedError,
-    WarmStartError,
 )
 
 DTYPES = {
@@ -188,12 +187,7 @@ def test_a_flipped_byte_is_read_or_an_error_of_ours(path: Path, mask: int) -> No
     data = path.read_bytes()
     for at in range(len(data)):
         path.write_bytes(data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :])
-        try:
-            checkpoint = tw.load_checkpoint(path)
-            for key in checkpoint:
-                assert checkpoint.get_tensor(key).nbytes <= len(data)
-        except WarmStartError:
-            pass
+        assert_read_or_refused(path)
 
 
 def test_a_file_cut_off_anywhere_is_an_error_of_ours(path: Path) -> None:

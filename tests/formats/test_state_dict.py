@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from formats_helpers import raw
+from formats_helpers import assert_read_or_refused, raw
 
 import torch_warmstart as tw
 from torch_warmstart.errors import (
@@ -319,12 +319,7 @@ def test_a_flipped_byte_of_a_file_is_read_or_an_error_of_ours(save: Any, mask: i
     data = path.read_bytes()
     for at in range(mask % 3, len(data), 3 if len(data) < 1500 else 5):
         path.write_bytes(data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :])
-        try:
-            checkpoint = tw.load_checkpoint(path)
-            for key in checkpoint:
-                assert checkpoint.get_tensor(key).nbytes <= len(data)
-        except WarmStartError:
-            pass
+        assert_read_or_refused(path)
 
 
 def test_a_file_cut_off_anywhere_is_an_error_of_ours(save: Any) -> None:

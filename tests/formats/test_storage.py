@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
 import torch
 from bundle_writer import write_bundle
 from formats_helpers import FIXTURES, expected_of, float_entry, listed_strings
 from fsspec.implementations.memory import MemoryFileSystem
+from remote_files import put, remote, upload
 
 import torch_warmstart as tw
 from torch_warmstart import storage
@@ -26,26 +24,7 @@ from torch_warmstart.errors import (
     SettingsError,
 )
 
-
-@pytest.fixture
-def remote() -> Iterator[str]:
-    """The URL of an empty directory in fsspec's memory."""
-    url = f"memory://{uuid.uuid4().hex}"
-    yield url
-    filesystem = fsspec.filesystem("memory")
-    if filesystem.exists(url):
-        filesystem.rm(url, recursive=True)
-
-
-def put(url: str, data: bytes) -> str:
-    fsspec.filesystem("memory").pipe(url, data)
-    return url
-
-
-def upload(folder: Path, url: str) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            put(f"{url}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+__all__ = ["remote"]  # a fixture
 
 
 @pytest.fixture(params=["local", "remote"])

@@ -12,6 +12,11 @@ _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _KNOWN_EVERYWHERE = {torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8}
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32`, for people."""
+    return str(dtype).removeprefix("torch.")
+
+
 def as_bits(tensor: torch.Tensor) -> torch.Tensor:
     """A view of `tensor` with elements of the same size; no copy, any strides."""
     if tensor.dtype in _KNOWN_EVERYWHERE or tensor.dtype.itemsize not in _SAME_SIZE:

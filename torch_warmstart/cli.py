@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import torch
 
 from torch_warmstart.api import load_checkpoint
+from torch_warmstart.bits import dtype_name
 from torch_warmstart.errors import SettingsError, WarmStartError, plural
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.tables import printable, render
@@ -151,7 +152,7 @@ def _row(checkpoint: Checkpoint, spec: TensorSpec) -> TensorRow:
     location = checkpoint.location(spec.key)
     return TensorRow(
         key=spec.key,
-        dtype=None if spec.dtype is None else str(spec.dtype).removeprefix("torch."),
+        dtype=None if spec.dtype is None else dtype_name(spec.dtype),
         stored_dtype=spec.stored_dtype,
         shape=spec.shape,
         elements=spec.numel,

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from torch_warmstart.bits import dtype_name
 from torch_warmstart.errors import plural
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
@@ -38,8 +39,8 @@ class Cast:
     lossy: bool
 
     def __str__(self) -> str:
-        source, target = (str(d).removeprefix("torch.") for d in (self.source, self.target))
-        return f"{source} -> {target}" + (" (lossy)" if self.lossy else "")
+        change = f"{dtype_name(self.source)} -> {dtype_name(self.target)}"
+        return change + (" (lossy)" if self.lossy else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch_warmstart.bits import dtype_name
 from torch_warmstart.plan import PlanItem, RowAccount, State, WarmStartPlan, count_states
 from torch_warmstart.tables import fold, render, shorten
 
@@ -110,7 +111,7 @@ def account_for(item: PlanItem) -> VariableAccount:
         key=source.key if source else None,
         shape=variable.shape,
         old_shape=source.shape if source else None,
-        dtype=str(variable.tensor.dtype).removeprefix("torch."),
+        dtype=dtype_name(variable.tensor.dtype),
         change=item.change,
         rows=item.rows,
     )

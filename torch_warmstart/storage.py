@@ -291,6 +291,18 @@ def join_sibling(directory: str, name: str) -> str:
     return join(directory, name)
 
 
+@contextmanager
+def named_by(index: str, url: str) -> Iterator[None]:
+    """Around opening a file that an index names: if it is not there, the checkpoint is damaged."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CorruptCheckpointError(
+            f"{index} says that tensors are in {url}, which does not exist. Copy all files of a "
+            "checkpoint together."
+        ) from error
+
+
 def parent(url: str) -> str:
     """The directory a path is in (`.` for a bare name)."""
     if is_remote(url):

@@ -34,7 +34,7 @@ from torch_warmstart.formats.table import Table
 from torch_warmstart.formats.tf_dtypes import STRING
 from torch_warmstart.formats.wire import WireError, decode_text, encode_text, masked_crc
 from torch_warmstart.ranges import Range
-from torch_warmstart.storage import LOCAL, Bytes, ByteSource, Storage, base_name
+from torch_warmstart.storage import LOCAL, Bytes, ByteSource, Storage, base_name, named_by
 
 
 def sniff(place: Place) -> str | None:
@@ -318,13 +318,8 @@ class BundleCheckpoint(Checkpoint):
     def _shard(self, number: int) -> ByteSource:
         if number not in self._shards:
             url = self._shard_url(number)
-            try:
+            with named_by(self._index_url, url):
                 self._shards[number] = self._storage.open(url)
-            except FileNotFoundError as error:
-                raise CorruptCheckpointError(
-                    f"{self._index_url} says that tensors are in {url}, which does not exist. "
-                    "Copy all files of a checkpoint together."
-                ) from error
         return self._shards[number]
 
     def _shard_url(self, number: int) -> str:

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from torch_warmstart.bits import as_bits, take_rows
+from torch_warmstart.bits import as_bits, dtype_name, take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import nested, slices
 from torch_warmstart.formats.base import Checkpoint, Family, TensorLocation, TensorSpec
@@ -31,7 +31,7 @@ from torch_warmstart.formats.torch_file import load_tensors
 from torch_warmstart.formats.wire import WireError
 from torch_warmstart.formats.zip_members import Window
 from torch_warmstart.ranges import Range
-from torch_warmstart.storage import ByteSource, base_name, join, join_sibling, parent
+from torch_warmstart.storage import ByteSource, base_name, join, join_sibling, named_by, parent
 
 METADATA = ".metadata"
 _MAX_METADATA = 1 << 30  # bytes
@@ -90,7 +90,7 @@ class DcpCheckpoint(Checkpoint):
         tensor = self._tensors.get(key)
         if tensor is None:
             return None
-        name = str(tensor.dtype).removeprefix("torch.")
+        name = dtype_name(tensor.dtype)
         return TensorSpec(key, tensor.shape, tensor.dtype, name)
 
     def location(self, key: str) -> TensorLocation:
@@ -157,13 +157,8 @@ class DcpCheckpoint(Checkpoint):
     def _file(self, name: str) -> ByteSource:
         if name not in self._files:
             url = join_sibling(self.url, name)
-            try:
+            with named_by(join(self.url, METADATA), url):
                 self._files[name] = self._storage.open(url)
-            except FileNotFoundError as error:
-                raise CorruptCheckpointError(
-                    f"{join(self.url, METADATA)} says that tensors are in {url}, which does not "
-                    "exist. Copy all files of a checkpoint together."
-                ) from error
         return self._files[name]
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from torch_warmstart.errors import CorruptCheckpointError, SettingsError
 from torch_warmstart.formats import safetensors_file, torch_file
 from torch_warmstart.formats.base import Checkpoint, Family, TensorLocation, TensorSpec
 from torch_warmstart.formats.place import Place
-from torch_warmstart.storage import join, join_sibling, parent
+from torch_warmstart.storage import join, join_sibling, named_by, parent
 
 _MAX_INDEX = 64 << 20  # bytes
 _INDEX_HEAD = 64 << 10  # bytes in which `weight_map` begins
@@ -126,13 +126,8 @@ class ShardedCheckpoint(Checkpoint):
         if name not in self._shards:
             directory = parent(self.url)
             url = join_sibling(directory, name)
-            try:
+            with named_by(self.url, url):
                 self._shards[name] = _open_file(Place(url, self._place.storage))
-            except FileNotFoundError as error:
-                raise CorruptCheckpointError(
-                    f"{self.url} says that tensors are in {url}, which does not exist. Copy all "
-                    "files of a checkpoint together."
-                ) from error
         return self._shards[name]
 
     def close(self) -> None:

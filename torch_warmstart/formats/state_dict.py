@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.bits import take_rows
+from torch_warmstart.bits import dtype_name, take_rows
 from torch_warmstart.formats import nested
 from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
 
@@ -56,7 +56,7 @@ class StateDictCheckpoint(Checkpoint):
         tensor = self._tensors.get(key)
         if tensor is None:
             return None
-        name = str(tensor.dtype).removeprefix("torch.")
+        name = dtype_name(tensor.dtype)
         return TensorSpec(key, tuple(tensor.shape), tensor.dtype, name, _storage(tensor))
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:

@@ -37,6 +37,8 @@ LAYERS = {
     "plan": 2,
     "fitting": 2,
     "planner": 2,
+    "slots": 2,
+    "slot_names": 2,
     "gather": 3,
     "report": 3,
     "execute": 3,
@@ -57,7 +59,8 @@ FORBIDDEN = {
     "join": ("variables", "formats"),
     "plan": ("storage",),
     "gather": ("settings", "plan", "variables", "vocab"),
-    "execute": ("names", "vocab", "selection", "planner"),
+    "execute": ("names", "vocab", "selection", "planner", "slot_names"),
+    "slots": ("formats", "names", "settings"),
     "report": ("execute",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

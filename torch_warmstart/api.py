@@ -15,11 +15,16 @@ from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.plan import WarmStartPlan
 from torch_warmstart.report import WarmStartReport
 from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.slots import Optimizers
 from torch_warmstart.storage import MAX_GAP, Storage
 
 
 def warm_start(
-    model: torch.nn.Module, settings: WarmStartSettings | Any, *, progress: bool | None = None
+    model: torch.nn.Module,
+    settings: WarmStartSettings | Any,
+    *,
+    optimizer: Optimizers | None = None,
+    progress: bool | None = None,
 ) -> WarmStartReport:
     """Warm-starts a model in place from a checkpoint.
 
@@ -28,6 +33,9 @@ def warm_start(
             replaced; device, dtype, strides and `requires_grad` stay.
         settings: A `WarmStartSettings`; or what its `ckpt_to_initialize_from` takes (a path, a
             state_dict, a module, an open checkpoint), for all trainable variables of that one.
+        optimizer: The model's optimizer, or a list of them. Its state then counts as global
+            variables, named `<variable>/<slot>` (`embed.weight/exp_avg`), which a list of patterns
+            selects. It need not have taken a step yet.
         progress: Show a progress bar; None shows one for long work on a terminal.
 
     Returns:
@@ -41,10 +49,16 @@ def warm_start(
         >>> report = warm_start(model, "gs://bucket/model_dir")         # doctest: +SKIP
         >>> print(report)                                               # doctest: +SKIP
     """
-    return apply_plan(plan_warm_start(model, settings), progress=progress)
+    plan = plan_warm_start(model, settings, optimizer=optimizer)
+    return apply_plan(plan, progress=progress)
 
 
-def plan_warm_start(model: torch.nn.Module, settings: WarmStartSettings | Any) -> WarmStartPlan:
+def plan_warm_start(
+    model: torch.nn.Module,
+    settings: WarmStartSettings | Any,
+    *,
+    optimizer: Optimizers | None = None,
+) -> WarmStartPlan:
     """Plans a warm start and changes nothing; `print()` the plan for a dry run.
 
     Vocabularies are read and joined; of tensors only names, shapes and dtypes.
@@ -64,7 +78,7 @@ def plan_warm_start(model: torch.nn.Module, settings: WarmStartSettings | Any) -
         format=settings.format,
         entry=settings.entry,
     )
-    return planner.make_plan(model, settings, checkpoint)
+    return planner.make_plan(model, settings, checkpoint, optimizer)
 
 
 def apply_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartReport:

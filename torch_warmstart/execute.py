@@ -3,7 +3,8 @@
 All or nothing. Whatever can fail comes first: the model is compared with the plan, what will be
 read is verified, and users' initialisers are run; only then is anything written. Whole tensors go
 through `load_state_dict(strict=False)`, so that a module's hooks run; remapped rows are gathered
-straight into the existing parameter. Parameters are filled in place and never replaced.
+straight into the existing parameter. Parameters are filled in place and never replaced. Slots that
+the optimizer does not have yet are made beside it and given to it at the end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch_warmstart.gather import gather_rows
 from torch_warmstart.plan import PlanItem, WarmStartPlan
 from torch_warmstart.progress import Advance, progress_bar
 from torch_warmstart.report import WarmStartReport, make_report
+from torch_warmstart.slots import NewSlots, is_as_planned
 from torch_warmstart.variables import model_variables
 
 
@@ -28,7 +30,8 @@ class _Fill:
     """What goes into the rows of a variable that have no old row."""
 
     at: torch.Tensor  # int64, their indices along the axis
-    rows: torch.Tensor | None  # None: zeros
+    rows: torch.Tensor | None = None  # None: `value` everywhere
+    value: float = 0.0
 
 
 def execute(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartReport:
@@ -36,59 +39,93 @@ def execute(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartRe
     started = time.perf_counter()
     items = [item for item in plan.items if item.state != "kept"]
     _check_unchanged(plan)
-    total = 2 * sum(item.source.nbytes for item in items if item.source)
+    total = 2 * sum(item.nbytes for item in items)
     with progress_bar(total, show=progress) as advance, torch.no_grad():
         _verify(plan, items, advance)
-        remapped = [item for item in items if item.state == "remapped"]
-        sources = [_source_tensor(plan, item, items) for item in remapped]
-        fills = [_make_fill(item) for item in remapped]
-        _load_whole(plan, [item for item in items if item.state != "remapped"], items, advance)
-        for item, source, fill in zip(remapped, sources, fills, strict=True):
-            _remap(item, source, fill)
-            advance(f"Remapped {item.name}", item.source.nbytes if item.source else 0)
+        _fill(plan, items, advance)
     return make_report(plan, seconds=plan.seconds + time.perf_counter() - started)
 
 
+def _fill(plan: WarmStartPlan, items: Sequence[PlanItem], advance: Advance) -> None:
+    reader = _Reader(plan, items)
+    new_slots = NewSlots([i.variable for i in plan.items], [i.variable for i in items])
+    whole = [i for i in items if i.state != "remapped" and i.variable.slot is None]
+    others = [i for i in items if i.state == "remapped" or i.variable.slot is not None]
+    sources = [reader.read(item) for item in others]
+    fills = [_make_fill(item) for item in others]
+    _load_whole(plan, whole, reader, advance)
+    for item, source, fill in zip(others, sources, fills, strict=True):
+        target = new_slots.target(item.variable)
+        if item.remapping is not None:
+            _remap(item, source, fill, target)
+        else:
+            target.copy_(source)
+            if item.scale != 1:
+                target.mul_(item.scale)
+        advance(f"{item.state.capitalize()} {item.name}", item.nbytes)
+    new_slots.hand_over()
+
+
 def _check_unchanged(plan: WarmStartPlan) -> None:
-    """The model must still hold the very tensors that were planned for."""
+    """The model must still hold the very tensors that were planned for, and the optimizer too."""
+    planned = [item.variable for item in plan.items]
     now = [(v.name, id(v.tensor), v.shape) for v in model_variables(plan.model)]
-    then = [(i.name, id(i.variable.tensor), i.variable.shape) for i in plan.items]
+    then = [(v.name, id(v.tensor), v.shape) for v in planned if v.slot is None]
     if now != then:
         changed = next((a[0] for a, b in zip(then, now, strict=False) if a != b), "its variables")
         raise SettingsError(
             f"The model has changed since the plan was made ({changed} is another tensor now): "
             "make a new plan."
         )
+    for variable in planned:
+        if variable.slot is not None and not is_as_planned(variable):
+            raise SettingsError(
+                f"The optimizer has changed since the plan was made ({variable.name} is another "
+                "tensor now): make a new plan."
+            )
 
 
 def _verify(plan: WarmStartPlan, items: Sequence[PlanItem], advance: Advance) -> None:
-    plan.checkpoint.prefetch([item.source.key for item in items if item.source])
-    for item in items:
-        assert item.source is not None
+    specs = list({spec.key: spec for item in items for spec in item.sources}.values())
+    plan.checkpoint.prefetch([spec.key for spec in specs])
+    for spec in specs:
         if plan.settings.verify:
-            plan.checkpoint.verify(item.source.key)
-        advance(f"Verified {item.source.key}", item.source.nbytes)
+            plan.checkpoint.verify(spec.key)
+        advance(f"Verified {spec.key}", spec.nbytes)
 
 
-def _source_tensor(plan: WarmStartPlan, item: PlanItem, items: Sequence[PlanItem]) -> torch.Tensor:
-    """The old tensor in torch's layout: a view on top of the file where that is possible."""
-    assert item.source is not None
-    tensor = plan.checkpoint.get_tensor(item.source.key)
-    assert isinstance(tensor, torch.Tensor)
-    storages = {i.variable.tensor.untyped_storage().data_ptr() for i in items}
-    if tensor.untyped_storage().data_ptr() in storages:
-        tensor = tensor.clone()  # warm-started from itself: read before it is overwritten
-    return item.layout.to_torch(tensor)
+class _Reader:
+    """Reads what items are made of, in torch's layout: views on top of the file where possible."""
+
+    def __init__(self, plan: WarmStartPlan, items: Sequence[PlanItem]) -> None:
+        self._checkpoint = plan.checkpoint
+        # Of what is going to be overwritten.
+        self._storages = {
+            i.variable.tensor.untyped_storage().data_ptr()
+            for i in items
+            if i.variable.tensor.device.type != "meta"
+        }
+
+    def read(self, item: PlanItem) -> torch.Tensor:
+        tensors = [self._tensor(key) for key in item.keys]
+        return item.layout.to_torch(*tensors)[item.part]
+
+    def _tensor(self, key: str) -> torch.Tensor:
+        tensor = self._checkpoint.get_tensor(key)
+        assert isinstance(tensor, torch.Tensor)
+        if tensor.untyped_storage().data_ptr() in self._storages:
+            return tensor.clone()  # warm-started from itself: read before it is overwritten
+        return tensor
 
 
 def _load_whole(
-    plan: WarmStartPlan, whole: Sequence[PlanItem], items: Sequence[PlanItem], advance: Advance
+    plan: WarmStartPlan, whole: Sequence[PlanItem], reader: _Reader, advance: Advance
 ) -> None:
     if not whole:
         return
     state = _StateDict()
     for item in whole:
-        state[item.variable.owners[0].state_dict_name] = _source_tensor(plan, item, items)
+        state[item.variable.owners[0].state_dict_name] = reader.read(item)
     state._metadata = plan.checkpoint.metadata() or _versions(plan.model)
     wanted = set(state)
     result = plan.model.load_state_dict(state, strict=False)
@@ -99,7 +136,7 @@ def _load_whole(
             "module that it belongs to by itself."
         )
     for item in whole:
-        advance(f"Loaded {item.name}", item.source.nbytes if item.source else 0)
+        advance(f"Loaded {item.name}", item.nbytes)
 
 
 def _versions(model: torch.nn.Module) -> dict[str, dict[str, int]]:
@@ -118,17 +155,20 @@ class _StateDict(dict[str, torch.Tensor]):
 
 
 def _make_fill(item: PlanItem) -> _Fill | None:
-    """Runs the user's initialiser, on a tensor of the full shape, and keeps the rows needed."""
-    assert item.remapping is not None
-    assert item.vocab is not None
-    if item.keeps_new_rows or not item.remapping.num_without_old_row:
+    """What rows without an old row get: a slot's start, or what the user's initialiser makes."""
+    remapping, vocab = item.remapping, item.vocab
+    if remapping is None or vocab is None:
         return None
-    at = (item.remapping.rows < 0).nonzero().flatten()
-    if item.vocab.backup_initializer is None:
-        return _Fill(at, None)
+    if item.keeps_new_rows or not remapping.num_without_old_row:
+        return None
+    at = (remapping.rows < 0).nonzero().flatten()
+    if item.variable.slot is not None:
+        return _Fill(at, value=item.variable.slot.start or 0.0)
+    if vocab.backup_initializer is None:
+        return _Fill(at)
     fresh = _initialised(item)
     rows = take_rows(fresh.movedim(item.axis, 0), at.to(fresh.device))
-    return _Fill(at, rows.movedim(0, item.axis).to(item.variable.tensor.device))
+    return _Fill(at, rows=rows.movedim(0, item.axis).to(item.variable.device))
 
 
 def _initialised(item: PlanItem) -> torch.Tensor:
@@ -153,13 +193,16 @@ def _initialised(item: PlanItem) -> torch.Tensor:
     return returned.detach().to(target.dtype)
 
 
-def _remap(item: PlanItem, source: torch.Tensor, fill: _Fill | None) -> None:
+def _remap(item: PlanItem, source: torch.Tensor, fill: _Fill | None, target: torch.Tensor) -> None:
     assert item.remapping is not None
-    target = item.variable.tensor.detach()
     gather_rows(source, item.remapping.rows, target, dim=item.axis)
+    if item.scale != 1:
+        target.mul_(item.scale)
     if fill is None:
         return
-    if fill.rows is None:
+    if fill.rows is not None:
+        as_bits(target).index_copy_(item.axis, fill.at, as_bits(fill.rows))
+    elif fill.value == 0:
         as_bits(target).index_fill_(item.axis, fill.at, 0)  # zero is all bits zero in every dtype
     else:
-        as_bits(target).index_copy_(item.axis, fill.at, as_bits(fill.rows))
+        target.index_fill_(item.axis, fill.at, fill.value)

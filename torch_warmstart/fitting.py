@@ -1,17 +1,17 @@
-"""Whether and how a tensor of a checkpoint becomes a variable: layout, shape, dtype, rows."""
+"""Whether and how tensors of a checkpoint become a variable: layout, shape, dtype, rows."""
 
 from __future__ import annotations
 
 import torch
 
 from torch_warmstart.errors import SettingsError, UnsupportedError, plural
-from torch_warmstart.formats.base import Family, TensorSpec
-from torch_warmstart.layouts import IDENTITY, Layout, find_layout
+from torch_warmstart.layouts import IDENTITY
+from torch_warmstart.names import Source, with_layout
 from torch_warmstart.plan import Cast
 from torch_warmstart.remapping import Remapping
 from torch_warmstart.settings import VocabInfo
-from torch_warmstart.tf_layers import tf_layout
-from torch_warmstart.variables import Owner, Variable
+from torch_warmstart.tf_layers import find_form
+from torch_warmstart.variables import Shape, Variable
 
 ON_MISMATCH_ADVICE = (
     "A variable that does not fit: leave it out of vars_to_warm_start, or keep what the model has "
@@ -27,63 +27,76 @@ class MisfitError(Exception):
         self.advice = advice  # said once below all problems that share it
 
 
-def choose_layout(
-    variable: Variable, owner: Owner, spec: TensorSpec, family: Family, by_user: str | None
-) -> Layout:
-    """The user's layout, or the one the module's type calls for; MisfitError if there is none."""
+def choose_layout(variable: Variable, source: Source, by_user: str | None) -> Source:
+    """The source with the user's layout, if there is one; MisfitError if it has none that works."""
     if by_user is not None:
         try:
-            return find_layout(by_user)
+            form = find_form(by_user, source.owner.module, source.owner.leaf)
         except SettingsError as error:
             raise MisfitError(f"var_name_to_layout: {variable.name}: {error}") from error
-    if family != "tensorflow":
-        return IDENTITY
+        return with_layout(source, form)
+    if source.form.refusal is not None:
+        raise _refused(variable, source, source.form.refusal)
+    return source
+
+
+def shape_in_torch(variable: Variable, source: Source) -> Shape:
+    """The shape of what the source becomes; MisfitError if it cannot, or its rank is another."""
     try:
-        return tf_layout(owner.module, owner.leaf)
+        shape = source.shape
     except UnsupportedError as error:
-        raise MisfitError(
-            f"{variable.name} cannot be taken from {spec.key!r}: {error}, and this change is not "
-            "supported yet. Leave it out of vars_to_warm_start, or if the checkpoint has it as "
-            f"torch does, say so: var_name_to_layout={{{variable.name!r}: 'identity'}}."
-        ) from error
+        raise _refused(variable, source, str(error)) from error
+    if shape is None or len(shape) != len(variable.shape):
+        raise MisfitError(_shapes_differ(variable, source, shape), ON_MISMATCH_ADVICE)
+    return shape
 
 
-def shape_in_torch(variable: Variable, spec: TensorSpec, layout: Layout) -> tuple[int, ...]:
-    """The shape of a tensor after its layout change; MisfitError if its rank is another."""
-    if not layout.applies_to(spec.shape) or len(spec.shape) != len(variable.shape):
-        raise MisfitError(_shapes_differ(variable, spec, layout), ON_MISMATCH_ADVICE)
-    return layout.shape_in_torch(spec.shape)
+def check_shape(variable: Variable, source: Source) -> None:
+    """Raises MisfitError unless the source has the variable's shape once its layout is changed."""
+    shape = shape_in_torch(variable, source)
+    if shape != variable.shape:
+        raise MisfitError(_shapes_differ(variable, source, shape), ON_MISMATCH_ADVICE)
 
 
-def check_shape(variable: Variable, spec: TensorSpec, layout: Layout) -> None:
-    """Raises MisfitError unless a tensor has the variable's shape once its layout is changed."""
-    if shape_in_torch(variable, spec, layout) != variable.shape:
-        raise MisfitError(_shapes_differ(variable, spec, layout), ON_MISMATCH_ADVICE)
-
-
-def choose_cast(variable: Variable, spec: TensorSpec) -> Cast | None:
+def choose_cast(variable: Variable, source: Source) -> Cast | None:
     """The change of dtype that is needed, or None; MisfitError if it is not one we make.
 
-    TensorFlow never casts. Floating types are cast to each other, integers to wider ones.
+    TensorFlow never casts. Floating types are cast to each other, integers to wider ones, and
+    whatever counts an optimizer's steps to what the optimizer counts them in.
     """
-    source, target = spec.dtype, variable.tensor.dtype
-    if source is None:
-        raise MisfitError(
-            f"{variable.name}: {spec.key!r} is of type {spec.stored_dtype}, which no torch tensor "
-            "holds.",
-            ON_MISMATCH_ADVICE,
-        )
-    if source == target:
+    old = _common_dtype(variable, source)
+    new = variable.tensor.dtype
+    if old == new:
         return None
-    if source.is_floating_point and target.is_floating_point:
-        return Cast(source, target, lossy=not _holds_all_of(target, source))
-    if _is_integer(source) and _is_integer(target) and _covers(target, source):
-        return Cast(source, target, lossy=False)
+    if old.is_floating_point and new.is_floating_point:
+        return Cast(old, new, lossy=not _holds_all_of(new, old))
+    if _is_integer(old) and _is_integer(new) and _covers(new, old):
+        return Cast(old, new, lossy=False)
+    if variable.slot is not None and not variable.shape and _is_integer(old):
+        return Cast(old, new, lossy=False)
     raise MisfitError(
-        f"{variable.name} is {target}, but {spec.key!r} in the checkpoint is {source}: only "
+        f"{variable.name} is {new}, but {keys_of(source)} in the checkpoint is {old}: only "
         "floating types are cast to each other, and integers to wider ones.",
         ON_MISMATCH_ADVICE,
     )
+
+
+def _common_dtype(variable: Variable, source: Source) -> torch.dtype:
+    for spec in source.specs:
+        if spec.dtype is None:
+            raise MisfitError(
+                f"{variable.name}: {spec.key!r} is of type {spec.stored_dtype}, which no torch "
+                "tensor holds.",
+                ON_MISMATCH_ADVICE,
+            )
+    dtypes = [spec.dtype for spec in source.specs if spec.dtype is not None]
+    if len(set(dtypes)) > 1:
+        raise MisfitError(
+            f"{variable.name} is made of {keys_of(source)}, which differ in dtype: "
+            f"{' and '.join(str(dtype) for dtype in dtypes)}.",
+            ON_MISMATCH_ADVICE,
+        )
+    return dtypes[0]
 
 
 def vocab_axis(variable: Variable, info: VocabInfo) -> int:
@@ -97,13 +110,13 @@ def vocab_axis(variable: Variable, info: VocabInfo) -> int:
     return info.axis % rank
 
 
-def check_other_axes(variable: Variable, spec: TensorSpec, layout: Layout, axis: int) -> int:
+def check_other_axes(variable: Variable, source: Source, axis: int) -> int:
     """The old tensor's size along `axis`; MisfitError unless its other sizes are the variable's."""
-    old, new = list(shape_in_torch(variable, spec, layout)), list(variable.shape)
+    old, new = list(shape_in_torch(variable, source)), list(variable.shape)
     if old[:axis] + old[axis + 1 :] != new[:axis] + new[axis + 1 :]:
         raise MisfitError(
             f"{variable.name}: apart from axis {axis}, which the vocabulary is for, its shape "
-            f"{new} must equal that of {spec.key!r}, {old}."
+            f"{new} must equal that of {keys_of(source)}, {old}."
         )
     return old[axis]
 
@@ -123,7 +136,7 @@ def check_new_rows(variable: Variable, remapping: Remapping, axis: int) -> None:
 
 
 def check_old_rows(
-    variable: Variable, spec: TensorSpec, remapping: Remapping, axis: int, old_size: int
+    variable: Variable, source: Source, remapping: Remapping, axis: int, old_size: int
 ) -> None:
     """Raises MisfitError unless the old tensor has the rows that the old vocabulary stands for."""
     copied = remapping.num_oov_copied
@@ -131,27 +144,45 @@ def check_old_rows(
         raise MisfitError(
             f"{variable.name}: {plural(remapping.num_old, 'old entry')} and "
             f"{plural(copied, 'old OOV row')} make {plural(remapping.old_rows, 'row')}, but "
-            f"{spec.key!r} has {old_size:,} along axis {axis}: where its OOV rows are is unclear."
+            f"{keys_of(source)} has {old_size:,} along axis {axis}: where its OOV rows are is "
+            "unclear."
         )
     if remapping.old_rows > old_size:
         raise MisfitError(
             f"{variable.name}: the old vocabulary's entries reach to row "
-            f"{remapping.old_rows - 1:,}, but {spec.key!r} has only {plural(old_size, 'row')} "
+            f"{remapping.old_rows - 1:,}, but {keys_of(source)} has only {plural(old_size, 'row')} "
             f"along axis {axis}. Is old_vocab the vocabulary it was trained with, and "
             "old_vocab_size right?"
         )
 
 
-def _shapes_differ(variable: Variable, spec: TensorSpec, layout: Layout) -> str:
-    how = "" if layout is IDENTITY else f", to be changed by {layout.name!r}"
-    problem = (
-        f"{variable.name} has shape {list(variable.shape)}, but {spec.key!r} in the checkpoint has "
-        f"{list(spec.shape)}{how}."
+def keys_of(source: Source) -> str:
+    """The keys of a source, for messages."""
+    return " and ".join(repr(spec.key) for spec in source.specs)
+
+
+def _refused(variable: Variable, source: Source, reason: str) -> MisfitError:
+    advice = (
+        "Leave it out of vars_to_warm_start, or if the checkpoint has it as torch does, say so: "
+        f"var_name_to_layout={{{variable.name!r}: 'identity'}}."
     )
-    if len(variable.shape) != len(spec.shape):
+    return MisfitError(
+        f"{variable.name} cannot be taken from {keys_of(source)}: {reason}. {advice}"
+    )
+
+
+def _shapes_differ(variable: Variable, source: Source, in_torch: Shape | None) -> str:
+    layout = source.form.layout
+    how = "" if layout is IDENTITY else f", to be changed by {layout.name!r}"
+    have = "have" if len(source.specs) > 1 else "has"
+    found = " and ".join(str(list(spec.shape)) for spec in source.specs)
+    problem = (
+        f"{variable.name} has shape {list(variable.shape)}, but {keys_of(source)} in the "
+        f"checkpoint {have} {found}{how}."
+    )
+    if in_torch is None or len(variable.shape) != len(in_torch):
         return problem
-    old = layout.shape_in_torch(spec.shape)
-    differing = [dim for dim, size in enumerate(variable.shape) if size != old[dim]]
+    differing = [dim for dim, size in enumerate(variable.shape) if size != in_torch[dim]]
     if len(differing) != 1:
         return problem
     return (

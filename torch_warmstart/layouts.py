@@ -1,41 +1,79 @@
-"""How a tensor's axes change between TensorFlow and torch: named pure functions."""
+"""How tensors change between TensorFlow and torch: named pure functions, each with its inverse.
+
+A layout takes the tensors that TensorFlow keeps for one thing (a kernel; query, key and value) and
+returns those that torch keeps for it. Both directions are written down, and a test says that each
+undoes the other. Shapes are not written down a second time: they are what the function does to
+tensors without data.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from torch_warmstart.errors import SettingsError
-
 Shape = tuple[int, ...]
+Tensors = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A reversible change of axes; `to_torch` returns a view."""
+    """A reversible change from TensorFlow's tensors to torch's.
+
+    Args:
+        name: For people, and for `var_name_to_layout`.
+        to_torch: From TensorFlow's tensors to torch's; returns views where it can. It raises
+            UnsupportedError with the reason where these tensors cannot be what torch needs, and
+            what torch raises where shapes do not fit.
+        to_tf: The inverse.
+        num_tf: How many tensors `to_torch` takes.
+        ranks: The rank of each of them; None: any.
+        for_slots: What an optimizer's slots of these tensors take instead, where a value is not
+            just moved: a constant that is added to a weight is not added to its gradient.
+    """
 
     name: str
-    rank: int | None  # of the tensors it applies to; None: any
-    to_torch: Callable[[torch.Tensor], torch.Tensor]
-    shape_in_torch: Callable[[Shape], Shape]
+    to_torch: Callable[..., Tensors]
+    to_tf: Callable[..., Tensors]
+    num_tf: int = 1
+    ranks: tuple[int | None, ...] | None = None
+    for_slots: Layout | None = None
 
-    def applies_to(self, shape: Shape) -> bool:
-        return self.rank is None or self.rank == len(shape)
+    def shapes_in_torch(self, shapes: Sequence[Shape]) -> tuple[Shape, ...] | None:
+        """The shapes of torch's tensors; None if tensors of these shapes cannot be changed.
+
+        Raises UnsupportedError, with the reason, as `to_torch` does.
+        """
+        if self is IDENTITY:
+            return tuple(shapes)
+        ranks = self.ranks or (None,) * self.num_tf
+        if len(shapes) != self.num_tf or any(
+            rank not in (None, len(shape)) for rank, shape in zip(ranks, shapes, strict=True)
+        ):
+            return None
+        try:
+            results = self.to_torch(*(torch.empty(shape, device="meta") for shape in shapes))
+        except (RuntimeError, IndexError):  # how torch says that shapes do not fit
+            return None
+        return tuple(tuple(result.shape) for result in results)
+
+    @property
+    def slot_layout(self) -> Layout:
+        """What an optimizer's slots take."""
+        return self.for_slots or self
 
 
-IDENTITY = Layout("identity", None, lambda tensor: tensor, lambda shape: shape)
+def _same(*tensors: torch.Tensor) -> Tensors:
+    return tensors
+
+
+def _transposed(tensor: torch.Tensor) -> Tensors:
+    return (tensor.t(),)
+
+
+IDENTITY = Layout("identity", _same, _same)
 
 # Dense keeps its kernel as [in, out] and computes x @ kernel (keras/src/layers/core/dense.py);
 # nn.Linear keeps [out, in] and computes x @ weight.T.
-TRANSPOSE = Layout("transpose", 2, lambda tensor: tensor.t(), lambda shape: shape[::-1])
-
-LAYOUTS = {layout.name: layout for layout in (IDENTITY, TRANSPOSE)}
-
-
-def find_layout(name: str) -> Layout:
-    """A layout by name; raises SettingsError if there is none."""
-    if name not in LAYOUTS:
-        raise SettingsError(f"no layout is called {name!r}; there are {', '.join(LAYOUTS)}")
-    return LAYOUTS[name]
+TRANSPOSE = Layout("transpose", _transposed, _transposed, ranks=(2,))

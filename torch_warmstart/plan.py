@@ -18,7 +18,7 @@ from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.remapping import Remapping
 from torch_warmstart.settings import KEEP, VocabInfo, WarmStartSettings
 from torch_warmstart.tables import fold, render, shorten
-from torch_warmstart.variables import Owner, Variable
+from torch_warmstart.variables import Owner, Shape, Variable
 
 # In this order of strength; a variable is in exactly one state.
 #   remapped   rows were moved through a vocabulary change
@@ -79,10 +79,12 @@ class PlanItem:
     variable: Variable
     state: State
     reason: str  # how the source was found, or why the variable is kept
-    source: TensorSpec | None = None
-    owner: Owner | None = None  # under whose name the source was found
+    sources: tuple[TensorSpec, ...] = ()  # what the layout takes
+    owner: Owner | None = None  # under whose name the sources were found
     layout: Layout = IDENTITY
+    part: int = 0  # which of the layout's results becomes the variable
     cast: Cast | None = None
+    scale: float = 1.0  # a slot's values are multiplied by it
     vocab: VocabInfo | None = None
     remapping: Remapping | None = None
     axis: int = 0  # of the variable, counted from 0
@@ -93,22 +95,37 @@ class PlanItem:
         return self.variable.name
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of what is read for it."""
+        return tuple(spec.key for spec in self.sources)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors that the variable is made of, in memory."""
+        return sum(spec.nbytes for spec in self.sources)
+
+    @property
     def shape_change(self) -> str:
         """`[5, 2]`, or `[4, 2] -> [5, 2]` where the old tensor's shape differs."""
         new = _shape(self.variable.shape)
-        old = _shape(self.source.shape) if self.source else new
+        old = " + ".join(_shape(spec.shape) for spec in self.sources) or new
         return new if old == new else f"{old} -> {new}"
 
     @property
     def change(self) -> str:
-        """Layout and dtype, where they change."""
+        """Layout, dtype and scale, where they change."""
         layout = self.layout.name if self.layout is not IDENTITY else ""
-        return ", ".join(part for part in (layout, str(self.cast or "")) if part)
+        scale = f"x {self.scale:g}" if self.scale != 1 else ""
+        return ", ".join(part for part in (layout, scale, str(self.cast or "")) if part)
 
     @property
     def keeps_new_rows(self) -> bool:
-        """Whether rows without an old row stay as the model has them."""
-        return self.vocab is not None and self.vocab.backup_initializer == KEEP
+        """Whether rows without an old row stay as the model has them.
+
+        Those of a slot never do: they begin as the optimizer would begin them.
+        """
+        is_slot = self.variable.slot is not None
+        return not is_slot and self.vocab is not None and self.vocab.backup_initializer == KEEP
 
     @property
     def rows(self) -> RowAccount | None:
@@ -140,14 +157,14 @@ class WarmStartPlan:
     items: tuple[PlanItem, ...]  # one a variable, in the model's order
     unused_keys: tuple[str, ...]  # of the checkpoint
     missing: tuple[str, ...]  # selected variables that the checkpoint does not have
-    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]  # name, old, new shape
+    mismatched: tuple[tuple[str, Shape, Shape], ...]  # name, old, new shape
     notes: tuple[str, ...]
     seconds: float  # that planning took
 
     @property
     def bytes_to_read(self) -> int:
         """Bytes of the tensors that will be read, each key once."""
-        used = [item.source for item in self.items if item.state != "kept" and item.source]
+        used = [spec for item in self.items if item.state != "kept" for spec in item.sources]
         return sum(spec.nbytes for spec in {spec.key: spec for spec in used}.values())
 
     def __str__(self) -> str:
@@ -165,7 +182,7 @@ _COLUMNS = ("variable", "from", "shape", "change", "rows", "decision", "why")
 
 
 def _cells(item: PlanItem) -> tuple[str, ...]:
-    key = shorten(item.source.key) if item.source else ""
+    key = shorten(" + ".join(item.keys))
     shape, rows = item.shape_change, str(item.rows or "")
     return item.name, key, shape, item.change, rows, item.state, item.reason
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,19 +31,22 @@ from torch_warmstart.fitting import (
     choose_layout,
     vocab_axis,
 )
-from torch_warmstart.formats.base import Checkpoint, TensorSpec
+from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.formats.object_graph import KEY as OBJECT_GRAPH_KEY
-from torch_warmstart.layouts import IDENTITY, Layout
-from torch_warmstart.names import Source, find_renamed, find_source, nearest_keys
+from torch_warmstart.layouts import IDENTITY
+from torch_warmstart.names import Finder, Source
 from torch_warmstart.plan import Cast, PlanItem, State, WarmStartPlan
 from torch_warmstart.remapping import Remapping, plan_remapping
 from torch_warmstart.selection import Filed, by_variable, select, selects_parameters_only
 from torch_warmstart.settings import VocabInfo, WarmStartSettings
+from torch_warmstart.slot_names import SlotFinder, SlotSource
+from torch_warmstart.slots import Optimizers, slot_variables
 from torch_warmstart.tf_layers import is_uncounted_in_tf
-from torch_warmstart.variables import Owner, Variable, model_variables
+from torch_warmstart.variables import Shape, Variable, model_variables
 
 _BY_USER = "renamed in settings"
 _BY_TF_NAME = "TensorFlow's name"
+_PROBLEM = "problem"
 _MISSING_ADVICE = (
     "A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name, leave it "
     "out of vars_to_warm_start, or keep what the model has with on_missing='keep'."
@@ -56,56 +60,67 @@ class _Planning:
     settings: WarmStartSettings
     checkpoint: Checkpoint
     variables: tuple[Variable, ...]
+    finder: Finder
+    slot_finder: SlotFinder
     problems: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    mismatched: list[tuple[str, Shape, Shape]] = field(default_factory=list)
     # The three dicts of the settings, by id of the variable.
     vocabs: dict[int, Filed] = field(default_factory=dict)
     renames: dict[int, Filed] = field(default_factory=dict)
     layouts: dict[int, Filed] = field(default_factory=dict)
     remappings: dict[tuple[Any, ...], Remapping] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Match:
-    """A variable, the tensor found for it, and how that tensor becomes the variable."""
-
-    variable: Variable
-    spec: TensorSpec
-    owner: Owner  # of the variable, under whose name the tensor was found
-    layout: Layout
-    reason: str
+    items: dict[int, PlanItem] = field(default_factory=dict)  # by id of the variable
 
 
 def make_plan(
-    model: torch.nn.Module, settings: WarmStartSettings, checkpoint: Checkpoint
+    model: torch.nn.Module,
+    settings: WarmStartSettings,
+    checkpoint: Checkpoint,
+    optimizer: Optimizers | None = None,
 ) -> WarmStartPlan:
     """Plans a warm start; raises PlanError with every problem there is."""
     started = time.perf_counter()
-    planning = _Planning(settings, checkpoint, model_variables(model))
+    planning = _start(model, settings, checkpoint, optimizer)
     chosen, problems = select(settings, planning.variables)
     planning.problems += problems
     selected = {id(variable) for variable in chosen}
     _file_settings(planning, selected)
-    items = [
-        _plan_variable(planning, v) if id(v) in selected else PlanItem(v, "kept", "not selected")
-        for v in planning.variables
-    ]
+    for variable in planning.variables:
+        planning.items[id(variable)] = (
+            _plan_variable(planning, variable)
+            if id(variable) in selected
+            else PlanItem(variable, "kept", "not selected")
+        )
     if planning.problems:
         raise PlanError(_headline(planning), planning.problems, planning.advice)
-    used = {item.source.key for item in items if item.source}
+    items = tuple(planning.items.values())
+    used = {key for item in items for key in item.keys}
     return WarmStartPlan(
         model=model,
         checkpoint=checkpoint,
         settings=settings,
-        items=tuple(items),
+        items=items,
         unused_keys=tuple(k for k in checkpoint if k not in used and k != OBJECT_GRAPH_KEY),
         missing=tuple(planning.missing),
         mismatched=tuple(planning.mismatched),
         notes=tuple(_notes(planning, items)),
         seconds=time.perf_counter() - started,
     )
+
+
+def _start(
+    model: torch.nn.Module,
+    settings: WarmStartSettings,
+    checkpoint: Checkpoint,
+    optimizer: Optimizers | None,
+) -> _Planning:
+    variables = model_variables(model)
+    if optimizer is not None:
+        variables += slot_variables(optimizer, variables)
+    finder = Finder(checkpoint)
+    return _Planning(settings, checkpoint, variables, finder, SlotFinder(finder, variables))
 
 
 def _file_settings(planning: _Planning, selected: set[int]) -> None:
@@ -129,6 +144,8 @@ def _file_settings(planning: _Planning, selected: set[int]) -> None:
 
 def _plan_variable(planning: _Planning, variable: Variable) -> PlanItem:
     try:
+        if variable.slot is not None:
+            return _plan_slot(planning, variable)
         _check_target(variable)
         source, reason = _find(planning, variable)
         if source is None:
@@ -139,7 +156,7 @@ def _plan_variable(planning: _Planning, variable: Variable) -> PlanItem:
         advice = getattr(error, "advice", "")
         if advice and advice not in planning.advice:
             planning.advice.append(advice)
-        return PlanItem(variable, "kept", "problem")  # never shown: the plan will not be made
+        return PlanItem(variable, "kept", _PROBLEM)  # never shown: the plan will not be made
 
 
 def _check_target(variable: Variable) -> None:
@@ -162,22 +179,28 @@ def _check_target(variable: Variable) -> None:
 def _find(planning: _Planning, variable: Variable) -> tuple[Source | None, str]:
     renamed = planning.renames.get(id(variable))
     if renamed is not None:
-        return find_renamed(renamed.owner, renamed.entry, planning.checkpoint), _BY_USER
-    source = find_source(variable, planning.checkpoint)
-    if source is None or source.spec.key.replace("/", ".") in variable.names:
+        return planning.finder.find_renamed(variable, renamed.owner, (renamed.entry,)), _BY_USER
+    source = planning.finder.find(variable)
+    if source is None or _is_named_alike(source, variable):
         return source, ""
     return source, _BY_TF_NAME if planning.checkpoint.family == "tensorflow" else ""
 
 
-def _plan_missing(planning: _Planning, variable: Variable) -> PlanItem:
+def _is_named_alike(source: Source, variable: Variable) -> bool:
+    names = {name.replace("/", ".") for name in variable.names}
+    return len(source.specs) == 1 and source.specs[0].key.replace("/", ".") in names
+
+
+def _plan_missing(planning: _Planning, variable: Variable, reason: str = "") -> PlanItem:
+    """A variable that the checkpoint does not have: kept, if it may be."""
     owner = variable.owners[0]
     keeps = planning.settings.on_missing == "keep" and id(variable) not in planning.vocabs
     if is_uncounted_in_tf(owner.module, owner.leaf):
         reason = "TensorFlow has no counterpart"
     elif keeps:
         reason = "not in the checkpoint"
-    else:
-        near = nearest_keys(variable, planning.checkpoint)
+    elif not reason:
+        near = planning.finder.nearest(variable)
         hint = f" Nearest: {', '.join(repr(key) for key in near)}." if near else ""
         raise MisfitError(
             f"{' = '.join(variable.names)} is not in the checkpoint.{hint}", _MISSING_ADVICE
@@ -187,54 +210,60 @@ def _plan_missing(planning: _Planning, variable: Variable) -> PlanItem:
 
 
 def _plan_found(planning: _Planning, variable: Variable, source: Source, reason: str) -> PlanItem:
-    spec, owner = source.spec, source.owner
     filed = planning.layouts.get(id(variable))
-    by_user = filed.entry if filed else None
-    layout = choose_layout(variable, owner, spec, planning.checkpoint.family, by_user)
-    match = _Match(variable, spec, owner, layout, reason)
+    source = choose_layout(variable, source, filed.entry if filed else None)
     vocab = planning.vocabs.get(id(variable))
     if vocab is not None:
-        return _plan_remapped(planning, match, vocab.entry)
+        return _plan_remapped(planning, variable, source, vocab.entry, reason)
     try:
-        check_shape(variable, spec, layout)
-        cast = choose_cast(variable, spec)
+        check_shape(variable, source)
+        cast = choose_cast(variable, source)
     except MisfitError:
         if planning.settings.on_mismatch == "error":
             raise
-        planning.mismatched.append((variable.name, spec.shape, variable.shape))
-        return PlanItem(variable, "kept", "shape or dtype does not fit", spec, owner)
-    return PlanItem(variable, _state(match, cast), reason, spec, owner, layout, cast)
+        planning.mismatched.append((variable.name, source.specs[0].shape, variable.shape))
+        reason = "shape or dtype does not fit"
+        return PlanItem(variable, "kept", reason, source.specs, source.owner)
+    return _make_item(variable, source, reason, _state(source, cast), cast)
 
 
-def _state(match: _Match, cast: Cast | None) -> State:
-    if match.layout is not IDENTITY or cast is not None:
+def _make_item(
+    variable: Variable, source: Source, reason: str, state: State, cast: Cast | None, **more: Any
+) -> PlanItem:
+    form = source.form
+    return PlanItem(
+        variable, state, reason, source.specs, source.owner, form.layout, form.part, cast, **more
+    )
+
+
+def _state(source: Source, cast: Cast | None) -> State:
+    if source.form.layout is not IDENTITY or cast is not None:
         return "converted"
-    same = match.spec.key.replace("/", ".") == match.owner.name.replace("/", ".")
+    same = source.specs[0].key.replace("/", ".") == source.owner.name.replace("/", ".")
     return "copied" if same else "renamed"
 
 
 # -- one remapped variable -------------------------------------------------------------------------
 
 
-def _plan_remapped(planning: _Planning, match: _Match, info: VocabInfo) -> PlanItem:
-    variable, spec = match.variable, match.spec
+def _plan_remapped(
+    planning: _Planning, variable: Variable, source: Source, info: VocabInfo, reason: str
+) -> PlanItem:
     axis = vocab_axis(variable, info)
-    old_size = check_other_axes(variable, spec, match.layout, axis)
-    cast = choose_cast(variable, spec)
+    old_size = check_other_axes(variable, source, axis)
+    cast = choose_cast(variable, source)
     try:
         remapping = _remapping(planning, variable, info)
     except VocabularyError as error:
         raise MisfitError(f"{variable.name}: {error}") from error
     check_new_rows(variable, remapping, axis)
-    check_old_rows(variable, spec, remapping, axis, old_size)
-    return PlanItem(
-        variable=variable,
-        state="remapped",
-        reason=match.reason,
-        source=spec,
-        owner=match.owner,
-        layout=match.layout,
-        cast=cast,
+    check_old_rows(variable, source, remapping, axis, old_size)
+    return _make_item(
+        variable,
+        source,
+        reason,
+        "remapped",
+        cast,
         vocab=info,
         remapping=remapping,
         axis=axis,
@@ -244,7 +273,7 @@ def _plan_remapped(planning: _Planning, match: _Match, info: VocabInfo) -> PlanI
 
 def _remapping(planning: _Planning, variable: Variable, info: VocabInfo) -> Remapping:
     """The remapping of a VocabInfo; variables with the same vocabularies share one."""
-    device = variable.tensor.device
+    device = variable.device
     key = (
         *(v if isinstance(v, str) else id(v) for v in (info.new_vocab, info.old_vocab)),
         *(info.new_vocab_size, info.old_vocab_size),
@@ -255,11 +284,77 @@ def _remapping(planning: _Planning, variable: Variable, info: VocabInfo) -> Rema
     return planning.remappings[key]
 
 
+# -- one slot of an optimizer ----------------------------------------------------------------------
+
+
+def _plan_slot(planning: _Planning, variable: Variable) -> PlanItem:
+    """A slot follows its parameter: the same layout, and the same rows."""
+    assert variable.slot is not None
+    owner = variable.slot.parameter
+    if planning.items[id(owner)].reason == _PROBLEM:  # said once is enough
+        return PlanItem(variable, "kept", _PROBLEM)
+    parameter, _ = _find(planning, owner)
+    found = _find_slot(planning, variable, parameter) if parameter else None
+    if not isinstance(found, SlotSource):
+        return _plan_missing(planning, variable, found or "")
+    info = _vocab_of_slot(planning, variable)
+    if info is None:
+        item = _plan_found(planning, variable, found.source, found.reason)
+    else:
+        item = _plan_remapped(planning, variable, found.source, info, found.reason)
+        _check_start(variable, item)
+    return replace(item, scale=found.scale)
+
+
+def _find_slot(
+    planning: _Planning, variable: Variable, parameter: Source
+) -> SlotSource | str | None:
+    assert variable.slot is not None
+    filed = planning.layouts.get(id(variable.slot.parameter))
+    parameter = choose_layout(variable.slot.parameter, parameter, filed.entry if filed else None)
+    renamed = planning.renames.get(id(variable))
+    if renamed is None:
+        return planning.slot_finder.find(variable, parameter)
+    return planning.slot_finder.find_renamed(variable, parameter, (renamed.entry,))
+
+
+def _vocab_of_slot(planning: _Planning, variable: Variable) -> VocabInfo | None:
+    """The slot's own VocabInfo, or its parameter's where the slot has rows along that axis."""
+    assert variable.slot is not None
+    parameter = variable.slot.parameter
+    filed = planning.vocabs.get(id(variable))
+    if filed is not None or id(parameter) not in planning.vocabs:
+        return filed.entry if filed else None
+    info: VocabInfo = planning.vocabs[id(parameter)].entry
+    axis = vocab_axis(parameter, info)
+    same_rank = len(variable.shape) == len(parameter.shape)
+    has_rows = same_rank and variable.shape[axis] == parameter.shape[axis]
+    return info if has_rows else None
+
+
+def _check_start(variable: Variable, item: PlanItem) -> None:
+    slot, remapping = variable.slot, item.remapping
+    assert slot is not None
+    assert remapping is not None
+    if slot.start is None and remapping.num_without_old_row:
+        raise MisfitError(
+            f"{variable.name}: nobody knows what {type(slot.optimizer).__name__} begins with for "
+            f"the {plural(remapping.num_without_old_row, 'row')} that have no old row. Leave this "
+            "slot out of vars_to_warm_start."
+        )
+
+
 # -- what to say besides ---------------------------------------------------------------------------
 
 
-def _notes(planning: _Planning, items: list[PlanItem]) -> list[str]:
+def _notes(planning: _Planning, items: Sequence[PlanItem]) -> list[str]:
     notes = []
+    if selects_parameters_only(planning.settings) and any(v.slot for v in planning.variables):
+        notes.append(
+            "The optimizer's slots stay as they are, because a pattern given as a str selects "
+            "parameters only. To take them too, write a list: vars_to_warm_start="
+            f"[{planning.settings.vars_to_warm_start!r}]."
+        )
     left = _buffers_left_behind(planning, items)
     if left:
         notes.append(
@@ -276,17 +371,17 @@ def _notes(planning: _Planning, items: list[PlanItem]) -> list[str]:
     return notes
 
 
-def _buffers_left_behind(planning: _Planning, items: list[PlanItem]) -> list[str]:
+def _buffers_left_behind(planning: _Planning, items: Sequence[PlanItem]) -> list[str]:
     """Unselected buffers the checkpoint has: in TensorFlow a silent loss of accuracy."""
     if not selects_parameters_only(planning.settings):
         return []
     buffers = [item.variable for item in items if item.variable.kind == "buffer"]
-    return [buffer.name for buffer in buffers if _is_in(planning.checkpoint, buffer)]
+    return [buffer.name for buffer in buffers if _is_in(planning.finder, buffer)]
 
 
-def _is_in(checkpoint: Checkpoint, variable: Variable) -> bool:
+def _is_in(finder: Finder, variable: Variable) -> bool:
     try:
-        return find_source(variable, checkpoint) is not None
+        return finder.find(variable) is not None
     except SettingsError:  # there, and more than once
         return True
 

@@ -18,15 +18,20 @@ class VariableAccount:
 
     name: str
     names: tuple[str, ...]  # all of them, if it is tied
-    kind: str  # "parameter" or "buffer"
+    kind: str  # "parameter", "buffer" or "slot"
     state: State
     reason: str
-    key: str | None  # in the checkpoint
+    keys: tuple[str, ...]  # in the checkpoint; several where a layout joins tensors
     shape: tuple[int, ...]
-    old_shape: tuple[int, ...] | None  # in the checkpoint
+    old_shapes: tuple[tuple[int, ...], ...]  # in the checkpoint
     dtype: str
     change: str  # layout and dtype, where they changed
     rows: RowAccount | None
+
+    @property
+    def key(self) -> str | None:
+        """The key in the checkpoint, `a + b` where a layout joins tensors; None without one."""
+        return " + ".join(self.keys) or None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -101,16 +106,16 @@ class WarmStartReport:
 
 def account_for(item: PlanItem) -> VariableAccount:
     """What a plan's item amounts to once it has been carried out."""
-    variable, source = item.variable, item.source
+    variable = item.variable
     return VariableAccount(
         name=variable.name,
         names=variable.names,
         kind=variable.kind,
         state=item.state,
         reason=item.reason,
-        key=source.key if source else None,
+        keys=item.keys,
         shape=variable.shape,
-        old_shape=source.shape if source else None,
+        old_shapes=tuple(spec.shape for spec in item.sources),
         dtype=dtype_name(variable.tensor.dtype),
         change=item.change,
         rows=item.rows,

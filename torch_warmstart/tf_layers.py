@@ -10,22 +10,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.errors import SettingsError, did_you_mean
 from torch_warmstart.layouts import IDENTITY, TRANSPOSE, Layout
 
 
 @dataclass(frozen=True, slots=True)
-class LeafRule:
-    """How one tensor of a layer is stored in TensorFlow."""
+class Form:
+    """One way in which TensorFlow keeps a tensor of a torch layer.
+
+    `names` has, for each tensor the layout takes, what it may be called within its layer; `*`
+    stands for any run of characters without a slash.
+    """
+
+    names: tuple[tuple[str, ...], ...]
+    layout: Layout = IDENTITY
+    part: int = 0  # which of the layout's results it is
+    refusal: str | None = None  # why there is no layout for it
+
+
+@dataclass(frozen=True, slots=True)
+class _LeafRule:
+    """How one tensor of a layer is stored in TensorFlow, where one tensor becomes one tensor."""
 
     modules: tuple[type[nn.Module], ...]
     leaf: str
     tf_names: tuple[str, ...]
     layout: Layout = IDENTITY
-    refusal: str | None = None  # why there is no layout for it
+    refusal: str | None = None
 
 
 _LINEAR = (nn.Linear,)
@@ -47,36 +60,49 @@ _GATES_REFUSAL = "torch and TensorFlow order the gates of recurrent cells differ
 _ATTENTION_REFUSAL = "torch packs query, key and value into one tensor, TensorFlow keeps three"
 _BILINEAR_REFUSAL = "TensorFlow has no layer like it"
 
-RULES: tuple[LeafRule, ...] = (
-    LeafRule(_LINEAR, "weight", ("kernel", "weights"), TRANSPOSE),
-    LeafRule(_LINEAR, "bias", _BIAS_NAMES),
-    LeafRule(_EMBEDDING, "weight", ("embeddings", "embedding_weights", "weights")),
-    LeafRule(_NORMS, "weight", ("gamma",)),
-    LeafRule(_NORMS, "bias", ("beta",)),
-    LeafRule(_RUNNING, "running_mean", ("moving_mean",)),
-    LeafRule(_RUNNING, "running_var", ("moving_variance",)),
-    LeafRule(_CONV, "bias", _BIAS_NAMES),
-    LeafRule(_CONV, "weight", ("kernel", "weights"), refusal=_CONV_REFUSAL),
-    LeafRule(_RECURRENT, "*", (), refusal=_GATES_REFUSAL),
-    LeafRule(_ATTENTION, "*", (), refusal=_ATTENTION_REFUSAL),
-    LeafRule(_BILINEAR, "weight", (), refusal=_BILINEAR_REFUSAL),
+_RULES: tuple[_LeafRule, ...] = (
+    _LeafRule(_LINEAR, "weight", ("kernel", "weights"), TRANSPOSE),
+    _LeafRule(_LINEAR, "bias", _BIAS_NAMES),
+    _LeafRule(_EMBEDDING, "weight", ("embeddings", "embedding_weights", "weights")),
+    _LeafRule(_NORMS, "weight", ("gamma",)),
+    _LeafRule(_NORMS, "bias", ("beta",)),
+    _LeafRule(_RUNNING, "running_mean", ("moving_mean",)),
+    _LeafRule(_RUNNING, "running_var", ("moving_variance",)),
+    _LeafRule(_CONV, "bias", _BIAS_NAMES),
+    _LeafRule(_CONV, "weight", ("kernel", "weights"), refusal=_CONV_REFUSAL),
+    _LeafRule(_RECURRENT, "*", (), refusal=_GATES_REFUSAL),
+    _LeafRule(_ATTENTION, "*", (), refusal=_ATTENTION_REFUSAL),
+    _LeafRule(_BILINEAR, "weight", (), refusal=_BILINEAR_REFUSAL),
 )
 
-
-def tf_leaf_names(module: nn.Module, leaf: str) -> tuple[str, ...]:
-    """What TensorFlow may call this tensor of a layer; its own name is not repeated."""
-    rule = _find_rule(module, leaf)
-    return tuple(name for name in rule.tf_names if name != leaf) if rule else ()
+# What a user may name in var_name_to_layout.
+LAYOUTS = {layout.name: layout for layout in (IDENTITY, TRANSPOSE)}
 
 
-def tf_layout(module: nn.Module, leaf: str) -> Layout:
-    """The layout change from TensorFlow; raises UnsupportedError where there is none yet."""
-    rule = _find_rule(module, leaf)
-    if rule is None:
-        return IDENTITY
-    if rule.refusal:
-        raise UnsupportedError(f"{_type_name(module)}.{leaf}: {rule.refusal}")
-    return rule.layout
+def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
+    """The ways in which TensorFlow may keep a tensor of a layer; its own name is among them."""
+    for rule in _RULES:
+        if isinstance(module, rule.modules) and rule.leaf in (leaf, "*"):
+            names = tuple(dict.fromkeys((leaf, *rule.tf_names)))
+            refusal = f"{_type_name(module)}.{leaf}: {rule.refusal}" if rule.refusal else None
+            return (Form((names,), rule.layout, refusal=refusal),)
+    return (Form(((leaf,),)),)
+
+
+def find_form(layout: str, module: nn.Module, leaf: str) -> Form:
+    """A layout that the user named, for one tensor of a layer.
+
+    Raises SettingsError if there is none of that name for it.
+    """
+    for form in tf_forms(module, leaf):
+        if form.layout.name == layout and form.refusal is None:
+            return form
+    if layout not in LAYOUTS:
+        raise SettingsError(
+            f"no layout is called {layout!r}; there are {', '.join(LAYOUTS)}."
+            f"{did_you_mean(layout, LAYOUTS)}"
+        )
+    return Form(((leaf,),), LAYOUTS[layout])
 
 
 def is_uncounted_in_tf(module: nn.Module, leaf: str) -> bool:
@@ -84,13 +110,9 @@ def is_uncounted_in_tf(module: nn.Module, leaf: str) -> bool:
     return leaf == "num_batches_tracked" and isinstance(module, _RUNNING)
 
 
-def _find_rule(module: nn.Module, leaf: str) -> LeafRule | None:
-    return next((r for r in RULES if isinstance(module, r.modules) and r.leaf in (leaf, "*")), None)
-
-
 def _type_name(module: nn.Module) -> str:
     return f"nn.{type(module).__name__}" if _is_torch_layer(module) else type(module).__name__
 
 
 def _is_torch_layer(module: nn.Module) -> bool:
-    return isinstance(module, torch.nn.Module) and type(module).__module__.startswith("torch.nn.")
+    return type(module).__module__.startswith("torch.nn.")

@@ -1,7 +1,7 @@
 """A model seen as TensorFlow saw one: named variables, trainable or global.
 
 trainable   model.named_parameters()
-global      the same, and the persistent buffers
+global      the same, the persistent buffers, and where an optimizer is given, its slots (`slots`)
 
 Tied parameters are one variable with several names. What wrappers add to names (`module.`,
 `_orig_mod.`) is not part of a name.
@@ -12,13 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from torch_warmstart.errors import near_names
 
-Kind = Literal["parameter", "buffer"]
+Kind = Literal["parameter", "buffer", "slot"]
+Shape = tuple[int, ...]
 
 # Children that wrap the module a user wrote: torch.compile, activation checkpointing, FSDP.
 _WRAPPER_CHILDREN = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
@@ -41,12 +42,35 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """What makes a variable an optimizer's: `optimizer.state[parameter][name]`."""
+
+    optimizer: torch.optim.Optimizer
+    parameter: Variable
+    name: str  # torch's: "exp_avg"
+    group: dict[str, Any]  # the param group, for its hyper-parameters
+    device: torch.device  # where the optimizer keeps it; `step` is often on the CPU
+    start: float | None  # what the optimizer begins with; None: nobody knows
+    python_type: type | None = None  # int or float where it is a plain number
+
+    @property
+    def present(self) -> bool:
+        """Whether the optimizer has it already; otherwise its first step would make it."""
+        return self.name in self.optimizer.state.get(self.parameter.tensor, {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Variable:
-    """A tensor of the model to fill."""
+    """A tensor to fill: the model's, or an optimizer's slot for one of them.
+
+    A slot that the optimizer does not have yet is a tensor without data (on the meta device) of the
+    shape and dtype that it will have.
+    """
 
     tensor: torch.Tensor
     kind: Kind
     owners: tuple[Owner, ...]  # more than one if it is tied
+    slot: Slot | None = None
 
     @property
     def name(self) -> str:
@@ -62,8 +86,13 @@ class Variable:
         return self.kind == "parameter"
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
         return tuple(self.tensor.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is, or for a slot that is not there yet, where it will be."""
+        return self.slot.device if self.slot else self.tensor.device
 
 
 def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:

@@ -77,3 +77,17 @@ IDENTITY = Layout("identity", _same, _same)
 # Dense keeps its kernel as [in, out] and computes x @ kernel (keras/src/layers/core/dense.py);
 # nn.Linear keeps [out, in] and computes x @ weight.T.
 TRANSPOSE = Layout("transpose", _transposed, _transposed, ranks=(2,))
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way in which TensorFlow keeps a tensor of a torch layer.
+
+    `names` has, for each tensor the layout takes, what it may be called within its layer; `*`
+    stands for any run of characters without a slash.
+    """
+
+    names: tuple[tuple[str, ...], ...]
+    layout: Layout = IDENTITY
+    part: int = 0  # which of the layout's results it is
+    refusal: str | None = None  # why there is no layout for it

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from torch_warmstart.errors import MissingTensorError, SettingsError, did_you_mean, near_names
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.formats.object_graph import ATTRIBUTE_SUFFIX
-from torch_warmstart.tf_layers import Form, tf_forms
+from torch_warmstart.layouts import Form
+from torch_warmstart.tf_layers import tf_forms
 from torch_warmstart.variables import Owner, Shape, Variable
 
 # What wrappers put before the names in a state_dict saved with them.

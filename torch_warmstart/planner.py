@@ -39,7 +39,8 @@ from torch_warmstart.plan import Cast, PlanItem, State, WarmStartPlan
 from torch_warmstart.remapping import Remapping, plan_remapping
 from torch_warmstart.selection import Filed, by_variable, select, selects_parameters_only
 from torch_warmstart.settings import VocabInfo, WarmStartSettings
-from torch_warmstart.slot_names import SlotFinder, SlotSource
+from torch_warmstart.slot_names import SlotFinder
+from torch_warmstart.slot_source import SlotSource
 from torch_warmstart.slots import Optimizers, slot_variables
 from torch_warmstart.tf_layers import is_uncounted_in_tf
 from torch_warmstart.variables import Shape, Variable, model_variables

@@ -1,34 +1,15 @@
-"""Which tensors of a checkpoint are an optimizer's slot, and how its values differ from torch's."""
+"""Which tensors of a checkpoint are an optimizer's slot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.names import Finder, Source
-from torch_warmstart.tf_layers import Form
+from torch_warmstart.slot_source import SlotSource, slot_form
+from torch_warmstart.tf_slots import TensorFlowSlots
+from torch_warmstart.torch_slots import TorchSlots
 from torch_warmstart.variables import Variable
-
-_TF1_NAMES = {
-    "momentum_buffer": "Momentum",
-    "exp_avg": "Adam",
-    "exp_avg_sq": "Adam_1",
-    "sum": "Adagrad",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SlotSource:
-    """Where a slot comes from.
-
-    `source.form` is the slot's own: the layout of its parameter's slots, or for `step`, what makes
-    a count of steps of what TensorFlow keeps.
-    """
-
-    source: Source
-    reason: str  # how it was found
-    scale: float = 1.0  # torch's values are TensorFlow's, multiplied by it
 
 
 class SlotFinder:
@@ -36,8 +17,8 @@ class SlotFinder:
 
     def __init__(self, finder: Finder, variables: Sequence[Variable]) -> None:
         self._finder = finder
-        self._checkpoint = finder.checkpoint
-        self._variables = variables
+        in_torch = finder.checkpoint.family == "torch"
+        self._by_family = (TorchSlots if in_torch else TensorFlowSlots)(finder, variables)
 
     def find(self, slot: Variable, parameter: Source) -> SlotSource | str | None:
         """Where a slot comes from; why there can be nothing for it; or None if it is missing.
@@ -45,21 +26,17 @@ class SlotFinder:
         Args:
             slot: The slot variable.
             parameter: What its parameter is found as, with the layout in use.
+
+        Raises SettingsError if different tensors could be meant.
         """
-        assert slot.slot is not None
-        if slot.slot.name not in _TF1_NAMES:
-            return None
-        specs = []
-        for spec in parameter.specs:
-            found = self._checkpoint.get(f"{spec.key}/{_TF1_NAMES[slot.slot.name]}")
-            if found is None:
-                return None
-            specs.append(found)
-        form = slot_form(parameter.form)
-        return SlotSource(Source(tuple(specs), slot.owners[0], form), "TensorFlow's name")
+        return self._by_family.find(slot, parameter)
 
     def find_renamed(self, slot: Variable, parameter: Source, names: Sequence[str]) -> SlotSource:
-        """The tensors that the user named for a slot."""
+        """The tensors that the user named for a slot, one for each that its parameter is made of.
+
+        Raises MissingTensorError with near names, or SettingsError if a name is ambiguous or there
+        are too many or too few.
+        """
         if len(names) != len(parameter.specs):
             raise SettingsError(
                 f"{slot.name}: its parameter is made of {len(parameter.specs)} tensors, so the "
@@ -68,8 +45,3 @@ class SlotFinder:
         specs = tuple(self._finder.named(slot.owners[0], name) for name in names)
         form = slot_form(parameter.form)
         return SlotSource(Source(specs, slot.owners[0], form), "renamed in settings")
-
-
-def slot_form(form: Form) -> Form:
-    """How a parameter's slots are kept, if the parameter is kept like this."""
-    return Form(form.names, form.layout.slot_layout, form.part)

@@ -13,21 +13,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from torch_warmstart.errors import SettingsError, did_you_mean
-from torch_warmstart.layouts import IDENTITY, TRANSPOSE, Layout
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """One way in which TensorFlow keeps a tensor of a torch layer.
-
-    `names` has, for each tensor the layout takes, what it may be called within its layer; `*`
-    stands for any run of characters without a slash.
-    """
-
-    names: tuple[tuple[str, ...], ...]
-    layout: Layout = IDENTITY
-    part: int = 0  # which of the layout's results it is
-    refusal: str | None = None  # why there is no layout for it
+from torch_warmstart.layouts import IDENTITY, TRANSPOSE, Form, Layout
+from torch_warmstart.tf_attention import attention_forms
+from torch_warmstart.tf_recurrent import recurrent_forms
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +38,10 @@ _NORMS = (
 )
 _RUNNING = (nn.modules.batchnorm._NormBase,)
 _CONV = (nn.modules.conv._ConvNd,)
-_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-_ATTENTION = (nn.MultiheadAttention,)
 _BILINEAR = (nn.Bilinear,)
 
 _BIAS_NAMES = ("bias", "biases", "bias_weights")
 _CONV_REFUSAL = "torch keeps convolution kernels as [out, in, ...], TensorFlow as [..., in, out]"
-_GATES_REFUSAL = "torch and TensorFlow order the gates of recurrent cells differently"
-_ATTENTION_REFUSAL = "torch packs query, key and value into one tensor, TensorFlow keeps three"
 _BILINEAR_REFUSAL = "TensorFlow has no layer like it"
 
 _RULES: tuple[_LeafRule, ...] = (
@@ -70,8 +54,6 @@ _RULES: tuple[_LeafRule, ...] = (
     _LeafRule(_RUNNING, "running_var", ("moving_variance",)),
     _LeafRule(_CONV, "bias", _BIAS_NAMES),
     _LeafRule(_CONV, "weight", ("kernel", "weights"), refusal=_CONV_REFUSAL),
-    _LeafRule(_RECURRENT, "*", (), refusal=_GATES_REFUSAL),
-    _LeafRule(_ATTENTION, "*", (), refusal=_ATTENTION_REFUSAL),
     _LeafRule(_BILINEAR, "weight", (), refusal=_BILINEAR_REFUSAL),
 )
 
@@ -81,6 +63,10 @@ LAYOUTS = {layout.name: layout for layout in (IDENTITY, TRANSPOSE)}
 
 def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     """The ways in which TensorFlow may keep a tensor of a layer; its own name is among them."""
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return recurrent_forms(module, leaf)
+    if isinstance(module, nn.MultiheadAttention):
+        return attention_forms(module, leaf)
     for rule in _RULES:
         if isinstance(module, rule.modules) and rule.leaf in (leaf, "*"):
             names = tuple(dict.fromkeys((leaf, *rule.tf_names)))
@@ -116,3 +102,9 @@ def _type_name(module: nn.Module) -> str:
 
 def _is_torch_layer(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.")
+
+
+def tf_leaf_names(module: nn.Module, leaf: str) -> tuple[str, ...]:
+    """What TensorFlow may call this tensor of a layer; its own name is not repeated."""
+    names = [name for form in tf_forms(module, leaf) for name in form.names[0]]
+    return tuple(name for name in dict.fromkeys(names) if name != leaf and "*" not in name)

@@ -1,0 +1,26 @@
+"""Where an optimizer's slot comes from: what the ways to find one return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch_warmstart.layouts import Form
+from torch_warmstart.names import Source
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSource:
+    """Where a slot comes from.
+
+    `source.form` is the slot's own: the layout of its parameter's slots, or for `step`, what makes
+    a count of steps of what the checkpoint keeps.
+    """
+
+    source: Source
+    reason: str  # how it was found
+    scale: float = 1.0  # torch's values are the checkpoint's, multiplied by it
+
+
+def slot_form(form: Form) -> Form:
+    """How a parameter's slots are kept, if the parameter is kept like this."""
+    return Form(form.names, form.layout.slot_layout, form.part)

@@ -1,4 +1,4 @@
-"""The command line: `torch-warmstart inspect URL` lists what a checkpoint holds.
+"""The command line: `torch-warmstart inspect` lists a checkpoint, `verify` proves a port.
 
 The only module that prints. Output is plain text without colours, so that it may be piped anywhere.
 """
@@ -20,9 +20,11 @@ import torch
 
 from torch_warmstart.api import load_checkpoint
 from torch_warmstart.bits import dtype_name
+from torch_warmstart.cli_verify import add_verify
 from torch_warmstart.errors import SettingsError, WarmStartError, plural
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.tables import printable, render
+from torch_warmstart.verify import PortCheck
 
 _OK, _FAILED = 0, 1  # argparse exits with 2 where it is called wrongly
 _FIRST_ROWS = 5
@@ -63,9 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, or 1 with a message on stderr."""
     options = _parser().parse_args(arguments)
     try:
-        print(options.run(options))
+        outcome = options.run(options)
+        print(outcome)
         sys.stdout.flush()
-        return _OK
+        return _FAILED if isinstance(outcome, PortCheck) and not outcome.ok else _OK
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         return _OK
@@ -100,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument(
         "--rows", metavar="START:STOP", type=_row_range, help="which rows of --values"
     )
+    add_verify(commands)
     return parser
 
 

@@ -110,6 +110,11 @@ def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     return tuple(found.values())
 
 
+def module_names(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Every module by its name without wrappers; "" is the model itself."""
+    return {path.removesuffix("."): module for path, _, module in _walk(model)}
+
+
 def canonical_name(name: str) -> str:
     """`a/b` as `a.b`; a `:0` at the end, TensorFlow's output number, is dropped."""
     return name.removesuffix(":0").replace("/", ".")

@@ -75,7 +75,9 @@ norm.num_batches_tracked                         scalar                         
 12 variables: 1 remapped, 3 converted, 2 renamed, 3 copied, 3 kept; 0.1 KiB to read
 Note: 2 buffers that the checkpoint has (such as 'norm.running_mean') stay as they are, because a\
  pattern given as a str selects parameters only. To take them too, write a list: \
-vars_to_warm_start=['.*']."""
+vars_to_warm_start=['.*'].
+Compare: norm: eps=1e-05 and momentum=0.1 is torch's default; Keras has epsilon=0.001 and \
+momentum=0.99, 0.01 in torch. Make it nn.BatchNorm1d(..., eps=0.001, momentum=0.01)."""
     )
 
 
@@ -99,7 +101,9 @@ norm.running_var          norm/moving_variance                                  
 norm.num_batches_tracked                                                                kept      TensorFlow has no counterpart
 
 12 variables: 1 remapped, 4 renamed, 7 kept; 3 remapped rows: 2 copied, 1 initialised; 7 keys of \
-the checkpoint were not used"""
+the checkpoint were not used
+Compare: norm: eps=1e-05 and momentum=0.1 is torch's default; Keras has epsilon=0.001 and \
+momentum=0.99, 0.01 in torch. Make it nn.BatchNorm1d(..., eps=0.001, momentum=0.01)."""
     )
 
 
@@ -135,8 +139,8 @@ behind axis 0 has changed, describe the change by a VocabInfo in var_name_to_voc
   8. extra.weight is not in the checkpoint.
   9. extra.bias is not in the checkpoint. Nearest: 'layers/2/bias', 'layers/1/bias', \
 'layers/0/bias'.
-A variable that does not fit: leave it out of vars_to_warm_start, or keep what the model has with\
- on_mismatch='keep'.
+A variable that does not fit: leave it out of vars_to_warm_start, take its rows by position with \
+a ClipOrPad in var_name_to_vocab_info, or keep what the model has with on_mismatch='keep'.
 A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name, leave it out\
  of vars_to_warm_start, or keep what the model has with on_missing='keep'."""
     )

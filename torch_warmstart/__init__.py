@@ -35,7 +35,13 @@ from torch_warmstart.gather import gather_rows
 from torch_warmstart.plan import PlanItem, RowAccount, WarmStartPlan
 from torch_warmstart.remapping import generate_vocab_remapping
 from torch_warmstart.report import VariableAccount, WarmStartReport
-from torch_warmstart.settings import VocabInfo, WarmStartSettings
+from torch_warmstart.settings import ClipOrPad, VocabInfo, WarmStartSettings
+from torch_warmstart.tf_compat import (
+    init_from_checkpoint,
+    load_and_remap_matrix,
+    warmstart_embedding_matrix,
+)
+from torch_warmstart.verify import PortCheck, verify_port
 
 __version__ = "0.1.0"
 
@@ -43,11 +49,13 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "ClipOrPad",
     "CorruptCheckpointError",
     "MissingDependencyError",
     "MissingTensorError",
     "PlanError",
     "PlanItem",
+    "PortCheck",
     "RowAccount",
     "SettingsError",
     "StorageError",
@@ -63,10 +71,14 @@ __all__ = [
     "apply_plan",
     "gather_rows",
     "generate_vocab_remapping",
+    "init_from_checkpoint",
     "latest_checkpoint",
     "list_variables",
+    "load_and_remap_matrix",
     "load_checkpoint",
     "load_variable",
     "plan_warm_start",
+    "verify_port",
     "warm_start",
+    "warmstart_embedding_matrix",
 ]

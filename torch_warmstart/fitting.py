@@ -9,13 +9,14 @@ from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.names import Source, with_layout
 from torch_warmstart.plan import Cast
 from torch_warmstart.remapping import Remapping
-from torch_warmstart.settings import VocabInfo
+from torch_warmstart.settings import AnyVocabInfo
 from torch_warmstart.tf_layers import find_form
 from torch_warmstart.variables import Shape, Variable
 
 ON_MISMATCH_ADVICE = (
-    "A variable that does not fit: leave it out of vars_to_warm_start, or keep what the model has "
-    "with on_mismatch='keep'."
+    "A variable that does not fit: leave it out of vars_to_warm_start, take its rows by position "
+    "with a ClipOrPad in var_name_to_vocab_info, or keep what the model has with "
+    "on_mismatch='keep'."
 )
 
 
@@ -99,12 +100,12 @@ def _common_dtype(variable: Variable, source: Source) -> torch.dtype:
     return dtypes[0]
 
 
-def vocab_axis(variable: Variable, info: VocabInfo) -> int:
+def vocab_axis(variable: Variable, info: AnyVocabInfo) -> int:
     """The axis that a VocabInfo is for, counted from 0; MisfitError if the variable has none."""
     rank = len(variable.shape)
     if not -rank <= info.axis < rank:
         raise MisfitError(
-            f"{variable.name}: its VocabInfo is for axis {info.axis}, but its shape is "
+            f"{variable.name}: its {type(info).__name__} is for axis {info.axis}, but its shape is "
             f"{list(variable.shape)}."
         )
     return info.axis % rank

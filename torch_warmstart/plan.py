@@ -11,12 +11,13 @@ from typing import Literal
 
 import torch
 
+from torch_warmstart.audit import Audit
 from torch_warmstart.bits import dtype_name
 from torch_warmstart.errors import plural
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.remapping import Remapping
-from torch_warmstart.settings import KEEP, VocabInfo, WarmStartSettings
+from torch_warmstart.settings import KEEP, AnyVocabInfo, WarmStartSettings
 from torch_warmstart.tables import fold, render, shorten
 from torch_warmstart.variables import Owner, Shape, Variable
 
@@ -85,7 +86,7 @@ class PlanItem:
     part: int = 0  # which of the layout's results becomes the variable
     cast: Cast | None = None
     scale: float = 1.0  # a slot's values are multiplied by it
-    vocab: VocabInfo | None = None
+    vocab: AnyVocabInfo | None = None
     remapping: Remapping | None = None
     axis: int = 0  # of the variable, counted from 0
     old_rows_unused: int = 0  # rows of the old tensor beyond its vocabulary (and copied OOV rows)
@@ -159,6 +160,7 @@ class WarmStartPlan:
     missing: tuple[str, ...]  # selected variables that the checkpoint does not have
     mismatched: tuple[tuple[str, Shape, Shape], ...]  # name, old, new shape
     notes: tuple[str, ...]
+    audits: tuple[Audit, ...]  # what weights alone do not carry over
     seconds: float  # that planning took
 
     @property
@@ -173,7 +175,8 @@ class WarmStartPlan:
         states = count_states([item.state for item in self.items])
         totals = f"{states}; {_bytes(self.bytes_to_read)} to read"
         notes = [f"Note: {note}" for note in self.notes]
-        return "\n".join([headline, "", table, "", totals, *notes])
+        audits = [f"Compare: {audit}" for audit in self.audits]
+        return "\n".join([headline, "", table, "", totals, *notes, *audits])
 
     __repr__ = __str__  # what an interactive session shows
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.audit import Audit, audit_port
 from torch_warmstart.errors import (
     MissingTensorError,
     PlanError,
@@ -36,9 +37,15 @@ from torch_warmstart.formats.object_graph import KEY as OBJECT_GRAPH_KEY
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.names import Finder, Source
 from torch_warmstart.plan import Cast, PlanItem, State, WarmStartPlan
-from torch_warmstart.remapping import Remapping, plan_remapping
-from torch_warmstart.selection import Filed, by_variable, select, selects_parameters_only
-from torch_warmstart.settings import VocabInfo, WarmStartSettings
+from torch_warmstart.remapping import Remapping, plan_remapping, remapping_by_position
+from torch_warmstart.selection import (
+    Filed,
+    by_variable,
+    select,
+    selects_parameters_only,
+    spread_over_modules,
+)
+from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, WarmStartSettings
 from torch_warmstart.slot_names import SlotFinder
 from torch_warmstart.slot_source import SlotSource
 from torch_warmstart.slots import Optimizers, slot_variables
@@ -84,6 +91,7 @@ def make_plan(
     """Plans a warm start; raises PlanError with every problem there is."""
     started = time.perf_counter()
     planning = _start(model, settings, checkpoint, optimizer)
+    settings = planning.settings
     chosen, problems = select(settings, planning.variables)
     planning.problems += problems
     selected = {id(variable) for variable in chosen}
@@ -107,6 +115,7 @@ def make_plan(
         missing=tuple(planning.missing),
         mismatched=tuple(planning.mismatched),
         notes=tuple(_notes(planning, items)),
+        audits=_audits(model, checkpoint, items),
         seconds=time.perf_counter() - started,
     )
 
@@ -120,6 +129,7 @@ def _start(
     variables = model_variables(model)
     if optimizer is not None:
         variables += slot_variables(optimizer, variables)
+    settings = spread_over_modules(settings, variables)
     finder = Finder(checkpoint)
     return _Planning(settings, checkpoint, variables, finder, SlotFinder(finder, variables))
 
@@ -248,13 +258,13 @@ def _state(source: Source, cast: Cast | None) -> State:
 
 
 def _plan_remapped(
-    planning: _Planning, variable: Variable, source: Source, info: VocabInfo, reason: str
+    planning: _Planning, variable: Variable, source: Source, info: AnyVocabInfo, reason: str
 ) -> PlanItem:
     axis = vocab_axis(variable, info)
     old_size = check_other_axes(variable, source, axis)
     cast = choose_cast(variable, source)
     try:
-        remapping = _remapping(planning, variable, info)
+        remapping = _remapping(planning, variable, info, axis, old_size)
     except VocabularyError as error:
         raise MisfitError(f"{variable.name}: {error}") from error
     check_new_rows(variable, remapping, axis)
@@ -272,9 +282,13 @@ def _plan_remapped(
     )
 
 
-def _remapping(planning: _Planning, variable: Variable, info: VocabInfo) -> Remapping:
+def _remapping(
+    planning: _Planning, variable: Variable, info: AnyVocabInfo, axis: int, old_size: int
+) -> Remapping:
     """The remapping of a VocabInfo; variables with the same vocabularies share one."""
     device = variable.device
+    if isinstance(info, ClipOrPad):
+        return remapping_by_position(variable.shape[axis], old_size, device)
     key = (
         *(v if isinstance(v, str) else id(v) for v in (info.new_vocab, info.old_vocab)),
         *(info.new_vocab_size, info.old_vocab_size),
@@ -319,14 +333,14 @@ def _find_slot(
     return planning.slot_finder.find_renamed(variable, parameter, (renamed.entry,))
 
 
-def _vocab_of_slot(planning: _Planning, variable: Variable) -> VocabInfo | None:
+def _vocab_of_slot(planning: _Planning, variable: Variable) -> AnyVocabInfo | None:
     """The slot's own VocabInfo, or its parameter's where the slot has rows along that axis."""
     assert variable.slot is not None
     parameter = variable.slot.parameter
     filed = planning.vocabs.get(id(variable))
     if filed is not None or id(parameter) not in planning.vocabs:
         return filed.entry if filed else None
-    info: VocabInfo = planning.vocabs[id(parameter)].entry
+    info: AnyVocabInfo = planning.vocabs[id(parameter)].entry
     axis = vocab_axis(parameter, info)
     same_rank = len(variable.shape) == len(parameter.shape)
     has_rows = same_rank and variable.shape[axis] == parameter.shape[axis]
@@ -385,6 +399,15 @@ def _is_in(finder: Finder, variable: Variable) -> bool:
         return finder.find(variable) is not None
     except SettingsError:  # there, and more than once
         return True
+
+
+def _audits(
+    model: torch.nn.Module, checkpoint: Checkpoint, items: Sequence[PlanItem]
+) -> tuple[Audit, ...]:
+    """What to compare by hand, where TensorFlow's weights come into a model."""
+    if checkpoint.family != "tensorflow":
+        return ()
+    return audit_port(model, [i.owner.module for i in items if i.state != "kept" and i.owner])
 
 
 def _headline(planning: _Planning) -> str:

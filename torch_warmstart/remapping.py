@@ -122,6 +122,22 @@ def plan_remapping(info: VocabInfo, device: torch.device, storage: Storage = LOC
     )
 
 
+def remapping_by_position(new_size: int, old_size: int, device: torch.device) -> Remapping:
+    """The first rows to the first rows, as far as both reach."""
+    shared = min(new_size, old_size)
+    rows = torch.full((new_size,), MISSING, dtype=torch.int64, device=device)
+    rows[:shared] = torch.arange(shared, device=device)
+    return Remapping(
+        rows=rows,
+        num_present=shared,
+        num_new=new_size - shared,
+        num_oov=0,
+        num_oov_copied=0,
+        num_old=old_size,
+        old_rows=shared,
+    )
+
+
 def _read_old(
     source: VocabSource, size: int, device: torch.device | str, storage: Storage
 ) -> Index:

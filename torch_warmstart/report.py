@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch_warmstart.audit import Audit
 from torch_warmstart.bits import dtype_name
 from torch_warmstart.plan import PlanItem, RowAccount, State, WarmStartPlan, count_states
 from torch_warmstart.tables import fold, render, shorten
@@ -48,6 +49,7 @@ class WarmStartReport:
     ]  # name, old, new shape
     variables: tuple[VariableAccount, ...]
     notes: tuple[str, ...]
+    audits: tuple[Audit, ...]  # what weights alone do not carry over: to be compared by hand
     source: str  # the checkpoint
     bytes_read: int
     seconds: float  # planning included
@@ -81,7 +83,8 @@ class WarmStartReport:
         notes = [f"Note: {note}" for note in self.notes]
         headline = f"Warm-started from {self.source} in {self.seconds:.2f} s"
         table = render(columns, fold(rows, names=2))
-        return "\n".join([headline, "", table, "", totals + unused, *notes])
+        audits = [f"Compare: {audit}" for audit in self.audits]
+        return "\n".join([headline, "", table, "", totals + unused, *notes, *audits])
 
     __repr__ = __str__  # what an interactive session shows
 
@@ -130,6 +133,7 @@ def make_report(plan: WarmStartPlan, *, seconds: float) -> WarmStartReport:
         mismatched_keys=plan.mismatched,
         variables=tuple(account_for(item) for item in plan.items),
         notes=plan.notes,
+        audits=plan.audits,
         source=plan.checkpoint.url,
         bytes_read=plan.bytes_to_read,
         seconds=seconds,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from torch_warmstart.errors import did_you_mean, plural
+from torch_warmstart.errors import SettingsError, did_you_mean, plural
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.variables import (
     Owner,
     Variable,
+    canonical_name,
     find_variable,
     nearest_to_pattern,
     select_matching,
@@ -53,6 +54,41 @@ def select(
 def selects_parameters_only(settings: WarmStartSettings) -> bool:
     """Whether buffers are left out by the kind of selection, not by its pattern."""
     return isinstance(settings.vars_to_warm_start, str)
+
+
+def spread_over_modules(
+    settings: WarmStartSettings, variables: Sequence[Variable]
+) -> WarmStartSettings:
+    """The settings, with a VocabInfo for a module as one for each of its own variables.
+
+    Those that have its axis and are selected: weight and bias of a class head, for example. A
+    variable's own VocabInfo comes first.
+    """
+    given = settings.var_name_to_vocab_info or {}
+    modules = {name: _of_module(name, variables) for name in given}
+    modules = {n: own for n, own in modules.items() if own and not find_variable(variables, n)}
+    if not modules:
+        return settings
+    spread = {name: info for name, info in given.items() if name not in modules}
+    named = {id(found[0]) for name in spread if (found := find_variable(variables, name))}
+    chosen = None
+    if settings.vars_to_warm_start is not None:
+        chosen = {id(variable) for variable in select(settings, variables)[0]}
+    for name, own in modules.items():
+        fitting = [v for v in own if 0 <= given[name].axis < len(v.shape) and id(v) not in named]
+        selected = [v for v in fitting if chosen is None or id(v) in chosen]
+        if not fitting:
+            raise SettingsError(
+                f"var_name_to_vocab_info: no variable of the module {name!r} has an axis "
+                f"{given[name].axis}, counted from the start."
+            )
+        spread.update({v.name: given[name] for v in selected or fitting})
+    return replace(settings, var_name_to_vocab_info=spread)
+
+
+def _of_module(name: str, variables: Sequence[Variable]) -> list[Variable]:
+    path = canonical_name(name)
+    return [v for v in variables if v.slot is None and any(o.path == path for o in v.owners)]
 
 
 def by_variable(

@@ -88,6 +88,35 @@ class VocabInfo:
 
 
 @dataclass(frozen=True)
+class ClipOrPad:
+    """Rows by position, where sizes have changed and no vocabulary tells which row is which.
+
+    It stands where a `VocabInfo` does. Rows that both variables have are copied, further old ones
+    dropped, further new ones filled. Only the user can know that row i still means what it meant.
+
+    Args:
+        axis: Which axis of the *torch* variable has another size; negative counts from the end.
+        backup_initializer: What fills rows that have no old row, as in `VocabInfo`.
+        generator: Passed to `backup_initializer` as `generator=`.
+
+    Raises:
+        SettingsError: a field has an impossible value.
+    """
+
+    axis: int = 0
+    backup_initializer: Initializer | Literal["keep"] | None = None
+    _: KW_ONLY
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        _check_int("axis", self.axis)
+        _check_initializer(self.backup_initializer, self.generator)
+
+
+AnyVocabInfo = VocabInfo | ClipOrPad
+
+
+@dataclass(frozen=True)
 class WarmStartSettings:
     """Where to warm-start from, which variables, and how names and vocabularies have changed.
 
@@ -98,7 +127,8 @@ class WarmStartSettings:
             variables, the model's parameters; the default takes all of them. A list of str is
             patterns over *global* variables: parameters and persistent buffers. A list of tensors
             is exactly those parameters and buffers. None: only variables with a VocabInfo.
-        var_name_to_vocab_info: Variable name to `VocabInfo`.
+        var_name_to_vocab_info: Variable name to `VocabInfo` or `ClipOrPad`. The name of a module
+            stands for its own variables that have such an axis: weight and bias of a class head.
         var_name_to_prev_var_name: Variable name to its key in the checkpoint, where they differ
             beyond what is worked out (`a.weight` finds `a/kernel`).
         var_name_to_layout: Variable name to the layout change to apply instead of the one that its
@@ -122,7 +152,7 @@ class WarmStartSettings:
 
     ckpt_to_initialize_from: Any
     vars_to_warm_start: str | list[str] | list[torch.Tensor] | None = ".*"
-    var_name_to_vocab_info: Mapping[str, VocabInfo] | None = None
+    var_name_to_vocab_info: Mapping[str, AnyVocabInfo] | None = None
     var_name_to_prev_var_name: Mapping[str, str] | None = None
     _: KW_ONLY
     var_name_to_layout: Mapping[str, str] | None = field(default=None)
@@ -146,7 +176,7 @@ class WarmStartSettings:
             raise SettingsError("`ckpt_to_initialize_from` must be set in WarmStartSettings.")
         _check_selection(self.vars_to_warm_start)
         for name, value_type in (
-            ("var_name_to_vocab_info", VocabInfo),
+            ("var_name_to_vocab_info", (VocabInfo, ClipOrPad)),
             ("var_name_to_prev_var_name", str),
             ("var_name_to_layout", str),
         ):
@@ -197,7 +227,9 @@ def _compile(pattern: str) -> None:
         ) from error
 
 
-def _checked_mapping(name: str, mapping: object, value_type: type) -> dict[str, Any]:
+def _checked_mapping(
+    name: str, mapping: object, value_type: type | tuple[type, ...]
+) -> dict[str, Any]:
     if mapping is None:
         return {}
     if not isinstance(mapping, Mapping):
@@ -205,10 +237,15 @@ def _checked_mapping(name: str, mapping: object, value_type: type) -> dict[str, 
     for key, value in mapping.items():
         if not isinstance(key, str) or not isinstance(value, value_type) or value == "":
             raise SettingsError(
-                f"{name} maps variable names (str) to {value_type.__name__}; found {key!r}: "
+                f"{name} maps variable names (str) to {_named(value_type)}; found {key!r}: "
                 f"{value!r}."
             )
     return dict(mapping)
+
+
+def _named(types: type | tuple[type, ...]) -> str:
+    listed = types if isinstance(types, tuple) else (types,)
+    return " or ".join(one.__name__ for one in listed)
 
 
 def _check_vocab_source(name: str, source: object) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
+from torch_warmstart.errors import UnsupportedError
+
 Shape = tuple[int, ...]
 Tensors = tuple[torch.Tensor, ...]
 
@@ -54,6 +56,8 @@ class Layout:
             return None
         try:
             results = self.to_torch(*(torch.empty(shape, device="meta") for shape in shapes))
+        except UnsupportedError:  # which is a RuntimeError too
+            raise
         except (RuntimeError, IndexError):  # how torch says that shapes do not fit
             return None
         return tuple(tuple(result.shape) for result in results)
@@ -68,15 +72,7 @@ def _same(*tensors: torch.Tensor) -> Tensors:
     return tensors
 
 
-def _transposed(tensor: torch.Tensor) -> Tensors:
-    return (tensor.t(),)
-
-
 IDENTITY = Layout("identity", _same, _same)
-
-# Dense keeps its kernel as [in, out] and computes x @ kernel (keras/src/layers/core/dense.py);
-# nn.Linear keeps [out, in] and computes x @ weight.T.
-TRANSPOSE = Layout("transpose", _transposed, _transposed, ranks=(2,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,9 @@ class Form:
     """One way in which TensorFlow keeps a tensor of a torch layer.
 
     `names` has, for each tensor the layout takes, what it may be called within its layer; `*`
-    stands for any run of characters without a slash.
+    stands for any run of characters without a slash, `#1:3` for the number of the second of three
+    that differ in nothing else (`cell`, `cell_1`, `cell_2`). `child/../name` is what the layer
+    around it calls `name`, if `child` is what that layer calls this one.
     """
 
     names: tuple[tuple[str, ...], ...]

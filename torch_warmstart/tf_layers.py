@@ -12,21 +12,34 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from torch_warmstart.errors import SettingsError, did_you_mean
-from torch_warmstart.layouts import IDENTITY, TRANSPOSE, Form, Layout
-from torch_warmstart.tf_attention import attention_forms
-from torch_warmstart.tf_recurrent import recurrent_forms
+from torch_warmstart.layer_layouts import (
+    CONV,
+    CONV_TRANSPOSE,
+    POINTWISE,
+    PRELU,
+    STACKED,
+    TRANSPOSE,
+    depthwise,
+    named_layout,
+    squeeze,
+    stacked_row,
+)
+from torch_warmstart.layouts import IDENTITY, Form, Layout
+from torch_warmstart.tf_attention import attention_forms, attention_linear_forms
+from torch_warmstart.tf_recurrent import named_recurrent_form, recurrent_forms
 
 
 @dataclass(frozen=True, slots=True)
 class _LeafRule:
-    """How one tensor of a layer is stored in TensorFlow, where one tensor becomes one tensor."""
+    """How one tensor of a layer is stored in TensorFlow, where one tensor becomes one tensor.
+
+    Of several layouts the one that makes the right shape of the tensor is taken.
+    """
 
     modules: tuple[type[nn.Module], ...]
     leaf: str
     tf_names: tuple[str, ...]
-    layout: Layout = IDENTITY
-    refusal: str | None = None
+    layouts: tuple[Layout, ...] = (IDENTITY,)
 
 
 _LINEAR = (nn.Linear,)
@@ -37,28 +50,63 @@ _NORMS = (
     nn.GroupNorm,
 )
 _RUNNING = (nn.modules.batchnorm._NormBase,)
-_CONV = (nn.modules.conv._ConvNd,)
-_BILINEAR = (nn.Bilinear,)
+_RMS_NORM = (nn.RMSNorm,)
+_PRELU = (nn.PReLU,)
 
-_BIAS_NAMES = ("bias", "biases", "bias_weights")
-_CONV_REFUSAL = "torch keeps convolution kernels as [out, in, ...], TensorFlow as [..., in, out]"
-_BILINEAR_REFUSAL = "TensorFlow has no layer like it"
+_SLOPE_NAMES = ("alpha", "alphas")
+# A tensor with the name of the layer: TensorFlow 1's programs keep tables without a layer around.
+_ITSELF = ""
+# Besides Keras's and contrib's: Sonnet's and GPT-2's `w` and `b`.
+_KERNEL_NAMES = ("kernel", "weights", "w")
+_BIAS_NAMES = ("bias", "biases", "bias_weights", "b")
 
 _RULES: tuple[_LeafRule, ...] = (
-    _LeafRule(_LINEAR, "weight", ("kernel", "weights"), TRANSPOSE),
+    _LeafRule(_LINEAR, "weight", _KERNEL_NAMES, (TRANSPOSE, *POINTWISE)),
     _LeafRule(_LINEAR, "bias", _BIAS_NAMES),
-    _LeafRule(_EMBEDDING, "weight", ("embeddings", "embedding_weights", "weights")),
-    _LeafRule(_NORMS, "weight", ("gamma",)),
-    _LeafRule(_NORMS, "bias", ("beta",)),
+    _LeafRule(_EMBEDDING, "weight", ("embeddings", "embedding_weights", "weights", _ITSELF)),
+    _LeafRule(_NORMS, "weight", ("gamma", "scale", "g")),
+    _LeafRule(_NORMS, "bias", ("beta", "offset", "b")),
     _LeafRule(_RUNNING, "running_mean", ("moving_mean",)),
     _LeafRule(_RUNNING, "running_var", ("moving_variance",)),
-    _LeafRule(_CONV, "bias", _BIAS_NAMES),
-    _LeafRule(_CONV, "weight", ("kernel", "weights"), refusal=_CONV_REFUSAL),
-    _LeafRule(_BILINEAR, "weight", (), refusal=_BILINEAR_REFUSAL),
+    _LeafRule(_RMS_NORM, "weight", ("scale",)),
+    _LeafRule(_PRELU, "weight", _SLOPE_NAMES, (IDENTITY, *PRELU)),
 )
 
-# What a user may name in var_name_to_layout.
-LAYOUTS = {layout.name: layout for layout in (IDENTITY, TRANSPOSE)}
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A tensor that TensorFlow has not, or not as torch has it.
+
+    Where a rule for the same tensor makes the right shape, the rule counts.
+    """
+
+    modules: tuple[type[nn.Module], ...]
+    leaf: str
+    tf_names: tuple[str, ...]
+    reason: str
+
+
+_NO_LAYER = "TensorFlow has no layer like it"
+
+_REFUSALS: tuple[_Refusal, ...] = (
+    _Refusal((nn.Bilinear,), "weight", ("weight",), _NO_LAYER),
+    _Refusal((nn.Bilinear,), "bias", ("bias",), _NO_LAYER),
+    # keras/src/layers/normalization/layer_normalization.py warns of its own `rms_scaling`.
+    _Refusal(
+        _RMS_NORM,
+        "weight",
+        ("gamma",),
+        "a gamma belongs to Keras' LayerNormalization, which with rms_scaling=True divides by the "
+        "standard deviation, not by the root mean square",
+    ),
+    _Refusal(
+        _PRELU,
+        "weight",
+        _SLOPE_NAMES,
+        "it has one slope for each channel or one for all; Keras' alpha is that only if its axes "
+        "before the last, the channels, are shared (shared_axes)",
+    ),
+)
 
 
 def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
@@ -67,12 +115,25 @@ def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
         return recurrent_forms(module, leaf)
     if isinstance(module, nn.MultiheadAttention):
         return attention_forms(module, leaf)
-    for rule in _RULES:
-        if isinstance(module, rule.modules) and rule.leaf in (leaf, "*"):
-            names = tuple(dict.fromkeys((leaf, *rule.tf_names)))
-            refusal = f"{_type_name(module)}.{leaf}: {rule.refusal}" if rule.refusal else None
-            return (Form((names,), rule.layout, refusal=refusal),)
-    return (Form(((leaf,),)),)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return _conv_forms(module, leaf)
+    if _qualified_name(module) == _UNTRANSPOSED_LINEAR:
+        return _untransposed_forms(leaf)
+    forms = [
+        Form((_names(leaf, rule.tf_names),), layout)
+        for rule in _RULES
+        if isinstance(module, rule.modules) and rule.leaf == leaf
+        for layout in rule.layouts
+    ]
+    if isinstance(module, nn.Linear):
+        forms += attention_linear_forms(module, leaf)
+    # A refusal comes first: where no form makes the right shape, it is what the user hears.
+    refused = [
+        _refused(module, leaf, refusal.tf_names, refusal.reason)
+        for refusal in _REFUSALS
+        if isinstance(module, refusal.modules) and refusal.leaf == leaf
+    ]
+    return (*refused, *forms) or (Form(((leaf,),)),)
 
 
 def find_form(layout: str, module: nn.Module, leaf: str) -> Form:
@@ -80,15 +141,22 @@ def find_form(layout: str, module: nn.Module, leaf: str) -> Form:
 
     Raises SettingsError if there is none of that name for it.
     """
+    by_users_word = named_recurrent_form(layout, module, leaf)
+    if by_users_word is not None:
+        return by_users_word
     for form in tf_forms(module, leaf):
         if form.layout.name == layout and form.refusal is None:
             return form
-    if layout not in LAYOUTS:
-        raise SettingsError(
-            f"no layout is called {layout!r}; there are {', '.join(LAYOUTS)}."
-            f"{did_you_mean(layout, LAYOUTS)}"
-        )
-    return Form(((leaf,),), LAYOUTS[layout])
+    row = stacked_row(layout)
+    if row is not None:
+        return Form(((leaf,),), STACKED, part=row)
+    return Form(((leaf,),), named_layout(layout))
+
+
+def absent_in_tf(module: nn.Module, leaf: str) -> float | None:
+    """What a norm's scale or offset is in effect where TensorFlow's layer was made without it."""
+    is_norm = isinstance(module, (*_NORMS, *_RMS_NORM))
+    return {"weight": 1.0, "bias": 0.0}.get(leaf) if is_norm else None
 
 
 def is_uncounted_in_tf(module: nn.Module, leaf: str) -> bool:
@@ -96,15 +164,82 @@ def is_uncounted_in_tf(module: nn.Module, leaf: str) -> bool:
     return leaf == "num_batches_tracked" and isinstance(module, _RUNNING)
 
 
-def _type_name(module: nn.Module) -> str:
-    return f"nn.{type(module).__name__}" if _is_torch_layer(module) else type(module).__name__
+# -- convolutions ----------------------------------------------------------------------------------
+
+_DEPTHWISE_NAMES = ("depthwise_kernel", "depthwise_weights")
+_POINTWISE_NAMES = ("pointwise_kernel", "pointwise_weights")
+# A SeparableConv is two convolutions in torch: children of a module of its name, called so or
+# numbered by an nn.Sequential.
+_DEPTHWISE_CHILDREN = ("depthwise", "0")
+_POINTWISE_CHILDREN = ("pointwise", "1")
+_GROUPS_REFUSAL = "TensorFlow's transposed convolutions have no groups"
+
+
+def _conv_forms(module: nn.modules.conv._ConvNd, leaf: str) -> tuple[Form, ...]:
+    """A convolution's own form, and the one of the SeparableConv that it may be a half of."""
+    if leaf == "weight":
+        return _kernel_forms(module)
+    if leaf != "bias":
+        return (Form(((leaf,),)),)
+    own = Form((_names(leaf, _BIAS_NAMES),))
+    if not _is_pointwise(module):
+        return (own,)
+    return (own, Form((_in_parent(_POINTWISE_CHILDREN, ("bias", "biases")),)))
+
+
+def _kernel_forms(module: nn.modules.conv._ConvNd) -> tuple[Form, ...]:
+    names = _names("weight", _KERNEL_NAMES)
+    if module.transposed:
+        if module.groups > 1:
+            return (_refused(module, "weight", names, _GROUPS_REFUSAL),)
+        return (Form((names,), CONV_TRANSPOSE),)
+    layout, forms = CONV, []
+    if module.groups == module.in_channels:
+        if module.groups > 1:  # with one channel it is a convolution like any other
+            layout = depthwise(module.in_channels)
+        names += _DEPTHWISE_NAMES
+        forms.append(Form((_in_parent(_DEPTHWISE_CHILDREN, _DEPTHWISE_NAMES),), layout))
+    if _is_pointwise(module):
+        forms.append(Form((_in_parent(_POINTWISE_CHILDREN, _POINTWISE_NAMES),), CONV))
+    return (Form((names,), layout), *forms)
+
+
+def _is_pointwise(module: nn.modules.conv._ConvNd) -> bool:
+    return module.groups == 1 and set(module.kernel_size) == {1} and not module.transposed
+
+
+def _in_parent(children: tuple[str, ...], tf_names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{child}/../{name}" for child in children for name in tf_names)
+
+
+# -- transformers ----------------------------------------------------------------------------------
+
+# GPT-2's linear layer keeps its weight as TensorFlow does, where it was the kernel of a convolution
+# of width 1. It is known by name, so that transformers need not be imported.
+_UNTRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
+
+
+def _untransposed_forms(leaf: str) -> tuple[Form, ...]:
+    if leaf != "weight":
+        return (Form((_names(leaf, _BIAS_NAMES),)),)
+    return tuple(Form((_names(leaf, _KERNEL_NAMES),), layout) for layout in (IDENTITY, squeeze(1)))
+
+
+# -- shared ----------------------------------------------------------------------------------------
+
+
+def _names(leaf: str, tf_names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((leaf, *tf_names)))
+
+
+def _refused(module: nn.Module, leaf: str, names: tuple[str, ...], reason: str) -> Form:
+    called = f"nn.{type(module).__name__}" if _is_torch_layer(module) else type(module).__name__
+    return Form((names,), refusal=f"{called}.{leaf}: {reason}")
+
+
+def _qualified_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def _is_torch_layer(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.")
-
-
-def tf_leaf_names(module: nn.Module, leaf: str) -> tuple[str, ...]:
-    """What TensorFlow may call this tensor of a layer; its own name is not repeated."""
-    names = [name for form in tf_forms(module, leaf) for name in form.names[0]]
-    return tuple(name for name in dict.fromkeys(names) if name != leaf and "*" not in name)

@@ -21,7 +21,7 @@ from torch_warmstart.gather import gather_rows
 from torch_warmstart.plan import PlanItem, WarmStartPlan
 from torch_warmstart.progress import Advance, progress_bar
 from torch_warmstart.report import WarmStartReport, make_report
-from torch_warmstart.slots import NewSlots, is_as_planned
+from torch_warmstart.slots import SlotTargets, is_as_planned
 from torch_warmstart.variables import model_variables
 
 
@@ -47,15 +47,17 @@ def execute(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartRe
 
 
 def _fill(plan: WarmStartPlan, items: Sequence[PlanItem], advance: Advance) -> None:
-    reader = _Reader(plan, items)
-    new_slots = NewSlots([i.variable for i in plan.items], [i.variable for i in items])
+    slots = SlotTargets([i.variable for i in plan.items], [i.variable for i in items])
+    targets = [slots[i.variable] if i.variable.slot else i.variable.tensor.detach() for i in items]
+    target_of = {id(i): target for i, target in zip(items, targets, strict=True)}
+    reader = _Reader(plan, targets)
     whole = [i for i in items if i.state != "remapped" and i.variable.slot is None]
     others = [i for i in items if i.state == "remapped" or i.variable.slot is not None]
     sources = [reader.read(item) for item in others]
     fills = [_make_fill(item) for item in others]
     _load_whole(plan, whole, reader, advance)
     for item, source, fill in zip(others, sources, fills, strict=True):
-        target = new_slots.target(item.variable)
+        target = target_of[id(item)]
         if item.remapping is not None:
             _remap(item, source, fill, target)
         else:
@@ -63,7 +65,7 @@ def _fill(plan: WarmStartPlan, items: Sequence[PlanItem], advance: Advance) -> N
             if item.scale != 1:
                 target.mul_(item.scale)
         advance(f"{item.state.capitalize()} {item.name}", item.nbytes)
-    new_slots.hand_over()
+    slots.hand_over()
 
 
 def _check_unchanged(plan: WarmStartPlan) -> None:
@@ -97,14 +99,10 @@ def _verify(plan: WarmStartPlan, items: Sequence[PlanItem], advance: Advance) ->
 class _Reader:
     """Reads what items are made of, in torch's layout: views on top of the file where possible."""
 
-    def __init__(self, plan: WarmStartPlan, items: Sequence[PlanItem]) -> None:
+    def __init__(self, plan: WarmStartPlan, targets: Sequence[torch.Tensor]) -> None:
         self._checkpoint = plan.checkpoint
         # Of what is going to be overwritten.
-        self._storages = {
-            i.variable.tensor.untyped_storage().data_ptr()
-            for i in items
-            if i.variable.tensor.device.type != "meta"
-        }
+        self._storages = {target.untyped_storage().data_ptr() for target in targets}
 
     def read(self, item: PlanItem) -> torch.Tensor:
         tensors = [self._tensor(key) for key in item.keys]
@@ -162,10 +160,8 @@ def _make_fill(item: PlanItem) -> _Fill | None:
     if item.keeps_new_rows or not remapping.num_without_old_row:
         return None
     at = (remapping.rows < 0).nonzero().flatten()
-    if item.variable.slot is not None:
-        return _Fill(at, value=item.variable.slot.start or 0.0)
-    if vocab.backup_initializer is None:
-        return _Fill(at)
+    if not callable(vocab.backup_initializer):
+        return _Fill(at, value=(item.variable.slot.start or 0.0) if item.variable.slot else 0.0)
     fresh = _initialised(item)
     rows = take_rows(fresh.movedim(item.axis, 0), at.to(fresh.device))
     return _Fill(at, rows=rows.movedim(0, item.axis).to(item.variable.device))
@@ -179,7 +175,7 @@ def _initialised(item: PlanItem) -> torch.Tensor:
         item.vocab.generator,
     )
     assert callable(initializer)
-    device = target.device if generator is None else generator.device
+    device = item.variable.device if generator is None else generator.device
     fresh = torch.zeros(target.shape, dtype=target.dtype, device=device)
     returned = initializer(fresh) if generator is None else initializer(fresh, generator=generator)
     if returned is None:

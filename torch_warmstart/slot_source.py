@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch_warmstart.layouts import Form
 from torch_warmstart.names import Source
 
+BY_USER = "renamed in settings"
+
 
 @dataclass(frozen=True, slots=True)
 class SlotSource:
@@ -19,6 +21,7 @@ class SlotSource:
     source: Source
     reason: str  # how it was found
     scale: float = 1.0  # torch's values are the checkpoint's, multiplied by it
+    remarks: tuple[str, ...] = ()  # how torch's optimizer goes on differently; said once a plan
 
 
 def slot_form(form: Form) -> Form:

@@ -8,9 +8,10 @@ optimizers that this library has never heard of work too.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ _STARTS: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], float]] = {
     ("ASGD", "eta"): lambda group: float(group["lr"]),
 }
 _STEP = "step"
-_SIZES = (2, 3, 5, 7, 11, 13, 17)  # of the tiny parameter: each dimension is known by its size
+_SIZES = (11, 13, 7, 5, 3, 2, 17)  # of the tiny parameter: each dimension is known by its size
+_VALUE = 0.5  # of the tiny parameter: what an optimizer copies from it is told from zeros
+_NO_DECAY = {"weight_decay": 0}  # it would be a gradient
 
 
 def slot_variables(optimizers: Optimizers, variables: Iterable[Variable]) -> tuple[Variable, ...]:
@@ -56,20 +59,20 @@ def slot_variables(optimizers: Optimizers, variables: Iterable[Variable]) -> tup
 
 
 def is_as_planned(variable: Variable) -> bool:
-    """Whether an optimizer still has, or still lacks, the slot that a plan was made for."""
+    """Whether an optimizer's slot, if it has it now, is still what a plan was made for."""
     slot = variable.slot
     assert slot is not None
-    state = slot.optimizer.state.get(slot.parameter.tensor, {})
-    if variable.tensor.device.type == "meta" and slot.python_type is None:
-        return slot.name not in state
-    return slot.python_type is not None or state.get(slot.name) is variable.tensor
+    tensor = _tensor_in(slot)
+    planned = variable.tensor
+    return tensor is None or (tensor.shape == planned.shape and tensor.dtype == planned.dtype)
 
 
-class NewSlots:
-    """The slots of one warm start that an optimizer does not have yet.
+class SlotTargets:
+    """What is written to for each slot of one warm start.
 
-    They are made beside the optimizer, all slots of a parameter together, because an optimizer
-    takes a state with one slot for a state with all. `hand_over` gives them to it.
+    Slots that an optimizer does not have yet, and plain numbers, are made beside the optimizer, all
+    slots of a parameter together, because an optimizer takes a state with one slot for a state with
+    all. `hand_over` gives them to it.
     """
 
     def __init__(self, variables: Iterable[Variable], touched: Iterable[Variable]) -> None:
@@ -78,42 +81,83 @@ class NewSlots:
         Args:
             variables: All slot variables there are.
             touched: Those that will be written.
-        """
-        parameters = {id(slot.parameter) for v in touched if (slot := v.slot) is not None}
-        self._made = {
-            id(variable): (variable, _make_slot(variable))
-            for variable in variables
-            if (slot := variable.slot) is not None
-            and id(slot.parameter) in parameters
-            and (slot.python_type is not None or not slot.present)
-        }
 
-    def target(self, variable: Variable) -> torch.Tensor:
+        Raises:
+            UnsupportedError: the optimizer keeps things that are not known before its first step.
+        """
+        written = {id(variable) for variable in touched if variable.slot is not None}
+        parameters = {id(v.slot.parameter) for v in touched if v.slot is not None}
+        self._made: dict[int, tuple[Slot, torch.Tensor]] = {}
+        self._constants: list[tuple[Slot, dict[str, Any]]] = []
+        self._probes = _Probes()
+        for variable in variables:
+            slot = variable.slot
+            if slot is None or id(slot.parameter) not in parameters:
+                continue
+            if not _state_of(slot):
+                self._constants.append((slot, self._constants_of(slot)))
+            if _tensor_in(slot) is None:
+                is_written = id(variable) in written
+                self._made[id(variable)] = (slot, _make_slot(variable, slot, is_written))
+
+    def __getitem__(self, variable: Variable) -> torch.Tensor:
         """The tensor to write a variable's values to."""
-        made = self._made.get(id(variable))
-        return variable.tensor.detach() if made is None else made[1]
+        if id(variable) in self._made:
+            return self._made[id(variable)][1]
+        assert variable.slot is not None
+        tensor = _tensor_in(variable.slot)
+        assert tensor is not None  # otherwise it has been made
+        return tensor.detach()
 
     def hand_over(self) -> None:
         """Gives the optimizers what was made."""
-        for variable, tensor in self._made.values():
-            slot = variable.slot
-            assert slot is not None
+        for slot, constants in self._constants:
+            slot.optimizer.state[slot.parameter.tensor].update(constants)
+        for slot, tensor in self._made.values():
             value = tensor if slot.python_type is None else slot.python_type(tensor.item())
             slot.optimizer.state[slot.parameter.tensor][slot.name] = value
 
+    def _constants_of(self, slot: Slot) -> dict[str, Any]:
+        """What the optimizer's state begins with besides its slots: flags, mostly."""
+        probed = self._probes.state(slot.optimizer, slot.group, slot.parameter.tensor)
+        others = {name: value for name, value in probed.items() if name not in _numbers(probed)}
+        strange = [name for name, value in others.items() if not isinstance(value, _Constant)]
+        if strange:
+            raise UnsupportedError(
+                f"{type(slot.optimizer).__name__} keeps {strange[0]!r} for each parameter, a "
+                f"{type(others[strange[0]]).__name__}, which its first step makes: let it take a "
+                "step before the warm start."
+            )
+        return others
 
-def _make_slot(variable: Variable) -> torch.Tensor:
-    slot = variable.slot
-    assert slot is not None
+
+_Constant = bool | str | None
+
+
+def _state_of(slot: Slot) -> Mapping[str, Any]:
+    state: Mapping[str, Any] = slot.optimizer.state.get(slot.parameter.tensor, {})
+    return state
+
+
+def _tensor_in(slot: Slot) -> torch.Tensor | None:
+    """What an optimizer has for a slot, if it is a tensor and should be one."""
+    value = _state_of(slot).get(slot.name)
+    return value if isinstance(value, torch.Tensor) and slot.python_type is None else None
+
+
+def _make_slot(variable: Variable, slot: Slot, is_written: bool) -> torch.Tensor:
     parameter, dtype = slot.parameter.tensor, variable.tensor.dtype
-    start = _present_number(slot) if slot.python_type is not None else slot.start or 0.0
+    present = _state_of(slot).get(slot.name)
+    start = slot.start if present is None else float(present)
+    if start is None and not is_written:
+        raise UnsupportedError(
+            f"{variable.name}: nobody knows what {type(slot.optimizer).__name__} begins with. Let "
+            "vars_to_warm_start take this slot too, or let the optimizer take a step first."
+        )
     if variable.shape and variable.shape == tuple(parameter.shape):  # strided like the parameter
-        return torch.full_like(parameter, start, dtype=dtype, requires_grad=False)
-    return torch.full(variable.shape, start, dtype=dtype, device=slot.device)
-
-
-def _present_number(slot: Slot) -> float:
-    return float(slot.optimizer.state.get(slot.parameter.tensor, {}).get(slot.name, slot.start))
+        options: dict[str, Any] = {"dtype": dtype, "device": slot.device, "requires_grad": False}
+        return torch.full_like(parameter, start or 0.0, **options)
+    return torch.full(variable.shape, start or 0.0, dtype=dtype, device=slot.device)
 
 
 def _as_list(optimizers: Any) -> list[torch.optim.Optimizer]:
@@ -124,7 +168,20 @@ def _as_list(optimizers: Any) -> list[torch.optim.Optimizer]:
                 "optimizer must be a torch.optim.Optimizer or a list of them, not a "
                 f"{type(optimizer).__name__}."
             )
-    return listed
+    return [_unwrapped(optimizer) for optimizer in listed]
+
+
+def _unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer that keeps the state: a wrapper, such as accelerate's, may only pass it on."""
+    while "state" not in vars(optimizer):
+        inner = getattr(optimizer, "optimizer", None)
+        if not isinstance(inner, torch.optim.Optimizer):
+            raise UnsupportedError(
+                f"{type(optimizer).__name__} keeps its state in a way that is not known: pass the "
+                "optimizer that it wraps."
+            )
+        optimizer = inner
+    return optimizer
 
 
 def _known_slots(
@@ -133,18 +190,16 @@ def _known_slots(
     taken: Mapping[int, list[Variable]],
 ) -> dict[int, list[Variable]]:
     found: dict[int, list[Variable]] = {}
-    probed: dict[object, dict[str, Any]] = {}
-    for number, group in enumerate(optimizer.param_groups):
+    probes = _Probes()
+    for group in optimizer.param_groups:
         for tensor in group["params"]:
             variable = by_id.get(id(tensor))
             if variable is None:  # of another module, a loss with weights for example
                 continue
             if id(tensor) in taken:
                 raise SettingsError(f"Two optimizers have {variable.name!r}.")
-            key = (number, tensor.ndim, tensor.dtype, tensor.device)
-            if key not in probed:
-                probed[key] = _probe(optimizer, group, tensor)
-            found[id(tensor)] = _slots_of(optimizer, group, variable, probed[key])
+            probed = _numbers(probes.state(optimizer, group, tensor))
+            found[id(tensor)] = _slots_of(optimizer, group, variable, probed)
     return found
 
 
@@ -156,11 +211,11 @@ def _slots_of(
 ) -> list[Variable]:
     state = optimizer.state.get(parameter.tensor, {})
     slots = []
-    for name, like in probed.items():
-        tensor = state.get(name)
-        if not isinstance(tensor, torch.Tensor):
-            tensor = _without_data(like, parameter)
+    for name, like in {**_numbers(state), **probed}.items():
         number = type(like) if isinstance(like, int | float) else None
+        tensor = state.get(name)
+        if not isinstance(tensor, torch.Tensor) or number is not None:
+            tensor = _without_data(like, parameter)
         device = like.device if isinstance(like, torch.Tensor) else torch.device("cpu")
         start = _start(optimizer, group, name, like)
         slot = Slot(optimizer, parameter, name, group, device, start, number)
@@ -176,7 +231,7 @@ def _slot_owner(owner: Owner, name: str) -> Owner:
 def _without_data(like: Any, parameter: Variable) -> torch.Tensor:
     """A tensor on the meta device as the optimizer will make it for the parameter."""
     if not isinstance(like, torch.Tensor):
-        return torch.empty((), device="meta", dtype=torch.float32)
+        return torch.empty((), device="meta", dtype=torch.float64)  # Python's floats, any count
     shape = _scaled_up(tuple(like.shape), parameter.shape)
     return torch.empty(shape, device="meta", dtype=like.dtype)
 
@@ -202,40 +257,95 @@ def _start(
 # -- asking the optimizer --------------------------------------------------------------------------
 
 
+class _Probes:
+    """What optimizers keep for parameters, asked once for each kind of parameter in a group."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, dict[str, Any]] = {}
+
+    def state(
+        self, optimizer: torch.optim.Optimizer, group: dict[str, Any], tensor: torch.Tensor
+    ) -> dict[str, Any]:
+        """The state of a parameter like `tensor`, after a step that changes nothing."""
+        key = (id(group), tensor.ndim, tensor.dtype, tensor.device)
+        if key not in self._known:
+            with _without_gradients(optimizer):
+                self._known[key] = _probe(optimizer, group, tensor)
+        return self._known[key]
+
+
+@contextlib.contextmanager
+def _without_gradients(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Takes the real gradients away: a step that finds the real parameters then does nothing."""
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    gradients = [tensor.grad for tensor in tensors]
+    try:
+        for tensor in tensors:
+            tensor.grad = None
+        yield
+    finally:
+        for tensor, gradient in zip(tensors, gradients, strict=True):
+            tensor.grad = gradient
+
+
 def _probe(
     optimizer: torch.optim.Optimizer, group: dict[str, Any], tensor: torch.Tensor
 ) -> dict[str, Any]:
-    """What an optimizer keeps for a parameter like `tensor`, after a step that changes nothing."""
-    for is_sparse in (False, True):
-        tiny = torch.zeros(_SIZES[: tensor.ndim], dtype=tensor.dtype, device=tensor.device)
-        tiny.requires_grad_()
-        tiny.grad = torch.zeros_like(tiny).to_sparse() if is_sparse else torch.zeros_like(tiny)
+    failures = []
+    for is_sparse in (False, True):  # SparseAdam takes sparse gradients only
+        tiny = torch.full(_SIZES[: tensor.ndim], _VALUE, dtype=tensor.dtype, device=tensor.device)
+        zeros = torch.zeros_like(tiny)
+        tiny.grad = zeros.to_sparse() if is_sparse else zeros
         try:
             return _state_after_a_step(optimizer, group, tiny)
-        except RuntimeError as error:  # SparseAdam takes sparse gradients only
-            failure: Exception = error
         except KeyError:  # Adagrad makes its state when it is made; before torch 2.9 only then
-            return _numbers(optimizer.state.get(tensor, {}))
-        except TypeError as error:  # LBFGS needs a closure
-            failure = error
-            break
+            return dict(optimizer.state.get(tensor, {}))
+        except Exception as error:  # LBFGS needs a closure; others may raise anything
+            failures.append(error)
     raise UnsupportedError(
         f"{type(optimizer).__name__} does not keep its state by parameter in a way that can be "
-        f"warm-started ({failure}): leave `optimizer` out."
-    )
+        f"warm-started ({failures[0]}): leave `optimizer` out."
+    ) from failures[0]
 
 
 def _state_after_a_step(
     optimizer: torch.optim.Optimizer, group: dict[str, Any], tiny: torch.Tensor
 ) -> dict[str, Any]:
-    probe = copy.copy(optimizer)
-    probe.state = defaultdict(dict)
-    probe.param_groups = [{**group, "params": [tiny]}]
-    probe._optimizer_step_pre_hooks = OrderedDict()  # the user's hooks are not for this
-    probe._optimizer_step_post_hooks = OrderedDict()
+    no_decay = {name: value for name, value in _NO_DECAY.items() if name in group}
+    own = {name: _copied(value) for name, value in group.items() if name != "params"}
+    probe = _blank_copy(optimizer, [{**own, **no_decay, "params": [tiny]}], defaultdict(dict))
     # Of the class: a learning rate scheduler replaces the instance's by one bound to the original.
-    type(optimizer).step(probe)
-    return _numbers(probe.state[tiny])
+    step = type(optimizer).step
+    if getattr(step, "hooked", False):  # hooks for all optimizers are not for this
+        step = getattr(step, "__wrapped__", step)
+    step(probe)
+    return dict(probe.state[tiny])
+
+
+def _blank_copy(
+    optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]], state: dict[Any, Any]
+) -> Any:
+    """An optimizer with the same options and other parameters.
+
+    `copy.copy` would lose what a class keeps besides torch's own attributes, and `__setstate__`
+    may write to the state that is shared.
+    """
+    twin: Any = object.__new__(type(optimizer))
+    for name, value in vars(optimizer).items():
+        if isinstance(value, torch.optim.Optimizer):  # one that it wraps
+            vars(twin)[name] = _blank_copy(value, groups, state)
+        else:
+            vars(twin)[name] = OrderedDict() if name.endswith("_hooks") else _copied(value)
+    vars(twin).pop("step", None)
+    vars(twin).update(param_groups=groups, state=state)
+    return twin
+
+
+def _copied(value: Any) -> Any:
+    """What a step may change in place."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return copy.copy(value) if isinstance(value, dict | list | set) else value
 
 
 def _numbers(state: Mapping[str, Any]) -> dict[str, Any]:

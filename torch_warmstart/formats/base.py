@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
+from torch_warmstart.formats import saved_optimizers
+from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 
 Family = Literal["tensorflow", "torch"]  # whose layouts and names the tensors follow
 
@@ -45,6 +47,15 @@ class TensorLocation:
 
     files: tuple[str, ...]  # names, not paths
     num_slices: int = 0  # 0: in one piece
+
+
+@dataclass(frozen=True, slots=True)
+class GraphOptimizer:
+    """An optimizer in an object-based checkpoint, as its edges name things there."""
+
+    slots: Mapping[str, Mapping[str, str]]  # key of a variable: name of a slot: key of the slot
+    attributes: Mapping[str, str]  # "iter", "_iterations", "beta1_power", ...: key; "": a list
+    full_names: Mapping[str, str]  # of both, by key
 
 
 class Checkpoint(Mapping[str, TensorSpec], ABC):
@@ -119,9 +130,30 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
         """
         return ()
 
+    def keys_like(self, pattern: str, *, in_a_scope: bool = False) -> tuple[str, ...]:  # noqa: ARG002
+        """The keys of the tensors that paths lead to which no key or full name shows.
+
+        Args:
+            pattern: A path; in the name of an edge, `*` is any run of characters.
+            in_a_scope: Whether the path begins at an object that is the root's, not at the root.
+        """
+        return ()
+
+    def graph_optimizers(self) -> Sequence[GraphOptimizer]:
+        """The optimizers that an object-based checkpoint ties to their variables."""
+        return ()
+
     def metadata(self) -> Any:
         """What torch keeps in `state_dict()._metadata`, or None."""
         return None
+
+    def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
+        """What optimizers kept, where a torch checkpoint holds that too.
+
+        The keys of their slots are taken by `spec` and `get_tensor`. They are not among the
+        checkpoint's own, unless the optimizer's state lies flattened between the weights.
+        """
+        return saved_optimizers.in_keys(self) if self.family == "torch" else ()
 
     def close(self) -> None:
         """Lets go of the files."""

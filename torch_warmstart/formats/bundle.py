@@ -19,7 +19,13 @@ import torch
 from torch_warmstart.bits import take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import object_graph, paths, slices
-from torch_warmstart.formats.base import Checkpoint, Family, TensorLocation, TensorSpec
+from torch_warmstart.formats.base import (
+    Checkpoint,
+    Family,
+    GraphOptimizer,
+    TensorLocation,
+    TensorSpec,
+)
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.records import (
     Entry,
@@ -100,11 +106,21 @@ class BundleCheckpoint(Checkpoint):
         return {} if self._graph is None else self._graph.full_names
 
     def keys_of(self, name: str) -> tuple[str, ...]:
+        return () if self._graph is None else self._distinct(self._graph.keys_of(name))
+
+    def keys_like(self, pattern: str, *, in_a_scope: bool = False) -> tuple[str, ...]:
         if self._graph is None:
             return ()
-        keys = [key for key in self._graph.keys_of(name) if key in self]
+        return self._distinct(self._graph.keys_like(pattern, in_a_scope=in_a_scope))
+
+    def _distinct(self, found: Sequence[str]) -> tuple[str, ...]:
+        """Of keys that are there, one for each content."""
+        keys = [key for key in found if key in self]
         distinct = {self._contents(key): key for key in reversed(keys)}
         return tuple(reversed(distinct.values()))
+
+    def graph_optimizers(self) -> Sequence[GraphOptimizer]:
+        return () if self._graph is None else self._graph.optimizers()
 
     def _contents(self, key: str) -> object:
         """Equal for tensors that hold the same: Keras 3's `export()` stores each variable twice."""

@@ -10,6 +10,7 @@ Source: torch `distributed/checkpoint/filesystem.py`, `metadata.py`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import IO, Any, cast
@@ -17,7 +18,7 @@ from typing import IO, Any, cast
 import torch
 
 from torch_warmstart.bits import as_bits, dtype_name, take_rows
-from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.errors import CorruptCheckpointError, WarmStartError
 from torch_warmstart.formats import nested, slices
 from torch_warmstart.formats.base import Checkpoint, Family, TensorLocation, TensorSpec
 from torch_warmstart.formats.dcp_metadata import (
@@ -27,6 +28,7 @@ from torch_warmstart.formats.dcp_metadata import (
     decode_metadata,
 )
 from torch_warmstart.formats.place import Place, SourceFile
+from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
 from torch_warmstart.formats.torch_file import load_tensors
 from torch_warmstart.formats.wire import WireError
 from torch_warmstart.formats.zip_members import Window
@@ -35,6 +37,7 @@ from torch_warmstart.storage import ByteSource, base_name, join, join_sibling, n
 
 METADATA = ".metadata"
 _MAX_METADATA = 1 << 30  # bytes
+_MAX_OBJECT = 64 << 20  # bytes: the names of a param group's parameters
 
 
 def sniff(place: Place) -> str | None:
@@ -67,12 +70,13 @@ class DcpCheckpoint(Checkpoint):
         self.url = place.url
         self._storage = place.storage
         items = decode_metadata(self._read_metadata(), join(self.url, METADATA))
-        path, self._tensors = _choose(items, self.url, place.entry)
+        self._tree = _tree(items, self.url)
+        path, self._tensors = _choose(self._tree, self.url, place.entry)
         title = "torch.distributed checkpoint"
         self.format = f"{title}, entry {path!r}" if path else title
         self._files: dict[str, ByteSource] = {}
         for name in {chunk.file for tensor in self._tensors.values() for chunk in tensor.chunks}:
-            join_sibling(self.url, name)
+            join_sibling(self.url, name)  # every other is checked when it is opened
 
     def _read_metadata(self) -> bytes:
         source = self._storage.open(join(self.url, METADATA))
@@ -86,21 +90,38 @@ class DcpCheckpoint(Checkpoint):
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
+    def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
+        return self._optimizers[0]
+
+    @functools.cached_property
+    def _optimizers(self) -> tuple[tuple[SavedOptimizer, ...], dict[str, Any]]:
+        """With what stands under their keys: where a tensor is stored, or a number as a tensor."""
+        return find_optimizers(self._tree, StoredTensor, self._load_object)
+
+    def _stored(self, key: str) -> StoredTensor | torch.Tensor | None:
+        stored = self._tensors.get(key)
+        if stored is None and may_be_slot(key):
+            return cast("StoredTensor | torch.Tensor | None", self._optimizers[1].get(key))
+        return stored
+
+    def _chunks(self, key: str) -> tuple[Chunk, ...]:
+        stored = self._stored(key)
+        return stored.chunks if isinstance(stored, StoredTensor) else ()
+
     def _find(self, key: str) -> TensorSpec | None:
-        tensor = self._tensors.get(key)
-        if tensor is None:
+        stored = self._stored(key)
+        if stored is None:
             return None
-        name = dtype_name(tensor.dtype)
-        return TensorSpec(key, tensor.shape, tensor.dtype, name)
+        return TensorSpec(key, tuple(stored.shape), stored.dtype, dtype_name(stored.dtype))
 
     def location(self, key: str) -> TensorLocation:
         self.spec(key)
-        chunks = self._tensors[key].chunks
+        chunks = self._chunks(key)
         files = sorted({chunk.file for chunk in chunks})
         return TensorLocation(tuple(files), len(chunks) if len(chunks) > 1 else 0)
 
     def prefetch(self, keys: Sequence[str]) -> None:
-        wanted = [chunk for key in keys for chunk in self._tensors[key].chunks]
+        wanted = [chunk for key in keys for chunk in self._chunks(key)]
         by_file: dict[str, list[Range]] = {}
         for chunk in wanted:
             by_file.setdefault(chunk.file, []).append((chunk.offset, chunk.offset + chunk.length))
@@ -109,7 +130,9 @@ class DcpCheckpoint(Checkpoint):
             file.prefetch([r for r in ranges if r[1] <= file.size])
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
-        tensor = self._tensors[spec.key]
+        tensor = self._stored(spec.key)
+        if not isinstance(tensor, StoredTensor):  # a number
+            return cast("torch.Tensor", tensor)
         try:
             self._check_backed(tensor)
             slices.check_cover([chunk.box for chunk in tensor.chunks], tensor.shape)
@@ -139,12 +162,7 @@ class DcpCheckpoint(Checkpoint):
         return out
 
     def _load(self, tensor: StoredTensor, chunk: Chunk) -> torch.Tensor:
-        source = self._file(chunk.file)
-        if chunk.offset + chunk.length > source.size:
-            raise WireError(f"{chunk.file} has {source.size:,} bytes and ends before it does")
-        part = Window(source, chunk.offset, chunk.length, tensor.key)
-        part.prefetch([(0, part.size)])
-        loaded = load_tensors(cast("IO[bytes]", SourceFile(part)), part.url)
+        loaded = self._load_part(tensor.key, chunk.file, chunk.offset, chunk.length)
         if not isinstance(loaded, torch.Tensor):
             raise WireError(f"{chunk.file} holds a {type(loaded).__name__} in its place")
         if tuple(loaded.shape) != chunk.box.sizes or loaded.dtype != tensor.dtype:
@@ -153,6 +171,25 @@ class DcpCheckpoint(Checkpoint):
                 f"{tensor.dtype} of shape {chunk.box.sizes}"
             )
         return loaded.detach()
+
+    def _load_part(self, key: str, name: str, offset: int, length: int) -> Any:
+        source = self._file(name)
+        if offset + length > source.size:
+            raise WireError(f"{name} has {source.size:,} bytes and ends before it does")
+        part = Window(source, offset, length, key)
+        part.prefetch([(0, part.size)])
+        return load_tensors(cast("IO[bytes]", SourceFile(part)), part.url)
+
+    def _load_object(self, stored: Any) -> Any:
+        """What `torch.save` was given; None if it cannot be read, as if it were not there."""
+        if not isinstance(stored, StoredObject) or stored.place is None:
+            return None
+        if stored.place[2] > _MAX_OBJECT:
+            return None
+        try:
+            return self._load_part(stored.key, *stored.place)
+        except (WarmStartError, WireError, FileNotFoundError):  # it may be anything
+            return None
 
     def _file(self, name: str) -> ByteSource:
         if name not in self._files:
@@ -168,13 +205,13 @@ class DcpCheckpoint(Checkpoint):
 
 
 def _choose(
-    items: Sequence[StoredTensor | StoredObject], url: str, entry: str | None
+    tree: Mapping[str, Any], url: str, entry: str | None
 ) -> tuple[str, dict[str, StoredTensor]]:
     """The tensors of the mapping that is meant, under their names in it.
 
     torch flattens nested state_dicts, and keeps the paths.
     """
-    path, chosen = nested.choose(_tree(items, url), url, entry, StoredTensor)
+    path, chosen = nested.choose(tree, url, entry, StoredTensor)
     return path, dict(_leaves(chosen, ""))
 
 

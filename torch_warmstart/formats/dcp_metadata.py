@@ -8,6 +8,7 @@ distributed build of torch is involved. What a record was given is checked when 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import pickle
@@ -81,10 +82,11 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """Anything else: a pickle, which nobody reads here."""
+    """Anything else: what `torch.save` makes of it, read where an optimizer's state needs it."""
 
     key: str
     path: tuple[str, ...]
+    place: tuple[str, int, int] | None = None  # file, offset, length
 
 
 def decode_metadata(data: bytes, url: str) -> list[StoredTensor | StoredObject]:
@@ -192,7 +194,7 @@ def _decode(metadata: Any) -> list[StoredTensor | StoredObject]:
         if _is(about, "TensorStorageMetadata"):
             found.append(_decode_tensor(key, path, about, places))
         elif _is(about, "BytesStorageMetadata"):
-            found.append(StoredObject(key, path))
+            found.append(StoredObject(key, path, places.get((key, None))))
         else:
             raise WireError(f"{key!r} is neither a tensor nor an object")
     return found
@@ -208,7 +210,8 @@ def _decode_path(key: str, paths: Any) -> tuple[str, ...]:
 
 
 _Place = tuple[str, int, int]  # file, offset, length
-_Places = dict[tuple[str, tuple[int, ...]], _Place]  # by key and offsets of the chunk
+# By key and offsets of the chunk; an object has none.
+_Places = dict[tuple[str, tuple[int, ...] | None], _Place]
 
 
 def _decode_places(stored: Any) -> _Places:
@@ -220,8 +223,11 @@ def _decode_places(stored: Any) -> _Places:
         key, offsets = at.get("fqn"), at.get("offset")
         if not isinstance(key, str):
             raise WireError(f"its storage_data has the key {reprlib.repr(key)}")
-        if offsets is not None:  # None: an object
+        if offsets is not None:
             places[key, _decode_sizes(offsets)] = _decode_place(key, info)
+            continue
+        with contextlib.suppress(WireError, UnsupportedError):  # an object, which few need
+            places[key, None] = _decode_place(key, info)
     return places
 
 

@@ -18,6 +18,7 @@ import torch
 from torch_warmstart.errors import CorruptCheckpointError, SettingsError
 from torch_warmstart.formats import safetensors_file, torch_file
 from torch_warmstart.formats.base import Checkpoint, Family, TensorLocation, TensorSpec
+from torch_warmstart.formats.hf_optimizers import with_optimizers
 from torch_warmstart.formats.place import Place
 from torch_warmstart.storage import join, join_sibling, named_by, parent
 
@@ -65,9 +66,8 @@ def open_directory(place: Place) -> Checkpoint:
             f"{place.url} holds {', '.join(names) or 'no weights'}: pass the file that is meant."
         )
     inside = Place(join(place.url, names[0]), place.storage, verify=place.verify)
-    if names[0].endswith(".json"):
-        return open_index(inside)
-    return _open_file(inside)
+    weights = open_index(inside) if names[0].endswith(".json") else _open_file(inside)
+    return with_optimizers(weights, place)
 
 
 def open_index(place: Place) -> ShardedCheckpoint:

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from torch_warmstart.formats.base import GraphOptimizer
+from torch_warmstart.formats.graph_optimizers import Links, find_optimizers
 from torch_warmstart.formats.wire import (
     BYTES,
     VARINT,
@@ -37,6 +39,7 @@ _VARIABLE_VALUE = "VARIABLE_VALUE"
 _ESCAPED = re.compile(r"\.([.S])")  # trackable_utils.escape_local_name
 _UNESCAPED = {".": ".", "S": "/"}
 _ROOT = 0
+_ANY = "*"
 
 
 @dataclass(slots=True)
@@ -46,6 +49,12 @@ class _Node:
     children: dict[str, list[int]] = field(default_factory=dict)
     keys: dict[str, list[str]] = field(default_factory=dict)  # by name of the attribute
     slots: dict[tuple[int, str], list[int]] = field(default_factory=dict)  # of (variable, name)
+    full_name: str = ""  # of its value
+
+    @property
+    def value(self) -> str | None:
+        """The key of the variable's value, if it is a variable."""
+        return next(iter(self.keys.get(_VARIABLE_VALUE, ())), None)
 
     def follow(self, edge: str) -> list[int]:
         """Where an edge leads: as named, escaped as in keys, or private as Keras 3 has kernels."""
@@ -53,6 +62,13 @@ class _Node:
             if name in self.children:
                 return self.children[name]
         return []
+
+    def follow_like(self, pattern: str) -> list[int]:
+        """Where the edges lead whose names a pattern takes."""
+        if _ANY not in pattern:
+            return self.follow(pattern)
+        takes = re.compile(re.escape(pattern).replace(re.escape(_ANY), ".*")).fullmatch
+        return [child for name, nodes in self.children.items() if takes(name) for child in nodes]
 
 
 class ObjectGraph:
@@ -83,6 +99,31 @@ class ObjectGraph:
             keys += self._nodes[node].keys.get(_unescape(attribute) or _VARIABLE_VALUE, ())
         return tuple(dict.fromkeys(keys))
 
+    def keys_like(self, pattern: str, *, in_a_scope: bool = False) -> tuple[str, ...]:
+        """The keys of the tensors that paths lead to; `*` in an edge is any run of characters.
+
+        With `in_a_scope` the paths begin at the nodes that the root has edges to.
+        """
+        start = {_ROOT} if self._nodes else set()
+        if in_a_scope:
+            start = {child for nodes in self._children(_ROOT) for child in nodes}
+        keys = [
+            key
+            for node in sorted(self._walk(pattern, start, follow=_Node.follow_like))
+            for key in self._nodes[node].keys.get(_VARIABLE_VALUE, ())
+        ]
+        return tuple(dict.fromkeys(keys))
+
+    def _children(self, node: int) -> list[list[int]]:
+        return list(self._nodes[node].children.values()) if self._nodes else []
+
+    def optimizers(self) -> tuple[GraphOptimizer, ...]:
+        """What optimizers keep, by the variables that it is for."""
+        links = [
+            Links(node.children, node.value, node.full_name, node.slots) for node in self._nodes
+        ]
+        return find_optimizers(links, self.full_names)
+
     def _find_nodes(self, path: str) -> set[int]:
         variable, is_slot, rest = path.partition(_SLOT)
         found = self._walk(variable)
@@ -99,18 +140,23 @@ class ObjectGraph:
                     found.update(slots.get((variable, _unescape(slot))) or ())
         return found
 
-    def _walk(self, path: str) -> set[int]:
+    def _walk(
+        self,
+        path: str,
+        begin: Collection[int] = (_ROOT,),
+        follow: Callable[[_Node, str], list[int]] = _Node.follow,
+    ) -> set[int]:
         """The nodes that a path leads to from the root; an edge's own name may have slashes."""
         parts = path.split("/")
         reached: list[set[int]] = [set() for _ in range(len(parts) + 1)]
         if self._nodes:
-            reached[0].add(_ROOT)
+            reached[0].update(begin)
         for start, here in enumerate(reached[:-1]):
             longest = min(len(parts), start + self._max_parts) if here else start
             for stop in range(start + 1, longest + 1):
                 edge = "/".join(parts[start:stop])
                 for node in here:
-                    reached[stop].update(self._nodes[node].follow(edge))
+                    reached[stop].update(follow(self._nodes[node], edge))
         return reached[-1]
 
     @functools.cached_property
@@ -146,6 +192,7 @@ class ObjectGraph:
         name, full_name, key = (decode_text(last_bytes(fields, n) or b"") for n in (1, 2, 3))
         node.keys.setdefault(name, []).append(key)
         if full_name:
+            node.full_name = full_name
             self._full_names.setdefault(full_name, {})[key] = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch_warmstart.bits import dtype_name, take_rows
 from torch_warmstart.formats import nested
 from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
+from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
 
 
 class StateDictCheckpoint(Checkpoint):
@@ -45,6 +47,7 @@ class StateDictCheckpoint(Checkpoint):
             if isinstance(key, str) and isinstance(value, torch.Tensor)
         }
         self._metadata = getattr(chosen, "_metadata", None)
+        self._container = state  # optimizers' states lie beside what was chosen
 
     def metadata(self) -> Any:
         return self._metadata
@@ -52,15 +55,31 @@ class StateDictCheckpoint(Checkpoint):
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
-    def _find(self, key: str) -> TensorSpec | None:
+    def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
+        return self._optimizers[0]
+
+    @functools.cached_property
+    def _optimizers(self) -> tuple[tuple[SavedOptimizer, ...], dict[str, torch.Tensor]]:
+        """With their tensors by key."""
+        return find_optimizers(self._container)
+
+    def _tensor(self, key: str) -> torch.Tensor | None:
         tensor = self._tensors.get(key)
+        if tensor is None and may_be_slot(key):
+            return self._optimizers[1].get(key)
+        return tensor
+
+    def _find(self, key: str) -> TensorSpec | None:
+        tensor = self._tensor(key)
         if tensor is None:
             return None
         name = dtype_name(tensor.dtype)
         return TensorSpec(key, tuple(tensor.shape), tensor.dtype, name, _storage(tensor))
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
-        tensor = self._tensors[spec.key].detach()
+        found = self._tensor(spec.key)
+        assert found is not None  # it has a spec
+        tensor = found.detach()
         return tensor if rows is None else take_rows(tensor, rows.to(tensor.device))
 
 

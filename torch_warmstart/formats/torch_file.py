@@ -57,7 +57,7 @@ def open_place(place: Place) -> StateDictCheckpoint:
         CorruptCheckpointError: torch cannot read it.
         SettingsError: it holds no mapping of names to tensors, or several without `place.entry`.
     """
-    loaded = _load(place)
+    loaded = load_place(place)
     if not isinstance(loaded, Mapping):
         raise SettingsError(
             f"{place.url} holds a {type(loaded).__name__}, not a state_dict: a mapping of names to "
@@ -91,7 +91,8 @@ def load_tensors(file: str | IO[bytes], url: str, *, mmap: bool = False) -> Any:
         ) from error
 
 
-def _load(place: Place) -> Any:
+def load_place(place: Place) -> Any:
+    """Whatever a file holds; raises as `load_tensors`."""
     if any(name.endswith(_TORCHSCRIPT) for name in place.zip_names):
         raise UnsupportedError(
             f"{place.url} is a TorchScript archive, which holds code. Load it where you trust it, "

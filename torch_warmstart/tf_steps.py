@@ -1,0 +1,151 @@
+"""How many steps an optimizer of TensorFlow had taken: a count, or the powers of Adam's betas.
+
+`beta1_power` begins as beta1 and is multiplied by beta1 after each step, so that after t steps it
+is beta1 ** (t + 1), rounded t times (tensorflow/python/training/adam.py, `_finish`). In float32
+beta1_power is 0 after about a thousand steps, beta2_power after a hundred thousand; then a global
+step is the only count there is.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.layouts import Layout
+
+_MAX_STEPS = 4_000_000  # whose powers are multiplied out
+_ROUNDINGS = 16  # by which a stored power may differ from the one worked out here, in epsilons
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """A tensor that is a power of a beta."""
+
+    key: str
+    beta: float  # torch's
+
+
+def steps_layout(name: str, powers: Sequence[Power], has_count: bool) -> Layout:
+    """The number of steps, from powers of betas and then, with `has_count`, a count.
+
+    Powers that have not become 0 must agree; the count is for when all have.
+
+    Args:
+        name: The slot's, for messages.
+        powers: The first tensors.
+        has_count: Whether another follows.
+    """
+
+    def to_torch(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if tensors[0].device.type == "meta":
+            return (torch.empty((), device="meta"),)
+        return (torch.tensor(float(_agreed(name, powers, tensors)), dtype=torch.float64),)
+
+    def to_tf(steps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        count = [steps.to(torch.int64)] if has_count else []
+        return (*(torch.tensor(power.beta) ** (steps + 1) for power in powers), *count)
+
+    return Layout("steps", to_torch, to_tf, num_tf=len(powers) + has_count)
+
+
+def mu_product_layout(steps: Layout | None, beta: float, decay: float) -> Layout:
+    """NAdam's product of momentums after so many steps (torch/optim/nadam.py).
+
+    Args:
+        steps: What makes the count of steps; None: it is one.
+        beta: The first of the optimizer's betas.
+        decay: Its momentum_decay.
+    """
+
+    def to_torch(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if tensors[0].device.type == "meta":
+            return (torch.empty((), device="meta"),)
+        count = tensors[0] if steps is None else steps.to_torch(*tensors)[0]
+        return (torch.tensor(_mu_product(int(count), beta, decay), dtype=torch.float64),)
+
+    def to_tf(_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        raise UnsupportedError("a product of momentums is not turned back into a count of steps")
+
+    return Layout("product of momentums", to_torch, to_tf, num_tf=steps.num_tf if steps else 1)
+
+
+def _mu_product(steps: int, beta: float, decay: float) -> float:
+    product = 1.0
+    for step in range(1, steps + 1):
+        product *= beta * (1.0 - 0.5 * 0.96 ** (step * decay))
+        if product < np.finfo(np.float32).smallest_subnormal:
+            return 0.0
+    return product
+
+
+def _agreed(name: str, powers: Sequence[Power], tensors: Sequence[torch.Tensor]) -> int:
+    counts: dict[str, int] = {}
+    for power, tensor in zip(powers, tensors, strict=False):
+        value = float(tensor)
+        if not math.isfinite(value) or value < 0 or value > 1:
+            raise _refused(name, f"{power.key!r} is {value:g}, which is no power of a beta")
+        if value < torch.finfo(tensor.dtype).smallest_normal:
+            continue  # become 0, or rounded to a few bits on the way there
+        steps = _steps(value, power.beta, tensor.dtype)
+        if steps is None:
+            raise _refused(
+                name,
+                f"{power.key!r} is {value:.9g}, which is no power of {power.beta:g}, torch's beta: "
+                "the checkpoint was trained with other betas",
+            )
+        counts[power.key] = steps
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{key!r} means {steps:,}" for key, steps in counts.items())
+        raise _refused(name, f"the number of steps is unclear ({found})")
+    if counts:
+        return next(iter(counts.values()))
+    if len(tensors) > len(powers):
+        return int(tensors[-1])
+    gone = " and ".join(repr(power.key) for power in powers)
+    raise UnsupportedError(
+        f"{name}: {gone} have become 0 after many steps, and the checkpoint has no global step. "
+        f"Leave {name!r} out of vars_to_warm_start, and set it yourself afterwards: with a large "
+        "count the optimizer goes on as TensorFlow would, with 0 it begins with a wrong correction."
+    )
+
+
+def _refused(name: str, problem: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{name}: {problem}. Give the optimizer the checkpoint's betas, or name what counts its "
+        f"steps: var_name_to_prev_var_name={{{name!r}: 'global_step'}}."
+    )
+
+
+def _steps(value: float, beta: float, dtype: torch.dtype) -> int | None:
+    """The t for which a power is beta ** (t + 1); None if there is none."""
+    if not 0 < beta < 1 or value == 1:
+        return None
+    rounded = float(_rounded(beta, dtype))
+    estimate = math.log(value) / math.log(rounded)
+    # Each multiplication is off by half an epsilon at most; so many steps the estimate is off.
+    slack = estimate * float(torch.finfo(dtype).eps) / -math.log(rounded)
+    last = round(estimate + slack) + 2
+    if last > _MAX_STEPS:
+        return round(estimate) - 1
+    powers = _powers(beta, dtype, 1 << last.bit_length())
+    at = int(np.abs(powers - value).argmin())
+    off = abs(float(powers[at]) / value - 1)
+    return at if off <= _ROUNDINGS * float(torch.finfo(dtype).eps) else None
+
+
+@functools.lru_cache(maxsize=8)
+def _powers(beta: float, dtype: torch.dtype, count: int) -> np.ndarray[tuple[int], np.dtype]:
+    """beta, beta * beta, ... each rounded, as TensorFlow multiplies them."""
+    return np.multiply.accumulate(np.full(count, _rounded(beta, dtype)))
+
+
+def _rounded(beta: float, dtype: torch.dtype) -> np.floating:
+    scalar: Callable[[float], np.floating] = _NUMPY.get(dtype, np.float32)
+    return scalar(beta)

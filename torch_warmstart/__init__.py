@@ -15,6 +15,7 @@ from torch_warmstart.api import (
     load_checkpoint,
     load_variable,
     plan_warm_start,
+    suggest_names,
     warm_start,
 )
 from torch_warmstart.errors import (
@@ -34,8 +35,11 @@ from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.gather import gather_rows
 from torch_warmstart.plan import PlanItem, RowAccount, WarmStartPlan
 from torch_warmstart.remapping import generate_vocab_remapping
+from torch_warmstart.rename_rules import NameRules
 from torch_warmstart.report import VariableAccount, WarmStartReport
+from torch_warmstart.rules_file import load_rules
 from torch_warmstart.settings import ClipOrPad, VocabInfo, WarmStartSettings
+from torch_warmstart.suggestions import SuggestedRule, Suggestion, Suggestions, save_rules
 from torch_warmstart.tf_compat import (
     init_from_checkpoint,
     load_and_remap_matrix,
@@ -53,12 +57,16 @@ __all__ = [
     "CorruptCheckpointError",
     "MissingDependencyError",
     "MissingTensorError",
+    "NameRules",
     "PlanError",
     "PlanItem",
     "PortCheck",
     "RowAccount",
     "SettingsError",
     "StorageError",
+    "SuggestedRule",
+    "Suggestion",
+    "Suggestions",
     "TensorSpec",
     "UnsupportedError",
     "VariableAccount",
@@ -76,8 +84,11 @@ __all__ = [
     "list_variables",
     "load_and_remap_matrix",
     "load_checkpoint",
+    "load_rules",
     "load_variable",
     "plan_warm_start",
+    "save_rules",
+    "suggest_names",
     "verify_port",
     "warm_start",
     "warmstart_embedding_matrix",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from torch_warmstart import execute, planner
+from torch_warmstart import execute, planner, suggest
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.formats import paths, registry
 from torch_warmstart.formats.base import Checkpoint
@@ -17,6 +17,7 @@ from torch_warmstart.report import WarmStartReport
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.slots import Optimizers
 from torch_warmstart.storage import MAX_GAP, Storage
+from torch_warmstart.suggestions import Suggestions
 
 
 def warm_start(
@@ -67,6 +68,13 @@ def plan_warm_start(
         PlanError: with every problem there is.
         CheckpointError: the checkpoint is missing or damaged.
     """
+    checkpoint, settings = _open(model, settings)
+    return planner.make_plan(model, settings, checkpoint, optimizer)
+
+
+def _open(
+    model: torch.nn.Module, settings: WarmStartSettings | Any
+) -> tuple[Checkpoint, WarmStartSettings]:
     if not isinstance(model, torch.nn.Module):
         raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
     if not isinstance(settings, WarmStartSettings):
@@ -78,7 +86,7 @@ def plan_warm_start(
         format=settings.format,
         entry=settings.entry,
     )
-    return planner.make_plan(model, settings, checkpoint, optimizer)
+    return checkpoint, settings
 
 
 def apply_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartReport:
@@ -89,6 +97,34 @@ def apply_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStar
         CorruptCheckpointError: what is to be read fails its checksum. Nothing has been changed.
     """
     return execute.execute(plan, progress=progress)
+
+
+def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> Suggestions:
+    """Proposes names in a checkpoint for the variables that find nothing by themselves.
+
+    From the types of layers, the names of their tensors, shapes under their layouts, how alike the
+    names are, and last the order of the layers. Only names and shapes are read. What several
+    tensors could be is shown with all of them and low confidence.
+
+    Args:
+        model: The model to fill; it is not changed.
+        settings: As for `warm_start`. Variables that they do not select or that they rename get no
+            suggestion, nor do slots of optimizers, which follow their variables.
+
+    Returns:
+        Suggestions to print, to save as a rules file (`save_rules`), or to use at once as
+        `var_name_to_prev_var_name=suggestions.as_rules("high")`.
+
+    Raises:
+        SettingsError: the settings are wrong, with every problem they have.
+        CheckpointError: the checkpoint is missing or damaged.
+    """
+    checkpoint, settings = _open(model, settings)
+    try:
+        return suggest.suggest_for_model(model, settings, checkpoint)
+    finally:
+        if checkpoint is not settings.ckpt_to_initialize_from:
+            checkpoint.close()
 
 
 def load_checkpoint(

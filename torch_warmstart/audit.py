@@ -32,19 +32,25 @@ class Audit:
         return f"{first}{more}: {self.problem} {self.change}"
 
 
-def audit_port(model: nn.Module, filled: Iterable[nn.Module]) -> tuple[Audit, ...]:
+def audit_port(
+    model: nn.Module, filled: Iterable[nn.Module], layouts: Iterable[str] = ()
+) -> tuple[Audit, ...]:
     """What to compare by hand once a model has been filled from TensorFlow's weights.
 
     Args:
         model: The model.
         filled: The modules that get tensors from TensorFlow; others with tensors of their own were
             never TensorFlow's.
+        layouts: The names of the layouts in use; one for a flattening settles what a Flatten asks.
     """
     taken = {id(module) for module in filled}
     if not taken:
         return ()
+    settled = nn.Flatten if any("flatten_channels" in name for name in layouts) else ()
     found: dict[Finding, list[str]] = {}
     for name, module in module_names(model).items():
+        if isinstance(module, settled):
+            continue
         if id(module) in taken or not _has_tensors(module):
             for finding in _findings(module):
                 found.setdefault(finding, []).append(name)
@@ -75,7 +81,8 @@ def _batch_norm(module: nn.Module) -> Finding | None:
     mine = " and ".join(f"{name}={torch:g}" for name, (torch, _) in same.items())
     theirs = ", ".join(f"{name}={keras:g}" for name, (_, keras) in same.items())
     return (
-        f"{mine} is torch's default; Keras has epsilon=0.001 and momentum=0.99, 0.01 in torch.",
+        f"{mine} {'is' if len(same) == 1 else 'are'} torch's default; Keras has epsilon=0.001 and "
+        "momentum=0.99, 0.01 in torch.",
         f"Make it {_name(module)}(..., {theirs}).",
     )
 
@@ -119,6 +126,15 @@ def _average_pool(module: nn.Module) -> Finding | None:
     return (
         "it counts the padding as zeros; TensorFlow leaves it out of the average.",
         f"Make it {_name(module)}(..., count_include_pad=False).",
+    )
+
+
+def _flatten(_: nn.Module) -> Finding | None:
+    # keras/src/layers/reshaping/flatten.py keeps the order of channels-last features.
+    return (
+        "it numbers features by channels, then places; TensorFlow by places, then channels.",
+        "If the original flattened channels-last features, name the layout of the layer behind it: "
+        "var_name_to_layout={'<layer>.weight': 'flatten_channels_last[<channels>]'}.",
     )
 
 
@@ -175,6 +191,7 @@ _CHECKS: Mapping[tuple[type[nn.Module], ...], Callable[[nn.Module], Finding | No
     (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d): _strided,
     (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d): _transposed,
     (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d): _average_pool,
+    (nn.Flatten,): _flatten,
     (nn.GELU,): _gelu,
     (nn.LeakyReLU,): _leaky_relu,
     (nn.Hardsigmoid,): _hard_sigmoid,

@@ -13,6 +13,7 @@ import torch
 from torch_warmstart.api import load_checkpoint, warm_start
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.formats.base import Checkpoint
+from torch_warmstart.rules_file import load_rules
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.verify import PortCheck, verify_port
 
@@ -44,20 +45,18 @@ def run_verify(options: argparse.Namespace) -> PortCheck:
     """Runs the command; the result is what is to be printed."""
     model = make_model(options.model)
     if options.checkpoint is not None:
-        renames = _rules(options.rules)
-        settings = WarmStartSettings(options.checkpoint, [".*"], var_name_to_prev_var_name=renames)
-        warm_start(model, settings)
+        warm_start(model, WarmStartSettings(options.checkpoint, [".*"], **_rules(options.rules)))
     with load_checkpoint(options.record) as record:
         inputs, outputs, layers = (_section(record, name) for name in _SECTIONS)
     return verify_port(model, inputs, outputs, layers=layers, rtol=options.rtol)
 
 
-def _rules(path: str | None) -> Any:
+def _rules(path: str | None) -> dict[str, Any]:
+    """What a rules file says, as fields of the settings."""
     if path is None:
-        return None
-    from torch_warmstart.rules_file import load_rules
-
-    return load_rules(path)
+        return {}
+    rules = load_rules(path)
+    return {"var_name_to_prev_var_name": rules, "var_name_to_layout": rules.layouts}
 
 
 _SECTIONS = ("inputs", "outputs", "layers")

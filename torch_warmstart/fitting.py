@@ -65,8 +65,11 @@ def choose_cast(variable: Variable, source: Source) -> Cast | None:
     TensorFlow never casts. Floating types are cast to each other, integers to wider ones, and
     whatever counts an optimizer's steps to what the optimizer counts them in.
     """
-    old = _common_dtype(variable, source)
     new = variable.tensor.dtype
+    if variable.slot is not None and not variable.shape and len(source.specs) > 1:
+        old = _dtypes(variable, source)[0]  # a number that is worked out, not copied
+        return None if old == new else Cast(old, new, lossy=False)
+    old = _common_dtype(variable, source)
     if old == new:
         return None
     if old.is_floating_point and new.is_floating_point:
@@ -82,7 +85,7 @@ def choose_cast(variable: Variable, source: Source) -> Cast | None:
     )
 
 
-def _common_dtype(variable: Variable, source: Source) -> torch.dtype:
+def _dtypes(variable: Variable, source: Source) -> list[torch.dtype]:
     for spec in source.specs:
         if spec.dtype is None:
             raise MisfitError(
@@ -90,7 +93,11 @@ def _common_dtype(variable: Variable, source: Source) -> torch.dtype:
                 "tensor holds.",
                 ON_MISMATCH_ADVICE,
             )
-    dtypes = [spec.dtype for spec in source.specs if spec.dtype is not None]
+    return [spec.dtype for spec in source.specs if spec.dtype is not None]
+
+
+def _common_dtype(variable: Variable, source: Source) -> torch.dtype:
+    dtypes = _dtypes(variable, source)
     if len(set(dtypes)) > 1:
         raise MisfitError(
             f"{variable.name} is made of {keys_of(source)}, which differ in dtype: "

@@ -4,26 +4,34 @@ In this order: the user's own renaming; the same name; the name with slashes; th
 gives the leaf in a layer of that type; and for object-based checkpoints, each of these as a full
 name in the object graph or as a path through it. Two different hits for one variable are an error,
 never a choice.
+
+Only for a variable that is found by none of these, there are two more: the only tensor of such a
+name in one more scope (Keras puts a model's own name in front, `sequential/den/kernel`, and
+`tf.train.Checkpoint(model=...)` its attribute); and in files of Keras 3, which number a layer's
+variables, the one of its number, if there are as many as torch's layer has tensors.
 """
 
 from __future__ import annotations
 
-import bisect
 import functools
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from torch_warmstart.errors import MissingTensorError, SettingsError, did_you_mean, near_names
+import torch
+
+from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.formats.object_graph import ATTRIBUTE_SUFFIX
 from torch_warmstart.layouts import Form
-from torch_warmstart.tf_layers import tf_forms
+from torch_warmstart.name_index import ANY, NameIndex
+from torch_warmstart.tf_layers import is_uncounted_in_tf, tf_forms
 from torch_warmstart.variables import Owner, Shape, Variable
 
 # What wrappers put before the names in a state_dict saved with them.
 _TORCH_PREFIXES = ("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")
-_ANY = "*"
+_SETTING = "var_name_to_prev_var_name"
+_IN_SCOPE = "TensorFlow's name, in a scope"
+_BY_NUMBER = "Keras's number in the layer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +44,13 @@ class Source:
     specs: tuple[TensorSpec, ...]
     owner: Owner
     form: Form
+    reason: str = ""  # how they were found, where that is not by the names themselves
 
     @property
     def shape(self) -> Shape | None:
         """The shape in torch; None if the layout does not take tensors like these."""
         shapes = self.form.layout.shapes_in_torch([spec.shape for spec in self.specs])
-        return shapes[self.form.part] if shapes else None
+        return shapes[self.form.part] if shapes and self.form.part < len(shapes) else None
 
     @property
     def identity(self) -> object:
@@ -60,47 +69,69 @@ class Finder:
 
         Raises SettingsError if different tensors answer to the variable's names.
         """
-        sources = [
-            source
-            for owner in variable.owners
-            for form in self._forms(owner)
-            if (source := self._fill(variable, owner, form)) is not None
-        ]
-        if len({source.identity for source in sources}) > 1:
-            sources = _fitting(sources, variable) or sources
-        if len({source.identity for source in sources}) > 1:
-            raise _ambiguous(variable, [source.specs[0].key for source in sources])
-        return next(iter(_fitting(sources, variable) or sources), None)
+        places = [(owner, owner.path) for owner in variable.owners]
+        found = self._find_at(variable, places)
+        if found is not None or self.checkpoint.family == "torch":
+            return found
+        return self._find_in_a_scope(variable) or self._find_numbered(variable, places)
 
-    def find_renamed(self, variable: Variable, owner: Owner, names: Sequence[str]) -> Source:
+    def find_renamed(
+        self, variable: Variable, owner: Owner, names: Sequence[str], asked_by: str = _SETTING
+    ) -> Source:
         """The tensors that the user named: keys, full names or paths through the object graph.
 
-        `:0` and `.` for `/` are forgiven. Raises MissingTensorError with near names, or
-        SettingsError if a name is ambiguous or the layer is not made of so many tensors.
+        `:0` and `.` for `/` are forgiven. The leaf of a single name may be torch's, `old/weight`
+        for `old/kernel`. Raises MissingTensorError with near names, or SettingsError if a name is
+        ambiguous or the layer is not made of so many tensors.
         """
-        specs = tuple(self.named(owner, name) for name in names)
+        if len(names) == 1 and not self._is_there(names[0]):
+            translated = self._find_translated(variable, owner, names[0])
+            if translated is not None:
+                return translated
+        specs = tuple(self.named(owner, name, asked_by) for name in names)
         forms = [form for form in self._forms(owner) if len(form.names) == len(specs)]
+        if len(specs) > 1:  # by whose names something is refused, the user did not go
+            forms = [form for form in forms if form.refusal is None]
         if not forms and len(specs) == 1:
             forms = [Form(((owner.leaf,),))]
         if not forms:
+            counts = sorted({len(form.names) for form in self._forms(owner)})
             raise SettingsError(
-                f"{owner.name} is not made of {len(specs)} tensors of the checkpoint: "
-                "var_name_to_prev_var_name names one key for it."
+                f"{owner.name} is not made of {len(specs)} tensors of the checkpoint, which "
+                f"{asked_by} names, but of {' or '.join(map(str, counts))}."
             )
         sources = [Source(specs, owner, form) for form in forms]
-        return (_fitting(sources, variable) or sources)[0]
+        fitting = _fitting(sources, variable)
+        layouts = list(dict.fromkeys(source.form.layout.name for source in fitting))
+        if len(layouts) > 1:
+            refusal = _undecided(layouts, alone=len(specs) == 1)
+            return with_layout(fitting[0], Form(fitting[0].form.names, refusal=refusal))
+        return (fitting or sources)[0]
 
     def nearest(self, variable: Variable) -> list[str]:
         """Keys of the checkpoint that look like a variable's name."""
         in_torch = self.checkpoint.family == "torch"
-        name = variable.name if in_torch else variable.name.replace(".", "/")
-        return near_names(name, self._names)
+        return self.near(variable.name if in_torch else variable.name.replace(".", "/"))
 
-    # -- by name -----------------------------------------------------------------------------------
+    def near(self, name: str) -> list[str]:
+        """Keys and other names of the checkpoint that look like a name."""
+        return self.index.near(name)
 
-    def named(self, owner: Owner, name: str) -> TensorSpec:
+    @functools.cached_property
+    def index(self) -> NameIndex:
+        """All names of the checkpoint."""
+        return NameIndex([*self.checkpoint, *self.checkpoint.full_names()])
+
+    @functools.cached_property
+    def _all_keys(self) -> frozenset[str]:
+        """To ask for a key here costs a tenth of what it costs in a checkpoint's own index."""
+        return frozenset(self.checkpoint)
+
+    # -- by the user's name ------------------------------------------------------------------------
+
+    def named(self, owner: Owner, name: str, asked_by: str = _SETTING) -> TensorSpec:
         """The tensor of a name that the user gave for an owner; raises as `find_renamed`."""
-        for key in (name, name.removesuffix(":0"), name.replace(".", "/")):
+        for key in _spellings(name):
             if key in self.checkpoint:
                 return self.checkpoint.spec(key)
             keys = self.checkpoint.keys_of(key)
@@ -112,70 +143,157 @@ class Finder:
                 )
             if keys:
                 return self.checkpoint.spec(keys[0])
+        near = " or ".join(map(repr, self.near(name)))
         raise MissingTensorError(
-            f"{owner.name}: var_name_to_prev_var_name asks for {name!r}, which "
-            f"{self.checkpoint.url} does not have.{did_you_mean(name, self._names)}"
+            f"{owner.name}: {asked_by} asks for {name!r}, which {self.checkpoint.url} does not "
+            f"have.{f' Did you mean {near}?' if near else ''}"
         )
+
+    def _is_there(self, name: str) -> bool:
+        return any(
+            key in self.checkpoint or self.checkpoint.keys_of(key) for key in _spellings(name)
+        )
+
+    def _find_translated(self, variable: Variable, owner: Owner, name: str) -> Source | None:
+        """What a name means whose leaf is torch's: the layer in another place, with its own names.
+
+        Raises SettingsError if different tensors answer.
+        """
+        path = name.removesuffix(":0").removesuffix(owner.leaf)
+        if path == name or (path and path[-1] not in "./"):
+            return None
+        places = [(owner, path[:-1])]
+        return self._find_at(variable, places) or self._find_numbered(variable, places)
+
+    # -- by the model's name -----------------------------------------------------------------------
+
+    def _find_at(self, variable: Variable, places: Sequence[tuple[Owner, str]]) -> Source | None:
+        """The variable among the tensors of layers: an owner, and the path to look for it at.
+
+        Raises SettingsError if different tensors answer.
+        """
+        sources = []
+        for owner, path in places:
+            for form in self._forms(owner):
+                keys = functools.partial(self._keys, path)
+                specs, rivals = self._fill(form, keys)
+                if len(rivals) > 1:
+                    raise _ambiguous(variable, rivals)
+                if specs:
+                    sources.append(Source(specs, owner, form))
+        sources = _whole(sources)
+        if _differ(sources):
+            sources = _fitting(sources, variable) or sources
+        if _differ(sources):
+            raise _ambiguous(variable, [source.specs[0].key for source in sources])
+        return next(iter(_fitting(sources, variable) or sources), None)
+
+    def _find_in_a_scope(self, variable: Variable) -> Source | None:
+        """The variable in one more scope than its name has, if only one tensor answers to that."""
+        sources = []
+        for owner in variable.owners:
+            if not owner.path or owner.path.partition(".")[0].isdecimal():
+                continue  # `0.weight` has no name of a layer that could agree
+            keys = functools.partial(self._keys_in_a_scope, owner.path)
+            for form in self._forms(owner):
+                specs, rivals = self._fill(form, keys)
+                if rivals:
+                    return None
+                if specs:
+                    sources.append(Source(specs, owner, form, _IN_SCOPE))
+        sources = _whole(sources)
+        sources = _fitting(sources, variable) or sources
+        return sources[0] if sources and not _differ(sources) else None
+
+    def _find_numbered(
+        self, variable: Variable, places: Sequence[tuple[Owner, str]]
+    ) -> Source | None:
+        """The variable by its number in a layer of a Keras 3 file, if the layers are alike.
+
+        Keras numbers a layer's variables as torch lists those of its own: kernel and bias; gamma,
+        beta, moving mean and variance.
+        """
+        for owner, path in places:
+            leaves = _leaves_that_tf_has(owner.module)
+            forms = {leaf: tf_forms(owner.module, leaf) for leaf in leaves}
+            if owner.leaf not in leaves or not all(map(_is_a_layers_own, forms.values())):
+                continue
+            folder = f"{path.replace('.', '/')}/vars/"
+            found = [self._one_key(f"{folder}{number}") for number in range(len(leaves) + 1)]
+            keys = [key for key in found if key is not None]
+            if None in found and found.index(None) == len(leaves) == len(keys):
+                specs = (self.checkpoint.spec(keys[leaves.index(owner.leaf)]),)
+                sources = [Source(specs, owner, form, _BY_NUMBER) for form in forms[owner.leaf]]
+                return (_fitting(sources, variable) or sources)[0]
+        return None
+
+    def _one_key(self, name: str) -> str | None:
+        keys = (name,) if name in self._all_keys else self.checkpoint.keys_of(name)
+        return keys[0] if len(keys) == 1 else None
 
     def _forms(self, owner: Owner) -> tuple[Form, ...]:
         if self.checkpoint.family == "torch":
             return (Form(((owner.leaf,),)),)
         return tf_forms(owner.module, owner.leaf)
 
-    def _fill(self, variable: Variable, owner: Owner, form: Form) -> Source | None:
-        """A form with tensors of the checkpoint for all its names, or None."""
-        specs = []
+    def _fill(
+        self, form: Form, keys_of: Callable[[str], Iterator[str]]
+    ) -> tuple[tuple[TensorSpec, ...], list[str]]:
+        """Tensors for all the names of a form, or none; and the keys where several answer to one.
+
+        Args:
+            form: What is looked for.
+            keys_of: The keys that a name within the layer stands for.
+        """
+        specs: list[TensorSpec] = []
         for names in form.names:
             hits: dict[object, TensorSpec] = {}
-            for key in self._keys(owner, names):
+            for key in (key for name in names for key in keys_of(name)):
                 spec = self.checkpoint.spec(key)
                 hits.setdefault(_identity(spec), spec)
-            if not hits:
-                return None
-            if len(hits) > 1:
-                raise _ambiguous(variable, [spec.key for spec in hits.values()])
-            specs.append(next(iter(hits.values())))
-        return Source(tuple(specs), owner, form)
+            if len(hits) != 1:
+                return (), [spec.key for spec in hits.values()]
+            specs += hits.values()
+        return tuple(specs), []
 
-    def _keys(self, owner: Owner, names: Sequence[str]) -> Iterator[str]:
-        if self.checkpoint.family == "torch":
-            candidates = [*(prefix + owner.name for prefix in _TORCH_PREFIXES)]
-            candidates.append(owner.name.replace(".", "/"))
-        else:
-            candidates = [c for name in names for c in self._tf_candidates(owner, name)]
-        for name in candidates:
-            if name in self.checkpoint:
-                yield name
-            yield from self.checkpoint.keys_of(name)
-
-    def _tf_candidates(self, owner: Owner, name: str) -> Iterator[str]:
-        dotted = f"{owner.path}.{name}" if owner.path else name
-        slashed = dotted.replace(".", "/")
-        if _ANY in name:
-            yield from self._matching(slashed)
+    def _keys(self, path: str, name: str) -> Iterator[str]:
+        """The keys of a tensor of a layer, by the layer's path and its name in it."""
+        place = _place(path, name)
+        if place is None:
             return
-        yield from dict.fromkeys((dotted, slashed))
+        path, name = place
+        if self.checkpoint.family != "torch" and ANY in name:
+            slashed = path.replace(".", "/")
+            yield from self._known(self.index.matching(slashed, name))
+            yield from self.checkpoint.keys_like(f"{slashed}/{name}" if path else name)
+            return
+        for candidate in self._candidates(path, name):
+            if candidate in self._all_keys:
+                yield candidate
+            yield from self.checkpoint.keys_of(candidate)
+
+    def _candidates(self, path: str, name: str) -> Iterator[str]:
+        dotted = ".".join(part for part in (path, name) if part)  # a table may have no leaf
+        slashed = dotted.replace(".", "/")
+        if self.checkpoint.family == "torch":
+            dotted = dotted.replace("/", ".")
+            yield from (*(prefix + dotted for prefix in _TORCH_PREFIXES), slashed)
+            return
+        yield from dict.fromkeys((dotted, "/".join(part for part in (path, name) if part), slashed))
         yield slashed + ":0"  # a Saver fed with tensor names writes them like this
         yield slashed + ATTRIBUTE_SUFFIX
 
-    def _matching(self, pattern: str) -> Iterator[str]:
-        """Names of the checkpoint that a pattern with `*` takes."""
-        literal = pattern[: pattern.index(_ANY)]
-        expression = re.compile(re.escape(pattern).replace(re.escape(_ANY), "[^/]*"))
-        names = self._sorted_names
-        for name in names[bisect.bisect_left(names, literal) :]:
-            if not name.startswith(literal):
-                return
-            if expression.fullmatch(name.removesuffix(ATTRIBUTE_SUFFIX).removesuffix(":0")):
-                yield name
+    def _keys_in_a_scope(self, path: str, name: str) -> Iterator[str]:
+        place = _place(path, name)
+        if place is not None and place[0]:
+            slashed = place[0].replace(".", "/")
+            yield from self._known(self.index.in_a_scope(slashed, place[1]))
+            yield from self.checkpoint.keys_like(f"{slashed}/{place[1]}", in_a_scope=True)
 
-    @functools.cached_property
-    def _names(self) -> list[str]:
-        return list(dict.fromkeys([*self.checkpoint, *self.checkpoint.full_names()]))
-
-    @functools.cached_property
-    def _sorted_names(self) -> list[str]:
-        return sorted(self._names)
+    def _known(self, names: Iterator[str]) -> Iterator[str]:
+        """The keys of names that the index has."""
+        for name in names:
+            yield from (name,) if name in self._all_keys else self.checkpoint.keys_of(name)
 
 
 def with_layout(source: Source, form: Form) -> Source:
@@ -183,9 +301,73 @@ def with_layout(source: Source, form: Form) -> Source:
     return replace(source, form=form)
 
 
+def _place(path: str, name: str) -> tuple[str, str] | None:
+    """Where a name within a layer leads: `depthwise/../kernel` to the layer around it, if any."""
+    child, in_parent, rest = name.partition("/../")
+    if not in_parent:
+        return path, name
+    parent, _, called = path.replace("/", ".").rpartition(".")
+    return (parent, rest) if called == child else None
+
+
+def _leaves_that_tf_has(module: torch.nn.Module) -> list[str]:
+    """A layer's own tensors in torch's order, which is Keras's."""
+    tensors = {**module._parameters, **module._buffers}
+    return [
+        leaf
+        for leaf, tensor in tensors.items()
+        if tensor is not None
+        and leaf not in module._non_persistent_buffers_set
+        and not is_uncounted_in_tf(module, leaf)
+    ]
+
+
+def _is_a_layers_own(forms: Sequence[Form]) -> bool:
+    """Whether a tensor is one of a kind of layer that TensorFlow has, and kept as one tensor."""
+    return all(len(form.names) == 1 for form in forms) and any(
+        len(form.names[0]) > 1 for form in forms
+    )
+
+
+def _spellings(name: str) -> dict[str, None]:
+    """A name as it is, and as it may have been meant."""
+    slashed = name.replace(".", "/")
+    return dict.fromkeys((name, name.removesuffix(":0"), slashed, name.replace("/", ".")))
+
+
+def _differ(sources: Sequence[Source]) -> bool:
+    return len({source.identity for source in sources}) > 1
+
+
 def _fitting(sources: Sequence[Source], variable: Variable) -> list[Source]:
     """Those that have the variable's shape in torch."""
-    return [s for s in sources if s.form.refusal is None and s.shape == variable.shape]
+    return [s for s in sources if s.form.refusal is None and _fits(s, variable)]
+
+
+def _fits(source: Source, variable: Variable) -> bool:
+    try:
+        return source.shape == variable.shape
+    except UnsupportedError:  # whoever takes it nevertheless will hear why
+        return False
+
+
+def _whole(sources: Sequence[Source]) -> list[Source]:
+    """Without those that are made of a part of what another is made of.
+
+    A cell's kernel and bias are not what they seem if peepholes lie beside them.
+    """
+    keys = [{_identity(spec) for spec in source.specs} for source in sources]
+    return [
+        source
+        for source, own in zip(sources, keys, strict=True)
+        if not any(own < others for others in keys)
+    ]
+
+
+def _undecided(layouts: Sequence[str], *, alone: bool) -> str:
+    either = " or ".join(repr(layout) for layout in layouts)
+    what = "alone it" if alone else "they"
+    return f"{what} may be laid out as by {either}; name the right one in var_name_to_layout"
 
 
 def _identity(spec: TensorSpec) -> object:

@@ -18,7 +18,7 @@ from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.remapping import Remapping
 from torch_warmstart.settings import KEEP, AnyVocabInfo, WarmStartSettings
-from torch_warmstart.tables import fold, render, shorten
+from torch_warmstart.tables import fold, fold_endings, render, shorten
 from torch_warmstart.variables import Owner, Shape, Variable
 
 # In this order of strength; a variable is in exactly one state.
@@ -170,7 +170,8 @@ class WarmStartPlan:
         return sum(spec.nbytes for spec in {spec.key: spec for spec in used}.values())
 
     def __str__(self) -> str:
-        table = render(_COLUMNS, fold((_cells(item) for item in self.items), names=2))
+        rows = fold((_cells(item) for item in self.items), names=2)
+        table = render(_COLUMNS, fold_endings(rows, names=2, joined=_COLUMNS.index("shape")))
         headline = f"Warm start from {self.checkpoint.url} ({self.checkpoint.format})"
         states = count_states([item.state for item in self.items])
         totals = f"{states}; {_bytes(self.bytes_to_read)} to read"
@@ -185,7 +186,7 @@ _COLUMNS = ("variable", "from", "shape", "change", "rows", "decision", "why")
 
 
 def _cells(item: PlanItem) -> tuple[str, ...]:
-    key = shorten(" + ".join(item.keys))
+    key = " + ".join(map(shorten, item.keys))
     shape, rows = item.shape_change, str(item.rows or "")
     return item.name, key, shape, item.change, rows, item.state, item.reason
 

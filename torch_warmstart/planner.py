@@ -6,6 +6,7 @@ raised together, so that a user mends a set of settings in one go.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.names import Finder, Source
 from torch_warmstart.plan import Cast, PlanItem, State, WarmStartPlan
 from torch_warmstart.remapping import Remapping, plan_remapping, remapping_by_position
+from torch_warmstart.renames import Renaming, file_renames
 from torch_warmstart.selection import (
     Filed,
     by_variable,
@@ -49,7 +51,8 @@ from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, WarmStartSettings
 from torch_warmstart.slot_names import SlotFinder
 from torch_warmstart.slot_source import SlotSource
 from torch_warmstart.slots import Optimizers, slot_variables
-from torch_warmstart.tf_layers import is_uncounted_in_tf
+from torch_warmstart.tf_layers import absent_in_tf, is_uncounted_in_tf
+from torch_warmstart.torch_slots import slot_keys
 from torch_warmstart.variables import Shape, Variable, model_variables
 
 _BY_USER = "renamed in settings"
@@ -69,7 +72,7 @@ class _Planning:
     checkpoint: Checkpoint
     variables: tuple[Variable, ...]
     finder: Finder
-    slot_finder: SlotFinder
+    slot_finder: SlotFinder = field(init=False)
     problems: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -79,7 +82,9 @@ class _Planning:
     renames: dict[int, Filed] = field(default_factory=dict)
     layouts: dict[int, Filed] = field(default_factory=dict)
     remappings: dict[tuple[Any, ...], Remapping] = field(default_factory=dict)
+    hopeless: set[int] = field(default_factory=set)  # ids of variables whose problem is known
     items: dict[int, PlanItem] = field(default_factory=dict)  # by id of the variable
+    remarks: dict[str, None] = field(default_factory=dict)  # on optimizers, each once
 
 
 def make_plan(
@@ -106,12 +111,15 @@ def make_plan(
         raise PlanError(_headline(planning), planning.problems, planning.advice)
     items = tuple(planning.items.values())
     used = {key for item in items for key in item.keys}
+    keys = [key for key in checkpoint if key != OBJECT_GRAPH_KEY]
+    if optimizer is not None:
+        keys += slot_keys(checkpoint.optimizer_states())
     return WarmStartPlan(
         model=model,
         checkpoint=checkpoint,
         settings=settings,
         items=items,
-        unused_keys=tuple(k for k in checkpoint if k not in used and k != OBJECT_GRAPH_KEY),
+        unused_keys=tuple(key for key in dict.fromkeys(keys) if key not in used),
         missing=tuple(planning.missing),
         mismatched=tuple(planning.mismatched),
         notes=tuple(_notes(planning, items)),
@@ -130,8 +138,26 @@ def _start(
     if optimizer is not None:
         variables += slot_variables(optimizer, variables)
     settings = spread_over_modules(settings, variables)
-    finder = Finder(checkpoint)
-    return _Planning(settings, checkpoint, variables, finder, SlotFinder(finder, variables))
+    if settings.optimizer_entry is not None and (optimizer is None or checkpoint.family != "torch"):
+        raise SettingsError(
+            f"optimizer_entry={settings.optimizer_entry!r} is of no use without `optimizer`, or "
+            "with a checkpoint that torch did not write."
+        )
+    planning = _Planning(settings, checkpoint, variables, Finder(checkpoint))
+    planning.slot_finder = SlotFinder(
+        planning.finder,
+        variables,
+        functools.partial(_source_of, planning),
+        settings.optimizer_entry,
+    )
+    return planning
+
+
+def _source_of(planning: _Planning, variable: Variable) -> Source | None:
+    try:
+        return _find(planning, variable)[0]
+    except (SettingsError, MissingTensorError):  # a problem of its own, if it is selected
+        return None
 
 
 def _file_settings(planning: _Planning, selected: set[int]) -> None:
@@ -140,20 +166,55 @@ def _file_settings(planning: _Planning, selected: set[int]) -> None:
     renamable = selected
     if settings.vars_to_warm_start is None:  # TensorFlow then counts a rename of any as used
         renamable = {id(variable) for variable in variables}
-    for setting, usable, filed in (
-        ("var_name_to_vocab_info", selected, planning.vocabs),
-        ("var_name_to_prev_var_name", renamable, planning.renames),
-        ("var_name_to_layout", selected, planning.layouts),
+    for setting, filed in (
+        ("var_name_to_vocab_info", planning.vocabs),
+        ("var_name_to_layout", planning.layouts),
     ):
-        entries, problems = by_variable(getattr(settings, setting), setting, variables, usable)
+        entries, problems = by_variable(getattr(settings, setting), setting, variables, selected)
         filed.update(entries)
         planning.problems += problems
+    renames, problems = file_renames(settings.var_name_to_prev_var_name, variables, renamable)
+    planning.renames.update(renames)
+    planning.problems += problems
+    _check_targets(planning, selected)
+
+
+def _check_targets(planning: _Planning, selected: set[int]) -> None:
+    """A rule for many variables none of which is where it says is one problem, not many."""
+    by_rule: dict[int, list[tuple[Variable, Filed]]] = {}
+    for variable in planning.variables:
+        filed = planning.renames.get(id(variable))
+        if filed is not None and not filed.entry.is_exact and id(variable) in selected:
+            by_rule.setdefault(id(filed.entry.rule), []).append((variable, filed))
+    for renamed in by_rule.values():
+        if any(_is_there(planning, variable, filed) for variable, filed in renamed):
+            continue
+        _, first = renamed[0]
+        (name, *_), rule = first.entry.names, first.entry.rule
+        near = " or ".join(map(repr, planning.finder.near(name)))
+        planning.problems.append(
+            f"{rule}: {planning.checkpoint.url} has nothing of what it asks for, such as {name!r} "
+            f"for {first.owner.name!r}.{f' Did you mean {near}?' if near else ''}"
+        )
+        planning.hopeless.update(id(variable) for variable, _ in renamed)
+
+
+def _is_there(planning: _Planning, variable: Variable, filed: Filed) -> bool:
+    try:
+        planning.finder.find_renamed(variable, filed.owner, filed.entry.names)
+    except MissingTensorError:
+        return False
+    except SettingsError:  # there, and more than once
+        pass
+    return True
 
 
 # -- one variable ----------------------------------------------------------------------------------
 
 
 def _plan_variable(planning: _Planning, variable: Variable) -> PlanItem:
+    if id(variable) in planning.hopeless:
+        return PlanItem(variable, "kept", _PROBLEM)
     try:
         if variable.slot is not None:
             return _plan_slot(planning, variable)
@@ -163,7 +224,8 @@ def _plan_variable(planning: _Planning, variable: Variable) -> PlanItem:
             return _plan_missing(planning, variable)
         return _plan_found(planning, variable, source, reason)
     except (MisfitError, SettingsError, VocabularyError, MissingTensorError) as error:
-        planning.problems.append(str(error))
+        if str(error) not in planning.problems:  # many slots share a reason
+            planning.problems.append(str(error))
         advice = getattr(error, "advice", "")
         if advice and advice not in planning.advice:
             planning.advice.append(advice)
@@ -190,11 +252,29 @@ def _check_target(variable: Variable) -> None:
 def _find(planning: _Planning, variable: Variable) -> tuple[Source | None, str]:
     renamed = planning.renames.get(id(variable))
     if renamed is not None:
-        return planning.finder.find_renamed(variable, renamed.owner, (renamed.entry,)), _BY_USER
+        return _find_renamed(planning, variable, renamed), _BY_USER
     source = planning.finder.find(variable)
     if source is None or _is_named_alike(source, variable):
         return source, ""
-    return source, _BY_TF_NAME if planning.checkpoint.family == "tensorflow" else ""
+    by_name = _BY_TF_NAME if planning.checkpoint.family == "tensorflow" else ""
+    return source, source.reason or by_name
+
+
+def _find_renamed(planning: _Planning, variable: Variable, renamed: Filed) -> Source | None:
+    """What a rule of the user's makes of a variable; None if that may be missing, and is."""
+    renaming: Renaming = renamed.entry
+    rule = renaming.rule
+    asked_by = rule.setting if renaming.is_exact else str(rule)
+    try:
+        return planning.finder.find_renamed(variable, renamed.owner, renaming.names, asked_by)
+    except MissingTensorError:
+        if renaming.is_exact:
+            raise
+        owner = renamed.owner
+        may_miss = planning.settings.on_missing == "keep" and id(variable) not in planning.vocabs
+        if may_miss or is_uncounted_in_tf(owner.module, owner.leaf):
+            return None
+        raise
 
 
 def _is_named_alike(source: Source, variable: Variable) -> bool:
@@ -202,14 +282,20 @@ def _is_named_alike(source: Source, variable: Variable) -> bool:
     return len(source.specs) == 1 and source.specs[0].key.replace("/", ".") in names
 
 
-def _plan_missing(planning: _Planning, variable: Variable, reason: str = "") -> PlanItem:
-    """A variable that the checkpoint does not have: kept, if it may be."""
+def _plan_missing(
+    planning: _Planning, variable: Variable, reason: str = "", explanation: str = ""
+) -> PlanItem:
+    """A variable that the checkpoint does not have: kept, if it may be, or there is a reason."""
     owner = variable.owners[0]
     keeps = planning.settings.on_missing == "keep" and id(variable) not in planning.vocabs
     if is_uncounted_in_tf(owner.module, owner.leaf):
         reason = "TensorFlow has no counterpart"
+    elif _is_made_without(planning, variable):
+        reason = f"TensorFlow's layer has none: {absent_in_tf(owner.module, owner.leaf):g}"
     elif keeps:
         reason = "not in the checkpoint"
+    elif explanation:
+        raise MisfitError(explanation, _MISSING_ADVICE)
     elif not reason:
         near = planning.finder.nearest(variable)
         hint = f" Nearest: {', '.join(repr(key) for key in near)}." if near else ""
@@ -218,6 +304,21 @@ def _plan_missing(planning: _Planning, variable: Variable, reason: str = "") -> 
         )
     planning.missing.append(variable.name)
     return PlanItem(variable, "kept", reason)
+
+
+def _is_made_without(planning: _Planning, variable: Variable) -> bool:
+    """Whether a norm of TensorFlow's has no such tensor (`scale=False`), and torch's does nothing.
+
+    Its other tensors are there, and what the model holds is what a layer without it computes.
+    """
+    owner = variable.owners[0]
+    value = absent_in_tf(owner.module, owner.leaf)
+    if value is None or planning.checkpoint.family != "tensorflow" or variable.slot is not None:
+        return False
+    siblings = [v for v in planning.variables if v is not variable and v.slot is None]
+    near = [v for v in siblings if any(o.module is owner.module for o in v.owners)]
+    is_there = any(_source_of(planning, sibling) is not None for sibling in near)
+    return is_there and bool((variable.tensor == value).all())
 
 
 def _plan_found(planning: _Planning, variable: Variable, source: Source, reason: str) -> PlanItem:
@@ -309,15 +410,22 @@ def _plan_slot(planning: _Planning, variable: Variable) -> PlanItem:
     if planning.items[id(owner)].reason == _PROBLEM:  # said once is enough
         return PlanItem(variable, "kept", _PROBLEM)
     parameter, _ = _find(planning, owner)
-    found = _find_slot(planning, variable, parameter) if parameter else None
+    if parameter is None:
+        return _plan_missing(planning, variable)
+    found = _find_slot(planning, variable, parameter)
     if not isinstance(found, SlotSource):
-        return _plan_missing(planning, variable, found or "")
+        explanation = "" if found else planning.slot_finder.explain(variable, parameter)
+        return _plan_missing(planning, variable, found or "", explanation)
+    planning.remarks.update(dict.fromkeys(found.remarks))
     info = _vocab_of_slot(planning, variable)
     if info is None:
         item = _plan_found(planning, variable, found.source, found.reason)
     else:
         item = _plan_remapped(planning, variable, found.source, info, found.reason)
         _check_start(variable, item)
+    in_torch = planning.checkpoint.family == "torch"
+    if in_torch and item.state == "renamed" and _is_named_alike(parameter, owner):
+        item = replace(item, state="copied")  # its key says no more than where the state is kept
     return replace(item, scale=found.scale)
 
 
@@ -330,7 +438,8 @@ def _find_slot(
     renamed = planning.renames.get(id(variable))
     if renamed is None:
         return planning.slot_finder.find(variable, parameter)
-    return planning.slot_finder.find_renamed(variable, parameter, (renamed.entry,))
+    renaming: Renaming = renamed.entry
+    return planning.slot_finder.find_renamed(variable, parameter, renaming.names)
 
 
 def _vocab_of_slot(planning: _Planning, variable: Variable) -> AnyVocabInfo | None:
@@ -343,15 +452,18 @@ def _vocab_of_slot(planning: _Planning, variable: Variable) -> AnyVocabInfo | No
     info: AnyVocabInfo = planning.vocabs[id(parameter)].entry
     axis = vocab_axis(parameter, info)
     same_rank = len(variable.shape) == len(parameter.shape)
-    has_rows = same_rank and variable.shape[axis] == parameter.shape[axis]
-    return info if has_rows else None
+    if not same_rank or variable.shape[axis] != parameter.shape[axis]:
+        return None
+    # Rows without an old one begin as the optimizer begins them.
+    return replace(info, backup_initializer=None, generator=None)
 
 
 def _check_start(variable: Variable, item: PlanItem) -> None:
     slot, remapping = variable.slot, item.remapping
     assert slot is not None
     assert remapping is not None
-    if slot.start is None and remapping.num_without_old_row:
+    has_initializer = item.vocab is not None and callable(item.vocab.backup_initializer)
+    if slot.start is None and remapping.num_without_old_row and not has_initializer:
         raise MisfitError(
             f"{variable.name}: nobody knows what {type(slot.optimizer).__name__} begins with for "
             f"the {plural(remapping.num_without_old_row, 'row')} that have no old row. Leave this "
@@ -383,7 +495,7 @@ def _notes(planning: _Planning, items: Sequence[PlanItem]) -> list[str]:
             f"{plural(len(lossy), 'variable')} (such as {lossy[0]!r}) lose precision or range: the "
             "model's dtype is narrower than the checkpoint's."
         )
-    return notes
+    return [*notes, *planning.remarks]
 
 
 def _buffers_left_behind(planning: _Planning, items: Sequence[PlanItem]) -> list[str]:
@@ -407,7 +519,9 @@ def _audits(
     """What to compare by hand, where TensorFlow's weights come into a model."""
     if checkpoint.family != "tensorflow":
         return ()
-    return audit_port(model, [i.owner.module for i in items if i.state != "kept" and i.owner])
+    filled = [item for item in items if item.state != "kept" and item.owner]
+    modules = [item.owner.module for item in filled if item.owner]
+    return audit_port(model, modules, [item.layout.name for item in filled])
 
 
 def _headline(planning: _Planning) -> str:

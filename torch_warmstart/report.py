@@ -10,7 +10,7 @@ from typing import Any
 from torch_warmstart.audit import Audit
 from torch_warmstart.bits import dtype_name
 from torch_warmstart.plan import PlanItem, RowAccount, State, WarmStartPlan, count_states
-from torch_warmstart.tables import fold, render, shorten
+from torch_warmstart.tables import fold, fold_endings, render, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,13 @@ class WarmStartReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        rows = [
-            (a.name, shorten(a.key or ""), a.change, str(a.rows or ""), a.state, a.reason)
-            for a in self.variables
-        ]
+        rows = [_cells(account) for account in self.variables]
         columns = ("variable", "from", "change", "rows", "state", "why")
         totals = f"{count_states([a.state for a in self.variables])}; {self._row_totals()}"
         unused = f"{len(self.unexpected_keys):,} keys of the checkpoint were not used"
         notes = [f"Note: {note}" for note in self.notes]
         headline = f"Warm-started from {self.source} in {self.seconds:.2f} s"
-        table = render(columns, fold(rows, names=2))
+        table = render(columns, fold_endings(fold(rows, names=2), names=2))
         audits = [f"Compare: {audit}" for audit in self.audits]
         return "\n".join([headline, "", table, "", totals + unused, *notes, *audits])
 
@@ -105,6 +102,11 @@ class WarmStartReport:
         total = sum(rows.total for rows in accounts)
         parts = f"{copied:,} copied, {fresh:,} initialised" + (f", {left:,} left" if left else "")
         return f"{total:,} remapped rows: {parts}; "
+
+
+def _cells(account: VariableAccount) -> tuple[str, ...]:
+    keys, rows = " + ".join(map(shorten, account.keys)), str(account.rows or "")
+    return account.name, keys, account.change, rows, account.state, account.reason
 
 
 def account_for(item: PlanItem) -> VariableAccount:

@@ -20,7 +20,7 @@ from torch_warmstart.variables import (
     select_tensors,
 )
 
-_BUFFERS_NEED_A_LIST = "It is a buffer: only a list, such as ['.*'], selects buffers."
+BUFFERS_NEED_A_LIST = "It is a buffer: only a list, such as ['.*'], selects buffers."
 _NO_VOCAB_INFO = "vars_to_warm_start=None takes only variables with a VocabInfo; there is none."
 
 
@@ -107,8 +107,9 @@ def by_variable(
     """
     filed: dict[int, Filed] = {}
     problems = []
+    owners = _by_name(variables) if mapping else {}
     for name, entry in (mapping or {}).items():
-        found = find_variable(variables, name)
+        found = owners.get(name) or owners.get(canonical_name(name))
         if found is None:
             names = [n for variable in variables for n in variable.names]
             hint = did_you_mean(name, names)
@@ -118,7 +119,7 @@ def by_variable(
         if id(variable) not in usable:
             problems.append(
                 f"{setting}: {name!r} is not used, because vars_to_warm_start does not select it."
-                + ("" if variable.trainable else f" {_BUFFERS_NEED_A_LIST}")
+                + ("" if variable.trainable else f" {BUFFERS_NEED_A_LIST}")
             )
         elif id(variable) in filed:
             other = filed[id(variable)].name
@@ -126,6 +127,16 @@ def by_variable(
         else:
             filed[id(variable)] = Filed(owner, name, entry)
     return filed, problems
+
+
+def _by_name(variables: Sequence[Variable]) -> dict[str, tuple[Variable, Owner]]:
+    """As `find_variable`, for many names: by each name, and by its canonical form."""
+    found: dict[str, tuple[Variable, Owner]] = {}
+    for spell in (str, canonical_name):  # a name as it is comes before what stands for it
+        for variable in variables:
+            for owner in variable.owners:
+                found.setdefault(spell(owner.name), (variable, owner))
+    return found
 
 
 def _by_patterns(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.rename_rules import RenameSetting, checked_renames
 from torch_warmstart.storage import MAX_GAP, Storage
 
 # A path or URL of a file with one entry a line, or the entries themselves.
@@ -129,8 +130,14 @@ class WarmStartSettings:
             is exactly those parameters and buffers. None: only variables with a VocabInfo.
         var_name_to_vocab_info: Variable name to `VocabInfo` or `ClipOrPad`. The name of a module
             stands for its own variables that have such an axis: weight and bias of a class head.
-        var_name_to_prev_var_name: Variable name to its key in the checkpoint, where they differ
-            beyond what is worked out (`a.weight` finds `a/kernel`).
+        var_name_to_prev_var_name: How names differ from the checkpoint's, beyond what is worked out
+            (`a.weight` finds `a/kernel`). A mapping of variable name to key, or to a list of keys
+            where torch's tensor is made of several; or of scope to scope, both with a dot or slash
+            at the end ({"bert.": "model/bert/"}, "/" is the root). Or a sequence of pairs of a
+            pattern for the whole name and its replacement, the first that matches counts. Or a
+            function from a name to a key, a list of keys or None. Or `NameRules`, for all of these,
+            as `load_rules` returns them. A leaf may be torch's or TensorFlow's: `old.weight` finds
+            `old/kernel`. A rule that is for no selected variable is an error.
         var_name_to_layout: Variable name to the layout change to apply instead of the one that its
             module type calls for: "identity" or "transpose".
         on_missing: "error", or "keep" variables that the checkpoint does not have as they are.
@@ -139,6 +146,8 @@ class WarmStartSettings:
         format: What the checkpoint is, where its content does not tell; see docs/formats.md.
         entry: Which mapping of a nested torch checkpoint is meant, as a path of keys: "model",
             "ema/model". None: the only one there is besides optimizer states.
+        optimizer_entry: Which optimizer's state of a nested torch checkpoint is meant, as a path of
+            keys: "optimizers/critic", "optimizer_states/0". None: all; a slot must be in only one.
         storage_options: Passed to fsspec for checkpoints and vocabularies that are URLs.
         filesystem: "fsspec", "gfile" (TensorFlow's own filesystems) or "auto".
         max_gap: Of a remote file, bytes between two ranges that are rather fetched for nothing
@@ -153,7 +162,7 @@ class WarmStartSettings:
     ckpt_to_initialize_from: Any
     vars_to_warm_start: str | list[str] | list[torch.Tensor] | None = ".*"
     var_name_to_vocab_info: Mapping[str, AnyVocabInfo] | None = None
-    var_name_to_prev_var_name: Mapping[str, str] | None = None
+    var_name_to_prev_var_name: RenameSetting | None = None
     _: KW_ONLY
     var_name_to_layout: Mapping[str, str] | None = field(default=None)
     on_missing: OnProblem = "error"
@@ -161,6 +170,7 @@ class WarmStartSettings:
     verify: bool = True
     format: str | None = None
     entry: str | None = None
+    optimizer_entry: str | None = None
     storage_options: Mapping[str, Any] | None = None
     filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
     max_gap: int = MAX_GAP
@@ -177,16 +187,23 @@ class WarmStartSettings:
         _check_selection(self.vars_to_warm_start)
         for name, value_type in (
             ("var_name_to_vocab_info", (VocabInfo, ClipOrPad)),
-            ("var_name_to_prev_var_name", str),
             ("var_name_to_layout", str),
         ):
             mapping = _checked_mapping(name, getattr(self, name), value_type)
             object.__setattr__(
                 self, name, mapping
             )  # a copy: later changes to theirs have no effect
+        renames = checked_renames(self.var_name_to_prev_var_name)
+        object.__setattr__(self, "var_name_to_prev_var_name", renames)
         for name in ("on_missing", "on_mismatch"):
             if getattr(self, name) not in ("error", "keep"):
                 raise SettingsError(f"{name} is 'error' or 'keep', not {getattr(self, name)!r}.")
+        where = self.optimizer_entry
+        if where is not None and not (isinstance(where, str) and where.strip("/")):
+            raise SettingsError(
+                "optimizer_entry is a path of keys in a nested checkpoint, such as 'optimizer' or "
+                f"'optimizer_states/0', not {where!r}."
+            )
         _ = self.storage  # checks its fields
 
 

@@ -95,7 +95,8 @@ def verify_port(
     Args:
         model: The ported model.
         inputs: What the model is called with: a tensor or array, a sequence of them (positional),
-            or a mapping (by keyword). They are moved to the model's device.
+            or a mapping (by keyword); bool, str and None go in as they are. Tensors are moved to
+            the model's device.
         expected: What the original computed, in the structure of the model's output: an array, a
             sequence, or a mapping by name; what it leaves out is not compared.
         layers: Module name to what the original computed there, for a comparison layer by layer.
@@ -179,10 +180,17 @@ def _detached(output: Any) -> Any:
 def _call(model: torch.nn.Module, inputs: Any) -> Any:
     device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
     if isinstance(inputs, Mapping):
-        return model(**{name: _tensor(value).to(device) for name, value in inputs.items()})
+        return model(**{name: _argument(value, device) for name, value in inputs.items()})
     if isinstance(inputs, list | tuple):
-        return model(*(_tensor(value).to(device) for value in inputs))
-    return model(_tensor(inputs).to(device))
+        return model(*(_argument(value, device) for value in inputs))
+    return model(_argument(inputs, device))
+
+
+def _argument(value: Any, device: torch.device) -> Any:
+    """Arrays as tensors on the model's device; flags, texts and the like as they are."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    return _tensor(value).to(device)
 
 
 # -- comparing -------------------------------------------------------------------------------------
@@ -228,7 +236,7 @@ def _compare_tensors(
     if not ways:
         remark = f"the record has shape {list(record.shape)}"
         return Comparison(name, shape, float("nan"), float("nan"), tolerance, remark)
-    errors = [(*_errors(actual, way), remark) for way, remark in ways]
+    errors = [(*_errors(actual, way), remark or _nan_remark(way)) for way, remark in ways]
     absolute, relative, remark = min(errors, key=lambda e: (math.isnan(e[1]), e[1]))
     return Comparison(name, shape, absolute, relative, tolerance, remark)
 
@@ -239,6 +247,12 @@ def _same_shape(actual: torch.Tensor, record: torch.Tensor) -> Iterator[tuple[to
         yield record, ""
     if record.ndim >= 3 and record.movedim(-1, 1).shape == actual.shape:
         yield record.movedim(-1, 1), "the record's channels are last"
+
+
+def _nan_remark(record: torch.Tensor) -> str:
+    """What is NaN in both counts as the same, which proves little."""
+    count = int(record.isnan().sum())
+    return f"{count:,} of the record's {record.numel():,} values are NaN" if count else ""
 
 
 def _errors(actual: torch.Tensor, record: torch.Tensor) -> tuple[float, float]:
@@ -266,7 +280,8 @@ def _tensor(value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value
     try:
-        return torch.as_tensor(np.asarray(value))
+        array = np.asarray(value)  # of TensorFlow's tensors and of mapped files, not to be written
+        return torch.as_tensor(array if array.flags.writeable else array.copy())
     except (TypeError, ValueError) as error:
         raise SettingsError(
             f"verify_port takes tensors and arrays, not a {type(value).__name__} ({error})."

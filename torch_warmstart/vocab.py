@@ -23,6 +23,7 @@ from torch_warmstart.storage import LOCAL, Bytes, Storage
 WORD = 8  # bytes; entries are hashed and compared a word at a time
 _NEWLINE, _RETURN = 10, 13
 _SHOWN_CHARACTERS = 60
+_LINE = "line"  # what an entry of a file is called
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,8 +118,11 @@ def used_entries(vocabulary: Vocabulary, size: int, setting: str) -> Vocabulary:
 
 
 def check_no_blanks(vocabulary: Vocabulary) -> None:
-    """Raises VocabularyError, with the place, if an entry is blank."""
-    if not vocabulary.is_text:
+    """Raises VocabularyError, with the place, if a line is blank.
+
+    In a file it is a slip. In a sequence it is an entry: Keras's `get_vocabulary()` begins with "".
+    """
+    if not vocabulary.is_text or vocabulary.unit != _LINE:
         return
     _, _, lengths = vocabulary.text()
     if int(lengths.min()) > 0:
@@ -127,7 +131,7 @@ def check_no_blanks(vocabulary: Vocabulary) -> None:
     raise VocabularyError(
         f"{vocabulary.origin}: {vocabulary.unit} {int(blank[0]) + 1:,} is blank"
         + (f" ({len(blank):,} are)" if len(blank) > 1 else "")
-        + ". Every entry must have a name: a blank one would shift nothing but stand for ''."
+        + ". Every line of a vocabulary is an entry, and a blank one is most likely a slip."
     )
 
 
@@ -140,7 +144,7 @@ def _read_file(url: str, device: torch.device, storage: Storage) -> Vocabulary:
         raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
     data = _padded(raw).to(device)
     starts, lengths = _split_lines(data, len(raw))
-    return Vocabulary(url, "line", data, starts, lengths)
+    return Vocabulary(url, _LINE, data, starts, lengths)
 
 
 def _padded(raw: Bytes) -> torch.Tensor:

@@ -1,0 +1,107 @@
+"""How alike names of layers are, for many names at once.
+
+A name becomes a set of features: its words (`attn` and `attention` are one), pairs of words, the
+numbers with the word before them, and the beginnings of words. Two names are as alike as they share
+features (Dice's coefficient, each feature with its weight).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Scores = npt.NDArray[np.float32]
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SAME = {
+    word: words[0]
+    for words in (
+        ("attention", "attn", "att"),
+        ("batch", "bn"),
+        ("bias", "beta", "biase"),
+        ("conv", "convolution", "convd"),
+        ("dense", "fc", "linear", "lin"),
+        ("embedding", "emb", "embed"),
+        ("feed", "ff", "ffn"),
+        ("key", "k"),
+        ("norm", "normalization", "layernorm", "batchnorm", "ln"),
+        ("output", "out"),
+        ("position", "pos", "positional"),
+        ("projection", "proj"),
+        ("query", "q"),
+        ("value", "v"),
+        ("weight", "kernel", "gamma", "w"),
+    )
+    for word in words
+}
+# Words that say what a layer is, not which.
+KINDS_OF_LAYERS = frozenset(
+    ("batch", "bias", "block", "conv", "dense", "embedding", "layer", "norm", "weight")
+)
+_WORD_WEIGHT, _PAIR_WEIGHT, _NUMBER_WEIGHT = 1.0, 0.5, 1.0
+_BEGINNINGS = {1: 0.15, 3: 0.25}  # characters of a word: weight
+
+
+@functools.lru_cache(maxsize=65536)
+def tokens_of(name: str) -> tuple[str, ...]:
+    """The words and numbers of a name, in lower case, synonyms and plurals as one word."""
+    return tuple(_canonical(word.lower()) for word in _WORD.findall(name))
+
+
+def _canonical(word: str) -> str:
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss") and word != "bias":
+        word = word[:-1]
+    return _SAME.get(word, word)
+
+
+def features_of(tokens: Sequence[str]) -> dict[str, float]:
+    """What a name of these tokens has, with weights."""
+    features: dict[str, float] = {}
+    last = ""
+    for token in tokens:
+        if token.isdecimal():
+            features[f"{last}#{int(token)}"] = _NUMBER_WEIGHT
+            features[f"#{int(token)}"] = _NUMBER_WEIGHT
+            continue
+        features[token] = _WORD_WEIGHT
+        if last:
+            features[f"{last} {token}"] = _PAIR_WEIGHT
+        for length, weight in _BEGINNINGS.items():
+            features[f"{token[:length]}..."] = weight
+        last = token
+    return features
+
+
+def alikeness(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> Scores:
+    """How alike names are, each of ours (as tokens) with each of theirs: 0 to 1, [ours, theirs]."""
+    features = [[features_of(tokens) for tokens in side] for side in (ours, theirs)]
+    known: dict[str, int] = {}
+    for name in (name for side in features for name in side):
+        for feature in name:
+            known.setdefault(feature, len(known))
+    first, second = (_as_matrix(side, known) for side in features)
+    weights = np.zeros(len(known), np.float32)
+    for name in (name for side in features for name in side):
+        for feature, weight in name.items():
+            weights[known[feature]] = weight
+    shared = (first * weights) @ second.T
+    sizes = (first @ weights)[:, None] + (second @ weights)[None, :]
+    scores: Scores = 2 * shared / np.maximum(sizes, 1e-6)
+    return scores
+
+
+def shared_words(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """The words that two names (as tokens) have in common, in order, each once."""
+    common = set(theirs)
+    return [token for token in dict.fromkeys(ours) if token in common and not token.isdecimal()]
+
+
+def _as_matrix(side: Sequence[dict[str, float]], known: dict[str, int]) -> Scores:
+    matrix: Scores = np.zeros((len(side), len(known)), np.float32)
+    for row, name in enumerate(side):
+        matrix[row, [known[feature] for feature in name]] = 1
+    return matrix

@@ -82,7 +82,8 @@ def test_census_demo_accounts_for_every_row(demo: Run) -> None:
     rows = variables["city_embedding.weight"]["rows"]
     assert (rows["total"], rows["copied"], rows["dropped"]) == (378 + 2, 306, 54)
     assert (rows["initialised"], rows["oov_initialised"]) == (72, 2)
-    assert variables["dnn.batchnorm_0.running_var"]["keys"][0].endswith("batchnorm_0/moving_variance")
+    (key,) = variables["dnn.batchnorm_0.running_var"]["keys"]
+    assert key.endswith("batchnorm_0/moving_variance")
 
 
 def test_census_demo_warm_beats_cold_beats_by_position(demo: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch_warmstart.tables import fold, render, shorten
+from torch_warmstart.tables import fold, fold_endings, render, shorten
 
 
 def test_columns_are_aligned_and_empty_ones_left_out():
@@ -38,6 +38,46 @@ def test_rows_with_other_cells_or_two_varying_numbers_are_not_folded():
     assert fold(rows, names=1) == rows
     pairs = [("a.0.1", ""), ("a.1.0", "")]
     assert fold(pairs, names=1) == pairs
+
+
+def test_what_varies_most_is_folded_and_the_rest_stays_apart():
+    rows = [(f"layers.{n}.norm{m}", f"k/{2 * n + m}") for n in range(3) for m in (1, 2)]
+    assert fold(rows, names=2) == [
+        ("layers.{0...2}.norm1", "k/{1,3,5}"),
+        ("layers.{0...2}.norm2", "k/{2,4,6}"),
+    ]
+
+
+def test_numbers_in_equal_steps_are_a_range():
+    rows = [(f"layers.{n}", f"state/{16 * n + 3}") for n in range(12)]
+    assert fold(rows, names=2) == [("layers.{0...11}", "state/{3,19...179}")]
+
+
+def test_endings_are_joined_where_the_first_stood():
+    rows = [
+        ("w", "w", "[2]", "copied"),
+        ("w/step", "state/0/step", "scalar", "copied"),
+        ("b/m", "state/1/m", "[1]", "copied"),
+        ("w/m", "state/0/m", "[2]", "copied"),
+        ("w/v", "v/Adam", "[2]", "renamed"),
+    ]
+    assert fold_endings(rows, names=2, joined=2) == [
+        rows[0],
+        ("w/{step,m}", "state/0/{step,m}", "scalar, [2]", "copied"),
+        rows[2],
+        rows[4],
+    ]
+    assert fold_endings(rows, names=2) == rows
+
+
+def test_endings_of_their_own_are_joined_in_the_same_order():
+    rows = [("w/m", "v/Adam"), ("w/v", "v/Adam_1"), ("w/n", ""), ("w/o", "")]
+    assert fold_endings(rows, names=2) == [("w/{m,v}", "v/{Adam,Adam_1}"), ("w/{n,o}", "")]
+
+
+def test_names_without_slash_have_no_ending():
+    rows = [("a", "k/x"), ("b", "k/y"), ("a", "k/x")]
+    assert fold_endings(rows, names=2) == rows
 
 
 def test_a_long_path_loses_its_middle():

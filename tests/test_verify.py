@@ -94,7 +94,7 @@ def test_a_record_with_channels_last_is_compared_as_such():
     ("expected", "remark"),
     [
         (torch.zeros(5, 3), "the record has shape [5, 3]"),
-        (torch.full((5, 2), float("nan")), ""),
+        (torch.full((5, 2), float("nan")), "10 of the record's 10 values are NaN"),
         (torch.zeros(5, 2), ""),
     ],
 )

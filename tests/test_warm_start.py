@@ -132,7 +132,7 @@ def test_a_users_own_module_is_copied_as_it_is(tf_checkpoint):
 @pytest.mark.parametrize(
     ("layer", "key", "shape", "message"),
     [
-        (nn.Conv2d(2, 2, 2, bias=False), "kernel", [2, 2, 2, 2], "nn.Conv2d.weight: torch keeps"),
+        (nn.ConvTranspose1d(2, 2, 1, 1, 0, 0, 2, False), "kernel", [1, 1, 2], "have no groups"),
         (nn.LSTM(2, 2, 1, bias=False), "weight_ih_l0", [8, 2], "nn.LSTM.weight_ih_l0: .* gates"),
         (nn.GRUCell(2, 2, bias=False), "weight_ih", [6, 2], "nn.GRUCell.weight_ih: .* gates"),
         (nn.Bilinear(2, 2, 2, bias=False), "weight", [2, 2, 2], "TensorFlow has no layer like it"),

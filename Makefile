@@ -3,6 +3,7 @@
 # make lint    ruff and mypy --strict
 # make bench   against TensorFlow's own warm_start, each run in its own process
 # make fuzz    hostile files for FUZZ_SECONDS, all formats or FUZZ_FORMATS="tf-v2 torch ..."
+# make differential  2,500 warm starts drawn at random, against TensorFlow's; other ones each time
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
 #
 # Every target makes its own .venv if needed and tests the installed wheel, not the source tree.
@@ -15,7 +16,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_FORMATS ?=
 SOURCES := $(shell find torch_warmstart -name '*.py') pyproject.toml constraints.txt
 
-.PHONY: demo test lint format bench fuzz fixtures clean
+.PHONY: demo test lint format bench fuzz differential fixtures clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -37,6 +38,9 @@ bench: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	cd tests && ../$(BIN)/python -m fuzz.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_FORMATS)
+
+differential: $(VENV)/.test
+	TORCH_WARMSTART_DIFFERENTIAL_EXAMPLES=2500 $(BIN)/pytest -rP tests/test_differential.py $(PYTEST_ARGS)
 
 fixtures: $(VENV)/.test
 	$(BIN)/python tests/fixtures/make_fixtures.py

@@ -61,8 +61,10 @@ class Source:
 class Finder:
     """Finds variables in one checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, variables: Sequence[Variable] = ()) -> None:
+        """A finder for the variables of a model, which are not found as each other."""
         self.checkpoint = checkpoint
+        self._variables = [variable for variable in variables if variable.slot is None]
 
     def find(self, variable: Variable) -> Source | None:
         """What a variable is warm-started from without the user's help, or None.
@@ -199,11 +201,24 @@ class Finder:
                 specs, rivals = self._fill(form, keys)
                 if rivals:
                     return None
-                if specs:
+                if specs and self._found_by_name.isdisjoint(spec.key for spec in specs):
                     sources.append(Source(specs, owner, form, _IN_SCOPE))
         sources = _whole(sources)
         sources = _fitting(sources, variable) or sources
         return sources[0] if sources and not _differ(sources) else None
+
+    @functools.cached_property
+    def _found_by_name(self) -> frozenset[str]:
+        """The keys that variables of the model have names for: no other is found as one of these."""
+        keys: set[str] = set()
+        for variable in self._variables:
+            try:
+                found = self._find_at(variable, [(o, o.path) for o in variable.owners])
+            except SettingsError:  # its own problem, and said where it is planned
+                continue
+            if found is not None:
+                keys.update(spec.key for spec in found.specs)
+        return frozenset(keys)
 
     def _find_numbered(
         self, variable: Variable, places: Sequence[tuple[Owner, str]]

@@ -143,7 +143,7 @@ def _start(
             f"optimizer_entry={settings.optimizer_entry!r} is of no use without `optimizer`, or "
             "with a checkpoint that torch did not write."
         )
-    planning = _Planning(settings, checkpoint, variables, Finder(checkpoint))
+    planning = _Planning(settings, checkpoint, variables, Finder(checkpoint, variables))
     planning.slot_finder = SlotFinder(
         planning.finder,
         variables,

@@ -36,24 +36,13 @@ def config() -> GPT2Config:
     )
 
 
-def without_the_width(path: str) -> dict[str, torch.Tensor]:
-    """The tensors, with the kernels of convolutions of width 1, [1, in, out], as [in, out].
-
-    That is how the Conv1D of transformers has them: it multiplies by its weight untransposed.
-    """
-    with tws.load_checkpoint(path) as checkpoint:
-        tensors = {key: checkpoint.get_tensor(key) for key in checkpoint}
-    return {key: t.squeeze(0) if t.ndim == 3 else t for key, t in tensors.items()}
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_it_computes_what_its_equations_say(dtype: str) -> None:
     model = GPT2Model(config()).to(getattr(torch, dtype))
-    source = without_the_width(str(real.FOLDER / PATH))
-    rules = tws.load_rules(RULES)
-    missing, unused = tws.warm_start(
-        model, tws.WarmStartSettings(source, var_name_to_prev_var_name=rules)
+    settings = tws.WarmStartSettings(
+        str(real.FOLDER / PATH), var_name_to_prev_var_name=tws.load_rules(RULES)
     )
+    missing, unused = tws.warm_start(model, settings)
     assert not missing
     assert not unused
     sizes = model.config
@@ -62,10 +51,13 @@ def test_it_computes_what_its_equations_say(dtype: str) -> None:
     real.assert_agrees(model, {"input_ids": ids}, {"last_hidden_state": seen["ln_f"]}, layers=seen)
 
 
-def test_its_kernels_do_not_fit_as_they_are_and_none_is_taken_for_a_transposed_one() -> None:
+def test_its_kernels_are_of_convolutions_and_not_transposed() -> None:
     model = GPT2Model(config())
     settings = tws.WarmStartSettings(
         str(real.FOLDER / PATH), var_name_to_prev_var_name=tws.load_rules(RULES)
     )
-    with pytest.raises(tws.PlanError, match=r"c_proj\.weight has shape \[15, 15\], but .*c_proj/w"):
-        tws.warm_start(model, settings)
+    report = tws.warm_start(model, settings)
+    assert report["h.0.attn.c_proj.weight"].change == "squeeze[1]"
+    with tws.load_checkpoint(str(real.FOLDER / PATH)) as checkpoint:
+        kernel = checkpoint.get_tensor("model/h0/attn/c_proj/w")
+    assert torch.equal(model.h[0].attn.c_proj.weight, kernel[0])

@@ -20,7 +20,7 @@ RULES = Path(__file__).parent / "rules" / "xlnet.toml"
 FOLDER = real.FOLDER / "keras-xlnet-toy-tune"
 PATH = str(FOLDER / "xlnet_model.ckpt")
 MEMORY = 5
-# `untie_r`: each layer has its own, and TensorFlow keeps all of them in one tensor.
+# With `untie_r` each layer has its own, and TensorFlow keeps all of them in one tensor.
 STACKED = ("r_w_bias", "r_r_bias", "r_s_bias", "seg_embed")
 
 
@@ -53,26 +53,15 @@ def memories(name: str) -> list[np.ndarray]:
 def port() -> XLNetModel:
     model = XLNetModel(config())
     rules = tws.load_rules(RULES)
-    report = tws.warm_start(
-        model, tws.WarmStartSettings(PATH, var_name_to_prev_var_name=rules, on_missing="keep")
+    settings = tws.WarmStartSettings(
+        PATH,
+        var_name_to_prev_var_name=rules,
+        var_name_to_layout=rules.layouts,
+        on_missing="keep",
     )
-    by_layer = unstacked(model.config.n_layer)
-    # mask_emb is for pretraining only, and was not saved.
-    assert set(report.missing_keys) == {"mask_emb", *by_layer}
-    names = r"layer\.\d+\.rel_attn\.(r_[wrs]_bias|seg_embed)$"
-    tws.warm_start(model, tws.WarmStartSettings(by_layer, vars_to_warm_start=names))
+    report = tws.warm_start(model, settings)
+    assert report.missing_keys == ("mask_emb",)  # for pretraining only, and not saved
     return model
-
-
-def unstacked(layers: int) -> dict[str, torch.Tensor]:
-    """What TensorFlow keeps as [layers, ...], by torch's names."""
-    with tws.load_checkpoint(PATH) as checkpoint:
-        stacks = {name: checkpoint.get_tensor(f"model/transformer/{name}") for name in STACKED}
-    return {
-        f"layer.{layer}.rel_attn.{name}": stack[layer]
-        for name, stack in stacks.items()
-        for layer in range(layers)
-    }
 
 
 def check(model: XLNetModel) -> tws.PortCheck:

@@ -141,8 +141,8 @@ behind axis 0 has changed, describe the change by a VocabInfo in var_name_to_voc
 'layers/0/bias'.
 A variable that does not fit: leave it out of vars_to_warm_start, take its rows by position with \
 a ClipOrPad in var_name_to_vocab_info, or keep what the model has with on_mismatch='keep'.
-A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name, leave it out\
- of vars_to_warm_start, or keep what the model has with on_missing='keep'."""
+A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name \
+(suggest_names() proposes keys), leave it out of vars_to_warm_start, or keep what the model has with on_missing='keep'."""
     )
 
 

@@ -17,7 +17,17 @@ from torch_warmstart.formats.object_graph import ATTRIBUTE_SUFFIX
 
 ANY = "*"
 _NUMBERED = re.compile(r"#(\d+):(\d+)")
+# What optimizers of TensorFlow 1, BERT and object-based checkpoints call their slots. Where names are
+# only suggested or counted, a near miss does no harm.
+_SLOT = re.compile(
+    r"/(Adam|Momentum|Adagrad|Adadelta|RMSProp|Ftrl)(_\d)?$|/adam_[mv]$|/\.OPTIMIZER_SLOT/"
+)
 _FEW = 2_000  # names that difflib goes through in a few hundredths of a second
+
+
+def looks_like_a_slot(name: str) -> bool:
+    """Whether a name is most likely that of an optimizer's state for a variable."""
+    return _SLOT.search(name) is not None
 
 
 class NameIndex:
@@ -40,8 +50,8 @@ class NameIndex:
 
     def near(self, name: str) -> list[str]:
         """Names that look like this one, best first."""
-        if len(self.names) <= _FEW:
-            return near_names(name, self.names)
+        if len(self._likely) <= _FEW:
+            return near_names(name, self._likely)
         pool: dict[str, None] = {}
         for known in sorted((self._by_part.get(part, []) for part in _parts(name)), key=len):
             if len(pool) + len(known) > _FEW and pool:
@@ -59,9 +69,14 @@ class NameIndex:
         return sorted(entry for entry in cut if entry[0])
 
     @functools.cached_property
+    def _likely(self) -> list[str]:
+        """Names that may be meant where a variable's is misspelt."""
+        return [name for name in self.names if not looks_like_a_slot(name)] or self.names
+
+    @functools.cached_property
     def _by_part(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for name in self.names:
+        for name in self._likely:
             for part in dict.fromkeys(_parts(name)):
                 found.setdefault(part, []).append(name)
         return found

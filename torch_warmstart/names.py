@@ -209,7 +209,7 @@ class Finder:
 
     @functools.cached_property
     def _found_by_name(self) -> frozenset[str]:
-        """The keys that variables of the model have names for: no other is found as one of these."""
+        """The keys that variables of the model have names for: nothing else is found as one."""
         keys: set[str] = set()
         for variable in self._variables:
             try:

@@ -59,8 +59,9 @@ _BY_USER = "renamed in settings"
 _BY_TF_NAME = "TensorFlow's name"
 _PROBLEM = "problem"
 _MISSING_ADVICE = (
-    "A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name, leave it "
-    "out of vars_to_warm_start, or keep what the model has with on_missing='keep'."
+    "A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name "
+    "(suggest_names() proposes keys), leave it out of vars_to_warm_start, or keep what the model has "
+    "with on_missing='keep'."
 )
 
 

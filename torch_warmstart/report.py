@@ -9,6 +9,7 @@ from typing import Any
 
 from torch_warmstart.audit import Audit
 from torch_warmstart.bits import dtype_name
+from torch_warmstart.name_index import looks_like_a_slot
 from torch_warmstart.plan import PlanItem, RowAccount, State, WarmStartPlan, count_states
 from torch_warmstart.tables import fold, fold_endings, render, shorten
 
@@ -76,7 +77,9 @@ class WarmStartReport:
         rows = [_cells(account) for account in self.variables]
         columns = ("variable", "from", "change", "rows", "state", "why")
         totals = f"{count_states([a.state for a in self.variables])}; {self._row_totals()}"
+        slots = sum(map(looks_like_a_slot, self.unexpected_keys))
         unused = f"{len(self.unexpected_keys):,} keys of the checkpoint were not used"
+        unused += f", {slots:,} of them optimizers' slots" if slots else ""
         notes = [f"Note: {note}" for note in self.notes]
         headline = f"Warm-started from {self.source} in {self.seconds:.2f} s"
         table = render(columns, fold_endings(fold(rows, names=2), names=2))

@@ -622,3 +622,13 @@ def test_a_recurrent_layer_of_a_subclassed_model_is_found_by_its_attribute(tmp_p
         (kernel,) = checkpoint.keys_like("lstm/c*l/kernel", in_a_scope=True)
         assert checkpoint.keys_like("model/lstm/c*l/kernel") == (kernel,)
         assert checkpoint.keys_like("lstm/c*l/kernel") == ()
+
+
+def test_a_scope_finds_a_tied_variable_under_any_of_its_names(write):
+    model = nn.ModuleDict({"head": nn.Linear(2, 3, bias=False), "words": nn.Embedding(3, 2)})
+    model["head"].weight = model["words"].weight
+    checkpoint = write({"old/words/embeddings": (3, 2)})
+    settings = WarmStartSettings(checkpoint, var_name_to_prev_var_name={"/": "old/"})
+    report = tws.warm_start(model, settings)
+    assert report["head.weight"].key == "old/words/embeddings"
+    assert report["head.weight"].state == "renamed"

@@ -770,6 +770,40 @@ def test_a_scope_may_be_a_layer(checkpoint):
     assert torch.equal(layer.weight, STATE["dense.weight"])
 
 
+def test_layers_of_several_tensors_are_in_a_scope_like_others(tmp_path):
+    shapes = {
+        "lstm/kernel": (2, 12),
+        "lstm/recurrent_kernel": (3, 12),
+        "lstm/bias": (12,),
+        "attention/attention_output/kernel": (2, 2, 4),
+        "attention/attention_output/bias": (4,),
+        "sep/depthwise_kernel": (3, 3, 2, 1),
+        "sep/pointwise_kernel": (1, 1, 2, 4),
+    }
+    for projection in ("query", "key", "value"):
+        shapes[f"attention/{projection}/kernel"] = (4, 2, 2)
+        shapes[f"attention/{projection}/bias"] = (2, 2)
+    entries = [
+        entry(f"{scope}{name}", numbers(seed, *shape))
+        for scope in ("", "old/")
+        for seed, (name, shape) in enumerate(shapes.items())
+    ]
+    write_bundle(tmp_path / "c", entries)
+
+    def layers():
+        depthwise = nn.Conv2d(2, 2, 3, groups=2, bias=False)
+        separable = nn.Sequential(depthwise, nn.Conv2d(2, 4, 1, bias=False))
+        attention = nn.MultiheadAttention(4, 2)
+        return nn.ModuleDict({"lstm": nn.LSTM(2, 3), "attention": attention, "sep": separable})
+
+    expected, model = layers(), nn.ModuleDict({"new": layers()})
+    tws.warm_start(expected, tmp_path / "c")
+    report = tws.init_from_checkpoint(model, tmp_path / "c", {"old/": "new/"})
+    for name, value in expected.state_dict().items():
+        assert torch.equal(model.new.state_dict()[name], value), name
+    assert all(key.startswith("old/") for v in report.variables for key in v.keys)
+
+
 def test_the_more_specific_entry_counts(checkpoint):
     model = nn.ModuleDict({"new": Tower()})
     assignment_map = {
@@ -788,13 +822,43 @@ def test_what_a_more_specific_entry_takes_need_not_be_in_the_scope_around_it(che
     assert torch.equal(model.extra.bias, VALUES["old_1/dense/bias"])
 
 
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"old/dense/": "dense/"},
+        {"old/dense/kernel": "dense.weight", "old/dense/bias": "dense.bias"},
+    ],
+)
+def test_a_scope_of_which_nothing_is_left_need_not_be_there(checkpoint, inner):
+    model = nn.ModuleDict({"dense": nn.Linear(2, 3)})
+    tws.init_from_checkpoint(model, checkpoint, {"none/": "/", **inner})
+    assert torch.equal(model.dense.weight, STATE["dense.weight"])
+    assert torch.equal(model.dense.bias, STATE["dense.bias"])
+
+
+def test_the_same_entry_may_come_twice(checkpoint):
+    model = nn.ModuleDict({"words": nn.Embedding(4, 2), "head": nn.Linear(2, 4, bias=False)})
+    model.head.weight = model.words.weight
+    assignment_map = [
+        ("words/embeddings", "words.weight"),
+        ("words/embeddings:0", "head/weight"),
+        ("words/embeddings", model.words.weight),
+        ("words/", "/"),
+        ("words/", "."),
+    ]
+    tws.init_from_checkpoint(model, checkpoint, assignment_map)
+    assert torch.equal(model.words.weight, VALUES["words/embeddings"])
+
+
 def test_tied_variables_need_only_one_of_their_names(checkpoint):
     model = nn.ModuleDict({"words": nn.Embedding(4, 2), "head": nn.Linear(2, 4, bias=False)})
     model.head.weight = model.words.weight
     for assignment_map in ({"/": "/"}, {"words/": "head/"}, {"words/embeddings": "words/weight"}):
         nn.init.zeros_(model.words.weight)
         if assignment_map == {"words/": "head/"}:
-            with pytest.raises(PlanError, match="has no tensor 'words/kernel'"):
+            with pytest.raises(
+                PlanError, match="has nothing of what it asks for, such as 'words/w"
+            ):
                 tws.init_from_checkpoint(model, checkpoint, assignment_map)
             continue
         tws.init_from_checkpoint(model, checkpoint, assignment_map)
@@ -807,13 +871,17 @@ def test_wrappers_are_no_part_of_names(checkpoint):
     assert_tower(model.module)
 
 
-def test_names_in_a_tensorflow_checkpoint_may_have_dots_and_zeros(tmp_path):
-    values = {"block.0/dense/kernel": numbers(1, 2, 3), "block.0/dense/bias:0": numbers(2, 3)}
-    write_bundle(tmp_path / "c", [entry(name, value) for name, value in values.items()])
+@pytest.mark.parametrize(
+    ("scope", "zero"), [("block.0/", ""), ("block_0/", ":0"), ("block.0/", ":0")]
+)
+def test_names_in_a_tensorflow_checkpoint_may_have_dots_or_zeros(tmp_path, scope, zero):
+    kernel, bias = numbers(1, 2, 3), numbers(2, 3)
+    entries = [entry(f"{scope}dense/kernel", kernel), entry(f"{scope}dense/bias{zero}", bias)]
+    write_bundle(tmp_path / "c", entries)
     model = nn.ModuleDict({"dense": nn.Linear(2, 3)})
-    tws.init_from_checkpoint(model, tmp_path / "c", {"block.0/": "/"})
-    assert torch.equal(model.dense.weight, values["block.0/dense/kernel"].t())
-    assert torch.equal(model.dense.bias, values["block.0/dense/bias:0"])
+    tws.init_from_checkpoint(model, tmp_path / "c", {scope: "/"})
+    assert torch.equal(model.dense.weight, kernel.t())
+    assert torch.equal(model.dense.bias, bias)
 
 
 @pytest.mark.parametrize("begin", ["old/", "old."])
@@ -846,8 +914,8 @@ def test_an_ambiguous_name_is_an_error(request):
     model = nn.ParameterDict({"fruit": nn.Parameter(torch.zeros(2))})
     with pytest.raises(
         PlanError,
-        match=r"\{'/': '/'\}: for fruit, several tensors answer: 'first/.ATTRIBUTES/VARIABLE_VALUE'"
-        r" and 'second/.ATTRIBUTES/VARIABLE_VALUE'. Assign one by its key.",
+        match=r"fruit: 'fruit' is the name of several tensors; name one by its key: "
+        r"'first/.ATTRIBUTES/VARIABLE_VALUE' and 'second/.ATTRIBUTES/VARIABLE_VALUE'.",
     ):
         tws.init_from_checkpoint(model, folder, {"/": "/"})
 
@@ -867,6 +935,7 @@ def test_all_problems_of_a_map_come_in_one_error(checkpoint):
         ("old/", "nwe/"),
         ("plain", "tabel"),
         ("plain", torch.zeros(2, 3)),
+        ("old/norms/", "new/norm/"),
         ("words/", "words/"),
         ("old/", "words/"),
         ("old/dense/bias", "new/dense/bias"),
@@ -874,33 +943,60 @@ def test_all_problems_of_a_map_come_in_one_error(checkpoint):
     ]
     with says(
         """\
-The assignment_map has 10 problems; nothing was changed:
-  1. {'old/': 'nwe/'}: the model has no variables in 'nwe/'. Did you mean 'new/'?
-  2. {'plain': 'tabel'}: the model has no variable 'tabel'. Did you mean 'table'?
-  3. {'plain': <tensor of shape [2, 3]>}: the model has no such parameter or persistent buffer (a \
-copy or a view is another tensor).
-  4. {'old/dense/kernl': 'new/dense/weight'}: for new.dense.weight, model.ckpt has no tensor \
-'old/dense/kernl'. Did you mean 'old/dense/kernel' or 'old_1/dense/kernel' or 'old/dense/bias'?
-  5. {'old_1/': 'new_1/'}: for new_1.norm.weight, model.ckpt has no tensor 'old_1/norm/gamma' \
-or 'old_1/norm/weight'. Did you mean 'old/norm/gamma' or 'old/norm/beta' or 'old/norm/moving_mean'?
-  6. {'old_1/': 'new_1/'}: for new_1.norm.bias, model.ckpt has no tensor 'old_1/norm/beta' or \
-'old_1/norm/bias'. Did you mean 'old/norm/beta' or 'old/norm/gamma' or 'old_1/dense/bias'?
-  7. {'old_1/': 'new_1/'}: for new_1.norm.running_mean, model.ckpt has no tensor \
-'old_1/norm/moving_mean' or 'old_1/norm/running_mean'. Did you mean 'old/norm/moving_mean' or \
-'old/norm/moving_variance' or 'old/norm/beta'?
-  8. {'old_1/': 'new_1/'}: for new_1.norm.running_var, model.ckpt has no tensor \
-'old_1/norm/moving_variance' or 'old_1/norm/running_var'. Did you mean \
-'old/norm/moving_variance' or 'old/norm/moving_mean' or 'old/norm/gamma'?
-  9. {'old/': 'words/'}: for words.weight, model.ckpt has no tensor 'old/embeddings' or \
-'old/embedding_weights' or 'old/weights' or 'old/weight'. Did you mean \
-'words/embeddings' or 'old/norm/beta' or 'old/dense/bias'?
-  10. new.dense.bias is assigned different tensors: by {'old/dense/bias': 'new/dense/bias'} and by \
-{'old_1/dense/bias': 'new.dense.bias'}.""",
+The assignment_map has 11 problems; nothing was changed:
+  1. assignment_map: {'plain': <tensor of shape [2, 3]>}: the model has no such parameter or \
+persistent buffer (a copy or a view is another tensor).
+  2. assignment_map: 'words/' is assigned different scopes: {'words/': 'words/'} and \
+{'old/': 'words/'}.
+  3. assignment_map: 'new.dense.bias' is assigned different tensors: \
+{'old/dense/bias': 'new/dense/bias'} and {'old_1/dense/bias': 'new.dense.bias'}.
+  4. var_name_to_prev_var_name (assignment_map): the model has no variable 'tabel'. Did you mean \
+'table'?
+  5. var_name_to_prev_var_name (assignment_map): {'nwe/': 'old/'}: the model has no variables in \
+'nwe/'. Did you mean 'new.' or 'new_1.' or 'new.dense.'?
+  6. var_name_to_prev_var_name (assignment_map): {'new/norm/': 'old/norms/'}: model.ckpt has \
+nothing of what it asks for, such as 'old/norms/weight' for 'new.norm.weight'. Did you mean \
+'old/norm/beta' or 'old/norm/gamma' or 'old/norm/moving_mean'?
+  7. new.dense.weight: var_name_to_prev_var_name (assignment_map) asks for 'old/dense/kernl', \
+which model.ckpt does not have. Did you mean 'old/dense/kernel' or 'old_1/dense/kernel' or \
+'old/dense/bias'?
+  8. new_1.norm.weight: var_name_to_prev_var_name (assignment_map): {'new_1/': 'old_1/'} asks for \
+'old_1/norm/weight', which model.ckpt does not have. Did you mean 'old/norm/beta' or \
+'old/norm/gamma' or 'old/norm/moving_mean'?
+  9. new_1.norm.bias: var_name_to_prev_var_name (assignment_map): {'new_1/': 'old_1/'} asks for \
+'old_1/norm/bias', which model.ckpt does not have. Did you mean 'old/norm/beta' or \
+'old_1/dense/bias' or 'old/norm/gamma'?
+  10. new_1.norm.running_mean: var_name_to_prev_var_name (assignment_map): {'new_1/': 'old_1/'} \
+asks for 'old_1/norm/running_mean', which model.ckpt does not have. Did you mean \
+'old/norm/moving_mean' or 'old/norm/moving_variance' or 'old/norm/beta'?
+  11. new_1.norm.running_var: var_name_to_prev_var_name (assignment_map): {'new_1/': 'old_1/'} \
+asks for 'old_1/norm/running_var', which model.ckpt does not have. Did you mean \
+'old/norm/moving_variance' or 'old/norm/moving_mean' or 'old/norm/gamma'?""",
         PlanError,
     ):
         tws.init_from_checkpoint(model, checkpoint, assignment_map)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        (
+            "tabel",
+            "var_name_to_prev_var_name (assignment_map): the model has no variable 'tabel'. Did "
+            "you mean 'table'?",
+        ),
+        (
+            torch.zeros(1),
+            "assignment_map: {'plain': <tensor of shape [1]>}: the model has no such parameter or "
+            "persistent buffer (a copy or a view is another tensor).",
+        ),
+    ],
+)
+def test_a_map_for_nothing_in_the_model_is_an_error(checkpoint, target, problem):
+    with says(f"The assignment_map has 1 problem; nothing was changed:\n  1. {problem}", PlanError):
+        tws.init_from_checkpoint(Net(), checkpoint, {"plain": target})
 
 
 @pytest.mark.parametrize(

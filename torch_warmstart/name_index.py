@@ -17,8 +17,8 @@ from torch_warmstart.formats.object_graph import ATTRIBUTE_SUFFIX
 
 ANY = "*"
 _NUMBERED = re.compile(r"#(\d+):(\d+)")
-# What optimizers of TensorFlow 1, BERT and object-based checkpoints call their slots. Where names are
-# only suggested or counted, a near miss does no harm.
+# What optimizers of TensorFlow 1, BERT and object-based checkpoints call their slots. Where names
+# are only suggested or counted, a near miss does no harm.
 _SLOT = re.compile(
     r"/(Adam|Momentum|Adagrad|Adadelta|RMSProp|Ftrl)(_\d)?$|/adam_[mv]$|/\.OPTIMIZER_SLOT/"
 )

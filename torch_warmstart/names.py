@@ -294,8 +294,10 @@ class Finder:
             dotted = dotted.replace("/", ".")
             yield from (*(prefix + dotted for prefix in _TORCH_PREFIXES), slashed)
             return
-        yield from dict.fromkeys((dotted, "/".join(part for part in (path, name) if part), slashed))
-        yield slashed + ":0"  # a Saver fed with tensor names writes them like this
+        joined = "/".join(part for part in (path, name) if part)
+        yield from dict.fromkeys((dotted, joined, slashed))
+        # A Saver fed with tensor names writes them like this.
+        yield from dict.fromkeys((f"{joined}:0", f"{slashed}:0"))
         yield slashed + ATTRIBUTE_SUFFIX
 
     def _keys_in_a_scope(self, path: str, name: str) -> Iterator[str]:

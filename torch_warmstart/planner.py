@@ -6,6 +6,7 @@ raised together, so that a user mends a set of settings in one go.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
@@ -60,8 +61,8 @@ _BY_TF_NAME = "TensorFlow's name"
 _PROBLEM = "problem"
 _MISSING_ADVICE = (
     "A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name "
-    "(suggest_names() proposes keys), leave it out of vars_to_warm_start, or keep what the model has "
-    "with on_missing='keep'."
+    "(suggest_names() proposes keys), leave it out of vars_to_warm_start, or keep what the model "
+    "has with on_missing='keep'."
 )
 
 
@@ -202,12 +203,26 @@ def _check_targets(planning: _Planning, selected: set[int]) -> None:
 
 def _is_there(planning: _Planning, variable: Variable, filed: Filed) -> bool:
     try:
-        planning.finder.find_renamed(variable, filed.owner, filed.entry.names)
+        _follow(planning, variable, filed)
     except MissingTensorError:
         return False
     except SettingsError:  # there, and more than once
         pass
     return True
+
+
+def _follow(planning: _Planning, variable: Variable, renamed: Filed) -> Source:
+    """What a rule makes of a variable, by the first of its names that is there."""
+    renaming: Renaming = renamed.entry
+    asked_by = renaming.rule.setting if renaming.is_exact else str(renaming.rule)
+    find = functools.partial(planning.finder.find_renamed, variable, asked_by=asked_by)
+    try:
+        return find(renamed.owner, renaming.names)
+    except MissingTensorError:
+        for owner, names in renaming.others:
+            with contextlib.suppress(MissingTensorError):
+                return find(owner, names)
+        raise
 
 
 # -- one variable ----------------------------------------------------------------------------------
@@ -263,13 +278,10 @@ def _find(planning: _Planning, variable: Variable) -> tuple[Source | None, str]:
 
 def _find_renamed(planning: _Planning, variable: Variable, renamed: Filed) -> Source | None:
     """What a rule of the user's makes of a variable; None if that may be missing, and is."""
-    renaming: Renaming = renamed.entry
-    rule = renaming.rule
-    asked_by = rule.setting if renaming.is_exact else str(rule)
     try:
-        return planning.finder.find_renamed(variable, renamed.owner, renaming.names, asked_by)
+        return _follow(planning, variable, renamed)
     except MissingTensorError:
-        if renaming.is_exact:
+        if renamed.entry.is_exact:
             raise
         owner = renamed.owner
         may_miss = planning.settings.on_missing == "keep" and id(variable) not in planning.vocabs

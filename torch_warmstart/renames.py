@@ -27,6 +27,8 @@ class Renaming:
 
     names: tuple[str, ...]  # one a tensor that it is made of
     rule: Rule
+    # What the rule makes of a tied variable's other names, of which the checkpoint may have one.
+    others: tuple[tuple[Owner, tuple[str, ...]], ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -100,14 +102,16 @@ class _Spread:
 
     def find(self, variable: Variable, *, usable: bool, taken: bool) -> Filed | None:
         """The first rule's name for a variable, which counts if it is usable and not taken."""
-        filed = None
-        for use, owner, names in self._matching(variable):
+        matching = list(self._matching(variable))
+        for use in {id(use): use for use, _, _ in matching}.values():
             use.matched.append(variable)
             use.selected += usable
-            if usable and not taken and filed is None:
-                use.used += 1
-                filed = Filed(owner, owner.name, Renaming(names, use.rule))
-        return filed
+        if not matching or not usable or taken:
+            return None
+        first, owner, names = matching[0]
+        first.used += 1
+        others = tuple((o, n) for use, o, n in matching[1:] if use is first and o is not owner)
+        return Filed(owner, owner.name, Renaming(names, first.rule, others))
 
     def _matching(self, variable: Variable) -> Iterator[tuple[_Use, Owner, tuple[str, ...]]]:
         """What the rules make of a variable's names, strongest first."""
@@ -118,7 +122,6 @@ class _Spread:
                 names = self._rename(use, expression, owner)
                 if names:
                     yield use, owner, names
-                    break
 
     def _in_scopes(self, owner: Owner) -> Iterator[tuple[_Use, Owner, tuple[str, ...]]]:
         if not self._scopes:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from torch_warmstart import api
-from torch_warmstart.assignment import AssignmentMap, assign, read_map
+from torch_warmstart.assignment import AssignmentMap, plan_assignment, read_map
 from torch_warmstart.bits import as_bits, dtype_name
 from torch_warmstart.errors import SettingsError, plural
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
@@ -28,8 +28,7 @@ from torch_warmstart.gather import gather_rows
 from torch_warmstart.keras_initializers import find_initializer
 from torch_warmstart.remapping import generate_vocab_remapping
 from torch_warmstart.report import WarmStartReport
-from torch_warmstart.settings import Initializer, VocabSource, WarmStartSettings
-from torch_warmstart.variables import model_variables
+from torch_warmstart.settings import Initializer, VocabSource
 
 Array = torch.Tensor | npt.NDArray[Any]
 # Old indices, negative where there is none; or what generate_vocab_remapping returns.
@@ -346,9 +345,10 @@ def init_from_checkpoint(
                                   root on either side
     ```
 
-    In a scope the leaves have TensorFlow's names: `new.weight` of a Linear is `old/kernel`. Every
-    variable of it must be in the checkpoint. Layouts are changed as in `warm_start`. A variable's
-    own entry counts more than that of a scope around it, and an inner scope more than an outer one.
+    In a scope the leaves have TensorFlow's names: `new.weight` of a Linear is `old/kernel`, and
+    what torch keeps in one tensor may be several, as in an LSTM. Every variable of it must be in
+    the checkpoint. Layouts are changed as in `warm_start`. A variable's own entry counts more than
+    that of a scope around it, and an inner scope more than an outer one.
 
     Args:
         model: The model to fill. Parameters are never replaced; device and dtype stay.
@@ -379,14 +379,8 @@ def init_from_checkpoint(
         raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
     entries = read_map(assignment_map)
     with _opened(ckpt_dir_or_file, verify=verify) as checkpoint:
-        chosen = assign(entries, model_variables(model), checkpoint)
-        settings = WarmStartSettings(
-            checkpoint,
-            vars_to_warm_start=[claim.variable.tensor for claim in chosen],
-            var_name_to_prev_var_name={c.owner.name: c.key for c in chosen if c.key is not None},
-            verify=verify,
-        )
-        return api.warm_start(model, settings, progress=progress)
+        plan = plan_assignment(model, entries, checkpoint, verify=verify)
+        return api.apply_plan(plan, progress=progress)
 
 
 # -- what they share -------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ LAYERS = {
     "report": 3,
     "execute": 3,
     "verify": 3,
+    "comparison": 3,
     "api": 4,
     "tf_compat": 4,
     "__init__": 4,

@@ -90,6 +90,16 @@ def test_a_record_with_channels_last_is_compared_as_such():
     assert not tws.verify_port(Conv(), x, {}, layers={"conv": maps.permute(0, 2, 3, 1) + 1})
 
 
+def test_a_record_with_the_activation_that_keras_puts_into_a_layer_is_told(x):
+    model = Net()
+    hidden = model.first(x).relu().detach()
+    check = tws.verify_port(model, x, Net().eval()(x), layers={"first": hidden})
+    assert not check
+    assert check.layers[0].remark == (
+        "the record is the relu of it: compare it with the module behind"
+    )
+
+
 @pytest.mark.parametrize(
     ("expected", "remark"),
     [

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,19 @@ import torch
 from torch_warmstart.bits import take_rows
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats import hdf5
-from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
-from torch_warmstart.formats.keras_names import keras2_names, keras3_names, read_configs
+from torch_warmstart.formats.base import Checkpoint, Family, GraphOptimizer, TensorSpec
+from torch_warmstart.formats.keras_configs import read_configs
+from torch_warmstart.formats.keras_folders import LayerFolder, layer_folders
+from torch_warmstart.formats.keras_names import OtherNames, keras2_names, keras3_names
+from torch_warmstart.formats.keras_optimizers import find_optimizer
 from torch_warmstart.formats.numpy_dtypes import tensor_of_bytes
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import read_rows
 from torch_warmstart.formats.zip_members import ZipMembers
 from torch_warmstart.storage import ByteSource
 
-_WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
-_MAX_CONFIG = 256 << 20  # bytes
+_WEIGHTS, _CONFIG, _METADATA = "model.weights.h5", "config.json", "metadata.json"
+_MAX_JSON = 256 << 20  # bytes
 
 
 def sniff(place: Place) -> str | None:
@@ -103,14 +106,20 @@ class KerasCheckpoint(Checkpoint):
         return tuple(reversed(distinct.values()))
 
     @functools.cached_property
+    def _folders(self) -> list[LayerFolder]:
+        return layer_folders(self._tree, read_configs(self._config, self._tree))
+
+    @functools.cached_property
     def _full_names(self) -> Mapping[str, tuple[str, ...]]:
-        configs = read_configs(self._config, self._tree)
-        others = keras3_names(self._tree, configs) | self._other_names
-        names: dict[str, tuple[str, ...]] = {}
+        others = keras3_names(self._folders) | self._other_names
+        own: dict[str, tuple[str, ...]] = {}
+        short: dict[str, tuple[str, ...]] = {}
         for key, dataset in self._datasets.items():
-            for name in others.get(dataset.path, ()):
-                names[name] = (*names.get(name, ()), key)
-        return names
+            known = others.get(dataset.path, OtherNames())
+            for names, found in ((known.own, own), (known.short, short)):
+                for name in names:
+                    found[name] = (*found.get(name, ()), key)
+        return {name: found for name, found in short.items() if name not in self._datasets} | own
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
         dataset = self._datasets[spec.key]
@@ -149,7 +158,20 @@ class KerasArchive(KerasCheckpoint):
     def __init__(self, url: str, members: ZipMembers) -> None:
         """Opens the weights; see `KerasCheckpoint`."""
         self._members, self._verified = members, False
-        super().__init__(url, members.open(_WEIGHTS), _read_config(url, members))
+        metadata = _read_json(url, members, _METADATA)
+        self._metadata = metadata if isinstance(metadata, dict) else {}
+        super().__init__(url, members.open(_WEIGHTS), _read_json(url, members, _CONFIG))
+
+    def graph_optimizers(self) -> Sequence[GraphOptimizer]:
+        if not str(self._metadata.get("keras_version")).startswith("3."):
+            return ()
+        found = find_optimizer(self._folders, self._config)
+        return () if found is None or not self._has_all(found) else (found,)
+
+    def _has_all(self, found: GraphOptimizer) -> bool:
+        """Whether paths in the file are keys, as they are in every file that Keras wrote."""
+        slots = (key for slots in found.slots.values() for key in slots.values())
+        return {*found.slots, *found.attributes.values(), *slots} <= self._datasets.keys()
 
     def verify(self, key: str) -> None:
         self.spec(key)
@@ -163,14 +185,14 @@ def _bits(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.int16) if dtype.kind == "V" else dtype
 
 
-def _read_config(url: str, members: ZipMembers) -> Any:
-    """The model's description; names are worked out without it if there is none."""
-    if _CONFIG not in members.infos:
+def _read_json(url: str, members: ZipMembers, name: str) -> Any:
+    """What describes the model; names are worked out without it if it is not there."""
+    if name not in members.infos:
         return None
-    size = members.infos[_CONFIG].file_size
-    if size > _MAX_CONFIG:
-        raise CorruptCheckpointError(f"{url}: its {_CONFIG} claims {size:,} bytes.")
+    size = members.infos[name].file_size
+    if size > _MAX_JSON:
+        raise CorruptCheckpointError(f"{url}: its {name} claims {size:,} bytes.")
     try:
-        return json.loads(members.open(_CONFIG).read(0, size).tobytes())
+        return json.loads(members.open(name).read(0, size).tobytes())
     except (ValueError, RecursionError) as error:
-        raise CorruptCheckpointError(f"{url}: its {_CONFIG} is no JSON: {error}.") from error
+        raise CorruptCheckpointError(f"{url}: its {name} is no JSON: {error}.") from error

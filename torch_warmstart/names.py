@@ -153,7 +153,7 @@ class Finder:
 
     def _is_there(self, name: str) -> bool:
         return any(
-            key in self.checkpoint or self.checkpoint.keys_of(key) for key in _spellings(name)
+            key in self._all_keys or self.checkpoint.keys_of(key) for key in _spellings(name)
         )
 
     def _find_translated(self, variable: Variable, owner: Owner, name: str) -> Source | None:

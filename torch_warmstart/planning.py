@@ -1,0 +1,40 @@
+"""One planning: what is known about a warm start so far, and what has been found wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch_warmstart.formats.base import Checkpoint
+from torch_warmstart.names import Finder
+from torch_warmstart.plan import PlanItem
+from torch_warmstart.remapping import Remapping
+from torch_warmstart.selection import Filed
+from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.slot_names import SlotFinder
+from torch_warmstart.variables import Shape, Variable
+
+PROBLEM = "problem"  # the reason of an item that will never be shown: the plan will not be made
+
+
+@dataclass(slots=True)
+class Planning:
+    """One planning: what is known, and what has been found wrong so far."""
+
+    settings: WarmStartSettings
+    checkpoint: Checkpoint
+    variables: tuple[Variable, ...]
+    finder: Finder
+    slot_finder: SlotFinder = field(init=False)
+    problems: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    mismatched: list[tuple[str, Shape, Shape]] = field(default_factory=list)
+    # The three dicts of the settings, by id of the variable.
+    vocabs: dict[int, Filed] = field(default_factory=dict)
+    renames: dict[int, Filed] = field(default_factory=dict)
+    layouts: dict[int, Filed] = field(default_factory=dict)
+    remappings: dict[tuple[Any, ...], Remapping] = field(default_factory=dict)
+    hopeless: set[int] = field(default_factory=set)  # ids of variables whose problem is known
+    items: dict[int, PlanItem] = field(default_factory=dict)  # by id of the variable
+    remarks: dict[str, None] = field(default_factory=dict)  # on optimizers, each once

@@ -514,3 +514,41 @@ def test_names_that_a_saver_wrote_with_output_numbers_are_found(tf_checkpoint):
     model = Tagger()
     tws.warm_start(model, WarmStartSettings(tf_checkpoint(**{"out/bias:0": [5, 6]}), "out.bias"))
     assert model.out.bias.tolist() == [5, 6]
+
+
+# -- tensors that TensorFlow's layer has not, or under no leaf -------------------------------------
+
+
+def test_a_norm_made_without_scale_keeps_a_scale_that_does_nothing(tf_checkpoint):
+    prefix = tf_checkpoint(**{"norm/beta": [1.0, 2.0], "norm/moving_mean": [3.0, 4.0]})
+    model = nn.ModuleDict({"norm": nn.BatchNorm1d(2)})
+    report = tws.warm_start(model, WarmStartSettings(prefix))
+    assert report["norm.weight"].state == "kept"
+    assert report["norm.weight"].reason == "TensorFlow's layer has none: 1"
+    assert model["norm"].bias.tolist() == [1.0, 2.0]
+    with torch.no_grad():
+        model["norm"].weight.fill_(0.5)
+    with pytest.raises(PlanError, match=r"norm\.weight is not in the checkpoint"):
+        tws.warm_start(model, WarmStartSettings(prefix))
+
+
+def test_a_norm_of_which_nothing_is_there_is_missing(tf_checkpoint):
+    prefix = tf_checkpoint(other=[1.0])
+    with pytest.raises(PlanError, match=r"norm\.weight is not in the checkpoint"):
+        tws.warm_start(nn.ModuleDict({"norm": nn.LayerNorm(2)}), WarmStartSettings(prefix))
+
+
+def test_a_table_without_a_layer_is_an_embedding_s_weight(tf_checkpoint):
+    prefix = tf_checkpoint(**{"bert/words": [[1.0, 2.0], [3.0, 4.0]]})
+    model = nn.ModuleDict({"bert": nn.ModuleDict({"words": nn.Embedding(2, 2)})})
+    tws.warm_start(model, WarmStartSettings(prefix))
+    assert model["bert"]["words"].weight.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_keras_s_own_vocabulary_begins_with_a_blank_entry():
+    old, new = ["", "[UNK]", "a", "b"], ["", "[UNK]", "b"]
+    table = torch.arange(8.0).view(4, 2)
+    model = nn.Embedding(3, 2)
+    infos = {"weight": VocabInfo(new, -1, 0, old)}
+    tws.warm_start(model, WarmStartSettings({"weight": table}, ".*", infos))
+    assert torch.equal(model.weight, table[[0, 1, 3]])

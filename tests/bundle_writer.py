@@ -15,7 +15,7 @@ one, and then it is written as it is. No function refuses a value because it is 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 
 import cramjam
 import google_crc32c
+import numpy as np
 
 Compression = Literal["none", "snappy"]
 Endianness = Literal["little", "big"]
@@ -574,3 +575,13 @@ def write_bundle(
         compression=compression,
     )
     write_files(prefix, index, shards)
+
+
+def write_random_bundle(prefix: str, shapes: Mapping[str, Sequence[int]]) -> str:
+    """Writes float tensors of these shapes by key, always the same; returns the prefix."""
+    entries = []
+    for at, (key, shape) in enumerate(sorted(shapes.items())):
+        values = np.random.default_rng(at).normal(size=shape).astype("<f4")
+        entries.append(BundleEntry(key, DType.FLOAT, values.shape, values.tobytes()))
+    write_bundle(prefix, entries)
+    return prefix

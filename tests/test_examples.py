@@ -6,16 +6,14 @@ import importlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from example_runs import ROOT, run_example
 
 pytest.importorskip("matplotlib")
 
-ROOT = Path(__file__).resolve().parents[1]
 CENSUS = ROOT / "examples" / "census"
 STEPS = 100  # enough for the cold model to get to where the warm one starts
 
@@ -34,18 +32,8 @@ class Run(NamedTuple):
 
 def run_demo(folder: Path, script: Path = CENSUS / "demo.py") -> Run:
     """Runs the demo as a user would, but with warnings as errors and fewer steps."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    process = subprocess.run(
-        [sys.executable, "-W", "error", script, "--out", folder, "--steps", str(STEPS)],
-        env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        check=False,
-        timeout=120,
-    )
-    return Run(process.returncode, process.stdout, folder)
+    code, output = run_example(script, "--out", folder, "--steps", STEPS)
+    return Run(code, output, folder)
 
 
 @pytest.fixture(scope="module")

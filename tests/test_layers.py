@@ -68,6 +68,7 @@ LAYERS = {
     "tf_attention": 2,
     "tf_recurrent": 2,
     "gather": 3,
+    "initialise": 3,
     "report": 3,
     "execute": 3,
     "verify": 3,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bundle_writer import BundleEntry, DType, write_bundle
+from bundle_writer import write_random_bundle
 from torch import nn
 
 import torch_warmstart as tws
@@ -447,13 +447,7 @@ def _states_h_first(tf1, states):
 @pytest.fixture
 def checkpoint(tmp_path):
     def write(**shapes):
-        prefix = str(tmp_path / "model.ckpt-1")
-        entries = []
-        for at, (key, shape) in enumerate(sorted(shapes.items())):
-            values = np.random.default_rng(at).normal(size=shape).astype("<f4")
-            entries.append(BundleEntry(key, DType.FLOAT, values.shape, values.tobytes()))
-        write_bundle(prefix, entries)
-        return prefix
+        return write_random_bundle(str(tmp_path / "model.ckpt-1"), shapes)
 
     return write
 

@@ -18,6 +18,7 @@ import torch
 from torch_warmstart.bits import as_bits, take_rows
 from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.gather import gather_rows
+from torch_warmstart.initialise import initialised
 from torch_warmstart.plan import PlanItem, WarmStartPlan
 from torch_warmstart.progress import Advance, progress_bar
 from torch_warmstart.report import WarmStartReport, make_report
@@ -168,25 +169,17 @@ def _make_fill(item: PlanItem) -> _Fill | None:
 
 
 def _initialised(item: PlanItem) -> torch.Tensor:
-    assert item.vocab is not None
-    target, initializer, generator = (
-        item.variable.tensor,
-        item.vocab.backup_initializer,
-        item.vocab.generator,
+    target, vocab = item.variable, item.vocab
+    assert vocab is not None
+    assert callable(vocab.backup_initializer)
+    return initialised(
+        f"{item.name}: backup_initializer",
+        vocab.backup_initializer,
+        target.shape,
+        target.tensor.dtype,
+        device=target.device,
+        generator=vocab.generator,
     )
-    assert callable(initializer)
-    device = item.variable.device if generator is None else generator.device
-    fresh = torch.zeros(target.shape, dtype=target.dtype, device=device)
-    returned = initializer(fresh) if generator is None else initializer(fresh, generator=generator)
-    if returned is None:
-        return fresh
-    if not isinstance(returned, torch.Tensor) or returned.shape != target.shape:
-        found = f"{list(returned.shape)}" if isinstance(returned, torch.Tensor) else repr(returned)
-        raise SettingsError(
-            f"{item.name}: backup_initializer must fill the tensor it gets or return one of its "
-            f"shape, {list(target.shape)}; it returned {found}."
-        )
-    return returned.detach().to(target.dtype)
 
 
 def _remap(item: PlanItem, source: torch.Tensor, fill: _Fill | None, target: torch.Tensor) -> None:

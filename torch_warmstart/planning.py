@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch_warmstart.formats.base import Checkpoint
-from torch_warmstart.names import Finder
+from torch_warmstart.names import Finder, Source
 from torch_warmstart.plan import PlanItem
 from torch_warmstart.remapping import Remapping
 from torch_warmstart.selection import Filed
@@ -36,5 +36,7 @@ class Planning:
     layouts: dict[int, Filed] = field(default_factory=dict)
     remappings: dict[tuple[Any, ...], Remapping] = field(default_factory=dict)
     hopeless: set[int] = field(default_factory=set)  # ids of variables whose problem is known
+    # What variables were found as, and how: their slots ask again.
+    found: dict[int, tuple[Source | None, str]] = field(default_factory=dict)
     items: dict[int, PlanItem] = field(default_factory=dict)  # by id of the variable
     remarks: dict[str, None] = field(default_factory=dict)  # on optimizers, each once

@@ -20,6 +20,8 @@ from torch_warmstart.rename_rules import (
 from torch_warmstart.selection import BUFFERS_NEED_A_LIST, Filed, by_variable
 from torch_warmstart.variables import Owner, Variable, nearest_to_pattern
 
+BY_USER = "renamed in settings"  # how a variable or a slot was found
+
 
 @dataclass(frozen=True, slots=True)
 class Renaming:

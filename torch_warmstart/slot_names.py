@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.names import Finder, Source
-from torch_warmstart.slot_source import BY_USER, SlotSource, slot_form
+from torch_warmstart.renames import BY_USER
+from torch_warmstart.slot_source import SlotSource, slot_form
 from torch_warmstart.tf_slots import TensorFlowSlots
 from torch_warmstart.torch_slots import SourceOf, TorchSlots
 from torch_warmstart.variables import Variable

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from torch_warmstart.layouts import Form
 from torch_warmstart.names import Source
 
-BY_USER = "renamed in settings"
-
 
 @dataclass(frozen=True, slots=True)
 class SlotSource:

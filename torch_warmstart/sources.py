@@ -8,20 +8,25 @@ import functools
 from torch_warmstart.errors import MissingTensorError, SettingsError
 from torch_warmstart.names import Source
 from torch_warmstart.planning import Planning
-from torch_warmstart.renames import Renaming
+from torch_warmstart.renames import BY_USER, Renaming
 from torch_warmstart.selection import Filed
 from torch_warmstart.tf_layers import is_uncounted_in_tf
 from torch_warmstart.variables import Variable
 
-_BY_USER = "renamed in settings"
 _BY_TF_NAME = "TensorFlow's name"
 
 
 def find_source(planning: Planning, variable: Variable) -> tuple[Source | None, str]:
     """What a variable is made of, if anything, and how that was found."""
+    if id(variable) not in planning.found:
+        planning.found[id(variable)] = _find(planning, variable)
+    return planning.found[id(variable)]
+
+
+def _find(planning: Planning, variable: Variable) -> tuple[Source | None, str]:
     renamed = planning.renames.get(id(variable))
     if renamed is not None:
-        return _find_renamed(planning, variable, renamed), _BY_USER
+        return _find_renamed(planning, variable, renamed), BY_USER
     source = planning.finder.find(variable)
     if source is None or is_named_alike(source, variable):
         return source, ""

@@ -25,6 +25,7 @@ from torch_warmstart.errors import SettingsError, plural
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.formats.numpy_dtypes import native
 from torch_warmstart.gather import gather_rows
+from torch_warmstart.initialise import initialised
 from torch_warmstart.keras_initializers import find_initializer
 from torch_warmstart.remapping import generate_vocab_remapping
 from torch_warmstart.report import WarmStartReport
@@ -191,7 +192,7 @@ def _matrix_without_old_cells(
     shape, dtype = (len(rows), len(cols)), spec.dtype
     assert dtype is not None
     if callable(values):
-        return _initialised("initializing_values", values, shape, dtype, generator)
+        return initialised("initializing_values", values, shape, dtype, generator=generator)
     _check_no_generator(generator)
     given = _as_tensor("initializing_values", values).flatten().to("cpu", dtype)
     missing = len(rows) * len(cols) - len(_present(rows)) * len(_present(cols))
@@ -312,7 +313,7 @@ def _new_embeddings(
                 f"warmstart_embedding_matrix: {name} is a name, a matrix or a callable, not "
                 f"{initializer!r}."
             )
-        return _initialised(name, initializer, shape, dtype, generator)
+        return initialised(name, initializer, shape, dtype, generator=generator)
     _check_no_generator(generator)
     matrix = _as_tensor(name, initializer)
     if tuple(matrix.shape) != shape:
@@ -405,29 +406,6 @@ def _as_tensor(name: str, values: Any) -> torch.Tensor:
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{name} is nothing that a tensor can be made of: {error}") from error
-
-
-def _initialised(
-    name: str,
-    initializer: Initializer,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    generator: torch.Generator | None,
-) -> torch.Tensor:
-    """What an initialiser makes of a whole tensor: a tensor that nobody else holds."""
-    device = "cpu" if generator is None else generator.device
-    fresh = torch.zeros(shape, dtype=dtype, device=device)
-    with torch.no_grad():
-        made = initializer(fresh) if generator is None else initializer(fresh, generator=generator)
-    if made is None or made is fresh:
-        return fresh
-    if not isinstance(made, torch.Tensor) or made.shape != fresh.shape:
-        found = list(made.shape) if isinstance(made, torch.Tensor) else repr(made)
-        raise SettingsError(
-            f"{name} must fill the tensor it gets or return one of its shape, {list(shape)}; it "
-            f"returned {found}."
-        )
-    return made.detach().to(dtype, copy=True)
 
 
 def _check_no_generator(generator: torch.Generator | None) -> None:

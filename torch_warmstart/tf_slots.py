@@ -15,7 +15,8 @@ from torch_warmstart import tf_slot_messages as say
 from torch_warmstart.formats.base import TensorSpec
 from torch_warmstart.layouts import IDENTITY, Form, Layout
 from torch_warmstart.names import Finder, Source
-from torch_warmstart.slot_source import BY_USER, SlotSource, slot_form
+from torch_warmstart.renames import BY_USER
+from torch_warmstart.slot_source import SlotSource, slot_form
 from torch_warmstart.tf_slot_index import Kept, SlotIndex
 from torch_warmstart.tf_slot_rules import (
     BERT,

@@ -20,13 +20,12 @@ from torch_warmstart.formats.saved_optimizers import SavedOptimizer, SavedParame
 from torch_warmstart.layouts import Form
 from torch_warmstart.names import Finder, Source
 from torch_warmstart.slot_source import SlotSource, slot_form
-from torch_warmstart.variables import Shape, Variable
+from torch_warmstart.variables import WRAPPER_CHILDREN, Shape, Variable
 
 # Where a variable is found, as the settings have it; None if it is not.
 SourceOf = Callable[[Variable], Source | None]
 
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
-_WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 _NO_STATE = "the checkpoint's optimizer had none for it"
 _STEP = "step"
 _SHOWN = 3  # names listed in a message
@@ -350,7 +349,7 @@ def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, list[torch.Tenso
 
 
 def _without_wrappers(name: str) -> str:
-    parts = [part for part in name.split(".") if part not in _WRAPPERS]
+    parts = [part for part in name.split(".") if part not in WRAPPER_CHILDREN]
     while len(parts) > 1 and parts[0] == "module":
         parts = parts[1:]
     return ".".join(parts)

@@ -22,7 +22,7 @@ Kind = Literal["parameter", "buffer", "slot"]
 Shape = tuple[int, ...]
 
 # Children that wrap the module a user wrote: torch.compile, activation checkpointing, FSDP.
-_WRAPPER_CHILDREN = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+WRAPPER_CHILDREN = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 _NEAREST = 3
 
 
@@ -189,7 +189,7 @@ def _walk(
     for name, child in module._modules.items():
         if child is None:
             continue
-        wraps = name in _WRAPPER_CHILDREN or (name == "module" and _is_data_parallel(module))
+        wraps = name in WRAPPER_CHILDREN or (name == "module" and _is_data_parallel(module))
         yield from _walk(child, path if wraps else f"{path}{name}.", f"{raw_path}{name}.")
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from example_runs import ROOT, run_example
 
 from torch_warmstart import cli
 
 pytest.importorskip("h5py")
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "port_keras"
 VERIFY = "verify model:Reader recorded.npz --checkpoint reader.keras --rules rules.toml"
 
@@ -27,22 +25,6 @@ VERIFY = "verify model:Reader recorded.npz --checkpoint reader.keras --rules rul
 class Run(NamedTuple):
     code: int
     output: str
-
-
-def run_script(script: Path) -> Run:
-    """Runs it as a user would, but with warnings as errors."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    process = subprocess.run(
-        [sys.executable, "-W", "error", script],
-        env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        check=False,
-        timeout=120,
-    )
-    return Run(process.returncode, process.stdout)
 
 
 @pytest.fixture
@@ -60,7 +42,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def printed() -> str:
-    run = run_script(FOLDER / "port.py")
+    run = Run(*run_example(FOLDER / "port.py"))
     assert run.code == 0, run.output
     return " ".join(run.output.split())
 

@@ -1,0 +1,44 @@
+"""What a user's initialiser makes of a whole tensor."""
+
+from __future__ import annotations
+
+import torch
+
+from torch_warmstart.errors import SettingsError
+from torch_warmstart.settings import Initializer
+
+
+def initialised(
+    name: str,
+    initializer: Initializer,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    *,
+    device: torch.device | str = "cpu",
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """A tensor that nobody else holds, filled by an initialiser as those of `torch.nn.init`.
+
+    Args:
+        name: What the initialiser is called, for messages.
+        initializer: It gets a tensor of zeros, and fills it in place or returns another one.
+        shape: Of that tensor: the whole one, so that fan-based initialisers are right.
+        dtype: Of that tensor, and of the result.
+        device: Where it is, unless there is a generator.
+        generator: Passed on as `generator=`; the tensor is then where the generator is.
+
+    Raises SettingsError if it returns something else than a tensor of the shape.
+    """
+    place = device if generator is None else generator.device
+    fresh = torch.zeros(shape, dtype=dtype, device=place)
+    with torch.no_grad():
+        made = initializer(fresh) if generator is None else initializer(fresh, generator=generator)
+    if made is None or made is fresh:
+        return fresh
+    if not isinstance(made, torch.Tensor) or made.shape != fresh.shape:
+        found = list(made.shape) if isinstance(made, torch.Tensor) else repr(made)
+        raise SettingsError(
+            f"{name} must fill the tensor it gets or return one of its shape, {list(shape)}; it "
+            f"returned {found}."
+        )
+    return made.detach().to(dtype, copy=True)

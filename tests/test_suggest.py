@@ -506,3 +506,18 @@ def test_a_real_bert_is_suggested_in_full():
         expected = item.variable.replace("layer.", "layer_").replace(".", "/").rpartition("/")[0]
         assert item.names[0].startswith(expected), item
         assert item.confidence == "high"
+
+
+def test_what_is_another_variable_s_is_not_found_by_itself():
+    model = modules(fc=nn.Linear(2, 2), tower=modules(fc=nn.Linear(2, 2)))
+    checkpoint = write({"tower/fc/kernel": (2, 2), "tower/fc/bias": (2,)})
+    suggestions = tws.suggest_names(model, checkpoint)
+    assert set(confidences(suggestions)) == {"fc.weight", "fc.bias"}
+    assert suggestions.num_found == 2
+
+
+def test_a_module_with_a_vocabulary_is_selected_by_none():
+    info = tws.VocabInfo(["a"], -1, 0, ["a", "b"])
+    settings = WarmStartSettings(write({"old/kernel": (3, 2)}), None, {"fc": info})
+    suggestions = tws.suggest_names(modules(fc=nn.Linear(3, 1, bias=False)), settings)
+    assert set(confidences(suggestions)) == {"fc.weight"}

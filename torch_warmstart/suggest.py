@@ -27,7 +27,7 @@ from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.layouts import IDENTITY, Form
 from torch_warmstart.names import Finder
 from torch_warmstart.renames import file_renames
-from torch_warmstart.selection import select
+from torch_warmstart.selection import select, spread_over_modules
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.similarity import KINDS_OF_LAYERS, Scores, alikeness, shared_words, tokens_of
 from torch_warmstart.suggestions import Confidence, Suggestion, Suggestions
@@ -92,6 +92,7 @@ def suggest_for_model(
     Raises PlanError if they select nothing, or not what they should.
     """
     variables = model_variables(model)
+    settings = spread_over_modules(settings, variables)
     chosen, problems = select(settings, variables)
     if problems:
         raise PlanError("Names cannot be suggested for these settings:", problems)
@@ -99,7 +100,7 @@ def suggest_for_model(
     renames, _ = file_renames(
         settings.var_name_to_prev_var_name, variables, {id(variable) for variable in variables}
     )
-    return suggest(Finder(checkpoint), variables, {id(v) for v in chosen}, set(renames))
+    return suggest(Finder(checkpoint, variables), variables, {id(v) for v in chosen}, set(renames))
 
 
 def suggest(

@@ -338,3 +338,20 @@ def test_slots_of_three_kernels_are_a_slot_of_one_weight(checkpoint):
     slot = optimizer.state[model["enc"].in_proj_weight]["momentum_buffer"]
     query = tws.load_variable(path, "enc/query/kernel/Momentum")
     assert torch.allclose(slot[:WIDE].abs(), query.flatten(1).t().abs())
+
+
+def test_slots_of_query_key_and_value_are_joined_as_the_weights_are(checkpoint):
+    tensors = _keras_attention()
+    prefix = checkpoint(**tensors, **{f"{key}/Momentum": shape for key, shape in tensors.items()})
+    model = nn.ModuleDict({"enc": nn.MultiheadAttention(WIDE, HEADS)})
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    tws.warm_start(model, WarmStartSettings(prefix, [".*"]), optimizer=optimizer)
+    with tws.load_checkpoint(prefix) as opened:
+        for leaf, ending in (("in_proj_weight", "kernel"), ("in_proj_bias", "bias")):
+            slots = [
+                opened.get_tensor(f"enc/{name}/{ending}/Momentum")
+                for name in ("query", "key", "value")
+            ]
+            expected = torch.cat([slot.reshape(-1, HEADS * SIZE).t().squeeze(-1) for slot in slots])
+            parameter = getattr(model["enc"], leaf)
+            assert torch.equal(optimizer.state[parameter]["momentum_buffer"], expected)

@@ -498,10 +498,12 @@ def gfile_folder(request, local: Path) -> str:
     tf = pytest.importorskip("tensorflow")
     if request.param == "path":
         return str(local)
+    # A folder of this test's own: files in TensorFlow's memory outlive it, and "wb" appends there.
+    folder = f"ram://{uuid.uuid4().hex}"
     for file in local.iterdir():
-        with tf.io.gfile.GFile(f"ram://model/{file.name}", "wb") as copy:
+        with tf.io.gfile.GFile(f"{folder}/{file.name}", "wb") as copy:
             copy.write(file.read_bytes())
-    return "ram://model"
+    return folder
 
 
 @pytest.mark.tensorflow

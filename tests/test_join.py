@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_warmstart import join as join_module
-from torch_warmstart.join import build_index, hash_text, join, load_words, repeated
+from torch_warmstart import parallel
+from torch_warmstart.join import build_index, hash_text, join, repeated
 from torch_warmstart.vocab import read_vocabulary
 
 TOKENS = st.lists(st.binary(max_size=40), min_size=1, max_size=30, unique=True)
@@ -17,7 +18,7 @@ TOKENS = st.lists(st.binary(max_size=40), min_size=1, max_size=30, unique=True)
 
 def _weak_hash(vocabulary):
     """Three values for everything: nearly all equal hashes are collisions."""
-    return vocabulary.text()[2] % 3
+    return vocabulary.places(slice(None))[1] % 3
 
 
 @pytest.fixture(params=["real hash", "weak hash"])
@@ -79,7 +80,7 @@ def test_one_line_of_ten_megabytes_is_joined_at_once():
 
 
 def test_entries_in_several_blocks_are_all_joined(monkeypatch):
-    monkeypatch.setattr(join_module, "_BLOCK", 7)
+    monkeypatch.setattr(parallel, "GRAIN", 7)
     new, old = [f"token{n}" for n in range(50)], [f"token{n}" for n in range(80, 20, -1)]
     assert _both(new, old) == oracle.remap(new, old)
 
@@ -118,11 +119,3 @@ def test_a_repeat_is_found_among_collisions(entries):
 def test_a_hundred_thousand_similar_tokens_have_different_hashes():
     hashes = hash_text(read_vocabulary([f"user_{n:06d}_x" for n in range(100_000)]))
     assert len(torch.unique(hashes)) == 100_000
-
-
-def test_words_are_the_same_by_unaligned_loads_and_by_gathering_bytes():
-    data = torch.arange(64, dtype=torch.uint8)
-    positions = torch.tensor([0, 1, 7, 8, 55, 56])
-    by_bytes = data.unfold(0, 8, 1)[positions].view(torch.int64).flatten()
-    assert load_words(data, positions).tolist() == by_bytes.tolist()
-    assert load_words(data, positions)[1] == int.from_bytes(bytes(range(1, 9)), "little")

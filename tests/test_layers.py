@@ -24,6 +24,8 @@ LAYERS = {
     "storage": 0,
     "ranges": 0,
     "gfile": 0,
+    "words": 0,
+    "parallel": 0,
     "formats": 1,
     "settings": 2,
     "variables": 2,

@@ -10,6 +10,7 @@ import torch
 
 from torch_warmstart.errors import SettingsError, VocabularyError
 from torch_warmstart.join import MISSING, Index, build_index, join, repeated
+from torch_warmstart.parallel import in_blocks
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
 from torch_warmstart.vocab import Vocabulary, check_no_blanks, read_vocabulary, used_entries
@@ -90,7 +91,7 @@ def generate_vocab_remapping(
             f"{len(new):,}."
         )
     rows = _join(new.slice(new_vocab_offset, stop), old)
-    return rows, int((rows >= 0).sum())
+    return rows, _count_present(rows)
 
 
 def plan_remapping(info: VocabInfo, device: torch.device, storage: Storage = LOCAL) -> Remapping:
@@ -105,14 +106,12 @@ def plan_remapping(info: VocabInfo, device: torch.device, storage: Storage = LOC
     old = _read_old(info.old_vocab, info.old_vocab_size, device, storage)
     num_old = len(old.vocabulary)
     rows = _join(new, old)
-    num_present = int((rows >= 0).sum())
+    num_present = _count_present(rows)
     _check_no_shared_rows(new, rows, num_old, num_present)
     copied = info.old_num_oov_buckets
-    oov = torch.full((info.num_oov_buckets,), MISSING, dtype=torch.int64, device=rows.device)
-    oov[:copied] = torch.arange(num_old, num_old + copied, device=rows.device)
     highest = int(rows.max()) + 1 if num_present else 0
     return Remapping(
-        rows=torch.cat([rows, oov]),
+        rows=_with_oov(rows, num_old, info.num_oov_buckets, copied),
         num_present=num_present,
         num_new=len(new) - num_present,
         num_oov=info.num_oov_buckets,
@@ -164,11 +163,28 @@ def _join(new: Vocabulary, index: Index) -> torch.Tensor:
     return join(new, index) if len(new) else index.order.new_empty(0)
 
 
+def _count_present(rows: torch.Tensor) -> int:
+    return sum(in_blocks(lambda block: int((rows[block] >= 0).sum()), len(rows), rows.device))
+
+
+def _with_oov(rows: torch.Tensor, num_old: int, num_oov: int, copied: int) -> torch.Tensor:
+    """The rows and behind them the OOV buckets', of which the first take the old ones."""
+    if not num_oov:
+        return rows
+    oov = torch.full((num_oov,), MISSING, dtype=torch.int64, device=rows.device)
+    oov[:copied] = torch.arange(num_old, num_old + copied, device=rows.device)
+    return torch.cat([rows, oov])
+
+
 def _check_no_shared_rows(
     new: Vocabulary, rows: torch.Tensor, num_old: int, num_present: int
 ) -> None:
     taken = torch.zeros(num_old, dtype=torch.bool, device=rows.device)
-    taken[rows[rows >= 0]] = True
+
+    def take(block: slice) -> None:
+        taken[rows[block][rows[block] >= 0]] = True
+
+    in_blocks(take, len(rows), rows.device)
     if int(taken.sum()) == num_present:
         return
     counts = torch.bincount(rows[rows >= 0], minlength=num_old)

@@ -3,7 +3,8 @@
 A vocabulary file is bytes. A line ends at a newline, exactly one carriage return before it is
 dropped, and everything else is significant: no text mode, no splitlines(), no stripping
 (tensorflow `core/lib/io/inputbuffer.cc`). Blank lines are errors. A vocabulary may also be a
-sequence of str, bytes or int. Entries stay where they are, as offsets into one buffer.
+sequence of str, bytes or int. Entries stay where they are, as places in one buffer; a local file
+is mapped, not copied.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import numpy as np
 import torch
 
 from torch_warmstart.errors import VocabularyError, plural
+from torch_warmstart.parallel import blocks, in_blocks, in_threads
 from torch_warmstart.settings import ALL_ENTRIES, VocabSource
-from torch_warmstart.storage import LOCAL, Bytes, Storage
+from torch_warmstart.storage import LOCAL, Storage
+from torch_warmstart.words import WORD, load_words
 
-WORD = 8  # bytes; entries are hashed and compared a word at a time
 _NEWLINE, _RETURN = 10, 13
+_BLOCK = 1 << 20  # bytes searched for newlines at a time, so that they stay in the cache
 _SHOWN_CHARACTERS = 60
 _LINE = "line"  # what an entry of a file is called
 
@@ -32,35 +35,51 @@ class Vocabulary:
 
     origin: str  # for messages: the path, or what kind of sequence it was
     unit: str  # for messages: "line" of a file, "entry" of a sequence
-    # Text: uint8 bytes with a word of zeros behind them, and each entry's place in them, int64.
+    # Text: its bytes, uint8, and where each entry starts and one more would, int64. Between the end
+    # of an entry and the start of the next are `gap` bytes.
     data: torch.Tensor | None = None
-    starts: torch.Tensor | None = None
-    lengths: torch.Tensor | None = None
+    bounds: torch.Tensor | None = None
+    gap: int = 0
     ids: torch.Tensor | None = None  # int64
 
     def __len__(self) -> int:
-        entries = self.starts if self.ids is None else self.ids
-        assert entries is not None
-        return len(entries)
+        if self.ids is not None:
+            return len(self.ids)
+        assert self.bounds is not None
+        return len(self.bounds) - 1
 
     @property
     def is_text(self) -> bool:
         return self.ids is None
 
-    def text(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Bytes, starts and lengths of a text vocabulary."""
+    @property
+    def device(self) -> torch.device:
+        """Where the entries are."""
+        entries = self.bounds if self.ids is None else self.ids
+        assert entries is not None
+        return entries.device
+
+    @property
+    def text(self) -> torch.Tensor:
+        """The bytes of a text vocabulary."""
         assert self.data is not None
-        assert self.starts is not None
-        assert self.lengths is not None
-        return self.data, self.starts, self.lengths
+        return self.data
+
+    def places(self, at: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where entries of a text vocabulary start, and how long they are: int64."""
+        assert self.bounds is not None
+        if isinstance(at, slice):
+            starts, following = self.bounds[:-1][at], self.bounds[1:][at]
+        else:  # the two of an entry lie together, and are fetched so
+            starts, following = load_words(self.bounds.view(torch.uint8), at * WORD, 2).unbind(1)
+        return starts, following - starts - self.gap
 
     def entry(self, index: int) -> bytes | int:
         """One entry, for messages and for the rare cases that need it as a value."""
         if self.ids is not None:
             return int(self.ids[index])
-        data, starts, lengths = self.text()
-        start = int(starts[index])
-        return bytes(data[start : start + int(lengths[index])].cpu().numpy())
+        start, length = (int(place) for place in self.places(slice(index, index + 1)))
+        return bytes(self.text[start : start + length].cpu().numpy())
 
     def show(self, index: int) -> str:
         """An entry and its place: `'b' (line 2)`."""
@@ -77,14 +96,14 @@ class Vocabulary:
         """Entries `[start, stop)`; no bytes are copied."""
         if self.ids is not None:
             return replace(self, ids=self.ids[start:stop])
-        _, starts, lengths = self.text()
-        return replace(self, starts=starts[start:stop], lengths=lengths[start:stop])
+        assert self.bounds is not None
+        return replace(self, bounds=self.bounds[start : stop + 1])
 
     def to(self, device: torch.device) -> Vocabulary:
         """The same vocabulary on a device."""
         moved = {
             name: tensor.to(device)
-            for name in ("data", "starts", "lengths", "ids")
+            for name in ("data", "bounds", "ids")
             if (tensor := getattr(self, name)) is not None
         }
         return replace(self, **moved)
@@ -124,10 +143,14 @@ def check_no_blanks(vocabulary: Vocabulary) -> None:
     """
     if not vocabulary.is_text or vocabulary.unit != _LINE:
         return
-    _, _, lengths = vocabulary.text()
-    if int(lengths.min()) > 0:
+
+    def blanks_in(block: slice) -> torch.Tensor:
+        blank: torch.Tensor = vocabulary.places(block)[1] == 0
+        return blank.nonzero().flatten() + block.start
+
+    blank = torch.cat(in_blocks(blanks_in, len(vocabulary), vocabulary.device))
+    if not len(blank):
         return
-    blank = (lengths == 0).nonzero().flatten()
     raise VocabularyError(
         f"{vocabulary.origin}: {vocabulary.unit} {int(blank[0]) + 1:,} is blank"
         + (f" ({len(blank):,} are)" if len(blank) > 1 else "")
@@ -142,35 +165,63 @@ def _read_file(url: str, device: torch.device, storage: Storage) -> Vocabulary:
         raise VocabularyError(f"Vocabulary file {url} cannot be read: {error}") from error
     if not len(raw):
         raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
-    data = _padded(raw).to(device)
-    starts, lengths = _split_lines(data, len(raw))
-    return Vocabulary(url, _LINE, data, starts, lengths)
+    data, bounds = _split_lines(torch.from_numpy(raw).to(device))
+    return Vocabulary(url, _LINE, data, bounds, gap=1)
 
 
-def _padded(raw: Bytes) -> torch.Tensor:
-    data = torch.empty(len(raw) + WORD, dtype=torch.uint8)
-    data[: len(raw)] = torch.from_numpy(raw)
-    data[len(raw) :] = 0
-    return data
+def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The bytes without returns that end lines, and where each line starts and one more would.
+
+    Where no line ends in a return, which is the rule, nothing is copied.
+    """
+    parts = blocks(len(data), data.device, _BLOCK)
+    scanned = in_threads(lambda part: _scan(data[part]), parts, data.device)
+    if any(has_return for _, has_return in scanned):
+        data = _without_returns(data, parts)
+        parts = blocks(len(data), data.device, _BLOCK)
+        scanned = in_threads(lambda part: _scan(data[part]), parts, data.device)
+    counts = [newlines for newlines, _ in scanned]
+    unfinished = int(data[-1]) != _NEWLINE  # the newline that ends the file begins no line
+    bounds = torch.empty(1 + sum(counts) + unfinished, dtype=torch.int64, device=data.device)
+    bounds[0], bounds[-1] = 0, len(data) + 1
+
+    def find(work: tuple[slice, torch.Tensor]) -> None:
+        part, starts = work
+        torch.add(_find(data[part], _NEWLINE), part.start + 1, out=starts)
+
+    starts = bounds[1 : 1 + sum(counts)].split_with_sizes(counts)
+    in_threads(find, list(zip(parts, starts, strict=True)), data.device)
+    return data, bounds
 
 
-def _split_lines(data: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Start and length of every line; the newline that ends the file begins no line."""
-    ends = _find_byte(data[:size], _NEWLINE)
-    if int(data[size - 1]) != _NEWLINE:
-        ends = torch.cat([ends, ends.new_tensor([size])])
-    starts = torch.cat([ends.new_zeros(1), ends[:-1] + 1])
-    lengths = ends - starts
-    if len(_find_byte(data[:size], _RETURN)):
-        lengths -= ((lengths > 0) & (data[(ends - 1).clamp(min=0)] == _RETURN)).long()
-    return starts, lengths
+def _scan(part: torch.Tensor) -> tuple[int, bool]:
+    """How many newlines there are, and whether there is a return."""
+    if part.device.type == "cpu":  # numpy compares bytes in a fifth of torch's time
+        raw = part.numpy()
+        return int(np.count_nonzero(raw == _NEWLINE)), bool((raw == _RETURN).any())
+    return int((part == _NEWLINE).sum()), bool((part == _RETURN).any())
 
 
-def _find_byte(data: torch.Tensor, byte: int) -> torch.Tensor:
+def _find(part: torch.Tensor, byte: int) -> torch.Tensor:
     """Positions of a byte."""
-    if data.device.type == "cpu":  # numpy compares bytes in a fifth of torch's time
-        return torch.from_numpy(np.flatnonzero(data.numpy() == byte))
-    return (data == byte).nonzero().flatten()
+    if part.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(part.numpy() == byte))
+    return (part == byte).nonzero().flatten()
+
+
+def _without_returns(data: torch.Tensor, parts: list[slice]) -> torch.Tensor:
+    """The bytes without the one return that may end a line."""
+
+    def keep(part: slice) -> torch.Tensor:
+        here, following = data[part], data[part.start + 1 : part.stop + 1]
+        kept = here != _RETURN
+        kept[: len(following)] |= following != _NEWLINE
+        return here[kept]
+
+    pieces = in_threads(keep, parts, data.device)
+    if int(data[-1]) == _RETURN:  # it ended a line, if only a blank one
+        pieces.append(data.new_tensor([_NEWLINE]))
+    return torch.cat(pieces)
 
 
 def _from_array(array: Any) -> Vocabulary:
@@ -192,7 +243,7 @@ def _from_array(array: Any) -> Vocabulary:
 def _from_sequence(entries: Sequence[Any]) -> Vocabulary:
     _check_not_empty(entries)
     origin = f"the {type(entries).__name__} of length {len(entries):,}"
-    kinds = {type(entry) for entry in entries}
+    kinds = set(map(type, entries))
     if kinds == {int}:
         return Vocabulary(origin, "entry", ids=torch.tensor(entries, dtype=torch.int64))
     if kinds == {str}:
@@ -202,9 +253,10 @@ def _from_sequence(entries: Sequence[Any]) -> Vocabulary:
         raise VocabularyError(
             f"A vocabulary is all str, all bytes or all int; {origin} holds {names}."
         )
-    data = _padded(np.frombuffer(bytearray(b"".join(entries)), dtype=np.uint8))
-    lengths = torch.tensor([len(entry) for entry in entries], dtype=torch.int64)
-    return Vocabulary(origin, "entry", data, lengths.cumsum(0) - lengths, lengths)
+    data = torch.frombuffer(bytearray(b"".join(entries) or bytes(1)), dtype=torch.uint8)
+    bounds = torch.zeros(len(entries) + 1, dtype=torch.int64)
+    torch.cumsum(torch.tensor([*map(len, entries)]), 0, out=bounds[1:])
+    return Vocabulary(origin, "entry", data, bounds)
 
 
 def _check_not_empty(entries: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -10,6 +11,11 @@ from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before any test imports TensorFlow
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+# Before any test imports TensorFlow: behind it, Triton, which torch imports when it makes an
+# optimizer, ends the process (tensorflow/tensorflow#124205).
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401
 
 settings.register_profile("default", derandomize=True, deadline=None, max_examples=60)
 settings.register_profile("nightly", deadline=None, max_examples=2_000)

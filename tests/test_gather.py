@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import oracle
 import pytest
 import torch
@@ -79,6 +82,86 @@ def test_any_shape_axis_chunk_and_stride_equals_the_loop(shape, data, chunk, cas
             gather._gather_across(source, index, across, dim)  # what another device's rows take
     assert torch.equal(out, expected)
     assert torch.equal(across, expected)
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """CPU tensors take the way that CUDA tensors take."""
+    monkeypatch.setattr(gather, "_suits_the_kernel", lambda out: True)
+    monkeypatch.setattr(gather, "_without_triton", set())
+    monkeypatch.setattr(gather, "_triton_would_crash", lambda: False)
+    return monkeypatch
+
+
+def _install_kernel(monkeypatch, move_rows):
+    kernel = None if move_rows is None else SimpleNamespace(move_rows=move_rows)
+    monkeypatch.setitem(sys.modules, "torch_warmstart.row_kernel", kernel)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 2, 3)], ids=str)
+@pytest.mark.parametrize("source_dtype", [torch.float32, torch.float64], ids=str)
+def test_the_kernel_and_what_it_leaves_to_torch_equal_the_loop(shape, source_dtype, on_a_gpu):
+    from test_row_kernel import load
+
+    _install_kernel(on_a_gpu, load(interpreted=True).move_rows)
+    source = _filled(shape, source_dtype)
+    for dim in range(len(shape)):
+        size = shape[dim]
+        remapping = torch.tensor([-1, *range(size), 0])
+        out = _filled([*shape[:dim], size + 2, *shape[dim + 1 :]], torch.float32, start=50)
+        strided = torch.stack([out, out], -1)[..., 1]
+        expected = oracle.gather(source, remapping, out, dim)
+        for target in (out, strided):
+            gather_rows(source, remapping, target, dim=dim)
+            assert torch.equal(target, expected)
+    assert not gather._without_triton
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_where_triton_is_missing_or_refuses_torch_does_it_and_triton_is_not_asked_again(
+    missing, on_a_gpu
+):
+    asked = []
+
+    def refuse(*tensors):
+        asked.append(tensors)
+        raise RuntimeError("no C compiler was found")
+
+    _install_kernel(on_a_gpu, None if missing else refuse)
+    for _ in range(2):
+        out = torch.full((3, 2), 7.0)
+        gather_rows(torch.eye(2), torch.tensor([1, -1, 0]), out)
+        assert out.tolist() == [[0, 1], [7, 7], [1, 0]]
+    assert len(asked) == (0 if missing else 1)
+    assert gather._without_triton == {torch.device("cpu")}
+
+
+def test_behind_tensorflow_triton_is_not_imported(on_a_gpu):
+    on_a_gpu.undo()
+    on_a_gpu.setattr(gather, "_suits_the_kernel", lambda out: True)
+    _install_kernel(on_a_gpu, lambda *_: pytest.fail("it would have ended the process"))
+    on_a_gpu.setitem(sys.modules, "tensorflow", SimpleNamespace())
+    on_a_gpu.delitem(sys.modules, "triton", raising=False)
+    out = torch.full((3, 2), 7.0)
+    gather_rows(torch.eye(2), torch.tensor([1, -1, 0]), out)
+    assert out.tolist() == [[0, 1], [7, 7], [1, 0]]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("width", [1, 3, 16, 65])
+def test_on_a_gpu_the_kernel_and_torch_give_the_same_rows(dtype, width, monkeypatch):
+    monkeypatch.setattr(gather, "_without_triton", set())
+    generator = torch.Generator().manual_seed(0)
+    remapping = torch.randint(-1, 3000, (5000,), generator=generator).cuda()
+    source = _filled((3000, width), dtype).cuda()
+    outs = [_filled((5000, width), dtype, start=9).cuda() for _ in range(2)]
+    for kernel_bytes, out in zip((0, 1 << 60), outs, strict=True):
+        monkeypatch.setattr(gather, "KERNEL_BYTES", kernel_bytes)
+        gather_rows(source, remapping, out)
+    assert _same(*outs)
+    assert not gather._without_triton
 
 
 def test_a_source_on_another_device_is_gathered(device):

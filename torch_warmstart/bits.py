@@ -24,6 +24,23 @@ def as_bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(_SAME_SIZE[tensor.dtype.itemsize])
 
 
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """A view of `tensor` as uint8, with the bytes of an element as another dimension, the last."""
+    return tensor.unsqueeze(-1).view(torch.uint8)
+
+
+def is_aligned(tensor: torch.Tensor) -> bool:
+    """Whether it begins at an address that torch's kernels expect of its dtype."""
+    return tensor.data_ptr() % tensor.element_size() == 0
+
+
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor`, or where it begins at another address, a copy."""
+    if is_aligned(tensor):
+        return tensor
+    return as_bytes(tensor).clone().view(tensor.dtype).squeeze(-1)
+
+
 def take_rows(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """`tensor.index_select(0, rows)` for every dtype."""
     return as_bits(tensor).index_select(0, rows).view(tensor.dtype)

@@ -6,6 +6,8 @@ instead of gcsfs. The only module that imports TensorFlow, and only when such a 
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ class GfileFilesystem:
     """A filesystem whose paths are whole URLs."""
 
     def __init__(self) -> None:
+        _import_triton_first()
         try:
             import tensorflow as tf
         except ImportError as error:
@@ -50,6 +53,17 @@ class GfileFilesystem:
                 file.seek(start)
                 chunks.append(bytes(file.read(end - start)))
         return chunks
+
+
+def _import_triton_first() -> None:
+    """Keeps a later `torch.compile` alive: a Triton imported behind TensorFlow ends the process.
+
+    TensorFlow 2.20 and newer put their LLVM where Triton's would be (tensorflow/tensorflow#124205).
+    torch imports Triton by itself, as soon as an optimizer is made.
+    """
+    with contextlib.suppress(ImportError):
+        if "tensorflow" not in sys.modules:
+            import triton  # noqa: F401
 
 
 def _import_gcs_plugin() -> None:

@@ -5,6 +5,9 @@ read is verified, and users' initialisers are run; only then is anything written
 through `load_state_dict(strict=False)`, so that a module's hooks run; remapped rows are gathered
 straight into the existing parameter. Parameters are filled in place and never replaced. Slots that
 the optimizer does not have yet are made beside it and given to it at the end.
+
+Where a remapping moves rows that are rows of the file too, only those are fetched of a remote file,
+and a tensor that is kept in slices is gathered from them without being put together.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from dataclasses import dataclass
 
 import torch
 
-from torch_warmstart.bits import as_bits, take_rows
+from torch_warmstart.bits import aligned, as_bits, as_bytes, is_aligned, take_rows
 from torch_warmstart.errors import SettingsError, WarmStartError
-from torch_warmstart.gather import gather_rows
+from torch_warmstart.formats.base import Block
+from torch_warmstart.gather import CHUNK_BYTES, gather_rows
 from torch_warmstart.initialise import initialised
+from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.plan import PlanItem, WarmStartPlan
 from torch_warmstart.progress import Advance, progress_bar
 from torch_warmstart.report import WarmStartReport, make_report
@@ -54,15 +59,15 @@ def _fill(plan: WarmStartPlan, items: Sequence[PlanItem], advance: Advance) -> N
     reader = _Reader(plan, targets)
     whole = [i for i in items if i.state != "remapped" and i.variable.slot is None]
     others = [i for i in items if i.state == "remapped" or i.variable.slot is not None]
-    sources = [reader.read(item) for item in others]
+    sources = [reader.read_blocks(item) for item in others]
     fills = [_make_fill(item) for item in others]
     _load_whole(plan, whole, reader, advance)
-    for item, source, fill in zip(others, sources, fills, strict=True):
+    for item, blocks, fill in zip(others, sources, fills, strict=True):
         target = target_of[id(item)]
         if item.remapping is not None:
-            _remap(item, source, fill, target)
+            _remap(item, blocks, fill, target)
         else:
-            target.copy_(source)
+            target.copy_(blocks[0][1])
             if item.scale != 1:
                 target.mul_(item.scale)
         advance(f"{item.state.capitalize()} {item.name}", item.nbytes)
@@ -89,12 +94,37 @@ def _check_unchanged(plan: WarmStartPlan) -> None:
 
 
 def _verify(plan: WarmStartPlan, items: Sequence[PlanItem], advance: Advance) -> None:
-    specs = list({spec.key: spec for item in items for spec in item.sources}.values())
-    plan.checkpoint.prefetch([spec.key for spec in specs])
-    for spec in specs:
-        if plan.settings.verify:
+    """Fetches together what is needed whole, for itself or for its checksum, and checks that."""
+    verify = plan.settings.verify
+    by_rows = not (verify and plan.checkpoint.has_checksums)
+    whole = [item for item in items if not (by_rows and _moves_rows_of_the_file(item))]
+    plan.checkpoint.prefetch(list(dict.fromkeys(key for item in whole for key in item.keys)))
+    for spec in {spec.key: spec for item in items for spec in item.sources}.values():
+        if verify:
             plan.checkpoint.verify(spec.key)
-        advance(f"Verified {spec.key}", spec.nbytes)
+        advance(f"{'Verified' if verify else 'Found'} {spec.key}", spec.nbytes)
+
+
+def _moves_rows_of_the_file(item: PlanItem) -> bool:
+    """Whether what is remapped is dimension 0 of one tensor of the checkpoint, in its order.
+
+    A layout says so by what it does to the strides of a tensor that has only one that is not zero.
+    """
+    if item.remapping is None or len(item.sources) != 1:
+        return False
+    shape = item.sources[0].shape
+    if item.layout is IDENTITY or not shape:
+        return item.axis == 0
+    rows = torch.empty(shape[:1], device="meta")
+    moved = item.layout.to_torch(rows.view(-1, *[1] * (len(shape) - 1)).expand(shape))[item.part]
+    others = [at for at, size in enumerate(moved.shape) if at != item.axis and size > 1]
+    return (
+        moved.shape[item.axis] == shape[0]
+        and moved.stride(item.axis) == 1
+        and moved.storage_offset() == 0
+        and len(others) > 0  # or a copy could not be told from a view
+        and all(moved.stride(at) == 0 for at in others)
+    )
 
 
 class _Reader:
@@ -109,9 +139,24 @@ class _Reader:
         tensors = [self._tensor(key) for key in item.keys]
         return item.layout.to_torch(*tensors)[item.part]
 
+    def read_blocks(self, item: PlanItem) -> Sequence[Block]:
+        """The same in blocks along the item's axis, of which only the rows it needs are there."""
+        if item.remapping is None or not _moves_rows_of_the_file(item):
+            return [(0, self.read(item))]
+        blocks = self._checkpoint.row_blocks(item.keys[0], item.remapping.rows)
+        return [(first, self._in_torch(block, item)) for first, block in blocks]
+
+    def _in_torch(self, block: torch.Tensor, item: PlanItem) -> torch.Tensor:
+        if item.layout is not IDENTITY or block.dtype != item.variable.tensor.dtype:
+            block = aligned(block)  # else its bytes are moved
+        return item.layout.to_torch(self._apart(block))[item.part]
+
     def _tensor(self, key: str) -> torch.Tensor:
         tensor = self._checkpoint.get_tensor(key)
         assert isinstance(tensor, torch.Tensor)
+        return self._apart(tensor)
+
+    def _apart(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.untyped_storage().data_ptr() in self._storages:
             return tensor.clone()  # warm-started from itself: read before it is overwritten
         return tensor
@@ -182,9 +227,17 @@ def _initialised(item: PlanItem) -> torch.Tensor:
     )
 
 
-def _remap(item: PlanItem, source: torch.Tensor, fill: _Fill | None, target: torch.Tensor) -> None:
+def _remap(
+    item: PlanItem, blocks: Sequence[Block], fill: _Fill | None, target: torch.Tensor
+) -> None:
     assert item.remapping is not None
-    gather_rows(source, item.remapping.rows, target, dim=item.axis)
+    out = target
+    if not all(is_aligned(block) for _, block in blocks):
+        blocks, out = [(first, as_bytes(block)) for first, block in blocks], as_bytes(target)
+    if len(blocks) == 1:
+        gather_rows(blocks[0][1], item.remapping.rows, out, dim=item.axis)
+    else:
+        _gather_blocks(blocks, item.remapping.rows, out, item.axis)
     if item.scale != 1:
         target.mul_(item.scale)
     if fill is None:
@@ -195,3 +248,21 @@ def _remap(item: PlanItem, source: torch.Tensor, fill: _Fill | None, target: tor
         as_bits(target).index_fill_(item.axis, fill.at, 0)  # zero is all bits zero in every dtype
     else:
         target.index_fill_(item.axis, fill.at, fill.value)
+
+
+def _gather_blocks(
+    blocks: Sequence[Block], remapping: torch.Tensor, target: torch.Tensor, axis: int
+) -> None:
+    """`gather_rows` from a tensor in blocks; sorted, the rows that are in one lie together."""
+    ordered, order = torch.sort(remapping)
+    row_bytes = target.nbytes // max(1, target.shape[axis])
+    step = max(1, CHUNK_BYTES // max(1, row_bytes))
+    for first, block in blocks:
+        edges = ordered.new_tensor([first, first + block.shape[axis]])
+        start, stop = torch.searchsorted(ordered, edges).tolist()
+        for at in range(start, stop, step):
+            part = slice(at, min(at + step, stop))
+            wanted = (ordered[part] - first).to(block.device)
+            rows = as_bits(block).index_select(axis, wanted).view(block.dtype)
+            rows = rows.to(target.device, target.dtype)
+            as_bits(target).index_copy_(axis, order[part], as_bits(rows))

@@ -1,51 +1,90 @@
-"""Arithmetic on half-open byte ranges. Pure functions; knows no files."""
+"""Arithmetic on half-open byte ranges. Pure functions; knows no files.
+
+Some rows of a large table can be millions of ranges, so they are arrays here, not tuples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 Range = tuple[int, int]  # start, stop
+RangeArray = npt.NDArray[np.int64]  # of [n, 2]
+Ranges = Sequence[Range] | RangeArray
+
+NO_RANGES: RangeArray = np.empty((0, 2), dtype=np.int64)
+_FIRST, _LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
-def union(ranges: Iterable[Range], gap: int = 0) -> list[Range]:
+def union(ranges: Ranges, gap: int = 0) -> RangeArray:
     """The ranges sorted and joined; those at most `gap` bytes apart become one."""
-    joined: list[Range] = []
-    for start, stop in sorted(r for r in ranges if r[0] < r[1]):
-        if joined and start <= joined[-1][1] + gap:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
-        else:
-            joined.append((start, stop))
-    return joined
+    wanted = _as_array(ranges)
+    wanted = wanted[wanted[:, 0] < wanted[:, 1]]
+    if not len(wanted):
+        return NO_RANGES
+    starts, stops = wanted[np.argsort(wanted[:, 0], kind="stable")].T
+    reached = np.maximum.accumulate(stops)
+    breaks = np.flatnonzero(starts[1:] - reached[:-1] > gap)
+    firsts = np.concatenate([[0], breaks + 1])
+    lasts = np.concatenate([breaks, [len(starts) - 1]])
+    return np.stack([starts[firsts], reached[lasts]], axis=1)
 
 
-def subtract(wanted: Iterable[Range], present: list[Range]) -> list[Range]:
-    """The parts of `wanted` that are not in `present`, which is sorted and disjoint."""
-    missing: list[Range] = []
-    at = 0
-    for start, stop in union(wanted):
-        while at < len(present) and present[at][1] <= start:
-            at += 1
-        reached, look = start, at
-        while look < len(present) and present[look][0] < stop:
-            if reached < present[look][0]:
-                missing.append((reached, present[look][0]))
-            reached = max(reached, present[look][1])
-            look += 1
-        if reached < stop:
-            missing.append((reached, stop))
-    return missing
+def subtract(wanted: Ranges, present: RangeArray) -> RangeArray:
+    """The parts of `wanted` that are not in `present`, which is sorted, disjoint and joined.
+
+    They are what `wanted` has in common with the gaps around and between those of `present`.
+    """
+    starts, stops = _columns(union(wanted))
+    gap_stops, gap_starts = _columns(present)
+    gap_starts = np.concatenate([[_FIRST], gap_starts])
+    gap_stops = np.concatenate([gap_stops, [_LAST]])
+    first = np.searchsorted(gap_stops, starts, side="right")
+    counts = np.searchsorted(gap_starts, stops, side="left") - first
+    which = np.repeat(np.arange(len(starts)), counts)
+    gap = np.arange(len(which)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+    return np.stack(
+        [np.maximum(starts[which], gap_starts[gap]), np.minimum(stops[which], gap_stops[gap])],
+        axis=1,
+    )
 
 
-def batches(ranges: Iterable[Range], piece: int, total: int) -> list[list[Range]]:
-    """The ranges cut into pieces of at most `piece` bytes, in groups of at most `total` bytes."""
-    groups: list[list[Range]] = []
+def covers(present: RangeArray, start: int, stop: int) -> bool:
+    """Whether all of `[start, stop)` is in `present`, which is sorted, disjoint and joined."""
+    at = int(np.searchsorted(present[:, 0], start, side="right")) - 1
+    return start >= stop or (at >= 0 and stop <= int(present[at, 1]))
+
+
+def shifted(ranges: Ranges, offset: int) -> RangeArray:
+    """The ranges, each `offset` bytes further on."""
+    return _as_array(ranges) + offset
+
+
+def batches(ranges: RangeArray, piece: int, total: int, count: int) -> Iterator[list[Range]]:
+    """The ranges cut into pieces of at most `piece` bytes, in groups.
+
+    A group holds at most `total` bytes and `count` pieces, and at least one piece.
+    """
+    group: list[Range] = []
     held = 0
     for start, stop in ranges:
-        for begin in range(start, stop, piece):
-            end = min(begin + piece, stop)
-            if not groups or held + end - begin > total:
-                groups.append([])
-                held = 0
-            groups[-1].append((begin, end))
+        for begin in range(int(start), int(stop), piece):
+            end = min(begin + piece, int(stop))
+            if group and (held + end - begin > total or len(group) == count):
+                yield group
+                group, held = [], 0
+            group.append((begin, end))
             held += end - begin
-    return groups
+    if group:
+        yield group
+
+
+def _as_array(ranges: Ranges) -> RangeArray:
+    return np.asarray(ranges, dtype=np.int64).reshape(-1, 2)
+
+
+def _columns(ranges: RangeArray) -> tuple[RangeArray, RangeArray]:
+    """Starts and stops, each in one run of memory, as a search wants them."""
+    return np.ascontiguousarray(ranges[:, 0]), np.ascontiguousarray(ranges[:, 1])

@@ -14,6 +14,7 @@ import mmap
 import os
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from torch_warmstart.errors import (
     StorageError,
     WarmStartError,
 )
-from torch_warmstart.ranges import Range, batches, subtract, union
+from torch_warmstart.ranges import NO_RANGES, Range, Ranges, batches, covers, subtract, union
 
 Bytes = npt.NDArray[np.uint8]  # a flat view; numpy because it may sit on a mapping at any offset
 
@@ -39,6 +40,7 @@ _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux
 
 _PIECE = 8 << 20  # bytes of one request; several run at a time
 _MAX_BYTES_IN_FLIGHT = 128 << 20  # fetched but not yet in the mirror
+_MAX_REQUESTS = 1024  # of one batch
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
 _EXTRAS = {
     "gs": "gcs",
@@ -74,7 +76,7 @@ class ByteSource(Protocol):
         """Bytes `[offset, offset + length)`; CorruptCheckpointError if they are not there."""
         ...
 
-    def prefetch(self, ranges: Sequence[Range]) -> None:
+    def prefetch(self, ranges: Ranges) -> None:
         """Fetches ranges together that will be read one by one."""
         ...
 
@@ -101,7 +103,7 @@ class LocalFile:
             self._mapping = _map_file(self.url, self.size)
         return self._mapping[offset : offset + length]
 
-    def prefetch(self, ranges: Sequence[Range]) -> None:
+    def prefetch(self, ranges: Ranges) -> None:
         pass  # the operating system reads ahead
 
     view = read
@@ -118,25 +120,26 @@ class RemoteFile:
         self.size = _size_of(url, filesystem, path)
         self._filesystem, self._path = filesystem, path
         self.max_gap: int | None = max_gap
-        self._mirror: Bytes | None = None
-        self._present: list[Range] = []
+        self._mirror: _Mirror | None = None
+        self._present = NO_RANGES
 
     def read(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)
-        self.prefetch([(offset, offset + length)])
+        if not covers(self._present, offset, offset + length):
+            self.prefetch([(offset, offset + length)])
         return self.view(offset, length)
 
     def view(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)
-        return self._mapped()[offset : offset + length]
+        return self._opened().mapping[offset : offset + length]
 
-    def prefetch(self, ranges: Sequence[Range]) -> None:
+    def prefetch(self, ranges: Ranges) -> None:
         joined = union(subtract(ranges, self._present), self.max_gap or 0)
         # What is there stays as it is, in a gap too: the owner of a tensor may have written to it.
         missing = subtract(joined, self._present)
-        for batch in batches(missing, _PIECE, _MAX_BYTES_IN_FLIGHT):
+        for batch in batches(missing, _PIECE, _MAX_BYTES_IN_FLIGHT, _MAX_REQUESTS):
             self._fetch(batch)
-        self._present = union([*self._present, *missing])
+        self._present = union(np.concatenate([self._present, missing]))
 
     def _fetch(self, batch: list[Range]) -> None:
         starts, stops = [start for start, _ in batch], [stop for _, stop in batch]
@@ -145,11 +148,11 @@ class RemoteFile:
             for data in fetched:
                 if isinstance(data, Exception):
                     raise data
-        mirror = self._mapped()
+        mirror = self._opened()
         for wanted, data in zip(batch, fetched, strict=True):
             assert not isinstance(data, Exception)
             self._check_length(wanted, len(data))
-            mirror[slice(*wanted)] = np.frombuffer(data, dtype=np.uint8)
+            mirror.write(wanted[0], data)
 
     def _check_length(self, wanted: Range, got: int) -> None:
         start, stop = wanted
@@ -162,13 +165,40 @@ class RemoteFile:
             f"{self.url}: asked for {stop - start:,} bytes at offset {start:,}, got {got:,}. {why}"
         )
 
-    def _mapped(self) -> Bytes:
+    def _opened(self) -> _Mirror:
         if self._mirror is None:
-            self._mirror = _map_temporary(self.size)
+            self._mirror = _Mirror(self.size)
         return self._mirror
 
     def close(self) -> None:
-        self._mirror, self._present = None, []
+        self._mirror, self._present = None, NO_RANGES
+
+
+class _Mirror:
+    """A mapped temporary file that goes with its last view; only what is written takes room."""
+
+    def __init__(self, size: int) -> None:
+        self._file = tempfile.TemporaryFile(prefix="torch_warmstart_")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._file.truncate(size)
+        self.mapping = np.empty(0, dtype=np.uint8)  # an empty file cannot be mapped
+        if size:
+            self.mapping = np.frombuffer(mmap.mmap(self._file.fileno(), size), dtype=np.uint8)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Raises StorageError if the disk is full: through the mapping, that ends the process."""
+        if not hasattr(os, "pwrite"):  # Windows, which has set the room aside
+            self.mapping[offset : offset + len(data)] = np.frombuffer(data, dtype=np.uint8)
+            return
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.pwrite(self._file.fileno(), left, offset + len(data) - len(left)) :]
+        except OSError as error:
+            raise StorageError(
+                f"What is fetched cannot be kept in {tempfile.gettempdir()}: {error.strerror}. Set "
+                "TMPDIR to a directory with more room."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -380,12 +410,3 @@ def _map_file(path: str, size: int) -> Bytes:
             protection = mmap.PROT_READ | mmap.PROT_WRITE
             mapping = mmap.mmap(file.fileno(), size, flags=flags, prot=protection)
     return np.frombuffer(mapping, dtype=np.uint8)
-
-
-def _map_temporary(size: int) -> Bytes:
-    """A sparse file that goes with its last view; only what is written to it takes room."""
-    if size == 0:
-        return np.empty(0, dtype=np.uint8)
-    with tempfile.TemporaryFile(prefix="torch_warmstart_") as file:
-        file.truncate(size)
-        return np.frombuffer(mmap.mmap(file.fileno(), size), dtype=np.uint8)

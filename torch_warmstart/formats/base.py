@@ -15,6 +15,7 @@ from torch_warmstart.formats import saved_optimizers
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 
 Family = Literal["tensorflow", "torch"]  # whose layouts and names the tensors follow
+Block = tuple[int, torch.Tensor]  # the number of its first row, and the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
     url: str  # where it is, for messages
     format: str  # what it is, for messages: "TensorFlow V2 checkpoint", ...
     family: Family
+    has_checksums: bool = False  # whether `verify` reads whole tensors to check them
 
     def spec(self, key: str) -> TensorSpec:
         """The spec of a tensor, by its key or by another name that `keys_of` knows.
@@ -103,6 +105,33 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
             _check_rows(spec, rows)
         self._check_readable(spec)
         return self._read(spec, rows)
+
+    def row_blocks(self, key: str, rows: torch.Tensor) -> Sequence[Block]:
+        """Reads a tensor as it lies in the file: on top of it where possible, without copies.
+
+        Args:
+            key: The tensor's key, or another name of it.
+            rows: int64 indices along dimension 0, in any order, on any device, negative ones for
+                none: what will be looked at. Of a remote file nothing else is fetched if the format
+                allows that; the other rows then come as zeros. Rows are not checked against a
+                checksum; call `verify` for that.
+
+        Returns:
+            Blocks of consecutive rows, each with the number of its first row: more than one if the
+            tensor is kept in slices. They are contiguous, but where a format aligns nothing they
+            may begin at any byte.
+
+        Raises:
+            As `get_tensor`.
+        """
+        spec = self.spec(key)
+        self._check_readable(spec)
+        if not spec.shape or not spec.numel:
+            return [(0, self._read(spec, None))]
+        return self._row_blocks(spec, rows)
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:  # noqa: ARG002
+        return [(0, self._read(spec, None))]
 
     def prefetch(self, keys: Sequence[str]) -> None:
         """Fetches tensors together that will be read one by one; local files need no such thing."""

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.bits import take_rows
+from torch_warmstart.bits import aligned, take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import object_graph, paths, slices
 from torch_warmstart.formats.base import (
+    Block,
     Checkpoint,
     Family,
     GraphOptimizer,
@@ -35,12 +36,14 @@ from torch_warmstart.formats.records import (
     decode_header,
     decode_strings,
 )
-from torch_warmstart.formats.rows import read_rows
+from torch_warmstart.formats.rows import Run, fetch_rows, read_rows
 from torch_warmstart.formats.table import Table
 from torch_warmstart.formats.tf_dtypes import STRING
 from torch_warmstart.formats.wire import WireError, decode_text, encode_text, masked_crc
 from torch_warmstart.ranges import Range
 from torch_warmstart.storage import LOCAL, Bytes, ByteSource, Storage, base_name, named_by
+
+_FETCHED = torch.empty(0, dtype=torch.int64)  # no more rows need to be fetched
 
 
 def sniff(place: Place) -> str | None:
@@ -59,6 +62,7 @@ class BundleCheckpoint(Checkpoint):
 
     format = "TensorFlow V2 checkpoint"
     family: Family = "tensorflow"
+    has_checksums = True
 
     def __init__(self, prefix: str, storage: Storage = LOCAL, *, verify: bool = True) -> None:
         """Opens the index; raises FileNotFoundError or CorruptCheckpointError.
@@ -75,7 +79,8 @@ class BundleCheckpoint(Checkpoint):
         self._header = self._read_header()
         self._shards: dict[int, ByteSource] = {}
         self._verified: set[str] = set()
-        self._entries: dict[bytes, Entry] = {}  # those decoded so far
+        # Of the table, as far as it was looked into; kept decoded where that would take long again.
+        self._values: dict[bytes, bytes | Entry] = {}
         self._keys: list[str] | None = None
 
     # -- the index ---------------------------------------------------------------------------
@@ -87,14 +92,18 @@ class BundleCheckpoint(Checkpoint):
 
     def _list_keys(self) -> list[str]:
         """All keys but the header's and those of slices that a tensor lists as its own."""
-        entries = [entry for entry in self._table if entry[0]]
-        known, hidden = {key for key, _ in entries}, set[bytes]()
-        if entries and entries[0][0].startswith(b"\0"):  # slices sort before every name
-            for key, value in entries:
-                hidden.update(self._own_slices(key, value, known))
-        return [decode_text(key) for key, _ in entries if key not in hidden]
+        values = dict(self._table)
+        values.pop(b"", None)
+        hidden = set[bytes]()
+        if next(iter(values), b"").startswith(b"\0"):  # slices sort before every name
+            for key, value in values.items():
+                hidden.update(self._own_slices(key, value, values))
+        self._values = {**values, **self._values}
+        return [decode_text(key) for key in values if key not in hidden]
 
-    def _own_slices(self, key: bytes, value: bytes, known: set[bytes]) -> Iterator[bytes]:
+    def _own_slices(
+        self, key: bytes, value: bytes, known: Mapping[bytes, object]
+    ) -> Iterator[bytes]:
         """The keys of a tensor's slices, up to the first that is not there: then it is damaged."""
         for extents in dict.fromkeys(self._decode_entry(key, value).slices):
             slice_key = slices.encode_slice_key(key, extents)
@@ -154,11 +163,14 @@ class BundleCheckpoint(Checkpoint):
         return entry
 
     def _find_entry(self, key: bytes) -> Entry | None:
-        entry = self._entries.get(key)
-        if entry is None and key:
+        in_full = self._keys is not None  # then what is not among the values is not there
+        value = self._values.get(key)
+        if value is None and key and not in_full:
             value = self._table.get(key)
-            if value is not None:
-                entry = self._entries[key] = self._decode_entry(key, value)
+        if not isinstance(value, bytes):
+            return value
+        entry = self._decode_entry(key, value)
+        self._values[key] = entry if entry.slices else value
         return entry
 
     def _read_header(self) -> Header:
@@ -233,6 +245,38 @@ class BundleCheckpoint(Checkpoint):
         except WireError as error:
             raise self._corrupt(spec.key, str(error)) from error
 
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        entry = self._entry(spec.key)
+        parts = self._parts(spec.key, entry)
+        try:
+            firsts = self._first_rows(entry, parts)
+            if firsts is None:
+                return super()._row_blocks(spec, rows)
+            runs = _joined(firsts, parts)
+            fetch_rows([self._run(first, part) for first, part in runs], rows)
+            stored = [self._as_stored(part, _FETCHED) for _, part in runs]
+            return [
+                (first, self._unpack(part, tensor))
+                for (first, part), tensor in zip(runs, stored, strict=True)
+            ]
+        except WireError as error:
+            raise self._corrupt(spec.key, str(error)) from error
+
+    def _first_rows(self, entry: Entry, parts: list[Entry]) -> list[int] | None:
+        """At which row each part begins; None if the parts are no whole rows."""
+        if entry.stored is STRING:
+            return None
+        if not entry.slices:
+            return [0]
+        boxes = self._check_slices(entry, parts)
+        if any(box.sizes[1:] != entry.shape[1:] for box in boxes):
+            return None
+        return [box.offsets[0] for box in boxes]
+
+    def _run(self, first: int, part: Entry) -> Run:
+        source = self._shard(part.shard)
+        return Run(source, part.offset, part.row_bytes, part.shape[0], first)
+
     def _parts(self, key: str, entry: Entry) -> list[Entry]:
         """The entries that hold a tensor's bytes: itself, or its slices in the order listed."""
         try:
@@ -257,15 +301,20 @@ class BundleCheckpoint(Checkpoint):
             found[extents] = part
         return [found[extents] for extents in entry.slices]
 
-    def _read_slices(
-        self, entry: Entry, parts: list[Entry], rows: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _check_slices(self, entry: Entry, parts: list[Entry]) -> list[slices.Box]:
+        """Where each slice is in the tensor, which they cover exactly once."""
         boxes = [slices.resolve_box(extents, entry.shape) for extents in entry.slices]
         for box, part in zip(boxes, parts, strict=True):
             if part.shape != box.sizes:
                 raise WireError(f"its slice at {box.offsets} has shape {part.shape}")
         self._check_backed(parts)
         slices.check_cover(boxes, entry.shape)
+        return boxes
+
+    def _read_slices(
+        self, entry: Entry, parts: list[Entry], rows: torch.Tensor | None
+    ) -> torch.Tensor:
+        boxes = self._check_slices(entry, parts)
         pieces = (
             self._view(part, None if rows is None else box.rows_within(rows))
             for box, part in zip(boxes, parts, strict=True)
@@ -286,12 +335,14 @@ class BundleCheckpoint(Checkpoint):
 
         With `rows`, only those need to be there.
         """
+        return aligned(self._as_stored(entry, rows))  # TF packs tensors densely
+
+    def _as_stored(self, entry: Entry, rows: torch.Tensor | None) -> torch.Tensor:
+        """The same, but at any byte."""
         assert entry.stored.dtype is not None
         if not entry.numel:  # numpy's empty arrays may have strides that torch cannot view
             return torch.empty(entry.shape, dtype=entry.stored.dtype)
         raw = torch.from_numpy(self._native(self._raw(entry, rows), entry))
-        if raw.data_ptr() % entry.stored.itemsize:
-            raw = raw.clone()  # TF packs tensors densely; torch's kernels want them aligned
         return raw.view(entry.stored.dtype).view(entry.shape)
 
     def _native(self, raw: Bytes, entry: Entry) -> Bytes:
@@ -348,3 +399,19 @@ class BundleCheckpoint(Checkpoint):
 
     def _corrupt(self, key: str, fact: str) -> CorruptCheckpointError:
         return CorruptCheckpointError(f"{self.url}: tensor {key!r} is damaged: {fact}.")
+
+
+def _joined(firsts: list[int], parts: list[Entry]) -> list[tuple[int, Entry]]:
+    """Parts in the order of their rows; neighbours that are neighbours in the file too as one.
+
+    So TensorFlow writes a partitioned variable, if one machine writes it.
+    """
+    runs: list[tuple[int, Entry]] = []
+    for first, part in sorted(zip(firsts, parts, strict=True), key=lambda run: run[0]):
+        before = runs[-1][1] if runs else None
+        if before and (part.shard, part.offset) == (before.shard, before.offset + before.size):
+            shape = (before.shape[0] + part.shape[0], *part.shape[1:])
+            runs[-1] = (runs[-1][0], before._replace(shape=shape, size=before.size + part.size))
+        else:
+            runs.append((first, part))
+    return runs

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.formats.base import Checkpoint, TensorLocation, TensorSpec
+from torch_warmstart.formats.base import Block, Checkpoint, TensorLocation, TensorSpec
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 from torch_warmstart.formats.state_dict import StateDictCheckpoint
@@ -62,6 +62,9 @@ class _WithOptimizers(Checkpoint):
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
         return self._holder(spec.key).get_tensor(spec.key, rows)
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        return self._holder(spec.key).row_blocks(spec.key, rows)
 
     def prefetch(self, keys: Sequence[str]) -> None:
         self._weights.prefetch([key for key in keys if self._holder(key) is self._weights])

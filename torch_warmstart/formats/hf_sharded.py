@@ -17,7 +17,7 @@ import torch
 
 from torch_warmstart.errors import CorruptCheckpointError, SettingsError
 from torch_warmstart.formats import safetensors_file, torch_file
-from torch_warmstart.formats.base import Checkpoint, Family, TensorLocation, TensorSpec
+from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorLocation, TensorSpec
 from torch_warmstart.formats.hf_optimizers import with_optimizers
 from torch_warmstart.formats.place import Place
 from torch_warmstart.storage import join, join_sibling, named_by, parent
@@ -121,6 +121,9 @@ class ShardedCheckpoint(Checkpoint):
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
         return self._shard(self._map[spec.key]).get_tensor(spec.key, rows)
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        return self._shard(self._map[spec.key]).row_blocks(spec.key, rows)
 
     def _shard(self, name: str) -> Checkpoint:
         if name not in self._shards:

@@ -20,7 +20,7 @@ import torch
 from torch_warmstart.bits import take_rows
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats import hdf5
-from torch_warmstart.formats.base import Checkpoint, Family, GraphOptimizer, TensorSpec
+from torch_warmstart.formats.base import Block, Checkpoint, Family, GraphOptimizer, TensorSpec
 from torch_warmstart.formats.keras_configs import read_configs
 from torch_warmstart.formats.keras_folders import LayerFolder, layer_folders
 from torch_warmstart.formats.keras_names import OtherNames, keras2_names, keras3_names
@@ -136,6 +136,12 @@ class KerasCheckpoint(Checkpoint):
             tensor = self._view(dataset, dataset.offset, rows).view(spec.dtype)
         return tensor if rows is None else take_rows(tensor, rows)
 
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        dataset = self._datasets[spec.key]
+        if dataset.refusal or dataset.offset is None or spec.dtype is None:
+            return super()._row_blocks(spec, rows)
+        return [(0, self._view(dataset, dataset.offset, rows).view(spec.dtype))]
+
     def _view(self, dataset: hdf5.Dataset, offset: int, rows: torch.Tensor | None) -> torch.Tensor:
         """The tensor on top of the file; with `rows`, only those need to be there."""
         assert dataset.dtype is not None
@@ -154,6 +160,7 @@ class KerasArchive(KerasCheckpoint):
     """A `.keras` file: the weights as HDF5, and beside them what each layer is called."""
 
     format = "Keras archive"
+    has_checksums = True
 
     def __init__(self, url: str, members: ZipMembers) -> None:
         """Opens the weights; see `KerasCheckpoint`."""

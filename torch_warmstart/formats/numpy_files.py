@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 
 from torch_warmstart.bits import take_rows
 from torch_warmstart.errors import CorruptCheckpointError
-from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
+from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.numpy_dtypes import tensor_of_bytes, torch_dtype
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import read_rows
@@ -109,6 +109,9 @@ class NpyCheckpoint(Checkpoint):
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
         return _read_array(self._source, self._headers[spec.key], rows)
 
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        return [(0, _view_array(self._source, self._headers[spec.key], rows))]
+
     def close(self) -> None:
         self._source.close()
 
@@ -118,6 +121,7 @@ class NpzCheckpoint(Checkpoint):
 
     format = "numpy .npz file"
     family: Family = "torch"
+    has_checksums = True
 
     def __init__(self, url: str, source: ByteSource, *, verify: bool) -> None:
         """Reads the directory and the arrays' headers; raises CorruptCheckpointError."""
@@ -159,6 +163,10 @@ class NpzCheckpoint(Checkpoint):
             self.verify(spec.key)
         source = self._members.open(spec.key + _SUFFIX)
         return _read_array(source, self._headers[spec.key], rows)
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        source = self._members.open(spec.key + _SUFFIX)
+        return [(0, _view_array(source, self._headers[spec.key], rows))]
 
     def close(self) -> None:
         self._source.close()
@@ -231,6 +239,12 @@ def _check_size(header: ArrayHeader, size: int) -> None:
 
 
 def _read_array(source: ByteSource, header: ArrayHeader, rows: torch.Tensor | None) -> torch.Tensor:
+    tensor = _view_array(source, header, rows)
+    return tensor if rows is None else take_rows(tensor, rows)
+
+
+def _view_array(source: ByteSource, header: ArrayHeader, rows: torch.Tensor | None) -> torch.Tensor:
+    """The array on top of the file; with `rows`, only those need to be there."""
     assert header.dtype is not None  # others were refused as not for torch
     if rows is None or header.fortran_order:
         raw = source.read(header.offset, header.nbytes)
@@ -238,8 +252,6 @@ def _read_array(source: ByteSource, header: ArrayHeader, rows: torch.Tensor | No
         row_bytes = header.nbytes // max(1, header.shape[0])
         raw = read_rows(source, header.offset, header.nbytes, row_bytes, rows)
     if not header.fortran_order:
-        tensor = tensor_of_bytes(raw, header.dtype, header.shape)
-    else:
-        backwards = tensor_of_bytes(raw, header.dtype, header.shape[::-1])
-        tensor = backwards.permute(*range(backwards.ndim)[::-1])
-    return tensor if rows is None else take_rows(tensor, rows)
+        return tensor_of_bytes(raw, header.dtype, header.shape)
+    backwards = tensor_of_bytes(raw, header.dtype, header.shape[::-1])
+    return backwards.permute(*range(backwards.ndim)[::-1])

@@ -1,35 +1,71 @@
-"""Reading some rows of a tensor that lies in a file as one run of bytes."""
+"""Reading some rows of tensors that lie in a file as runs of bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
-from torch_warmstart.ranges import Range
-from torch_warmstart.storage import Bytes, ByteSource
+from torch_warmstart.ranges import NO_RANGES, RangeArray
+from torch_warmstart.storage import Bytes, ByteSource, check_range
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Rows that lie in a file one behind the other."""
+
+    source: ByteSource
+    offset: int  # of the first, bytes
+    row_bytes: int
+    count: int
+    first: int = 0  # its number in the tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return self.count * self.row_bytes
+
+
+def fetch_rows(runs: Sequence[Run], rows: torch.Tensor) -> None:
+    """Fetches those of the rows (int64, any order; negative: none) that are in remote files.
+
+    They come as ranges: neighbours together, and across a gap that costs less than another request.
+    All ranges of a file are fetched together. Local files are mapped and need no such thing.
+    """
+    remote = [run for run in runs if run.source.max_gap is not None]
+    if not remote:
+        return
+    wanted = torch.unique(rows[rows >= 0])  # sorted
+    by_source: dict[int, tuple[ByteSource, list[RangeArray]]] = {}
+    for run in remote:
+        check_range(run.source, run.offset, run.nbytes)
+        edges = wanted.new_tensor([run.first, run.first + run.count])
+        start, stop = torch.searchsorted(wanted, edges).tolist()
+        _, ranges = by_source.setdefault(id(run.source), (run.source, []))
+        inside = wanted[start:stop] - run.first
+        ranges.append(row_ranges(inside, run.row_bytes, run.offset, run.source.max_gap or 0))
+    for source, ranges in by_source.values():
+        source.prefetch(np.concatenate(ranges))
 
 
 def read_rows(
     source: ByteSource, offset: int, length: int, row_bytes: int, rows: torch.Tensor
 ) -> Bytes:
-    """The bytes of a whole tensor, of which at least `rows` are there.
-
-    Local files are mapped, so nothing is read until it is looked at. Of a remote one the rows are
-    fetched, as ranges: neighbours together, and across a gap that costs less than another request.
-    """
-    if source.max_gap is not None:
-        source.prefetch(row_ranges(rows, row_bytes, offset, source.max_gap))
+    """The bytes of a whole tensor, of which at least `rows` are there."""
+    if row_bytes:
+        fetch_rows([Run(source, offset, row_bytes, length // row_bytes)], rows)
     return source.view(offset, length)
 
 
-def row_ranges(rows: torch.Tensor, row_bytes: int, offset: int, max_gap: int) -> list[Range]:
-    """The byte ranges that hold the rows (int64, any order), joined over gaps of `max_gap`."""
-    ordered = torch.unique(rows)  # sorted
-    if not len(ordered) or not row_bytes:
-        return []
-    gaps = (ordered[1:] - ordered[:-1] - 1) * row_bytes
-    breaks = (gaps > max_gap).nonzero().flatten()
-    firsts = torch.cat([ordered[:1], ordered[breaks + 1]])
-    lasts = torch.cat([ordered[breaks], ordered[-1:]])
-    starts = (offset + firsts * row_bytes).tolist()
-    stops = (offset + (lasts + 1) * row_bytes).tolist()
-    return list(zip(starts, stops, strict=True))
+def row_ranges(rows: torch.Tensor, row_bytes: int, offset: int, max_gap: int) -> RangeArray:
+    """The byte ranges that hold the rows (int64, sorted), joined over gaps of `max_gap` bytes."""
+    if not len(rows) or not row_bytes:
+        return NO_RANGES
+    gap = min(max_gap // row_bytes, int(rows[-1]))  # in rows, which 64 bits hold
+    breaks = (rows[1:] - rows[:-1] - 1 > gap).nonzero().flatten()
+    firsts = torch.cat([rows[:1], rows[breaks + 1]])
+    behind = torch.cat([rows[breaks], rows[-1:]]) + 1
+    ranges = torch.stack([firsts, behind], dim=1) * row_bytes + offset
+    return ranges.cpu().numpy()

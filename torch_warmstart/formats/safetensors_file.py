@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 import torch
 
 from torch_warmstart.errors import CorruptCheckpointError
-from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
+from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import read_rows
 from torch_warmstart.storage import ByteSource
@@ -123,6 +123,15 @@ class SafetensorsCheckpoint(Checkpoint):
         if raw.data_ptr() % spec.dtype.itemsize:
             raw = raw.clone()  # the format aligns nothing; torch's kernels want it
         return raw.view(spec.dtype).view(shape)
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        entry = self._entries[spec.key]
+        assert spec.dtype is not None
+        length = entry.stop - entry.start
+        raw = torch.from_numpy(
+            read_rows(self._source, entry.start, length, length // entry.shape[0], rows)
+        )
+        return [(0, raw.view(spec.dtype).view(entry.shape))]
 
     def _read_bytes(self, entry: _Entry, rows: torch.Tensor | None) -> torch.Tensor:
         """The bytes of a tensor, on top of the file, or a copy of those of some rows."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import operator
 from collections.abc import Iterable, Iterator
 
 import cramjam
@@ -32,7 +33,7 @@ _ENTRY_COST = 100  # bytes that Python takes for an entry, beside its key
 _LARGE = 1 << 20  # bytes; TF closes a block at 256 KB, so a larger one is nearly all one tensor
 
 Block = bytes | memoryview  # bytes are parsed faster, a view copies no large tensor
-Entry = tuple[bytes, Block]
+Entries = tuple[list[bytes], list[Block]]  # keys and values of a block
 Handle = tuple[int, int]  # offset and size of a block
 
 
@@ -50,19 +51,19 @@ class Table:
         self._source = source
         source.prefetch([(max(0, source.size - _TAIL), source.size)])
         self._last_keys, self._handles = self._read_index()
-        self._cached: tuple[int, list[Entry]] | None = None  # the block looked into last
+        self._cached: tuple[int, Entries] | None = None  # the block looked into last
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """Every entry, in key order; raises CorruptCheckpointError where the order breaks."""
         previous: bytes | None = None
         for block, limit in enumerate(self._last_keys):
-            for entry in self._entries(block):
-                if previous is not None and entry[0] <= previous:
-                    raise self._corrupt(self._handles[block], "its keys are not in order")
-                if entry[0] > limit:  # get() would look for it elsewhere
-                    raise self._corrupt(self._handles[block], "its keys are not those of the index")
-                previous = entry[0]
-                yield previous, bytes(entry[1])
+            keys, values = self._entries(block)
+            ordered = keys if previous is None else [previous, *keys]
+            if not all(map(operator.lt, ordered, itertools.islice(ordered, 1, None))):
+                raise self._corrupt(self._handles[block], "its keys are not in order")
+            if keys and keys[-1] > limit:  # get() would look for it elsewhere
+                raise self._corrupt(self._handles[block], "its keys are not those of the index")
+            yield from zip(keys, map(bytes, values), strict=True)
             previous = limit  # at least the block's last key, and less than the next one's first
 
     def get(self, key: bytes) -> bytes | None:
@@ -86,11 +87,9 @@ class Table:
         block = bisect.bisect_left(self._last_keys, key)
         if block == len(self._handles):
             return None
-        entries = self._entries(block)
-        at = bisect.bisect_left(entries, (key,))
-        if at < len(entries) and entries[at][0] == key:
-            return entries[at][1]
-        return None
+        keys, values = self._entries(block)
+        at = bisect.bisect_left(keys, key)
+        return values[at] if at < len(keys) and keys[at] == key else None
 
     def _read_index(self) -> tuple[list[bytes], list[Handle]]:
         source = self._source
@@ -104,9 +103,8 @@ class Table:
         try:
             _, position = _read_handle(footer, 0)  # the metaindex: always empty in these files
             index_handle, _ = _read_handle(footer, position)
-            index = self._decode_block(index_handle)
-            keys = [key for key, _ in index]
-            handles = [_read_handle(value, 0)[0] for _, value in index]
+            keys, values = self._decode_block(index_handle)
+            handles = [_read_handle(value, 0)[0] for value in values]
             _check_apart(handles, footer_at)
         except WireError as error:
             raise self._corrupt((footer_at, _FOOTER_SIZE), f"its index: {error}") from error
@@ -114,12 +112,12 @@ class Table:
             raise self._corrupt(index_handle, "its index is not in order")
         return keys, handles
 
-    def _entries(self, block: int) -> list[Entry]:
+    def _entries(self, block: int) -> Entries:
         if self._cached is None or self._cached[0] != block:
             self._cached = (block, self._decode_block(self._handles[block]))
         return self._cached[1]
 
-    def _decode_block(self, handle: Handle) -> list[Entry]:
+    def _decode_block(self, handle: Handle) -> Entries:
         try:
             return _decode_entries(self._read_block(handle), handle[1])
         except WireError as error:
@@ -166,7 +164,7 @@ def _check_apart(handles: list[Handle], available: int) -> None:
         raise WireError(f"its blocks claim {claimed:,} bytes of {available:,}")
 
 
-def _decode_entries(block: Block, stored_size: int) -> list[Entry]:
+def _decode_entries(block: Block, stored_size: int) -> Entries:
     """The entries of a block that takes `stored_size` bytes in the file."""
     if len(block) < 4:
         raise WireError("too short to hold its restart count")
@@ -174,30 +172,31 @@ def _decode_entries(block: Block, stored_size: int) -> list[Entry]:
     end = len(block) - 4 - 4 * restarts
     if end < 0:
         raise WireError(f"{restarts} restart points do not fit")
-    entries: list[Entry] = []
+    keys: list[bytes] = []
+    values: list[Block] = []
     position, key = 0, b""
     bytes_left = _MAX_EXPANSION * (stored_size + 1024)
     while position < end:
-        shared, position = _read_small(block, position)
-        added, position = _read_small(block, position)
-        value_size, position = _read_small(block, position)
+        # Nearly always of a byte each, and in range: the restart array follows the entries.
+        shared, added, value_size = block[position : position + 3]
+        if shared | added | value_size < 0x80:
+            position += 3
+        else:
+            shared, position = read_varint(block, position)
+            added, position = read_varint(block, position)
+            value_size, position = read_varint(block, position)
         value_at = position + added
-        if shared > len(key) or value_at + value_size > end:
-            raise WireError(f"entry {len(entries)} runs past the block")
+        next_at = value_at + value_size
+        if shared > len(key) or next_at > end:
+            raise WireError(f"entry {len(keys)} runs past the block")
         key = key[:shared] + block[position:value_at]
         bytes_left -= len(key) + _ENTRY_COST
         if bytes_left < 0:
             raise WireError("its keys unfold to far more than the block")
-        position = value_at + value_size
-        entries.append((key, block[value_at:position]))
-    return entries
-
-
-def _read_small(block: Block, position: int) -> tuple[int, int]:
-    byte = block[position]  # in range: the restart array follows the entries
-    if byte < 0x80:  # nearly always; read_varint costs three times as much
-        return byte, position + 1
-    return read_varint(block, position)
+        keys.append(key)
+        values.append(block[value_at:next_at])
+        position = next_at
+    return keys, values
 
 
 def _unsnap(data: bytes) -> bytes:

@@ -78,6 +78,7 @@ class V1Checkpoint(Checkpoint):
 
     format = "TensorFlow V1 checkpoint"
     family: Family = "tensorflow"
+    has_checksums = True
 
     def __init__(self, url: str, files: Sequence[str], storage: Storage = LOCAL) -> None:
         """Opens every file and reads its list of tensors.

@@ -15,7 +15,7 @@ import numpy as np
 
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.place import SourceFile
-from torch_warmstart.ranges import Range
+from torch_warmstart.ranges import Ranges, shifted
 from torch_warmstart.storage import Bytes, ByteSource, check_range
 
 _LOCAL_HEADER = b"PK\x03\x04"
@@ -42,8 +42,8 @@ class Window:
         check_range(self, offset, length)
         return self._source.view(self.offset + offset, length)
 
-    def prefetch(self, ranges: Sequence[Range]) -> None:
-        self._source.prefetch([(self.offset + a, self.offset + b) for a, b in ranges])
+    def prefetch(self, ranges: Ranges) -> None:
+        self._source.prefetch(shifted(ranges, self.offset))
 
     def close(self) -> None:
         self._source.close()
@@ -61,7 +61,7 @@ class Unpacked:
         check_range(self, offset, length)
         return self._data[offset : offset + length]
 
-    def prefetch(self, ranges: Sequence[Range]) -> None:
+    def prefetch(self, ranges: Ranges) -> None:
         pass  # it is all here
 
     view = read

@@ -42,11 +42,13 @@ class NameIndex:
         `*` is any run of characters without a slash. `#1:3` is the number of the second of three
         that differ only in it: in `cell#1:3`, `cell_6` of `cell_5`, `cell_6` and `cell_7`.
         """
-        yield from _matching(self._sorted, f"{path}/" if path else "", pattern)
+        return _matching(self._sorted, f"{path}/" if path else "", pattern)
 
     def in_a_scope(self, path: str, pattern: str) -> Iterator[str]:
         """The names with exactly one scope before a path and a pattern: `sequential/den/kernel`."""
-        yield from _matching(self._without_scope, f"{path}/" if path else "", pattern)
+        if ANY in pattern or _NUMBERED.search(pattern):
+            return _matching(self._without_scope, f"{path}/", pattern)
+        return iter(self._by_name_without_scope.get(f"{path}/{pattern}", ()))
 
     def near(self, name: str) -> list[str]:
         """Names that look like this one, best first."""
@@ -67,6 +69,13 @@ class NameIndex:
     def _without_scope(self) -> list[tuple[str, str]]:
         cut = ((_bare(name).partition("/")[2], name) for name in self.names)
         return sorted(entry for entry in cut if entry[0])
+
+    @functools.cached_property
+    def _by_name_without_scope(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for bare, name in self._without_scope:
+            found.setdefault(bare, []).append(name)
+        return found
 
     @functools.cached_property
     def _likely(self) -> list[str]:

@@ -14,21 +14,18 @@ variables, the one of its number, if there are as many as torch's layer has tens
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
-from torch_warmstart.formats.object_graph import ATTRIBUTE_SUFFIX
-from torch_warmstart.layouts import Form
-from torch_warmstart.name_index import ANY, NameIndex
+from torch_warmstart.layouts import Form, Layout
+from torch_warmstart.spellings import Spellings
 from torch_warmstart.tf_layers import is_uncounted_in_tf, tf_forms
 from torch_warmstart.variables import Owner, Shape, Variable
 
-# What wrappers put before the names in a state_dict saved with them.
-_TORCH_PREFIXES = ("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")
 _SETTING = "var_name_to_prev_var_name"
 _IN_SCOPE = "TensorFlow's name, in a scope"
 _BY_NUMBER = "Keras's number in the layer"
@@ -49,13 +46,31 @@ class Source:
     @property
     def shape(self) -> Shape | None:
         """The shape in torch; None if the layout does not take tensors like these."""
-        shapes = self.form.layout.shapes_in_torch([spec.shape for spec in self.specs])
+        shapes = _shapes_in_torch(self.form.layout, tuple(spec.shape for spec in self.specs))
         return shapes[self.form.part] if shapes and self.form.part < len(shapes) else None
 
     @property
     def identity(self) -> object:
         """Equal for sources of the same bytes."""
         return tuple(_identity(spec) for spec in self.specs)
+
+
+@functools.lru_cache(maxsize=1024)
+def _shapes_in_torch(layout: Layout, shapes: tuple[Shape, ...]) -> tuple[Shape, ...] | None:
+    """As the layout has it; most tensors of a large model are of few shapes."""
+    return layout.shapes_in_torch(shapes)
+
+
+class _NotThereError(MissingTensorError):
+    """That a name is not in the checkpoint, with near ones, looked for only if it is read."""
+
+    def __init__(self, problem: str, near: Callable[[], Sequence[str]]) -> None:
+        super().__init__(problem)
+        self._near = near
+
+    def __str__(self) -> str:
+        near = " or ".join(map(repr, self._near()))
+        return super().__str__() + (f" Did you mean {near}?" if near else "")
 
 
 class Finder:
@@ -65,17 +80,19 @@ class Finder:
         """A finder for the variables of a model, which are not found as each other."""
         self.checkpoint = checkpoint
         self._variables = [variable for variable in variables if variable.slot is None]
+        self._spellings = Spellings(checkpoint)
+        self._found: dict[Variable, Source | None] = {}  # by the variables' own names
+        self._known_forms: dict[tuple[int, str], tuple[Form, ...]] = {}  # by module's id and leaf
 
     def find(self, variable: Variable) -> Source | None:
         """What a variable is warm-started from without the user's help, or None.
 
         Raises SettingsError if different tensors answer to the variable's names.
         """
-        places = [(owner, owner.path) for owner in variable.owners]
-        found = self._find_at(variable, places)
+        found = self._find_by_name(variable)
         if found is not None or self.checkpoint.family == "torch":
             return found
-        return self._find_in_a_scope(variable) or self._find_numbered(variable, places)
+        return self._find_in_a_scope(variable) or self._find_numbered(variable, _places(variable))
 
     def find_renamed(
         self, variable: Variable, owner: Owner, names: Sequence[str], asked_by: str = _SETTING
@@ -86,7 +103,7 @@ class Finder:
         for `old/kernel`. Raises MissingTensorError with near names, or SettingsError if a name is
         ambiguous or the layer is not made of so many tensors.
         """
-        if len(names) == 1 and not self._is_there(names[0]):
+        if len(names) == 1 and not self._spellings.given(names[0]):
             translated = self._find_translated(variable, owner, names[0])
             if translated is not None:
                 return translated
@@ -117,43 +134,29 @@ class Finder:
 
     def near(self, name: str) -> list[str]:
         """Keys and other names of the checkpoint that look like a name."""
-        return self.index.near(name)
+        return self._spellings.index.near(name)
 
-    @functools.cached_property
-    def index(self) -> NameIndex:
-        """All names of the checkpoint."""
-        return NameIndex([*self.checkpoint, *self.checkpoint.full_names()])
-
-    @functools.cached_property
-    def _all_keys(self) -> frozenset[str]:
-        """To ask for a key here costs a tenth of what it costs in a checkpoint's own index."""
-        return frozenset(self.checkpoint)
+    def spec(self, key: str) -> TensorSpec:
+        """The tensor of a key that is there; cheaper than to ask the checkpoint again."""
+        return self._spellings.spec(key)
 
     # -- by the user's name ------------------------------------------------------------------------
 
     def named(self, owner: Owner, name: str, asked_by: str = _SETTING) -> TensorSpec:
         """The tensor of a name that the user gave for an owner; raises as `find_renamed`."""
-        for key in _spellings(name):
-            if key in self.checkpoint:
-                return self.checkpoint.spec(key)
-            keys = self.checkpoint.keys_of(key)
-            if len(keys) > 1:
-                found = " and ".join(repr(key) for key in keys)
-                raise SettingsError(
-                    f"{owner.name}: {name!r} is the name of several tensors; name one by its key: "
-                    f"{found}."
-                )
-            if keys:
-                return self.checkpoint.spec(keys[0])
-        near = " or ".join(map(repr, self.near(name)))
-        raise MissingTensorError(
+        keys = self._spellings.given(name)
+        if len(keys) > 1:
+            found = " and ".join(map(repr, keys))
+            raise SettingsError(
+                f"{owner.name}: {name!r} is the name of several tensors; name one by its key: "
+                f"{found}."
+            )
+        if keys:
+            return self.spec(keys[0])
+        raise _NotThereError(
             f"{owner.name}: {asked_by} asks for {name!r}, which {self.checkpoint.url} does not "
-            f"have.{f' Did you mean {near}?' if near else ''}"
-        )
-
-    def _is_there(self, name: str) -> bool:
-        return any(
-            key in self._all_keys or self.checkpoint.keys_of(key) for key in _spellings(name)
+            "have.",
+            functools.partial(self.near, name),
         )
 
     def _find_translated(self, variable: Variable, owner: Owner, name: str) -> Source | None:
@@ -169,6 +172,12 @@ class Finder:
 
     # -- by the model's name -----------------------------------------------------------------------
 
+    def _find_by_name(self, variable: Variable) -> Source | None:
+        """The variable where its own names lead to; raises as `_find_at`."""
+        if variable not in self._found:
+            self._found[variable] = self._find_at(variable, _places(variable))
+        return self._found[variable]
+
     def _find_at(self, variable: Variable, places: Sequence[tuple[Owner, str]]) -> Source | None:
         """The variable among the tensors of layers: an owner, and the path to look for it at.
 
@@ -176,19 +185,21 @@ class Finder:
         """
         sources = []
         for owner, path in places:
+            keys_of = _once_each(functools.partial(self._spellings.in_layer, path))
             for form in self._forms(owner):
-                keys = functools.partial(self._keys, path)
-                specs, rivals = self._fill(form, keys)
+                specs, rivals = self._fill(form, keys_of)
                 if len(rivals) > 1:
                     raise _ambiguous(variable, rivals)
                 if specs:
                     sources.append(Source(specs, owner, form))
-        sources = _whole(sources)
+        if len(sources) < 2:
+            return next(iter(sources), None)
         if _differ(sources):
-            sources = _fitting(sources, variable) or sources
+            sources = _whole(sources)
+        sources = _fitting(sources, variable) or sources
         if _differ(sources):
             raise _ambiguous(variable, [source.specs[0].key for source in sources])
-        return next(iter(_fitting(sources, variable) or sources), None)
+        return sources[0]
 
     def _find_in_a_scope(self, variable: Variable) -> Source | None:
         """The variable in one more scope than its name has, if only one tensor answers to that."""
@@ -196,9 +207,9 @@ class Finder:
         for owner in variable.owners:
             if not owner.path or owner.path.partition(".")[0].isdecimal():
                 continue  # `0.weight` has no name of a layer that could agree
-            keys = functools.partial(self._keys_in_a_scope, owner.path)
+            keys_of = _once_each(functools.partial(self._spellings.in_a_scope, owner.path))
             for form in self._forms(owner):
-                specs, rivals = self._fill(form, keys)
+                specs, rivals = self._fill(form, keys_of)
                 if rivals:
                     return None
                 if specs and self._found_by_name.isdisjoint(spec.key for spec in specs):
@@ -213,7 +224,7 @@ class Finder:
         keys: set[str] = set()
         for variable in self._variables:
             try:
-                found = self._find_at(variable, [(o, o.path) for o in variable.owners])
+                found = self._find_by_name(variable)
             except SettingsError:  # its own problem, and said where it is planned
                 continue
             if found is not None:
@@ -230,29 +241,31 @@ class Finder:
         """
         for owner, path in places:
             leaves = _leaves_that_tf_has(owner.module)
-            forms = {leaf: tf_forms(owner.module, leaf) for leaf in leaves}
+            forms = {leaf: self._forms_of(owner.module, leaf) for leaf in leaves}
             if owner.leaf not in leaves or not all(map(_is_a_layers_own, forms.values())):
                 continue
             folder = f"{path.replace('.', '/')}/vars/"
-            found = [self._one_key(f"{folder}{number}") for number in range(len(leaves) + 1)]
+            found = [self._spellings.one(f"{folder}{n}") for n in range(len(leaves) + 1)]
             keys = [key for key in found if key is not None]
             if None in found and found.index(None) == len(leaves) == len(keys):
-                specs = (self.checkpoint.spec(keys[leaves.index(owner.leaf)]),)
+                specs = (self.spec(keys[leaves.index(owner.leaf)]),)
                 sources = [Source(specs, owner, form, _BY_NUMBER) for form in forms[owner.leaf]]
                 return (_fitting(sources, variable) or sources)[0]
         return None
 
-    def _one_key(self, name: str) -> str | None:
-        keys = (name,) if name in self._all_keys else self.checkpoint.keys_of(name)
-        return keys[0] if len(keys) == 1 else None
-
     def _forms(self, owner: Owner) -> tuple[Form, ...]:
         if self.checkpoint.family == "torch":
             return (Form(((owner.leaf,),)),)
-        return tf_forms(owner.module, owner.leaf)
+        return self._forms_of(owner.module, owner.leaf)
+
+    def _forms_of(self, module: torch.nn.Module, leaf: str) -> tuple[Form, ...]:
+        known = (id(module), leaf)
+        if known not in self._known_forms:
+            self._known_forms[known] = tf_forms(module, leaf)
+        return self._known_forms[known]
 
     def _fill(
-        self, form: Form, keys_of: Callable[[str], Iterator[str]]
+        self, form: Form, keys_of: Callable[[str], Iterable[str]]
     ) -> tuple[tuple[TensorSpec, ...], list[str]]:
         """Tensors for all the names of a form, or none; and the keys where several answer to one.
 
@@ -264,53 +277,12 @@ class Finder:
         for names in form.names:
             hits: dict[object, TensorSpec] = {}
             for key in (key for name in names for key in keys_of(name)):
-                spec = self.checkpoint.spec(key)
+                spec = self.spec(key)
                 hits.setdefault(_identity(spec), spec)
             if len(hits) != 1:
                 return (), [spec.key for spec in hits.values()]
             specs += hits.values()
         return tuple(specs), []
-
-    def _keys(self, path: str, name: str) -> Iterator[str]:
-        """The keys of a tensor of a layer, by the layer's path and its name in it."""
-        place = _place(path, name)
-        if place is None:
-            return
-        path, name = place
-        if self.checkpoint.family != "torch" and ANY in name:
-            slashed = path.replace(".", "/")
-            yield from self._known(self.index.matching(slashed, name))
-            yield from self.checkpoint.keys_like(f"{slashed}/{name}" if path else name)
-            return
-        for candidate in self._candidates(path, name):
-            if candidate in self._all_keys:
-                yield candidate
-            yield from self.checkpoint.keys_of(candidate)
-
-    def _candidates(self, path: str, name: str) -> Iterator[str]:
-        dotted = ".".join(part for part in (path, name) if part)  # a table may have no leaf
-        slashed = dotted.replace(".", "/")
-        if self.checkpoint.family == "torch":
-            dotted = dotted.replace("/", ".")
-            yield from (*(prefix + dotted for prefix in _TORCH_PREFIXES), slashed)
-            return
-        joined = "/".join(part for part in (path, name) if part)
-        yield from dict.fromkeys((dotted, joined, slashed))
-        # A Saver fed with tensor names writes them like this.
-        yield from dict.fromkeys((f"{joined}:0", f"{slashed}:0"))
-        yield slashed + ATTRIBUTE_SUFFIX
-
-    def _keys_in_a_scope(self, path: str, name: str) -> Iterator[str]:
-        place = _place(path, name)
-        if place is not None and place[0]:
-            slashed = place[0].replace(".", "/")
-            yield from self._known(self.index.in_a_scope(slashed, place[1]))
-            yield from self.checkpoint.keys_like(f"{slashed}/{place[1]}", in_a_scope=True)
-
-    def _known(self, names: Iterator[str]) -> Iterator[str]:
-        """The keys of names that the index has."""
-        for name in names:
-            yield from (name,) if name in self._all_keys else self.checkpoint.keys_of(name)
 
 
 def with_layout(source: Source, form: Form) -> Source:
@@ -318,13 +290,13 @@ def with_layout(source: Source, form: Form) -> Source:
     return replace(source, form=form)
 
 
-def _place(path: str, name: str) -> tuple[str, str] | None:
-    """Where a name within a layer leads: `depthwise/../kernel` to the layer around it, if any."""
-    child, in_parent, rest = name.partition("/../")
-    if not in_parent:
-        return path, name
-    parent, _, called = path.replace("/", ".").rpartition(".")
-    return (parent, rest) if called == child else None
+def _places(variable: Variable) -> list[tuple[Owner, str]]:
+    return [(owner, owner.path) for owner in variable.owners]
+
+
+def _once_each(keys_of: Callable[[str], Iterable[str]]) -> Callable[[str], Iterable[str]]:
+    """The same, asked only once for each name: the forms of a layer share most of their names."""
+    return functools.cache(lambda name: tuple(keys_of(name)))
 
 
 def _leaves_that_tf_has(module: torch.nn.Module) -> list[str]:
@@ -344,12 +316,6 @@ def _is_a_layers_own(forms: Sequence[Form]) -> bool:
     return all(len(form.names) == 1 for form in forms) and any(
         len(form.names[0]) > 1 for form in forms
     )
-
-
-def _spellings(name: str) -> dict[str, None]:
-    """A name as it is, and as it may have been meant."""
-    slashed = name.replace(".", "/")
-    return dict.fromkeys((name, name.removesuffix(":0"), slashed, name.replace("/", ".")))
 
 
 def _differ(sources: Sequence[Source]) -> bool:

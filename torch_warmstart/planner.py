@@ -37,9 +37,9 @@ from torch_warmstart.selection import (
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.slot_names import SlotFinder
 from torch_warmstart.slot_plans import plan_slot
+from torch_warmstart.slot_source import slot_keys
 from torch_warmstart.slots import Optimizers, slot_variables
 from torch_warmstart.sources import is_there, source_of
-from torch_warmstart.torch_slots import slot_keys
 from torch_warmstart.variable_plans import plan_variable
 from torch_warmstart.variables import Variable, model_variables
 

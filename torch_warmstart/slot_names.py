@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.names import Finder, Source
-from torch_warmstart.renames import BY_USER
-from torch_warmstart.slot_source import SlotSource, slot_form
-from torch_warmstart.tf_slots import TensorFlowSlots
-from torch_warmstart.torch_slots import SourceOf, TorchSlots
+from torch_warmstart.slot_source import SlotSource, SourceOf
 from torch_warmstart.variables import Variable
+
+if TYPE_CHECKING:  # imported where a slot is looked for
+    from torch_warmstart.tf_slots import TensorFlowSlots
+    from torch_warmstart.torch_slots import TorchSlots
 
 
 class SlotFinder:
@@ -25,11 +28,19 @@ class SlotFinder:
     ) -> None:
         """Looks at nothing yet; the arguments are those of `TorchSlots`."""
         self._finder = finder
-        self._by_family: TorchSlots | TensorFlowSlots
-        if finder.checkpoint.family == "torch":
-            self._by_family = TorchSlots(finder, variables, source_of, optimizer_entry)
-        else:
-            self._by_family = TensorFlowSlots(finder)
+        self._variables = variables
+        self._source_of = source_of
+        self._entry = optimizer_entry
+
+    @functools.cached_property
+    def _by_family(self) -> TorchSlots | TensorFlowSlots:
+        if self._finder.checkpoint.family == "torch":
+            from torch_warmstart.torch_slots import TorchSlots
+
+            return TorchSlots(self._finder, self._variables, self._source_of, self._entry)
+        from torch_warmstart.tf_slots import TensorFlowSlots
+
+        return TensorFlowSlots(self._finder)
 
     def find(self, slot: Variable, parameter: Source) -> SlotSource | str | None:
         """Where a slot comes from; why there can be nothing for it; or None if it is missing.
@@ -58,7 +69,4 @@ class SlotFinder:
                 f"slot is too; var_name_to_prev_var_name names {len(names)}."
             )
         specs = tuple(self._finder.named(slot.owners[0], name) for name in names)
-        if isinstance(self._by_family, TensorFlowSlots):
-            return self._by_family.renamed(slot, parameter, specs)
-        form = slot_form(parameter.form)
-        return SlotSource(Source(specs, slot.owners[0], form), BY_USER)
+        return self._by_family.renamed(slot, parameter, specs)

@@ -1,11 +1,17 @@
-"""Where an optimizer's slot comes from: what the ways to find one return."""
+"""Where an optimizer's slot comes from: what the ways to find one need and return."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 from torch_warmstart.layouts import Form
 from torch_warmstart.names import Source
+from torch_warmstart.variables import Variable
+
+# Where a variable is found, as the settings have it; None if it is not.
+SourceOf = Callable[[Variable], Source | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +31,10 @@ class SlotSource:
 def slot_form(form: Form) -> Form:
     """How a parameter's slots are kept, if the parameter is kept like this."""
     return Form(form.names, form.layout.slot_layout, form.part)
+
+
+def slot_keys(optimizers: Sequence[SavedOptimizer]) -> list[str]:
+    """The keys of all slots that torch optimizers saved."""
+    return [
+        key for o in optimizers for parameter in o.parameters for key in parameter.slots.values()
+    ]

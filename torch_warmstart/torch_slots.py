@@ -9,7 +9,7 @@ counts agree, and every slot has the shape of its parameter.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +19,9 @@ from torch_warmstart.formats.base import TensorSpec
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, SavedParameter
 from torch_warmstart.layouts import Form
 from torch_warmstart.names import Finder, Source
-from torch_warmstart.slot_source import SlotSource, slot_form
+from torch_warmstart.renames import BY_USER
+from torch_warmstart.slot_source import SlotSource, SourceOf, slot_form, slot_keys
 from torch_warmstart.variables import WRAPPER_CHILDREN, Shape, Variable
-
-# Where a variable is found, as the settings have it; None if it is not.
-SourceOf = Callable[[Variable], Source | None]
 
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
 _NO_STATE = "the checkpoint's optimizer had none for it"
@@ -104,6 +102,11 @@ class TorchSlots:
             f"The optimizer's state in {where} has {kept}, but no {others}, as "
             f"{type(slot.slot.optimizer).__name__} keeps here: {why}."
         )
+
+    def renamed(self, slot: Variable, parameter: Source, specs: Sequence[TensorSpec]) -> SlotSource:
+        """A slot from the tensors that the user named."""
+        form = slot_form(parameter.form)
+        return SlotSource(Source(tuple(specs), slot.owners[0], form), BY_USER)
 
     @functools.cached_property
     def _slots_of(self) -> Mapping[int, Sequence[str]]:
@@ -322,13 +325,6 @@ class TorchSlots:
             "name keys in var_name_to_prev_var_name, such as "
             f"{_example(optimizer)!r}, or leave the slots out of vars_to_warm_start."
         )
-
-
-def slot_keys(optimizers: Sequence[SavedOptimizer]) -> list[str]:
-    """The keys of all slots."""
-    return [
-        key for o in optimizers for parameter in o.parameters for key in parameter.slots.values()
-    ]
 
 
 def _by_name(optimizer: SavedOptimizer) -> Mapping[str, SavedParameter]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from torch_warmstart import execute, planner, suggest
+from torch_warmstart import execute, planner
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.formats import paths, registry
 from torch_warmstart.formats.base import Checkpoint
@@ -119,6 +119,8 @@ def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> 
         SettingsError: the settings are wrong, with every problem they have.
         CheckpointError: the checkpoint is missing or damaged.
     """
+    from torch_warmstart import suggest
+
     checkpoint, settings = _open(model, settings)
     try:
         return suggest.suggest_for_model(model, settings, checkpoint)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from torch_warmstart.words import WIDEST, WORD, drop_behind, load_words, words_f
 
 MISSING = -1
 
+_PART = 1 << 22  # new entries joined at a time, which bounds what is made on the way
 _LONG = 1024  # bytes; the rest of longer entries is hashed and compared one entry at a time
 
 # Odd 64-bit constants of splitmix64 and of Knuth's multiplicative hashing, as signed integers.
@@ -43,35 +45,47 @@ def build_index(vocabulary: Vocabulary) -> Index:
     return Index(vocabulary, ordered, order)
 
 
-def join(new: Vocabulary, old: Index) -> torch.Tensor:
+def join(
+    new: Vocabulary, old: Index, done: Callable[[Vocabulary], None] = lambda _: None
+) -> torch.Tensor:
     """For each entry of `new` its index in the old vocabulary, or -1: int64 of `len(new)`.
 
     Both are text or both are ids, on one device. If `old` has an entry twice, either index may
-    come.
+    come. `done` is called with every part of `new` that has been joined.
     """
+    rows = torch.empty(len(new), dtype=torch.int64, device=new.device)
+    for start in range(0, len(new), _PART):
+        part = new.slice(start, min(start + _PART, len(new)))
+        _join_part(part, old, rows[start : start + _PART])
+        done(part)
+    return rows
+
+
+def _join_part(new: Vocabulary, old: Index, rows: torch.Tensor) -> None:
     if new.ids is not None:
-        return _search(new.ids, old)
-    candidates = _search(hash_text(new), old)
-    wrong = _different(new, candidates, old.vocabulary)
+        _search(new.ids, old, rows)
+        return
+    _search(hash_text(new), old, rows)
+    wrong = _different(new, rows, old.vocabulary)
     if len(wrong):
-        _resolve_collisions(new, old, candidates, wrong)
-    return candidates
+        _resolve_collisions(new, old, rows, wrong)
 
 
 def repeated(index: Index) -> tuple[int, int] | None:
-    """Two places of one entry that is there twice, or None."""
+    """The places of one entry that is there twice, of several the one met first; or None."""
     adjacent = (index.keys[1:] == index.keys[:-1]).nonzero().flatten()
     if not len(adjacent):
         return None
-    first, second = index.order[adjacent], index.order[adjacent + 1]
-    if not index.vocabulary.is_text:
-        return int(first[0]), int(second[0])
-    same = _same_text(index.vocabulary, first, index.vocabulary, second)
-    if bool(same.any()):
-        at = int(same.nonzero()[0])
-        return int(first[at]), int(second[at])
-    # Different entries of one hash: a pair further apart may still be equal.
-    return _first_repeat(index.vocabulary, torch.unique(torch.cat([first, second])).tolist())
+    left, right = index.order[adjacent], index.order[adjacent + 1]
+    first, second = torch.minimum(left, right), torch.maximum(left, right)
+    if index.vocabulary.is_text:
+        same = _same_text(index.vocabulary, first, index.vocabulary, second)
+        if not bool(same.any()):
+            # Different entries of one hash: a pair further apart may still be equal.
+            return _first_repeat(index.vocabulary, torch.unique(torch.cat([first, second])))
+        first, second = first[same], second[same]
+    at = int(second.argmin())
+    return int(first[at]), int(second[at])
 
 
 def hash_text(vocabulary: Vocabulary) -> torch.Tensor:
@@ -124,14 +138,14 @@ def _scramble(hashes: torch.Tensor) -> torch.Tensor:
     return hashes.bitwise_xor_(hashes >> 32)
 
 
-def _different(new: Vocabulary, candidates: torch.Tensor, old: Vocabulary) -> torch.Tensor:
-    """The new entries, by index, that are not what their candidate in `old` is."""
+def _different(new: Vocabulary, rows: torch.Tensor, old: Vocabulary) -> torch.Tensor:
+    """The new entries, by index, that are not what was found for them in `old`."""
 
     def work(block: slice) -> torch.Tensor:
-        at: torch.Tensor = (candidates[block] >= 0).nonzero().flatten() + block.start
-        return at[~_same_text(new, at, old, candidates[at])]
+        at: torch.Tensor = (rows[block] >= 0).nonzero().flatten() + block.start
+        return at[~_same_text(new, at, old, rows[at])]
 
-    return torch.cat(in_blocks(work, len(candidates), candidates.device))
+    return torch.cat(in_blocks(work, len(rows), rows.device))
 
 
 def _same_text(
@@ -157,36 +171,34 @@ def _same_text(
     return same
 
 
-def _search(new: torch.Tensor, old: Index) -> torch.Tensor:
+def _search(new: torch.Tensor, old: Index, rows: torch.Tensor) -> None:
     """For each value of `new` a place where `old` has it, or -1. Sorted in sorted is in order."""
     ordered, order = torch.sort(new)
-    result = torch.empty_like(order)
 
     def work(block: slice) -> None:
         keys = ordered[block]
         at = torch.searchsorted(old.keys, keys).clamp_(max=len(old.keys) - 1)
         found = old.keys.index_select(0, at) == keys
-        rows = old.order.index_select(0, at).masked_fill_(~found, MISSING)
-        result.index_copy_(0, order[block], rows)
+        values = old.order.index_select(0, at).masked_fill_(~found, MISSING)
+        rows.index_copy_(0, order[block], values)
 
     in_blocks(work, len(new), new.device)
-    return result
 
 
 def _resolve_collisions(
-    new: Vocabulary, old: Index, candidates: torch.Tensor, wrong: torch.Tensor
+    new: Vocabulary, old: Index, rows: torch.Tensor, wrong: torch.Tensor
 ) -> None:
     """Settles, by value, the few entries whose hash equals that of a different entry."""
-    hashes = old.keys[torch.isin(old.order, candidates[wrong])]
+    hashes = old.keys[torch.isin(old.order, rows[wrong])]
     suspects = old.order[torch.isin(old.keys, hashes)]
     places = {old.vocabulary.entry(at): at for at in suspects.tolist()}
     for at in wrong.tolist():
-        candidates[at] = places.get(new.entry(at), MISSING)
+        rows[at] = places.get(new.entry(at), MISSING)
 
 
-def _first_repeat(vocabulary: Vocabulary, indices: list[int]) -> tuple[int, int] | None:
+def _first_repeat(vocabulary: Vocabulary, entries: torch.Tensor) -> tuple[int, int] | None:
     seen: dict[bytes | int, int] = {}
-    for index in indices:
+    for index in entries.tolist():
         first = seen.setdefault(vocabulary.entry(index), index)
         if first != index:
             return first, index

@@ -11,8 +11,9 @@ import torch
 from torch_warmstart.errors import SettingsError, VocabularyError
 from torch_warmstart.join import MISSING, Index, build_index, join, repeated
 from torch_warmstart.parallel import in_blocks
+from torch_warmstart.progress import progress_bar
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
-from torch_warmstart.storage import LOCAL, Storage
+from torch_warmstart.storage import LOCAL, Storage, base_name
 from torch_warmstart.vocab import Vocabulary, check_no_blanks, read_vocabulary, used_entries
 
 
@@ -83,7 +84,9 @@ def generate_vocab_remapping(
     storage = Storage(storage_options or {})
     new = read_vocabulary(new_vocab, device, storage)
     check_no_blanks(new)
-    old = _read_old(old_vocab, old_vocab_size, device, storage)
+    old = used_entries(
+        read_vocabulary(old_vocab, device, storage), old_vocab_size, "old_vocab_size"
+    )
     stop = len(new) if num_new_vocab == ALL_ENTRIES else new_vocab_offset + num_new_vocab
     if not new_vocab_offset <= stop <= len(new):
         raise VocabularyError(
@@ -94,8 +97,16 @@ def generate_vocab_remapping(
     return rows, _count_present(rows)
 
 
-def plan_remapping(info: VocabInfo, device: torch.device, storage: Storage = LOCAL) -> Remapping:
+def plan_remapping(
+    info: VocabInfo,
+    device: torch.device,
+    storage: Storage = LOCAL,
+    *,
+    progress: bool | None = None,
+) -> Remapping:
     """The remapping that a VocabInfo describes, checked as far as the vocabularies go.
+
+    `progress` shows a bar; None shows one for long work on a terminal.
 
     Raises VocabularyError: as generate_vocab_remapping, and if a new entry that the old vocabulary
     has is there twice, because two rows would then claim one old row.
@@ -103,9 +114,11 @@ def plan_remapping(info: VocabInfo, device: torch.device, storage: Storage = LOC
     whole = read_vocabulary(info.new_vocab, device, storage)
     check_no_blanks(whole)
     new = used_entries(whole, info.new_vocab_size, "new_vocab_size")
-    old = _read_old(info.old_vocab, info.old_vocab_size, device, storage)
-    num_old = len(old.vocabulary)
-    rows = _join(new, old)
+    old = used_entries(
+        read_vocabulary(info.old_vocab, device, storage), info.old_vocab_size, "old_vocab_size"
+    )
+    num_old = len(old)
+    rows = _join(new, old, progress)
     num_present = _count_present(rows)
     _check_no_shared_rows(new, rows, num_old, num_present)
     copied = info.old_num_oov_buckets
@@ -137,30 +150,30 @@ def remapping_by_position(new_size: int, old_size: int, device: torch.device) ->
     )
 
 
-def _read_old(
-    source: VocabSource, size: int, device: torch.device | str, storage: Storage
-) -> Index:
-    """The old vocabulary, no entry twice, ready to be searched."""
-    old = used_entries(read_vocabulary(source, device, storage), size, "old_vocab_size")
-    index = build_index(old)
-    twice = repeated(index)
-    if twice is not None:
-        first, second = sorted(twice)
-        raise VocabularyError(
-            f"{old.origin} has an entry twice, so its old row is ambiguous: {old.show(first)} and "
-            f"{old.show(second)}."
-        )
-    return index
-
-
-def _join(new: Vocabulary, index: Index) -> torch.Tensor:
-    old = index.vocabulary
+def _join(new: Vocabulary, old: Vocabulary, progress: bool | None = None) -> torch.Tensor:
     if new.is_text != old.is_text:
         text, ids = (new, old) if new.is_text else (old, new)
         raise VocabularyError(
             f"{text.origin} holds text and {ids.origin} integers; give both as the same kind."
         )
-    return join(new, index) if len(new) else index.order.new_empty(0)
+    new_name, old_name = base_name(new.origin), base_name(old.origin)
+    with progress_bar(new.nbytes + old.nbytes, show=progress) as advance:
+        advance(f"Indexing {old_name}", 0)
+        index = _index_without_repeats(old)
+        advance(f"Looking up {new_name}", old.nbytes)
+        return join(new, index, lambda part: advance(f"Looking up {new_name}", part.nbytes))
+
+
+def _index_without_repeats(old: Vocabulary) -> Index:
+    index = build_index(old)
+    twice = repeated(index)
+    if twice is not None:
+        first, second = twice
+        raise VocabularyError(
+            f"{old.origin} has an entry twice, so its old row is ambiguous: {old.show(first)} and "
+            f"{old.show(second)}."
+        )
+    return index
 
 
 def _count_present(rows: torch.Tensor) -> int:

@@ -49,6 +49,14 @@ class Vocabulary:
         return len(self.bounds) - 1
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its entries."""
+        if self.ids is not None:
+            return self.ids.nbytes
+        assert self.bounds is not None
+        return int(self.bounds[-1] - self.bounds[0])
+
+    @property
     def is_text(self) -> bool:
         return self.ids is None
 
@@ -145,8 +153,9 @@ def check_no_blanks(vocabulary: Vocabulary) -> None:
         return
 
     def blanks_in(block: slice) -> torch.Tensor:
-        blank: torch.Tensor = vocabulary.places(block)[1] == 0
-        return blank.nonzero().flatten() + block.start
+        _, lengths = vocabulary.places(block)
+        at: torch.Tensor = (lengths == 0).nonzero().flatten() + block.start
+        return at
 
     blank = torch.cat(in_blocks(blanks_in, len(vocabulary), vocabulary.device))
     if not len(blank):

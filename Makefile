@@ -1,7 +1,8 @@
 # make demo    the main job on real input, with a visible result (under two minutes once installed)
 # make test    everything: unit, property, corrupt-file, example and TensorFlow tests
 # make lint    ruff and mypy --strict
-# make bench   against TensorFlow's own warm_start, each run in its own process
+# make bench   against TensorFlow, Polars and others, each run in its own process; some of it with
+#              BENCH_ARGS="vocab --rows 500000" (see benchmarks/README.md)
 # make fuzz    hostile files for FUZZ_SECONDS, all formats or FUZZ_FORMATS="tf-v2 torch ..."
 # make differential  2,500 warm starts drawn at random, against TensorFlow's; other ones each time
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
@@ -33,8 +34,8 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.test
-	$(BIN)/python benchmarks/vocab_warm_start.py $(BENCH_ARGS)
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
 
 fuzz: $(VENV)/.test
 	cd tests && ../$(BIN)/python -m fuzz.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_FORMATS)
@@ -59,4 +60,9 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 $(VENV)/.test: $(BIN)/python $(SOURCES)
 	@echo "Installing torch_warmstart and its test tools, TensorFlow among them, into $(VENV) ..."
 	$(PIP) install --constraint constraints.txt ".[test]"
+	touch $@
+
+$(VENV)/.bench: $(BIN)/python $(SOURCES)
+	@echo "Installing torch_warmstart and what it is measured against into $(VENV) ..."
+	$(PIP) install --constraint constraints.txt ".[test,bench]"
 	touch $@

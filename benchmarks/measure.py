@@ -8,10 +8,8 @@ outside the process, where neither the GIL nor a long call can keep the sampler 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -19,32 +17,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from contenders import Prepared
-from inputs import Inputs, digest
+from case import Prepared, Run
 
 SAMPLE_SECONDS = 0.005
-_DISTRIBUTIONS = ("torch", "tensorflow-cpu", "tensorflow", "numpy", "google-crc32c")
-_THREAD_SETTINGS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "MKL_NUM_THREADS")
+_PIECE = 8 << 20  # bytes read at a time
 
 
-def measure(prepared: Prepared, inputs: Inputs) -> dict[str, Any]:
+def measure(prepared: Prepared) -> Run:
     """In the worker: one run, its seconds, its memory and the digest of its result."""
-    inputs.warm_page_cache()
+    for path in prepared.files:
+        _read_through(path)
     _reset_peak()
     before = _memory()
     started = time.perf_counter()
-    stages = prepared.run()
+    prepared.run()
     ended = time.perf_counter()
     after = _memory()
     return {
         "seconds": ended - started,
         "window": (started, ended),  # on Linux, one clock for all processes
-        "stages": stages,
-        "start_rss": before.get("VmRSS"),
         "start_anonymous": before.get("RssAnon"),
-        "peak_rss": after.get("VmHWM"),
-        "new_table": 0 if prepared.has_table else inputs.table_bytes,
-        "sha256": digest(prepared.table()),
+        "end_anonymous": after.get("RssAnon"),
+        "peak_resident": after.get("VmHWM"),
+        "result_bytes": prepared.result_bytes,
+        "sha256": prepared.result(),
     }
 
 
@@ -74,15 +70,14 @@ def _sample(process: subprocess.Popen[str]) -> list[tuple[float, int]]:
 
 
 def _with_memory(result: dict[str, Any], samples: list[tuple[float, int]]) -> dict[str, Any]:
-    """Adds what follows from the samples; None where the system does not tell."""
-    if result.get("peak_rss") is None:
+    """Adds the peak of anonymous memory beyond the result, where the system tells it."""
+    if result.get("start_anonymous") is None:
         return result
     begin, end = result["window"]
-    anonymous = max((size for at, size in samples if begin <= at <= end), default=None)
-    result["above_start"] = result["peak_rss"] - result["start_rss"]
-    if anonymous is not None:
-        result["anonymous_above_start"] = anonymous - result["start_anonymous"]
-        result["beyond_table"] = result["anonymous_above_start"] - result["new_table"]
+    inside = [size for at, size in samples if begin <= at <= end]
+    peak = max([*inside, result["end_anonymous"]])
+    result["anonymous"] = peak - result["start_anonymous"]
+    result["beyond_result"] = result["anonymous"] - result["result_bytes"]
     return result
 
 
@@ -104,34 +99,8 @@ def _reset_peak() -> None:
         return
 
 
-def describe_machine() -> dict[str, str]:
-    """Processor, memory, versions, and settings that change how threads behave."""
-    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    info = {
-        "processor": _field("/proc/cpuinfo", "model name") or platform.processor(),
-        "cores": str(len(usable(0))),
-        "memory": _gibibytes(_field("/proc/meminfo", "MemTotal")),
-        "load before": f"{os.getloadavg()[0]:.2f}",
-        "system": platform.platform(),
-        "Python": platform.python_version(),
-    }
-    installed = {
-        found.name.lower().replace("_", "-"): found.version
-        for found in importlib.metadata.distributions()
-    }
-    info |= {name: installed[name] for name in _DISTRIBUTIONS if name in installed}
-    return info | {name: os.environ[name] for name in _THREAD_SETTINGS if name in os.environ}
-
-
-def _field(path: str, name: str) -> str:
-    """The first value of a field in one of the kernel's tables, or nothing."""
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
-
-
-def _gibibytes(text: str) -> str:
-    """`24 GiB` of `25165824 kB`."""
-    return f"{int(text.removesuffix('kB')) / 2**20:.1f} GiB" if text else "unknown"
+def _read_through(path: Path) -> None:
+    """Reads a file, so that no contender pays for a disk that another one warmed."""
+    with path.open("rb") as file:
+        while file.read(_PIECE):
+            pass

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import SettingsError, VocabularyError
-from torch_warmstart.join import MISSING, Index, build_index, join, repeated
+from torch_warmstart.join import MISSING, Joined, join, work_of
 from torch_warmstart.parallel import in_blocks
 from torch_warmstart.progress import progress_bar
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
-from torch_warmstart.storage import LOCAL, Storage, base_name
+from torch_warmstart.storage import LOCAL, Storage
 from torch_warmstart.vocab import Vocabulary, check_no_blanks, read_vocabulary, used_entries
+from torch_warmstart.words import positions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +94,7 @@ def generate_vocab_remapping(
             f"Entries {new_vocab_offset:,} to {stop:,} are asked for, but {new.origin} has "
             f"{len(new):,}."
         )
-    rows = _join(new.slice(new_vocab_offset, stop), old)
+    rows = _join(new.slice(new_vocab_offset, stop), old).rows
     return rows, _count_present(rows)
 
 
@@ -118,9 +119,10 @@ def plan_remapping(
         read_vocabulary(info.old_vocab, device, storage), info.old_vocab_size, "old_vocab_size"
     )
     num_old = len(old)
-    rows = _join(new, old, progress)
-    num_present = _count_present(rows)
-    _check_no_shared_rows(new, rows, num_old, num_present)
+    joined = _join(new, old, progress)
+    rows, num_present = joined.rows, _count_present(joined.rows)
+    if joined.may_share:
+        _check_no_shared_rows(new, rows, num_old)
     copied = info.old_num_oov_buckets
     highest = int(rows.max()) + 1 if num_present else 0
     return Remapping(
@@ -150,30 +152,21 @@ def remapping_by_position(new_size: int, old_size: int, device: torch.device) ->
     )
 
 
-def _join(new: Vocabulary, old: Vocabulary, progress: bool | None = None) -> torch.Tensor:
+def _join(new: Vocabulary, old: Vocabulary, progress: bool | None = None) -> Joined:
     if new.is_text != old.is_text:
         text, ids = (new, old) if new.is_text else (old, new)
         raise VocabularyError(
             f"{text.origin} holds text and {ids.origin} integers; give both as the same kind."
         )
-    new_name, old_name = base_name(new.origin), base_name(old.origin)
-    with progress_bar(new.nbytes + old.nbytes, show=progress) as advance:
-        advance(f"Indexing {old_name}", 0)
-        index = _index_without_repeats(old)
-        advance(f"Looking up {new_name}", old.nbytes)
-        return join(new, index, lambda part: advance(f"Looking up {new_name}", part.nbytes))
-
-
-def _index_without_repeats(old: Vocabulary) -> Index:
-    index = build_index(old)
-    twice = repeated(index)
-    if twice is not None:
-        first, second = twice
+    with progress_bar(work_of(new, old), show=progress) as advance:
+        joined = join(new, old, advance)
+    if joined.repeat is not None:
+        first, second = joined.repeat
         raise VocabularyError(
             f"{old.origin} has an entry twice, so its old row is ambiguous: {old.show(first)} and "
             f"{old.show(second)}."
         )
-    return index
+    return joined
 
 
 def _count_present(rows: torch.Tensor) -> int:
@@ -189,20 +182,12 @@ def _with_oov(rows: torch.Tensor, num_old: int, num_oov: int, copied: int) -> to
     return torch.cat([rows, oov])
 
 
-def _check_no_shared_rows(
-    new: Vocabulary, rows: torch.Tensor, num_old: int, num_present: int
-) -> None:
-    taken = torch.zeros(num_old, dtype=torch.bool, device=rows.device)
-
-    def take(block: slice) -> None:
-        taken[rows[block][rows[block] >= 0]] = True
-
-    in_blocks(take, len(rows), rows.device)
-    if int(taken.sum()) == num_present:
+def _check_no_shared_rows(new: Vocabulary, rows: torch.Tensor, num_old: int) -> None:
+    claims = torch.bincount(rows[rows >= 0], minlength=num_old)
+    shared = positions(claims > 1)
+    if not len(shared):
         return
-    counts = torch.bincount(rows[rows >= 0], minlength=num_old)
-    shared = int((counts > 1).nonzero()[0])
-    places = (rows == shared).nonzero().flatten()
+    places = positions(rows == shared[0])
     raise VocabularyError(
         f"{new.origin} has an entry twice: {new.show(int(places[0]))} and "
         f"{new.show(int(places[1]))}. Two rows of the new variable would claim the same old row."

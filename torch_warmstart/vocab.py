@@ -21,7 +21,7 @@ from torch_warmstart.errors import VocabularyError, plural
 from torch_warmstart.parallel import blocks, in_blocks, in_threads
 from torch_warmstart.settings import ALL_ENTRIES, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
-from torch_warmstart.words import WORD, load_words
+from torch_warmstart.words import new_words, positions
 
 _NEWLINE, _RETURN = 10, 13
 _BLOCK = 1 << 20  # bytes searched for newlines at a time, so that they stay in the cache
@@ -78,8 +78,8 @@ class Vocabulary:
         assert self.bounds is not None
         if isinstance(at, slice):
             starts, following = self.bounds[:-1][at], self.bounds[1:][at]
-        else:  # the two of an entry lie together, and are fetched so
-            starts, following = load_words(self.bounds.view(torch.uint8), at * WORD, 2).unbind(1)
+        else:
+            starts, following = (self.bounds.index_select(0, at + behind) for behind in (0, 1))
         return starts, following - starts - self.gap
 
     def entry(self, index: int) -> bytes | int:
@@ -154,7 +154,9 @@ def check_no_blanks(vocabulary: Vocabulary) -> None:
 
     def blanks_in(block: slice) -> torch.Tensor:
         _, lengths = vocabulary.places(block)
-        at: torch.Tensor = (lengths == 0).nonzero().flatten() + block.start
+        if int(lengths.min()) > 0:
+            return lengths.new_empty(0)
+        at: torch.Tensor = positions(lengths == 0) + block.start
         return at
 
     blank = torch.cat(in_blocks(blanks_in, len(vocabulary), vocabulary.device))
@@ -184,38 +186,33 @@ def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Where no line ends in a return, which is the rule, nothing is copied.
     """
     parts = blocks(len(data), data.device, _BLOCK)
-    scanned = in_threads(lambda part: _scan(data[part]), parts, data.device)
-    if any(has_return for _, has_return in scanned):
+    newlines, returns = _scan(data, parts)
+    if returns:
         data = _without_returns(data, parts)
         parts = blocks(len(data), data.device, _BLOCK)
-        scanned = in_threads(lambda part: _scan(data[part]), parts, data.device)
-    counts = [newlines for newlines, _ in scanned]
+        newlines, _ = _scan(data, parts)
+    counts = [len(found) for found in newlines]
     unfinished = int(data[-1]) != _NEWLINE  # the newline that ends the file begins no line
-    bounds = torch.empty(1 + sum(counts) + unfinished, dtype=torch.int64, device=data.device)
+    bounds = new_words(1 + sum(counts) + unfinished, data.device)
     bounds[0], bounds[-1] = 0, len(data) + 1
-
-    def find(work: tuple[slice, torch.Tensor]) -> None:
-        part, starts = work
-        torch.add(_find(data[part], _NEWLINE), part.start + 1, out=starts)
-
     starts = bounds[1 : 1 + sum(counts)].split_with_sizes(counts)
-    in_threads(find, list(zip(parts, starts, strict=True)), data.device)
+    for part, found, here in zip(parts, newlines, starts, strict=True):
+        torch.add(found, part.start + 1, out=here)
     return data, bounds
 
 
-def _scan(part: torch.Tensor) -> tuple[int, bool]:
-    """How many newlines there are, and whether there is a return."""
-    if part.device.type == "cpu":  # numpy compares bytes in a fifth of torch's time
-        raw = part.numpy()
-        return int(np.count_nonzero(raw == _NEWLINE)), bool((raw == _RETURN).any())
-    return int((part == _NEWLINE).sum()), bool((part == _RETURN).any())
+def _scan(data: torch.Tensor, parts: list[slice]) -> tuple[list[torch.Tensor], bool]:
+    """Where in each part the newlines are, and whether there is a return anywhere."""
 
+    def scan(part: slice) -> tuple[torch.Tensor, bool]:
+        here = data[part]
+        if here.device.type == "cpu":  # numpy compares bytes in a fifth of torch's time
+            raw = here.numpy()
+            return torch.from_numpy(np.flatnonzero(raw == _NEWLINE)), bool((raw == _RETURN).any())
+        return positions(here == _NEWLINE), bool((here == _RETURN).any())
 
-def _find(part: torch.Tensor, byte: int) -> torch.Tensor:
-    """Positions of a byte."""
-    if part.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(part.numpy() == byte))
-    return (part == byte).nonzero().flatten()
+    scanned = in_threads(scan, parts, data.device)
+    return [newlines for newlines, _ in scanned], any(has_return for _, has_return in scanned)
 
 
 def _without_returns(data: torch.Tensor, parts: list[slice]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from torch_warmstart import join as join_module
 from torch_warmstart import parallel
-from torch_warmstart.join import hash_entries, join
+from torch_warmstart.join import hash_entries, join, work_of
 from torch_warmstart.vocab import read_vocabulary
 
 TOKENS = st.lists(st.binary(max_size=40), min_size=1, max_size=30, unique=True)
@@ -88,6 +88,31 @@ def test_entries_in_several_blocks_are_all_joined(monkeypatch):
     monkeypatch.setattr(parallel, "GRAIN", 7)
     new, old = [f"token{n}" for n in range(50)], [f"token{n}" for n in range(80, 20, -1)]
     assert _both(new, old) == oracle.remap(new, old)
+
+
+@pytest.mark.parametrize("part", [1, 7, 1 << 24])
+def test_entries_in_several_parts_are_all_joined(monkeypatch, part, device):
+    monkeypatch.setattr(join_module, "_PART", part)
+    monkeypatch.setattr(join_module, "_STRIDE", 3 * part)
+    new, old = [f"token{n}" for n in range(50)], [f"token{n}" for n in range(80, 20, -1)]
+    assert _both(new, old, device) == oracle.remap(new, old)
+    assert _both([*new, *new], old, device) == oracle.remap([*new, *new], old)
+
+
+@pytest.mark.parametrize("entries", [["a", "bb", "c", "dd"], [1, 2, 3, 4]])
+def test_a_join_tells_of_all_its_work(monkeypatch, entries):
+    monkeypatch.setattr(join_module, "_STRIDE", 3)
+    new, old = read_vocabulary(entries), read_vocabulary(entries[1:])
+    told = []
+    join(new, old, lambda _, nbytes: told.append(nbytes))
+    assert sum(told) == work_of(new, old)
+
+
+def test_whether_rows_may_be_shared_is_told():
+    old = read_vocabulary(["a", "b"])
+    assert not join(read_vocabulary(["b", "x", "y", "a"]), old).may_share
+    assert not join(read_vocabulary(["b", "x", "x", "a"]), old).may_share
+    assert join(read_vocabulary(["b", "x", "b", "a"]), old).may_share
 
 
 def test_a_repeated_entry_is_found(any_hash):

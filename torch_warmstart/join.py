@@ -4,20 +4,20 @@ The entries' bytes are hashed to 64 bits a word at a time. What is left of a has
 number is sorted together with that number as one integer, both vocabularies at once, so equal
 entries become neighbours: old before new, in order. Neighbours are then verified by comparing the
 bytes, so a collision can cost time but never a wrong row. Everything is code without a loop over
-entries and runs on whatever device the vocabularies are on: hashing and comparing in blocks,
-matching in parts of the range of hashes, which bounds what is made on the way.
+entries and runs on whatever device the vocabularies are on, in blocks.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from torch_warmstart.parallel import blocks, in_blocks, in_threads
+from torch_warmstart.parallel import GRAIN, in_blocks, in_threads
 from torch_warmstart.progress import Advance
 from torch_warmstart.storage import base_name
 from torch_warmstart.vocab import Vocabulary
@@ -34,8 +34,8 @@ from torch_warmstart.words import (
 MISSING = -1
 
 _STRIDE = 1 << 22  # entries hashed or compared between two steps of the progress bar
-_PART = 1 << 24  # keys matched at a time, by each thread
-_BITS = 64  # of a hash
+_SORTERS = 4  # threads that sort; what it takes to keep more of them busy takes as long
+_BITS = 64  # of a hash, and of a key
 _LONG = 1024  # bytes; the rest of longer entries is hashed and compared one entry at a time
 
 # Odd 64-bit constants of Knuth's multiplicative hashing and of splitmix64, as signed integers; and
@@ -64,13 +64,9 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class _Packing:
-    """How a hash, a side and an entry's number share 64 bits: `hash | is new | number`.
-
-    The highest bits of a hash say which part it belongs to, and are not kept.
-    """
+    """How a key is made up: `highest bits of a hash | whether it is new | the entry's number`."""
 
     number_bits: int
-    part_bits: int
 
     @property
     def side(self) -> int:
@@ -85,35 +81,26 @@ class _Packing:
     def number_mask(self) -> int:
         return self.side - 1
 
-    @property
-    def parts(self) -> range:
-        """The highest bits of hashes, which are signed."""
-        half = 1 << self.part_bits >> 1
-        return range(-half, half)
-
 
 def join(new: Vocabulary, old: Vocabulary, advance: Advance = lambda *_: None) -> Joined:
     """Looks up every entry of `new` in `old`: both text or both ids, on one device.
 
     Only `old` must not repeat itself. `advance` is told of `work_of` bytes of work altogether.
     """
-    hashes = [hash_entries(vocabulary, advance) for vocabulary in (old, new)]
-    packing = _choose_packing(len(old), len(new), new.device)
+    packing = _Packing(max(len(old), len(new)).bit_length())
+    keys = new_words(len(old) + len(new), new.device)
+    _pack(keys[: len(old)], old, 0, packing, advance)
+    _pack(keys[len(old) :], new, packing.side, packing, advance)
+    _sort(keys)
+    advance(f"Looking up {base_name(new.origin)}", keys.nbytes)
     rows = new_words(len(new), new.device).fill_(MISSING)
-
-    def match(part: int) -> tuple[torch.Tensor, bool]:
-        keys = _sorted(_pack(hashes, part, packing))
-        matched = _match(keys, packing, rows)
-        advance(f"Looking up {base_name(new.origin)}", keys.nbytes)
-        return matched
-
-    matched = in_threads(match, packing.parts, new.device)
-    alike = torch.cat([pairs for pairs, _ in matched])
+    alike, shares = _match(keys, packing, rows)
+    del keys
     repeat, known = _tell_apart(old, alike)
     if repeat is None:
         for at in _different(new, rows, old, advance).tolist():
             rows[at] = known.get(new.entry(at), MISSING)
-    return Joined(rows, any(shares for _, shares in matched), repeat)
+    return Joined(rows, shares, repeat)
 
 
 def work_of(new: Vocabulary, old: Vocabulary) -> int:
@@ -130,30 +117,34 @@ def _steps(vocabulary: Vocabulary) -> Iterator[tuple[slice, Vocabulary]]:
 # -- matching --------------------------------------------------------------------------------------
 
 
-def _choose_packing(num_old: int, num_new: int, device: torch.device) -> _Packing:
-    """At least a part for each thread; a power of two of them, at least two."""
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    parts = max(threads, -(-(num_old + num_new) // _PART))
-    return _Packing(max(num_old, num_new).bit_length(), max(1, (parts - 1).bit_length()))
+def _pack(
+    keys: torch.Tensor, vocabulary: Vocabulary, side: int, packing: _Packing, advance: Advance
+) -> None:
+    """Writes the keys of a vocabulary's entries."""
+    for step, part in _steps(vocabulary):
+
+        def work(block: slice, part: Vocabulary = part, step: slice = step) -> None:
+            numbers = torch.arange(block.start, block.stop, device=keys.device) + step.start
+            hashes = hash_entries(part, block).bitwise_and_(packing.hash_mask)
+            torch.bitwise_or(hashes, numbers.bitwise_or_(side), out=keys[step][block])
+
+        in_blocks(work, len(part), keys.device)
+        advance(f"Hashing {base_name(vocabulary.origin)}", part.nbytes)
 
 
-def _pack(hashes: Sequence[torch.Tensor], part: int, packing: _Packing) -> torch.Tensor:
-    """The keys of one part, of the old and the new vocabulary's hashes."""
-    pieces = [hashes[0].new_empty(0)]
-    for side, hashed in zip((0, packing.side), hashes, strict=True):
-        for block in blocks(len(hashed), hashed.device):
-            at = positions(hashed[block] >> (_BITS - packing.part_bits) == part)
-            keys = hashed[block].index_select(0, at).bitwise_left_shift_(packing.part_bits)
-            at += block.start
-            pieces.append(keys.bitwise_and_(packing.hash_mask).bitwise_or_(at.bitwise_or_(side)))
-    return torch.cat(pieces, out=new_words(sum(map(len, pieces)), pieces[0].device))
-
-
-def _sorted(keys: torch.Tensor) -> torch.Tensor:
+def _sort(keys: torch.Tensor) -> None:
+    """Sorts in place: on a CPU by numpy's vector instructions, in a tenth of torch's time."""
     if keys.device.type != "cpu":
-        return torch.sort(keys).values
-    keys.numpy().sort()  # by vector instructions, in a tenth of the time of torch's
-    return keys
+        keys.copy_(torch.sort(keys).values)
+        return
+    pieces = min(_SORTERS, torch.get_num_threads())
+    edges = [len(keys) * piece // pieces for piece in range(pieces + 1)]
+    if len(keys) > GRAIN and pieces > 1:
+        keys.numpy().partition(edges[1:-1])
+        work = [keys[start:stop] for start, stop in itertools.pairwise(edges)]
+        in_threads(lambda piece: piece.numpy().sort(), work, keys.device)
+    else:
+        keys.numpy().sort()
 
 
 def _match(keys: torch.Tensor, packing: _Packing, rows: torch.Tensor) -> tuple[torch.Tensor, bool]:
@@ -162,25 +153,29 @@ def _match(keys: torch.Tensor, packing: _Packing, rows: torch.Tensor) -> tuple[t
     Returns pairs of old entries of one hash, ascending, `[n, 2]`, and whether several new entries
     have the hash of an old one. Among several old ones of its hash, a new entry gets any.
     """
-    alike, shares = [keys.new_empty(0, 2)], False
-    for block in blocks(len(keys) - 1, keys.device):
+
+    def work(block: slice) -> tuple[torch.Tensor, bool]:
         before, here = keys[block], keys[block.start + 1 : block.stop + 1]
         at = positions((before ^ here) & packing.hash_mask == 0)
         before, here = before.index_select(0, at), here.index_select(0, at)
         is_new = here & packing.side != 0
+        alike = before.new_empty(0, 2)
         if not bool(is_new.all()):
-            pair = torch.stack([before[~is_new], here[~is_new]], dim=1) & packing.number_mask
-            alike.append(pair)
+            alike = torch.stack([before[~is_new], here[~is_new]], dim=1) & packing.number_mask
             before, here = before[is_new], here[is_new]
         behind_new = positions(before & packing.side != 0)
+        shares = False
         if len(behind_new):  # repeats: what comes first of their hash is old, or none is
             first = torch.searchsorted(keys, here[behind_new] & packing.hash_mask)
             before[behind_new] = keys[first]
             has_old = before & packing.side == 0
-            shares = shares or bool(has_old[behind_new].any())
+            shares = bool(has_old[behind_new].any())
             before, here = before[has_old], here[has_old]
         rows.index_copy_(0, here & packing.number_mask, before & packing.number_mask)
-    return torch.cat(alike), shares
+        return alike, shares
+
+    matched = in_blocks(work, len(keys) - 1, keys.device)
+    return torch.cat([alike for alike, _ in matched]), any(shares for _, shares in matched)
 
 
 def _tell_apart(
@@ -202,23 +197,11 @@ def _tell_apart(
 # -- hashing ---------------------------------------------------------------------------------------
 
 
-def hash_entries(vocabulary: Vocabulary, advance: Advance = lambda *_: None) -> torch.Tensor:
+def hash_entries(vocabulary: Vocabulary, block: slice) -> torch.Tensor:
     """A 64-bit hash of each entry: int64, best in the high bits; equal entries have equal ones."""
-    hashes = new_words(len(vocabulary), vocabulary.device)
-    for step, part in _steps(vocabulary):
-        _hash_into(hashes[step], part)
-        advance(f"Hashing {base_name(vocabulary.origin)}", part.nbytes)
-    return hashes
-
-
-def _hash_into(hashes: torch.Tensor, vocabulary: Vocabulary) -> None:
-    def work(block: slice) -> None:
-        if vocabulary.ids is None:
-            hashes[block] = _hash_block(vocabulary, block)
-        else:  # they only need to be spread
-            torch.mul(vocabulary.ids[block], _STEP, out=hashes[block])
-
-    in_blocks(work, len(vocabulary), vocabulary.device)
+    if vocabulary.ids is not None:  # they only need to be spread
+        return vocabulary.ids[block] * _STEP
+    return _hash_block(vocabulary, block)
 
 
 def _hash_block(vocabulary: Vocabulary, block: slice) -> torch.Tensor:

@@ -79,6 +79,7 @@ class BundleCheckpoint(Checkpoint):
         self._header = self._read_header()
         self._shards: dict[int, ByteSource] = {}
         self._verified: set[str] = set()
+        self._slices: dict[str, list[Entry]] = {}  # by key, of tensors whose slices were looked up
         # Of the table, as far as it was looked into; kept decoded where that would take long again.
         self._values: dict[bytes, bytes | Entry] = {}
         self._keys: list[str] | None = None
@@ -279,12 +280,16 @@ class BundleCheckpoint(Checkpoint):
 
     def _parts(self, key: str, entry: Entry) -> list[Entry]:
         """The entries that hold a tensor's bytes: itself, or its slices in the order listed."""
+        if key in self._slices:
+            return self._slices[key]
         try:
             parts = self._slice_entries(key, entry) if entry.slices else [entry]
             for part in parts:
                 check_size(part)
         except WireError as error:
             raise self._corrupt(key, str(error)) from error
+        if entry.slices:  # there may be thousands
+            self._slices[key] = parts
         return parts
 
     def _slice_entries(self, key: str, entry: Entry) -> list[Entry]:

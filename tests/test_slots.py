@@ -531,6 +531,106 @@ def test_a_slot_whose_beginning_nobody_knows_is_taken_whole_or_refused():
     assert torch.equal(state_of(optimizer, larger.embed.weight)["z"], moved(z, 1.0))
 
 
+class Shaped(torch.optim.Optimizer):
+    """Keeps one tensor, of a shape that its argument makes from the parameter's."""
+
+    def __init__(self, params, shape):
+        self.shape = shape
+        super().__init__(params, {})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            if p.grad is not None:
+                self.state[p].setdefault("kept", torch.zeros(self.shape(p))).add_(1)
+
+
+SHAPES = {
+    "flat": lambda p: [p.numel()],
+    "a constant": lambda p: [11, 13, 7],  # the sizes of the tiny parameter that is asked about
+    "rows": lambda p: [p.shape[0]],
+    "turned": lambda p: [p.shape[1], 1, p.shape[0]],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_slots_of_shapes_that_follow_from_the_parameters(shape):
+    old, model = Words(5), Words(5, seed=1)
+    old_optimizer, optimizer = Shaped(old.parameters(), shape), Shaped(model.parameters(), shape)
+    train(old, old_optimizer, OLD, 3)
+    checkpoint = saved(old, old_optimizer)
+    checkpoint["optimizer"]["param_groups"][0]["param_names"] = ["embed.weight", "out.weight"]
+    tws.warm_start(model, WarmStartSettings(checkpoint, ALL), optimizer=optimizer)
+    assert_same_state(optimizer, old_optimizer)
+    train(model, optimizer, OLD, 1)
+
+
+def test_a_slot_whose_shape_is_not_known_is_refused_before_the_first_step():
+    def halves(parameter):
+        return [parameter.numel() // 2]
+
+    old, model = Words(6), Words(6, seed=1)
+    old_optimizer, optimizer = Shaped(old.parameters(), halves), Shaped(model.parameters(), halves)
+    train(old, old_optimizer, OLD, 3)
+    checkpoint = saved(old, old_optimizer)
+    checkpoint["optimizer"]["param_groups"][0]["param_names"] = ["embed.weight", "out.weight"]
+    message = (
+        r"embed\.weight: Shaped keeps 'kept', whose shape does not follow from the parameter's in "
+        r"a way that is known: let the optimizer take a step before the warm start\."
+    )
+    with pytest.raises(UnsupportedError, match=message):
+        tws.warm_start(model, WarmStartSettings(checkpoint, ALL), optimizer=optimizer)
+    train(model, optimizer, OLD, 1)
+    tws.warm_start(model, WarmStartSettings(checkpoint, ALL), optimizer=optimizer)
+    assert_same_state(optimizer, old_optimizer)
+
+
+def test_a_flat_slot_does_not_follow_a_vocabulary():
+    old, model = Words(5), Words(5, seed=1)
+    old_optimizer, optimizer = (Shaped(m.parameters(), SHAPES["flat"]) for m in (old, model))
+    train(old, old_optimizer, OLD, 3)
+    checkpoint = saved(old, old_optimizer)
+    checkpoint["optimizer"]["param_groups"][0]["param_names"] = ["embed.weight", "out.weight"]
+    vocab = {"embed.weight": vocab_info(new_vocab=OLD[::-1])}
+    with pytest.raises(PlanError, match=r"embed\.weight/kept is flat, so that the rows of embed"):
+        tws.warm_start(model, WarmStartSettings(checkpoint, ALL, vocab), optimizer=optimizer)
+
+
+def test_an_optimizer_from_before_a_layer_was_replaced_is_noted():
+    old, old_optimizer = build("adam", len(OLD))
+    train(old, old_optimizer, OLD, 2)
+    model, optimizer = build("adam", len(OLD), seed=1)
+    model.embed = nn.Embedding(len(NEW), 4)
+    settings = WarmStartSettings(saved(old, old_optimizer), ALL, {"embed.weight": vocab_info()})
+    report = tws.warm_start(model, settings, optimizer=optimizer)
+    assert report.notes == (
+        "1 parameter of the model (such as 'embed.weight') is in no optimizer, which has 1 tensor "
+        "that the model does not have, as happens where a layer is replaced after the optimizer is "
+        "made: make it from model.parameters() when the model is complete.",
+    )
+    settings = WarmStartSettings(
+        saved(old, old_optimizer), ["embed"], {"embed.weight": vocab_info()}
+    )
+    assert tws.warm_start(model, settings, optimizer=optimizer).notes == ()
+
+
+def test_an_entry_for_a_slot_that_is_not_selected_says_what_selects_it():
+    model, optimizer = build("adam", len(OLD))
+    settings = WarmStartSettings(
+        {"model": model.state_dict()}, ".*", None, {"embed.weight/exp_avg": "x"}
+    )
+    with pytest.raises(PlanError) as caught:
+        tws.warm_start(model, settings, optimizer=optimizer)
+    assert caught.value.problems == (
+        "var_name_to_prev_var_name: 'embed.weight/exp_avg' is not used, because vars_to_warm_start "
+        "does not select it. It is an optimizer's slot: only a list, such as ['.*'], selects "
+        "slots.",
+    )
+    settings = WarmStartSettings({"model": model.state_dict()}, "embed.weight/exp")
+    with pytest.raises(PlanError, match=r"It matches the optimizer's slot 'embed\.weight/exp_avg'"):
+        tws.warm_start(model, settings, optimizer=optimizer)
+
+
 def test_a_state_of_containers_is_refused_before_its_first_step():
     class Factored(torch.optim.Optimizer):
         def __init__(self, params):

@@ -196,6 +196,119 @@ def test_half_of_an_optimizers_slots_is_an_error(tf_checkpoint):
         _start(tf_checkpoint({"w": [0.0] * 3, "w/Adam": M, **_powers(1)}))
 
 
+def test_half_of_an_optimizers_slots_is_not_taken(tf_checkpoint):
+    prefix = tf_checkpoint({"w": [1.0] * 3, "w/Adam": M, **_powers(50)})
+    started = _start(prefix, on_missing="keep")
+    assert started.state == {}  # no count of steps either
+    assert started.model.w.tolist() == [1.0] * 3
+    assert started.report["w/exp_avg"].reason == "the rest of its state is not taken"
+    assert started.report.notes == (
+        "The optimizer's state of 1 parameter (such as 'w') stays as it is, with all of its slots, "
+        "as parts of a state do not go together: w/exp_avg_sq is not in the checkpoint, which of "
+        "Adam's slots for 'w' has only 'w/Adam'.",
+    )
+
+
+NOT_TIED = {
+    "a name of its own": ({"w/mine": M}, "'w/mine'"),
+    "a .keras file": (
+        {"optimizer/vars/0": np.int64(5), "optimizer/vars/2": M},
+        "'optimizer/vars/2'",
+    ),
+    "two variables of one name": (
+        {
+            "a_b/w": M,
+            "a/b_w": M,
+            "optimizer_weights/adam/a_b_w_momentum": M,
+            "optimizer_weights/adam/a_b_w_velocity": M,
+        },
+        "'optimizer_weights/adam/a_b_w_momentum' and 1 other",
+    ),
+}
+
+
+@pytest.mark.parametrize(("tensors", "shown"), NOT_TIED.values(), ids=NOT_TIED)
+def test_slots_that_cannot_be_tied_are_said_to_be_there_once(tf_checkpoint, tensors, shown):
+    prefix = tf_checkpoint({"w": [0.0] * 3, **tensors})
+    with pytest.raises(PlanError) as error:
+        _start(prefix)
+    example = shown.partition(" and ")[0]
+    assert error.value.problems == (
+        f"{prefix} has an optimizer's variables ({shown}), but which is whose, or what it means, "
+        "cannot be known. Name the key of each slot, for example "
+        f"var_name_to_prev_var_name={{'w/exp_avg': {example}}}, or leave the slots out of "
+        "vars_to_warm_start.",
+    )
+    assert "suggest_names" not in str(error.value)
+
+
+def test_averages_of_weights_are_no_optimizers_slots(tf_checkpoint):
+    prefix = tf_checkpoint({"w": M, "w/ExponentialMovingAverage": M})
+    with pytest.raises(PlanError, match="has no optimizer's slots for 'w'"):
+        _start(prefix)
+
+
+def test_a_momentum_that_nothing_explains_is_taken_as_it_is_and_noted(tf_checkpoint):
+    prefix = tf_checkpoint({"w": M, "w/mine": V})
+    names = {"w/momentum_buffer": "w/mine"}
+    options = {"lr": 0.1, "momentum": 0.9, "var_name_to_prev_var_name": names}
+    started = _start(prefix, torch.optim.SGD, **options)
+    assert started.state["momentum_buffer"].tolist() == V
+    assert started.report.notes == (
+        "What var_name_to_prev_var_name names for momentum_buffer is taken as it is. Keras and "
+        "TensorFlow's RMSProp keep momentum with the learning rate in it, Keras' SGD with the "
+        "other sign too.",
+    )
+
+
+# By case: torch's optimizer, what follows a variable's name in Keras 3, and its slots in torch.
+IN_H5 = {
+    "adam": (
+        lambda p: torch.optim.Adam(p, amsgrad=True),
+        {"momentum": "exp_avg", "velocity": "exp_avg_sq", "velocity_hat": "max_exp_avg_sq"},
+    ),
+    "adam_w": (torch.optim.AdamW, {"momentum": "exp_avg", "velocity": "exp_avg_sq"}),
+    "nadam_1": (torch.optim.NAdam, {"momentum": "exp_avg", "velocity": "exp_avg_sq"}),
+    "adamax": (torch.optim.Adamax, {"momentum": "exp_avg", "norm": "exp_inf"}),
+    "rm_sprop": (
+        lambda p: torch.optim.RMSprop(p, lr=1, momentum=0.9, centered=True),
+        {"velocity": "square_avg", "momentum": "momentum_buffer", "average_gradient": "grad_avg"},
+    ),
+    "sgd": (lambda p: torch.optim.SGD(p, lr=1, momentum=0.9), {"momentum": "momentum_buffer"}),
+    "adagrad": (torch.optim.Adagrad, {"accumulator": "sum"}),
+    "adadelta": (
+        torch.optim.Adadelta,
+        {"accumulated_grad": "square_avg", "accumulated_delta_var": "acc_delta"},
+    ),
+    "loss_scale_optimizer/adam": (
+        torch.optim.Adam,
+        {"momentum": "exp_avg", "velocity": "exp_avg_sq"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_H5)
+def test_keras_3s_names_in_hdf5_are_tied(tf_checkpoint, name):
+    make, slots = IN_H5[name]
+    values = {word: [number + 1.0] * 3 for number, word in enumerate(slots)}
+    folder = f"optimizer_weights/{name}"
+    prefix = tf_checkpoint(
+        {
+            "s/w": M,
+            "s/w_momentum": V,  # a variable
+            f"optimizer_weights/{name.rpartition('/')[2]}/iteration": np.int64(5),
+            **{f"{folder}/s_w_{word}": value for word, value in values.items()},
+        }
+    )
+    model = nn.Module()
+    model.s = One()
+    started = _start(prefix, make, model)
+    sign = -1 if name == "sgd" else 1
+    for word, slot in slots.items():
+        assert started.state[slot].tolist() == [sign * value for value in values[word]]
+    assert started.state.get("step", 5) == 5
+
+
 def test_an_optimizer_without_a_counterpart_keeps_its_state(tf_checkpoint):
     report = _start(tf_checkpoint(ADAM), torch.optim.ASGD).report
     assert report["w/eta"].reason == "TensorFlow has no counterpart of ASGD"
@@ -281,6 +394,40 @@ def test_other_betas_are_an_error_and_change_nothing(tf_checkpoint, betas):
         tws.warm_start(model, WarmStartSettings(prefix, EVERYTHING), optimizer=optimizer)
     assert model.w.tolist() == [0, 0, 0]
     assert not optimizer.state
+
+
+def test_of_several_optimizers_powers_those_of_torchs_betas_count(tf_checkpoint):
+    more = {f"{key}_1": value for key, value in _powers(9, (0.5, 0.999)).items()}
+    prefix = tf_checkpoint({**ADAM, **more})  # as a generator and its discriminator have them
+    assert _start(prefix).state["step"] == 5
+    assert _start(prefix, betas=(0.5, 0.999)).state["step"] == 9
+    with pytest.raises(UnsupportedError) as error:
+        _start(prefix, betas=(0.8, 0.999))
+    assert str(error.value).endswith(
+        "which is no power of 0.8, torch's beta: the checkpoint was trained with other betas. Give "
+        "the optimizer the checkpoint's betas, or name what counts its steps, as 'beta1_power_1' "
+        "or 'beta2_power' or 'beta2_power_1' may: "
+        "var_name_to_prev_var_name={'w/step': 'beta1_power_1'}."
+    )
+    prefix = tf_checkpoint({**ADAM, "train/global_step": np.int64(3)})
+    with pytest.raises(UnsupportedError, match=r"as 'train/global_step' may: .*'train/global_s"):
+        _start(prefix, betas=(0.8, 0.999))
+
+
+def test_a_schedule_of_betas_leaves_the_other_beta(tf_checkpoint):
+    """As OneCycleLR does when it is made."""
+    with pytest.raises(UnsupportedError, match="steps, as 'beta2_power' may") as error:
+        _start(tf_checkpoint(ADAM), betas=(0.95, 0.999))
+    assert str(error.value).endswith("var_name_to_prev_var_name={'w/step': 'beta2_power'}.")
+    names = {"w/step": "beta2_power"}
+    started = _start(tf_checkpoint(ADAM), betas=(0.95, 0.999), var_name_to_prev_var_name=names)
+    assert started.state["step"] == 5
+    with pytest.raises(UnsupportedError, match=r"Give the optimizer the checkpoint's betas\.$"):
+        _start(
+            tf_checkpoint(ADAM),
+            betas=(0.95, 0.999),
+            var_name_to_prev_var_name={"w/step": "beta1_power"},
+        )
 
 
 def test_optimizers_that_took_the_same_steps_need_no_names(tf_checkpoint):
@@ -742,6 +889,57 @@ def test_tensorflow_1s_optimizers_are_found_in_an_object_graph(tmp_path, case):
     for theirs, mine in names.items():
         np.testing.assert_array_equal(ours.slots[0][mine].t(), kept[theirs])
     _assert_went_on(ours, [v.numpy() for v in variables], tolerance)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("is_legacy", [False, True])
+def test_an_optimizer_whose_loss_is_scaled_is_not_said_to_be_called_as_a_slot(tmp_path, is_legacy):
+    import tf_keras as keras
+
+    inner = (keras.optimizers.legacy if is_legacy else keras.optimizers).Adam()
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2, name="d")])
+    model.compile(keras.mixed_precision.LossScaleOptimizer(inner), "mse")
+    model.fit(np.ones((8, 3), "f4"), np.ones((8, 2), "f4"), epochs=3, verbose=0)
+    model.save_weights(str(tmp_path / "model"), save_format="tf")
+    twin = nn.Module()
+    twin.d = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(twin.parameters())
+    settings = WarmStartSettings(str(tmp_path / "model"), EVERYTHING)
+    (note,) = tws.warm_start(twin, settings, optimizer=optimizer).notes
+    assert note.startswith("TensorFlow's Adam adds epsilon to sqrt(v)")
+    assert optimizer.state[twin.d.weight]["step"] == 3
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop, centered, with momentum", "Adagrad"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_the_optimizer_in_an_hdf5_file_of_keras_3_is_found(tmp_path, name):
+    import keras
+
+    make, make_torch, _, _ = KERAS_CASES[name]
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(2, name="d")])
+    model.compile(make(keras.optimizers), "mse")
+    model.fit(np.ones((8, 3), "f4"), np.ones((8, 2), "f4"), epochs=3, verbose=0)
+    model.save(str(tmp_path / "model.h5"))
+    twin = nn.Module()
+    twin.d = nn.Linear(3, 2)
+    optimizer = make_torch(twin.parameters())
+    settings = WarmStartSettings(str(tmp_path / "model.h5"), EVERYTHING)
+    assert not tws.warm_start(twin, settings, optimizer=optimizer).missing_keys
+    endings = {
+        "exp_avg": ("momentum", 1),
+        "exp_avg_sq": ("velocity", 1),
+        "square_avg": ("velocity", 1),
+        "grad_avg": ("average_gradient", 1),
+        "sum": ("accumulator", 1),
+        "momentum_buffer": ("momentum", -LR if name == "SGD" else LR),
+    }
+    kept = {v.path.partition("d_kernel_")[2]: np.asarray(v) for v in model.optimizer.variables}
+    for slot, value in optimizer.state[twin.d.weight].items():
+        if slot != "step":
+            ending, scale = endings[slot]
+            np.testing.assert_allclose(value.t().numpy() * scale, kept[ending], rtol=1e-6)
+    assert optimizer.state[twin.d.weight].get("step", 3) == 3
 
 
 @pytest.mark.tensorflow

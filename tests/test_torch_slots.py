@@ -337,6 +337,47 @@ def test_an_optimizer_of_some_of_the_parameters():
     assert_same_slots(model, optimizer, old, old_optimizer)
 
 
+class Twins(nn.Module):
+    """Layers of the same shapes."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.h1, self.h2, self.h3 = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+
+@pytest.mark.parametrize("keep", [lambda m, o: o.state_dict(), with_names], ids=["number", "name"])
+@pytest.mark.parametrize(("before", "now"), [("h1", "h2"), ("h1", "h1"), ("h3", "h3")])
+def test_slots_that_may_be_another_layers_are_noted(before, now, keep):
+    old, model = Twins(), Twins(seed=1)
+    old_optimizer = torch.optim.Adam(getattr(old, before).parameters())
+    step(old, old_optimizer)
+    state = keep(old, old_optimizer)
+    checkpoint = {"model": old.state_dict(), "optimizer": state}
+    optimizer = torch.optim.Adam(getattr(model, now).parameters())
+    settings = WarmStartSettings(checkpoint, ALL)
+    if "param_names" in state["param_groups"][0]:
+        if before != now:
+            with pytest.raises(PlanError, match=r"has no parameter 'h2\.weight'"):
+                tws.warm_start(model, settings, optimizer=optimizer)
+        else:
+            assert tws.warm_start(model, settings, optimizer=optimizer).notes == ()
+        return
+    notes = tws.warm_start(model, settings, optimizer=optimizer).notes
+    example = {
+        "h1": "'h2.bias' in place of 'h1.bias'",
+        "h2": "'h1.weight' in place of 'h2.weight'",
+    }.get(now)
+    expected = (
+        "The optimizer's state at 'optimizer' is of 2 of the model's 6 parameters, which it "
+        "numbers without naming them. They are taken for those that `optimizer` has now, but the "
+        f"shapes would fit others too: {example}, for example. If "
+        "the old optimizer had other parameters than this one, these slots are not theirs: save it "
+        "from an optimizer with named parameters (torch.optim.Adam(model.named_parameters()))."
+    )
+    assert notes == ((expected,) if example else ())
+
+
 def _decaying(model, kind=torch.optim.AdamW):
     """Two groups, as training scripts make them."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -583,14 +624,203 @@ def test_another_kind_of_optimizer_is_one_clear_error(container):
     checkpoint = CONTAINERS[container](old, old_optimizer)
     with pytest.raises(PlanError) as caught:
         take_slots(checkpoint)
-    assert caught.value.problems == (
-        "The optimizer's state in <state_dict> has 'momentum_buffer', but no 'step', 'exp_avg' or "
-        "'exp_avg_sq', as Adam keeps here: another optimizer, or one with other options, made it.",
+    problem = (
+        "The optimizer's state in <state_dict> is of SGD (it has 'momentum_buffer'), and Adam "
+        "cannot go on from that: it means other things by its slots. Make `optimizer` of the old "
+        "kind, leave the slots out of vars_to_warm_start, or let them begin anew with "
+        "on_missing='keep'."
+    )
+    assert caught.value.problems == (problem,)
+    assert str(caught.value).endswith(
+        "An optimizer's slot that is not in the checkpoint: name its key in "
+        "var_name_to_prev_var_name, leave it out of vars_to_warm_start, or let it begin anew with "
+        "on_missing='keep'."
     )
     model, optimizer, report = take_slots(checkpoint, on_missing="keep")
     assert not optimizer.state
+    assert report.notes == (
+        "The optimizer's state of 7 parameters (such as 'embed.weight') stays as it is, with all "
+        f"of its slots, as parts of a state do not go together: {problem}",
+    )
     assert len(report.missing_keys) == 21
     assert torch.equal(model.out.weight, old.out.weight)
+
+
+KINDS = {
+    "Adam": torch.optim.Adam,
+    "Adam, amsgrad": lambda p: torch.optim.Adam(p, amsgrad=True),
+    "AdamW": torch.optim.AdamW,
+    "NAdam": torch.optim.NAdam,
+    "RAdam": torch.optim.RAdam,
+    "Adamax": torch.optim.Adamax,
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "Adagrad": torch.optim.Adagrad,
+    "Adadelta": torch.optim.Adadelta,
+    "RMSprop": torch.optim.RMSprop,
+    "RMSprop, momentum": lambda p: torch.optim.RMSprop(p, momentum=0.9),
+    "RMSprop, all": lambda p: torch.optim.RMSprop(p, momentum=0.9, centered=True),
+    "Adafactor": torch.optim.Adafactor,
+    "Rprop": torch.optim.Rprop,
+    "ASGD": torch.optim.ASGD,
+}
+if hasattr(torch.optim, "Muon"):
+    KINDS["Muon"] = lambda p: torch.optim.Muon(p, lr=0.1)
+ADAMS = ("Adam", "AdamW", "NAdam", "RAdam")
+
+
+def _rule(name):
+    return name.partition(",")[0].replace("AdamW", "Adam")
+
+
+class Matrices(nn.Module):
+    """Of two dimensions, as Muon wants it."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.a, self.b = nn.Linear(3, 4, bias=False), nn.Linear(4, 2, bias=False)
+
+
+@pytest.mark.parametrize("container", ["usual", "flattened"])
+@pytest.mark.parametrize("new", KINDS)
+@pytest.mark.parametrize("old", KINDS)
+def test_a_state_is_taken_by_its_own_kind_and_by_relatives_with_a_remark(old, new, container):
+    old_model, model = Matrices(), Matrices(seed=1)
+    old_optimizer, optimizer = KINDS[old](old_model.parameters()), KINDS[new](model.parameters())
+    step(old_model, old_optimizer)
+    checkpoint = CONTAINERS["usual"](old_model, old_optimizer)
+    if container == "flattened":
+        names = ["a.weight", "b.weight"]
+        options = old_optimizer.state_dict()["param_groups"][0]
+        flat = {f"param_groups.{n}.{o}": v for n in names for o, v in options.items()}
+        checkpoint["optimizer"] = {**flattened(old_model, old_optimizer), **flat}
+    rules = _rule(old), _rule(new)
+    are_relatives = rules[0] == rules[1] or set(rules) <= set(ADAMS)
+    settings = {"on_missing": "keep"} if are_relatives else {}  # for what an option adds
+
+    def start(**more):
+        chosen = WarmStartSettings(checkpoint, ALL, **{**settings, **more})
+        return tws.warm_start(model, chosen, optimizer=optimizer)
+
+    if are_relatives:
+        notes = start().notes
+        for slot, value in optimizer.state[model.a.weight].items():
+            before = old_optimizer.state[old_model.a.weight].get(slot)
+            if slot != "mu_product" and before is not None:
+                assert torch.equal(value, before), slot
+        remark = (
+            f"The checkpoint's averages are {rules[0]}'s, which {rules[1]} goes on with by its own "
+            "rule."
+        )
+        assert notes == (() if rules[0] == rules[1] else (remark,))
+        step(model, optimizer)
+        return
+    with pytest.raises(PlanError) as caught:
+        start()
+    (problem,) = caught.value.problems
+    assert f"is of {rules[0]} (it has" in problem
+    assert f"{new.partition(',')[0]} cannot go on from that" in problem
+    before = copy.deepcopy(optimizer.state_dict())
+    report = start(on_missing="keep")  # nothing, a count of steps neither
+    assert str(optimizer.state_dict()) == str(before)
+    assert problem in report.notes[0]
+
+
+def test_nadams_product_follows_from_adams_steps():
+    old, old_optimizer = trained()
+    model, optimizer, report = take_slots(
+        CONTAINERS["usual"](old, old_optimizer), kind=torch.optim.NAdam
+    )
+    assert optimizer.state[model.out.bias]["mu_product"].item() == pytest.approx(
+        0.9 * (1 - 0.5 * 0.96**0.004)
+    )
+    assert report["out.bias/mu_product"].keys == ("optimizer/state/6/step",)
+
+
+class Borrowed(torch.optim.Optimizer):
+    """No class of torch's, which keeps what its argument names."""
+
+    def __init__(self, params, slots=("momentum_buffer",), **options):
+        self.slots = slots
+        super().__init__(params, {"lr": 0.1, **options})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            for slot in self.slots if p.grad is not None else ():
+                shape = () if slot == "step" else p.shape
+                self.state[p].setdefault(slot, torch.zeros(shape)).add_(1)
+
+
+@pytest.mark.parametrize(
+    ("slots", "options", "kind", "taken"),
+    [
+        (["momentum_buffer"], {}, "SGD", True),  # may be SGD's
+        (["momentum_buffer"], {"ns_steps": 5}, "SGD", False),
+        (["momentum_buffer"], {"trust": 1}, "RMSprop, momentum", False),
+        (["step", "exp_avg", "exp_avg_sq"], {"correct_bias": True}, "AdamW", True),
+        (["step", "exp_avg", "exp_avg_sq", "trust"], {}, "Adam", True),  # nobody knows
+        (["step", "square_avg"], {"rho": 0.9}, "RMSprop", True),  # Adadelta keeps more than that
+    ],
+)
+def test_what_is_not_torchs_is_taken_unless_it_is_known_for_another(slots, options, kind, taken):
+    old, model = Matrices(), Matrices(seed=1)
+    old_optimizer = Borrowed(old.parameters(), slots, **options)
+    step(old, old_optimizer)
+    optimizer = KINDS[kind](model.parameters())
+    settings = WarmStartSettings(CONTAINERS["usual"](old, old_optimizer), ALL)
+    if taken:
+        assert tws.warm_start(model, settings, optimizer=optimizer).notes == ()
+        assert optimizer.state[model.a.weight][slots[-1] if slots[-1] != "trust" else "step"].any()
+    else:
+        with pytest.raises(PlanError, match="cannot go on from that"):
+            tws.warm_start(model, settings, optimizer=optimizer)
+
+
+def test_an_optimizer_that_is_not_torchs_does_not_take_what_is_known_for_another():
+    old, old_optimizer = trained(torch.optim.RMSprop, model=Matrices(), momentum=0.9)
+    checkpoint = CONTAINERS["usual"](old, old_optimizer)
+    with pytest.raises(PlanError, match="is of RMSprop .* and Borrowed cannot go on from that"):
+        take_slots(checkpoint, Matrices(seed=1), Borrowed)
+    old, old_optimizer = trained(torch.optim.SGD, model=Matrices(), lr=0.1, momentum=0.9)
+    model, optimizer, _ = take_slots(
+        CONTAINERS["usual"](old, old_optimizer), Matrices(seed=1), Borrowed
+    )
+    assert_same_slots(model, optimizer, old, old_optimizer)
+
+
+def test_a_part_of_a_state_is_not_taken_without_the_rest():
+    old, old_optimizer = trained()
+    checkpoint = CONTAINERS["named"](old, old_optimizer)
+    del checkpoint["optimizer"]["state"][0]["exp_avg_sq"]
+    model, optimizer, report = take_slots(checkpoint, on_missing="keep")
+    assert model.embed.weight not in optimizer.state
+    assert report["embed.weight/step"].reason == "the rest of its state is not taken"
+    assert set(report.missing_keys) == {
+        f"embed.weight/{n}" for n in ("step", "exp_avg", "exp_avg_sq")
+    }
+    assert report.notes == (
+        "The optimizer's state of 1 parameter (such as 'embed.weight') stays as it is, with all of "
+        "its slots, as parts of a state do not go together: embed.weight/exp_avg_sq: the "
+        "optimizer's state in <state_dict> has none for 'embed.weight'.",
+    )
+    assert optimizer.state[model.out.bias]["step"] == 1
+    names = {"embed.weight/exp_avg": "optimizer/state/0/exp_avg"}  # said by name, it is taken
+    model, optimizer, _ = take_slots(checkpoint, on_missing="keep", var_name_to_prev_var_name=names)
+    assert optimizer.state[model.embed.weight]["exp_avg"].any()
+    assert optimizer.state[model.embed.weight]["step"] == 0
+
+
+def test_a_layer_of_another_shape_begins_its_state_anew():
+    old, old_optimizer = trained()
+    model = Net(seed=1)
+    model.out = nn.Linear(4, 3)
+    _, optimizer, report = take_slots(
+        CONTAINERS["usual"](old, old_optimizer), model, on_mismatch="keep"
+    )
+    assert model.out.weight not in optimizer.state
+    assert report["out.weight/step"].reason == "the rest of its state is not taken"
+    assert optimizer.state[model.hidden.weight]["step"] == 1
 
 
 def test_amsgrad_that_is_new_is_told():

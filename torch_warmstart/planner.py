@@ -23,6 +23,7 @@ from torch_warmstart.errors import (
 from torch_warmstart.fitting import MisfitError
 from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.formats.object_graph import KEY as OBJECT_GRAPH_KEY
+from torch_warmstart.losses import refuse_losses
 from torch_warmstart.names import Finder
 from torch_warmstart.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning import PROBLEM, Planning
@@ -36,12 +37,12 @@ from torch_warmstart.selection import (
 )
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.slot_names import SlotFinder
-from torch_warmstart.slot_plans import plan_slot
+from torch_warmstart.slot_plans import keep_whole, note_strangers, plan_slot
 from torch_warmstart.slot_source import slot_keys
 from torch_warmstart.slots import Optimizers, slot_variables
 from torch_warmstart.sources import is_there, source_of
 from torch_warmstart.variable_plans import plan_variable
-from torch_warmstart.variables import Variable, model_variables
+from torch_warmstart.variables import Variable, absent_variables, model_variables
 
 
 def make_plan(
@@ -64,6 +65,10 @@ def make_plan(
             if id(variable) in selected
             else PlanItem(variable, "kept", "not selected")
         )
+    keep_whole(planning)
+    if optimizer is not None:
+        note_strangers(planning, optimizer)
+    refuse_losses(planning, absent_variables(model))
     if planning.problems:
         raise PlanError(_headline(planning), planning.problems, planning.advice)
     items = tuple(planning.items.values())
@@ -216,9 +221,11 @@ def _audits(
     """What to compare by hand, where TensorFlow's weights come into a model."""
     if checkpoint.family != "tensorflow":
         return ()
-    filled = [item for item in items if item.state != "kept" and item.owner]
-    modules = [item.owner.module for item in filled if item.owner]
-    return audit_port(model, modules, [item.layout.name for item in filled])
+    layouts: dict[int, list[str]] = {}
+    for item in items:
+        if item.state != "kept" and item.owner:
+            layouts.setdefault(id(item.owner.module), []).append(item.layout.name)
+    return audit_port(model, layouts)
 
 
 def _headline(planning: Planning) -> str:

@@ -39,4 +39,7 @@ class Planning:
     # What variables were found as, and how: their slots ask again.
     found: dict[int, tuple[Source | None, str]] = field(default_factory=dict)
     items: dict[int, PlanItem] = field(default_factory=dict)  # by id of the variable
-    remarks: dict[str, None] = field(default_factory=dict)  # on optimizers, each once
+    remarks: dict[str, None] = field(default_factory=dict)  # on optimizers and losses, each once
+    slot_remarks: dict[int, tuple[str, ...]] = field(default_factory=dict)  # by id of the slot
+    # By id of a parameter, why its optimizer's state cannot be taken whole, and so not at all.
+    broken: dict[int, str] = field(default_factory=dict)

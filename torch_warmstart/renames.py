@@ -17,7 +17,7 @@ from torch_warmstart.rename_rules import (
     canonical_scope,
     rules_of,
 )
-from torch_warmstart.selection import BUFFERS_NEED_A_LIST, Filed, by_variable
+from torch_warmstart.selection import Filed, by_variable, needs_a_list
 from torch_warmstart.variables import Owner, Variable, nearest_to_pattern
 
 BY_USER = "renamed in settings"  # how a variable or a slot was found
@@ -190,11 +190,10 @@ def _why_unused(use: _Use, variables: Sequence[Variable]) -> str:
     if not use.matched:
         return _matches_nothing(rule, variables)
     if not use.selected:
-        hint = "" if use.matched[0].trainable else f" {BUFFERS_NEED_A_LIST}"
         count = plural(len(use.matched), "variable")
         return (
             f"{rule} is not used, because vars_to_warm_start selects none of its {count} (such as "
-            f"{use.matched[0].name!r}).{hint}"
+            f"{use.matched[0].name!r}).{needs_a_list(use.matched[0])}"
         )
     return (
         f"{rule} is not used: for each of its variables (such as {use.matched[0].name!r}) another "

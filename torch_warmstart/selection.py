@@ -20,7 +20,7 @@ from torch_warmstart.variables import (
     select_tensors,
 )
 
-BUFFERS_NEED_A_LIST = "It is a buffer: only a list, such as ['.*'], selects buffers."
+_NOT_TRAINABLE = {"buffer": "a buffer", "slot": "an optimizer's slot"}
 _NO_VOCAB_INFO = "vars_to_warm_start=None takes only variables with a VocabInfo; there is none."
 
 
@@ -49,6 +49,14 @@ def select(
     if isinstance(selection[0], str):
         return _by_patterns(selection, variables, variables, "global")
     return _by_tensors(selection, variables)
+
+
+def needs_a_list(variable: Variable) -> str:
+    """A sentence on what a str does not select; nothing for a parameter."""
+    if variable.trainable:
+        return ""
+    kind = variable.kind
+    return f" It is {_NOT_TRAINABLE[kind]}: only a list, such as ['.*'], selects {kind}s."
 
 
 def selects_parameters_only(settings: WarmStartSettings) -> bool:
@@ -119,7 +127,7 @@ def by_variable(
         if id(variable) not in usable:
             problems.append(
                 f"{setting}: {name!r} is not used, because vars_to_warm_start does not select it."
-                + ("" if variable.trainable else f" {BUFFERS_NEED_A_LIST}")
+                + needs_a_list(variable)
             )
         elif id(variable) in filed:
             other = filed[id(variable)].name
@@ -162,8 +170,9 @@ def _matched_nothing(
     )
     outside = select_matching(everything, pattern)
     if outside:
+        noun = _NOT_TRAINABLE[outside[0].kind].partition(" ")[2]
         return (
-            f"{problem} It matches the buffer {outside[0].name!r}: write a list, [{pattern!r}], to "
+            f"{problem} It matches the {noun} {outside[0].name!r}: write a list, [{pattern!r}], to "
             "select among global variables."
         )
     nearest = nearest_to_pattern(pattern, candidates)

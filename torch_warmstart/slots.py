@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -33,7 +34,10 @@ _STARTS: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], float]] = {
     ("ASGD", "eta"): lambda group: float(group["lr"]),
 }
 _STEP = "step"
-_SIZES = (11, 13, 7, 5, 3, 2, 17)  # of the tiny parameter: each dimension is known by its size
+# Of the tiny parameter: each dimension is known by its size, or where that may be a coincidence, by
+# how it changes when all sizes do.
+_SIZES = (11, 13, 7, 5, 3, 2, 17)
+_OTHER_SIZES = (13, 7, 5, 3, 2, 17, 11)
 _VALUE = 0.5  # of the tiny parameter: what an optimizer copies from it is told from zeros
 _NO_DECAY = {"weight_decay": 0}  # it would be a gradient
 
@@ -56,6 +60,18 @@ def slot_variables(optimizers: Optimizers, variables: Iterable[Variable]) -> tup
             )
         found.update(known)
     return tuple(slot for key in by_id for slot in found.get(key, ()))
+
+
+def left_out(optimizers: Optimizers, variables: Iterable[Variable]) -> tuple[list[str], int]:
+    """The model's parameters that no optimizer has, and how many have no place in the model.
+
+    Of the model's, those that are trained.
+    """
+    known = {id(v.tensor): v for v in variables if v.kind == "parameter"}
+    groups = [group for optimizer in _as_list(optimizers) for group in optimizer.param_groups]
+    held = {id(tensor) for group in groups for tensor in group["params"]}
+    names = [v.name for key, v in known.items() if key not in held and v.tensor.requires_grad]
+    return names, len(held - known.keys())
 
 
 def is_as_planned(variable: Variable) -> bool:
@@ -198,8 +214,7 @@ def _known_slots(
                 continue
             if id(tensor) in taken:
                 raise SettingsError(f"Two optimizers have {variable.name!r}.")
-            probed = _numbers(probes.state(optimizer, group, tensor))
-            found[id(tensor)] = _slots_of(optimizer, group, variable, probed)
+            found[id(tensor)] = _slots_of(optimizer, group, variable, probes)
     return found
 
 
@@ -207,15 +222,17 @@ def _slots_of(
     optimizer: torch.optim.Optimizer,
     group: dict[str, Any],
     parameter: Variable,
-    probed: Mapping[str, Any],
+    probes: _Probes,
 ) -> list[Variable]:
     state = optimizer.state.get(parameter.tensor, {})
+    probed = _numbers(probes.state(optimizer, group, parameter.tensor))
     slots = []
     for name, like in {**_numbers(state), **probed}.items():
         number = type(like) if isinstance(like, int | float) else None
         tensor = state.get(name)
         if not isinstance(tensor, torch.Tensor) or number is not None:
-            tensor = _without_data(like, parameter)
+            shape = probes.shape(optimizer, group, parameter, name) if number is None else ()
+            tensor = _without_data(like, shape)
         device = like.device if isinstance(like, torch.Tensor) else torch.device("cpu")
         start = _start(optimizer, group, name, like)
         slot = Slot(optimizer, parameter, name, group, device, start, number)
@@ -228,18 +245,26 @@ def _slot_owner(owner: Owner, name: str) -> Owner:
     return Owner(f"{owner.name}/{name}", f"{owner.state_dict_name}/{name}", owner.module, name)
 
 
-def _without_data(like: Any, parameter: Variable) -> torch.Tensor:
+def _without_data(like: Any, shape: Shape) -> torch.Tensor:
     """A tensor on the meta device as the optimizer will make it for the parameter."""
-    if not isinstance(like, torch.Tensor):
-        return torch.empty((), device="meta", dtype=torch.float64)  # Python's floats, any count
-    shape = _scaled_up(tuple(like.shape), parameter.shape)
-    return torch.empty(shape, device="meta", dtype=like.dtype)
+    # Python's floats, any count.
+    dtype = like.dtype if isinstance(like, torch.Tensor) else torch.float64
+    return torch.empty(shape, device="meta", dtype=dtype)
 
 
-def _scaled_up(tiny: Shape, shape: Shape) -> Shape:
-    """A tiny slot's shape for the real parameter: each size stands for a dimension."""
-    sizes = dict(zip(_SIZES, shape, strict=False))
-    return tuple(sizes.get(size, size) for size in tiny)
+def _scaled_up(tiny: Shape, other: Shape, shape: Shape) -> Shape | None:
+    """A slot's shape for the real parameter, from those for two tiny ones; None if it is not told.
+
+    A size that does not change is one; others stand for a dimension, or for the number of elements.
+    """
+    count = len(shape)
+    sizes = dict(zip(zip(_SIZES, _OTHER_SIZES, strict=True), shape, strict=False))
+    sizes[math.prod(_SIZES[:count]), math.prod(_OTHER_SIZES[:count])] = math.prod(shape)
+    if len(tiny) != len(other):
+        return None
+    found = [a if a == b else sizes.get((a, b)) for a, b in zip(tiny, other, strict=True)]
+    known = tuple(size for size in found if size is not None)
+    return known if len(known) == len(found) else None
 
 
 def _start(
@@ -264,14 +289,43 @@ class _Probes:
         self._known: dict[object, dict[str, Any]] = {}
 
     def state(
-        self, optimizer: torch.optim.Optimizer, group: dict[str, Any], tensor: torch.Tensor
+        self,
+        optimizer: torch.optim.Optimizer,
+        group: dict[str, Any],
+        tensor: torch.Tensor,
+        sizes: Shape = _SIZES,
     ) -> dict[str, Any]:
-        """The state of a parameter like `tensor`, after a step that changes nothing."""
-        key = (id(group), tensor.ndim, tensor.dtype, tensor.device)
+        """The state of a tiny parameter like `tensor`, after a step that changes nothing."""
+        key = (id(group), tensor.ndim, tensor.dtype, tensor.device, sizes)
         if key not in self._known:
             with _without_gradients(optimizer):
-                self._known[key] = _probe(optimizer, group, tensor)
+                self._known[key] = _probe(optimizer, group, tensor, sizes[: tensor.ndim])
         return self._known[key]
+
+    def shape(
+        self,
+        optimizer: torch.optim.Optimizer,
+        group: dict[str, Any],
+        parameter: Variable,
+        name: str,
+    ) -> Shape:
+        """The shape that a slot will have for a parameter.
+
+        Raises UnsupportedError if it does not follow from the parameter's.
+        """
+        tensor = parameter.tensor
+        tiny = tuple(self.state(optimizer, group, tensor)[name].shape)
+        if tiny in ((), _SIZES[: tensor.ndim]):
+            return parameter.shape if tiny else ()
+        others = self.state(optimizer, group, tensor, _OTHER_SIZES)
+        shape = _scaled_up(tiny, tuple(getattr(others.get(name), "shape", ())), parameter.shape)
+        if shape is None:
+            raise UnsupportedError(
+                f"{parameter.name}: {type(optimizer).__name__} keeps {name!r}, whose shape does "
+                "not follow from the parameter's in a way that is known: let the optimizer take a "
+                "step before the warm start."
+            )
+        return shape
 
 
 @contextlib.contextmanager
@@ -289,11 +343,11 @@ def _without_gradients(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def _probe(
-    optimizer: torch.optim.Optimizer, group: dict[str, Any], tensor: torch.Tensor
+    optimizer: torch.optim.Optimizer, group: dict[str, Any], tensor: torch.Tensor, shape: Shape
 ) -> dict[str, Any]:
     failures = []
     for is_sparse in (False, True):  # SparseAdam takes sparse gradients only
-        tiny = torch.full(_SIZES[: tensor.ndim], _VALUE, dtype=tensor.dtype, device=tensor.device)
+        tiny = torch.full(shape, _VALUE, dtype=tensor.dtype, device=tensor.device)
         zeros = torch.zeros_like(tiny)
         tiny.grad = zeros.to_sparse() if is_sparse else zeros
         try:

@@ -9,6 +9,7 @@ V/<tail of V/part_0>/Adam       the same, of a partitioned variable: slot_creato
                                 tail is as long as S: V/t_0/Adam, V/part_0/Adam, V/s/part_0/Adam
 V/adam_m                        BERT
 P/Adam/V/m, P/Adam/m/V          Keras, before 2.11 and after, where names are keys
+P/adam/V_momentum               Keras 3 in HDF5, with _ for each slash of V
 
 In an object-based checkpoint the graph tells.
 """
@@ -16,6 +17,7 @@ In an object-based checkpoint the graph tells.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +34,7 @@ from torch_warmstart.tf_slot_rules import (
     kind_of_name,
     kind_of_words,
     quantity,
+    split_ending,
 )
 
 _TF1_SLOT = re.compile(rf"({'|'.join(TF1_OPTIMIZERS)})(?:_(\d+))?")
@@ -42,6 +45,9 @@ _GLOBAL_STEP = "global_step"
 _COUNTS = ("iter", "_iterations", "iterations", "iteration")
 _PRODUCTS = ("momentum_cache", "_u_product")
 _ONE_LIST = "_variables"
+_KERAS_H5 = "optimizer_weights/"
+_FOLDERS = ("optimizer", "optimizer_weights", "_optimizer")  # of Keras, for what an optimizer keeps
+_AVERAGED = "ExponentialMovingAverage"  # kept with a variable by no optimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,30 @@ class SlotIndex:
     def meaning(self, key: str) -> tuple[Kept, str] | None:
         """The optimizer and the quantity that a tensor is a slot of."""
         return self._by_slot.get(key)
+
+    def untied(self, shape: tuple[int, ...]) -> list[str]:
+        """Keys of what may be an optimizer's slots, of variables that are not known.
+
+        Those first that have this shape.
+        """
+        return sorted(self._untied, key=lambda key: self._checkpoint.spec(key).shape != shape)
+
+    @functools.cached_property
+    def _untied(self) -> list[str]:
+        return [
+            key
+            for name, key in self._keys.items()
+            if key not in self._by_slot
+            and self._checkpoint.spec(key).shape
+            and (name.partition("/")[0] in _FOLDERS or self._is_kept_with_a_variable(name))
+        ]
+
+    def _is_kept_with_a_variable(self, name: str) -> bool:
+        head, _, last = name.rpartition("/")
+        if head not in self._keys or last == _AVERAGED:
+            return False
+        specs = [self._checkpoint.spec(self._keys[each]) for each in (name, head)]
+        return specs[0].shape == specs[1].shape
 
     @functools.cached_property
     def global_step(self) -> str | None:
@@ -136,7 +166,8 @@ class SlotIndex:
         for name, key in self._keys.items():
             self._file(walk, name, key)
         known = set()
-        for variable, kept in (*self._tf1(walk), *self._bert(walk), *self._keras(walk)):
+        by_name = (self._tf1(walk), self._bert(walk), self._keras(walk), self._keras3())
+        for variable, kept in itertools.chain.from_iterable(by_name):
             known.add(variable)
             yield self._keys[variable], kept
         for variable, kept in self._custom(walk):
@@ -193,6 +224,30 @@ class SlotIndex:
             if kind:
                 product = self._first(path, _PRODUCTS)
                 yield owner, Kept(kind, KERAS, _quantities(kind, words), name, count, (), product)
+
+    def _keras3(self) -> Iterator[tuple[str, Kept]]:
+        """The optimizer of Keras 3 in an HDF5 file."""
+        found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+        for name, key in self._keys.items():
+            path, _, last = name.rpartition("/")
+            kind = kind_of_name(path.rpartition("/")[2]) if name.startswith(_KERAS_H5) else None
+            split = split_ending(kind, last) if kind else None
+            if split and len(owners := self._flat_names.get(split[0], ())) == 1:
+                found[owners[0], path][split[1]] = key
+        for (owner, path), slots in found.items():
+            name = path.rpartition("/")[2]
+            # One that is wrapped counts where it would if it were not.
+            count = self._first(f"{_KERAS_H5}{name}", _COUNTS)
+            yield owner, Kept(kind_of_name(name) or "", KERAS, slots, name, count)
+
+    @functools.cached_property
+    def _flat_names(self) -> Mapping[str, Sequence[str]]:
+        """The variables by their names with underscores for slashes."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in self._keys:
+            if not name.startswith(_KERAS_H5):
+                found[name.replace("/", "_")].append(name)
+        return found
 
     def _custom(self, walk: _Walk) -> Iterator[tuple[str, Kept]]:
         """Adam under another name: only Adam has powers of both betas, and two slots."""
@@ -276,6 +331,7 @@ def _of_graph(optimizer: GraphOptimizer) -> Iterator[tuple[str, Kept]]:
     powers = ((attributes.get("beta1_power"), 1), (attributes.get("beta2_power"), 2))
     name, writer = _name_in_graph(optimizer, count), KERAS if count else TF1
     kind = kind_of_name(name) or kind_of_words(_words(optimizer)) or name
+    name = name or kind
     if writer == TF1 and kind == "SGD":  # the slot of TensorFlow 1's Momentum has the same name
         kind = "Momentum"
     for variable, words in optimizer.slots.items():
@@ -292,13 +348,19 @@ def _words(optimizer: GraphOptimizer) -> list[str]:
 
 
 def _name_in_graph(optimizer: GraphOptimizer, count: str | None) -> str:
-    """An optimizer's name: `Adam` in Adam/iter and adam/iteration, Adam/m/V, V/Adam."""
+    """An optimizer's name: `Adam` in Adam/iter and adam/iteration, Adam/m/V, V/Adam; or nothing.
+
+    A slot is called m/V where an optimizer makes its variables outside of its own scope, as a
+    LossScaleOptimizer does with those of the one it wraps.
+    """
     counted = optimizer.full_names.get(count or "", "").split("/")
     if len(counted) > 1:
         return counted[-2]
     slots = [key for words in optimizer.slots.values() for key in words.values()]
     parts = optimizer.full_names.get(slots[0], "").split("/") if slots else [""]
-    return parts[0] if count else _number_off(parts[-1])
+    if not count:
+        return _number_off(parts[-1])
+    return "" if {parts[0], parts[-1]} & KERAS_WORDS else parts[0]
 
 
 def _number_off(name: str) -> str:

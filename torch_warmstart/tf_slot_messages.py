@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import SettingsError, plural
 from torch_warmstart.formats.base import TensorSpec
 from torch_warmstart.tf_slot_index import Kept
-from torch_warmstart.tf_slot_rules import Target, torch_name
+from torch_warmstart.tf_slot_rules import Target
+from torch_warmstart.torch_slot_rules import torch_name
 from torch_warmstart.variables import Slot, Variable
 
 _PART = re.compile(r"\d+(?=/[^/]*$)")  # the part's number in a mangled name, see tf_slot_index
@@ -21,6 +22,18 @@ def unknown_optimizer(variable: Variable) -> str:
         f"{variable.name}: what {type(slot.optimizer).__name__} keeps as {slot.name!r} is not "
         "known here. If it is the same as a tensor of the checkpoint, name that: "
         f"var_name_to_prev_var_name={{{variable.name!r}: ...}}."
+    )
+
+
+def not_tied(variable: Variable, target: Target, url: str, keys: Sequence[str]) -> str:
+    """There are slots, and nothing that says whose."""
+    others = f" and {plural(len(keys) - 1, 'other')}" if len(keys) > 1 else ""
+    slot = f"{_slot(variable).parameter.name}/{next(iter(target.slots))}"
+    return (
+        f"{url} has an optimizer's variables ({keys[0]!r}{others}), but which is whose, or what it "
+        "means, cannot be known. Name the key of each slot, for example "
+        f"var_name_to_prev_var_name={{{slot!r}: {keys[0]!r}}}, or leave the slots out of "
+        "vars_to_warm_start."
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from torch_warmstart.torch_slot_rules import torch_name
+
 TF1, KERAS, BERT = "TensorFlow 1", "Keras", "BERT"  # who wrote slots
 
 # tensorflow/python/training/{adam,momentum,adagrad,proximal_adagrad,adadelta,rmsprop,ftrl,
@@ -65,6 +67,19 @@ _WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "Lion": {"m": ("m", "_momentums")},
 }
+# keras/src/optimizers, `add_variable_from_reference`: what follows a variable's path in the name of
+# its slot, `sequential_den_kernel_momentum`. By kind: the quantity. Longer words first.
+_ENDINGS: Mapping[str, Mapping[str, str]] = {
+    "Adam": {"velocity_hat": "vhat", "momentum": "m", "velocity": "v"},
+    "Nadam": {"momentum": "m", "velocity": "v"},
+    "Adamax": {"momentum": "m", "norm": "u"},
+    "SGD": {"momentum": "velocity"},
+    "RMSProp": {"average_gradient": "mg", "velocity": "ms", "momentum": "mom"},
+    "Adagrad": {"accumulator": "accum"},
+    "Adadelta": {"accumulated_delta_var": "update", "accumulated_grad": "accum"},
+    "Ftrl": {"accumulator": "accum", "linear": "linear"},
+    "Lion": {"momentum": "m"},
+}
 KERAS_WORDS = frozenset(
     word for words in _WORDS.values() for listed in words.values() for word in listed
 )
@@ -116,6 +131,14 @@ def quantity(kind: str, word: str) -> str | None:
     return None
 
 
+def split_ending(kind: str, name: str) -> tuple[str, str] | None:
+    """The variable and the quantity of a slot whose name ends with what it is, in Keras 3."""
+    for ending, found in _ENDINGS.get(kind, {}).items():
+        if name.endswith(f"_{ending}"):
+            return name.removesuffix(f"_{ending}"), found
+    return None
+
+
 # -- torch's side ----------------------------------------------------------------------------------
 
 
@@ -161,14 +184,6 @@ def target_of(optimizer: torch.optim.Optimizer) -> Target | None:
     """What is known of an optimizer; None: it is no torch.optim class with TensorFlow's like."""
     name = torch_name(optimizer)
     return _TARGETS.get(name) if name else None
-
-
-def torch_name(optimizer: torch.optim.Optimizer) -> str | None:
-    """The class of torch.optim that an optimizer is, or inherits from."""
-    for cls in type(optimizer).__mro__:
-        if cls.__module__.startswith("torch.optim") and cls is not torch.optim.Optimizer:
-            return cls.__name__
-    return None
 
 
 # -- how torch goes on differently -----------------------------------------------------------------
@@ -242,6 +257,10 @@ _REMARKS = (
 SCALED = (
     "Keras and TensorFlow keep {quantity} with the learning rate in it; it is divided by torch's "
     "lr as it is now ({lr:g}), so set lr to the one to go on with before the warm start."
+)
+UNKNOWN_SCALE = (
+    "What var_name_to_prev_var_name names for {slot} is taken as it is. Keras and TensorFlow's "
+    "RMSProp keep momentum with the learning rate in it, Keras' SGD with the other sign too."
 )
 TWO_BIASES = (
     "torch's recurrent layers add two biases where TensorFlow has one. Both take its slots and get "

@@ -24,12 +24,13 @@ from torch_warmstart.tf_slot_rules import (
     SCALED,
     SIGN_BY_LR,
     TWO_BIASES,
+    UNKNOWN_SCALE,
     Target,
     remarks,
     target_of,
-    torch_name,
 )
 from torch_warmstart.tf_steps import Power, mu_product_layout, steps_layout
+from torch_warmstart.torch_slot_rules import torch_name
 from torch_warmstart.variables import Slot, Variable
 
 
@@ -72,6 +73,7 @@ class TensorFlowSlots:
     def __init__(self, finder: Finder) -> None:
         self._checkpoint = finder.checkpoint
         self._index = SlotIndex(finder.checkpoint)
+        self._not_tied: str | None = None  # the same words for all slots; "": there are none
 
     def find(self, variable: Variable, parameter: Source) -> SlotSource | str | None:
         """Where a slot comes from; why there can be nothing for it; or None if it is missing.
@@ -125,6 +127,8 @@ class TensorFlowSlots:
         form = slot_form(parameter.form) if variable.shape else Form(((slot.name,),))
         meaning = self._index.meaning(specs[0].key)
         scale, notes = _scale(variable, meaning[1] if meaning else "")
+        if meaning is None and slot.name == "momentum_buffer":
+            notes = (UNKNOWN_SCALE.format(slot=slot.name),)
         return SlotSource(_source(specs, variable, form), BY_USER, scale, notes)
 
     # -- what was kept -----------------------------------------------------------------------------
@@ -136,7 +140,15 @@ class TensorFlowSlots:
         if len(fitting) > 1:
             quantities = target.slots.get(_slot(variable).name, ())
             raise say.several_fit(variable, quantities, fitting)
-        return fitting[0] if fitting else _Missing(say.nothing_fits(variable, target, spec, every))
+        if fitting:
+            return fitting[0]
+        if not every and self._not_tied is None:
+            keys = self._index.untied(spec.shape)
+            url = self._checkpoint.url
+            self._not_tied = say.not_tied(variable, target, url, keys) if keys else ""
+        return _Missing(
+            (not every and self._not_tied) or say.nothing_fits(variable, target, spec, every)
+        )
 
     def _fits(self, kept: Kept, spec: TensorSpec) -> bool:
         """Whether slots have the shape of their variable, or are Adafactor's factors."""
@@ -198,7 +210,7 @@ class TensorFlowSlots:
         betas = _betas(_slot(variable))
         powers = [Power(key, betas[number - 1]) for key, number in kept.powers]
         keys, after = [power.key for power in powers], self._index.global_step
-        layout = steps_layout(variable.name, powers, after is not None)
+        layout = steps_layout(variable.name, powers, after)
         return [*keys, after] if after is not None else keys, layout
 
     def _without_count(self, variable: Variable, kept: Kept) -> _Found:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch_warmstart.layouts import Layout
 
 _MAX_STEPS = 4_000_000  # whose powers are multiplied out
 _ROUNDINGS = 16  # by which a stored power may differ from the one worked out here, in epsilons
+_BETA = re.compile(r"beta[12](?=_power)")
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
@@ -31,28 +33,56 @@ class Power:
     key: str
     beta: float  # torch's
 
+    @property
+    def optimizer(self) -> str:
+        """What the powers of one optimizer have in common: `beta1_power_1`, `beta2_power_1`."""
+        return _BETA.sub("", self.key)
 
-def steps_layout(name: str, powers: Sequence[Power], has_count: bool) -> Layout:
-    """The number of steps, from powers of betas and then, with `has_count`, a count.
 
-    Powers that have not become 0 must agree; the count is for when all have.
+def steps_layout(name: str, powers: Sequence[Power], count: str | None) -> Layout:
+    """The number of steps, from powers of betas and then, if it has a key, a count.
+
+    Where several optimizers have powers, those count that are powers of torch's betas. They must
+    agree if they have not become 0; the count is for when all have.
 
     Args:
         name: The slot's, for messages.
         powers: The first tensors.
-        has_count: Whether another follows.
+        count: The key of one that follows; None: there is none.
     """
 
     def to_torch(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if tensors[0].device.type == "meta":
             return (torch.empty((), device="meta"),)
-        return (torch.tensor(float(_agreed(name, powers, tensors)), dtype=torch.float64),)
+        steps = _agreed(_Asked(name, powers, count), tensors)
+        return (torch.tensor(float(steps), dtype=torch.float64),)
 
     def to_tf(steps: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        count = [steps.to(torch.int64)] if has_count else []
-        return (*(torch.tensor(power.beta) ** (steps + 1) for power in powers), *count)
+        counted = [steps.to(torch.int64)] if count is not None else []
+        return (*(torch.tensor(power.beta) ** (steps + 1) for power in powers), *counted)
 
-    return Layout("steps", to_torch, to_tf, num_tf=len(powers) + has_count)
+    return Layout("steps", to_torch, to_tf, num_tf=len(powers) + (count is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What steps are worked out from; the arguments of `steps_layout`."""
+
+    name: str
+    powers: Sequence[Power]
+    count: str | None
+
+    def refused(self, problem: str, but: str = "") -> UnsupportedError:
+        """What is wrong, and what may be named instead: all but the key that is at fault."""
+        counts = [self.count] if self.count is not None else [power.key for power in self.powers]
+        keys = [key for key in counts if key != but]
+        named = keys and (
+            f", or name what counts its steps, as {' or '.join(map(repr, keys))} may: "
+            f"var_name_to_prev_var_name={{{self.name!r}: {keys[0]!r}}}"
+        )
+        return UnsupportedError(
+            f"{self.name}: {problem}. Give the optimizer the checkpoint's betas{named or ''}."
+        )
 
 
 def mu_product_layout(steps: Layout | None, beta: float, decay: float) -> Layout:
@@ -85,42 +115,56 @@ def _mu_product(steps: int, beta: float, decay: float) -> float:
     return product
 
 
-def _agreed(name: str, powers: Sequence[Power], tensors: Sequence[torch.Tensor]) -> int:
-    counts: dict[str, int] = {}
-    for power, tensor in zip(powers, tensors, strict=False):
-        value = float(tensor)
-        if not math.isfinite(value) or value < 0 or value > 1:
-            raise _refused(name, f"{power.key!r} is {value:g}, which is no power of a beta")
-        if value < torch.finfo(tensor.dtype).smallest_normal:
-            continue  # become 0, or rounded to a few bits on the way there
-        steps = _steps(value, power.beta, tensor.dtype)
-        if steps is None:
-            raise _refused(
-                name,
-                f"{power.key!r} is {value:.9g}, which is no power of {power.beta:g}, torch's beta: "
-                "the checkpoint was trained with other betas",
-            )
-        counts[power.key] = steps
+def _agreed(asked: _Asked, tensors: Sequence[torch.Tensor]) -> int:
+    found: dict[str, dict[str, int] | UnsupportedError] = {}  # by optimizer: steps by key
+    for power, tensor in zip(asked.powers, tensors, strict=False):
+        counts = found.setdefault(power.optimizer, {})
+        if isinstance(counts, UnsupportedError):
+            continue
+        try:
+            steps = _steps_of(asked, power, tensor)
+        except UnsupportedError as error:
+            found[power.optimizer] = error
+        else:
+            counts.update({} if steps is None else {power.key: steps})
+    fitting = [counts for counts in found.values() if not isinstance(counts, UnsupportedError)]
+    if not fitting:
+        raise next(error for error in found.values() if isinstance(error, UnsupportedError))
+    return _one_count(asked, {key: n for counts in fitting for key, n in counts.items()}, tensors)
+
+
+def _one_count(asked: _Asked, counts: Mapping[str, int], tensors: Sequence[torch.Tensor]) -> int:
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{key!r} means {steps:,}" for key, steps in counts.items())
-        raise _refused(name, f"the number of steps is unclear ({found})")
+        raise asked.refused(f"the number of steps is unclear ({found})")
     if counts:
         return next(iter(counts.values()))
-    if len(tensors) > len(powers):
+    if asked.count is not None:
         return int(tensors[-1])
-    gone = " and ".join(repr(power.key) for power in powers)
+    gone = " and ".join(repr(power.key) for power in asked.powers)
     raise UnsupportedError(
-        f"{name}: {gone} have become 0 after many steps, and the checkpoint has no global step. "
-        f"Leave {name!r} out of vars_to_warm_start, and set it yourself afterwards: with a large "
-        "count the optimizer goes on as TensorFlow would, with 0 it begins with a wrong correction."
+        f"{asked.name}: {gone} have become 0 after many steps, and the checkpoint has no global "
+        f"step. Leave {asked.name!r} out of vars_to_warm_start, and set it yourself afterwards: "
+        "with a large count the optimizer goes on as TensorFlow would, with 0 it begins with a "
+        "wrong correction."
     )
 
 
-def _refused(name: str, problem: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{name}: {problem}. Give the optimizer the checkpoint's betas, or name what counts its "
-        f"steps: var_name_to_prev_var_name={{{name!r}: 'global_step'}}."
-    )
+def _steps_of(asked: _Asked, power: Power, tensor: torch.Tensor) -> int | None:
+    """The steps that a power tells; None if it has become 0."""
+    value = float(tensor)
+    if not math.isfinite(value) or value < 0 or value > 1:
+        raise asked.refused(f"{power.key!r} is {value:g}, which is no power of a beta", power.key)
+    if value < torch.finfo(tensor.dtype).smallest_normal:
+        return None  # or rounded to a few bits on the way there
+    steps = _steps(value, power.beta, tensor.dtype)
+    if steps is None:
+        raise asked.refused(
+            f"{power.key!r} is {value:.9g}, which is no power of {power.beta:g}, torch's beta: "
+            "the checkpoint was trained with other betas",
+            power.key,
+        )
+    return steps
 
 
 def _steps(value: float, beta: float, dtype: torch.dtype) -> int | None:

@@ -1,9 +1,7 @@
-"""Slots in the state that a torch optimizer saved: by the parameter's name, or by its position.
+"""Slots in the state that a torch optimizer saved: whose they are, and whether they can be taken.
 
-torch numbers the parameters in a saved state and, unless the optimizer was made from named ones,
-says no more. Then position i is taken for the i-th parameter of the checkpoint's model, or where
-that cannot be, for the one that the groups of the current optimizer call for; but only if the
-counts agree, and every slot has the shape of its parameter.
+Slots are found by the parameter's name, or by its position. They are taken only from an optimizer
+that the current one can go on from: slots of one name mean other things in other optimizers.
 """
 
 from __future__ import annotations
@@ -12,21 +10,26 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
-from torch_warmstart.errors import SettingsError, did_you_mean, plural
+from torch_warmstart.errors import SettingsError, did_you_mean
 from torch_warmstart.formats.base import TensorSpec
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, SavedParameter
 from torch_warmstart.layouts import Form
 from torch_warmstart.names import Finder, Source
 from torch_warmstart.renames import BY_USER
-from torch_warmstart.slot_source import SlotSource, SourceOf, slot_form, slot_keys
-from torch_warmstart.variables import WRAPPER_CHILDREN, Shape, Variable
+from torch_warmstart.slot_source import SlotSource, SourceOf, slot_form
+from torch_warmstart.tf_steps import mu_product_layout
+from torch_warmstart.torch_slot_positions import Identified, Positions, without_wrappers
+from torch_warmstart.torch_slot_rules import (
+    can_go_on,
+    kinds_of,
+    kinds_of_optimizer,
+    remark,
+    torch_name,
+)
+from torch_warmstart.variables import Slot, Variable
 
-_BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
 _NO_STATE = "the checkpoint's optimizer had none for it"
-_STEP = "step"
-_SHOWN = 3  # names listed in a message
+_PRODUCT, _STEP = "mu_product", "step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,16 @@ class _Hit:
 
     optimizer: SavedOptimizer
     parameter: SavedParameter
+    doubt: str = ""  # whether it is that parameter's
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return kinds_of(self.optimizer.slot_names, self.optimizer.options)
+
+    def key_of(self, slot: str) -> str | None:
+        """The key of a slot, or of what it can be worked out from."""
+        slots = self.parameter.slots
+        return slots.get(slot, slots.get(_STEP) if slot == _PRODUCT else None)
 
 
 class TorchSlots:
@@ -57,9 +70,9 @@ class TorchSlots:
         """
         self._checkpoint = finder.checkpoint
         self._variables = variables
-        self._source_of = source_of
+        self._positions = Positions(finder.checkpoint, variables, source_of)
         self._entry = optimizer_entry
-        self._known: dict[str, Mapping[str, SavedParameter] | SettingsError] = {}  # by path
+        self._known: dict[str, Identified | SettingsError] = {}  # by path
 
     def find(self, slot: Variable, parameter: Source) -> SlotSource | str | None:
         """Where a slot comes from; why there can be nothing for it; or None if it is missing.
@@ -68,7 +81,8 @@ class TorchSlots:
         """
         assert slot.slot is not None
         hits = self._hits(slot.slot.parameter, parameter.specs[0])
-        having = [hit for hit in hits if slot.slot.name in hit.parameter.slots]
+        here = self._kinds_here[id(slot.slot.optimizer)]
+        having = [hit for hit in hits if hit.key_of(slot.slot.name) and can_go_on(hit.kinds, here)]
         if len(having) > 1:
             raise self._ambiguous(slot, having)
         if having:
@@ -90,6 +104,8 @@ class TorchSlots:
                 f"{did_you_mean(key, names)}"
             )
         there = hits[0].optimizer.slot_names
+        if not any(can_go_on(h.kinds, self._kinds_here[id(slot.slot.optimizer)]) for h in hits):
+            return _another_kind(where, hits[0], slot.slot)
         wanted = self._slots_of[id(slot.slot.parameter)]
         lacking = [name for name in wanted if name not in there]
         if not lacking:
@@ -116,6 +132,16 @@ class TorchSlots:
             found.setdefault(id(slot.parameter), []).append(slot.name)
         return found
 
+    @functools.cached_property
+    def _kinds_here(self) -> Mapping[int, frozenset[str]]:
+        """What the current optimizers may be of, by id of the optimizer."""
+        slots = [v.slot for v in self._variables if v.slot is not None]
+        kept: dict[int, set[str]] = {}
+        for slot in slots:
+            kept.setdefault(id(slot.optimizer), set()).add(slot.name)
+        optimizers = {id(slot.optimizer): slot.optimizer for slot in slots}
+        return {key: kinds_of_optimizer(o, kept[key]) for key, o in optimizers.items()}
+
     # -- what the checkpoint has -------------------------------------------------------------------
 
     @functools.cached_property
@@ -138,61 +164,59 @@ class TorchSlots:
         hits, problems = [], []
         for optimizer in self._optimizers:
             try:
-                found = self._parameter_in(optimizer, variable, spec)
+                hit = self._hit_in(optimizer, variable, spec)
             except SettingsError as error:
                 problems.append(error)
                 continue
-            if found is not None:
-                hits.append(_Hit(optimizer, found))
+            if hit is not None:
+                hits.append(hit)
         if problems and not hits:
             raise problems[0]
         return hits
 
-    def _parameter_in(
+    def _hit_in(
         self, optimizer: SavedOptimizer, variable: Variable, spec: TensorSpec
-    ) -> SavedParameter | None:
+    ) -> _Hit | None:
         if optimizer.path not in self._known:
             self._known[optimizer.path] = self._identify(optimizer)
         known = self._known[optimizer.path]
         if isinstance(known, SettingsError):
             raise known
-        return next((known[key] for key in self._aliases(variable, spec) if key in known), None)
+        found = map(known.parameters.get, self._aliases(variable, spec))
+        parameter = next((parameter for parameter in found if parameter is not None), None)
+        return _Hit(optimizer, parameter, known.doubt) if parameter is not None else None
 
-    def _identify(self, optimizer: SavedOptimizer) -> Mapping[str, SavedParameter] | SettingsError:
+    def _identify(self, optimizer: SavedOptimizer) -> Identified | SettingsError:
         """A saved optimizer's parameters by name or key, or why they cannot be told."""
         if optimizer.is_named:
-            return _by_name(optimizer)
+            return Identified(_by_name(optimizer))
         try:
-            return self._by_position(optimizer)
+            return self._positions.identify(optimizer)
         except SettingsError as error:
             return error
 
     def _aliases(self, variable: Variable, spec: TensorSpec) -> Iterator[str]:
         """What a saved optimizer may call a parameter: its key, and those of tensors tied to it."""
-        keys = [spec.key]
-        if spec.storage is not None:
-            keys += self._keys_by_storage.get(spec.storage, ())
+        keys = [spec.key, *self._positions.tied_keys(spec)]
         yield from keys
-        for key in map(_without_wrappers, keys):
+        for key in map(without_wrappers, keys):
             yield key
             yield from (n for n in variable.names if key == n or key.endswith(f".{n}"))
-        if any(_without_wrappers(key) in variable.names for key in keys):
+        if any(without_wrappers(key) in variable.names for key in keys):
             yield from variable.names
-
-    @functools.cached_property
-    def _keys_by_storage(self) -> Mapping[object, Sequence[str]]:
-        found: dict[object, list[str]] = {}
-        for key in self._checkpoint:
-            found.setdefault(self._checkpoint.spec(key).storage, []).append(key)
-        return found
 
     def _source(self, slot: Variable, parameter: Source, hit: _Hit) -> SlotSource:
         assert slot.slot is not None
-        spec = self._checkpoint.spec(hit.parameter.slots[slot.slot.name])
+        spec = self._checkpoint.spec(hit.key_of(slot.slot.name) or "")
         is_alike = spec.shape == parameter.specs[0].shape
         form = slot_form(parameter.form) if is_alike else Form(((slot.slot.name,),))
+        if slot.slot.name == _PRODUCT and _PRODUCT not in hit.parameter.slots:
+            form = _product_form(slot.slot)
         reason = "by name" if hit.optimizer.is_named else "by position"
-        return SlotSource(Source((spec,), slot.owners[0], form), reason)
+        remarks = remark(hit.kinds, self._kinds_here[id(slot.slot.optimizer)])
+        more = (hit.doubt,) if hit.doubt else ()
+        source = Source((spec,), slot.owners[0], form)
+        return SlotSource(source, reason, remarks=(*remarks, *more))
 
     def _ambiguous(self, slot: Variable, hits: Sequence[_Hit]) -> SettingsError:
         paths = [hit.optimizer.path for hit in hits]
@@ -201,173 +225,32 @@ class TorchSlots:
             f"which one is meant: optimizer_entry={paths[0]!r}."
         )
 
-    # -- by position -------------------------------------------------------------------------------
-
-    def _by_position(self, optimizer: SavedOptimizer) -> Mapping[str, SavedParameter]:
-        """By key; SettingsError if positions cannot be checked, or do not fit."""
-        problems = []
-        fitting: list[Sequence[str]] = []
-        for order in self._orders(optimizer):
-            problem = self._misfit(optimizer, order)
-            if problem:
-                problems.append(problem)
-            elif order not in fitting:
-                fitting.append(order)
-        if len(fitting) == 1 or (fitting and fitting[0] == self._keys and not self._is_sorted):
-            return dict(zip(fitting[0], optimizer.parameters, strict=True))
-        raise SettingsError(self._unclear(optimizer, problems, fitting))
-
-    def _orders(self, optimizer: SavedOptimizer) -> Iterator[list[str]]:
-        """The orders that the parameters of a saved optimizer may have had, by their keys.
-
-        First that of the checkpoint's model; then what the current optimizers have, each group in
-        the order of the checkpoint's model, or in its own.
-        """
-        at = {key: position for position, key in enumerate(self._keys)}
-        if len(optimizer.group_sizes) <= 1:
-            yield self._keys
-        for groups in self._current_groups:
-            if any(key not in at for group in groups for key in group):
-                continue
-            merged = [key for group in groups for key in group]
-            if len(optimizer.group_sizes) <= 1:
-                yield sorted(merged, key=at.__getitem__)
-            elif tuple(map(len, groups)) == optimizer.group_sizes:
-                yield [key for group in groups for key in sorted(group, key=at.__getitem__)]
-            else:
-                continue
-            yield merged
-
-    @functools.cached_property
-    def _keys(self) -> list[str]:
-        """The checkpoint's parameters in the order of its model, tied ones once, no buffers."""
-        buffers = {name for v in self._variables if v.kind == "buffer" for name in v.names}
-        slots = set(slot_keys(self._checkpoint.optimizer_states()))
-        found: dict[object, str] = {}
-        for key in self._checkpoint:
-            spec, name = self._checkpoint.spec(key), _without_wrappers(key)
-            is_buffer = name in buffers or name.rpartition(".")[2] in _BUFFERS
-            if not is_buffer and key not in slots and _takes_gradients(spec):
-                found.setdefault(key if spec.storage is None else spec.storage, key)
-        return list(found.values())
-
-    @functools.cached_property
-    def _is_sorted(self) -> bool:
-        """Whether the order may be a file's: safetensors sorts by name, within each dtype.
-
-        A model in torch's order has a weight before its bias, so it is seldom sorted.
-        """
-        by_dtype: dict[object, list[str]] = {}
-        for key in self._keys:
-            by_dtype.setdefault(self._checkpoint.spec(key).dtype, []).append(key)
-        return all(keys == sorted(keys) for keys in by_dtype.values())
-
-    @functools.cached_property
-    def _current_groups(self) -> list[list[list[str]]]:
-        """The keys of the current optimizers' parameters, by group; not of those without."""
-        optimizers = {id(v.slot.optimizer): v.slot.optimizer for v in self._variables if v.slot}
-        by_tensor = {id(v.tensor): v for v in self._variables if v.kind == "parameter"}
-        found = []
-        for optimizer in optimizers.values():
-            parameters = [[by_tensor.get(id(t)) for t in g["params"]] for g in _groups(optimizer)]
-            keys = [[self._key_of(p) for p in group] for group in parameters]
-            if all(key is not None for group in keys for key in group):
-                found.append([[key for key in group if key is not None] for group in keys])
-        return found
-
-    def _key_of(self, variable: Variable | None) -> str | None:
-        source = self._source_of(variable) if variable is not None else None
-        return self._first_key(source.specs[0]) if source is not None else None
-
-    def _first_key(self, spec: TensorSpec) -> str:
-        """The one among a tied tensor's keys that `_keys` has."""
-        tied = self._keys_by_storage.get(spec.storage, ()) if spec.storage is not None else ()
-        return next(iter(tied), spec.key)
-
-    def _misfit(self, optimizer: SavedOptimizer, keys: Sequence[str]) -> str | None:
-        """Why parameters cannot have had these keys in this order; None if they can."""
-        if len(keys) != len(optimizer.parameters):
-            shown = ", ".join(map(repr, keys[:_SHOWN])) + (", ..." if len(keys) > _SHOWN else "")
-            return (
-                f"it has {plural(len(optimizer.parameters), 'parameter')}, the model "
-                f"{len(keys):,} ({shown})"
-            )
-        for position, (key, parameter) in enumerate(zip(keys, optimizer.parameters, strict=True)):
-            shape = self._checkpoint.spec(key).shape
-            slots = {n: self._checkpoint.spec(k).shape for n, k in parameter.slots.items()}
-            slots.pop(_STEP, None)
-            if slots and not _can_be_of(list(slots.values()), shape):
-                name = next(name for name, found in slots.items() if found != shape)
-                return (
-                    f"number {position} would be {key!r} of shape {list(shape)}, but its {name!r} "
-                    f"has shape {list(slots[name])}"
-                )
-        return None
-
-    def _unclear(
-        self, optimizer: SavedOptimizer, problems: Sequence[str], fitting: Sequence[Sequence[str]]
-    ) -> str:
-        groups = optimizer.group_sizes
-        if fitting:
-            why = "their shapes fit in more than one order"
-        elif problems:
-            why = problems[0]
-        else:
-            sizes = " and ".join(map(str, groups))
-            why = (
-                f"it has groups of {sizes} parameters, and `optimizer` no such groups to compare "
-                "them with"
-            )
-        return (
-            f"The optimizer's state at {optimizer.path!r} in {self._checkpoint.url} numbers its "
-            f"parameters without naming them, and which are which is unclear: {why}. Save it from "
-            "an optimizer with named parameters (torch.optim.Adam(model.named_parameters())), or "
-            "name keys in var_name_to_prev_var_name, such as "
-            f"{_example(optimizer)!r}, or leave the slots out of vars_to_warm_start."
-        )
-
 
 def _by_name(optimizer: SavedOptimizer) -> Mapping[str, SavedParameter]:
     """By name, with what wrappers add to it and without."""
     found: dict[str, SavedParameter] = {}
     for parameter in optimizer.parameters:
-        found.setdefault(_without_wrappers(parameter.name or ""), parameter)
+        found.setdefault(without_wrappers(parameter.name or ""), parameter)
     return {**found, **{p.name: p for p in optimizer.parameters if p.name is not None}}
+
+
+def _another_kind(where: str, hit: _Hit, slot: Slot) -> str:
+    """Why slots are not taken though there are some, maybe of the same name."""
+    kept, kinds = _listed(hit.optimizer.slot_names, "and"), " or ".join(sorted(hit.kinds))
+    here = torch_name(slot.optimizer) or type(slot.optimizer).__name__
+    return (
+        f"The optimizer's state in {where} is of {kinds} (it has {kept}), and {here} cannot go on "
+        "from that: it means other things by its slots. Make `optimizer` of the old kind, leave "
+        "the slots out of vars_to_warm_start, or let them begin anew with on_missing='keep'."
+    )
+
+
+def _product_form(slot: Slot) -> Form:
+    """NAdam's product of momentums from a count of steps."""
+    beta, decay = float(slot.group["betas"][0]), float(slot.group["momentum_decay"])
+    return Form(((_STEP,),), mu_product_layout(None, beta, decay))
 
 
 def _listed(names: Sequence[str], word: str) -> str:
     *first, last = map(repr, names or ("nothing",))
     return f"{', '.join(first)} {word} {last}" if first else last
-
-
-def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, list[torch.Tensor]]]:
-    return optimizer.param_groups
-
-
-def _without_wrappers(name: str) -> str:
-    parts = [part for part in name.split(".") if part not in WRAPPER_CHILDREN]
-    while len(parts) > 1 and parts[0] == "module":
-        parts = parts[1:]
-    return ".".join(parts)
-
-
-def _takes_gradients(spec: TensorSpec) -> bool:
-    return spec.dtype is not None and (spec.dtype.is_floating_point or spec.dtype.is_complex)
-
-
-def _can_be_of(slots: Sequence[Shape], parameter: Shape) -> bool:
-    """Whether slots of these shapes can be those of a parameter.
-
-    One has its shape; or they are factored, by rows and columns, as Adafactor's are.
-    """
-    alike = [slot for slot in slots if len(slot) == len(parameter)]
-    if not all(size in (1, whole) for s in alike for size, whole in zip(s, parameter, strict=True)):
-        return False
-    if alike and tuple(map(max, zip(*alike, strict=True))) == parameter:
-        return True
-    rows, columns = parameter[:-1], (*parameter[:-2], *parameter[-1:])
-    return rows != columns and {rows, columns} <= set(slots)
-
-
-def _example(optimizer: SavedOptimizer) -> str:
-    return next(iter(slot_keys([optimizer])), f"{optimizer.path}/state/0/exp_avg")

@@ -33,6 +33,10 @@ _MISSING_ADVICE = (
     "(suggest_names() proposes keys), leave it out of vars_to_warm_start, or keep what the model "
     "has with on_missing='keep'."
 )
+_SLOT_ADVICE = (
+    "An optimizer's slot that is not in the checkpoint: name its key in var_name_to_prev_var_name, "
+    "leave it out of vars_to_warm_start, or let it begin anew with on_missing='keep'."
+)
 
 
 def plan_variable(planning: Planning, variable: Variable) -> PlanItem:
@@ -69,21 +73,20 @@ def plan_missing(
 ) -> PlanItem:
     """A variable that the checkpoint does not have: kept, if it may be, or there is a reason."""
     owner = variable.owners[0]
+    advice = _MISSING_ADVICE if variable.slot is None else _SLOT_ADVICE
     keeps = planning.settings.on_missing == "keep" and id(variable) not in planning.vocabs
     if is_uncounted_in_tf(owner.module, owner.leaf):
         reason = "TensorFlow has no counterpart"
     elif _is_made_without(planning, variable):
         reason = f"TensorFlow's layer has none: {absent_in_tf(owner.module, owner.leaf):g}"
-    elif keeps:
+    elif keeps and not reason:
         reason = "not in the checkpoint"
     elif explanation:
-        raise MisfitError(explanation, _MISSING_ADVICE)
+        raise MisfitError(explanation, advice)
     elif not reason:
         near = planning.finder.nearest(variable)
         hint = f" Nearest: {', '.join(repr(key) for key in near)}." if near else ""
-        raise MisfitError(
-            f"{' = '.join(variable.names)} is not in the checkpoint.{hint}", _MISSING_ADVICE
-        )
+        raise MisfitError(f"{' = '.join(variable.names)} is not in the checkpoint.{hint}", advice)
     planning.missing.append(variable.name)
     return PlanItem(variable, "kept", reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from engines import model_of, write_checkpoint
 
@@ -23,3 +24,16 @@ def test_17_patterns_select_variables_and_slots(tmp_path):
     assert model.v2.tolist() == ONES
     untouched = optimizer.state[model.v2].get("momentum_buffer")
     assert untouched is None or not untouched.any()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "takes_slots"), [("^((?!Momentum).)*$", True), ("^((?!momentum_buffer).)*$", False)]
+)
+def test_a_pattern_that_excludes_slots_has_torchs_names(tmp_path, pattern, takes_slots):
+    """TensorFlow's `v1/Momentum` is `v1/momentum_buffer` here, so its name excludes nothing."""
+    prefix = write_checkpoint(tmp_path, dict.fromkeys(("v1", "v1/Momentum"), ONES))
+    model = model_of({"v1": torch.zeros(10, 1)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    tws.warm_start(model, tws.WarmStartSettings(prefix, [pattern]), optimizer=optimizer)
+    assert model.v1.tolist() == ONES
+    assert bool(optimizer.state[model.v1]) is takes_slots

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ _DEPTH = 4  # of an optimizer's state in a container
 _STATE, _GROUPS = "state", "param_groups"
 # Of a flattened key: what comes before, the parameter's name, the slot's.
 _FLAT_STATE = re.compile(r"(|.*?\.)state\.(.+)\.([^.]+)", re.DOTALL)
-_FLAT_GROUP = re.compile(r"(|.*?\.)param_groups\.(.+)\.[^.]+", re.DOTALL)
+_FLAT_GROUP = re.compile(r"(|.*?\.)param_groups\.(.+)\.([^.]+)", re.DOTALL)
 _USUAL_PREFIX = re.compile(r"(.*\.)?(optim|optimizer|optimizers)\.(\d+\.)?")
 
 
@@ -42,6 +42,7 @@ class SavedOptimizer:
 
     path: str  # of keys in the container: "optimizer", "optimizer_states/0"
     parameters: tuple[SavedParameter, ...]
+    options: frozenset[str] = frozenset()  # that its param groups name; empty: they are not kept
 
     @functools.cached_property
     def is_named(self) -> bool:
@@ -134,8 +135,8 @@ def _nested(path: str, node: _Tree, load: Callable[[Any], Any]) -> Iterator[_Fou
     state = {str(key): slots for key, slots in node.get(_STATE, {}).items()}
     values: dict[str, Any] = {}
     parameters = []
-    groups = node[_GROUPS]
-    listed = list(_listed(groups if isinstance(groups, Mapping) else load(groups), load))
+    groups = _groups(node[_GROUPS], load)
+    listed = list(_listed(groups, load))
     for identity, name, group in [*listed, *_unlisted(state, {i for i, _, _ in listed})]:
         slots = state.get(identity)
         keys = {}
@@ -143,17 +144,24 @@ def _nested(path: str, node: _Tree, load: Callable[[Any], Any]) -> Iterator[_Fou
             key = _join(path, _STATE, identity, slot)
             keys[str(slot)], values[key] = key, value
         parameters.append(SavedParameter(name, group, keys))
-    yield SavedOptimizer(path, tuple(parameters)), values
+    options = frozenset(option for group in groups for option in group if isinstance(option, str))
+    yield SavedOptimizer(path, tuple(parameters), options), values
+
+
+def _groups(groups: Any, load: Callable[[Any], Any]) -> list[_Tree]:
+    """The param groups in order; one that cannot be read is empty."""
+    in_order = _by_number(groups) if isinstance(groups, Mapping) else load(groups)
+    listed = in_order if isinstance(in_order, list | tuple) else ()
+    return [group if isinstance(group, Mapping) else {} for group in listed]
 
 
 _Listed = tuple[str, str | None, int]  # how the state calls a parameter, its name, its group
 
 
-def _listed(groups: Any, load: Callable[[Any], Any]) -> Iterator[_Listed]:
+def _listed(groups: Sequence[_Tree], load: Callable[[Any], Any]) -> Iterator[_Listed]:
     """The parameters of the param groups."""
-    in_order = _by_number(groups) if isinstance(groups, Mapping) else groups
-    for number, group in enumerate(in_order if isinstance(in_order, list | tuple) else ()):
-        identities = load(group.get("params")) if isinstance(group, Mapping) else None
+    for number, group in enumerate(groups):
+        identities = load(group.get("params"))
         if not isinstance(identities, list | tuple):
             continue
         names = load(group.get("param_names"))
@@ -180,11 +188,13 @@ def _by_number(groups: Mapping[Any, Any]) -> list[Any]:
 def _flat(path: str, node: _Tree, _: Callable[[Any], Any]) -> Iterator[_Found]:
     """The optimizers whose flattened keys a mapping has, one for each thing that comes before."""
     grouped: dict[str, dict[str, None]] = {}
+    options: dict[str, set[str]] = {}
     slots: dict[str, dict[str, dict[str, str]]] = {}  # by what comes before, and parameter
     values: dict[str, Any] = {}
     for key in node:
         if isinstance(key, str) and (match := _FLAT_GROUP.fullmatch(key)):
             grouped.setdefault(match[1], {})[match[2]] = None
+            options.setdefault(match[1], set()).add(match[3])
         elif isinstance(key, str) and (match := _FLAT_STATE.fullmatch(key)):
             of_parameter = slots.setdefault(match[1], {}).setdefault(match[2], {})
             of_parameter[match[3]] = _join(path, key)
@@ -196,7 +206,8 @@ def _flat(path: str, node: _Tree, _: Callable[[Any], Any]) -> Iterator[_Found]:
         parameters = tuple(SavedParameter(name, 0, by_name.get(name, {})) for name in names)
         keys = {key for parameter in parameters for key in parameter.slots.values()}
         where = _join(path, prefix.rstrip(".")) if prefix else path
-        yield SavedOptimizer(where, parameters), {key: values[key] for key in keys}
+        told = frozenset(options.get(prefix, ()))
+        yield SavedOptimizer(where, parameters, told), {key: values[key] for key in keys}
 
 
 def _tensor(value: Any, leaf: type, load: Callable[[Any], Any]) -> tuple[Any] | None:
@@ -216,4 +227,4 @@ def _with_only(optimizer: SavedOptimizer, kept: Mapping[str, Any]) -> SavedOptim
         SavedParameter(p.name, p.group, {n: key for n, key in p.slots.items() if key in kept})
         for p in optimizer.parameters
     )
-    return SavedOptimizer(optimizer.path, parameters)
+    return replace(optimizer, parameters=parameters)

@@ -202,16 +202,27 @@ class Separate(nn.Module):
 
 @pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("files", ["3 h5", "2 checkpoint"])
-def test_an_attention_of_keras_is_four_linear_layers(files, libraries, tmp_path):
-    case = Case(files)
+def test_an_attention_of_keras_is_four_linear_layers(files, dtype, libraries, tmp_path):
+    import tensorflow as tf
+
+    case = Case(files, dtype)
     model = _keras_model(libraries[files[0]], case)
-    ported = nn.ModuleDict({"enc": Separate()})
+    ported = nn.ModuleDict({"enc": Separate()}).to(getattr(torch, dtype))
     report = tws.warm_start(ported, _save(model, files.partition(" ")[2], tmp_path))
     assert report.count("kept") == 0
-    inputs = _inputs(case)
-    found = ported["enc"](*map(torch.tensor, inputs))
-    _close(found.detach(), model(inputs)[0], 1e-5)
+    inputs = [tf.constant(x) for x in _inputs(case)]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        expected = model(inputs)[0]
+        loss = tf.reduce_sum(expected**2)
+    x = [torch.tensor(value.numpy(), requires_grad=True) for value in inputs]
+    found = ported["enc"](*x)
+    (found**2).sum().backward()
+    _close(found.detach(), expected, TOLERANCE[dtype])
+    for ours, theirs in zip(x, tape.gradient(loss, inputs), strict=True):
+        _close(ours.grad, theirs, TOLERANCE[dtype])
 
 
 def _bert_with_dense(tf1, hidden):
@@ -238,15 +249,16 @@ def _bert_with_dense(tf1, hidden):
 
 @pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore")
-def test_the_attention_of_bert_computes_the_same_in_torch(tmp_path):
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_attention_of_bert_computes_the_same_in_torch(dtype, tmp_path):
     tf = pytest.importorskip("tensorflow")
     tf1 = tf.compat.v1
-    inputs = np.random.default_rng(5).normal(size=(BATCH, QUERIES, WIDE))
+    inputs = np.random.default_rng(5).normal(size=(BATCH, QUERIES, WIDE)).astype(dtype)
     with tf1.Graph().as_default(), tf1.Session() as session:
         out = _bert_with_dense(tf1, tf.constant(inputs))
         rng = np.random.default_rng(3)
         for variable in tf1.global_variables():
-            variable.load(rng.normal(0, 0.5, variable.shape), session)
+            variable.load(rng.normal(0, 0.5, variable.shape).astype(dtype), session)
         expected = session.run(out)
         path = tf1.train.Saver().save(session, str(tmp_path / "model"))
     ported = nn.ModuleDict(
@@ -254,7 +266,7 @@ def test_the_attention_of_bert_computes_the_same_in_torch(tmp_path):
             "layer_0": nn.ModuleDict(
                 {
                     "attention": nn.MultiheadAttention(
-                        WIDE, HEADS, batch_first=True, dtype=torch.float64
+                        WIDE, HEADS, batch_first=True, dtype=getattr(torch, dtype)
                     )
                 }
             )
@@ -263,7 +275,7 @@ def test_the_attention_of_bert_computes_the_same_in_torch(tmp_path):
     tws.warm_start(ported, path)
     x = torch.tensor(inputs)
     found, _ = ported["layer_0"]["attention"](x, x, x)
-    _close(found.detach(), expected, 1e-10)
+    _close(found.detach(), expected, TOLERANCE[dtype])
 
 
 # -- what is refused, and why ----------------------------------------------------------------------
@@ -308,6 +320,13 @@ def _keras_attention(heads=HEADS, size=SIZE, wide=WIDE):
             {**_keras_attention(), "enc/bias_k": (1, 1, WIDE)},
             {"add_bias_kv": True},
             "bias_k: TensorFlow's attention has no bias among its keys and values",
+        ),
+        (
+            _keras_attention(),
+            {"bias": False},
+            r"1. enc.in_proj_bias is None, but the checkpoint has 'enc/query/bias' and "
+            r"'enc/key/bias' and 'enc/value/bias' for it: it would be lost.\n"
+            r"  2. enc.out_proj.bias is None, but the checkpoint has 'enc/attention_output/bias' ",
         ),
         (
             {"enc/in_proj_weight": (3 * WIDE, WIDE)},

@@ -20,6 +20,7 @@ from torch import nn
 
 import torch_warmstart as tws
 from torch_warmstart import PlanError, VocabInfo, WarmStartSettings
+from torch_warmstart.errors import plural
 from torch_warmstart.layer_layouts import LAYOUTS, NUMBERED, named_layout
 from torch_warmstart.tf_layers import tf_forms
 
@@ -199,11 +200,13 @@ def _reshape(*shape):
     return reshape
 
 
-def _separable(convolution, in_channels, multiplier, out, size, names=("depthwise", "pointwise")):
+def _separable(
+    convolution, in_channels, multiplier, out, size, names=("depthwise", "pointwise"), **options
+):
     """A SeparableConv in torch."""
     between = in_channels * multiplier
     depthwise = convolution(in_channels, between, size, groups=in_channels, bias=False)
-    halves = (depthwise, convolution(between, out, 1))
+    halves = (depthwise, convolution(between, out, 1, **options))
     return nn.Sequential(OrderedDict(zip(names, halves, strict=True)))
 
 
@@ -780,3 +783,135 @@ def test_a_flatten_of_another_number_of_channels_does_not_fit(checkpoint):
     assert "to be changed by 'flatten_channels_last[4]'" in _error(
         nn.Linear(6, 1), path, var_name_to_layout=layouts
     )
+
+
+# -- what would be lost ----------------------------------------------------------------------------
+
+_BN = {f"layer/{n}": (4,) for n in ("gamma", "beta", "moving_mean", "moving_variance")}
+_AFFINE = {f"layer/{n}": (4,) for n in ("gamma", "beta")}
+_DENSE = {"layer/kernel": (3, 4), "layer/bias": (4,)}
+_LOST = "layer.{} is None, but the checkpoint has {} for it: it would be lost."
+_LOST_ADVICE = (
+    "A tensor that would be lost: make the module with it (bias=True, affine=True), leave its name "
+    "out of vars_to_warm_start, or take what fits and lose the rest with on_mismatch='keep'."
+)
+_BOTH_LOST = [_LOST.format("weight", "'layer/gamma'"), _LOST.format("bias", "'layer/beta'")]
+_BIAS_LOST = [_LOST.format("bias", "'layer/bias'")]
+
+
+@pytest.mark.parametrize(
+    ("module", "tensors", "problems"),
+    [
+        (nn.Linear(3, 4, bias=False), _DENSE, _BIAS_LOST),
+        (
+            nn.Linear(3, 4, bias=False),
+            {"layer/weights": (3, 4), "layer/biases": (4,)},
+            [_LOST.format("bias", "'layer/biases'")],
+        ),
+        (
+            nn.Linear(3, 4, bias=False),
+            {"layer/kernel": (3, 2, 2), "layer/bias": (2, 2)},
+            _BIAS_LOST,
+        ),
+        (
+            nn.Conv2d(3, 4, 2, bias=False),
+            {"layer/kernel": (2, 2, 3, 4), "layer/bias": (4,)},
+            _BIAS_LOST,
+        ),
+        (
+            nn.Conv1d(4, 4, 2, groups=4, bias=False),
+            {"layer/depthwise_kernel": (2, 4, 1), "layer/bias": (4,)},
+            _BIAS_LOST,
+        ),
+        (
+            nn.ConvTranspose2d(3, 4, 2, bias=False),
+            {"layer/kernel": (2, 2, 4, 3), "layer/bias": (4,)},
+            _BIAS_LOST,
+        ),
+        (nn.LayerNorm(4, bias=False), _AFFINE, _BOTH_LOST[1:]),
+        (nn.LayerNorm(4, elementwise_affine=False), _AFFINE, _BOTH_LOST),
+        (nn.GroupNorm(2, 4, affine=False), _AFFINE, _BOTH_LOST),
+        (nn.InstanceNorm2d(4), _AFFINE, _BOTH_LOST),
+        (nn.BatchNorm2d(4, affine=False), _BN, _BOTH_LOST),
+        (
+            nn.RMSNorm(4, elementwise_affine=False),
+            {"layer/scale": (4,)},
+            [_LOST.format("weight", "'layer/scale'")],
+        ),
+        (
+            _separable(nn.Conv2d, 4, 2, 5, (3, 2), bias=False),
+            {
+                "layer/depthwise_kernel": (3, 2, 4, 2),
+                "layer/pointwise_kernel": (1, 1, 8, 5),
+                "layer/bias": (5,),
+            },
+            [_LOST.format("pointwise.bias", "'layer/bias'")],
+        ),
+    ],
+    ids=lambda value: str(value)[:36] if isinstance(value, nn.Module) else "",
+)
+@pytest.mark.parametrize("selection", [".*", [".*"]])
+def test_a_tensor_that_the_module_is_made_without_is_refused(
+    checkpoint, module, tensors, problems, selection
+):
+    model = nn.ModuleDict({"layer": module, "last": nn.Linear(1, 1)})
+    path = checkpoint(**tensors, **{"last/kernel": (1, 1), "last/bias": (1,)})
+    with pytest.raises(PlanError) as caught:
+        tws.warm_start(model, WarmStartSettings(path, selection))
+    assert list(caught.value.problems) == problems
+    assert str(caught.value).endswith(f"\n{_LOST_ADVICE}")
+    kept = tws.warm_start(model, WarmStartSettings(path, selection, on_mismatch="keep"))
+    name, _, rest = problems[0].partition(" is None, but the checkpoint has ")
+    assert kept.notes[-1] == (
+        f"What the checkpoint has for {plural(len(problems), 'parameter')} that modules are made "
+        f"without (such as {rest.partition(' for it')[0]} for {name}) is lost."
+    )
+
+
+@pytest.mark.parametrize(
+    "rules", [{"fc.": "layer/"}, {"fc.weight": "layer/kernel"}, [("fc[.](.+)", r"layer/\1")]]
+)
+def test_what_would_be_lost_is_found_where_rules_lead(checkpoint, rules):
+    model = nn.ModuleDict({"fc": nn.Linear(3, 4, bias=False)})
+    with pytest.raises(PlanError, match="fc.bias is None, but the checkpoint has 'layer/bias'"):
+        tws.warm_start(model, WarmStartSettings(checkpoint(**_DENSE), ".*", None, rules))
+
+
+def test_what_a_module_without_tensors_would_lose_is_found_where_rules_lead(checkpoint):
+    norm = nn.LayerNorm(4, elementwise_affine=False)
+    model = nn.ModuleDict({"net": nn.ModuleDict({"fc": nn.Linear(3, 4), "norm": norm})})
+    tensors = {"old/fc/kernel": (3, 4), "old/fc/bias": (4,), "old/norm/gamma": (4,)}
+    settings = WarmStartSettings(checkpoint(**tensors), ".*", None, {"net.": "old/"})
+    message = "net.norm.weight is None, but the checkpoint has 'old/norm/gamma'"
+    with pytest.raises(PlanError, match=message):
+        tws.warm_start(model, settings)
+
+
+def test_a_layer_without_a_bias_on_either_side_is_taken(checkpoint):
+    path = checkpoint(**{"layer/kernel": (3, 4), "norm/gamma": (4,), "bn/moving_mean": (4,)})
+    layers = {"layer": nn.Linear(3, 4, bias=False), "norm": nn.LayerNorm(4, bias=False)}
+    report = tws.warm_start(nn.ModuleDict(layers), path)
+    assert (report.count("kept"), report.notes) == (0, ())
+
+
+def test_what_is_not_selected_or_what_another_variable_takes_is_not_lost(checkpoint):
+    path = checkpoint(**_DENSE)
+    model = nn.ModuleDict({"layer": nn.Linear(3, 4, bias=False)})
+    tws.warm_start(model, WarmStartSettings(path, "layer.weight"))
+    model["layer"].own_bias = nn.Parameter(torch.zeros(4))
+    settings = WarmStartSettings(path, ".*", None, {"layer.own_bias": "layer/bias"})
+    assert tws.warm_start(model, settings)["layer.own_bias"].key == "layer/bias"
+
+
+def test_a_tied_head_without_a_bias_loses_none(checkpoint):
+    model = nn.ModuleDict({"words": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
+    model["head"].weight = model["words"].weight
+    tws.warm_start(model, checkpoint(**{"words/embeddings": (5, 3)}))
+    with pytest.raises(PlanError, match="head.bias is None, but the checkpoint has 'head/bias'"):
+        tws.warm_start(model, checkpoint(**{"words/embeddings": (5, 3), "head/bias": (5,)}))
+
+
+def test_what_torch_saved_loses_nothing_in_silence():
+    old = nn.ModuleDict({"layer": nn.Linear(3, 4)})
+    model = nn.ModuleDict({"layer": nn.Linear(3, 4, bias=False)})
+    assert tws.warm_start(model, old).unexpected_keys == ("layer.bias",)

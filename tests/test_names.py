@@ -571,7 +571,9 @@ def _save(keras, model, kind, folder):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("made", MODELS)
-@pytest.mark.parametrize("kind", ["root", "attribute", "weights.h5", "keras", "h5", "export"])
+@pytest.mark.parametrize(
+    "kind", ["root", "attribute", "name-based", "weights.h5", "keras", "h5", "export"]
+)
 @pytest.mark.parametrize("version", ["keras", "tf_keras"])
 def test_the_same_names_of_layers_need_no_rule(version, kind, made, tmp_path):
     if {(version, kind), (version, kind, made)} & WITHOUT_NAMES:
@@ -596,6 +598,73 @@ def test_the_same_names_of_layers_need_no_rule(version, kind, made, tmp_path):
         for value, (leaf, tensor) in zip(theirs, own.items(), strict=True):
             is_kernel = leaf == "weight" and isinstance(ours.get_submodule(path), nn.Linear)
             assert np.array_equal(value.T if is_kernel else value, tensor.numpy()), (path, leaf)
+
+
+class TimeDistributed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.td = nn.Linear(4, 3)
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.out(self.td(x))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["root", "attribute", "name-based", "weights.h5", "keras", "h5"])
+@pytest.mark.parametrize("version", ["keras", "tf_keras"])
+def test_what_time_distributed_has_inside_is_found_by_its_name(version, kind, tmp_path):
+    if (version, kind) in WITHOUT_NAMES:
+        pytest.skip("such a file has no names of layers")
+    keras = pytest.importorskip(version)
+    layers = keras.layers
+    inner = layers.Dense(3, name="inner")
+    model = keras.Sequential(
+        [
+            layers.Input((5, 4)),
+            layers.TimeDistributed(inner, name="td"),
+            layers.Dense(2, name="out"),
+        ]
+    )
+    ours = TimeDistributed()
+    tws.warm_start(ours, _save(keras, model, kind, tmp_path))
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    assert tws.verify_port(ours, x, np.asarray(model(x)))
+
+
+@pytest.mark.parametrize("before", ["", "net/"])
+def test_what_is_alone_in_a_wrapper_is_found(write, before):
+    checkpoint = write(linear(f"{before}td/inner", 2, 3))
+    model = nn.ModuleDict({"td": nn.Linear(2, 3)})
+    assert keys_of(model, checkpoint) == {
+        "td.weight": f"{before}td/inner/kernel",
+        "td.bias": f"{before}td/inner/bias",
+    }
+    plan = tws.plan_warm_start(model, checkpoint)
+    assert plan.items[0].reason == "TensorFlow's name, in a wrapper"
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {**linear("td/a"), **linear("td/b")},
+        {**linear("td/a"), "td/norm/gamma": (2,)},
+        {"td/a/kernel": (2, 2), "td/b/bias": (2,), "td/c/bias": (2,)},
+        {"td/a/kernel": (2, 2)},
+        {**linear("td/a"), "td/g": (2,)},
+    ],
+)
+def test_of_several_in_a_wrapper_none_is_found(write, shapes):
+    text = error(nn.ModuleDict({"td": nn.Linear(2, 2)}), write(shapes))
+    assert "1. td.weight is not in the checkpoint. Nearest: " in text
+
+
+def test_what_another_variable_finds_is_not_in_a_wrapper(write):
+    model = nn.ModuleDict({"td": nn.Linear(2, 2), "inner": nn.Linear(2, 2)})
+    text = error(model, write(linear("td/inner")))
+    assert "has 2 problems" in text
+    assert "1. td.weight is not in the checkpoint" in text
 
 
 @pytest.mark.tensorflow

@@ -7,7 +7,7 @@ of gates would fit, so that case comes with each kind.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,32 +147,31 @@ class Case:
             "stacked": self.layers > 1,
             "square": self.wide == UNITS,
             "no-bias": not self.bias,
-            self.dtype: self.dtype == "float64",
             "relu": bool(self.more),
         }
-        return "-".join([kind, *(flag for flag, there in flags.items() if there)])
+        return "-".join([kind, *(flag for flag, there in flags.items() if there), self.dtype])
 
 
 CASES = [
     Case(_lstm, nn.LSTM, "3 checkpoint"),
-    Case(_lstm, nn.LSTM, "3 keras", wide=UNITS, dtype="float64"),
-    Case(_lstm, nn.LSTM, "2 h5", dtype="float64"),
+    Case(_lstm, nn.LSTM, "3 keras", wide=UNITS),
+    Case(_lstm, nn.LSTM, "2 h5"),
     Case(_lstm, nn.LSTM, "2 checkpoint", wide=UNITS, bias=False),
     Case(_lstm, nn.LSTM, "3 weights.h5", bias=False),
     Case(_gru, nn.GRU, "3 weights.h5", wide=UNITS),
-    Case(_gru, nn.GRU, "2 keras", dtype="float64"),
-    Case(_gru, nn.GRU, "2 checkpoint", wide=UNITS, dtype="float64"),
+    Case(_gru, nn.GRU, "2 keras"),
+    Case(_gru, nn.GRU, "2 checkpoint", wide=UNITS),
     Case(_rnn, nn.RNN, "3 h5", wide=UNITS),
-    Case(_rnn, nn.RNN, "2 checkpoint", dtype="float64", bias=False),
-    Case(_relu, nn.RNN, "3 checkpoint", more=(("nonlinearity", "relu"),), dtype="float64"),
+    Case(_rnn, nn.RNN, "2 checkpoint", bias=False),
+    Case(_relu, nn.RNN, "3 checkpoint", more=(("nonlinearity", "relu"),)),
     Case(_both_ways(_lstm), nn.LSTM, "2 checkpoint", wide=UNITS, bidirectional=True),
-    Case(_both_ways(_lstm), nn.LSTM, "3 h5", dtype="float64", bidirectional=True),
+    Case(_both_ways(_lstm), nn.LSTM, "3 h5", bidirectional=True),
     Case(_both_ways(_gru), nn.GRU, "3 checkpoint", wide=UNITS, bidirectional=True),
     Case(_both_ways(_rnn), nn.RNN, "2 h5", bidirectional=True, bias=False),
     Case(_stack("LSTMCell"), nn.LSTM, "2 checkpoint", wide=UNITS, layers=2),
-    Case(_stack("LSTMCell"), nn.LSTM, "3 keras", wide=UNITS, layers=2, dtype="float64"),
+    Case(_stack("LSTMCell"), nn.LSTM, "3 keras", wide=UNITS, layers=2),
     Case(_stack("GRUCell"), nn.GRU, "3 weights.h5", wide=UNITS, layers=2),
-    Case(_stack("SimpleRNNCell"), nn.RNN, "2 h5", wide=UNITS, layers=2, dtype="float64"),
+    Case(_stack("SimpleRNNCell"), nn.RNN, "2 h5", wide=UNITS, layers=2),
 ]
 
 
@@ -251,12 +250,16 @@ def _module(case):
     )
 
 
+def _in_both_dtypes(cases):
+    return [replace(case, dtype=dtype) for case in cases for dtype in TOLERANCE]
+
+
 GRU_WITHOUT_BIAS = "keras_gru_no_bias"
 
 
 @pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", _in_both_dtypes(CASES), ids=str)
 def test_a_layer_of_keras_computes_the_same_in_torch(case, libraries, tmp_path):
     import tensorflow as tf
 
@@ -279,22 +282,35 @@ def test_a_layer_of_keras_computes_the_same_in_torch(case, libraries, tmp_path):
 
 @pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(
     ("cell", "module"), [("LSTM", nn.LSTMCell), ("GRU", nn.GRUCell), ("SimpleRNN", nn.RNNCell)]
 )
-def test_a_single_cell_of_torch_is_a_layer_of_keras(cell, module, libraries, tmp_path):
-    case = Case(lambda keras, **more: getattr(keras.layers, cell)(UNITS, **more), module, "3 h5")
+def test_a_single_cell_of_torch_is_a_layer_of_keras(cell, module, dtype, libraries, tmp_path):
+    import tensorflow as tf
+
+    def make(keras, **more):
+        return getattr(keras.layers, cell)(UNITS, **more)
+
+    case = Case(make, module, "3 h5", dtype=dtype)
     model = _keras_model(libraries["3"], case)
     path = _file(case, model, tmp_path)
-    inputs = _inputs(case)
-    ported = nn.ModuleDict({"enc": module(WIDE, UNITS)})
+    inputs = tf.constant(_inputs(case))
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        expected = model(inputs)[1:]
+        loss = sum(tf.reduce_sum(state**2) for state in expected)
+    ported = nn.ModuleDict({"enc": module(WIDE, UNITS, dtype=getattr(torch, dtype))})
     tws.warm_start(ported, path)
+    x = torch.tensor(inputs.numpy(), requires_grad=True)
     state = None
-    for step in torch.tensor(inputs).unbind(1):
+    for step in x.unbind(1):
         state = ported["enc"](step, state)
     state = state if isinstance(state, tuple) else (state,)
-    for found, expected in zip(state, model(inputs)[1:], strict=True):
-        _close(found.detach(), expected, 1e-5)
+    for found, value in zip(state, expected, strict=True):
+        _close(found.detach(), value, TOLERANCE[dtype])
+    sum((part**2).sum() for part in state).backward()
+    _close(x.grad, tape.gradient(loss, inputs), TOLERANCE[dtype])
 
 
 @pytest.mark.tensorflow
@@ -327,18 +343,17 @@ class OldCase:
     layouts: str = ""
 
     def __str__(self):
-        return self.name
+        return f"{self.name}-{self.dtype}"
 
 
 OLD_CASES = [
-    OldCase("basic-lstm", lambda c: [c.BasicLSTMCell(UNITS)], nn.LSTM, dtype="float64"),
+    OldCase("basic-lstm", lambda c: [c.BasicLSTMCell(UNITS)], nn.LSTM),
     OldCase("lstm-square", lambda c: [c.LSTMCell(UNITS)], nn.LSTM, wide=UNITS),
     OldCase(
         "projected",
         lambda c: [c.LSTMCell(UNITS, num_proj=2)],
         nn.LSTM,
         projected=2,
-        dtype="float64",
     ),
     OldCase(
         "forget-bias",
@@ -351,7 +366,6 @@ OLD_CASES = [
         lambda c: [c.BasicLSTMCell(UNITS), c.LSTMCell(UNITS)],
         nn.LSTM,
         wide=UNITS,
-        dtype="float64",
     ),
     OldCase("both-ways", lambda c: [c.LSTMCell(UNITS)], nn.LSTM, run="bidirectional"),
     OldCase(
@@ -359,9 +373,8 @@ OLD_CASES = [
         lambda c: [c.LSTMCell(UNITS), c.BasicLSTMCell(UNITS)],
         nn.LSTM,
         run="stack_bidirectional",
-        dtype="float64",
     ),
-    OldCase("rnn-square", lambda c: [c.BasicRNNCell(UNITS)], nn.RNN, wide=UNITS, dtype="float64"),
+    OldCase("rnn-square", lambda c: [c.BasicRNNCell(UNITS)], nn.RNN, wide=UNITS),
 ]
 
 
@@ -397,7 +410,7 @@ class Cells:
 
 @pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("case", OLD_CASES, ids=str)
+@pytest.mark.parametrize("case", _in_both_dtypes(OLD_CASES), ids=str)
 def test_cells_of_tensorflow_1_compute_the_same_in_torch(case, tmp_path):
     tf = pytest.importorskip("tensorflow")
     from tf_keras.src.layers.rnn import legacy_cells  # tf.compat.v1.nn.rnn_cell

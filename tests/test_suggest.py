@@ -208,21 +208,23 @@ fc2.weight         dense_1/kernel  low         several fit by name and shape, on
 fc2.bias           dense_1/bias    low         several fit by name and shape, only their numbers decide; names agree in dense  dense_2/bias
 fc3.weight         dense_2/kernel  low         several fit by name and shape, only their numbers decide; names agree in dense  dense_1/kernel
 fc3.bias           dense_2/bias    low         several fit by name and shape, only their numbers decide; names agree in dense  dense_1/bias
-classifier.weight  dense_3/kernel  high        only this fits by name and shape
-classifier.bias    dense_3/bias    high        only this fits by name and shape
+classifier.weight  dense_3/kernel  medium      only this fits by name and shape
+classifier.bias    dense_3/bias    medium      only this fits by name and shape
 
-8 suggestions by confidence: 4 high, 4 low; 0 found by themselves; 0 tensors unused
+8 suggestions by confidence: 2 high, 2 medium, 4 low; 0 found by themselves; 0 tensors unused
 As rules:
   {'fc1.': 'dense/'}  high, for 2 variables
   {'fc2.': 'dense_1/'}  low, for 2 variables
   {'fc3.': 'dense_2/'}  low, for 2 variables
-  {'classifier.': 'dense_3/'}  high, for 2 variables"""  # noqa: E501
+  {'classifier.': 'dense_3/'}  medium, for 2 variables"""  # noqa: E501
     )
 
 
 def test_the_user_chooses_how_sure_rules_must_be():
     suggestions = tws.suggest_names(_mlp(), write(_keras_mlp()))
-    assert suggestions.as_rules() == NameRules({"fc1.": "dense/", "classifier.": "dense_3/"})
+    assert suggestions.as_rules() == NameRules({"fc1.": "dense/"})
+    both = NameRules({"fc1.": "dense/", "classifier.": "dense_3/"})
+    assert suggestions.as_rules("medium") == both
     assert len(suggestions.as_rules("low")) == 4
     with pytest.raises(SettingsError, match="'high', 'medium' or 'low', not 'none'"):
         suggestions.as_rules("none")
@@ -311,6 +313,177 @@ def test_names_of_a_torch_state_keep_their_dots():
     tws.warm_start(bert(2), WarmStartSettings(old, ".*", None, suggestions.as_rules()))
 
 
+# -- layers that are several, or parts of one ------------------------------------------------------
+
+
+def _attention(path, heads=2, size=4):
+    wide = heads * size
+    shapes = {
+        f"{path}/attention_output/kernel": (heads, size, wide),
+        f"{path}/attention_output/bias": (wide,),
+    }
+    for name in ("query", "key", "value"):
+        shapes |= {
+            f"{path}/{name}/kernel": (wide, heads, size),
+            f"{path}/{name}/bias": (heads, size),
+        }
+    return shapes
+
+
+def _as_low(suggestions, model, checkpoint):
+    """The model's tensors, filled by all that is suggested."""
+    rules = suggestions.as_rules("low")
+    tws.warm_start(model, WarmStartSettings(checkpoint, [".*"], None, rules))
+    return model.state_dict()
+
+
+def test_an_attention_and_its_output_come_from_the_same_layer():
+    """Keras calls the first layer of a kind without a number, and the second with 1."""
+    model = modules(attns=nn.ModuleList(nn.MultiheadAttention(8, 2) for _ in range(2)))
+    names = ("multi_head_attention", "multi_head_attention_1")
+    checkpoint = write({k: s for name in names for k, s in _attention(name).items()})
+    suggestions = tws.suggest_names(model, checkpoint)
+    for k, theirs in enumerate(names):
+        for item in suggestions.items:
+            if item.variable.startswith(f"attns.{k}."):
+                assert all(name.startswith(f"{theirs}/") for name in item.names), item
+    assert set(confidences(suggestions).values()) == {"high"}
+    assert suggestions.as_rules().names == {
+        "attns.0.": "multi_head_attention/",
+        "attns.1.": "multi_head_attention_1/",
+    }
+    filled = _as_low(suggestions, model, checkpoint)
+    kernel = tws.load_variable(checkpoint, "multi_head_attention_1/attention_output/kernel")
+    assert torch.equal(filled["attns.1.out_proj.weight"], kernel.flatten(0, 1).T)
+
+
+def test_the_halves_of_a_separable_convolution_come_from_the_same_layer():
+    def halves():
+        return modules(
+            depthwise=nn.Conv1d(4, 4, 3, groups=4, bias=False), pointwise=nn.Conv1d(4, 4, 1)
+        )
+
+    shapes = {"depthwise_kernel": (3, 4, 1), "pointwise_kernel": (1, 4, 4), "bias": (4,)}
+    names = ("separable_conv1d", "separable_conv1d_1")
+    checkpoint = write({f"{name}/{k}": shape for name in names for k, shape in shapes.items()})
+    suggestions = tws.suggest_names(modules(a=halves(), b=halves()), checkpoint)
+    assert suggestions.as_rules("low").names == {
+        "a.": "separable_conv1d/",
+        "b.": "separable_conv1d_1/",
+    }
+
+
+@pytest.mark.parametrize("with_last_norm", [False, True])
+def test_layers_that_are_counted_through_come_in_their_order(with_last_norm):
+    """Keras's fourth LayerNormalization is the second one of the second block."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16)
+    last = nn.LayerNorm(8) if with_last_norm else None
+    model = nn.TransformerEncoder(layer, 3, norm=last, enable_nested_tensor=False)
+    shapes = {}
+    for k in range(3):
+        shapes |= _attention(f"multi_head_attention_{k}" if k else "multi_head_attention")
+    for k in range(6):
+        shapes |= _dense(f"dense_{k}" if k else "dense", *((16, 8) if k % 2 else (8, 16)))
+    for k in range(7 if with_last_norm else 6):
+        name = f"layer_normalization_{k}" if k else "layer_normalization"
+        shapes |= {f"{name}/{leaf}": (8,) for leaf in ("gamma", "beta")}
+    checkpoint = write(shapes)
+    suggestions = tws.suggest_names(model, checkpoint)
+    names = proposed(suggestions)
+    for k in range(3):
+        norms = [names[f"layers.{k}.norm{n}.weight"] for n in (1, 2)]
+        first = f"layer_normalization_{2 * k}" if k else "layer_normalization"
+        assert norms == [f"{first}/gamma", f"layer_normalization_{2 * k + 1}/gamma"]
+        assert names[f"layers.{k}.linear2.weight"] == f"dense_{2 * k + 1}/kernel"
+    if with_last_norm:
+        assert names["norm.weight"] == "layer_normalization_6/gamma"
+    item = next(i for i in suggestions.items if i.variable == "layers.1.norm2.bias")
+    assert item.confidence == "low"
+    assert item.reason.startswith("several fit by name and shape, only their order decides")
+    assert item.alternatives
+    _as_low(suggestions, model, checkpoint)
+
+
+def _lstm_shapes(name, inputs, units):
+    cell = {"kernel": (inputs, 4 * units), "recurrent_kernel": (units, 4 * units)}
+    return {f"{name}/lstm_cell/{k}": s for k, s in {**cell, "bias": (4 * units,)}.items()}
+
+
+def test_recurrent_layers_one_behind_the_other_are_a_stack():
+    model = modules(rnn=nn.LSTM(3, 5, num_layers=2))
+    checkpoint = write({**_lstm_shapes("lstm_1", 5, 5), **_lstm_shapes("lstm", 3, 5)})
+    suggestions = tws.suggest_names(model, checkpoint)
+    assert {item.reason for item in suggestions.items} == {
+        "only this fits by name and shape; a layer of the checkpoint for each of the module's"
+    }
+    assert set(confidences(suggestions).values()) == {"medium"}
+    leaves = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    assert suggestions.as_rules("medium").names == {
+        f"rnn.{leaf}_l{k}": [
+            f"{name}/lstm_cell/{kind}" for kind in ("kernel", "recurrent_kernel", "bias")
+        ]
+        for k, name in enumerate(("lstm", "lstm_1"))
+        for leaf in leaves
+    }
+
+
+def test_recurrent_layers_of_the_same_sizes_are_a_stack_in_their_order():
+    checkpoint = write({**_lstm_shapes("lstm_1", 5, 5), **_lstm_shapes("lstm", 5, 5)})
+    suggestions = tws.suggest_names(modules(rnn=nn.LSTM(5, 5, num_layers=2)), checkpoint)
+    item = next(i for i in suggestions.items if i.variable == "rnn.weight_hh_l1")
+    assert item.names[0] == "lstm_1/lstm_cell/kernel"
+    assert item.confidence == "low"
+    assert item.reason == (
+        "several fit by name and shape, only their order decides; names share nothing; a layer of "
+        "the checkpoint for each of the module's"
+    )
+    assert [names[0] for names in item.alternatives] == ["lstm/lstm_cell/kernel"]
+
+
+def test_a_stack_without_enough_layers_is_told_the_truth():
+    checkpoint = write(_lstm_shapes("lstm", 3, 5))
+    suggestions = tws.suggest_names(modules(rnn=nn.LSTM(3, 5, num_layers=2)), checkpoint)
+    assert {(i.confidence, i.reason) for i in suggestions.items} == {
+        ("none", "no layer is left whose tensors make it")
+    }
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("version", "kind", "both_ways"),
+    [("keras", "LSTM", True), ("keras", "GRU", False), ("tf_keras", "SimpleRNN", False)],
+)
+def test_what_is_suggested_for_a_stack_computes_the_same(version, kind, both_ways, folder):
+    keras = pytest.importorskip(version)
+    keras.backend.clear_session()
+
+    def make():
+        layer = getattr(keras.layers, kind)(4, return_sequences=True)
+        return keras.layers.Bidirectional(layer) if both_ways else layer
+
+    theirs = keras.Sequential([keras.layers.Input((5, 3)), make(), make()])
+    rng = np.random.default_rng(1)
+    theirs.set_weights([rng.normal(size=w.shape) for w in theirs.get_weights()])
+    theirs.save(str(folder / "m.keras"))
+    module = {"LSTM": nn.LSTM, "GRU": nn.GRU, "SimpleRNN": nn.RNN}[kind]
+    model = modules(rnn=module(3, 4, 2, batch_first=True, bidirectional=both_ways))
+    suggestions = tws.suggest_names(model, "m.keras")
+    _as_low(suggestions, model, "m.keras")
+    x = rng.normal(size=(2, 5, 3)).astype("float32")
+    assert tws.verify_port(model.rnn, x, (np.asarray(theirs(x)),))
+
+
+def test_what_only_fits_is_not_sure_where_names_share_nothing():
+    checkpoint = write({**_dense("enc", 8, 8), **_dense("log_var", 8, 6)})
+    model = modules(enc=nn.Linear(8, 8), mu=nn.Linear(8, 6))
+    suggestions = tws.suggest_names(model, checkpoint)
+    assert confidences(suggestions) == {"mu.weight": "medium", "mu.bias": "medium"}
+    many = nn.ModuleList(nn.Linear(8, 6 + k) for k in range(3))
+    checkpoint = write({k: s for n in range(3) for k, s in _dense(f"x_{n}", 8, 6 + n).items()})
+    assert set(confidences(tws.suggest_names(modules(mu=many), checkpoint)).values()) == {"medium"}
+
+
 # -- rules files -----------------------------------------------------------------------------------
 
 
@@ -339,7 +512,7 @@ def test_a_rules_file_can_be_read_by_people():
 [scopes]  # the beginning of names: what they begin with in the checkpoint
 # high: for 2 variables, such as fc1.weight
 "fc1." = "dense/"
-# high: for 2 variables, such as classifier.weight
+# medium: for 2 variables, such as classifier.weight
 "classifier." = "dense_3/"
 """
     )
@@ -465,8 +638,8 @@ def test_a_keras_model_with_automatic_names(kind, folder):
         words=nn.Embedding(20, 8), rnn=nn.LSTM(8, 6), hidden=nn.Linear(6, 7), tag=nn.Linear(7, 3)
     )
     suggestions = tws.suggest_names(model, path)
-    assert set(confidences(suggestions).values()) == {"high"}
-    tws.warm_start(model, WarmStartSettings(path, ".*", None, suggestions.as_rules()))
+    assert set(confidences(suggestions).values()) == {"medium"}  # names share nothing
+    tws.warm_start(model, WarmStartSettings(path, ".*", None, suggestions.as_rules("medium")))
     kernel = theirs.layers[-1].get_weights()[0]
     assert np.array_equal(model.tag.weight.detach().numpy(), kernel.T)
 

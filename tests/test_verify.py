@@ -139,6 +139,49 @@ def test_the_tolerance_follows_the_dtype():
     assert tws.verify_port(Net(), x.float(), expected.detach().numpy())
 
 
+def test_a_proof_that_compares_nothing_is_an_error(x):
+    message = (
+        "verify_port compared nothing: `expected` and `layers` have no values. Record at least one "
+        "output or layer of the original."
+    )
+    empty = torch.zeros(0, 3)
+    for inputs, expected, layers in ((x, {}, None), (x, [], {}), (empty, torch.zeros(0, 2), None)):
+        with pytest.raises(tws.SettingsError) as caught:
+            tws.verify_port(Net(), inputs, expected, layers=layers)
+        assert str(caught.value) == message
+    assert tws.verify_port(Net(), x, {}, layers={"first": Net().first(x).detach()})
+    assert not tws.verify_port(Net(), x, [], layers={"first": torch.zeros(0, 4)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_floating_inputs_are_cast_to_the_model_s_dtype(x, dtype):
+    """As Keras does: a record is often of NumPy's float64."""
+    model = Net().to(dtype)
+    expected = Net().double().eval()(x.double()).detach().numpy()
+    check = tws.verify_port(model, x.double().numpy(), expected)
+    assert check
+    told = f"The inputs were cast: float64 to {str(dtype).removeprefix('torch.')}."
+    assert (told in str(check)) == (dtype != torch.float64)
+    assert check.cast == (
+        "" if dtype == torch.float64 else told[len("The inputs were cast: ") : -1]
+    )
+
+
+def test_inputs_that_count_or_that_a_mixed_model_takes_are_not_cast():
+    ids, table = np.array([0, 2]), nn.Embedding(3, 2)
+    assert tws.verify_port(table, ids, table(torch.tensor(ids)).detach()).cast == ""
+    mixed = nn.Sequential(nn.Linear(3, 2).double())
+    mixed.register_buffer("other", torch.zeros(1))
+    x = np.ones((1, 3))
+    assert tws.verify_port(mixed, x, mixed(torch.tensor(x)).detach()).cast == ""
+
+
+def test_of_a_module_that_runs_twice_the_first_call_is_compared(x):
+    model = nn.Sequential(layer := nn.Linear(3, 3), layer)
+    first = layer(x).detach()
+    assert tws.verify_port(model, x, layer(first).detach(), layers={"0": first})
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 MODEL = """
@@ -163,6 +206,10 @@ def folder(tmp_path, monkeypatch, x):
     record = {"inputs/0": x.numpy(), "outputs": model(x).detach().numpy()}
     np.savez("record.npz", **record, **{"layers/0": model[0](x).detach().numpy()})
     np.savez("half.npz", **{"inputs/0": x.numpy()})
+    wide = {name: value.astype("float64") for name, value in record.items()}
+    np.savez("wide.npz", **wide)
+    none = {"inputs/0": x.numpy()[:0], "outputs": model(x[:0]).detach().numpy()}
+    np.savez("none.npz", **none)
     return tmp_path
 
 
@@ -176,9 +223,15 @@ def test_the_command_fails_where_the_model_departs(folder, capsys):
     assert "the first is '0'" in capsys.readouterr().out
 
 
+def test_the_command_casts_a_record_and_says_so(folder, capsys):
+    assert main(["verify", "verified_model:make", "wide.npz", "--checkpoint", "old.pt"]) == 0
+    assert "The inputs were cast: float64 to float32.\nThe port agrees" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["verified_model:make", "none.npz"], "verify_port compared nothing: `expected` and"),
         (["verified_model", "record.npz"], "given as MODULE:CALLABLE, not 'verified_model'"),
         (["verified_model:mak", "record.npz"], "There is no 'verified_model:mak'"),
         (["no_such:make", "record.npz"], "There is no 'no_such:make'"),

@@ -7,15 +7,21 @@ Each check names the line to change; none of them knows, so none changes anythin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from torch_warmstart.errors import plural
+from torch_warmstart.flattenings import (
+    Finding,
+    LayoutsOf,
+    Modules,
+    find_flattenings,
+    has_tensors,
+)
 from torch_warmstart.variables import module_names
-
-Finding = tuple[str, str]  # what differs, and the change to make
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +38,39 @@ class Audit:
         return f"{first}{more}: {self.problem} {self.change}"
 
 
-def audit_port(
-    model: nn.Module, filled: Iterable[nn.Module], layouts: Iterable[str] = ()
-) -> tuple[Audit, ...]:
+def audit_port(model: nn.Module, layouts: LayoutsOf) -> tuple[Audit, ...]:
     """What to compare by hand once a model has been filled from TensorFlow's weights.
 
     Args:
         model: The model.
-        filled: The modules that get tensors from TensorFlow; others with tensors of their own were
-            never TensorFlow's.
-        layouts: The names of the layouts in use; one for a flattening settles what a Flatten asks.
+        layouts: For each module that gets tensors from TensorFlow, by its id, the names of the
+            layouts they come in. Other modules with tensors of their own were never TensorFlow's.
     """
-    taken = {id(module) for module in filled}
-    if not taken:
+    if not layouts:
         return ()
-    settled = nn.Flatten if any("flatten_channels" in name for name in layouts) else ()
+    modules = module_names(model)
     found: dict[Finding, list[str]] = {}
-    for name, module in module_names(model).items():
-        if isinstance(module, settled):
-            continue
-        if id(module) in taken or not _has_tensors(module):
-            for finding in _findings(module):
-                found.setdefault(finding, []).append(name)
+    for name, finding in (*_settings(modules, layouts), *find_flattenings(modules, layouts)):
+        found.setdefault(finding, []).append(name)
     return tuple(Audit(tuple(names), *finding) for finding, names in found.items())
 
 
-def _has_tensors(module: nn.Module) -> bool:
-    return any(t is not None for t in (*module._parameters.values(), *module._buffers.values()))
+def _settings(modules: Modules, layouts: LayoutsOf) -> Iterable[tuple[str, Finding]]:
+    """What each module was made with that TensorFlow's may not have been made with."""
+    for name, module in modules.items():
+        if id(module) in layouts or not has_tensors(module):
+            yield from ((name, finding) for finding in _findings(module))
 
 
 def _findings(module: nn.Module) -> Iterable[Finding]:
-    for types, check in _CHECKS.items():
+    for types, check in _CHECKS:
         if isinstance(module, types):
             finding = check(module)
             if finding is not None:
                 yield finding
+
+
+_KEEPS = 0.5  # a momentum above it is one of Keras's: 0.9, 0.99
 
 
 # -- the checks: a module that has torch's default, and what TensorFlow's is -----------------------
@@ -87,6 +91,17 @@ def _batch_norm(module: nn.Module) -> Finding | None:
     )
 
 
+def _copied_momentum(module: nn.modules.batchnorm._BatchNorm) -> Finding | None:
+    if module.momentum is None or module.momentum < _KEEPS:
+        return None
+    momentum = f"{module.momentum:g}"
+    return (
+        f"momentum={momentum} is the part that a new batch counts for; Keras's is the part that is "
+        f"kept, and its {momentum} is {1 - module.momentum:g} here.",
+        f"Make it {_name(module)}(..., momentum={1 - module.momentum:g}).",
+    )
+
+
 def _other_norm(module: nn.Module) -> Finding | None:
     # keras/src/layers/normalization/layer_normalization.py and group_normalization.py.
     if module.eps != 1e-5:
@@ -94,6 +109,17 @@ def _other_norm(module: nn.Module) -> Finding | None:
     return (
         "eps=1e-05 is torch's default; Keras has epsilon=0.001, BERT 1e-12.",
         f"Make it {_name(module)}(..., eps=1e-3).",
+    )
+
+
+def _rms_norm(module: nn.RMSNorm) -> Finding | None:
+    # keras/src/layers/normalization/rms_normalization.py: epsilon=1e-6.
+    if module.eps is not None:
+        return None
+    return (
+        "eps=None, torch's default, is the smallest step of the dtype (1.2e-07 in float32); Keras "
+        "has epsilon=1e-06.",
+        "Make it nn.RMSNorm(..., eps=1e-6).",
     )
 
 
@@ -129,15 +155,6 @@ def _average_pool(module: nn.Module) -> Finding | None:
     )
 
 
-def _flatten(_: nn.Module) -> Finding | None:
-    # keras/src/layers/reshaping/flatten.py keeps the order of channels-last features.
-    return (
-        "it numbers features by channels, then places; TensorFlow by places, then channels.",
-        "If the original flattened channels-last features, name the layout of the layer behind it: "
-        "var_name_to_layout={'<layer>.weight': 'flatten_channels_last[<channels>]'}.",
-    )
-
-
 def _gelu(module: nn.Module) -> Finding | None:
     if module.approximate != "none":
         return None
@@ -164,13 +181,19 @@ def _hard_sigmoid(_: nn.Module) -> Finding | None:
     )
 
 
-def _dropout(module: nn.Module) -> Finding | None:
-    if module.p != 0.5:
+def _dropout(module: nn.modules.dropout._DropoutNd) -> Finding | None:
+    # tensorflow/python/ops/nn_ops.py: keep_prob of dropout() in TensorFlow 1, rate of dropout_v2().
+    if not module.p:
         return None
+    change = (
+        "It is torch's default too: compare it with the original's."
+        if module.p == 0.5  # dropped or kept, it is the same
+        else f"If the original has keep_prob={module.p:g}, make it p={1 - module.p:g}."
+    )
     return (
-        "p=0.5, torch's default, is what is dropped; Keras has no default, and tf.nn.dropout of "
-        "TensorFlow 1 was given what is kept.",
-        f"Make it {_name(module)}(p) with the original's rate.",
+        f"p={module.p:g} is the part that is dropped, as Keras's rate is; tf.nn.dropout of "
+        f"TensorFlow 1 was given the part that is kept, which is keep_prob={1 - module.p:g} here.",
+        change,
     )
 
 
@@ -184,20 +207,21 @@ def _recurrent_dropout(module: nn.Module) -> Finding | None:
     )
 
 
-_CHECKS: Mapping[tuple[type[nn.Module], ...], Callable[[nn.Module], Finding | None]] = {
-    (nn.modules.batchnorm._BatchNorm,): _batch_norm,
-    (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm): _other_norm,
-    (nn.Conv1d, nn.Conv2d, nn.Conv3d): _strided,
-    (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d): _strided,
-    (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d): _transposed,
-    (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d): _average_pool,
-    (nn.Flatten,): _flatten,
-    (nn.GELU,): _gelu,
-    (nn.LeakyReLU,): _leaky_relu,
-    (nn.Hardsigmoid,): _hard_sigmoid,
-    (nn.Dropout, nn.Dropout2d, nn.Dropout3d): _dropout,
-    (nn.RNNBase,): _recurrent_dropout,
-}
+_CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Callable[[Any], Finding | None]]] = (
+    ((nn.modules.batchnorm._BatchNorm,), _batch_norm),
+    ((nn.modules.batchnorm._BatchNorm,), _copied_momentum),
+    ((nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm), _other_norm),
+    ((nn.RMSNorm,), _rms_norm),
+    ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _strided),
+    ((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _strided),
+    ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
+    ((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
+    ((nn.GELU,), _gelu),
+    ((nn.LeakyReLU,), _leaky_relu),
+    ((nn.Hardsigmoid,), _hard_sigmoid),
+    ((nn.modules.dropout._DropoutNd,), _dropout),
+    ((nn.RNNBase,), _recurrent_dropout),
+)
 
 
 def _pair(value: object) -> tuple[int, ...]:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.formats.object_graph import ATTRIBUTE_SUFFIX
-from torch_warmstart.layouts import Form, Shape
+from torch_warmstart.layouts import IN_PARENT, Form, Shape
 
-_IN_PARENT = "/../"
 _OF_OPTIMIZERS = re.compile(
     r"(optimizers?|optimizer_weights|training|\w*(adam|adamw|sgd|rmsprop|adagrad|adadelta|ftrl|nadam"
     r"|adamax|momentum|lamb|lion)(_\d+)?)",
@@ -110,7 +109,7 @@ class Catalog:
         """By the path of a layer, its tensor of one of these names; None if several are."""
         found: dict[str, Tensor | None] = {}
         for name in names:
-            if _IN_PARENT in name:
+            if IN_PARENT in name:
                 continue
             if name not in self._bases:
                 self._bases[name] = dict(self._search(name.split("/")))

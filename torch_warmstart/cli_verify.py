@@ -21,7 +21,8 @@ _DESCRIPTION = """\
 Makes a model, warm-starts it from a checkpoint, runs it on recorded inputs, and compares its
 outputs with the recorded ones. RECORD is a file of arrays (.npz, .safetensors, ...) named
 inputs/NAME (or inputs/0, inputs/1, ... for positional arguments), outputs/NAME (or outputs/0, ...,
-or outputs for the only one), and layers/MODULE for a comparison layer by layer."""
+or outputs for the only one), and layers/MODULE for a comparison layer by layer. Floating inputs are
+cast to the model's dtype."""
 
 
 def add_verify(commands: Any) -> None:

@@ -75,6 +75,10 @@ def _same(*tensors: torch.Tensor) -> Tensors:
 IDENTITY = Layout("identity", _same, _same)
 
 
+# Between a layer's name in the one around it and what that one calls a tensor of it.
+IN_PARENT = "/../"
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """One way in which TensorFlow keeps a tensor of a torch layer.

@@ -63,11 +63,11 @@ class NameIndex:
 
     @functools.cached_property
     def _sorted(self) -> list[tuple[str, str]]:
-        return sorted((_bare(name), name) for name in self.names)
+        return sorted((bare_name(name), name) for name in self.names)
 
     @functools.cached_property
     def _without_scope(self) -> list[tuple[str, str]]:
-        cut = ((_bare(name).partition("/")[2], name) for name in self.names)
+        cut = ((bare_name(name).partition("/")[2], name) for name in self.names)
         return sorted(entry for entry in cut if entry[0])
 
     @functools.cached_property
@@ -138,7 +138,8 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile(re.escape(pattern).replace(re.escape(ANY), "[^/]*"))
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
+    """A name without what TensorFlow's savers write behind it."""
     return name.removesuffix(ATTRIBUTE_SUFFIX).removesuffix(":0")
 
 

@@ -5,10 +5,11 @@ gives the leaf in a layer of that type; and for object-based checkpoints, each o
 name in the object graph or as a path through it. Two different hits for one variable are an error,
 never a choice.
 
-Only for a variable that is found by none of these, there are two more: the only tensor of such a
+Only for a variable that is found by none of these, there are three more: the only tensor of such a
 name in one more scope (Keras puts a model's own name in front, `sequential/den/kernel`, and
-`tf.train.Checkpoint(model=...)` its attribute); and in files of Keras 3, which number a layer's
-variables, the one of its number, if there are as many as torch's layer has tensors.
+`tf.train.Checkpoint(model=...)` its attribute); in files of Keras 3, which number a layer's
+variables, the one of its number, if there are as many as torch's layer has tensors; and what a
+wrapper has inside (`TimeDistributed`: `td/inner/kernel`), on the same condition.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.layouts import Form, Layout
+from torch_warmstart.name_index import ANY
 from torch_warmstart.spellings import Spellings
 from torch_warmstart.tf_layers import is_uncounted_in_tf, tf_forms
 from torch_warmstart.variables import Owner, Shape, Variable
@@ -29,6 +31,7 @@ from torch_warmstart.variables import Owner, Shape, Variable
 _SETTING = "var_name_to_prev_var_name"
 _IN_SCOPE = "TensorFlow's name, in a scope"
 _BY_NUMBER = "Keras's number in the layer"
+_IN_WRAPPER = "TensorFlow's name, in a wrapper"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,11 @@ class Finder:
         found = self._find_by_name(variable)
         if found is not None or self.checkpoint.family == "torch":
             return found
-        return self._find_in_a_scope(variable) or self._find_numbered(variable, _places(variable))
+        return (
+            self._find_in_a_scope(variable)
+            or self._find_numbered(variable, _places(variable))
+            or self._find_wrapped(variable)
+        )
 
     def find_renamed(
         self, variable: Variable, owner: Owner, names: Sequence[str], asked_by: str = _SETTING
@@ -126,6 +133,19 @@ class Finder:
             refusal = _undecided(layouts, alone=len(specs) == 1)
             return with_layout(fitting[0], Form(fitting[0].form.names, refusal=refusal))
         return (fitting or sources)[0]
+
+    def beside(self, source: Source, owner: Owner) -> Source | None:
+        """Another tensor of the layer in the checkpoint that a source is in.
+
+        None if it has no such tensor, or the source's names do not say where its layer is.
+        """
+        for path in self._spellings.layers_of(source.specs[0].key, source.form.names[0]):
+            keys_of = _once_each(functools.partial(self._spellings.in_layer, path))
+            for form in self._forms(owner):
+                specs, _ = self._fill(form, keys_of)
+                if specs:
+                    return Source(specs, owner, form)
+        return None
 
     def nearest(self, variable: Variable) -> list[str]:
         """Keys of the checkpoint that look like a variable's name."""
@@ -231,6 +251,18 @@ class Finder:
                 keys.update(spec.key for spec in found.specs)
         return frozenset(keys)
 
+    @functools.cached_property
+    def _found_otherwise(self) -> frozenset[object]:
+        """What variables of the model find at their own names, or in a scope."""
+        found: set[object] = set()
+        for variable in self._variables:
+            try:
+                source = self._find_by_name(variable) or self._find_in_a_scope(variable)
+            except SettingsError:  # its own problem, and said where it is planned
+                continue
+            found.update(map(_identity, source.specs) if source is not None else ())
+        return frozenset(found)
+
     def _find_numbered(
         self, variable: Variable, places: Sequence[tuple[Owner, str]]
     ) -> Source | None:
@@ -240,18 +272,42 @@ class Finder:
         beta, moving mean and variance.
         """
         for owner, path in places:
-            leaves = _leaves_that_tf_has(owner.module)
-            forms = {leaf: self._forms_of(owner.module, leaf) for leaf in leaves}
-            if owner.leaf not in leaves or not all(map(_is_a_layers_own, forms.values())):
-                continue
+            forms = self._forms_of_layer(owner)
             folder = f"{path.replace('.', '/')}/vars/"
-            found = [self._spellings.one(f"{folder}{n}") for n in range(len(leaves) + 1)]
+            found = [self._spellings.one(f"{folder}{n}") for n in range(len(forms) + 1)]
             keys = [key for key in found if key is not None]
-            if None in found and found.index(None) == len(leaves) == len(keys):
-                specs = (self.spec(keys[leaves.index(owner.leaf)]),)
+            if forms and found[-1] is None and len(keys) == len(forms):
+                specs = (self.spec(keys[list(forms).index(owner.leaf)]),)
                 sources = [Source(specs, owner, form, _BY_NUMBER) for form in forms[owner.leaf]]
                 return (_fitting(sources, variable) or sources)[0]
         return None
+
+    def _find_wrapped(self, variable: Variable) -> Source | None:
+        """The variable in a layer that is all there is in the one of its module's name."""
+        for owner in variable.owners:
+            forms = self._forms_of_layer(owner)
+            if not owner.path or not forms:
+                continue
+            for keys_of in (self._spellings.in_layer, self._spellings.in_a_scope):
+                inside = {_identity(self.spec(key)) for key in keys_of(owner.path, f"{ANY}/{ANY}")}
+                has_own = any(keys_of(owner.path, ANY))  # as WeightNormalization has
+                if has_own or len(inside) != len(forms) or inside & self._found_otherwise:
+                    continue
+                in_wrapper = functools.partial(_in_wrapper, keys_of, owner.path)
+                filled = [(self._fill(form, in_wrapper)[0], form) for form in forms[owner.leaf]]
+                sources = [Source(specs, owner, f, _IN_WRAPPER) for specs, f in filled if specs]
+                if sources and not _differ(sources):
+                    return (_fitting(sources, variable) or sources)[0]
+        return None
+
+    def _forms_of_layer(self, owner: Owner) -> dict[str, tuple[Form, ...]]:
+        """The forms of all tensors of an owner's module, by leaf in torch's order.
+
+        Nothing, if the module is no layer that TensorFlow has, or has as other tensors.
+        """
+        leaves = _leaves_that_tf_has(owner.module)
+        forms = {leaf: self._forms_of(owner.module, leaf) for leaf in leaves}
+        return forms if owner.leaf in forms and all(map(_is_a_layers_own, forms.values())) else {}
 
     def _forms(self, owner: Owner) -> tuple[Form, ...]:
         if self.checkpoint.family == "torch":
@@ -288,6 +344,13 @@ class Finder:
 def with_layout(source: Source, form: Form) -> Source:
     """The same tensors, changed in another way."""
     return replace(source, form=form)
+
+
+def _in_wrapper(
+    keys_of: Callable[[str, str], Iterable[str]], path: str, name: str
+) -> Iterable[str]:
+    """The keys of a tensor of whatever layer is in the one at a path."""
+    return keys_of(path, f"{ANY}/{name}")
 
 
 def _places(variable: Variable) -> list[tuple[Owner, str]]:

@@ -141,7 +141,8 @@ class WarmStartSettings:
         var_name_to_layout: Variable name to the layout change to apply instead of the one that its
             module type calls for: "identity" or "transpose".
         on_missing: "error", or "keep" variables that the checkpoint does not have as they are.
-        on_mismatch: "error", or "keep" variables whose shape or dtype does not fit as they are.
+        on_mismatch: "error", or "keep" variables whose shape or dtype does not fit as they are, and
+            take layers without what the model's are made without (`bias=False`).
         verify: Check what will be read against the checkpoint's checksums before the model changes.
         format: What the checkpoint is, where its content does not tell; see docs/formats.md.
         entry: Which mapping of a nested torch checkpoint is meant, as a path of keys: "model",

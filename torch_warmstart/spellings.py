@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.formats.object_graph import ATTRIBUTE_SUFFIX
 from torch_warmstart.formats.object_graph import KEY as OBJECT_GRAPH_KEY
-from torch_warmstart.name_index import ANY, NameIndex
+from torch_warmstart.layouts import IN_PARENT
+from torch_warmstart.name_index import ANY, NameIndex, bare_name
 
 # What wrappers put before the names in a state_dict saved with them.
 _TORCH_PREFIXES = ("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")
@@ -81,6 +82,27 @@ class Spellings:
             yield from self._known(self.index.in_a_scope(slashed, place[1]))
             yield from self._checkpoint.keys_like(f"{slashed}/{place[1]}", in_a_scope=True)
 
+    def layers_of(self, key: str, names: Iterable[str]) -> list[str]:
+        """The paths of the layer in which a key has one of these names: `in_layer` backwards."""
+        found: dict[str, None] = {}
+        for called in (bare_name(key), *self._full_names.get(key, ())):
+            for name in filter(None, names):  # a table that is called as its layer has none around
+                child, in_parent, rest = name.partition(IN_PARENT)
+                tail = f"/{rest if in_parent else name}"
+                if f"/{called}".endswith(tail):
+                    around = f"/{called}".removesuffix(tail)
+                    found[f"{around}/{child}".strip("/") if in_parent else around.strip("/")] = None
+        return list(found)
+
+    @functools.cached_property
+    def _full_names(self) -> dict[str, list[str]]:
+        """The other names of each key that has any."""
+        found: dict[str, list[str]] = {}
+        for name, keys in self._checkpoint.full_names().items():
+            for key in keys:
+                found.setdefault(key, []).append(name)
+        return found
+
     def _get(self, key: str) -> TensorSpec | None:
         if key not in self._specs:
             self._specs[key] = self._checkpoint.get(key)
@@ -125,7 +147,7 @@ class Spellings:
 
 def _place(path: str, name: str) -> tuple[str, str] | None:
     """Where a name within a layer leads: `depthwise/../kernel` to the layer around it, if any."""
-    child, in_parent, rest = name.partition("/../")
+    child, in_parent, rest = name.partition(IN_PARENT)
     if not in_parent:
         return path, name
     parent, _, called = path.replace("/", ".").rpartition(".")

@@ -4,7 +4,8 @@ Layers are matched, not single tensors: a kernel goes where its bias goes. In ro
 the ones before left over:
 
     1.  layers whose tensors have names that TensorFlow gives to a layer of that type, and shapes
-        that fit under its layout
+        that fit under its layout; first those that are several modules in torch, then single ones,
+        then stacks of recurrent layers that are layers each in TensorFlow
     2.  layers beside which the shapes alone fit, one to one
     3.  single tensors of a shape that fits
 
@@ -15,24 +16,37 @@ alike the order of the layers decides, and the suggestion says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from torch_warmstart.catalog import Catalog, Fit, Tensor, fits_shape, natural
+from torch_warmstart.catalog import Catalog, Fit
 from torch_warmstart.errors import PlanError, SettingsError
 from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.layouts import IDENTITY, Form
 from torch_warmstart.names import Finder
+from torch_warmstart.places import (
+    Layer,
+    Place,
+    PlacesOf,
+    chained_places,
+    compounds_of,
+    forms_of,
+    layers_of,
+    named_places,
+    shaped_places,
+    single_places,
+    singles_of,
+)
 from torch_warmstart.renames import file_renames
 from torch_warmstart.selection import select, spread_over_modules
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.similarity import KINDS_OF_LAYERS, Scores, alikeness, shared_words, tokens_of
 from torch_warmstart.suggestions import Confidence, Suggestion, Suggestions
 from torch_warmstart.systematic import Move, find_rules
-from torch_warmstart.tf_layers import is_uncounted_in_tf, tf_forms
+from torch_warmstart.tf_layers import is_uncounted_in_tf
 from torch_warmstart.variables import Owner, Variable, model_variables
 
 _MARGIN = 0.02  # of alikeness; what is nearer to each other is as good
@@ -41,32 +55,6 @@ _CANDIDATES = 24  # looked at for each layer at first
 _ALTERNATIVES = 4  # shown
 _ORDER = 1e-3  # how much the order counts: less than any difference between names
 _MANY = 3  # layers of one kind that agree
-
-_TF_LEAVES = {
-    "kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "embeddings",
-    "recurrent_kernel",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """Tensors of one torch module, of which nothing is found; or a single one."""
-
-    name: str  # what is compared with names of the checkpoint
-    tensors: tuple[tuple[Owner, Variable], ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Place:
-    """Where a layer could be in the checkpoint."""
-
-    name: str  # what is compared with names of the model
-    fits: tuple[Fit, ...]  # one a tensor of the layer
-    path: str | None = None  # of the layer, if its tensors are called as TensorFlow calls them
-
-    @property
-    def keys(self) -> frozenset[str]:
-        return frozenset(tensor.spec.key for fit in self.fits for tensor in fit.tensors)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,9 +67,6 @@ class Match:
     reason: str
     alternatives: tuple[Place, ...]
     by_rank: bool = False  # whether numbers of layers were taken for ranks
-
-
-PlacesOf = Callable[[Layer], list[Place]]
 
 
 def suggest_for_model(
@@ -154,147 +139,23 @@ def _sort_out(
 
 
 def _match(finder: Finder, catalog: Catalog, lost: Sequence[Variable]) -> list[Match]:
-    """The matches of all rounds, each layer once."""
+    """The matches of all rounds, each tensor once."""
     matches: list[Match] = []
     claimed: set[str] = set()
-    left = _layers(lost)
-    for places_of in (_named_places(finder, catalog), _shaped_places(finder, catalog)):
-        matched = _round(left, places_of, claimed)
-        matches += matched
-        done = {id(match.layer) for match in matched}
-        left = [layer for layer in left if id(layer) not in done]
-    singles = [
-        Layer(owner.name, ((owner, variable),))
-        for layer in left
-        for owner, variable in layer.tensors
-    ]
-    return matches + _round(singles, _single_places(finder, catalog), claimed)
+    named = named_places(finder, catalog)
+    left = layers_of(lost)
+    matches += _round(compounds_of(finder, left), named, claimed)
+    for places_of in (named, chained_places(finder, catalog), shaped_places(finder, catalog)):
+        left = _without(left, matches)
+        matches += _round(left, places_of, claimed)
+    singles = singles_of(_without(left, matches))
+    return matches + _round(singles, single_places(finder, catalog), claimed)
 
 
-def _layers(variables: Sequence[Variable]) -> list[Layer]:
-    layers: dict[str, list[tuple[Owner, Variable]]] = {}
-    for variable in variables:
-        owner = variable.owners[0]
-        layers.setdefault(owner.path, []).append((owner, variable))
-    return [Layer(path, tuple(tensors)) for path, tensors in layers.items()]
-
-
-# -- where a layer could be ------------------------------------------------------------------------
-
-
-def _named_places(finder: Finder, catalog: Catalog) -> PlacesOf:
-    """Layers whose tensors have the names that they have in a layer of that type."""
-    known: dict[object, list[Place]] = {}
-
-    def places_of(layer: Layer) -> list[Place]:
-        key = _signature(finder, layer)
-        if key not in known:
-            fits = [
-                catalog.fits(_forms(finder, owner), variable.shape)
-                for owner, variable in layer.tensors
-            ]
-            common = [base for base in fits[0] if all(base in fit for fit in fits)]
-            common.sort(key=natural)
-            places = [Place(base, tuple(fit[base] for fit in fits), base) for base in common]
-            known[key] = _each_once(filter(_is_of_different_tensors, places))
-        return known[key]
-
-    return places_of
-
-
-def _shaped_places(finder: Finder, catalog: Catalog) -> PlacesOf:
-    """Groups of as many tensors as the layer has, of shapes that fit in one way only."""
-    known: dict[object, list[Place]] = {}
-
-    def places_of(layer: Layer) -> list[Place]:
-        if len(layer.tensors) == 1:
-            return []
-        key = _signature(finder, layer)
-        if key not in known:
-            known[key] = [
-                Place(parent, fits)
-                for parent, tensors in catalog.by_parent.items()
-                if len(tensors) == len(layer.tensors)
-                and (fits := _only_way(finder, layer, tensors)) is not None
-            ]
-        return known[key]
-
-    return places_of
-
-
-def _only_way(finder: Finder, layer: Layer, tensors: Sequence[Tensor]) -> tuple[Fit, ...] | None:
-    """The tensors in the order of the layer's, if their shapes leave no choice."""
-    fits = []
-    for owner, variable in layer.tensors:
-        fitting = [f for t in tensors if (f := _fit_alone(finder, owner, variable, t)) is not None]
-        if len(fitting) != 1:
-            return None
-        fits += fitting
-    place = Place("", tuple(fits))
-    return place.fits if _is_of_different_tensors(place) else None
-
-
-def _single_places(finder: Finder, catalog: Catalog) -> PlacesOf:
-    """Tensors that fit alone, whatever their names, unless those are for something else."""
-    known: dict[object, list[Place]] = {}
-
-    def places_of(layer: Layer) -> list[Place]:
-        ((owner, variable),) = layer.tensors
-        key = _signature(finder, layer)
-        if key not in known:
-            own = {n for form in _forms(finder, owner) for names in form.names for n in names}
-            known[key] = [
-                Place(tensor.name, (fit,))
-                for tensor in catalog.tensors
-                if tensor.leaf not in _TF_LEAVES - own
-                and (fit := _fit_alone(finder, owner, variable, tensor)) is not None
-            ]
-        return known[key]
-
-    return places_of
-
-
-def _fit_alone(finder: Finder, owner: Owner, variable: Variable, tensor: Tensor) -> Fit | None:
-    """A tensor as a variable: laid out as its module's, or if only that fits, as it is."""
-    forms = [f for f in _forms(finder, owner) if f.refusal is None and len(f.names) == 1]
-    if len(variable.shape) > 1 or not forms:
-        forms.append(Form(((owner.leaf,),), IDENTITY))
-    for form in forms:
-        if fits_shape(form, [tensor.spec], variable.shape):
-            return Fit((tensor,), form)
-    return None
-
-
-def _each_once(places: Iterable[Place]) -> list[Place]:
-    """Without second paths to the same tensors: a cell is a layer's, and one by itself."""
-    found: dict[frozenset[str], Place] = {}
-    for place in places:
-        found.setdefault(place.keys, place)
-    return list(found.values())
-
-
-def _is_of_different_tensors(place: Place) -> bool:
-    """Whether no tensor is used for two that torch keeps apart, except as parts of a layout."""
-    used = [(frozenset(fit.names), fit.form.part) for fit in place.fits]
-    return len(set(used)) == len(used)
-
-
-def _forms(finder: Finder, owner: Owner) -> tuple[Form, ...]:
-    if finder.checkpoint.family == "torch":
-        return (Form(((owner.leaf,),)),)
-    return tf_forms(owner.module, owner.leaf)
-
-
-def _signature(finder: Finder, layer: Layer) -> object:
-    """Equal for layers that fit the same places."""
-    return tuple(
-        (
-            owner.leaf,
-            variable.shape,
-            tuple((f.names, f.layout.name, f.part, f.refusal) for f in _forms(finder, owner)),
-        )
-        for owner, variable in layer.tensors
-    )
+def _without(layers: Sequence[Layer], matches: Sequence[Match]) -> list[Layer]:
+    """The layers whose tensors have no match."""
+    done = {owner.name for match in matches for owner, _ in match.layer.tensors}
+    return [layer for layer in layers if done.isdisjoint(o.name for o, _ in layer.tensors)]
 
 
 # -- which of them ---------------------------------------------------------------------------------
@@ -309,21 +170,25 @@ class _Group:
     scores: Scores = field(init=False)  # [layers, places]
     by_words: Scores = field(init=False)  # the same without numbers
     by_rank: bool = field(init=False)  # whether numbers are compared by their rank
+    by_order: bool = field(init=False)  # whether the order of all layers is all there is
 
     def __post_init__(self) -> None:
         ours = [tokens_of(layer.name) for layer in self.layers]
-        theirs = [tokens_of(place.name) for place in _with_first_numbers(self.places)]
+        theirs = [tokens_of(n) for n in _with_first_numbers([p.name for p in self.places])]
         numbers = [
             {t for tokens in side for t in tokens if t.isdecimal()} for side in (ours, theirs)
         ]
         self.by_rank = not {int(n) for n in numbers[0]} <= {int(n) for n in numbers[1]}
         if self.by_rank:
             ours, theirs = _ranked(ours), _ranked(theirs)
+        self.by_order = len(ours) == len(theirs) and _are_counted_through(ours, theirs)
         self.scores = alikeness(ours, theirs)
         self.by_words = alikeness(_without_numbers(ours), _without_numbers(theirs))
 
     def with_order(self) -> Scores:
         """The scores with a little for pairs that are at the same place in their order."""
+        if self.by_order:
+            return self.scores + np.eye(len(self.layers), dtype=np.float32)
         rows, columns = (np.arange(n, dtype=np.float32) for n in self.scores.shape)
         same: Scores = 1 - np.abs(rows[:, None] - columns[None, :]) / max(self.scores.shape)
         scores: Scores = self.scores + _ORDER * same
@@ -387,13 +252,14 @@ def _judge(group: _Group, row: int, column: int) -> Match:
 def _confidence(group: _Group, row: int, column: int) -> tuple[Confidence, str]:
     layer, place = group.layers[row], group.places[column]
     score, words_score = float(group.scores[row, column]), float(group.by_words[row, column])
-    of_type = "by name and shape" if place.path is not None else "by shape"
-    words = shared_words(tokens_of(layer.name), tokens_of(place.name))
+    of_type = "by name and shape" if place.is_named else "by shape"
+    words = _words(layer, place)
     names = f"names agree in {', '.join(words)}" if words else "names share nothing"
     if len(group.layers) == len(group.places) == 1:
         agree = f"; {names}" if words else ""
         return _confidence_of_the_only(layer, place, score), f"only this fits {of_type}{agree}"
-    if score < _best_rival(group.scores, row, column) + _MARGIN or not words:
+    is_close = score < _best_rival(group.scores, row, column) + _MARGIN
+    if is_close or not words or group.by_order:
         return "low", f"several fit {of_type}, only their order decides; {names}"
     by_number = words_score < _best_rival(group.by_words, row, column) + _MARGIN
     if by_number and not set(words) - KINDS_OF_LAYERS:
@@ -404,7 +270,7 @@ def _confidence(group: _Group, row: int, column: int) -> tuple[Confidence, str]:
         return level, f"fits {of_type}, by its rank, for numbers differ; {names}"
     if score < _SOMEWHAT_ALIKE:
         return "low", f"fits {of_type}, and so do others; {names}"
-    sure = _ALIKE if place.path is not None else 1.5 * _ALIKE
+    sure = _ALIKE if place.is_named else 1.5 * _ALIKE
     return "high" if score >= sure else "medium", f"fits {of_type}; {names}"
 
 
@@ -416,10 +282,14 @@ def _best_rival(scores: Scores, row: int, column: int) -> float:
 
 def _confidence_of_the_only(layer: Layer, place: Place, score: float) -> Confidence:
     """How sure it is that two are meant for each other because nothing else fits either."""
-    tells = _says_much(layer) or bool(shared_words(tokens_of(layer.name), tokens_of(place.name)))
-    if not tells:
-        return "low"
-    return "high" if place.path is not None or score >= 1.5 * _ALIKE else "medium"
+    if not _words(layer, place):
+        return "medium" if _says_much(layer) else "low"
+    return "high" if place.is_named or score >= 1.5 * _ALIKE else "medium"
+
+
+def _words(layer: Layer, place: Place) -> list[str]:
+    """The words that both names have."""
+    return shared_words(tokens_of(layer.name), tokens_of(place.name))
 
 
 def _says_much(layer: Layer) -> bool:
@@ -439,7 +309,8 @@ def _confirmed(matches: Sequence[Match]) -> list[Match]:
     for match in matches:
         alike = kinds[_kind(match.layer.name), _kind(match.place.name)]
         agree = len(alike) >= _MANY and all(m.confidence in ("high", "medium") for m in alike)
-        if match.confidence == "medium" and agree and not match.by_rank:
+        agree = agree and not match.by_rank and bool(_words(match.layer, match.place))
+        if match.confidence == "medium" and agree:
             reason = f"{match.reason}; so do others of the kind"
             confirmed.append(Match(match.layer, match.place, "high", reason, ()))
         else:
@@ -455,10 +326,38 @@ def _without_numbers(names: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[token for token in tokens if not token.isdecimal()] for tokens in names]
 
 
-def _with_first_numbers(places: Sequence[Place]) -> list[Place]:
-    """Places with the number that Keras leaves out for the first: `dense` beside `dense_1`."""
-    numbered = {re.sub(r"_\d+$", "", p.name) for p in places if re.search(r"_\d+$", p.name)}
-    return [Place(f"{p.name}_0", p.fits, p.path) if p.name in numbered else p for p in places]
+def _with_first_numbers(names: Sequence[str]) -> list[str]:
+    """Names with the number that Keras leaves out for the first: `dense` beside `dense_1`.
+
+    At every level: `attention/out` beside `attention_1/out` is `attention_0/out`.
+    """
+    paths = [re.split(r"([/.])", name) for name in names]
+    numbered = {
+        (*path[:at], part.rpartition("_")[0])
+        for path in paths
+        for at, part in enumerate(path)
+        if re.search(r"_\d+$", part)
+    }
+    return [
+        "".join(
+            f"{part}_0" if (*path[:at], part) in numbered else part for at, part in enumerate(path)
+        )
+        for path in paths
+    ]
+
+
+def _are_counted_through(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> bool:
+    """Whether places differ only in one number, and layers are not numbered like that.
+
+    Keras counts its layers through: `norm_3` is the second norm of the second block.
+    """
+    if len(set(map(tuple, _without_numbers(theirs)))) > 1 or len(theirs) == 1:
+        return False
+    return {_count_numbers(n) for n in theirs} == {1} and {_count_numbers(n) for n in ours} != {1}
+
+
+def _count_numbers(tokens: Sequence[str]) -> int:
+    return sum(token.isdecimal() for token in tokens)
 
 
 def _ranked(names: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
@@ -484,7 +383,9 @@ def _ranked(names: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
 def _moves(matches: Sequence[Match], separator: str) -> Iterator[Move]:
     for match in matches:
         if match.place.path is not None:
-            owned = {owner.name: owner.leaf for owner, _ in match.layer.tensors}
+            begin = f"{match.layer.name}." if match.layer.name else ""
+            names = [owner.name for owner, _ in match.layer.tensors]
+            owned = {name: name.removeprefix(begin).replace(".", "/") for name in names}
             yield Move(match.layer.name, match.place.path.replace(separator, "/"), owned)
 
 
@@ -502,15 +403,25 @@ def _items(
         if id(variable) not in wanted:
             continue
         if id(variable) not in proposed:
-            items.append(Suggestion(variable.name, (), "none", "nothing of its shape is left"))
+            items.append(Suggestion(variable.name, (), "none", _why_nothing(finder, variable)))
             continue
         match, at, owner = proposed[id(variable)]
         fit = match.place.fits[at]
-        others = tuple(place.fits[at].names for place in match.alternatives)
-        layout = _layout_to_name(_forms(finder, owner), fit)
-        reason = match.reason + ("; not transposed, by its shape" if layout else "")
+        rivals = (place.fits[at].names for place in match.alternatives)
+        others = tuple(names for names in dict.fromkeys(rivals) if names != fit.names)
+        layout = _layout_to_name(forms_of(finder, owner), fit)
+        remarks = [match.place.remark, "not transposed, by its shape" if layout else ""]
+        reason = "; ".join(filter(None, [match.reason, *remarks]))
         items.append(Suggestion(owner.name, fit.names, match.confidence, reason, others, layout))
     return items
+
+
+def _why_nothing(finder: Finder, variable: Variable) -> str:
+    """Why nothing is proposed: a part of a cell has no shape of its own in TensorFlow."""
+    forms = [f for f in forms_of(finder, variable.owners[0]) if f.refusal is None]
+    if forms and all(len(form.names) > 1 or not form.names[0] for form in forms):
+        return "no layer is left whose tensors make it"
+    return "nothing of its shape is left"
 
 
 def _layout_to_name(forms: Sequence[Form], fit: Fit) -> str | None:

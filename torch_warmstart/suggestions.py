@@ -1,7 +1,7 @@
 """Suggested names as values: what is proposed for each variable, why, and how sure it is.
 
-high     names agree and no other tensor would do, or only one layer on either side fits
-medium   the best that there is by a margin, but the names share little
+high     names agree, and no other tensor would do
+medium   the best that there is by a margin, or all that fits, but the names share little or nothing
 low      several would do; only the order of the layers, or a small difference, decides
 none     nothing of the right shapes is left
 """

@@ -17,7 +17,7 @@ from torch_warmstart.heads import (
     attention_kernels,
 )
 from torch_warmstart.layer_layouts import TRANSPOSE
-from torch_warmstart.layouts import IDENTITY, Form, Layout
+from torch_warmstart.layouts import IDENTITY, IN_PARENT, Form, Layout
 
 Names = tuple[str, ...]
 
@@ -65,7 +65,7 @@ def attention_linear_forms(module: nn.Linear, leaf: str) -> tuple[Form, ...]:
         name, dense, split = "bias", IDENTITY, (HEADS_BIAS,)
     if not isinstance(module, OUTPUT_PROJECTION):
         return tuple(Form(((name,),), layout) for layout in split)
-    outputs = tuple(f"out_proj/../{output}/{name}" for output in _OUTPUTS)
+    outputs = tuple(f"out_proj{IN_PARENT}{output}/{name}" for output in _OUTPUTS)
     return (Form((outputs,), dense), *(Form(((name, *outputs),), layout) for layout in split))
 
 

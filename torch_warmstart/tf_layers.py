@@ -24,7 +24,7 @@ from torch_warmstart.layer_layouts import (
     squeeze,
     stacked_row,
 )
-from torch_warmstart.layouts import IDENTITY, Form, Layout
+from torch_warmstart.layouts import IDENTITY, IN_PARENT, Form, Layout
 from torch_warmstart.tf_attention import attention_forms, attention_linear_forms
 from torch_warmstart.tf_recurrent import named_recurrent_form, recurrent_forms
 
@@ -209,7 +209,7 @@ def _is_pointwise(module: nn.modules.conv._ConvNd) -> bool:
 
 
 def _in_parent(children: tuple[str, ...], tf_names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{child}/../{name}" for child in children for name in tf_names)
+    return tuple(f"{child}{IN_PARENT}{name}" for child in children for name in tf_names)
 
 
 # -- transformers ----------------------------------------------------------------------------------

@@ -80,16 +80,31 @@ def recurrent_forms(
     place = _place(module, leaf)
     if place is None:  # a subclass's own
         return (own_name,)
-    if isinstance(module, nn.LSTM | nn.LSTMCell):
-        forms = _lstm_forms(place, forget_bias)
-    elif isinstance(module, nn.GRU | nn.GRUCell):
-        forms = _gru_forms(place)
-    else:
-        forms = _rnn_forms(place)
+    forms = _forms_at(module, place, forget_bias)
     if place.bidirectional and place.layers > 1:
         refusal = _STACKED_DIRECTIONS_REFUSAL.format(called)
         forms.append(Form((_stacked_in_one_direction(place),), refusal=refusal))
     return (*forms, own_name)
+
+
+def one_layer_forms(module: nn.Module, leaf: str) -> tuple[int, tuple[Form, ...]] | None:
+    """Of a stack of recurrent layers, which a tensor is of, and its forms if that is a layer alone.
+
+    None: the module is no such stack.
+    """
+    place = _place(module, leaf) if isinstance(module, nn.RNNBase) else None
+    if place is None or place.layers == 1:
+        return None
+    alone = replace(place, layer=0, layers=1)
+    return place.layer, tuple(_forms_at(module, alone, _FORGET_BIAS))
+
+
+def _forms_at(module: nn.Module, place: _Place, forget_bias: float) -> list[Form]:
+    if isinstance(module, nn.LSTM | nn.LSTMCell):
+        return _lstm_forms(place, forget_bias)
+    if isinstance(module, nn.GRU | nn.GRUCell):
+        return _gru_forms(place)
+    return _rnn_forms(place)
 
 
 def named_recurrent_form(layout: str, module: nn.Module, leaf: str) -> Form | None:

@@ -110,6 +110,18 @@ def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     return tuple(found.values())
 
 
+def absent_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
+    """The parameters that modules are made without (`bias=False`), as variables of no element."""
+    owners: dict[tuple[int, str], list[Owner]] = {}
+    for path, raw_path, module in _walk(model):
+        for leaf, parameter in module._parameters.items():
+            if parameter is None:
+                owner = Owner(path + leaf, raw_path + leaf, module, leaf)
+                owners.setdefault((id(module), leaf), []).append(owner)
+    nothing = torch.empty(0, device="meta")
+    return tuple(Variable(nothing, "parameter", tuple(own)) for own in owners.values())
+
+
 def module_names(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """Every module by its name without wrappers; "" is the model itself."""
     return {path.removesuffix("."): module for path, _, module in _walk(model)}

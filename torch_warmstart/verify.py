@@ -22,6 +22,7 @@ class PortCheck:
 
     layers: tuple[Comparison, ...]  # in the order in which the model ran them
     outputs: tuple[Comparison, ...]
+    cast: str = ""  # how the recorded inputs were cast to the model's dtype, if they were
 
     @property
     def ok(self) -> bool:
@@ -41,7 +42,8 @@ class PortCheck:
             _cells("output", c) for c in self.outputs
         ]
         table = render(("", "name", "shape", "max abs", "max rel", "allowed", ""), rows)
-        return f"{table}\n\n{self._verdict()}"
+        cast = f"The inputs were cast: {self.cast}.\n" if self.cast else ""
+        return f"{table}\n\n{cast}{self._verdict()}"
 
     __repr__ = __str__
 
@@ -76,11 +78,13 @@ def verify_port(
         model: The ported model.
         inputs: What the model is called with: a tensor or array, a sequence of them (positional),
             or a mapping (by keyword); bool, str and None go in as they are. Tensors are moved to
-            the model's device.
+            the model's device, and floating ones cast to its dtype, as Keras does; the result says
+            if they were.
         expected: What the original computed, in the structure of the model's output: an array, a
             sequence, or a mapping by name; what it leaves out is not compared.
         layers: Module name to what the original computed there, for a comparison layer by layer.
-            The record of a convolution may have its channels last, as TensorFlow has them.
+            The record of a convolution may have its channels last, as TensorFlow has them. Of a
+            module that runs more than once only the first call is compared.
         rtol: The largest error allowed, as a part of the largest absolute recorded value. None:
             1e-5, or what suits the model's dtype (1e-10 for float64).
 
@@ -88,7 +92,8 @@ def verify_port(
         The largest absolute and relative error of each; true if all agree.
 
     Raises:
-        SettingsError: there is no such module, or the model's output has no such part.
+        SettingsError: there is no such module, the model's output has no such part, or nothing at
+            all was recorded, which would prove nothing.
 
     Example:
         >>> check = verify_port(torch.nn.Identity(), torch.ones(2), torch.ones(2))
@@ -102,16 +107,28 @@ def verify_port(
         stack.enter_context(_eval_mode(model))
         for name, module in wanted.items():
             stack.enter_context(_recorded(name, module, seen))
-        output = _call(model, inputs)
+        arguments = _Arguments(model)
+        output = arguments.call(inputs)
     compared = {
         name: list(compare(name, seen.get(name), record, rtol))
         for name, record in (layers or {}).items()
     }
     in_order = [*seen, *(name for name in compared if name not in seen)]
-    return PortCheck(
+    check = PortCheck(
         layers=tuple(comparison for name in in_order for comparison in compared[name]),
         outputs=tuple(compare("output", output, expected, rtol)),
+        cast=", ".join(arguments.casts),
     )
+    if not any(map(_says_something, (*check.layers, *check.outputs))):
+        raise SettingsError(
+            "verify_port compared nothing: `expected` and `layers` have no values. Record at least "
+            "one output or layer of the original."
+        )
+    return check
+
+
+def _says_something(comparison: Comparison) -> bool:
+    return comparison.shape is None or math.prod(comparison.shape) > 0
 
 
 # -- running the model -----------------------------------------------------------------------------
@@ -157,20 +174,35 @@ def _detached(output: Any) -> Any:
     return torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), output)
 
 
-def _call(model: torch.nn.Module, inputs: Any) -> Any:
-    device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
-    if isinstance(inputs, Mapping):
-        return model(**{name: _argument(value, device) for name, value in inputs.items()})
-    if isinstance(inputs, list | tuple):
-        return model(*(_argument(value, device) for value in inputs))
-    return model(_argument(inputs, device))
+class _Arguments:
+    """Recorded inputs as what a model takes: on its device, and floating ones in its dtype."""
 
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+        tensors = list(model.state_dict().values())
+        self._device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+        dtypes = {t.dtype for t in tensors if t.is_floating_point()}
+        self._dtype = dtypes.pop() if len(dtypes) == 1 else None  # of several nobody knows which
+        self.casts: dict[str, None] = {}  # "float64 to float32"
 
-def _argument(value: Any, device: torch.device) -> Any:
-    """Arrays as tensors on the model's device; flags, texts and the like as they are."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    return as_tensor(value).to(device)
+    def call(self, inputs: Any) -> Any:
+        """What the model makes of them: one, a sequence, or a mapping by keyword."""
+        if isinstance(inputs, Mapping):
+            return self._model(**{name: self._argument(value) for name, value in inputs.items()})
+        if isinstance(inputs, list | tuple):
+            return self._model(*map(self._argument, inputs))
+        return self._model(self._argument(inputs))
+
+    def _argument(self, value: Any) -> Any:
+        """Flags, texts and the like go in as they are."""
+        if value is None or isinstance(value, bool | str):
+            return value
+        tensor = as_tensor(value).to(self._device)
+        if self._dtype in (None, tensor.dtype) or not tensor.is_floating_point():
+            return tensor
+        old, new = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, self._dtype))
+        self.casts[f"{old} to {new}"] = None
+        return tensor.to(self._dtype)
 
 
 # -- text ------------------------------------------------------------------------------------------

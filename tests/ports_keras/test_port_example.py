@@ -62,8 +62,8 @@ def test_it_prints(printed: str, text: str) -> None:
     assert text in printed
 
 
-def test_every_name_is_proposed_with_high_confidence(printed: str) -> None:
-    assert "20 suggestions by confidence: 20 high; 2 found by themselves" in printed
+def test_every_name_is_proposed_and_none_is_low(printed: str) -> None:
+    assert "20 suggestions by confidence: 10 high, 10 medium; 2 found by themselves" in printed
 
 
 def test_nothing_is_left_to_compare_once_it_is_written_as_keras_has_it(printed: str) -> None:

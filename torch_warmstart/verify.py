@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.bits import dtype_name
 from torch_warmstart.comparison import Comparison, as_tensor, compare
 from torch_warmstart.errors import SettingsError, did_you_mean, plural
 from torch_warmstart.tables import render
@@ -200,8 +201,8 @@ class _Arguments:
         tensor = as_tensor(value).to(self._device)
         if self._dtype in (None, tensor.dtype) or not tensor.is_floating_point():
             return tensor
-        old, new = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, self._dtype))
-        self.casts[f"{old} to {new}"] = None
+        assert self._dtype is not None
+        self.casts[f"{dtype_name(tensor.dtype)} to {dtype_name(self._dtype)}"] = None
         return tensor.to(self._dtype)
 
 

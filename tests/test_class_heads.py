@@ -61,6 +61,22 @@ def test_the_inputs_of_a_layer_are_an_axis_that_its_bias_does_not_have():
     assert torch.equal(new[0].bias, old[0].bias)
 
 
+def test_the_outputs_of_a_transposed_convolution_are_its_second_axis_and_its_bias():
+    old = _filled(nn.ModuleDict({"head": nn.ConvTranspose2d(4, 80, 2)}))
+    new = nn.ModuleDict({"head": nn.ConvTranspose2d(4, 20, 2)})
+    tws.warm_start(new, WarmStartSettings(old, ".*", {"head": _by_label(axis=1)}))
+    assert torch.equal(new["head"].weight, old["head"].weight.flip(1)[:, :20])
+    assert torch.equal(new["head"].bias, old["head"].bias.flip(0)[:20])
+
+
+def test_the_inputs_of_a_transposed_convolution_are_not_along_its_bias():
+    old = _filled(nn.ModuleDict({"head": nn.ConvTranspose1d(80, 20, 2)}))
+    new = nn.ModuleDict({"head": nn.ConvTranspose1d(20, 20, 2)})
+    tws.warm_start(new, WarmStartSettings(old, ".*", {"head": _by_label()}))
+    assert torch.equal(new["head"].weight, old["head"].weight.flip(0)[:20])
+    assert torch.equal(new["head"].bias, old["head"].bias)
+
+
 def test_only_the_module_s_axis_from_the_start_is_clear():
     settings = WarmStartSettings(Detector(80), ".*", {"head": _by_label(axis=-1)})
     with pytest.raises(SettingsError, match="no variable of the module 'head' has an axis -1"):

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from torch_warmstart.errors import SettingsError, did_you_mean, plural
-from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
 from torch_warmstart.variables import (
     Owner,
     Variable,
@@ -69,8 +70,8 @@ def spread_over_modules(
 ) -> WarmStartSettings:
     """The settings, with a VocabInfo for a module as one for each of its own variables.
 
-    Those that have its axis and are selected: weight and bias of a class head, for example. A
-    variable's own VocabInfo comes first.
+    Those that have what is along its axis and are selected: weight and bias of a class head, for
+    example. A variable's own VocabInfo comes first.
     """
     given = settings.var_name_to_vocab_info or {}
     modules = {name: _of_module(name, variables) for name in given}
@@ -83,15 +84,27 @@ def spread_over_modules(
     if settings.vars_to_warm_start is not None:
         chosen = {id(variable) for variable in select(settings, variables)[0]}
     for name, own in modules.items():
-        fitting = [v for v in own if 0 <= given[name].axis < len(v.shape) and id(v) not in named]
+        infos = {v: _for_variable(given[name], v) for v in own if id(v) not in named}
+        fitting = [v for v in infos if 0 <= infos[v].axis < len(v.shape)]
         selected = [v for v in fitting if chosen is None or id(v) in chosen]
         if not fitting:
             raise SettingsError(
                 f"var_name_to_vocab_info: no variable of the module {name!r} has an axis "
                 f"{given[name].axis}, counted from the start."
             )
-        spread.update({v.name: given[name] for v in selected or fitting})
+        spread.update({v.name: infos[v] for v in selected or fitting})
     return replace(settings, var_name_to_vocab_info=spread)
+
+
+def _for_variable(info: AnyVocabInfo, variable: Variable) -> AnyVocabInfo:
+    """A module's VocabInfo, whose axis is that of its weight, as one for one of its variables.
+
+    A transposed convolution has its outputs, which its bias is for, along the second axis.
+    """
+    owner = variable.owners[0]
+    if owner.leaf != "bias" or not isinstance(owner.module, _ConvTransposeNd):
+        return info
+    return replace(info, axis={0: 1, 1: 0}.get(info.axis, info.axis))
 
 
 def _of_module(name: str, variables: Sequence[Variable]) -> list[Variable]:

@@ -42,7 +42,10 @@ def plot_memory(summaries: Sequence[Summary], path: Path) -> None:
     if memory <= max((table for table, _ in known), default=0):
         axes.axvline(memory, color="grey", linestyle="--", label="memory of the machine")
     axes.set(xlabel="old table, GiB", ylabel="anonymous memory beyond the destination, MiB")
-    axes.set(xscale="log", ylim=(0, None))
+    axes.set(xscale="log")
+    axes.set_ylim(0, 1.2 * max((beyond for _, beyond in known), default=1))
+    axes.minorticks_off()
+    axes.set_xticks([table for table, _ in known], [f"{table:.3g}" for table, _ in known])
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path)

@@ -109,6 +109,21 @@ def test_a_join_tells_of_all_its_work(monkeypatch, entries):
     assert sum(told) == work_of(new, old)
 
 
+def test_nothing_is_joined_with_one_entry():
+    nothing = read_vocabulary(["b"]).slice(0, 0)
+    joined = join(nothing, read_vocabulary(["a"]))
+    assert (joined.rows.tolist(), joined.num_present) == ([], 0)
+
+
+@given(new=TOKENS, old=TOKENS, data=st.data())
+def test_what_is_present_is_counted_among_collisions_too(new, old, data):
+    new = [*new, *data.draw(st.lists(st.sampled_from(old)))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join_module, "hash_entries", _weak_hash)
+        joined = join(read_vocabulary(new), read_vocabulary(old))
+    assert joined.num_present == sum(entry in old for entry in new)
+
+
 def test_whether_rows_may_be_shared_is_told():
     old = read_vocabulary(["a", "b"])
     assert not join(read_vocabulary(["b", "x", "y", "a"]), old).may_share

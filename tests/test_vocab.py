@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_warmstart import SettingsError, VocabularyError, generate_vocab_remapping
+from torch_warmstart import SettingsError, VocabularyError, generate_vocab_remapping, vocab
 from torch_warmstart.vocab import read_vocabulary
 
 LINE = st.binary(min_size=1, max_size=6).filter(
@@ -162,3 +162,22 @@ def test_a_vocabulary_may_be_a_url():
         file.write(b"b\na\n")
     rows, present = generate_vocab_remapping("memory://vocab/v.txt", ["a", "b"])
     assert (rows.tolist(), present) == ([1, 0], 2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1 << 20])
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [(b"\na\n", 1), (b"a\n\nb", 2), (b"a\nb\n\n", 3), (b"abc\r\n\r\nd\n", 2), (b"a\n\r", 2)],
+)
+def test_a_blank_line_is_found_wherever_the_file_is_cut(tmp_path, monkeypatch, size, data, line):
+    monkeypatch.setattr(vocab, "_BLOCK", size)
+    with pytest.raises(VocabularyError, match=f"line {line} is blank"):
+        generate_vocab_remapping(["a"], _write(tmp_path, "v.txt", data))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1 << 20])
+def test_a_file_without_blank_lines_is_known_to_have_none(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(vocab, "_BLOCK", size)
+    vocabulary = read_vocabulary(_write(tmp_path, "v.txt", b"a\nbc\r\ndef"))
+    assert _entries(vocabulary) == [b"a", b"bc", b"def"]
+    assert not vocabulary.may_be_blank

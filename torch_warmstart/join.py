@@ -53,11 +53,12 @@ class Joined:
     """What a join found.
 
     `rows` has for each new entry its index in the old vocabulary, or -1: int64. If the old one has
-    an entry twice, `repeat` has the two places, of several such the one met first, and `rows` means
-    nothing. Unless `may_share`, no two new entries have the same row.
+    an entry twice, `repeat` has the two places, of several such the one met first, and the rest
+    means nothing. Unless `may_share`, no two new entries have the same row.
     """
 
     rows: torch.Tensor
+    num_present: int  # new entries that the old vocabulary has
     may_share: bool
     repeat: tuple[int, int] | None = None
 
@@ -94,13 +95,15 @@ def join(new: Vocabulary, old: Vocabulary, advance: Advance = lambda *_: None) -
     _sort(keys)
     advance(f"Looking up {base_name(new.origin)}", keys.nbytes)
     rows = new_words(len(new), new.device).fill_(MISSING)
-    alike, shares = _match(keys, packing, rows)
+    alike, num_present, may_share = _match(keys, packing, rows)
     del keys
     repeat, known = _tell_apart(old, alike)
     if repeat is None:
         for at in _different(new, rows, old, advance).tolist():
-            rows[at] = known.get(new.entry(at), MISSING)
-    return Joined(rows, shares, repeat)
+            row = known.get(new.entry(at), MISSING)
+            rows[at] = row
+            num_present -= row == MISSING
+    return Joined(rows, num_present, may_share, repeat)
 
 
 def work_of(new: Vocabulary, old: Vocabulary) -> int:
@@ -147,14 +150,16 @@ def _sort(keys: torch.Tensor) -> None:
         keys.numpy().sort()
 
 
-def _match(keys: torch.Tensor, packing: _Packing, rows: torch.Tensor) -> tuple[torch.Tensor, bool]:
+def _match(
+    keys: torch.Tensor, packing: _Packing, rows: torch.Tensor
+) -> tuple[torch.Tensor, int, bool]:
     """Writes into `rows` for each new entry an old one of its hash, if there is one.
 
-    Returns pairs of old entries of one hash, ascending, `[n, 2]`, and whether several new entries
-    have the hash of an old one. Among several old ones of its hash, a new entry gets any.
+    Returns pairs of old entries of one hash, ascending, `[n, 2]`; for how many new entries there is
+    one; and whether some of these are of one hash. Among several old ones a new entry gets any.
     """
 
-    def work(block: slice) -> tuple[torch.Tensor, bool]:
+    def work(block: slice) -> tuple[torch.Tensor, int, bool]:
         before, here = keys[block], keys[block.start + 1 : block.stop + 1]
         at = positions((before ^ here) & packing.hash_mask == 0)
         before, here = before.index_select(0, at), here.index_select(0, at)
@@ -172,10 +177,11 @@ def _match(keys: torch.Tensor, packing: _Packing, rows: torch.Tensor) -> tuple[t
             shares = bool(has_old[behind_new].any())
             before, here = before[has_old], here[has_old]
         rows.index_copy_(0, here & packing.number_mask, before & packing.number_mask)
-        return alike, shares
+        return alike, len(here), shares
 
     matched = in_blocks(work, len(keys) - 1, keys.device)
-    return torch.cat([alike for alike, _ in matched]), any(shares for _, shares in matched)
+    alike = torch.cat([keys.new_empty(0, 2), *(alike for alike, _, _ in matched)])
+    return alike, sum(count for _, count, _ in matched), any(shares for _, _, shares in matched)
 
 
 def _tell_apart(

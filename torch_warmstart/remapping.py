@@ -10,7 +10,6 @@ import torch
 
 from torch_warmstart.errors import SettingsError, VocabularyError
 from torch_warmstart.join import MISSING, Joined, join, work_of
-from torch_warmstart.parallel import in_blocks
 from torch_warmstart.progress import progress_bar
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
@@ -94,8 +93,8 @@ def generate_vocab_remapping(
             f"Entries {new_vocab_offset:,} to {stop:,} are asked for, but {new.origin} has "
             f"{len(new):,}."
         )
-    rows = _join(new.slice(new_vocab_offset, stop), old).rows
-    return rows, _count_present(rows)
+    joined = _join(new.slice(new_vocab_offset, stop), old)
+    return joined.rows, joined.num_present
 
 
 def plan_remapping(
@@ -120,7 +119,7 @@ def plan_remapping(
     )
     num_old = len(old)
     joined = _join(new, old, progress)
-    rows, num_present = joined.rows, _count_present(joined.rows)
+    rows, num_present = joined.rows, joined.num_present
     if joined.may_share:
         _check_no_shared_rows(new, rows, num_old)
     copied = info.old_num_oov_buckets
@@ -167,10 +166,6 @@ def _join(new: Vocabulary, old: Vocabulary, progress: bool | None = None) -> Joi
             f"{old.show(second)}."
         )
     return joined
-
-
-def _count_present(rows: torch.Tensor) -> int:
-    return sum(in_blocks(lambda block: int((rows[block] >= 0).sum()), len(rows), rows.device))
 
 
 def _with_oov(rows: torch.Tensor, num_old: int, num_oov: int, copied: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ class Vocabulary:
     bounds: torch.Tensor | None = None
     gap: int = 0
     ids: torch.Tensor | None = None  # int64
+    may_be_blank: bool = True  # False where no entry is
 
     def __len__(self) -> int:
         if self.ids is not None:
@@ -149,7 +150,7 @@ def check_no_blanks(vocabulary: Vocabulary) -> None:
 
     In a file it is a slip. In a sequence it is an entry: Keras's `get_vocabulary()` begins with "".
     """
-    if not vocabulary.is_text or vocabulary.unit != _LINE:
+    if not vocabulary.is_text or vocabulary.unit != _LINE or not vocabulary.may_be_blank:
         return
 
     def blanks_in(block: slice) -> torch.Tensor:
@@ -176,21 +177,23 @@ def _read_file(url: str, device: torch.device, storage: Storage) -> Vocabulary:
         raise VocabularyError(f"Vocabulary file {url} cannot be read: {error}") from error
     if not len(raw):
         raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
-    data, bounds = _split_lines(torch.from_numpy(raw).to(device))
-    return Vocabulary(url, _LINE, data, bounds, gap=1)
+    data, bounds, may_be_blank = _split_lines(torch.from_numpy(raw).to(device))
+    return Vocabulary(url, _LINE, data, bounds, gap=1, may_be_blank=may_be_blank)
 
 
-def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """The bytes without returns that end lines, and where each line starts and one more would.
 
-    Where no line ends in a return, which is the rule, nothing is copied.
+    And whether a line may be blank. Where no line ends in a return, which is the rule, nothing is
+    copied.
     """
     parts = blocks(len(data), data.device, _BLOCK)
-    newlines, returns = _scan(data, parts)
-    if returns:
+    scans = _scan(data, parts)
+    if any(scan.has_return for scan in scans):
         data = _without_returns(data, parts)
         parts = blocks(len(data), data.device, _BLOCK)
-        newlines, _ = _scan(data, parts)
+        scans = _scan(data, parts)
+    newlines = [scan.newlines for scan in scans]
     counts = [len(found) for found in newlines]
     unfinished = int(data[-1]) != _NEWLINE  # the newline that ends the file begins no line
     bounds = new_words(1 + sum(counts) + unfinished, data.device)
@@ -198,21 +201,31 @@ def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     starts = bounds[1 : 1 + sum(counts)].split_with_sizes(counts)
     for part, found, here in zip(parts, newlines, starts, strict=True):
         torch.add(found, part.start + 1, out=here)
-    return data, bounds
+    return data, bounds, any(scan.may_have_blank for scan in scans)
 
 
-def _scan(data: torch.Tensor, parts: list[slice]) -> tuple[list[torch.Tensor], bool]:
-    """Where in each part the newlines are, and whether there is a return anywhere."""
+class _Scan(NamedTuple):
+    """What is in a part of a file."""
 
-    def scan(part: slice) -> tuple[torch.Tensor, bool]:
+    newlines: torch.Tensor  # their places in the part
+    has_return: bool
+    may_have_blank: bool  # a blank line that ends in the part
+
+
+def _scan(data: torch.Tensor, parts: list[slice]) -> list[_Scan]:
+    """What is in each part."""
+
+    def scan(part: slice) -> _Scan:
         here = data[part]
-        if here.device.type == "cpu":  # numpy compares bytes in a fifth of torch's time
-            raw = here.numpy()
-            return torch.from_numpy(np.flatnonzero(raw == _NEWLINE)), bool((raw == _RETURN).any())
-        return positions(here == _NEWLINE), bool((here == _RETURN).any())
+        if here.device.type != "cpu":
+            return _Scan(positions(here == _NEWLINE), bool((here == _RETURN).any()), True)
+        raw = here.numpy()  # which numpy compares in a fifth of torch's time
+        newlines = np.flatnonzero(raw == _NEWLINE)
+        begins = part.start == 0 or int(data[part.start - 1]) == _NEWLINE  # a line, with the part
+        blank = (begins and raw[0] == _NEWLINE) or bool((np.diff(newlines) == 1).any())
+        return _Scan(torch.from_numpy(newlines), bool((raw == _RETURN).any()), blank)
 
-    scanned = in_threads(scan, parts, data.device)
-    return [newlines for newlines, _ in scanned], any(has_return for _, has_return in scanned)
+    return in_threads(scan, parts, data.device)
 
 
 def _without_returns(data: torch.Tensor, parts: list[slice]) -> torch.Tensor:

@@ -287,13 +287,13 @@ def _same_text(
     same = lengths == right_lengths
     longest = int(lengths.max())
     for offset in range(0, min(longest, _LONG), WIDEST):
-        at = (same & (lengths > offset)).nonzero().flatten() if offset else slice(None)
+        at = positions(same & (lengths > offset)) if offset else slice(None)
         count = words_for(longest - offset)
         words = load_words(left.text, left_starts[at] + offset, count)
         words ^= load_words(right.text, right_starts[at] + offset, count)
         drop_behind(words, lengths[at] - offset)
         same[at] &= functools.reduce(torch.bitwise_or, words.unbind(1)) == 0
-    for at in (same & (lengths > _LONG)).nonzero().flatten().tolist():
+    for at in positions(same & (lengths > _LONG)).tolist():
         length, here, there = int(lengths[at]), int(left_starts[at]), int(right_starts[at])
         same[at] = torch.equal(left.text[here : here + length], right.text[there : there + length])
     return same

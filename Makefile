@@ -41,7 +41,7 @@ fuzz: $(VENV)/.test
 	cd tests && ../$(BIN)/python -m fuzz.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_FORMATS)
 
 differential: $(VENV)/.test
-	TORCH_WARMSTART_DIFFERENTIAL_EXAMPLES=2500 $(BIN)/pytest -rP tests/test_differential.py $(PYTEST_ARGS)
+	TORCH_WARMSTART_DIFFERENTIAL_EXAMPLES=2500 $(BIN)/pytest -rP tests/parity/test_differential.py $(PYTEST_ARGS)
 
 fixtures: $(VENV)/.test
 	$(BIN)/python tests/fixtures/make_fixtures.py

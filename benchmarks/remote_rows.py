@@ -33,8 +33,8 @@ from rich.table import Table
 from safetensors.numpy import save_file
 
 import torch_warmstart as tws
-from torch_warmstart import storage
 from torch_warmstart.formats.rows import row_ranges
+from torch_warmstart.storage import storage
 
 KEY = "table"
 WHOLE = -1  # a max_gap: everything, whatever is needed

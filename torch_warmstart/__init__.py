@@ -40,20 +40,20 @@ _NAMES_OF = {
         "WarmStartError",
     ),
     "formats.base": ("Checkpoint", "TensorSpec"),
-    "gather": ("gather_rows",),
-    "plan": ("PlanItem", "RowAccount", "WarmStartPlan"),
-    "remapping": ("generate_vocab_remapping",),
-    "rename_rules": ("NameRules",),
-    "report": ("VariableAccount", "WarmStartReport"),
-    "rules_file": ("load_rules",),
-    "settings": ("ClipOrPad", "VocabInfo", "WarmStartSettings"),
-    "suggestions": ("SuggestedRule", "Suggestion", "Suggestions", "save_rules"),
-    "tf_compat": (
+    "execution.gather": ("gather_rows",),
+    "planning.plan": ("PlanItem", "RowAccount", "WarmStartPlan"),
+    "vocabularies.remapping": ("generate_vocab_remapping",),
+    "settings.name_rules": ("NameRules",),
+    "execution.report": ("VariableAccount", "WarmStartReport"),
+    "settings.rules_file": ("load_rules",),
+    "settings.settings": ("ClipOrPad", "VocabInfo", "WarmStartSettings"),
+    "suggesting.suggestions": ("SuggestedRule", "Suggestion", "Suggestions", "save_rules"),
+    "tensorflow_names": (
         "init_from_checkpoint",
         "load_and_remap_matrix",
         "warmstart_embedding_matrix",
     ),
-    "verify": ("PortCheck", "verify_port"),
+    "proof.verify": ("PortCheck", "verify_port"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 
@@ -79,29 +79,33 @@ if TYPE_CHECKING:
     from torch_warmstart.errors import UnsupportedError as UnsupportedError
     from torch_warmstart.errors import VocabularyError as VocabularyError
     from torch_warmstart.errors import WarmStartError as WarmStartError
+    from torch_warmstart.execution.gather import gather_rows as gather_rows
+    from torch_warmstart.execution.report import VariableAccount as VariableAccount
+    from torch_warmstart.execution.report import WarmStartReport as WarmStartReport
     from torch_warmstart.formats.base import Checkpoint as Checkpoint
     from torch_warmstart.formats.base import TensorSpec as TensorSpec
-    from torch_warmstart.gather import gather_rows as gather_rows
-    from torch_warmstart.plan import PlanItem as PlanItem
-    from torch_warmstart.plan import RowAccount as RowAccount
-    from torch_warmstart.plan import WarmStartPlan as WarmStartPlan
-    from torch_warmstart.remapping import generate_vocab_remapping as generate_vocab_remapping
-    from torch_warmstart.rename_rules import NameRules as NameRules
-    from torch_warmstart.report import VariableAccount as VariableAccount
-    from torch_warmstart.report import WarmStartReport as WarmStartReport
-    from torch_warmstart.rules_file import load_rules as load_rules
-    from torch_warmstart.settings import ClipOrPad as ClipOrPad
-    from torch_warmstart.settings import VocabInfo as VocabInfo
-    from torch_warmstart.settings import WarmStartSettings as WarmStartSettings
-    from torch_warmstart.suggestions import SuggestedRule as SuggestedRule
-    from torch_warmstart.suggestions import Suggestion as Suggestion
-    from torch_warmstart.suggestions import Suggestions as Suggestions
-    from torch_warmstart.suggestions import save_rules as save_rules
-    from torch_warmstart.tf_compat import init_from_checkpoint as init_from_checkpoint
-    from torch_warmstart.tf_compat import load_and_remap_matrix as load_and_remap_matrix
-    from torch_warmstart.tf_compat import warmstart_embedding_matrix as warmstart_embedding_matrix
-    from torch_warmstart.verify import PortCheck as PortCheck
-    from torch_warmstart.verify import verify_port as verify_port
+    from torch_warmstart.planning.plan import PlanItem as PlanItem
+    from torch_warmstart.planning.plan import RowAccount as RowAccount
+    from torch_warmstart.planning.plan import WarmStartPlan as WarmStartPlan
+    from torch_warmstart.proof.verify import PortCheck as PortCheck
+    from torch_warmstart.proof.verify import verify_port as verify_port
+    from torch_warmstart.settings.name_rules import NameRules as NameRules
+    from torch_warmstart.settings.rules_file import load_rules as load_rules
+    from torch_warmstart.settings.settings import ClipOrPad as ClipOrPad
+    from torch_warmstart.settings.settings import VocabInfo as VocabInfo
+    from torch_warmstart.settings.settings import WarmStartSettings as WarmStartSettings
+    from torch_warmstart.suggesting.suggestions import SuggestedRule as SuggestedRule
+    from torch_warmstart.suggesting.suggestions import Suggestion as Suggestion
+    from torch_warmstart.suggesting.suggestions import Suggestions as Suggestions
+    from torch_warmstart.suggesting.suggestions import save_rules as save_rules
+    from torch_warmstart.tensorflow_names import init_from_checkpoint as init_from_checkpoint
+    from torch_warmstart.tensorflow_names import load_and_remap_matrix as load_and_remap_matrix
+    from torch_warmstart.tensorflow_names import (
+        warmstart_embedding_matrix as warmstart_embedding_matrix,
+    )
+    from torch_warmstart.vocabularies.remapping import (
+        generate_vocab_remapping as generate_vocab_remapping,
+    )
 else:  # hidden from type checkers, to which every name would be one
 
     def __getattr__(name):

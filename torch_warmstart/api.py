@@ -8,16 +8,15 @@ from typing import Any, Literal
 
 import torch
 
-from torch_warmstart import execute, planner
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.formats import paths, registry
-from torch_warmstart.formats.base import Checkpoint
-from torch_warmstart.plan import WarmStartPlan
-from torch_warmstart.report import WarmStartReport
+from torch_warmstart.execution import WarmStartReport, execute
+from torch_warmstart.formats import Checkpoint, registry
+from torch_warmstart.formats.tensorflow import paths
+from torch_warmstart.planning import WarmStartPlan, planner
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.slots import Optimizers
 from torch_warmstart.storage import MAX_GAP, Storage
-from torch_warmstart.suggestions import Suggestions
+from torch_warmstart.suggesting import Suggestions
 
 
 def warm_start(
@@ -119,7 +118,7 @@ def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> 
         SettingsError: the settings are wrong, with every problem they have.
         CheckpointError: the checkpoint is missing or damaged.
     """
-    from torch_warmstart import suggest
+    from torch_warmstart.suggesting import suggest
 
     checkpoint, settings = _open(model, settings)
     try:

@@ -37,7 +37,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torch_warmstart.errors import CorruptCheckpointError, WarmStartError
-from torch_warmstart.formats import object_graph
+from torch_warmstart.formats.tensorflow import object_graph
 
 Values = dict[str, Any]  # key -> bytes of a tensor, list of strings, or None where it was refused
 Record = tuple[bytes, bytes]

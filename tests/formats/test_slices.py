@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices
 from torch_warmstart.formats.slices import Box
-from torch_warmstart.formats.wire import WireError
+from torch_warmstart.formats.tensorflow.wire import WireError
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 

@@ -18,11 +18,11 @@ import atheris
 
 with atheris.instrument_imports(include=["torch_warmstart"]):
     from torch_warmstart.errors import WarmStartError
-    from torch_warmstart.formats import (
+    from torch_warmstart.formats import registry
+    from torch_warmstart.formats.tensorflow import (
         bundle,
         object_graph,
         records,
-        registry,
         state_file,
         table,
         wire,

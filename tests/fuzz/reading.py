@@ -15,7 +15,7 @@ from fuzz.seeds import VOCABULARY
 from torch_warmstart.api import latest_checkpoint, load_checkpoint, warm_start
 from torch_warmstart.errors import WarmStartError
 from torch_warmstart.formats.base import Checkpoint
-from torch_warmstart.vocab import check_no_blanks, read_vocabulary, used_entries
+from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary, used_entries
 
 _MOST_KEYS = 200  # of one case
 _MOST_ROWS = 1000

@@ -1,1 +1,12 @@
-"""Checkpoint formats: bytes become named, lazily read tensors. See `registry` for the list."""
+"""Checkpoints of every format as a mapping of key to lazy tensor.
+
+A format is a folder or a file here, and a row in `registry.FORMATS`. Every byte of a file is
+untrusted.
+"""
+
+from torch_warmstart.formats.base import Block as Block
+from torch_warmstart.formats.base import Checkpoint as Checkpoint
+from torch_warmstart.formats.base import GraphOptimizer as GraphOptimizer
+from torch_warmstart.formats.base import TensorSpec as TensorSpec
+from torch_warmstart.formats.saved_optimizers import SavedOptimizer as SavedOptimizer
+from torch_warmstart.formats.saved_optimizers import SavedParameter as SavedParameter

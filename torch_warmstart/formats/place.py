@@ -7,7 +7,7 @@ import io
 import zipfile
 
 from torch_warmstart.errors import CheckpointNotFoundError
-from torch_warmstart.formats import paths
+from torch_warmstart.formats.tensorflow import paths
 from torch_warmstart.storage import Bytes, ByteSource, Storage
 
 # Bytes fetched at once, because several readers will look at a few of them each.

@@ -19,24 +19,16 @@ from torch_warmstart.errors import (
     CorruptCheckpointError,
     SettingsError,
 )
-from torch_warmstart.formats import (
-    bundle,
-    dcp,
-    hf_sharded,
-    keras_h5,
-    nested,
-    numpy_files,
-    paths,
-    safetensors_file,
-    state_dict,
-    text_vectors,
-    torch_file,
-    v1,
-    word2vec_binary,
-)
+from torch_warmstart.formats.arrays import numpy_files, text_vectors, word2vec_binary
 from torch_warmstart.formats.base import Checkpoint
+from torch_warmstart.formats.huggingface import safetensors as safetensors_file
+from torch_warmstart.formats.huggingface import sharded as hf_sharded
+from torch_warmstart.formats.keras import file as keras_h5
 from torch_warmstart.formats.place import Place
-from torch_warmstart.storage import LOCAL, Storage
+from torch_warmstart.formats.tensorflow import bundle, paths, v1
+from torch_warmstart.formats.torch import dcp, nested, state_dict
+from torch_warmstart.formats.torch import file as torch_file
+from torch_warmstart.storage.storage import LOCAL, Storage
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from torch_warmstart.ranges import NO_RANGES, RangeArray
-from torch_warmstart.storage import Bytes, ByteSource, check_range
+from torch_warmstart.storage import NO_RANGES, Bytes, ByteSource, RangeArray, check_range
 
 
 @dataclass(frozen=True, slots=True)

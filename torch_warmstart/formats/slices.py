@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from torch_warmstart.bits import as_bits
-from torch_warmstart.formats.wire import WireError
+from torch_warmstart.dtypes import as_bits
+from torch_warmstart.formats.tensorflow import WireError
 
 _NUMPY_RANK = 32  # the most dimensions before numpy 2
 FULL = -1  # TF's length of an extent that spans its whole dimension

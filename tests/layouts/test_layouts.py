@@ -1,0 +1,917 @@
+"""Every layout against real layers of TensorFlow, and every layout against its inverse.
+
+A layout is right if torch's layer computes what TensorFlow's does: outputs and gradients. Layers
+have the same name on both sides, so nothing is renamed in any of the files.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+from bundle_writer import BundleEntry, DType, write_bundle
+from torch import nn
+
+import torch_warmstart as tws
+from torch_warmstart import PlanError, VocabInfo, WarmStartSettings
+from torch_warmstart.errors import plural
+from torch_warmstart.layouts.named import LAYOUTS, NUMBERED, named_layout
+from torch_warmstart.layouts.tensorflow.layers import tf_forms
+
+# -- each layout undoes the other ------------------------------------------------------------------
+
+# Tensors as TensorFlow has them. A layout without any is a layout that nobody has tested.
+EXAMPLES = {
+    "identity": [(2, 3)],
+    "transpose": [(2, 3), (3, 3)],
+    "conv": [(4, 2, 3), (4, 5, 2, 3), (4, 5, 6, 2, 3), (3, 3, 3, 3)],
+    "conv_transpose": [(4, 2, 3), (4, 5, 2, 3), (4, 5, 6, 2, 3), (3, 3, 3, 3)],
+    "channels_first": [(4, 2), (4, 5, 2), (4, 4, 4)],
+    "pointwise_2d": [(1, 1, 2, 3), (1, 1, 3, 3)],
+    "pointwise_3d": [(1, 1, 1, 2, 3)],
+    "prelu_1d": [(1, 3)],
+    "prelu_2d": [(1, 1, 3), (1, 1, 1)],
+    "prelu_3d": [(1, 1, 1, 3)],
+    "depthwise[3]": [(4, 3, 2), (4, 5, 3, 2), (4, 5, 6, 3, 2), (3, 3, 3, 3)],
+    "flatten_channels_last[3]": [(12, 5), (12,), (9, 9)],
+    "unflatten_channels_last[3]": [(5, 12), (12,), (9, 9)],
+    "squeeze[1]": [(1, 2, 3), (1, 3, 3), (1, 3)],
+    "squeeze[3]": [(1, 1, 1, 3)],
+}
+INVERTED = [(name, shape) for name, shapes in EXAMPLES.items() for shape in shapes]
+
+
+def test_every_layout_that_has_a_name_has_examples():
+    assert {*LAYOUTS, *NUMBERED} == {name.partition("[")[0] for name in EXAMPLES}
+
+
+@pytest.mark.parametrize(("name", "shape"), INVERTED)
+def test_each_direction_undoes_the_other(name, shape):
+    layout = named_layout(name)
+    assert layout.name == name
+    old = torch.rand(shape)
+    (new,) = layout.to_torch(old)
+    (again,) = layout.to_tf(new)
+    assert torch.equal(again, old)
+    assert torch.equal(layout.to_torch(again)[0], new)
+    assert layout.shapes_in_torch([shape]) == (tuple(new.shape),)
+
+
+@pytest.mark.parametrize(("name", "shape"), INVERTED)
+def test_no_element_is_read_twice_and_the_order_of_axes_costs_no_copy(name, shape):
+    old = torch.arange(np.prod(shape), dtype=torch.float64).reshape(shape)
+    (new,) = named_layout(name).to_torch(old)
+    assert torch.equal(new.flatten().sort().values, old.flatten())
+    if "flatten" not in name:
+        assert new.data_ptr() == old.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("transpose", (2, 3, 4)),
+        ("conv", (3,)),
+        ("pointwise_2d", (1, 2, 2, 3)),
+        ("prelu_2d", (2, 1, 3)),
+        ("flatten_channels_last[3]", (10, 2)),
+        ("unflatten_channels_last[3]", (3, 10)),
+        ("squeeze[1]", (2, 3)),
+    ],
+)
+def test_tensors_that_a_layout_cannot_change_have_no_shape_in_torch(name, shape):
+    assert named_layout(name).shapes_in_torch([shape]) is None
+
+
+def test_one_of_stacked_tensors_is_asked_for_by_its_number():
+    old, new = torch.rand(3, 2, 2), nn.Linear(2, 2, bias=False)
+    settings = tws.WarmStartSettings({"weight": old}, var_name_to_layout={"weight": "stacked[2]"})
+    report = tws.warm_start(new, settings)
+    assert torch.equal(new.weight, old[2])
+    assert report["weight"].change == "stacked"
+    with pytest.raises(tws.PlanError, match=r"has shape \[2, 2\], but 'weight' .* has \[3, 2, 2\]"):
+        tws.warm_start(new, replace(settings, var_name_to_layout={"weight": "stacked[3]"}))
+
+
+@pytest.mark.parametrize("name", ["depthwise", "depthwise[]", "depthwise[0]", "conv[3]", "flat[3]"])
+def test_a_name_without_its_number_is_no_layout(name):
+    with pytest.raises(tws.SettingsError, match=r"there are identity.*depthwise\[number\]"):
+        named_layout(name)
+
+
+# -- torch's own list of layers --------------------------------------------------------------------
+
+LAYERS = {
+    "Linear": nn.Linear(2, 3),
+    "Bilinear": nn.Bilinear(2, 3, 4),
+    "Conv1d": nn.Conv1d(2, 3, 2),
+    "Conv2d": nn.Conv2d(2, 3, 2),
+    "Conv3d": nn.Conv3d(2, 3, 2),
+    "ConvTranspose1d": nn.ConvTranspose1d(2, 3, 2),
+    "ConvTranspose2d": nn.ConvTranspose2d(2, 3, 2),
+    "ConvTranspose3d": nn.ConvTranspose3d(2, 3, 2),
+    "BatchNorm1d": nn.BatchNorm1d(3),
+    "BatchNorm2d": nn.BatchNorm2d(3),
+    "BatchNorm3d": nn.BatchNorm3d(3),
+    "SyncBatchNorm": nn.SyncBatchNorm(3),
+    "InstanceNorm1d": nn.InstanceNorm1d(3, affine=True),
+    "InstanceNorm2d": nn.InstanceNorm2d(3, affine=True),
+    "InstanceNorm3d": nn.InstanceNorm3d(3, affine=True),
+    "LayerNorm": nn.LayerNorm(3),
+    "GroupNorm": nn.GroupNorm(1, 3),
+    "RMSNorm": nn.RMSNorm(3),
+    "Embedding": nn.Embedding(2, 3),
+    "EmbeddingBag": nn.EmbeddingBag(2, 3),
+    "PReLU": nn.PReLU(3),
+    "RNN": nn.RNN(2, 3),
+    "LSTM": nn.LSTM(2, 3),
+    "GRU": nn.GRU(2, 3),
+    "RNNCell": nn.RNNCell(2, 3),
+    "LSTMCell": nn.LSTMCell(2, 3),
+    "GRUCell": nn.GRUCell(2, 3),
+    "MultiheadAttention": nn.MultiheadAttention(4, 2),
+}
+# Abstract, of layers above, or of no tensors but their children's.
+NO_LAYERS = {"RNNBase", "RNNCellBase", "AdaptiveLogSoftmaxWithLoss"}
+
+
+def test_every_layer_of_torch_that_has_parameters_is_considered():
+    parametric = {
+        name
+        for name, layer in inspect.getmembers(nn, inspect.isclass)
+        if hasattr(layer, "reset_parameters") or hasattr(layer, "_reset_parameters")
+    }
+    known = {*LAYERS, *NO_LAYERS}
+    # A lazy layer becomes one of the others, and a Transformer is made of them.
+    others = {name for name in parametric if name.startswith(("Lazy", "Transformer"))}
+    assert parametric - others == known
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=list(LAYERS))
+def test_each_of_their_parameters_has_a_name_in_tensorflow_or_a_refusal(layer):
+    for leaf in layer._parameters:
+        forms = tf_forms(layer, leaf)
+        names = {name for form in forms for of_one in form.names for name in of_one}
+        assert names - {leaf} or any(form.refusal for form in forms), leaf
+
+
+# -- what TensorFlow computes ----------------------------------------------------------------------
+
+
+def _as_it_is(tensor):
+    return tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer of TensorFlow, and the module of torch that computes the same."""
+
+    name: str
+    shape: tuple  # of an input, without the batch
+    layer: str  # its class
+    options: Mapping
+    module: Callable
+    libraries: tuple = ("keras", "tf_keras", "tf1")
+    channels_first: bool = True  # in torch
+    num_ids: int = 0  # the inputs are ids below it
+    before: Callable = _as_it_is  # what is done to TensorFlow's inputs first
+    after: Callable = _as_it_is  # and to its outputs
+    torch_before: Callable = _as_it_is
+    torch_after: Callable = _as_it_is
+    layouts: Mapping = field(default_factory=dict)  # the user's, by leaf
+
+    def __str__(self):
+        return self.name
+
+
+def _reshape(*shape):
+    """Of TensorFlow's tensors, which are not imported for the other tests of this file."""
+
+    def reshape(tensor):
+        import tensorflow as tf
+
+        return tf.reshape(tensor, (-1, *shape))
+
+    return reshape
+
+
+def _separable(
+    convolution, in_channels, multiplier, out, size, names=("depthwise", "pointwise"), **options
+):
+    """A SeparableConv in torch."""
+    between = in_channels * multiplier
+    depthwise = convolution(in_channels, between, size, groups=in_channels, bias=False)
+    halves = (depthwise, convolution(between, out, 1, **options))
+    return nn.Sequential(OrderedDict(zip(names, halves, strict=True)))
+
+
+KERAS = ("keras", "tf_keras")
+KERAS_3 = ("keras",)
+EPSILON = 0.02  # not what any layer has by default
+NORM = {"epsilon": EPSILON}
+BATCH_NORM = "BatchNormalization"
+FLAT = "flatten_channels_last[3]"
+UNFLAT = "unflatten_channels_last[3]"
+
+
+def _dense_cases():
+    return [
+        Case("dense", (3,), "Dense", {"units": 5}, lambda: nn.Linear(3, 5)),
+        Case("dense_square", (4,), "Dense", {"units": 4}, lambda: nn.Linear(4, 4)),
+        Case(
+            "dense_of_sequences",
+            (6, 3),
+            "Dense",
+            {"units": 5, "use_bias": False},
+            lambda: nn.Linear(3, 5, bias=False),
+            channels_first=False,
+        ),
+        Case(
+            "dense_of_flattened",
+            (4, 5, 3),
+            "Dense",
+            {"units": 7},
+            lambda: nn.Linear(60, 7),
+            before=_reshape(60),
+            torch_before=nn.Flatten(),
+            layouts={"weight": FLAT},
+        ),
+        Case(
+            "dense_of_flattened_square",
+            (3, 3, 3),
+            "Dense",
+            {"units": 27},
+            lambda: nn.Linear(27, 27),
+            before=_reshape(27),
+            torch_before=nn.Flatten(),
+            layouts={"weight": FLAT},
+        ),
+        Case(
+            "norm_of_flattened",
+            (4, 5, 3),
+            BATCH_NORM,
+            NORM,
+            lambda: nn.BatchNorm1d(60, EPSILON),
+            before=_reshape(60),
+            after=_reshape(4, 5, 3),
+            torch_before=nn.Flatten(),
+            torch_after=nn.Unflatten(1, (3, 4, 5)),
+            layouts=dict.fromkeys(("weight", "bias", "running_mean", "running_var"), FLAT),
+        ),
+        Case(
+            "dense_to_unflatten",
+            (7,),
+            "Dense",
+            {"units": 60},
+            lambda: nn.Linear(7, 60),
+            after=_reshape(4, 5, 3),
+            torch_after=nn.Unflatten(1, (3, 4, 5)),
+            layouts={"weight": UNFLAT, "bias": UNFLAT},
+        ),
+        Case(
+            "split_into_heads",
+            (4, 5),
+            "EinsumDense",
+            {"equation": "abc,cde->abde", "output_shape": (None, 3, 2), "bias_axes": "de"},
+            lambda: nn.Linear(5, 6),
+            KERAS,
+            channels_first=False,
+            torch_after=nn.Unflatten(-1, (3, 2)),
+        ),
+        Case(
+            "joined_from_heads",
+            (4, 3, 2),
+            "EinsumDense",
+            {"equation": "abcd,cde->abe", "output_shape": (None, 5), "bias_axes": "e"},
+            lambda: nn.Linear(6, 5),
+            KERAS,
+            channels_first=False,
+            torch_before=nn.Flatten(-2),
+        ),
+    ]
+
+
+def _conv(name, layer, in_channels, out, size, sizes, module, *, libraries=KERAS, **options):
+    """A convolution on both sides; options that only one has are left to `module`."""
+    options = {"filters": out, "kernel_size": size, **options}
+    return Case(name, (*sizes, in_channels), layer, options, module, libraries)
+
+
+def _conv_cases():
+    everywhere = (*KERAS, "tf1")
+    return [
+        _conv(
+            *("conv1d", "Conv1D", 2, 5, 3, (7,)),
+            lambda: nn.Conv1d(2, 5, 3, stride=2),
+            strides=2,
+            libraries=everywhere,
+        ),
+        _conv(
+            *("conv2d", "Conv2D", 3, 5, (3, 2), (6, 7)),
+            lambda: nn.Conv2d(3, 5, (3, 2)),
+            libraries=everywhere,
+        ),
+        _conv(
+            *("conv2d_square", "Conv2D", 3, 3, (3, 3), (6, 6)),
+            lambda: nn.Conv2d(3, 3, 3, padding="same", bias=False),
+            padding="same",
+            use_bias=False,
+            libraries=everywhere,
+        ),
+        _conv(
+            *("conv3d", "Conv3D", 3, 4, (1, 2, 3), (3, 4, 5)),
+            lambda: nn.Conv3d(3, 4, (1, 2, 3)),
+            libraries=everywhere,
+        ),
+        _conv(
+            *("conv1d_in_groups", "Conv1D", 4, 6, 3, (7,)),
+            lambda: nn.Conv1d(4, 6, 3, groups=2),
+            groups=2,
+        ),
+        _conv(
+            *("conv2d_in_groups", "Conv2D", 4, 6, (3, 2), (6, 7)),
+            lambda: nn.Conv2d(4, 6, (3, 2), groups=2),
+            groups=2,
+        ),
+        _conv(
+            *("conv2d_in_as_many_groups", "Conv2D", 3, 6, (3, 2), (6, 7)),
+            lambda: nn.Conv2d(3, 6, (3, 2), groups=3),
+            groups=3,
+        ),
+        Case(
+            "conv1d_as_linear",
+            (5, 3),
+            "Conv1D",
+            {"filters": 5, "kernel_size": 1},
+            lambda: nn.Linear(3, 5),
+            channels_first=False,
+        ),
+        Case(
+            "conv2d_as_linear",
+            (4, 5, 3),
+            "Conv2D",
+            {"filters": 5, "kernel_size": 1},
+            lambda: nn.Linear(3, 5),
+            channels_first=False,
+        ),
+        _conv(
+            *("conv1d_transposed", "Conv1DTranspose", 2, 5, 3, (7,)),
+            lambda: nn.ConvTranspose1d(2, 5, 3, stride=2),
+            strides=2,
+        ),
+        _conv(
+            *("conv2d_transposed", "Conv2DTranspose", 3, 5, (3, 2), (6, 7)),
+            lambda: nn.ConvTranspose2d(3, 5, (3, 2)),
+            libraries=everywhere,
+        ),
+        _conv(
+            *("conv2d_transposed_square", "Conv2DTranspose", 3, 3, (4, 4), (5, 5)),
+            lambda: nn.ConvTranspose2d(3, 3, 4, stride=2, padding=1),
+            strides=2,
+            padding="same",
+            libraries=everywhere,
+        ),
+        _conv(
+            *("conv3d_transposed", "Conv3DTranspose", 3, 4, (1, 2, 3), (3, 4, 5)),
+            lambda: nn.ConvTranspose3d(3, 4, (1, 2, 3)),
+            libraries=everywhere,
+        ),
+        Case(
+            "depthwise1d",
+            (7, 3),
+            "DepthwiseConv1D",
+            {"kernel_size": 4, "depth_multiplier": 2},
+            lambda: nn.Conv1d(3, 6, 4, groups=3),
+            KERAS,
+        ),
+        Case(
+            "depthwise2d",
+            (6, 7, 3),
+            "DepthwiseConv2D",
+            {"kernel_size": (3, 2), "depth_multiplier": 2},
+            lambda: nn.Conv2d(3, 6, (3, 2), groups=3),
+            KERAS,
+        ),
+        Case(
+            "depthwise2d_square",
+            (6, 6, 3),
+            "DepthwiseConv2D",
+            {"kernel_size": 3, "depth_multiplier": 3, "padding": "same", "use_bias": False},
+            lambda: nn.Conv2d(3, 9, 3, groups=3, padding=1, bias=False),
+            KERAS,
+        ),
+        Case(
+            "depthwise2d_of_one_channel",
+            (6, 7, 1),
+            "DepthwiseConv2D",
+            {"kernel_size": (3, 2), "depth_multiplier": 4},
+            lambda: nn.Conv2d(1, 4, (3, 2)),
+            KERAS,
+        ),
+        Case(
+            "separable1d",
+            (7, 3),
+            "SeparableConv1D",
+            {"filters": 5, "kernel_size": 3, "depth_multiplier": 2},
+            lambda: _separable(nn.Conv1d, 3, 2, 5, 3),
+        ),
+        Case(
+            "separable2d",
+            (6, 7, 3),
+            "SeparableConv2D",
+            {"filters": 5, "kernel_size": (3, 2), "depth_multiplier": 2},
+            lambda: _separable(nn.Conv2d, 3, 2, 5, (3, 2)),
+        ),
+        Case(
+            "separable2d_square",
+            (6, 6, 3),
+            "SeparableConv2D",
+            {"filters": 3, "kernel_size": 3},
+            lambda: _separable(nn.Conv2d, 3, 1, 3, 3, names=("0", "1")),
+        ),
+    ]
+
+
+def _other_cases():
+    return [
+        Case("norm", (4,), BATCH_NORM, NORM, lambda: nn.BatchNorm1d(4, EPSILON)),
+        Case("norm1d", (5, 4), BATCH_NORM, NORM, lambda: nn.BatchNorm1d(4, EPSILON)),
+        Case("norm2d", (5, 6, 4), BATCH_NORM, NORM, lambda: nn.BatchNorm2d(4, EPSILON)),
+        Case("norm3d", (2, 3, 5, 4), BATCH_NORM, NORM, lambda: nn.BatchNorm3d(4, EPSILON)),
+        Case("synced", (5, 6, 4), BATCH_NORM, NORM, lambda: nn.SyncBatchNorm(4, EPSILON)),
+        Case(
+            "layer_norm",
+            (5, 4),
+            "LayerNormalization",
+            NORM,
+            lambda: nn.LayerNorm(4, EPSILON),
+            KERAS,
+            channels_first=False,
+        ),
+        Case(
+            "layer_norm_of_two_axes",
+            (5, 6, 4),
+            "LayerNormalization",
+            {**NORM, "axis": [2, 3]},
+            lambda: nn.LayerNorm((6, 4), EPSILON),
+            KERAS,
+            channels_first=False,
+        ),
+        Case(
+            "layer_norm_of_all_axes",
+            (5, 6, 4),
+            "LayerNormalization",
+            {**NORM, "axis": [1, 2, 3]},
+            lambda: nn.LayerNorm((4, 5, 6), EPSILON),
+            KERAS,
+            layouts={"weight": "channels_first", "bias": "channels_first"},
+        ),
+        Case(
+            "group_norm",
+            (5, 6, 4),
+            "GroupNormalization",
+            {**NORM, "groups": 2},
+            lambda: nn.GroupNorm(2, 4, EPSILON),
+            KERAS,
+        ),
+        Case(
+            "instance_norm",
+            (5, 6, 4),
+            "GroupNormalization",
+            {**NORM, "groups": -1},
+            lambda: nn.InstanceNorm2d(4, EPSILON, affine=True),
+            KERAS,
+        ),
+        Case(
+            "rms_norm",
+            (5, 4),
+            "RMSNormalization",
+            NORM,
+            lambda: nn.RMSNorm(4, EPSILON),
+            KERAS_3,
+            channels_first=False,
+        ),
+        Case(
+            "embedding",
+            (6,),
+            "Embedding",
+            {"input_dim": 9, "output_dim": 4},
+            lambda: nn.Embedding(9, 4),
+            KERAS,
+            channels_first=False,
+            num_ids=9,
+        ),
+        Case(
+            "bag",
+            (2,),
+            "Embedding",
+            {"input_dim": 9, "output_dim": 4},
+            lambda: nn.EmbeddingBag(9, 4, mode="sum"),
+            KERAS,
+            channels_first=False,
+            num_ids=9,
+            after=lambda vectors: vectors[:, 0] + vectors[:, 1],
+        ),
+        Case("prelu", (4,), "PReLU", {}, lambda: nn.PReLU(4), KERAS),
+        Case("prelu1d", (5, 4), "PReLU", {"shared_axes": [1]}, lambda: nn.PReLU(4), KERAS),
+        Case("prelu2d", (5, 6, 4), "PReLU", {"shared_axes": [1, 2]}, lambda: nn.PReLU(4), KERAS),
+        Case(
+            "prelu3d", (2, 3, 5, 4), "PReLU", {"shared_axes": [1, 2, 3]}, lambda: nn.PReLU(4), KERAS
+        ),
+        Case("prelu_one", (5, 6, 4), "PReLU", {"shared_axes": [1, 2, 3]}, nn.PReLU, KERAS),
+    ]
+
+
+CASES = [*_dense_cases(), *_conv_cases(), *_other_cases()]
+
+# Who saved it, how, and in which dtype.
+WAYS = [
+    ("keras", "checkpoint", "float64"),
+    ("keras", ".keras", "float32"),
+    ("keras", ".weights.h5", "float64"),
+    ("tf_keras", "checkpoint", "float32"),
+    ("tf_keras", ".h5", "float64"),
+    ("tf1", "V2", "float64"),
+    ("tf1", "V1", "float32"),
+]
+TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+
+
+@pytest.fixture(scope="module")
+def ported(tmp_path_factory):
+    """Each way once: the file, what TensorFlow computes, and the model warm-started from it."""
+    return functools.cache(lambda *way: _port(way, tmp_path_factory.mktemp("port")))
+
+
+def _port(way, folder):
+    from tf_layers_oracle import save_layers
+
+    cases = [case for case in CASES if way[0] in case.libraries]
+    path, outcomes = save_layers(*way, cases, folder)
+    model = _model(cases, way[2])
+    layouts = {f"{c.name}.{leaf}": layout for c in cases for leaf, layout in c.layouts.items()}
+    tws.warm_start(model, WarmStartSettings(path, [".*"], var_name_to_layout=layouts))
+    return path, outcomes, model
+
+
+def _model(cases, dtype):
+    """Torch's modules under the names of TensorFlow's layers, with weights of their own."""
+    torch.manual_seed(7)
+    model = nn.ModuleDict({case.name: case.module() for case in cases})
+    return model.to(getattr(torch, dtype)).eval()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("way", "case"),
+    [
+        pytest.param(w, c, id=f"{'-'.join(w)}-{c}")
+        for w in WAYS
+        for c in CASES
+        if w[0] in c.libraries
+    ],
+)
+def test_torch_computes_what_tensorflow_does(ported, way, case):
+    _, outcomes, model = ported(*way)
+    _compare(case, model[case.name], outcomes[case.name], TOLERANCE[way[2]])
+
+
+def _compare(case, module, outcome, tolerance):
+    inputs = torch.from_numpy(outcome.inputs)
+    inputs = (inputs.movedim(-1, 1) if case.channels_first else inputs).clone()
+    inputs.requires_grad_(inputs.is_floating_point())
+    outputs = case.torch_after(module(case.torch_before(inputs)))
+    in_order = outputs.movedim(1, -1) if case.channels_first else outputs
+    assert _difference(in_order, outcome.outputs) <= tolerance
+    if outcome.gradient is not None:
+        (in_order * torch.from_numpy(outcome.directions)).sum().backward()
+        gradient = inputs.grad.movedim(1, -1) if case.channels_first else inputs.grad
+        assert _difference(gradient, outcome.gradient) <= tolerance
+
+
+def _difference(ours, theirs):
+    """The largest error, relative to the largest value."""
+    ours = ours.detach().numpy()
+    assert ours.shape == theirs.shape
+    assert np.abs(theirs).max() > 0
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+# -- vocabularies behind axes that a layout moves --------------------------------------------------
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("name", "axis", "module"),
+    [
+        ("dense", 0, lambda: nn.Linear(3, 4)),
+        ("dense", 1, lambda: nn.Linear(4, 5)),
+        ("conv2d", 0, lambda: nn.Conv2d(3, 4, (3, 2))),
+        ("conv2d", 1, lambda: nn.Conv2d(4, 5, (3, 2))),
+        ("conv2d_transposed", 0, lambda: nn.ConvTranspose2d(4, 5, (3, 2))),
+        ("conv2d_transposed", 1, lambda: nn.ConvTranspose2d(3, 4, (3, 2))),
+        ("depthwise2d", 0, lambda: nn.Conv2d(4, 4, (3, 2), groups=4)),
+    ],
+)
+def test_a_vocabulary_may_change_along_an_axis_that_a_layout_moves(ported, name, axis, module):
+    path, _, model = ported(*WAYS[0])
+    whole = model[name].weight.detach()
+    old_vocab = [f"entry {at}" for at in range(whole.shape[axis])]
+    new_vocab = [old_vocab[2], "new", old_vocab[0], old_vocab[1]]
+    new = nn.ModuleDict({name: module().double()})
+    info = VocabInfo(new_vocab, -1, 0, old_vocab, axis=axis)
+    report = tws.warm_start(new, WarmStartSettings(path, None, {f"{name}.weight": info}))
+    assert report[f"{name}.weight"].state == "remapped"
+    rows = new[name].weight.detach().movedim(axis, 0)
+    assert torch.equal(rows[[0, 2, 3]], whole.movedim(axis, 0)[[2, 0, 1]])
+    assert not rows[1].any()
+
+
+# -- names and refusals ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Writes float32 tensors under names of TensorFlow, the values counted from 1."""
+
+    def write(**shapes):
+        prefix = str(tmp_path / "model.ckpt")
+        values = {key: np.arange(1, np.prod(shape) + 1) for key, shape in shapes.items()}
+        entries = [
+            BundleEntry(key, DType.FLOAT, tuple(shape), values[key].astype("<f4").tobytes())
+            for key, shape in shapes.items()
+        ]
+        write_bundle(prefix, entries)
+        return prefix
+
+    return write
+
+
+def _error(layer, path, **settings):
+    model = nn.ModuleDict({"layer": layer})
+    with pytest.raises(PlanError) as caught:
+        tws.warm_start(model, WarmStartSettings(path, "layer.weight", **settings))
+    return str(caught.value)
+
+
+def test_the_names_of_layers_that_only_tf_contrib_had(checkpoint):
+    path = checkpoint(
+        **{
+            "sep/depthwise_weights": (3, 2, 4, 2),
+            "sep/pointwise_weights": (1, 1, 8, 5),
+            "sep/biases": (5,),
+            "dw/depthwise_weights": (3, 2, 4, 1),
+            "dw/biases": (4,),
+            "conv/weights": (3, 2, 4, 5),
+            "conv/biases": (5,),
+            "Logits/weights": (1, 1, 4, 7),
+            "Logits/biases": (7,),
+        }
+    )
+    layers = {
+        "sep": _separable(nn.Conv2d, 4, 2, 5, (3, 2)),
+        "dw": nn.Conv2d(4, 4, (3, 2), groups=4),
+        "conv": nn.Conv2d(4, 5, (3, 2)),
+        "Logits": nn.Linear(4, 7),
+    }
+    plan = tws.plan_warm_start(nn.ModuleDict(layers), path)
+    assert {item.name: (item.keys, item.layout.name) for item in plan.items} == {
+        "sep.depthwise.weight": (("sep/depthwise_weights",), "depthwise[4]"),
+        "sep.pointwise.weight": (("sep/pointwise_weights",), "conv"),
+        "sep.pointwise.bias": (("sep/biases",), "identity"),
+        "dw.weight": (("dw/depthwise_weights",), "depthwise[4]"),
+        "dw.bias": (("dw/biases",), "identity"),
+        "conv.weight": (("conv/weights",), "conv"),
+        "conv.bias": (("conv/biases",), "identity"),
+        "Logits.weight": (("Logits/weights",), "pointwise_2d"),
+        "Logits.bias": (("Logits/biases",), "identity"),
+    }
+
+
+def test_a_layer_does_not_take_what_belongs_to_the_one_around_it(checkpoint):
+    path = checkpoint(**{"block/bias": (5,), "block/proj/kernel": (1, 1, 4, 5)})
+    model = nn.ModuleDict({"block": nn.ModuleDict({"proj": nn.Conv2d(4, 5, 1)})})
+    with pytest.raises(PlanError, match=r"1 problem.*\n.*block.proj.bias is not in the checkpoint"):
+        tws.warm_start(model, path)
+
+
+def test_a_separable_convolution_deep_in_a_model_is_found(checkpoint):
+    shapes = {"depthwise_kernel": (3, 2, 4, 1), "pointwise_kernel": (1, 1, 4, 5), "bias": (5,)}
+    path = checkpoint(**{f"encoder/sep/{leaf}": shape for leaf, shape in shapes.items()})
+    separable = nn.ModuleDict({"sep": _separable(nn.Conv2d, 4, 1, 5, (3, 2))})
+    model = nn.ModuleDict({"encoder": separable})
+    assert tws.warm_start(model, path).count("converted") == 2
+
+
+def test_a_pointwise_convolution_may_be_renamed_into_a_linear_layer(checkpoint):
+    for shape in ((1, 4, 5), (1, 1, 4, 5), (1, 1, 1, 4, 5), (1, 1, 4, 4)):
+        model = nn.ModuleDict({"layer": nn.Linear(4, shape[-1], bias=False)})
+        renames = {"layer.weight": "conv/kernel"}
+        path = checkpoint(**{"conv/kernel": shape})
+        tws.warm_start(model, WarmStartSettings(path, ".*", None, renames))
+        assert model["layer"].weight[0].tolist() == [1 + shape[-1] * at for at in range(4)]
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 4), (5, 1, 4), (4, 1, 1), (2, 4)])
+def test_slopes_that_differ_from_place_to_place_are_refused(checkpoint, shape):
+    assert "nn.PReLU.weight: it has one slope for each channel" in _error(
+        nn.PReLU(4), checkpoint(**{"layer/alpha": shape})
+    )
+
+
+def test_a_norm_by_the_standard_deviation_is_no_rms_norm(checkpoint):
+    path = checkpoint(**{"layer/gamma": (4,)})
+    assert "rms_scaling=True divides by the standard deviation" in _error(nn.RMSNorm(4), path)
+    model = nn.ModuleDict({"layer": nn.RMSNorm(4)})
+    renamed = WarmStartSettings(path, ".*", None, {"layer.weight": "layer/gamma"})
+    tws.warm_start(model, renamed)  # the user's own RMSNorm calls its scale so
+    assert model["layer"].weight.tolist() == [1, 2, 3, 4]
+
+
+def test_transposed_convolutions_in_groups_are_refused(checkpoint):
+    layer = nn.ConvTranspose2d(4, 4, 3, groups=2)
+    path = checkpoint(**{"layer/kernel": (3, 3, 2, 4)})
+    assert "nn.ConvTranspose2d.weight: TensorFlow's transposed" in _error(layer, path)
+
+
+def test_bilinear_layers_are_refused(checkpoint):
+    path = checkpoint(**{"layer/weight": (3, 3, 3)})
+    assert "nn.Bilinear.weight: TensorFlow has no layer like it" in _error(
+        nn.Bilinear(3, 3, 3), path
+    )
+
+
+def test_a_refused_tensor_is_taken_where_the_user_names_its_layout(checkpoint):
+    model = nn.ModuleDict({"layer": nn.PReLU(4)})
+    path = checkpoint(**{"layer/alpha": (1, 4)})
+    layouts = {"layer.weight": "prelu_1d"}
+    tws.warm_start(model, WarmStartSettings(path, ".*", var_name_to_layout=layouts))
+    assert model["layer"].weight.tolist() == [1, 2, 3, 4]
+
+
+def test_a_kernel_of_a_larger_size_is_no_linear_layer(checkpoint):
+    path = checkpoint(**{"layer/kernel": (1, 2, 3, 5)})
+    assert "layer.weight has shape [5, 3], but 'layer/kernel'" in _error(nn.Linear(3, 5), path)
+
+
+def test_layer_norms_over_axes_of_other_sizes_do_not_fit(checkpoint):
+    path = checkpoint(**{"layer/gamma": (5, 6, 4)})
+    assert "layer.weight has shape [4, 5, 6], but" in _error(nn.LayerNorm((4, 5, 6)), path)
+
+
+def test_the_features_behind_a_flatten_are_reordered_only_if_the_user_says_so(checkpoint):
+    path = checkpoint(**{"layer/kernel": (6, 1)})
+    rows = {}
+    for layouts in (None, {"layer.weight": "flatten_channels_last[3]"}):
+        model = nn.ModuleDict({"layer": nn.Linear(6, 1, bias=False)})
+        report = tws.warm_start(model, WarmStartSettings(path, var_name_to_layout=layouts))
+        rows[report["layer.weight"].change] = model["layer"].weight.flatten().tolist()
+    assert rows == {
+        "transpose": [1, 2, 3, 4, 5, 6],
+        "flatten_channels_last[3]": [1, 4, 2, 5, 3, 6],
+    }
+
+
+def test_a_flatten_of_another_number_of_channels_does_not_fit(checkpoint):
+    path = checkpoint(**{"layer/kernel": (6, 1)})
+    layouts = {"layer.weight": "flatten_channels_last[4]"}
+    assert "to be changed by 'flatten_channels_last[4]'" in _error(
+        nn.Linear(6, 1), path, var_name_to_layout=layouts
+    )
+
+
+# -- what would be lost ----------------------------------------------------------------------------
+
+_BN = {f"layer/{n}": (4,) for n in ("gamma", "beta", "moving_mean", "moving_variance")}
+_AFFINE = {f"layer/{n}": (4,) for n in ("gamma", "beta")}
+_DENSE = {"layer/kernel": (3, 4), "layer/bias": (4,)}
+_LOST = "layer.{} is None, but the checkpoint has {} for it: it would be lost."
+_LOST_ADVICE = (
+    "A tensor that would be lost: make the module with it (bias=True, affine=True), leave its name "
+    "out of vars_to_warm_start, or take what fits and lose the rest with on_mismatch='keep'."
+)
+_BOTH_LOST = [_LOST.format("weight", "'layer/gamma'"), _LOST.format("bias", "'layer/beta'")]
+_BIAS_LOST = [_LOST.format("bias", "'layer/bias'")]
+
+
+@pytest.mark.parametrize(
+    ("module", "tensors", "problems"),
+    [
+        (nn.Linear(3, 4, bias=False), _DENSE, _BIAS_LOST),
+        (
+            nn.Linear(3, 4, bias=False),
+            {"layer/weights": (3, 4), "layer/biases": (4,)},
+            [_LOST.format("bias", "'layer/biases'")],
+        ),
+        (
+            nn.Linear(3, 4, bias=False),
+            {"layer/kernel": (3, 2, 2), "layer/bias": (2, 2)},
+            _BIAS_LOST,
+        ),
+        (
+            nn.Conv2d(3, 4, 2, bias=False),
+            {"layer/kernel": (2, 2, 3, 4), "layer/bias": (4,)},
+            _BIAS_LOST,
+        ),
+        (
+            nn.Conv1d(4, 4, 2, groups=4, bias=False),
+            {"layer/depthwise_kernel": (2, 4, 1), "layer/bias": (4,)},
+            _BIAS_LOST,
+        ),
+        (
+            nn.ConvTranspose2d(3, 4, 2, bias=False),
+            {"layer/kernel": (2, 2, 4, 3), "layer/bias": (4,)},
+            _BIAS_LOST,
+        ),
+        (nn.LayerNorm(4, bias=False), _AFFINE, _BOTH_LOST[1:]),
+        (nn.LayerNorm(4, elementwise_affine=False), _AFFINE, _BOTH_LOST),
+        (nn.GroupNorm(2, 4, affine=False), _AFFINE, _BOTH_LOST),
+        (nn.InstanceNorm2d(4), _AFFINE, _BOTH_LOST),
+        (nn.BatchNorm2d(4, affine=False), _BN, _BOTH_LOST),
+        (
+            nn.RMSNorm(4, elementwise_affine=False),
+            {"layer/scale": (4,)},
+            [_LOST.format("weight", "'layer/scale'")],
+        ),
+        (
+            _separable(nn.Conv2d, 4, 2, 5, (3, 2), bias=False),
+            {
+                "layer/depthwise_kernel": (3, 2, 4, 2),
+                "layer/pointwise_kernel": (1, 1, 8, 5),
+                "layer/bias": (5,),
+            },
+            [_LOST.format("pointwise.bias", "'layer/bias'")],
+        ),
+    ],
+    ids=lambda value: str(value)[:36] if isinstance(value, nn.Module) else "",
+)
+@pytest.mark.parametrize("selection", [".*", [".*"]])
+def test_a_tensor_that_the_module_is_made_without_is_refused(
+    checkpoint, module, tensors, problems, selection
+):
+    model = nn.ModuleDict({"layer": module, "last": nn.Linear(1, 1)})
+    path = checkpoint(**tensors, **{"last/kernel": (1, 1), "last/bias": (1,)})
+    with pytest.raises(PlanError) as caught:
+        tws.warm_start(model, WarmStartSettings(path, selection))
+    assert list(caught.value.problems) == problems
+    assert str(caught.value).endswith(f"\n{_LOST_ADVICE}")
+    kept = tws.warm_start(model, WarmStartSettings(path, selection, on_mismatch="keep"))
+    name, _, rest = problems[0].partition(" is None, but the checkpoint has ")
+    assert kept.notes[-1] == (
+        f"What the checkpoint has for {plural(len(problems), 'parameter')} that modules are made "
+        f"without (such as {rest.partition(' for it')[0]} for {name}) is lost."
+    )
+
+
+@pytest.mark.parametrize(
+    "rules", [{"fc.": "layer/"}, {"fc.weight": "layer/kernel"}, [("fc[.](.+)", r"layer/\1")]]
+)
+def test_what_would_be_lost_is_found_where_rules_lead(checkpoint, rules):
+    model = nn.ModuleDict({"fc": nn.Linear(3, 4, bias=False)})
+    with pytest.raises(PlanError, match="fc.bias is None, but the checkpoint has 'layer/bias'"):
+        tws.warm_start(model, WarmStartSettings(checkpoint(**_DENSE), ".*", None, rules))
+
+
+def test_what_a_module_without_tensors_would_lose_is_found_where_rules_lead(checkpoint):
+    norm = nn.LayerNorm(4, elementwise_affine=False)
+    model = nn.ModuleDict({"net": nn.ModuleDict({"fc": nn.Linear(3, 4), "norm": norm})})
+    tensors = {"old/fc/kernel": (3, 4), "old/fc/bias": (4,), "old/norm/gamma": (4,)}
+    settings = WarmStartSettings(checkpoint(**tensors), ".*", None, {"net.": "old/"})
+    message = "net.norm.weight is None, but the checkpoint has 'old/norm/gamma'"
+    with pytest.raises(PlanError, match=message):
+        tws.warm_start(model, settings)
+
+
+def test_a_layer_without_a_bias_on_either_side_is_taken(checkpoint):
+    path = checkpoint(**{"layer/kernel": (3, 4), "norm/gamma": (4,), "bn/moving_mean": (4,)})
+    layers = {"layer": nn.Linear(3, 4, bias=False), "norm": nn.LayerNorm(4, bias=False)}
+    report = tws.warm_start(nn.ModuleDict(layers), path)
+    assert (report.count("kept"), report.notes) == (0, ())
+
+
+def test_what_is_not_selected_or_what_another_variable_takes_is_not_lost(checkpoint):
+    path = checkpoint(**_DENSE)
+    model = nn.ModuleDict({"layer": nn.Linear(3, 4, bias=False)})
+    tws.warm_start(model, WarmStartSettings(path, "layer.weight"))
+    model["layer"].own_bias = nn.Parameter(torch.zeros(4))
+    settings = WarmStartSettings(path, ".*", None, {"layer.own_bias": "layer/bias"})
+    assert tws.warm_start(model, settings)["layer.own_bias"].key == "layer/bias"
+
+
+def test_a_tied_head_without_a_bias_loses_none(checkpoint):
+    model = nn.ModuleDict({"words": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
+    model["head"].weight = model["words"].weight
+    tws.warm_start(model, checkpoint(**{"words/embeddings": (5, 3)}))
+    with pytest.raises(PlanError, match="head.bias is None, but the checkpoint has 'head/bias'"):
+        tws.warm_start(model, checkpoint(**{"words/embeddings": (5, 3), "head/bias": (5,)}))
+
+
+def test_what_torch_saved_loses_nothing_in_silence():
+    old = nn.ModuleDict({"layer": nn.Linear(3, 4)})
+    model = nn.ModuleDict({"layer": nn.Linear(3, 4, bias=False)})
+    assert tws.warm_start(model, old).unexpected_keys == ("layer.bias",)

@@ -1,0 +1,696 @@
+"""Suggested names, and rules files that hold them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bundle_writer import BundleEntry, DType, write_bundle
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import torch_warmstart as tws
+from torch_warmstart import NameRules, PlanError, SettingsError, WarmStartSettings
+from torch_warmstart.settings.rules_file import Line, write_rules
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(shapes, path="c"):
+    """A TF checkpoint of float tensors of these shapes, each element another number."""
+    start, entries = 0, []
+    for key, shape in sorted(shapes.items()):
+        values = np.arange(start, start + int(np.prod(shape)), dtype="<f4")
+        start += len(values)
+        entries.append(BundleEntry(key, DType.FLOAT, tuple(shape), values.tobytes()))
+    write_bundle(path, entries)
+    return path
+
+
+def modules(**children):
+    """A module of these children."""
+    module = nn.Module()
+    for name, child in children.items():
+        setattr(module, name, child)
+    return module
+
+
+def proposed(suggestions):
+    return {item.variable: "+".join(item.names) for item in suggestions.items}
+
+
+def confidences(suggestions):
+    return {item.variable: item.confidence for item in suggestions.items}
+
+
+# -- BERT ------------------------------------------------------------------------------------------
+
+WIDTH, WORDS, POSITIONS = 4, 15, 16
+
+
+def _output(inputs):
+    return modules(dense=nn.Linear(inputs, WIDTH), LayerNorm=nn.LayerNorm(WIDTH))
+
+
+def _layer():
+    projections = {n: nn.Linear(WIDTH, WIDTH) for n in ("query", "key", "value")}
+    return modules(
+        attention=modules(self=modules(**projections), output=_output(WIDTH)),
+        intermediate=modules(dense=nn.Linear(WIDTH, 2 * WIDTH)),
+        output=_output(2 * WIDTH),
+    )
+
+
+def bert(layers, name="bert"):
+    """The names that Hugging Face gave to the layers of google-research/bert."""
+    embeddings = modules(
+        word_embeddings=nn.Embedding(WORDS, WIDTH),
+        position_embeddings=nn.Embedding(POSITIONS, WIDTH),
+        token_type_embeddings=nn.Embedding(2, WIDTH),
+        LayerNorm=nn.LayerNorm(WIDTH),
+    )
+    encoder = modules(layer=nn.ModuleList(_layer() for _ in range(layers)))
+    predictions = modules(transform=_output(WIDTH), bias=nn.Parameter(torch.zeros(WORDS)))
+    heads = modules(predictions=predictions, seq_relationship=nn.Linear(WIDTH, 2))
+    pooler = modules(dense=nn.Linear(WIDTH, WIDTH))
+    return modules(
+        **{name: modules(embeddings=embeddings, encoder=encoder, pooler=pooler)}, cls=heads
+    )
+
+
+def _dense(path, inputs, outputs):
+    return {f"{path}/kernel": (inputs, outputs), f"{path}/bias": (outputs,)}
+
+
+def _norm(path):
+    return {f"{path}/gamma": (WIDTH,), f"{path}/beta": (WIDTH,)}
+
+
+def bert_shapes(layers, first=0):
+    """The names of google-research/bert, with its optimizer's slots."""
+    shapes = {
+        "bert/embeddings/word_embeddings": (WORDS, WIDTH),
+        "bert/embeddings/position_embeddings": (POSITIONS, WIDTH),
+        "bert/embeddings/token_type_embeddings": (2, WIDTH),
+        **_norm("bert/embeddings/LayerNorm"),
+        **_dense("bert/pooler/dense", WIDTH, WIDTH),
+        **_dense("cls/predictions/transform/dense", WIDTH, WIDTH),
+        **_norm("cls/predictions/transform/LayerNorm"),
+        "cls/predictions/output_bias": (WORDS,),
+        "cls/seq_relationship/output_weights": (2, WIDTH),
+        "cls/seq_relationship/output_bias": (2,),
+    }
+    for k in range(first, first + layers):
+        layer = f"bert/encoder/layer_{k}"
+        for name in ("query", "key", "value"):
+            shapes |= _dense(f"{layer}/attention/self/{name}", WIDTH, WIDTH)
+        shapes |= _dense(f"{layer}/attention/output/dense", WIDTH, WIDTH)
+        shapes |= _norm(f"{layer}/attention/output/LayerNorm")
+        shapes |= _dense(f"{layer}/intermediate/dense", WIDTH, 2 * WIDTH)
+        shapes |= _dense(f"{layer}/output/dense", 2 * WIDTH, WIDTH)
+        shapes |= _norm(f"{layer}/output/LayerNorm")
+    slots = {f"{key}/{slot}": s for key, s in shapes.items() for slot in ("adam_m", "adam_v")}
+    return {**shapes, **slots, "global_step": ()}
+
+
+def test_berts_layers_are_one_pattern():
+    suggestions = tws.suggest_names(bert(12), write(bert_shapes(12)))
+    (rule,) = suggestions.rules
+    assert str(rule) == (
+        r"('bert\\.encoder\\.layer\\.(\\d+)\\.(.+)', 'bert/encoder/layer_\\1/\\2')"
+    )
+    assert rule.confidence == "high"
+    assert len(rule.variables) == 12 * 16
+    assert suggestions.unused == ()
+    assert proposed(suggestions)["cls.predictions.bias"] == "cls/predictions/output_bias"
+    assert {i.layout for i in suggestions.items} == {None, "identity"}
+    assert suggestions.layouts("medium") == {"cls.seq_relationship.weight": "identity"}
+
+
+def test_what_is_suggested_for_bert_fills_it():
+    checkpoint = write(bert_shapes(3))
+    suggestions = tws.suggest_names(bert(3), checkpoint)
+    rules = suggestions.as_rules("medium")
+    model = bert(3)
+    settings = WarmStartSettings(checkpoint, ".*", None, rules, var_name_to_layout=rules.layouts)
+    tws.warm_start(model, settings)
+    for name, key in (
+        ("bert.encoder.layer.2.attention.self.value.weight", "layer_2/attention/self/value/kernel"),
+        ("bert.encoder.layer.1.output.dense.weight", "layer_1/output/dense/kernel"),
+    ):
+        expected = tws.load_variable(checkpoint, f"bert/encoder/{key}").T
+        assert torch.equal(model.get_parameter(name), expected)
+    weights = tws.load_variable(checkpoint, "cls/seq_relationship/output_weights")
+    assert torch.equal(model.cls.seq_relationship.weight, weights)
+
+
+def test_layers_that_are_counted_from_one_are_taken_by_their_rank():
+    suggestions = tws.suggest_names(bert(3), write(bert_shapes(3, first=1)))
+    names = proposed(suggestions)
+    for k in range(3):
+        theirs = f"bert/encoder/layer_{k + 1}/attention/self/key/kernel"
+        assert names[f"bert.encoder.layer.{k}.attention.self.key.weight"] == theirs
+    sure = confidences(suggestions)["bert.encoder.layer.0.attention.self.key.weight"]
+    assert sure == "medium"
+    assert suggestions.as_rules("medium").names["bert.encoder.layer.2."] == "bert/encoder/layer_3/"
+
+
+def test_a_model_of_another_name_and_fewer_layers():
+    suggestions = tws.suggest_names(bert(2, name="backbone"), write(bert_shapes(3)))
+    names = proposed(suggestions)
+    assert names["backbone.encoder.layer.1.output.dense.bias"].endswith("layer_1/output/dense/bias")
+    assert names["backbone.pooler.dense.weight"] == "bert/pooler/dense/kernel"
+    assert not any("layer_2" in name for name in names.values())
+    assert len(suggestions.unused) == 16
+
+
+def test_thousands_of_names_take_seconds():
+    model, checkpoint = bert(125), write(bert_shapes(125))
+    started = time.perf_counter()
+    suggestions = tws.suggest_names(model, checkpoint)
+    assert time.perf_counter() - started < 20
+    assert len(suggestions.items) > 2_000
+
+
+# -- what decides ----------------------------------------------------------------------------------
+
+
+def _mlp():
+    return modules(
+        fc1=nn.Linear(8, 6), fc2=nn.Linear(6, 6), fc3=nn.Linear(6, 6), classifier=nn.Linear(6, 3)
+    )
+
+
+def _keras_mlp():
+    sizes = {"dense": (8, 6), "dense_1": (6, 6), "dense_2": (6, 6), "dense_3": (6, 3)}
+    return {k: s for n, size in sizes.items() for k, s in _dense(n, *size).items()}
+
+
+def test_suggestions_are_a_table_that_says_why():
+    assert (
+        str(tws.suggest_names(_mlp(), write(_keras_mlp())))
+        == """\
+Names for c
+
+variable           from            confidence  why                                                                             or else
+fc1.weight         dense/kernel    high        only this fits by name and shape; names agree in dense
+fc1.bias           dense/bias      high        only this fits by name and shape; names agree in dense
+fc2.weight         dense_1/kernel  low         several fit by name and shape, only their numbers decide; names agree in dense  dense_2/kernel
+fc2.bias           dense_1/bias    low         several fit by name and shape, only their numbers decide; names agree in dense  dense_2/bias
+fc3.weight         dense_2/kernel  low         several fit by name and shape, only their numbers decide; names agree in dense  dense_1/kernel
+fc3.bias           dense_2/bias    low         several fit by name and shape, only their numbers decide; names agree in dense  dense_1/bias
+classifier.weight  dense_3/kernel  medium      only this fits by name and shape
+classifier.bias    dense_3/bias    medium      only this fits by name and shape
+
+8 suggestions by confidence: 2 high, 2 medium, 4 low; 0 found by themselves; 0 tensors unused
+As rules:
+  {'fc1.': 'dense/'}  high, for 2 variables
+  {'fc2.': 'dense_1/'}  low, for 2 variables
+  {'fc3.': 'dense_2/'}  low, for 2 variables
+  {'classifier.': 'dense_3/'}  medium, for 2 variables"""  # noqa: E501
+    )
+
+
+def test_the_user_chooses_how_sure_rules_must_be():
+    suggestions = tws.suggest_names(_mlp(), write(_keras_mlp()))
+    assert suggestions.as_rules() == NameRules({"fc1.": "dense/"})
+    both = NameRules({"fc1.": "dense/", "classifier.": "dense_3/"})
+    assert suggestions.as_rules("medium") == both
+    assert len(suggestions.as_rules("low")) == 4
+    with pytest.raises(SettingsError, match="'high', 'medium' or 'low', not 'none'"):
+        suggestions.as_rules("none")
+
+
+def test_layers_that_only_their_order_tells_apart_are_low():
+    model = nn.Sequential(*[nn.Linear(5, 5) for _ in range(12)])
+    shapes = {}
+    for k in range(12):
+        shapes |= _dense(f"dense_{k}" if k else "dense", 5, 5)
+    suggestions = tws.suggest_names(model, write(shapes))
+    assert set(confidences(suggestions).values()) == {"low"}
+    assert proposed(suggestions)["11.weight"] == "dense_11/kernel"
+    assert all(item.alternatives for item in suggestions.items)
+    assert suggestions.as_rules("medium") == NameRules()
+
+
+def test_a_kernel_goes_where_its_bias_goes():
+    """Each kernel fits two layers; with its bias it fits one."""
+    model = modules(a=nn.Linear(5, 7), b=nn.Linear(5, 7, bias=False))
+    shapes = {**_dense("x", 5, 7), "y/kernel": (5, 7)}
+    names = proposed(tws.suggest_names(model, write(shapes)))
+    assert names == {"a.weight": "x/kernel", "a.bias": "x/bias", "b.weight": "y/kernel"}
+
+
+def test_a_recurrent_layer_is_found_by_its_cell():
+    model = modules(rnn=nn.LSTM(3, 5))
+    named = {"kernel": (3, 20), "recurrent_kernel": (5, 20), "bias": (20,)}
+    checkpoint = write({f"lstm_1/lstm_cell_7/{name}": s for name, s in named.items()})
+    suggestions = tws.suggest_names(model, checkpoint)
+    assert suggestions.as_rules("low").names == {"rnn.": "lstm_1/"}
+    settings = WarmStartSettings(checkpoint, ".*", None, suggestions.as_rules("low"))
+    assert tws.warm_start(model, settings).count("converted") == 4
+
+
+def test_tensors_with_names_of_ones_own_fit_by_their_shapes():
+    model = modules(first=nn.Linear(5, 7), second=nn.Linear(7, 2))
+    checkpoint = write({"L1/u": (5, 7), "L1/z": (7,), "L2/u": (7, 2), "L2/z": (2,)})
+    suggestions = tws.suggest_names(model, checkpoint)
+    assert proposed(suggestions)["second.weight"] == "L2/u"
+    assert {i.confidence for i in suggestions.items} == {"medium"}
+
+
+def test_what_nothing_fits_is_shown():
+    suggestions = tws.suggest_names(_mlp(), write({"dense/kernel": (9, 9)}))
+    assert set(confidences(suggestions).values()) == {"none"}
+    assert suggestions.unused == ("dense/kernel",)
+    assert "nothing of its shape is left" in str(suggestions)
+    assert suggestions.as_rules("low") == NameRules()
+
+
+def test_a_model_that_finds_everything_needs_nothing():
+    suggestions = tws.suggest_names(_mlp(), _mlp())
+    assert str(suggestions) == (
+        "Names for <Module>: nothing to suggest; 8 variables are found by themselves."
+    )
+
+
+def test_only_what_is_selected_and_not_renamed_gets_a_suggestion():
+    checkpoint = write(_keras_mlp())
+    settings = WarmStartSettings(checkpoint, "fc", None, {"fc2.": "dense_2/"})
+    suggestions = tws.suggest_names(_mlp(), settings)
+    assert set(proposed(suggestions)) == {
+        f"fc{k}.{leaf}" for k in (1, 3) for leaf in ("weight", "bias")
+    }
+    with pytest.raises(PlanError, match="Names cannot be suggested for these settings:"):
+        tws.suggest_names(_mlp(), WarmStartSettings(checkpoint, "nothing"))
+    with pytest.raises(SettingsError, match="must be a torch.nn.Module, not a dict"):
+        tws.suggest_names({}, checkpoint)
+
+
+def test_buffers_come_along_where_they_are_selected():
+    model = modules(norm_a=nn.BatchNorm1d(3))
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    checkpoint = write({f"bn/{name}": (3,) for name in names})
+    assert len(tws.suggest_names(model, checkpoint).items) == 2
+    suggestions = tws.suggest_names(model, WarmStartSettings(checkpoint, [".*"]))
+    assert proposed(suggestions)["norm_a.running_var"] == "bn/moving_variance"
+
+
+def test_names_of_a_torch_state_keep_their_dots():
+    old = modules(model=bert(2))
+    suggestions = tws.suggest_names(bert(2), old)
+    assert [str(rule) for rule in suggestions.rules] == ["{'/': 'model/'}"]
+    assert proposed(suggestions)["cls.predictions.bias"] == "model.cls.predictions.bias"
+    tws.warm_start(bert(2), WarmStartSettings(old, ".*", None, suggestions.as_rules()))
+
+
+# -- layers that are several, or parts of one ------------------------------------------------------
+
+
+def _attention(path, heads=2, size=4):
+    wide = heads * size
+    shapes = {
+        f"{path}/attention_output/kernel": (heads, size, wide),
+        f"{path}/attention_output/bias": (wide,),
+    }
+    for name in ("query", "key", "value"):
+        shapes |= {
+            f"{path}/{name}/kernel": (wide, heads, size),
+            f"{path}/{name}/bias": (heads, size),
+        }
+    return shapes
+
+
+def _as_low(suggestions, model, checkpoint):
+    """The model's tensors, filled by all that is suggested."""
+    rules = suggestions.as_rules("low")
+    tws.warm_start(model, WarmStartSettings(checkpoint, [".*"], None, rules))
+    return model.state_dict()
+
+
+def test_an_attention_and_its_output_come_from_the_same_layer():
+    """Keras calls the first layer of a kind without a number, and the second with 1."""
+    model = modules(attns=nn.ModuleList(nn.MultiheadAttention(8, 2) for _ in range(2)))
+    names = ("multi_head_attention", "multi_head_attention_1")
+    checkpoint = write({k: s for name in names for k, s in _attention(name).items()})
+    suggestions = tws.suggest_names(model, checkpoint)
+    for k, theirs in enumerate(names):
+        for item in suggestions.items:
+            if item.variable.startswith(f"attns.{k}."):
+                assert all(name.startswith(f"{theirs}/") for name in item.names), item
+    assert set(confidences(suggestions).values()) == {"high"}
+    assert suggestions.as_rules().names == {
+        "attns.0.": "multi_head_attention/",
+        "attns.1.": "multi_head_attention_1/",
+    }
+    filled = _as_low(suggestions, model, checkpoint)
+    kernel = tws.load_variable(checkpoint, "multi_head_attention_1/attention_output/kernel")
+    assert torch.equal(filled["attns.1.out_proj.weight"], kernel.flatten(0, 1).T)
+
+
+def test_the_halves_of_a_separable_convolution_come_from_the_same_layer():
+    def halves():
+        return modules(
+            depthwise=nn.Conv1d(4, 4, 3, groups=4, bias=False), pointwise=nn.Conv1d(4, 4, 1)
+        )
+
+    shapes = {"depthwise_kernel": (3, 4, 1), "pointwise_kernel": (1, 4, 4), "bias": (4,)}
+    names = ("separable_conv1d", "separable_conv1d_1")
+    checkpoint = write({f"{name}/{k}": shape for name in names for k, shape in shapes.items()})
+    suggestions = tws.suggest_names(modules(a=halves(), b=halves()), checkpoint)
+    assert suggestions.as_rules("low").names == {
+        "a.": "separable_conv1d/",
+        "b.": "separable_conv1d_1/",
+    }
+
+
+@pytest.mark.parametrize("with_last_norm", [False, True])
+def test_layers_that_are_counted_through_come_in_their_order(with_last_norm):
+    """Keras's fourth LayerNormalization is the second one of the second block."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16)
+    last = nn.LayerNorm(8) if with_last_norm else None
+    model = nn.TransformerEncoder(layer, 3, norm=last, enable_nested_tensor=False)
+    shapes = {}
+    for k in range(3):
+        shapes |= _attention(f"multi_head_attention_{k}" if k else "multi_head_attention")
+    for k in range(6):
+        shapes |= _dense(f"dense_{k}" if k else "dense", *((16, 8) if k % 2 else (8, 16)))
+    for k in range(7 if with_last_norm else 6):
+        name = f"layer_normalization_{k}" if k else "layer_normalization"
+        shapes |= {f"{name}/{leaf}": (8,) for leaf in ("gamma", "beta")}
+    checkpoint = write(shapes)
+    suggestions = tws.suggest_names(model, checkpoint)
+    names = proposed(suggestions)
+    for k in range(3):
+        norms = [names[f"layers.{k}.norm{n}.weight"] for n in (1, 2)]
+        first = f"layer_normalization_{2 * k}" if k else "layer_normalization"
+        assert norms == [f"{first}/gamma", f"layer_normalization_{2 * k + 1}/gamma"]
+        assert names[f"layers.{k}.linear2.weight"] == f"dense_{2 * k + 1}/kernel"
+    if with_last_norm:
+        assert names["norm.weight"] == "layer_normalization_6/gamma"
+    item = next(i for i in suggestions.items if i.variable == "layers.1.norm2.bias")
+    assert item.confidence == "low"
+    assert item.reason.startswith("several fit by name and shape, only their order decides")
+    assert item.alternatives
+    _as_low(suggestions, model, checkpoint)
+
+
+def _lstm_shapes(name, inputs, units):
+    cell = {"kernel": (inputs, 4 * units), "recurrent_kernel": (units, 4 * units)}
+    return {f"{name}/lstm_cell/{k}": s for k, s in {**cell, "bias": (4 * units,)}.items()}
+
+
+def test_recurrent_layers_one_behind_the_other_are_a_stack():
+    model = modules(rnn=nn.LSTM(3, 5, num_layers=2))
+    checkpoint = write({**_lstm_shapes("lstm_1", 5, 5), **_lstm_shapes("lstm", 3, 5)})
+    suggestions = tws.suggest_names(model, checkpoint)
+    assert {item.reason for item in suggestions.items} == {
+        "only this fits by name and shape; a layer of the checkpoint for each of the module's"
+    }
+    assert set(confidences(suggestions).values()) == {"medium"}
+    leaves = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    assert suggestions.as_rules("medium").names == {
+        f"rnn.{leaf}_l{k}": [
+            f"{name}/lstm_cell/{kind}" for kind in ("kernel", "recurrent_kernel", "bias")
+        ]
+        for k, name in enumerate(("lstm", "lstm_1"))
+        for leaf in leaves
+    }
+
+
+def test_recurrent_layers_of_the_same_sizes_are_a_stack_in_their_order():
+    checkpoint = write({**_lstm_shapes("lstm_1", 5, 5), **_lstm_shapes("lstm", 5, 5)})
+    suggestions = tws.suggest_names(modules(rnn=nn.LSTM(5, 5, num_layers=2)), checkpoint)
+    item = next(i for i in suggestions.items if i.variable == "rnn.weight_hh_l1")
+    assert item.names[0] == "lstm_1/lstm_cell/kernel"
+    assert item.confidence == "low"
+    assert item.reason == (
+        "several fit by name and shape, only their order decides; names share nothing; a layer of "
+        "the checkpoint for each of the module's"
+    )
+    assert [names[0] for names in item.alternatives] == ["lstm/lstm_cell/kernel"]
+
+
+def test_a_stack_without_enough_layers_is_told_the_truth():
+    checkpoint = write(_lstm_shapes("lstm", 3, 5))
+    suggestions = tws.suggest_names(modules(rnn=nn.LSTM(3, 5, num_layers=2)), checkpoint)
+    assert {(i.confidence, i.reason) for i in suggestions.items} == {
+        ("none", "no layer is left whose tensors make it")
+    }
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("version", "kind", "both_ways"),
+    [("keras", "LSTM", True), ("keras", "GRU", False), ("tf_keras", "SimpleRNN", False)],
+)
+def test_what_is_suggested_for_a_stack_computes_the_same(version, kind, both_ways, folder):
+    keras = pytest.importorskip(version)
+    keras.backend.clear_session()
+
+    def make():
+        layer = getattr(keras.layers, kind)(4, return_sequences=True)
+        return keras.layers.Bidirectional(layer) if both_ways else layer
+
+    theirs = keras.Sequential([keras.layers.Input((5, 3)), make(), make()])
+    rng = np.random.default_rng(1)
+    theirs.set_weights([rng.normal(size=w.shape) for w in theirs.get_weights()])
+    theirs.save(str(folder / "m.keras"))
+    module = {"LSTM": nn.LSTM, "GRU": nn.GRU, "SimpleRNN": nn.RNN}[kind]
+    model = modules(rnn=module(3, 4, 2, batch_first=True, bidirectional=both_ways))
+    suggestions = tws.suggest_names(model, "m.keras")
+    _as_low(suggestions, model, "m.keras")
+    x = rng.normal(size=(2, 5, 3)).astype("float32")
+    assert tws.verify_port(model.rnn, x, (np.asarray(theirs(x)),))
+
+
+def test_what_only_fits_is_not_sure_where_names_share_nothing():
+    checkpoint = write({**_dense("enc", 8, 8), **_dense("log_var", 8, 6)})
+    model = modules(enc=nn.Linear(8, 8), mu=nn.Linear(8, 6))
+    suggestions = tws.suggest_names(model, checkpoint)
+    assert confidences(suggestions) == {"mu.weight": "medium", "mu.bias": "medium"}
+    many = nn.ModuleList(nn.Linear(8, 6 + k) for k in range(3))
+    checkpoint = write({k: s for n in range(3) for k, s in _dense(f"x_{n}", 8, 6 + n).items()})
+    assert set(confidences(tws.suggest_names(modules(mu=many), checkpoint)).values()) == {"medium"}
+
+
+# -- rules files -----------------------------------------------------------------------------------
+
+
+def test_a_rules_file_can_be_read_by_people():
+    tws.save_rules("rules.toml", tws.suggest_names(_mlp(), write(_keras_mlp())))
+    assert (
+        Path("rules.toml").read_text()
+        == """\
+# How the model's names differ from the checkpoint's. Every rule that is not commented out must be
+# used.
+
+[names]  # a variable of the model: its tensor in the checkpoint, or a list
+# low: several fit by name and shape, only their numbers decide; names agree in dense; or else
+# dense_2/kernel
+# "fc2.weight" = "dense_1/kernel"
+# low: several fit by name and shape, only their numbers decide; names agree in dense; or else
+# dense_2/bias
+# "fc2.bias" = "dense_1/bias"
+# low: several fit by name and shape, only their numbers decide; names agree in dense; or else
+# dense_1/kernel
+# "fc3.weight" = "dense_2/kernel"
+# low: several fit by name and shape, only their numbers decide; names agree in dense; or else
+# dense_1/bias
+# "fc3.bias" = "dense_2/bias"
+
+[scopes]  # the beginning of names: what they begin with in the checkpoint
+# high: for 2 variables, such as fc1.weight
+"fc1." = "dense/"
+# medium: for 2 variables, such as classifier.weight
+"classifier." = "dense_3/"
+"""
+    )
+    rules = tws.load_rules("rules.toml")
+    assert rules == NameRules({"fc1.": "dense/", "classifier.": "dense_3/"}, origin="rules.toml")
+
+
+def test_rules_of_every_kind_are_read_back():
+    rules = NameRules(
+        {"a.b": "x/y", "c": ["k", "r"], "d.": "e/", "/": "old/"},
+        [(r"f\.(\d+)\.(.+)", r"g_\1/\2"), ("it's", "quoted")],
+        layouts={"a.b": "identity"},
+    )
+    tws.save_rules("rules.toml", rules)
+    loaded = tws.load_rules("rules.toml")
+    assert (loaded.names, loaded.patterns) == (rules.names, rules.patterns)
+    assert loaded.layouts == rules.layouts
+    tws.save_rules("rules.toml", {"a": "b"}, layouts={"a": "identity"})
+    assert tws.load_rules("rules.toml").layouts == {"a": "identity"}
+    tws.save_rules("rules.toml", [("a", "b")])
+    assert tws.load_rules("rules.toml").patterns == (("a", "b"),)
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda s: s + "x"),
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda s: s + "y"),
+    ),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_any_name_can_be_written(names, remark):
+    lines = [Line("names", source, target, remark) for source, target in names.items()]
+    write_rules("any.toml", lines)
+    assert dict(tws.load_rules("any.toml").names) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[names", r"r.toml is no TOML file: "),
+        (
+            '[nmaes]\n"a" = "b"',
+            r"r.toml has 'nmaes', which is no section of a rules file; they are",
+        ),
+        ('names = "a"', r"r.toml has 'names', which is no section"),
+        ('[names]\n"a." = "b/"', r"r.toml: 'a.' is in \[names\]. A scope, with a dot or slash"),
+        ('[scopes]\n"a" = "b/"', r"r.toml: 'a' is in \[scopes\]"),
+        ('[scopes]\n"a." = "b"', r"r.toml: var_name_to_prev_var_name: in {'a.': 'b'} the first is"),
+        ('[patterns]\n"(" = "b"', r"r.toml: var_name_to_prev_var_name: '\(' is not a regular"),
+        ('[patterns]\n"a" = 3', r"r.toml: \[patterns\] 'a' is a str, not 3"),
+        ('[names]\n"a" = 3', r"r.toml: var_name_to_prev_var_name maps variable names"),
+        ('[layouts]\n"a" = ["b"]', r"r.toml: \[layouts\] 'a' is a str, not \['b'\]"),
+    ],
+)
+def test_a_malformed_file_is_refused(text, message):
+    Path("r.toml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        tws.load_rules("r.toml")
+
+
+def test_no_file_and_a_function_are_refused():
+    with pytest.raises(SettingsError, match="Rules file nowhere.toml cannot be read"):
+        tws.load_rules("nowhere.toml")
+    with pytest.raises(SettingsError, match="A function cannot be written into a rules file"):
+        tws.save_rules("r.toml", lambda name: name)
+
+
+def test_a_rule_that_matches_nothing_names_its_file():
+    rules = {"fc1.": "dense/", "fc9.": "dense_1/", "head.weight": "x"}
+    tws.save_rules("port.toml", rules)
+    settings = WarmStartSettings(write(_keras_mlp()), "fc1", None, tws.load_rules("port.toml"))
+    with pytest.raises(PlanError) as caught:
+        tws.plan_warm_start(_mlp(), settings)
+    text = str(caught.value)
+    assert (
+        "1. var_name_to_prev_var_name (port.toml): the model has no variable 'head.weight'." in text
+    )
+    assert (
+        "2. var_name_to_prev_var_name (port.toml): {'fc9.': 'dense_1/'}: the model has no "
+        "variables in 'fc9.'. Did you mean 'fc" in text
+    )
+
+
+def test_a_rule_whose_tensor_is_not_there_names_its_file():
+    tws.save_rules("port.toml", {"fc1.weight": "dense/kernl"})
+    settings = WarmStartSettings(
+        write(_keras_mlp()), "fc1.weight", None, tws.load_rules("port.toml")
+    )
+    with pytest.raises(PlanError) as caught:
+        tws.plan_warm_start(_mlp(), settings)
+    assert (
+        "1. fc1.weight: var_name_to_prev_var_name (port.toml) asks for 'dense/kernl', which c does "
+        "not have. Did you mean 'dense/kernel'" in str(caught.value)
+    )
+
+
+# -- real files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", ["weights.h5", "keras", "checkpoint"])
+def test_a_keras_model_with_automatic_names(kind, folder):
+    keras = pytest.importorskip("keras")
+    import tensorflow as tf
+
+    keras.backend.clear_session()
+    layers = keras.layers
+    theirs = keras.Sequential(
+        [
+            layers.Input((5,)),
+            layers.Embedding(20, 8),
+            layers.LSTM(6),
+            layers.Dense(7),
+            layers.Dense(3),
+        ]
+    )
+    if kind == "checkpoint":
+        path = tf.train.Checkpoint(model=theirs).save(str(folder / "c"))
+    else:
+        path = str(folder / f"m.{kind}")
+        (theirs.save_weights if kind == "weights.h5" else theirs.save)(path)
+    model = modules(
+        words=nn.Embedding(20, 8), rnn=nn.LSTM(8, 6), hidden=nn.Linear(6, 7), tag=nn.Linear(7, 3)
+    )
+    suggestions = tws.suggest_names(model, path)
+    assert set(confidences(suggestions).values()) == {"medium"}  # names share nothing
+    tws.warm_start(model, WarmStartSettings(path, ".*", None, suggestions.as_rules("medium")))
+    kernel = theirs.layers[-1].get_weights()[0]
+    assert np.array_equal(model.tag.weight.detach().numpy(), kernel.T)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("version", ["keras", "tf_keras"])
+def test_the_layers_of_a_functional_model_in_another_one_are_one_scope(version, folder):
+    """Nothing in such a checkpoint says that the inner model is called `enc`."""
+    keras = pytest.importorskip(version)
+    import tensorflow as tf
+
+    inputs = keras.layers.Input((4,))
+    inner = keras.Model(inputs, keras.layers.Dense(5, name="a")(inputs), name="enc")
+    outer = keras.Model(inputs, keras.layers.Dense(6, name="b")(inner(inputs)))
+    path = tf.train.Checkpoint(model=outer).save(str(folder / "c"))
+    model = modules(enc=modules(a=nn.Linear(4, 5)), b=nn.Linear(5, 6))
+    suggestions = tws.suggest_names(model, path)
+    assert suggestions.as_rules().names == {"enc.": "/"}
+    tws.warm_start(model, WarmStartSettings(path, ".*", None, suggestions.as_rules()))
+    kernel = inner.get_layer("a").get_weights()[0]
+    assert np.array_equal(model.enc.a.weight.detach().numpy(), kernel.T)
+
+
+REAL = "TORCH_WARMSTART_CHECKPOINTS"
+
+
+@pytest.mark.skipif(REAL not in os.environ, reason=f"{REAL} names no folder of real checkpoints")
+def test_a_real_bert_is_suggested_in_full():
+    path = str(Path(os.environ[REAL]) / "keras-bert-toy" / "bert_model.ckpt")
+    shapes = dict(tws.list_variables(path))
+    layers = len({key.split("/")[2] for key in shapes if key.startswith("bert/encoder/layer_")})
+    width = shapes["bert/pooler/dense/kernel"][0]
+    assert width == WIDTH
+    model = bert(layers)
+    suggestions = tws.suggest_names(model, WarmStartSettings(path, "bert.encoder.*attention"))
+    for item in suggestions.items:
+        expected = item.variable.replace("layer.", "layer_").replace(".", "/").rpartition("/")[0]
+        assert item.names[0].startswith(expected), item
+        assert item.confidence == "high"
+
+
+def test_what_is_another_variable_s_is_not_found_by_itself():
+    model = modules(fc=nn.Linear(2, 2), tower=modules(fc=nn.Linear(2, 2)))
+    checkpoint = write({"tower/fc/kernel": (2, 2), "tower/fc/bias": (2,)})
+    suggestions = tws.suggest_names(model, checkpoint)
+    assert set(confidences(suggestions)) == {"fc.weight", "fc.bias"}
+    assert suggestions.num_found == 2
+
+
+def test_a_module_with_a_vocabulary_is_selected_by_none():
+    info = tws.VocabInfo(["a"], -1, 0, ["a", "b"])
+    settings = WarmStartSettings(write({"old/kernel": (3, 2)}), None, {"fc": info})
+    suggestions = tws.suggest_names(modules(fc=nn.Linear(3, 1, bias=False)), settings)
+    assert set(confidences(suggestions)) == {"fc.weight"}

@@ -1,0 +1,222 @@
+"""The laws of the house: which folders there are, who may import what, and what is handed on.
+
+docs/architecture.md says why. A folder is a package directly below `torch_warmstart`; what lies
+deeper belongs to it.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import torch_warmstart
+
+PACKAGE = Path(torch_warmstart.__file__).parent
+PREFIX = "torch_warmstart"
+
+# From the ground up. A folder may import what stands below its line, and nothing beside it.
+LAYERS = (
+    {"errors", "dtypes"},
+    {"storage", "entries", "display"},
+    {"settings", "model", "layouts", "formats"},
+    {"names", "vocabularies"},
+    {"slots", "new_rows"},
+    {"planning"},
+    {"execution", "suggesting", "proof"},
+    {"api"},
+    {"tensorflow_names", "cli"},
+    {"__init__", "__main__"},
+)
+LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
+# Formats use each other's parts, in this order.
+FORMATS = ("", "arrays", "tensorflow", "torch", "huggingface", "keras")
+TOP = {"__init__", "__main__", "api", "dtypes", "errors", "tensorflow_names"}
+# What a folder or a module must not know, whatever its layer.
+FORBIDDEN = {
+    "errors": ("storage", "formats"),
+    "settings": ("entries", "display"),
+    "model": ("storage", "entries", "display"),
+    "layouts": ("storage", "entries", "display"),
+    "vocabularies": ("model", "formats", "layouts"),
+    "new_rows": ("model", "formats", "names", "vocabularies"),
+    "slots": ("settings", "vocabularies", "storage"),
+    "execution": ("names", "vocabularies", "suggesting"),
+    "execution/gather": ("settings", "planning", "model", "entries"),
+    "execution/row_kernel": ("settings", "planning", "model", "entries"),
+    "execution/streaming": ("settings", "planning", "model", "entries"),
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FOLDERS = sorted(path.parent for path in MODULES if path.name == "__init__.py")[1:]
+
+
+def _folder(path: Path) -> str:
+    """The folder or top module that a file belongs to: `names`, `api`."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What a file imports of this package, anywhere in it: a module and the names from it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, ()) for alias in node.names if alias.name.startswith(PREFIX))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PREFIX):
+            yield str(node.module), tuple(alias.name for alias in node.names)
+
+
+def _modules(path: Path) -> Iterator[str]:
+    """Modules of this package that a file imports; `from folder import module` too."""
+    for module, names in _imports(path):
+        inner = [f"{module}.{name}" for name in names if _exists(f"{module}.{name}")]
+        yield from inner or [module]
+
+
+def _exists(module: str) -> bool:
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return path.with_suffix(".py").exists() or path.is_dir()
+
+
+def _is_folder(module: str) -> bool:
+    return PACKAGE.parent.joinpath(*module.split(".")).is_dir()
+
+
+def _parent(module: str) -> str:
+    """The folder whose `__init__.py` answers for a module."""
+    return module if _is_folder(module) else module.rpartition(".")[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_only_go_down(path):
+    folder = _folder(path)
+    for module in _modules(path):
+        parts = module.split(".")
+        target = parts[1] if len(parts) > 1 else "__init__"
+        below = LAYER_OF[target] < LAYER_OF[folder]
+        assert below or target == folder, f"{folder} imports {module}, which is not below it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_must_not_be_known_is_not(path):
+    at = path.relative_to(PACKAGE).with_suffix("").as_posix()
+    unknown = {*FORBIDDEN.get(_folder(path), ()), *FORBIDDEN.get(at, ())}
+    known = {module.split(".")[1] for module in _modules(path) if "." in module}
+    assert not known & unknown
+
+
+def test_every_folder_has_a_layer():
+    assert {_folder(path) for path in MODULES} == set(LAYER_OF)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_of_another_folder_only_what_it_hands_on_is_imported(path):
+    here = f"{PREFIX}.{'.'.join(path.parent.relative_to(PACKAGE).parts)}".rstrip(".")
+    for module in _modules(path):
+        folder = _parent(module)
+        inside = here == folder or here.startswith(f"{folder}.")
+        opener = path == PACKAGE / "formats" / "registry.py"  # opens each format when it is needed
+        assert inside or _is_folder(module) or opener, f"{path} reaches into {folder} for {module}"
+
+
+def test_formats_use_each_other_in_one_order():
+    for path in (PACKAGE / "formats").rglob("*/*.py"):
+        mine = FORMATS.index(path.parent.name)
+        for module in _modules(path):
+            parts = module.split(".")
+            if parts[1] == "formats" and _is_folder(".".join(parts[:3])):
+                theirs = parts[2] if len(parts) > 2 else ""
+                assert FORMATS.index(theirs) <= mine, f"{path} imports {module}"
+
+
+def test_no_two_modules_import_each_other():
+    of = {path: set(_modules(path)) for path in MODULES if path.name != "__init__.py"}
+    named = {f"{PREFIX}.{'.'.join(p.relative_to(PACKAGE).with_suffix('').parts)}": p for p in of}
+    edges = {(a, b) for a, path in named.items() for b in of[path] if b in named}
+    assert not {(a, b) for a, b in edges if a != b and (b, a) in edges}
+
+
+def test_at_the_top_stands_what_connects():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == TOP
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_folder_holds_two_to_fourteen_modules(folder):
+    modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert 2 <= len(modules) <= 14
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_do_not_share_a_prefix_that_a_folder_should_say(folder):
+    first_words = [path.stem.split("_")[0] for path in folder.glob("[a-z]*.py") if "_" in path.stem]
+    assert all(first_words.count(word) < 3 for word in first_words)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_folder_says_its_law_and_hands_on_only_what_is_asked_for(folder):
+    tree = ast.parse((folder / "__init__.py").read_text())
+    assert ast.get_docstring(tree)
+    handed = {
+        a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names
+    }
+    name = ".".join((PREFIX, *folder.relative_to(PACKAGE).parts))
+    asked = {
+        asked
+        for path in MODULES
+        if path != folder / "__init__.py"
+        for module, names in _imports(path)
+        if module == name
+        for asked in names
+    }
+    assert not handed - asked - set(torch_warmstart.__all__) - {"main"}
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in torch_warmstart.__all__:
+        assert getattr(torch_warmstart, name).__doc__, name
+
+
+def test_tensorflow_is_imported_only_by_the_adapter_for_its_filesystems():
+    for path in MODULES:
+        if path.name == "gfile.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(
+                name.split(".")[0] in ("tensorflow", "keras", "tf_keras") for name in names
+            )
+
+
+def test_only_the_command_line_prints():
+    for path in MODULES:
+        calls = (
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        )
+        prints = any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
+        assert prints == (path == PACKAGE / "cli" / "main.py"), path
+
+
+def test_importing_the_package_brings_no_slow_package_with_it():
+    code = (
+        "import torch, sys; before = set(sys.modules); import torch_warmstart; "
+        "new = {name.split('.')[0] for name in set(sys.modules) - before}; "
+        "print(sorted(new & {'rich', 'fsspec', 'tensorflow', 'h5py', 'matplotlib', 'pandas'}))"
+    )
+    # PYTHONPATH as here, so that the source tree is found when that is what is tested.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    ).stdout
+    assert printed.strip() == "[]"
+
+
+@pytest.mark.skipif(
+    "TORCH_WARMSTART_INSTALLED" not in os.environ, reason="the source tree is being tested"
+)
+def test_it_is_the_installed_wheel_that_is_tested():
+    assert "site-packages" in str(PACKAGE)
+    assert (PACKAGE / "py.typed").exists()

@@ -1,0 +1,99 @@
+"""The command `torch-warmstart verify`: a ported model against a record of the original."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from torch_warmstart.api import load_checkpoint, warm_start
+from torch_warmstart.errors import SettingsError
+from torch_warmstart.formats import Checkpoint
+from torch_warmstart.proof import PortCheck, verify_port
+from torch_warmstart.settings import WarmStartSettings, load_rules
+
+_DESCRIPTION = """\
+Makes a model, warm-starts it from a checkpoint, runs it on recorded inputs, and compares its
+outputs with the recorded ones. RECORD is a file of arrays (.npz, .safetensors, ...) named
+inputs/NAME (or inputs/0, inputs/1, ... for positional arguments), outputs/NAME (or outputs/0, ...,
+or outputs for the only one), and layers/MODULE for a comparison layer by layer. Floating inputs are
+cast to the model's dtype."""
+
+
+def add_verify(commands: Any) -> None:
+    """Adds the command to a parser's subcommands."""
+    parser = commands.add_parser(
+        "verify", help="compare a ported model with recorded outputs", description=_DESCRIPTION
+    )
+    parser.set_defaults(run=run_verify)
+    parser.add_argument(
+        "model", metavar="MODULE:CALLABLE", help="what makes the model, such as my_models:make_bert"
+    )
+    parser.add_argument("record", metavar="RECORD", help="the file with inputs and outputs")
+    parser.add_argument(
+        "--checkpoint", metavar="URL", help="what to warm-start it from; without, as it is made"
+    )
+    parser.add_argument("--rules", metavar="FILE", help="renames, as save_rules writes them")
+    parser.add_argument("--rtol", type=float, help="largest error allowed; default by dtype")
+
+
+def run_verify(options: argparse.Namespace) -> PortCheck:
+    """Runs the command; the result is what is to be printed."""
+    model = make_model(options.model)
+    if options.checkpoint is not None:
+        warm_start(model, WarmStartSettings(options.checkpoint, [".*"], **_rules(options.rules)))
+    with load_checkpoint(options.record) as record:
+        inputs, outputs, layers = (_section(record, name) for name in _SECTIONS)
+    return verify_port(model, inputs, outputs, layers=layers, rtol=options.rtol)
+
+
+def _rules(path: str | None) -> dict[str, Any]:
+    """What a rules file says, as fields of the settings."""
+    if path is None:
+        return {}
+    rules = load_rules(path)
+    return {"var_name_to_prev_var_name": rules, "var_name_to_layout": rules.layouts}
+
+
+_SECTIONS = ("inputs", "outputs", "layers")
+
+
+def make_model(where: str) -> torch.nn.Module:
+    """What a `module:callable` returns, a module in the working directory included."""
+    module_name, _, callable_name = where.partition(":")
+    if not module_name or not callable_name:
+        raise SettingsError(f"The model is given as MODULE:CALLABLE, not {where!r}.")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        make = getattr(importlib.import_module(module_name), callable_name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"There is no {where!r}: {error}.") from error
+    model = make()
+    if not isinstance(model, torch.nn.Module):
+        raise SettingsError(f"{where} makes a {type(model).__name__}, not a torch.nn.Module.")
+    return model
+
+
+def _section(record: Checkpoint, name: str) -> Any:
+    """The arrays below a name, as verify_port takes them."""
+    prefix = name + "/"
+    found = {k.removeprefix(prefix): record.get_tensor(k) for k in record if k.startswith(prefix)}
+    if name in record:
+        return record.get_tensor(name)
+    if not found and name != "layers":
+        raise SettingsError(
+            f"{record.url} has nothing named {name} or {prefix}...; it has {', '.join(record)}."
+        )
+    return found if name == "layers" else _positional(found)
+
+
+def _positional(found: Mapping[str, Any]) -> Any:
+    """A list, if the names are its indices."""
+    if set(found) == {str(at) for at in range(len(found))}:
+        return [found[str(at)] for at in range(len(found))]
+    return found

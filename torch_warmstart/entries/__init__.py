@@ -1,0 +1,17 @@
+"""A vocabulary as a value, and what works on millions of entries at once.
+
+Nothing here knows where a vocabulary comes from or what it is for.
+"""
+
+from torch_warmstart.entries.parallel import GRAIN as GRAIN
+from torch_warmstart.entries.parallel import blocks as blocks
+from torch_warmstart.entries.parallel import in_blocks as in_blocks
+from torch_warmstart.entries.parallel import in_threads as in_threads
+from torch_warmstart.entries.vocabulary import Vocabulary as Vocabulary
+from torch_warmstart.entries.words import WIDEST as WIDEST
+from torch_warmstart.entries.words import WORD as WORD
+from torch_warmstart.entries.words import drop_behind as drop_behind
+from torch_warmstart.entries.words import load_words as load_words
+from torch_warmstart.entries.words import new_words as new_words
+from torch_warmstart.entries.words import positions as positions
+from torch_warmstart.entries.words import words_for as words_for

@@ -1,0 +1,4 @@
+"""A plan carried out: checked, prepared, written, accounted for. Nothing is decided here."""
+
+from torch_warmstart.execution.gather import gather_rows as gather_rows
+from torch_warmstart.execution.report import WarmStartReport as WarmStartReport

@@ -1,0 +1,144 @@
+"""The report: what became of every variable and of every row. Frozen, and free of tensors."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch_warmstart.display import fold, fold_endings, render, shorten
+from torch_warmstart.dtypes import dtype_name
+from torch_warmstart.names import looks_like_a_slot
+from torch_warmstart.planning import Audit, PlanItem, RowAccount, State, WarmStartPlan, count_states
+
+
+@dataclass(frozen=True, slots=True)
+class VariableAccount:
+    """What became of one variable."""
+
+    name: str
+    names: tuple[str, ...]  # all of them, if it is tied
+    kind: str  # "parameter", "buffer" or "slot"
+    state: State
+    reason: str
+    keys: tuple[str, ...]  # in the checkpoint; several where a layout joins tensors
+    shape: tuple[int, ...]
+    old_shapes: tuple[tuple[int, ...], ...]  # in the checkpoint
+    dtype: str
+    change: str  # layout and dtype, where they changed
+    rows: RowAccount | None
+
+    @property
+    def key(self) -> str | None:
+        """The key in the checkpoint, `a + b` where a layout joins tensors; None without one."""
+        return " + ".join(self.keys) or None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WarmStartReport:
+    """What a warm start did.
+
+    Unpacks as torch's own result does: `missing, unexpected = warm_start(...)`.
+    """
+
+    missing_keys: tuple[str, ...]  # selected variables that the checkpoint does not have
+    unexpected_keys: tuple[str, ...]  # keys of the checkpoint that no variable took
+    mismatched_keys: tuple[
+        tuple[str, tuple[int, ...], tuple[int, ...]], ...
+    ]  # name, old, new shape
+    variables: tuple[VariableAccount, ...]
+    notes: tuple[str, ...]
+    audits: tuple[Audit, ...]  # what weights alone do not carry over: to be compared by hand
+    source: str  # the checkpoint
+    bytes_read: int
+    seconds: float  # planning included
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return iter((self.missing_keys, self.unexpected_keys))
+
+    def __getitem__(self, name: str) -> VariableAccount:
+        """The account of a variable, by any of its names."""
+        for account in self.variables:
+            if name in account.names:
+                return account
+        raise KeyError(name)
+
+    def count(self, state: State) -> int:
+        """How many variables are in a state."""
+        return sum(account.state == state for account in self.variables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that `json.dumps` takes."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [_cells(account) for account in self.variables]
+        columns = ("variable", "from", "change", "rows", "state", "why")
+        totals = f"{count_states([a.state for a in self.variables])}; {self._row_totals()}"
+        slots = sum(map(looks_like_a_slot, self.unexpected_keys))
+        unused = f"{len(self.unexpected_keys):,} keys of the checkpoint were not used"
+        unused += f", {slots:,} of them optimizers' slots" if slots else ""
+        notes = [f"Note: {note}" for note in self.notes]
+        headline = f"Warm-started from {self.source} in {self.seconds:.2f} s"
+        table = render(columns, fold_endings(fold(rows, names=2), names=2))
+        audits = [f"Compare: {audit}" for audit in self.audits]
+        return "\n".join([headline, "", table, "", totals + unused, *notes, *audits])
+
+    __repr__ = __str__  # what an interactive session shows
+
+    def _repr_html_(self) -> str:
+        from rich.console import Console
+
+        console = Console(record=True, file=io.StringIO(), width=10_000)
+        console.print(str(self), highlight=False, markup=False)
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+    def _row_totals(self) -> str:
+        accounts = [account.rows for account in self.variables if account.rows]
+        if not accounts:
+            return ""
+        copied = sum(rows.copied + rows.oov_copied for rows in accounts)
+        fresh = sum(rows.initialised + rows.oov_initialised for rows in accounts)
+        left = sum(rows.left for rows in accounts)
+        total = sum(rows.total for rows in accounts)
+        parts = f"{copied:,} copied, {fresh:,} initialised" + (f", {left:,} left" if left else "")
+        return f"{total:,} remapped rows: {parts}; "
+
+
+def _cells(account: VariableAccount) -> tuple[str, ...]:
+    keys, rows = " + ".join(map(shorten, account.keys)), str(account.rows or "")
+    return account.name, keys, account.change, rows, account.state, account.reason
+
+
+def account_for(item: PlanItem) -> VariableAccount:
+    """What a plan's item amounts to once it has been carried out."""
+    variable = item.variable
+    return VariableAccount(
+        name=variable.name,
+        names=variable.names,
+        kind=variable.kind,
+        state=item.state,
+        reason=item.reason,
+        keys=item.keys,
+        shape=variable.shape,
+        old_shapes=tuple(spec.shape for spec in item.sources),
+        dtype=dtype_name(variable.tensor.dtype),
+        change=item.change,
+        rows=item.rows,
+    )
+
+
+def make_report(plan: WarmStartPlan, *, seconds: float) -> WarmStartReport:
+    """The report of a plan that has been carried out."""
+    return WarmStartReport(
+        missing_keys=plan.missing,
+        unexpected_keys=plan.unused_keys,
+        mismatched_keys=plan.mismatched,
+        variables=tuple(account_for(item) for item in plan.items),
+        notes=plan.notes,
+        audits=plan.audits,
+        source=plan.checkpoint.url,
+        bytes_read=plan.bytes_to_read,
+        seconds=seconds,
+    )

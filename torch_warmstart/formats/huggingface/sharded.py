@@ -1,0 +1,182 @@
+"""Directories as Hugging Face's `save_pretrained` writes them: one file, or shards and their index.
+
+`model.safetensors.index.json` (or `pytorch_model.bin.index.json`) says in its `weight_map` which
+shard holds which tensor. Shards are opened when one of their tensors is asked for. Where a
+directory has both kinds, its safetensors are taken, as Hugging Face does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import CorruptCheckpointError, SettingsError
+from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorLocation, TensorSpec
+from torch_warmstart.formats.huggingface import safetensors as safetensors_file
+from torch_warmstart.formats.huggingface.optimizers import with_optimizers
+from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.torch import file as torch_file
+from torch_warmstart.storage import join, join_sibling, named_by, parent
+
+_MAX_INDEX = 64 << 20  # bytes
+_INDEX_HEAD = 64 << 10  # bytes in which `weight_map` begins
+_WEIGHT_MAP = "weight_map"
+_LFS_POINTER = b"version https://git-lfs"
+
+# In this order. Each is the name that models, then diffusers' models, then adapters have.
+_WANTED = tuple(
+    re.compile(rf"(?:{stems})\.{ending}")
+    for stems, ending in (
+        ("model|diffusion_pytorch_model|adapter_model", r"safetensors"),
+        ("model|diffusion_pytorch_model|adapter_model", r"safetensors\.index\.json"),
+        (r".+", r"safetensors\.index\.json"),
+        ("pytorch_model|diffusion_pytorch_model|adapter_model", r"bin"),
+        ("pytorch_model|diffusion_pytorch_model|adapter_model", r"bin\.index\.json"),
+        (r".+", r"bin\.index\.json"),
+    )
+)
+
+
+def sniff_directory(place: Place) -> str | None:
+    """Whether a directory holds such a file."""
+    if not place.is_directory:
+        return "not a directory"
+    found = any(wanted.fullmatch(name) for wanted in _WANTED for name in place.names)
+    return None if found else "no model.safetensors, pytorch_model.bin or index of shards"
+
+
+def sniff_index(place: Place) -> str | None:
+    """Whether a file begins as an index of shards does."""
+    found = place.head(16).lstrip()[:1] == b"{" and _WEIGHT_MAP.encode() in place.head(_INDEX_HEAD)
+    return None if found else f"no JSON with a {_WEIGHT_MAP}"
+
+
+def open_directory(place: Place) -> Checkpoint:
+    """Opens the best file in a directory."""
+    names = next(
+        (found for wanted in _WANTED if (found := [n for n in place.names if wanted.fullmatch(n)])),
+        [],
+    )
+    if len(names) != 1:
+        raise SettingsError(
+            f"{place.url} holds {', '.join(names) or 'no weights'}: pass the file that is meant."
+        )
+    inside = Place(join(place.url, names[0]), place.storage, verify=place.verify)
+    weights = open_index(inside) if names[0].endswith(".json") else _open_file(inside)
+    return with_optimizers(weights, place)
+
+
+def open_index(place: Place) -> ShardedCheckpoint:
+    """Opens the shards that an index lists."""
+    return ShardedCheckpoint(place)
+
+
+class ShardedCheckpoint(Checkpoint):
+    """Tensors in several files, and which is where."""
+
+    format = "sharded Hugging Face checkpoint"
+    family: Family = "torch"
+
+    def __init__(self, place: Place) -> None:
+        """Reads the index; raises CorruptCheckpointError."""
+        self.url = place.url
+        self._place = place
+        self._map = _read_weight_map(place)
+        self._shards: dict[str, Checkpoint] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._map)
+
+    def _find(self, key: str) -> TensorSpec | None:
+        name = self._map.get(key)
+        if name is None:
+            return None
+        spec: TensorSpec | None = self._shard(name).get(key)
+        if spec is None:
+            raise CorruptCheckpointError(
+                f"{self.url} says that tensor {key!r} is in {name}, which does not have it."
+            )
+        storage = None if spec.storage is None else (name, spec.storage)
+        return replace(spec, storage=storage)
+
+    def location(self, key: str) -> TensorLocation:
+        self.spec(key)
+        return TensorLocation((self._map[key],))
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        by_shard: dict[str, list[str]] = {}
+        for key in keys:
+            self.spec(key)  # that its shard has it
+            by_shard.setdefault(self._map[key], []).append(key)
+        for name, inside in by_shard.items():
+            self._shard(name).prefetch(inside)
+
+    def verify(self, key: str) -> None:
+        self.spec(key)
+        self._shard(self._map[key]).verify(key)
+
+    def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
+        return self._shard(self._map[spec.key]).get_tensor(spec.key, rows)
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        return self._shard(self._map[spec.key]).row_blocks(spec.key, rows)
+
+    def _shard(self, name: str) -> Checkpoint:
+        if name not in self._shards:
+            directory = parent(self.url)
+            url = join_sibling(directory, name)
+            with named_by(self.url, url):
+                self._shards[name] = _open_file(Place(url, self._place.storage))
+        return self._shards[name]
+
+    def close(self) -> None:
+        for shard in self._shards.values():
+            shard.close()
+        self._shards.clear()
+
+
+def _read_weight_map(place: Place) -> dict[str, str]:
+    """Key to the name of its shard, each of which is known to stay in the directory."""
+    source = place.source
+    if source.size > _MAX_INDEX:
+        raise CorruptCheckpointError(
+            f"{place.url} has {source.size:,} bytes, too many for an index of shards."
+        )
+    try:
+        index = json.loads(source.read(0, source.size).tobytes())
+    except (ValueError, RecursionError) as error:
+        raise CorruptCheckpointError(f"{place.url} is not JSON: {error}.") from error
+    found = index.get(_WEIGHT_MAP) if isinstance(index, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise CorruptCheckpointError(
+            f"{place.url} has no {_WEIGHT_MAP} of tensor names to file names."
+        )
+    for name in set(found.values()):
+        join_sibling(parent(place.url), name)
+    return found
+
+
+def _open_file(place: Place) -> Checkpoint:
+    """A shard, or a file that is the whole checkpoint."""
+    openers: dict[Callable[[Place], str | None], Callable[[Place], Checkpoint]] = {
+        safetensors_file.sniff: safetensors_file.open_place,
+        torch_file.sniff_zip: torch_file.open_place,
+        torch_file.sniff_legacy: torch_file.open_place,
+    }
+    if not place.is_file:
+        raise FileNotFoundError(place.url)
+    for sniff, opener in openers.items():
+        if sniff(place) is None:
+            return opener(place)
+    raise CorruptCheckpointError(f"{place.url} is {_what_else(place)}.")
+
+
+def _what_else(place: Place) -> str:
+    if place.head(len(_LFS_POINTER)) == _LFS_POINTER:
+        return "a pointer of Git LFS, not the file itself: fetch it with 'git lfs pull'"
+    return "neither a safetensors file nor a torch file"

@@ -1,0 +1,1 @@
+"""Keras's `.keras`, `.weights.h5` and `.h5`: which variable is which in them."""

@@ -1,0 +1,140 @@
+"""What a `config.json` says of the layers of a `.keras` file, by their folders.
+
+A list of layers is written as folders called by the layers' classes: `dense`, `dense_1`. Which is
+which follows from their order, which the configuration has too. A layer that is in two lists is
+written once, and whether it takes a number in the second depends on Keras's version (keras
+`saving/saving_lib.py` counts it, tf_keras's does not). So the folders of a class are taken for the
+listed layers only if there are exactly as many, with just these numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from torch_warmstart.formats.keras.hdf5 import Tree
+
+LISTS = ("layers", "_layer_checkpoint_dependencies")  # what a Sequential or Functional lists
+_MODULES = ("keras", "tf_keras")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerConfig:
+    """What `config.json` says of a layer."""
+
+    name: str
+    kind: str | None  # its class in snake case; None: one of the user's own
+    options: Mapping[str, Any]
+    position: int = 0  # in the list of layers that it is in
+
+
+# Layers within a layer, by its class: their attribute, what they are called in its configuration
+# (the first that is there), and what Keras puts before their names.
+_WITHIN: Mapping[str, Sequence[tuple[str, tuple[str, ...], str]]] = {
+    "bidirectional": (
+        ("forward_layer", ("layer",), "forward_"),
+        ("backward_layer", ("backward_layer", "layer"), "backward_"),
+    ),
+    "rnn": (("cell", ("cell",), ""),),
+    **dict.fromkeys(
+        ("time_distributed", "spectral_normalization", "wrapper"), (("layer", ("layer",), ""),)
+    ),
+}
+# Classes that configurations call by the name they are exported by, and folders by their own.
+_EXPORTED = {"GroupQueryAttention": "GroupedQueryAttention"}
+_CELLS = "cells"  # of a StackedRNNCells
+
+
+def read_configs(config: Any, tree: Tree) -> dict[str, LayerConfig]:
+    """The configurations of layers, by folder.
+
+    Each folder of the file is looked at once, however often a configuration repeats itself.
+    """
+    groups = _groups_within(tree)
+    configs: dict[str, LayerConfig] = {}
+    todo = [found for found in _listed_layers(config, "", groups) if found[0] in tree.texts]
+    while todo:
+        folder, layer, prefix, position = todo.pop()
+        options = layer["config"]
+        kind = snake_case(layer["class_name"]) if _of_keras(layer) else None
+        if isinstance(options.get("name"), str):
+            name = prefix + options["name"].removeprefix(prefix)
+            configs[folder] = LayerConfig(name, kind, options, position)
+        within = (*_listed_layers(layer, folder, groups), *_layers_within(kind, options, folder))
+        todo += [found for found in within if found[0] in tree.texts]
+    return configs
+
+
+# Folder, configuration, what Keras puts before the name, position in the list.
+_Found = tuple[str, dict[str, Any], str, int]
+
+
+def _listed_layers(
+    model: Any, folder: str, groups: Mapping[str, Sequence[str]]
+) -> Iterator[_Found]:
+    """The layers that a model or a stack of cells lists."""
+    options = model.get("config") if isinstance(model, dict) else None
+    for key, lists in (("layers", LISTS), (_CELLS, (_CELLS,))):
+        layers = options.get(key) if isinstance(options, dict) else None
+        for listed in lists:
+            path = f"{folder}/{listed}" if folder else listed
+            if isinstance(layers, list) and path in groups:
+                yield from _numbered(layers, path, groups[path])
+
+
+def _numbered(layers: Sequence[Any], path: str, written: Sequence[str]) -> Iterator[_Found]:
+    folders: dict[str, set[str]] = {}
+    for name in written:
+        folders.setdefault(class_of(name), set()).add(name)
+    by_class: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for position, layer in enumerate(layers):
+        if _is_layer(layer):
+            by_class.setdefault(snake_case(layer["class_name"]), []).append((position, layer))
+    for unnumbered, found in by_class.items():
+        names = [f"{unnumbered}_{n}" if n else unnumbered for n in range(len(found))]
+        if set(names) == folders.get(unnumbered):
+            for name, (position, layer) in zip(names, found, strict=True):
+                yield f"{path}/{name}", layer, "", position
+
+
+def _layers_within(kind: str | None, options: Mapping[str, Any], folder: str) -> Iterator[_Found]:
+    for attribute, keys, prefix in _WITHIN.get(kind or "", ()):
+        found = [layer for layer in map(options.get, keys) if _is_layer(layer)]
+        yield from ((f"{folder}/{attribute}", layer, prefix, 0) for layer in found[:1])
+
+
+def _is_layer(layer: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether it is a layer's configuration; operations between layers have no folders."""
+    return (
+        isinstance(layer, dict)
+        and isinstance(layer.get("class_name"), str)
+        and isinstance(layer.get("config"), dict)
+        and ".ops." not in str(layer.get("module"))
+    )
+
+
+def _groups_within(tree: Tree) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for path in tree.texts:
+        parent, _, name = path.rpartition("/")
+        groups.setdefault(parent, []).append(name)
+    return groups
+
+
+def _of_keras(layer: Mapping[str, Any]) -> bool:
+    module = layer.get("module")
+    return isinstance(module, str) and module.split(".")[0] in _MODULES
+
+
+def class_of(folder_name: str) -> str:
+    """The class that a folder in a list is called by: `conv2d_1` is a `conv2d`."""
+    return re.sub(r"_\d+$", "", folder_name)
+
+
+def snake_case(class_name: str) -> str:
+    """As Keras's `to_snake_case`, of the class that has a name in a configuration."""
+    name = re.sub(r"\W+", "", _EXPORTED.get(class_name, class_name))
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,204 @@
+"""Keras files: HDF5 of Keras 2 and 3 (`.h5`, `.hdf5`, `.weights.h5`), and `.keras` archives.
+
+Other HDF5 files open too: their keys are the paths of their datasets.
+
+Keys are the variables' names where the file has them (Keras 2: `dense/kernel`), else the paths in
+the file (`layers/dense/vars/0`), and names that are worked out are offered beside them. So are
+optimizer variables, under the paths in the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch_warmstart.dtypes import take_rows
+from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
+from torch_warmstart.formats.arrays import ZipMembers, tensor_of_bytes
+from torch_warmstart.formats.base import Block, Checkpoint, Family, GraphOptimizer, TensorSpec
+from torch_warmstart.formats.keras import hdf5
+from torch_warmstart.formats.keras.configs import read_configs
+from torch_warmstart.formats.keras.folders import LayerFolder, layer_folders
+from torch_warmstart.formats.keras.names import OtherNames, keras2_names, keras3_names
+from torch_warmstart.formats.keras.optimizers import find_optimizer
+from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.rows import read_rows
+from torch_warmstart.storage import ByteSource
+
+_WEIGHTS, _CONFIG, _METADATA = "model.weights.h5", "config.json", "metadata.json"
+_MAX_JSON = 256 << 20  # bytes
+
+
+def sniff(place: Place) -> str | None:
+    """Whether a file begins as HDF5 does."""
+    found = place.head(len(hdf5.MAGIC)) == hdf5.MAGIC
+    return None if found else "no HDF5 magic bytes"
+
+
+def sniff_archive(place: Place) -> str | None:
+    """Whether a file is a zip with a model's weights in it."""
+    if not place.zip_names:
+        return "not a complete zip file"
+    return None if _WEIGHTS in place.zip_names else f"no {_WEIGHTS} in the zip"
+
+
+def open_place(place: Place) -> KerasCheckpoint:
+    """Opens an HDF5 file."""
+    return KerasCheckpoint(place.url, place.source)
+
+
+def open_archive(place: Place) -> KerasArchive:
+    """Opens a `.keras` file."""
+    return KerasArchive(place.url, ZipMembers(place.source))
+
+
+class KerasCheckpoint(Checkpoint):
+    """An HDF5 file, or one in an archive."""
+
+    format = "Keras HDF5 file"
+    family: Family = "tensorflow"
+
+    def __init__(self, url: str, source: ByteSource, config: Any = None) -> None:
+        """Reads the names and shapes of all tensors.
+
+        Args:
+            url: Where the file is, for messages.
+            source: The HDF5 file.
+            config: The model's `config.json`, if there is one.
+
+        Raises:
+            CorruptCheckpointError: it is damaged, or claims more than it holds.
+            UnsupportedError: it points at other files.
+            MissingDependencyError: h5py is not installed.
+        """
+        self.url, self._source, self._config = url, source, config
+        self._tree = hdf5.read_tree(source)
+        keys, self._other_names = keras2_names(self._tree)
+        self._datasets: dict[str, hdf5.Dataset] = {}
+        for dataset in self._tree.datasets:
+            key = keys.get(dataset.path, dataset.path.removesuffix(":0"))
+            if key in self._datasets:  # `a` beside `a:0`, or a name that is another's path
+                key = dataset.path
+            self._datasets[key] = dataset
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._datasets)
+
+    def _find(self, key: str) -> TensorSpec | None:
+        dataset = self._datasets.get(key)
+        if dataset is None:
+            return None
+        stored = dataset.marked or str(dataset.dtype or "of HDF5's own")
+        return TensorSpec(key, dataset.shape, dataset.torch_dtype, stored, dataset.address)
+
+    def full_names(self) -> Mapping[str, tuple[str, ...]]:
+        return self._full_names
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        found = self._full_names.get(name, ())
+        distinct = {self._datasets[key].address: key for key in reversed(found)}
+        return tuple(reversed(distinct.values()))
+
+    @functools.cached_property
+    def _folders(self) -> list[LayerFolder]:
+        return layer_folders(self._tree, read_configs(self._config, self._tree))
+
+    @functools.cached_property
+    def _full_names(self) -> Mapping[str, tuple[str, ...]]:
+        others = keras3_names(self._folders) | self._other_names
+        own: dict[str, tuple[str, ...]] = {}
+        short: dict[str, tuple[str, ...]] = {}
+        for key, dataset in self._datasets.items():
+            known = others.get(dataset.path, OtherNames())
+            for names, found in ((known.own, own), (known.short, short)):
+                for name in names:
+                    found[name] = (*found.get(name, ()), key)
+        return {name: found for name, found in short.items() if name not in self._datasets} | own
+
+    def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
+        dataset = self._datasets[spec.key]
+        if dataset.refusal:
+            raise UnsupportedError(f"{self.url}: tensor {spec.key!r}: {dataset.refusal}.")
+        assert dataset.dtype is not None  # others were refused as not for torch
+        assert spec.dtype is not None
+        if not spec.numel:
+            tensor = torch.empty(spec.shape, dtype=spec.dtype)
+        elif dataset.offset is None:
+            array = hdf5.read_dataset(self._source, dataset, rows)
+            return torch.from_numpy(array.view(_bits(array.dtype))).view(spec.dtype)
+        else:
+            tensor = self._view(dataset, dataset.offset, rows).view(spec.dtype)
+        return tensor if rows is None else take_rows(tensor, rows)
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        dataset = self._datasets[spec.key]
+        if dataset.refusal or dataset.offset is None or spec.dtype is None:
+            return super()._row_blocks(spec, rows)
+        return [(0, self._view(dataset, dataset.offset, rows).view(spec.dtype))]
+
+    def _view(self, dataset: hdf5.Dataset, offset: int, rows: torch.Tensor | None) -> torch.Tensor:
+        """The tensor on top of the file; with `rows`, only those need to be there."""
+        assert dataset.dtype is not None
+        if rows is None or not dataset.shape:
+            raw = self._source.read(offset, dataset.nbytes)
+        else:
+            row_bytes = dataset.nbytes // dataset.shape[0]
+            raw = read_rows(self._source, offset, dataset.nbytes, row_bytes, rows)
+        return tensor_of_bytes(raw, _bits(dataset.dtype), dataset.shape)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+class KerasArchive(KerasCheckpoint):
+    """A `.keras` file: the weights as HDF5, and beside them what each layer is called."""
+
+    format = "Keras archive"
+    has_checksums = True
+
+    def __init__(self, url: str, members: ZipMembers) -> None:
+        """Opens the weights; see `KerasCheckpoint`."""
+        self._members, self._verified = members, False
+        metadata = _read_json(url, members, _METADATA)
+        self._metadata = metadata if isinstance(metadata, dict) else {}
+        super().__init__(url, members.open(_WEIGHTS), _read_json(url, members, _CONFIG))
+
+    def graph_optimizers(self) -> Sequence[GraphOptimizer]:
+        if not str(self._metadata.get("keras_version")).startswith("3."):
+            return ()
+        found = find_optimizer(self._folders, self._config)
+        return () if found is None or not self._has_all(found) else (found,)
+
+    def _has_all(self, found: GraphOptimizer) -> bool:
+        """Whether paths in the file are keys, as they are in every file that Keras wrote."""
+        slots = (key for slots in found.slots.values() for key in slots.values())
+        return {*found.slots, *found.attributes.values(), *slots} <= self._datasets.keys()
+
+    def verify(self, key: str) -> None:
+        self.spec(key)
+        if not self._verified:  # one checksum stands for all tensors
+            self._members.verify(_WEIGHTS)
+            self._verified = True
+
+
+def _bits(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype to see elements as: bfloat16, which numpy lacks, is two bytes of any kind."""
+    return np.dtype(np.int16) if dtype.kind == "V" else dtype
+
+
+def _read_json(url: str, members: ZipMembers, name: str) -> Any:
+    """What describes the model; names are worked out without it if it is not there."""
+    if name not in members.infos:
+        return None
+    size = members.infos[name].file_size
+    if size > _MAX_JSON:
+        raise CorruptCheckpointError(f"{url}: its {name} claims {size:,} bytes.")
+    try:
+        return json.loads(members.open(name).read(0, size).tobytes())
+    except (ValueError, RecursionError) as error:
+        raise CorruptCheckpointError(f"{url}: its {name} is no JSON: {error}.") from error

@@ -1,0 +1,324 @@
+"""HDF5 files as a flat list of datasets, read with h5py, with an eye on files that mean harm.
+
+An HDF5 file can point at other files (external links, external storage, virtual datasets), name
+filters that are loaded as plugins, link groups in circles and claim any size. Only hard links are
+followed, each group once; only filters that h5py brings along are run; sizes are bounded by the
+file's. h5py sees a file object, never a path.
+
+The tree is walked once, when the file is opened, and h5py holds nothing afterwards. A dataset
+that lies in one piece is read from the byte source as every other tensor is: mapped, or fetched by
+ranges. Only chunked datasets are read through h5py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch_warmstart.errors import (
+    CorruptCheckpointError,
+    MissingDependencyError,
+    UnsupportedError,
+    WarmStartError,
+)
+from torch_warmstart.formats.arrays import native, torch_dtype
+from torch_warmstart.formats.place import SourceFile
+from torch_warmstart.formats.rows import row_ranges
+from torch_warmstart.storage import ByteSource
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+
+_MAX_RATIO = 1_100  # deflate's best is 1032 to 1
+_MAX_DEPTH = 100  # groups in groups; Keras nests as deep as models do
+_BLOCK = 64 << 10  # bytes fetched at a time: h5py reads its metadata in many small pieces
+_DEFLATE, _SHUFFLE, _FLETCHER, _LZF = 1, 2, 3, 32_000  # the filters that h5py brings along
+_FILTERS = (_DEFLATE, _SHUFFLE, _FLETCHER, _LZF)
+_BROKEN_HDF5 = (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError)
+
+Texts = dict[str, list[str]]  # attributes that are strings, by name
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset without its data."""
+
+    path: str  # from the root, without a leading slash
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any] | None  # None: numpy has no such one
+    marked: str  # what Keras notes of a dtype that numpy does not have: "bfloat16"
+    address: int  # of its header; equal for two names of one dataset
+    offset: int | None  # of its bytes in the file, as they are in memory; None: ask h5py
+    chunk_rows: int  # rows that are read together anyway
+    refusal: str | None  # why it is not read
+
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        """The dtype of the tensor."""
+        if self.dtype is None:
+            return None
+        if self.marked == "bfloat16" and self.dtype.itemsize == 2 and self.dtype.kind == "V":
+            return torch.bfloat16
+        return torch_dtype(self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return math.prod(self.shape) * (self.dtype.itemsize if self.dtype is not None else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """All datasets of a file, and what is written about its groups."""
+
+    datasets: tuple[Dataset, ...]
+    texts: dict[str, Texts]  # by the path of the group
+
+
+def read_tree(source: ByteSource) -> Tree:
+    """Walks a file; raises CorruptCheckpointError, UnsupportedError, MissingDependencyError."""
+    with _opened(source) as file:
+        walk = _Walk(source)
+        walk.run(file.id)
+        return Tree(tuple(walk.datasets), walk.texts)
+
+
+def read_dataset(source: ByteSource, dataset: Dataset, rows: torch.Tensor | None) -> Any:
+    """A dataset, or some of its rows, as a numpy array in this machine's byte order."""
+    with _opened(source) as file:
+        found = file[dataset.path]
+        if rows is None:
+            return native(np.asarray(found[()]))  # a scalar comes as one
+        # h5py takes lists of rows one by one; runs of them are read as slices.
+        ordered, inverse = torch.unique(rows, return_inverse=True)
+        parts = [native(found[:0])]
+        for start, stop in row_ranges(ordered, 1, 0, dataset.chunk_rows):
+            wanted = ordered[(ordered >= start) & (ordered < stop)] - start
+            parts.append(native(found[start:stop])[wanted.numpy()])
+        return np.concatenate(parts)[inverse.numpy()]
+
+
+@contextlib.contextmanager
+def _opened(source: ByteSource) -> Iterator[Any]:
+    h5py = _import_h5py()
+    stream = _Stream(source)
+    try:
+        with h5py.File(stream, "r") as file:
+            yield file
+    except WarmStartError:  # some are also RuntimeError or ValueError
+        raise
+    except _BROKEN_HDF5 as error:
+        if stream.error is not None:  # h5py puts words of its own in its place
+            raise stream.error from error
+        raise CorruptCheckpointError(f"{source.url} cannot be read as HDF5: {error}") from error
+
+
+def _import_h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Reading Keras and other HDF5 files needs h5py: pip install 'torch-warmstart[keras]'"
+        ) from error
+    return h5py
+
+
+class _Stream(SourceFile):
+    """A source as h5py wants it; it remembers the error that made a read fail."""
+
+    def __init__(self, source: ByteSource) -> None:
+        super().__init__(source)
+        self.error: Exception | None = None
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            start, stop = self._at, min(self._at + len(buffer), self._source.size)
+            first = start - start % _BLOCK
+            last = min(stop + -stop % _BLOCK, self._source.size)
+            if start < stop:
+                self._source.prefetch([(first, last)])
+            return super().readinto(buffer)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+_HEAP = re.compile(rb"GCOL\x01\0\0\0")  # a global heap collection: signature, version, reserved
+_HEAP_OBJECT = 16  # bytes of an object's header, and of the collection's own
+_MAX_SCAN = 1 << 30  # bytes looked through for heaps; about a second
+_MAX_REMOTE_SCAN = 16 << 20  # bytes fetched for it
+
+
+class _Walk:
+    """One pass over the groups of a file, depth first, without recursion."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        self._seen: set[int] = set()  # groups, by address: hard links may form circles
+        self.datasets: list[Dataset] = []
+        self.texts: dict[str, Texts] = {}
+
+    def run(self, root: Any) -> None:
+        todo = [("", root, 0)]
+        while todo:
+            path, group, depth = todo.pop()
+            if depth > _MAX_DEPTH:
+                raise self._corrupt(f"more than {_MAX_DEPTH} groups within each other")
+            address = _address(group)
+            if address in self._seen:
+                continue
+            self._seen.add(address)
+            self.texts[path] = self._read_texts(group)
+            inner = [(p, g, depth + 1) for p, g in self._children(path, group)]
+            todo.extend(reversed(inner))
+
+    def _children(self, path: str, group: Any) -> Iterator[tuple[str, Any]]:
+        """The groups in a group; its datasets are noted on the way."""
+        h5py = _import_h5py()
+        for name in list(group):
+            child = f"{path}/" * bool(path) + name.decode("utf-8", "surrogateescape")
+            if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+                raise UnsupportedError(
+                    f"{self._source.url}: {child!r} is a soft or external link, which could lead "
+                    "to another file. Links like these are not followed."
+                )
+            found = h5py.h5o.open(group, name)
+            if isinstance(found, h5py.h5d.DatasetID):
+                self.datasets.append(self._dataset(child, found))
+            elif isinstance(found, h5py.h5g.GroupID):
+                yield child, found
+
+    def _dataset(self, path: str, found: Any) -> Dataset:
+        h5py = _import_h5py()
+        layout = found.get_create_plist()
+        chunked = layout.get_layout() == h5py.h5d.CHUNKED
+        dtype = _dtype(found)
+        shape = found.shape  # None for a dataset without a dataspace
+        dataset = Dataset(
+            path=path,
+            shape=shape or (),
+            dtype=None if shape is None else dtype,
+            marked=" ".join(self._read_texts(found).get("dtype", ())),
+            address=_address(found),
+            offset=_offset(found, dtype, math.prod(shape or ())),
+            chunk_rows=layout.get_chunk()[0] if chunked else 1,
+            refusal=_refusal(layout),
+        )
+        self._check_size(dataset, layout.get_chunk() if chunked else None)
+        return dataset
+
+    def _check_size(self, dataset: Dataset, chunk: tuple[int, ...] | None) -> None:
+        limit = self._source.size * (1 if chunk is None else _MAX_RATIO)
+        itemsize = 0 if dataset.dtype is None else dataset.dtype.itemsize
+        for size in (dataset.nbytes, math.prod(chunk or ()) * itemsize):
+            if size > limit:
+                raise self._corrupt(
+                    f"{dataset.path!r} claims {size:,} bytes in a file of {self._source.size:,}"
+                )
+
+    def _read_texts(self, owner: Any) -> Texts:
+        """The attributes that are strings, or lists of them."""
+        h5py = _import_h5py()
+        texts: Texts = {}
+        for number in range(h5py.h5a.get_num_attrs(owner)):
+            attribute = h5py.h5a.open(owner, index=number)
+            empty = attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL
+            if empty or not isinstance(attribute.get_type(), h5py.h5t.TypeStringID):
+                continue
+            if math.prod(attribute.shape) > self._source.size:
+                raise self._corrupt(f"an attribute claims {math.prod(attribute.shape):,} strings")
+            if attribute.get_type().is_variable_str() and not self._heaps_can_be_read:
+                continue
+            values = np.empty(attribute.shape, dtype=attribute.dtype)
+            attribute.read(values)
+            name = attribute.name.decode("utf-8", "surrogateescape")
+            texts[name] = [_text(value) for value in values.ravel().tolist()]
+        return texts
+
+    @functools.cached_property
+    def _heaps_can_be_read(self) -> bool:
+        """Whether strings of variable length may be read: libhdf5 can loop over their heaps.
+
+        Reading one, it steps from object to object of a global heap, and one of no size stops it
+        there for ever, beyond the reach of a signal. So the heaps are looked through before. In a
+        file that is too large for that such strings are left out, and with them Keras 3's names.
+        """
+        size = self._source.size
+        if size > (_MAX_SCAN if self._source.max_gap is None else _MAX_REMOTE_SCAN):
+            return False
+        data = self._source.read(0, size).data
+        for match in _HEAP.finditer(data):
+            if not _is_sound_heap(data, match.start()):
+                raise self._corrupt(f"its global heap at offset {match.start():,} has no end")
+        return True
+
+    def _corrupt(self, fact: str) -> CorruptCheckpointError:
+        return CorruptCheckpointError(f"{self._source.url}: {fact}.")
+
+
+def _is_sound_heap(data: memoryview, start: int) -> bool:
+    """Whether every object of a global heap collection lies in it and leads on to the next.
+
+    HDF5 File Format Specification, III.E: after 16 bytes of header, objects of index (2 bytes),
+    reference count (2), reserved (4), size (8) and data padded to 8. Index 0 is free space, whose
+    size counts its own 16 bytes.
+    """
+    end = start + int.from_bytes(data[start + 8 : start + 16], "little")
+    at = start + _HEAP_OBJECT
+    while at + _HEAP_OBJECT <= min(end, len(data)):
+        index = int.from_bytes(data[at : at + 2], "little")
+        size = int.from_bytes(data[at + 8 : at + 16], "little")
+        step = size if index == 0 else _HEAP_OBJECT + size + -size % 8
+        if step < _HEAP_OBJECT or at + step > end:
+            return False
+        at += step
+    return True
+
+
+def _dtype(found: Any) -> np.dtype[Any] | None:
+    try:
+        dtype: np.dtype[Any] = found.dtype
+    except TypeError:  # no numpy equivalent
+        return None
+    return dtype
+
+
+def _offset(found: Any, dtype: np.dtype[Any] | None, numel: int) -> int | None:
+    """Where a dataset's bytes lie, if they lie there just as numpy keeps them."""
+    h5py = _import_h5py()
+    if dtype is None or dtype.hasobject or found.get_storage_size() != numel * dtype.itemsize:
+        return None  # the last: packed, or never written
+    if not found.get_type().equal(h5py.h5t.py_create(dtype, logical=True)):
+        return None  # h5py converts: integers of 24 bits, for example
+    plist = found.get_create_plist()
+    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count():
+        return None
+    offset: int | None = found.get_offset()
+    return offset
+
+
+def _refusal(plist: Any) -> str | None:
+    h5py = _import_h5py()
+    if plist.get_external_count() or plist.get_layout() == h5py.h5d.VIRTUAL:
+        return "its data is in other files"
+    codes = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+    unknown = [code for code in codes if code not in _FILTERS]
+    return f"it is packed by HDF5 filter {unknown[0]}, which may be a plugin" if unknown else None
+
+
+def _address(found: Any) -> int:
+    address: int = _import_h5py().h5o.get_info(found).addr
+    return address
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.rstrip(b"\0").decode("utf-8", "surrogateescape")
+    return str(value)

@@ -1,0 +1,213 @@
+"""The object graph inside object-based checkpoints (`tf.train.Checkpoint`, Keras, SavedModel).
+
+There the objects of the saved program are nodes, and edges are the names of their attributes. A
+tensor's key is *one* path to it, the shortest from the root, such as
+`model/layer-0/kernel/.ATTRIBUTES/VARIABLE_VALUE`, though others may lead to it; with Keras 3 even
+weights of the model can have keys that begin with `optimizer/`. So a name is looked up by walking
+the graph, not by looking at keys. The name that a variable itself had is in the graph too, as its
+full name.
+
+Sources: tensorflow `core/protobuf/trackable_object_graph.proto`; how keys are made of paths:
+`python/checkpoint/util.py` and `python/trackable/trackable_utils.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch_warmstart.formats.base import GraphOptimizer
+from torch_warmstart.formats.tensorflow.graph_optimizers import Links, find_optimizers
+from torch_warmstart.formats.tensorflow.wire import (
+    BYTES,
+    VARINT,
+    WireError,
+    all_bytes,
+    decode_text,
+    last_bytes,
+    last_int,
+    read_fields,
+)
+
+KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+ATTRIBUTE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_ATTRIBUTES = "/.ATTRIBUTES/"
+_SLOT = "/.OPTIMIZER_SLOT/"
+_VARIABLE_VALUE = "VARIABLE_VALUE"
+_ESCAPED = re.compile(r"\.([.S])")  # trackable_utils.escape_local_name
+_UNESCAPED = {".": ".", "S": "/"}
+_ROOT = 0
+_ANY = "*"
+
+
+@dataclass(slots=True)
+class _Node:
+    """A TrackableObject; of a name there may be several, since nothing forbids it."""
+
+    children: dict[str, list[int]] = field(default_factory=dict)
+    keys: dict[str, list[str]] = field(default_factory=dict)  # by name of the attribute
+    slots: dict[tuple[int, str], list[int]] = field(default_factory=dict)  # of (variable, name)
+    full_name: str = ""  # of its value
+
+    @property
+    def value(self) -> str | None:
+        """The key of the variable's value, if it is a variable."""
+        return next(iter(self.keys.get(_VARIABLE_VALUE, ())), None)
+
+    def follow(self, edge: str) -> list[int]:
+        """Where an edge leads: as named, escaped as in keys, or private as Keras 3 has kernels."""
+        for name in (edge, _unescape(edge), "_" + edge):
+            if name in self.children:
+                return self.children[name]
+        return []
+
+    def follow_like(self, pattern: str) -> list[int]:
+        """Where the edges lead whose names a pattern takes."""
+        if _ANY not in pattern:
+            return self.follow(pattern)
+        takes = re.compile(re.escape(pattern).replace(re.escape(_ANY), ".*")).fullmatch
+        return [child for name, nodes in self.children.items() if takes(name) for child in nodes]
+
+
+class ObjectGraph:
+    """A decoded TrackableObjectGraph.
+
+    Cycles are fine: a walk takes as many steps as its path has parts.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        """Decodes a graph; raises WireError."""
+        nodes = all_bytes(read_fields(data, {1: BYTES}), 1)
+        self._full_names: dict[str, dict[str, None]] = {}  # keys in order, each once
+        self._nodes = [self._decode_node(node, len(nodes)) for node in nodes]
+
+    @functools.cached_property
+    def full_names(self) -> Mapping[str, tuple[str, ...]]:
+        """Full name to keys; a name that several variables share has several keys.
+
+        TensorFlow lets the last of those win; here the caller sees them all.
+        """
+        return {name: tuple(keys) for name, keys in self._full_names.items()}
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        """The keys of the tensors that a full name or a path of edge names stands for."""
+        keys = list(self._full_names.get(name, ()))
+        path, _, attribute = name.partition(_ATTRIBUTES)
+        for node in sorted(self._find_nodes(path)):
+            keys += self._nodes[node].keys.get(_unescape(attribute) or _VARIABLE_VALUE, ())
+        return tuple(dict.fromkeys(keys))
+
+    def keys_like(self, pattern: str, *, in_a_scope: bool = False) -> tuple[str, ...]:
+        """The keys of the tensors that paths lead to; `*` in an edge is any run of characters.
+
+        With `in_a_scope` the paths begin at the nodes that the root has edges to.
+        """
+        start = {_ROOT} if self._nodes else set()
+        if in_a_scope:
+            start = {child for nodes in self._children(_ROOT) for child in nodes}
+        keys = [
+            key
+            for node in sorted(self._walk(pattern, start, follow=_Node.follow_like))
+            for key in self._nodes[node].keys.get(_VARIABLE_VALUE, ())
+        ]
+        return tuple(dict.fromkeys(keys))
+
+    def _children(self, node: int) -> list[list[int]]:
+        return list(self._nodes[node].children.values()) if self._nodes else []
+
+    def optimizers(self) -> tuple[GraphOptimizer, ...]:
+        """What optimizers keep, by the variables that it is for."""
+        links = [
+            Links(node.children, node.value, node.full_name, node.slots) for node in self._nodes
+        ]
+        return find_optimizers(links, self.full_names)
+
+    def _find_nodes(self, path: str) -> set[int]:
+        variable, is_slot, rest = path.partition(_SLOT)
+        found = self._walk(variable)
+        return self._find_slots(found, rest) if is_slot and found else found
+
+    def _find_slots(self, variables: set[int], path: str) -> set[int]:
+        """Slots of variables, whose path is that of an optimizer and then the slot's name."""
+        found: set[int] = set()
+        for optimizer_path, slot in _splits(path):
+            for optimizer in self._walk(optimizer_path):
+                slots = self._nodes[optimizer].slots
+                for variable in variables:
+                    found.update(slots.get((variable, slot)) or ())
+                    found.update(slots.get((variable, _unescape(slot))) or ())
+        return found
+
+    def _walk(
+        self,
+        path: str,
+        begin: Collection[int] = (_ROOT,),
+        follow: Callable[[_Node, str], list[int]] = _Node.follow,
+    ) -> set[int]:
+        """The nodes that a path leads to from the root; an edge's own name may have slashes."""
+        parts = path.split("/")
+        reached: list[set[int]] = [set() for _ in range(len(parts) + 1)]
+        if self._nodes:
+            reached[0].update(begin)
+        for start, here in enumerate(reached[:-1]):
+            longest = min(len(parts), start + self._max_parts) if here else start
+            for stop in range(start + 1, longest + 1):
+                edge = "/".join(parts[start:stop])
+                for node in here:
+                    reached[stop].update(follow(self._nodes[node], edge))
+        return reached[-1]
+
+    @functools.cached_property
+    def _max_parts(self) -> int:
+        """Of how many parts of a path an edge's name can consist; nearly always 1."""
+        return 1 + max(
+            (edge.count("/") for node in self._nodes for edge in node.children), default=0
+        )
+
+    # -- decoding ----------------------------------------------------------------------------
+
+    def _decode_node(self, data: bytes, count: int) -> _Node:
+        """TrackableObject: children=1, attributes=2, slot_variables=3."""
+        fields = read_fields(data, {1: BYTES, 2: BYTES, 3: BYTES})
+        node = _Node()
+        for child in all_bytes(fields, 1):  # ObjectReference: node_id=1, local_name=2
+            about = read_fields(child, {1: VARINT, 2: BYTES})
+            name = decode_text(last_bytes(about, 2) or b"")
+            node.children.setdefault(name, []).append(_node_id(last_int(about, 1), count))
+        for attribute in all_bytes(fields, 2):
+            self._decode_attribute(attribute, node)
+        for slot in all_bytes(fields, 3):  # original_variable_node_id=1, slot_name=2, slot node=3
+            about = read_fields(slot, {1: VARINT, 2: BYTES, 3: VARINT})
+            variable = _node_id(last_int(about, 1), count)
+            name = decode_text(last_bytes(about, 2) or b"")
+            slots = node.slots.setdefault((variable, name), [])
+            slots.append(_node_id(last_int(about, 3), count))
+        return node
+
+    def _decode_attribute(self, data: bytes, node: _Node) -> None:
+        """SerializedTensor: name=1, full_name=2, checkpoint_key=3."""
+        fields = read_fields(data, {1: BYTES, 2: BYTES, 3: BYTES})
+        name, full_name, key = (decode_text(last_bytes(fields, n) or b"") for n in (1, 2, 3))
+        node.keys.setdefault(name, []).append(key)
+        if full_name:
+            node.full_name = full_name
+            self._full_names.setdefault(full_name, {})[key] = None
+
+
+def _node_id(number: int, count: int) -> int:
+    if number >= count:  # a negative number is a huge one here
+        raise WireError(f"an edge leads to node {number}, but there are {count}")
+    return number
+
+
+def _unescape(name: str) -> str:
+    return _ESCAPED.sub(lambda match: _UNESCAPED[match[1]], name)
+
+
+def _splits(path: str) -> Iterator[tuple[str, str]]:
+    """Every way to cut a path in two at a slash."""
+    parts = path.split("/")
+    for at in range(1, len(parts)):
+        yield "/".join(parts[:at]), "/".join(parts[at:])

@@ -1,0 +1,4 @@
+"""What torch writes: state dicts in memory and in files, torch.distributed checkpoints."""
+
+from torch_warmstart.formats.torch.file import load_place as load_place
+from torch_warmstart.formats.torch.state_dict import StateDictCheckpoint as StateDictCheckpoint

@@ -1,0 +1,245 @@
+"""Directories of torch.distributed.checkpoint: `.metadata` and the `.distcp` files it refers to.
+
+Neither a process group nor torch's own reader is needed: the metadata says which part of which
+tensor lies where, and each part is what `torch.save` makes of one tensor, read as every torch file
+is. Of a tensor cut in parts, `rows` read only the parts that hold them. It works behind URLs too,
+one part of a tensor at a time.
+
+Source: torch `distributed/checkpoint/filesystem.py`, `metadata.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import IO, Any, cast
+
+import torch
+
+from torch_warmstart.dtypes import as_bits, dtype_name, take_rows
+from torch_warmstart.errors import CorruptCheckpointError, WarmStartError
+from torch_warmstart.formats import slices
+from torch_warmstart.formats.arrays import Window
+from torch_warmstart.formats.base import Checkpoint, Family, TensorLocation, TensorSpec
+from torch_warmstart.formats.place import Place, SourceFile
+from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
+from torch_warmstart.formats.tensorflow import WireError
+from torch_warmstart.formats.torch import nested
+from torch_warmstart.formats.torch.dcp_metadata import (
+    Chunk,
+    StoredObject,
+    StoredTensor,
+    decode_metadata,
+)
+from torch_warmstart.formats.torch.file import load_tensors
+from torch_warmstart.storage import (
+    ByteSource,
+    Range,
+    base_name,
+    join,
+    join_sibling,
+    named_by,
+    parent,
+)
+
+METADATA = ".metadata"
+_MAX_METADATA = 1 << 30  # bytes
+_MAX_OBJECT = 64 << 20  # bytes: the names of a param group's parameters
+
+
+def sniff(place: Place) -> str | None:
+    """Whether it is a directory with metadata, or that file in it."""
+    if place.is_directory:
+        return None if METADATA in place.names else f"no {METADATA} in the directory"
+    found = base_name(place.url) == METADATA and place.is_file
+    return None if found else f"not a directory with a file {METADATA}"
+
+
+def open_place(place: Place) -> DcpCheckpoint:
+    """Opens a directory, or the `.metadata` in one."""
+    directory = place.url if place.is_directory else parent(place.url)
+    return DcpCheckpoint(Place(directory, place.storage, verify=place.verify, entry=place.entry))
+
+
+class DcpCheckpoint(Checkpoint):
+    """What `torch.distributed.checkpoint.save` wrote."""
+
+    family: Family = "torch"
+
+    def __init__(self, place: Place) -> None:
+        """Reads the metadata.
+
+        Raises:
+            CorruptCheckpointError: it is damaged, or names files outside of the directory.
+            UnsupportedError: it could run code, or the tensors are stored in another way.
+            SettingsError: several mappings could be meant, or the one asked for is not there.
+        """
+        self.url = place.url
+        self._storage = place.storage
+        items = decode_metadata(self._read_metadata(), join(self.url, METADATA))
+        self._tree = _tree(items, self.url)
+        path, self._tensors = _choose(self._tree, self.url, place.entry)
+        title = "torch.distributed checkpoint"
+        self.format = f"{title}, entry {path!r}" if path else title
+        self._files: dict[str, ByteSource] = {}
+        for name in {chunk.file for tensor in self._tensors.values() for chunk in tensor.chunks}:
+            join_sibling(self.url, name)  # every other is checked when it is opened
+
+    def _read_metadata(self) -> bytes:
+        source = self._storage.open(join(self.url, METADATA))
+        if source.size > _MAX_METADATA:
+            raise CorruptCheckpointError(f"{source.url} has {source.size:,} bytes, too many.")
+        try:
+            return source.read(0, source.size).tobytes()
+        finally:
+            source.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
+        return self._optimizers[0]
+
+    @functools.cached_property
+    def _optimizers(self) -> tuple[tuple[SavedOptimizer, ...], dict[str, Any]]:
+        """With what stands under their keys: where a tensor is stored, or a number as a tensor."""
+        return find_optimizers(self._tree, StoredTensor, self._load_object)
+
+    def _stored(self, key: str) -> StoredTensor | torch.Tensor | None:
+        stored = self._tensors.get(key)
+        if stored is None and may_be_slot(key):
+            return cast("StoredTensor | torch.Tensor | None", self._optimizers[1].get(key))
+        return stored
+
+    def _chunks(self, key: str) -> tuple[Chunk, ...]:
+        stored = self._stored(key)
+        return stored.chunks if isinstance(stored, StoredTensor) else ()
+
+    def _find(self, key: str) -> TensorSpec | None:
+        stored = self._stored(key)
+        if stored is None:
+            return None
+        return TensorSpec(key, tuple(stored.shape), stored.dtype, dtype_name(stored.dtype))
+
+    def location(self, key: str) -> TensorLocation:
+        self.spec(key)
+        chunks = self._chunks(key)
+        files = sorted({chunk.file for chunk in chunks})
+        return TensorLocation(tuple(files), len(chunks) if len(chunks) > 1 else 0)
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        wanted = [chunk for key in keys for chunk in self._chunks(key)]
+        by_file: dict[str, list[Range]] = {}
+        for chunk in wanted:
+            by_file.setdefault(chunk.file, []).append((chunk.offset, chunk.offset + chunk.length))
+        for name, ranges in by_file.items():
+            file = self._file(name)
+            file.prefetch([r for r in ranges if r[1] <= file.size])
+
+    def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
+        tensor = self._stored(spec.key)
+        if not isinstance(tensor, StoredTensor):  # a number
+            return cast("torch.Tensor", tensor)
+        try:
+            self._check_backed(tensor)
+            slices.check_cover([chunk.box for chunk in tensor.chunks], tensor.shape)
+            if [chunk.box.sizes for chunk in tensor.chunks] == [tensor.shape]:
+                whole = self._load(tensor, tensor.chunks[0])
+                return whole if rows is None else take_rows(whole, rows)
+            return self._assemble(tensor, rows)
+        except WireError as error:
+            raise CorruptCheckpointError(
+                f"{self.url}: tensor {spec.key!r} is damaged: {error}."
+            ) from error
+
+    def _check_backed(self, tensor: StoredTensor) -> None:
+        """A tensor of any size could be claimed, for which memory would be set aside."""
+        claimed = sum(chunk.box.numel for chunk in tensor.chunks) * tensor.dtype.itemsize
+        present = sum(self._file(name).size for name in {chunk.file for chunk in tensor.chunks})
+        if claimed > present:
+            raise WireError(f"its parts claim {claimed:,} bytes, its files hold {present:,}")
+
+    def _assemble(self, tensor: StoredTensor, rows: torch.Tensor | None) -> torch.Tensor:
+        shape = tensor.shape if rows is None else (len(rows), *tensor.shape[1:])
+        out = torch.empty(shape, dtype=tensor.dtype)
+        for chunk in tensor.chunks:
+            if rows is None or chunk.box.holds(rows).any():
+                piece = self._load(tensor, chunk)
+                slices.assemble(chunk.box, as_bits(piece), as_bits(out), rows)
+        return out
+
+    def _load(self, tensor: StoredTensor, chunk: Chunk) -> torch.Tensor:
+        loaded = self._load_part(tensor.key, chunk.file, chunk.offset, chunk.length)
+        if not isinstance(loaded, torch.Tensor):
+            raise WireError(f"{chunk.file} holds a {type(loaded).__name__} in its place")
+        if tuple(loaded.shape) != chunk.box.sizes or loaded.dtype != tensor.dtype:
+            raise WireError(
+                f"{chunk.file} holds {loaded.dtype} of shape {tuple(loaded.shape)} in place of "
+                f"{tensor.dtype} of shape {chunk.box.sizes}"
+            )
+        return loaded.detach()
+
+    def _load_part(self, key: str, name: str, offset: int, length: int) -> Any:
+        source = self._file(name)
+        if offset + length > source.size:
+            raise WireError(f"{name} has {source.size:,} bytes and ends before it does")
+        part = Window(source, offset, length, key)
+        part.prefetch([(0, part.size)])
+        return load_tensors(cast("IO[bytes]", SourceFile(part)), part.url)
+
+    def _load_object(self, stored: Any) -> Any:
+        """What `torch.save` was given; None if it cannot be read, as if it were not there."""
+        if not isinstance(stored, StoredObject) or stored.place is None:
+            return None
+        if stored.place[2] > _MAX_OBJECT:
+            return None
+        try:
+            return self._load_part(stored.key, *stored.place)
+        except (WarmStartError, WireError, FileNotFoundError):  # it may be anything
+            return None
+
+    def _file(self, name: str) -> ByteSource:
+        if name not in self._files:
+            url = join_sibling(self.url, name)
+            with named_by(join(self.url, METADATA), url):
+                self._files[name] = self._storage.open(url)
+        return self._files[name]
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+
+def _choose(
+    tree: Mapping[str, Any], url: str, entry: str | None
+) -> tuple[str, dict[str, StoredTensor]]:
+    """The tensors of the mapping that is meant, under their names in it.
+
+    torch flattens nested state_dicts, and keeps the paths.
+    """
+    path, chosen = nested.choose(tree, url, entry, StoredTensor)
+    return path, dict(_leaves(chosen, ""))
+
+
+def _tree(items: Sequence[StoredTensor | StoredObject], url: str) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for item in items:
+        node = tree
+        for part in item.path[:-1]:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise CorruptCheckpointError(f"{url}: {item.key!r} lies in what is no mapping.")
+        if item.path[-1] in node:
+            raise CorruptCheckpointError(f"{url}: {item.key!r} is where something else is, too.")
+        node[item.path[-1]] = item
+    return tree
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, StoredTensor]]:
+    for name, inside in node.items():
+        if isinstance(inside, StoredTensor):
+            yield prefix + name, replace(inside, key=prefix + name)
+        elif isinstance(inside, Mapping):
+            yield from _leaves(inside, f"{prefix}{name}.")

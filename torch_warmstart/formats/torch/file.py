@@ -1,0 +1,138 @@
+"""torch files: `.pt`, `.pth` or `.bin`, as a zip or in the format before torch 1.6.
+
+They are loaded with `weights_only=True`, always: a pickle that wants to run code is refused, and
+there is no way around that here. torch maps a local zip file, so tensors that are not used are not
+read. It reads every other file whole: one of the old format, one whose zip is compressed, and one
+behind a URL, which is fetched first, many requests at a time.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import IO, Any, cast
+
+import torch
+
+from torch_warmstart.errors import (
+    CorruptCheckpointError,
+    SettingsError,
+    UnsupportedError,
+    WarmStartError,
+)
+from torch_warmstart.formats.place import Place, SourceFile
+from torch_warmstart.formats.torch.state_dict import StateDictCheckpoint
+from torch_warmstart.storage import LocalFile
+
+_TORCHSCRIPT = "/constants.pkl"  # what torch.load knows such an archive by
+_PICKLE_MAGIC = b"\x80"
+# How torch words what it refuses: a name, a call, an instance. Its other errors are of bad bytes.
+_REFUSED = re.compile(
+    r"GLOBAL ([^\s,]+)|unrecognized function (.+)|`add_safe_globals`,? but got (.+)|(`.+) must be "
+    r"imported"
+)
+_DETAIL = re.compile(r"WeightsUnpickler error: (.+)")
+
+
+def sniff_zip(place: Place) -> str | None:
+    """Whether a file is a zip as torch.save writes since 1.6."""
+    if not place.zip_names:
+        return "not a complete zip file"
+    found = any(name.endswith("data.pkl") for name in place.zip_names)
+    return None if found else "no data.pkl in the zip"
+
+
+def sniff_legacy(place: Place) -> str | None:
+    """Whether a file begins as a pickle does."""
+    return None if place.head(1) == _PICKLE_MAGIC else "does not begin as a pickle does"
+
+
+def open_place(place: Place) -> StateDictCheckpoint:
+    """Opens a file.
+
+    Raises:
+        UnsupportedError: loading it could run code, or it is a TorchScript archive.
+        CorruptCheckpointError: torch cannot read it.
+        SettingsError: it holds no mapping of names to tensors, or several without `place.entry`.
+    """
+    loaded = load_place(place)
+    if not isinstance(loaded, Mapping):
+        raise SettingsError(
+            f"{place.url} holds a {type(loaded).__name__}, not a state_dict: a mapping of names to "
+            "tensors."
+        )
+    return StateDictCheckpoint(loaded, place.url, entry=place.entry, format="torch file")
+
+
+def load_tensors(file: str | IO[bytes], url: str, *, mmap: bool = False) -> Any:
+    """`torch.load` on the CPU, of nothing but tensors and plain containers.
+
+    Args:
+        file: A path, or a file that can seek.
+        url: Where it is, for messages.
+        mmap: Map the file, which must be a path.
+
+    Raises:
+        UnsupportedError: it holds something else; the message names it.
+        CorruptCheckpointError: torch cannot read it.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+    except WarmStartError:  # from the storage
+        raise
+    except Exception as error:  # torch raises whatever damaged bytes make its unpickler trip over
+        refused = _refused(error)
+        if refused is not None:
+            raise UnsupportedError(_refusal(url, refused)) from error
+        raise CorruptCheckpointError(
+            f"{url} cannot be read as a torch file: {_first_line(error)}"
+        ) from error
+
+
+def load_place(place: Place) -> Any:
+    """Whatever a file holds; raises as `load_tensors`."""
+    if any(name.endswith(_TORCHSCRIPT) for name in place.zip_names):
+        raise UnsupportedError(
+            f"{place.url} is a TorchScript archive, which holds code. Load it where you trust it, "
+            "with torch.jit.load, and pass the module."
+        )
+    source = place.source
+    if isinstance(source, LocalFile):
+        return load_tensors(place.url, place.url, mmap=_can_be_mapped(place))
+    source.prefetch([(0, source.size)])  # torch would ask for it bit by bit
+    return load_tensors(cast("IO[bytes]", SourceFile(source)), place.url)
+
+
+def _can_be_mapped(place: Place) -> bool:
+    """Whether the tensors lie in the file as they are in memory.
+
+    torch saves them so. A zip that was packed anew may be compressed, and torch would map that.
+    """
+    if not place.zip_names:
+        return False
+    with zipfile.ZipFile(SourceFile(place.source)) as archive:
+        return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+
+
+def _refused(error: Exception) -> str | None:
+    """What torch would not load because it may run code, or None if that is not what went wrong."""
+    match = _REFUSED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    return next((text.strip() for text in match.groups() if text), None) if match else None
+
+
+def _refusal(url: str, what: str) -> str:
+    return (
+        f"{url} holds more than tensors and plain containers, and loading that could run code: it "
+        f"asks for {what}. Load it where you trust it, and pass the state_dict itself: "
+        "torch.save(model.state_dict(), ...) writes a file that can be read here."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    detail = _DETAIL.search(text)  # what comes before it advises to load without weights_only
+    if detail:
+        return detail[1]
+    return text.splitlines()[0] if text else type(error).__name__

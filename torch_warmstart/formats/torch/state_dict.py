@@ -1,0 +1,94 @@
+"""torch state dicts in memory: a mapping, a container of one, or a module."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from torch_warmstart.dtypes import dtype_name, take_rows
+from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
+from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
+from torch_warmstart.formats.torch import nested
+
+
+class StateDictCheckpoint(Checkpoint):
+    """Tensors by name that are already in memory, or mapped."""
+
+    family: Family = "torch"
+
+    def __init__(
+        self,
+        state: Mapping[str, Any],
+        url: str = "<state_dict>",
+        *,
+        entry: str | None = None,
+        format: str = "torch state_dict",
+    ) -> None:
+        """Keeps references to the tensors; entries that are no tensors are left out.
+
+        Args:
+            state: A state_dict, or what holds one under `entry`.
+            url: Where it is, for messages.
+            entry: Which mapping of a nested container is meant; None: there must be only one.
+            format: What it is, for messages.
+
+        Raises:
+            SettingsError: no entry is a tensor, or several mappings could be meant.
+        """
+        self.url = url
+        path, chosen = nested.choose(state, url, entry, torch.Tensor)
+        self.format = f"{format}, entry {path!r}" if path else format
+        self._tensors = {
+            key: value
+            for key, value in chosen.items()
+            if isinstance(key, str) and isinstance(value, torch.Tensor)
+        }
+        self._metadata = getattr(chosen, "_metadata", None)
+        self._container = state  # optimizers' states lie beside what was chosen
+
+    def metadata(self) -> Any:
+        return self._metadata
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
+        return self._optimizers[0]
+
+    @functools.cached_property
+    def _optimizers(self) -> tuple[tuple[SavedOptimizer, ...], dict[str, torch.Tensor]]:
+        """With their tensors by key."""
+        return find_optimizers(self._container)
+
+    def _tensor(self, key: str) -> torch.Tensor | None:
+        tensor = self._tensors.get(key)
+        if tensor is None and may_be_slot(key):
+            return self._optimizers[1].get(key)
+        return tensor
+
+    def _find(self, key: str) -> TensorSpec | None:
+        tensor = self._tensor(key)
+        if tensor is None:
+            return None
+        name = dtype_name(tensor.dtype)
+        return TensorSpec(key, tuple(tensor.shape), tensor.dtype, name, _storage(tensor))
+
+    def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
+        found = self._tensor(spec.key)
+        assert found is not None  # it has a spec
+        tensor = found.detach()
+        return tensor if rows is None else take_rows(tensor, rows.to(tensor.device))
+
+
+def open_module(module: torch.nn.Module) -> StateDictCheckpoint:
+    """A module's own state_dict as a checkpoint."""
+    return StateDictCheckpoint(module.state_dict(), f"<{type(module).__name__}>")
+
+
+def _storage(tensor: torch.Tensor) -> object:
+    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+        return None  # nothing that has an address
+    return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)

@@ -1,0 +1,224 @@
+"""The changes of layout that layers of one tensor each need, and every layout by its name.
+
+Each says where TensorFlow's side of it is written down; torch's is in the documentation of the
+module that is named. They return views where a view can say it, for the executor copies them into
+place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+
+from torch_warmstart.errors import SettingsError, did_you_mean
+from torch_warmstart.layouts.layout import IDENTITY, Layout, Tensors
+
+# -- the order of the axes -------------------------------------------------------------------------
+
+
+def _transposed(tensor: torch.Tensor) -> Tensors:
+    return (tensor.t(),)
+
+
+def _last_axes_first(kernel: torch.Tensor) -> Tensors:
+    return (kernel.movedim((-1, -2), (0, 1)),)
+
+
+def _first_axes_last(weight: torch.Tensor) -> Tensors:
+    return (weight.movedim((0, 1), (-1, -2)),)
+
+
+def _last_axis_first(tensor: torch.Tensor) -> Tensors:
+    return (tensor.movedim(-1, 0),)
+
+
+def _first_axis_last(tensor: torch.Tensor) -> Tensors:
+    return (tensor.movedim(0, -1),)
+
+
+# Dense keeps its kernel as [in, out] and computes x @ kernel (keras/src/layers/core/dense.py);
+# nn.Linear keeps [out, in] and computes x @ weight.T.
+TRANSPOSE = Layout("transpose", _transposed, _transposed, ranks=(2,))
+
+# Convolutions of 1, 2 and 3 dimensions keep their kernel as [*sizes, in / groups, out]
+# (keras/src/layers/convolutional/base_conv.py), nn.Conv*d as [out, in / groups, *sizes]. Both
+# correlate rather than convolve, so nothing is flipped, and in both the outputs of a group stand
+# side by side.
+CONV = Layout("conv", _last_axes_first, _first_axes_last)
+
+# Transposed ones keep [*sizes, out, in] (keras/src/layers/convolutional/base_conv_transpose.py),
+# nn.ConvTranspose*d [in, out / groups, *sizes]: both are a convolution's kernel, applied backwards.
+CONV_TRANSPOSE = Layout("conv_transpose", _last_axes_first, _first_axes_last)
+
+# A value for each place of features that are channels-last in TensorFlow and channels-first in
+# torch: [*sizes, channels] to [channels, *sizes].
+CHANNELS_FIRST = Layout("channels_first", _last_axis_first, _first_axis_last)
+
+
+# -- axes of size 1 come or go ---------------------------------------------------------------------
+
+
+def _pointwise(dims: int) -> Layout:
+    """A convolution of size 1 as nn.Linear: [1, ..., in, out] to [out, in].
+
+    slim's networks end in one (`Logits/Conv2d_1c_1x1`). In one dimension that is the projection of
+    a single head of attention too, and `heads` has it.
+    """
+
+    def to_torch(kernel: torch.Tensor) -> Tensors:
+        return (kernel.view(kernel.shape[-2:]).t(),)  # view: fails where a size is not 1
+
+    def to_tf(weight: torch.Tensor) -> Tensors:
+        return (weight.t()[(None,) * dims],)
+
+    return Layout(f"pointwise_{dims}d", to_torch, to_tf, ranks=(dims + 2,))
+
+
+def _slopes(dims: int) -> Layout:
+    """The slopes of a PReLU that shares them along all axes but the channels: [1, ..., c] to [c].
+
+    They have the shape of the input without its batch, and size 1 along `shared_axes`
+    (keras/src/layers/activations/prelu.py); nn.PReLU has `num_parameters`, one a channel or one.
+    """
+
+    def to_torch(alpha: torch.Tensor) -> Tensors:
+        return (alpha.view(alpha.shape[-1]),)  # view: fails where a size is not 1
+
+    def to_tf(weight: torch.Tensor) -> Tensors:
+        return (weight[(None,) * dims],)
+
+    return Layout(f"prelu_{dims}d", to_torch, to_tf, ranks=(dims + 1,))
+
+
+POINTWISE = tuple(_pointwise(dims) for dims in (2, 3))
+PRELU = tuple(_slopes(dims) for dims in (1, 2, 3))
+
+
+# -- axes that are cut or joined: the number says where --------------------------------------------
+
+
+def depthwise(in_channels: int) -> Layout:
+    """A depthwise kernel, [*sizes, in, multiplier], as a grouped one, [in * multiplier, 1, *sizes].
+
+    Output `i * multiplier + m` of TensorFlow is made of input `i`
+    (keras/src/layers/convolutional/base_depthwise_conv.py); with `groups=in_channels` so is
+    torch's, since the outputs of a group stand side by side.
+    """
+
+    def to_torch(kernel: torch.Tensor) -> Tensors:
+        return (kernel.movedim((-2, -1), (0, 1)).flatten(0, 1).unsqueeze(1),)
+
+    def to_tf(weight: torch.Tensor) -> Tensors:
+        return (torch.unflatten(weight.squeeze(1), 0, (in_channels, -1)).movedim((0, 1), (-2, -1)),)
+
+    return Layout(f"depthwise[{in_channels}]", to_torch, to_tf)
+
+
+def flatten_channels_last(channels: int) -> Layout:
+    """What stands behind a Flatten of channels-last features, for a Flatten of channels-first ones.
+
+    TensorFlow numbers the features by [*sizes, channels] (keras/src/layers/reshaping/flatten.py
+    keeps their order), torch's model by [channels, *sizes]. For the kernel of a Dense,
+    [features, out] to [out, features], and for anything with one value a feature.
+    """
+
+    def to_torch(tensor: torch.Tensor) -> Tensors:
+        return (_channels_first(tensor, channels).t(),)  # t: nothing happens to a vector
+
+    def to_tf(tensor: torch.Tensor) -> Tensors:
+        return (_channels_last(tensor.t(), channels),)
+
+    return Layout(f"flatten_channels_last[{channels}]", to_torch, to_tf)
+
+
+def unflatten_channels_last(channels: int) -> Layout:
+    """What stands before a Reshape into channels-last features, for one into channels-first ones.
+
+    For the kernel of a Dense, [in, features] to [features, in], and for its bias.
+    """
+
+    def to_torch(tensor: torch.Tensor) -> Tensors:
+        return (_channels_first(tensor.t(), channels),)
+
+    def to_tf(tensor: torch.Tensor) -> Tensors:
+        return (_channels_last(tensor, channels).t(),)
+
+    return Layout(f"unflatten_channels_last[{channels}]", to_torch, to_tf)
+
+
+def _channels_first(features: torch.Tensor, channels: int) -> torch.Tensor:
+    """Axis 0, [*sizes, channels] in one, as [channels, *sizes] in one."""
+    return torch.unflatten(features, 0, (-1, channels)).transpose(0, 1).flatten(0, 1)
+
+
+def _channels_last(features: torch.Tensor, channels: int) -> torch.Tensor:
+    return torch.unflatten(features, 0, (channels, -1)).transpose(0, 1).flatten(0, 1)
+
+
+# -- a tensor that is only a part of TensorFlow's --------------------------------------------------
+
+
+def squeeze(axes: int) -> Layout:
+    """Axes of size 1 in front go: [1, in, out] to [in, out], [1, 1, 1, channels] to [channels].
+
+    GPT-2's dense layers are convolutions of width 1 whose kernel transformers' Conv1D keeps
+    untransposed; Sonnet's moving averages have the rank of what they average.
+    """
+
+    def to_torch(tensor: torch.Tensor) -> Tensors:
+        return (tensor.view(tensor.shape[axes:]),)  # view: fails where a size is not 1
+
+    def to_tf(tensor: torch.Tensor) -> Tensors:
+        return (tensor[(None,) * axes],)
+
+    return Layout(f"squeeze[{axes}]", to_torch, to_tf)
+
+
+# All layers in one tensor, [layers, ...], each of which is a tensor of its own in torch: XLNet with
+# `untie_r`. `stacked[2]` is the third of them.
+STACKED = Layout("stacked", lambda stack: stack.unbind(0), lambda *rows: (torch.stack(rows),))
+_ROW_NAME = re.compile(r"stacked\[(\d+)\]", re.ASCII)
+
+
+def stacked_row(name: str) -> int | None:
+    """Which of the stacked tensors the name of a layout means; None: it is another layout."""
+    numbered = _ROW_NAME.fullmatch(name)
+    return int(numbered[1]) if numbered else None
+
+
+# -- by name ---------------------------------------------------------------------------------------
+
+# What a user may name in var_name_to_layout, and with a number in brackets.
+LAYOUTS = {
+    layout.name: layout
+    for layout in (
+        *(IDENTITY, TRANSPOSE, CONV, CONV_TRANSPOSE, CHANNELS_FIRST),
+        *POINTWISE,
+        *PRELU,
+    )
+}
+NUMBERED: dict[str, Callable[[int], Layout]] = {
+    make.__name__: make
+    for make in (
+        depthwise,
+        flatten_channels_last,
+        unflatten_channels_last,
+        squeeze,
+    )
+}
+_NUMBERED_NAME = re.compile(r"(\w+)\[([1-9]\d*)\]", re.ASCII)
+
+
+def named_layout(name: str) -> Layout:
+    """The layout of a name; raises SettingsError if there is none."""
+    numbered = _NUMBERED_NAME.fullmatch(name)
+    if numbered and numbered[1] in NUMBERED:
+        return NUMBERED[numbered[1]](int(numbered[2]))
+    if name in LAYOUTS:
+        return LAYOUTS[name]
+    names = [*LAYOUTS, *(f"{numbered}[number]" for numbered in (*NUMBERED, "stacked"))]
+    raise SettingsError(
+        f"no layout is called {name!r}; there are {', '.join(names)}.{did_you_mean(name, names)}"
+    )

@@ -1,0 +1,245 @@
+"""What TensorFlow calls the tensors of each torch.nn layer, and how it lays them out.
+
+One row a layer type and leaf. The leaf names are those of Keras 2 and 3, tf.compat.v1.layers, the
+canned estimators' feature columns and tf.contrib. A user's own module has no row: its tensors are
+copied as they are, as TensorFlow does. A torch.nn layer whose layout differs in TensorFlow and is
+not known here is refused, because a square kernel would pass every check of shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from torch_warmstart.layouts.layout import IDENTITY, IN_PARENT, Form, Layout
+from torch_warmstart.layouts.named import (
+    CONV,
+    CONV_TRANSPOSE,
+    POINTWISE,
+    PRELU,
+    STACKED,
+    TRANSPOSE,
+    depthwise,
+    named_layout,
+    squeeze,
+    stacked_row,
+)
+from torch_warmstart.layouts.tensorflow.attention import attention_forms, attention_linear_forms
+from torch_warmstart.layouts.tensorflow.recurrent import named_recurrent_form, recurrent_forms
+
+
+@dataclass(frozen=True, slots=True)
+class _LeafRule:
+    """How one tensor of a layer is stored in TensorFlow, where one tensor becomes one tensor.
+
+    Of several layouts the one that makes the right shape of the tensor is taken.
+    """
+
+    modules: tuple[type[nn.Module], ...]
+    leaf: str
+    tf_names: tuple[str, ...]
+    layouts: tuple[Layout, ...] = (IDENTITY,)
+
+
+_LINEAR = (nn.Linear,)
+_EMBEDDING = (nn.Embedding, nn.EmbeddingBag)
+_NORMS = (
+    nn.modules.batchnorm._NormBase,  # batch and instance norms of every rank
+    nn.LayerNorm,
+    nn.GroupNorm,
+)
+_RUNNING = (nn.modules.batchnorm._NormBase,)
+_RMS_NORM = (nn.RMSNorm,)
+_PRELU = (nn.PReLU,)
+
+_SLOPE_NAMES = ("alpha", "alphas")
+# A tensor with the name of the layer: TensorFlow 1's programs keep tables without a layer around.
+_ITSELF = ""
+# Besides Keras's and contrib's: Sonnet's and GPT-2's `w` and `b`.
+_KERNEL_NAMES = ("kernel", "weights", "w")
+_BIAS_NAMES = ("bias", "biases", "bias_weights", "b")
+
+_RULES: tuple[_LeafRule, ...] = (
+    _LeafRule(_LINEAR, "weight", _KERNEL_NAMES, (TRANSPOSE, *POINTWISE)),
+    _LeafRule(_LINEAR, "bias", _BIAS_NAMES),
+    _LeafRule(_EMBEDDING, "weight", ("embeddings", "embedding_weights", "weights", _ITSELF)),
+    _LeafRule(_NORMS, "weight", ("gamma", "scale", "g")),
+    _LeafRule(_NORMS, "bias", ("beta", "offset", "b")),
+    _LeafRule(_RUNNING, "running_mean", ("moving_mean",)),
+    _LeafRule(_RUNNING, "running_var", ("moving_variance",)),
+    _LeafRule(_RMS_NORM, "weight", ("scale",)),
+    _LeafRule(_PRELU, "weight", _SLOPE_NAMES, (IDENTITY, *PRELU)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A tensor that TensorFlow has not, or not as torch has it.
+
+    Where a rule for the same tensor makes the right shape, the rule counts.
+    """
+
+    modules: tuple[type[nn.Module], ...]
+    leaf: str
+    tf_names: tuple[str, ...]
+    reason: str
+
+
+_NO_LAYER = "TensorFlow has no layer like it"
+
+_REFUSALS: tuple[_Refusal, ...] = (
+    _Refusal((nn.Bilinear,), "weight", ("weight",), _NO_LAYER),
+    _Refusal((nn.Bilinear,), "bias", ("bias",), _NO_LAYER),
+    # keras/src/layers/normalization/layer_normalization.py warns of its own `rms_scaling`.
+    _Refusal(
+        _RMS_NORM,
+        "weight",
+        ("gamma",),
+        "a gamma belongs to Keras' LayerNormalization, which with rms_scaling=True divides by the "
+        "standard deviation, not by the root mean square",
+    ),
+    _Refusal(
+        _PRELU,
+        "weight",
+        _SLOPE_NAMES,
+        "it has one slope for each channel or one for all; Keras' alpha is that only if its axes "
+        "before the last, the channels, are shared (shared_axes)",
+    ),
+)
+
+
+def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
+    """The ways in which TensorFlow may keep a tensor of a layer; its own name is among them."""
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return recurrent_forms(module, leaf)
+    if isinstance(module, nn.MultiheadAttention):
+        return attention_forms(module, leaf)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return _conv_forms(module, leaf)
+    if _qualified_name(module) == _UNTRANSPOSED_LINEAR:
+        return _untransposed_forms(leaf)
+    forms = [
+        Form((_names(leaf, rule.tf_names),), layout)
+        for rule in _RULES
+        if isinstance(module, rule.modules) and rule.leaf == leaf
+        for layout in rule.layouts
+    ]
+    if isinstance(module, nn.Linear):
+        forms += attention_linear_forms(module, leaf)
+    # A refusal comes first: where no form makes the right shape, it is what the user hears.
+    refused = [
+        _refused(module, leaf, refusal.tf_names, refusal.reason)
+        for refusal in _REFUSALS
+        if isinstance(module, refusal.modules) and refusal.leaf == leaf
+    ]
+    return (*refused, *forms) or (Form(((leaf,),)),)
+
+
+def find_form(layout: str, module: nn.Module, leaf: str) -> Form:
+    """A layout that the user named, for one tensor of a layer.
+
+    Raises SettingsError if there is none of that name for it.
+    """
+    by_users_word = named_recurrent_form(layout, module, leaf)
+    if by_users_word is not None:
+        return by_users_word
+    for form in tf_forms(module, leaf):
+        if form.layout.name == layout and form.refusal is None:
+            return form
+    row = stacked_row(layout)
+    if row is not None:
+        return Form(((leaf,),), STACKED, part=row)
+    return Form(((leaf,),), named_layout(layout))
+
+
+def absent_in_tf(module: nn.Module, leaf: str) -> float | None:
+    """What a norm's scale or offset is in effect where TensorFlow's layer was made without it."""
+    is_norm = isinstance(module, (*_NORMS, *_RMS_NORM))
+    return {"weight": 1.0, "bias": 0.0}.get(leaf) if is_norm else None
+
+
+def is_uncounted_in_tf(module: nn.Module, leaf: str) -> bool:
+    """True for `num_batches_tracked`, which TensorFlow has no counterpart for."""
+    return leaf == "num_batches_tracked" and isinstance(module, _RUNNING)
+
+
+# -- convolutions ----------------------------------------------------------------------------------
+
+_DEPTHWISE_NAMES = ("depthwise_kernel", "depthwise_weights")
+_POINTWISE_NAMES = ("pointwise_kernel", "pointwise_weights")
+# A SeparableConv is two convolutions in torch: children of a module of its name, called so or
+# numbered by an nn.Sequential.
+_DEPTHWISE_CHILDREN = ("depthwise", "0")
+_POINTWISE_CHILDREN = ("pointwise", "1")
+_GROUPS_REFUSAL = "TensorFlow's transposed convolutions have no groups"
+
+
+def _conv_forms(module: nn.modules.conv._ConvNd, leaf: str) -> tuple[Form, ...]:
+    """A convolution's own form, and the one of the SeparableConv that it may be a half of."""
+    if leaf == "weight":
+        return _kernel_forms(module)
+    if leaf != "bias":
+        return (Form(((leaf,),)),)
+    own = Form((_names(leaf, _BIAS_NAMES),))
+    if not _is_pointwise(module):
+        return (own,)
+    return (own, Form((_in_parent(_POINTWISE_CHILDREN, ("bias", "biases")),)))
+
+
+def _kernel_forms(module: nn.modules.conv._ConvNd) -> tuple[Form, ...]:
+    names = _names("weight", _KERNEL_NAMES)
+    if module.transposed:
+        if module.groups > 1:
+            return (_refused(module, "weight", names, _GROUPS_REFUSAL),)
+        return (Form((names,), CONV_TRANSPOSE),)
+    layout, forms = CONV, []
+    if module.groups == module.in_channels:
+        if module.groups > 1:  # with one channel it is a convolution like any other
+            layout = depthwise(module.in_channels)
+        names += _DEPTHWISE_NAMES
+        forms.append(Form((_in_parent(_DEPTHWISE_CHILDREN, _DEPTHWISE_NAMES),), layout))
+    if _is_pointwise(module):
+        forms.append(Form((_in_parent(_POINTWISE_CHILDREN, _POINTWISE_NAMES),), CONV))
+    return (Form((names,), layout), *forms)
+
+
+def _is_pointwise(module: nn.modules.conv._ConvNd) -> bool:
+    return module.groups == 1 and set(module.kernel_size) == {1} and not module.transposed
+
+
+def _in_parent(children: tuple[str, ...], tf_names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{child}{IN_PARENT}{name}" for child in children for name in tf_names)
+
+
+# -- transformers ----------------------------------------------------------------------------------
+
+# GPT-2's linear layer keeps its weight as TensorFlow does, where it was the kernel of a convolution
+# of width 1. It is known by name, so that transformers need not be imported.
+_UNTRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
+
+
+def _untransposed_forms(leaf: str) -> tuple[Form, ...]:
+    if leaf != "weight":
+        return (Form((_names(leaf, _BIAS_NAMES),)),)
+    return tuple(Form((_names(leaf, _KERNEL_NAMES),), layout) for layout in (IDENTITY, squeeze(1)))
+
+
+# -- shared ----------------------------------------------------------------------------------------
+
+
+def _names(leaf: str, tf_names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((leaf, *tf_names)))
+
+
+def _refused(module: nn.Module, leaf: str, names: tuple[str, ...], reason: str) -> Form:
+    called = f"nn.{type(module).__name__}" if _is_torch_layer(module) else type(module).__name__
+    return Form((names,), refusal=f"{called}.{leaf}: {reason}")
+
+
+def _qualified_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def _is_torch_layer(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")

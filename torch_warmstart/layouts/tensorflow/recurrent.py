@@ -1,0 +1,315 @@
+"""Where TensorFlow keeps the tensors of recurrent layers and cells, and in which layout.
+
+A cell is taken as a whole, for its tensors say together what it is: a recurrent_kernel beside the
+kernel makes it one of Keras', whose bias has nothing added to it; peepholes beside it make it one
+that torch has not. A tensor that the user names alone is taken for what it can be by its shape.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from torch_warmstart.layouts.layout import Form, Layout
+from torch_warmstart.layouts.named import TRANSPOSE
+from torch_warmstart.layouts.recurrent import (
+    KERAS_BIAS,
+    KERAS_CELL,
+    KERAS_CELL_NO_BIAS,
+    KERAS_GRU,
+    KERAS_GRU_BIAS,
+    KERAS_GRU_KERNEL,
+    KERAS_GRU_NO_BIAS,
+    TF1_LSTM_KERNEL,
+    TF1_RNN,
+    TF1_RNN_KERNEL,
+    tf1_lstm,
+    tf1_lstm_bias,
+    tf1_lstm_projected,
+)
+
+Names = tuple[str, ...]
+
+_OWN_NAME_REFUSAL = "torch and TensorFlow keep the gates of recurrent cells differently"
+_PEEPHOLE_REFUSAL = "its cell has peepholes ({}), which torch's has not"
+_BIAS_REFUSAL = "its cell has a bias, the module has bias=False"
+_RESET_UNKNOWN_REFUSAL = (
+    "a GRU without a bias does not show whether it has reset_after=True, which torch computes, or "
+    "reset_after=False, which no weights of torch's GRU can be; if it has reset_after=True, name "
+    "the layout {!r} in var_name_to_layout"
+)
+_TF1_GRU_REFUSAL = (
+    "TensorFlow 1's GRUCell applies the reset gate before the recurrent kernel; torch applies it "
+    "after, and no weights make the two equal"
+)
+_STACKED_DIRECTIONS_REFUSAL = (
+    "TensorFlow ran each direction through all layers by itself; torch gives each layer both "
+    "directions of the layer before, so nn.{}(num_layers=..., bidirectional=True) computes "
+    "something else. Two modules, one a direction, can hold it"
+)
+
+_FORGET_BIAS = 1.0  # the default of every LSTM cell of TensorFlow 1
+_LAYOUT_NAME = re.compile(r"(tf1_lstm\w*)(?:\[forget_bias=([-+.\de]+)\])?", re.ASCII)
+_LEAF = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d+)(_reverse)?)?")
+
+# In this order layouts of whole cells return them; a projection's kernel comes with the kernel.
+_PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_PROJECTED_PARTS = ("weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh")
+
+_CELLS: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, Names]], ...] = (
+    ((nn.LSTM, nn.LSTMCell), ("lstm_cell", ("lstm_cell*", "basic_lstm_cell*"))),
+    ((nn.GRU, nn.GRUCell), ("gru_cell", ("gru_cell*",))),
+)
+_OTHER_CELLS = ("simple_rnn_cell", ("basic_rnn_cell*",))
+
+_NO_BIAS = (KERAS_CELL_NO_BIAS, KERAS_GRU_NO_BIAS)
+_UNNAMED: tuple[Names, ...] = ((),)  # one tensor, and only the user says which
+
+_PEEPHOLES_TF1 = "w_f_diag"
+_PEEPHOLES_KERAS = "input_gate_peephole_weights"  # PeepholeLSTMCell of Keras 2
+
+
+def recurrent_forms(
+    module: nn.Module, leaf: str, forget_bias: float = _FORGET_BIAS
+) -> tuple[Form, ...]:
+    """The ways in which TensorFlow may keep a tensor of a recurrent layer or cell."""
+    called = type(module).__name__
+    own_name = Form(((leaf,),), refusal=f"nn.{called}.{leaf}: {_OWN_NAME_REFUSAL}")
+    place = _place(module, leaf)
+    if place is None:  # a subclass's own
+        return (own_name,)
+    forms = _forms_at(module, place, forget_bias)
+    if place.bidirectional and place.layers > 1:
+        refusal = _STACKED_DIRECTIONS_REFUSAL.format(called)
+        forms.append(Form((_stacked_in_one_direction(place),), refusal=refusal))
+    return (*forms, own_name)
+
+
+def one_layer_forms(module: nn.Module, leaf: str) -> tuple[int, tuple[Form, ...]] | None:
+    """Of a stack of recurrent layers, which a tensor is of, and its forms if that is a layer alone.
+
+    None: the module is no such stack.
+    """
+    place = _place(module, leaf) if isinstance(module, nn.RNNBase) else None
+    if place is None or place.layers == 1:
+        return None
+    alone = replace(place, layer=0, layers=1)
+    return place.layer, tuple(_forms_at(module, alone, _FORGET_BIAS))
+
+
+def _forms_at(module: nn.Module, place: _Place, forget_bias: float) -> list[Form]:
+    if isinstance(module, nn.LSTM | nn.LSTMCell):
+        return _lstm_forms(place, forget_bias)
+    if isinstance(module, nn.GRU | nn.GRUCell):
+        return _gru_forms(place)
+    return _rnn_forms(place)
+
+
+def named_recurrent_form(layout: str, module: nn.Module, leaf: str) -> Form | None:
+    """The form of a layout that needs the user's word for it, or None.
+
+    These are `tf1_lstm[forget_bias=0.0]` and the like, and those of a GRU that does not show what
+    it is.
+    """
+    if not isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return None
+    if layout in (KERAS_GRU_KERNEL.name, KERAS_GRU_NO_BIAS.name):
+        forms = recurrent_forms(module, leaf)
+        return next((replace(f, refusal=None) for f in forms if f.layout.name == layout), None)
+    named = _LAYOUT_NAME.fullmatch(layout)
+    if named is None:
+        return None
+    try:
+        forget_bias = float(named[2] or _FORGET_BIAS)
+    except ValueError:
+        return None
+    called = f"{named[1]}[forget_bias={forget_bias}]"  # 0 is 0.0 too
+    forms = recurrent_forms(module, leaf, forget_bias)
+    return next((f for f in forms if f.layout.name == called and f.refusal is None), None)
+
+
+# -- which cell ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Which tensor of which cell a leaf is."""
+
+    tensor: str  # "weight_ih"
+    layer: int
+    layers: int
+    reverse: bool
+    bidirectional: bool
+    has_bias: bool
+    keras_cell: str  # what Keras calls such cells
+    tf1_cells: Names  # what TensorFlow 1 calls them
+
+    @property
+    def is_bias(self) -> bool:
+        return self.tensor.startswith("bias")
+
+
+def _place(module: nn.Module, leaf: str) -> _Place | None:
+    found = _LEAF.fullmatch(leaf)
+    if found is None:
+        return None
+    layers, bidirectional = 1, False
+    if isinstance(module, nn.RNNBase):
+        layers, bidirectional = module.num_layers, module.bidirectional
+    cells = next((cells for types, cells in _CELLS if isinstance(module, types)), _OTHER_CELLS)
+    has_bias = bool(module.bias)
+    reverse = bool(found[3])
+    return _Place(found[1], int(found[2] or 0), layers, reverse, bidirectional, has_bias, *cells)
+
+
+def _keras_cell(place: _Place) -> tuple[Names, Names, Names]:
+    kernel, recurrent, bias = (
+        _keras_names(place, name) for name in ("kernel", "recurrent_kernel", "bias")
+    )
+    return kernel, recurrent, bias
+
+
+def _tf1_cell(place: _Place) -> tuple[Names, Names]:
+    # They are `weights` and `biases` up to TensorFlow 1.1.
+    return _tf1_names(place, "kernel", "weights"), _tf1_names(place, "bias", "biases")
+
+
+def _keras_names(place: _Place, name: str) -> Names:
+    """What Keras may call a tensor of a cell.
+
+    An attribute's path is `cell/kernel`, a name `lstm_cell_3/kernel`; layers of TensorFlow 1 have
+    no part for the cell. StackedRNNCells numbers its cells in paths from 0 (`cells/1`; in files of
+    Keras 3 `cells/lstm_cell_1`), and in names by how many there were before in the program.
+    """
+    k, cell = place.layer, place.keras_cell
+    cells = [
+        f"cell/cells/{k}/",
+        f"cell/cells/{cell}{f'_{k}' if k else ''}/",
+        f"stacked_rnn_cells*/{cell}#{k}:{place.layers}/",
+    ]
+    if place.layers == 1:
+        cells = ["", "cell/", f"{cell}*/", *cells]
+    sides: Names = ("",)
+    if place.bidirectional:  # Bidirectional's attribute, and its names: that of the layer behind
+        side = "backward" if place.reverse else "forward"
+        sides = (f"{side}_layer/", f"{side}_*/")
+        cells = cells if place.layers == 1 else []
+    return tuple(f"{side}{cell}{name}" for side in sides for cell in cells)
+
+
+def _tf1_names(place: _Place, *names: str) -> Names:
+    """What TensorFlow 1 may call a tensor of a cell, with the scopes of the functions that run it.
+
+    `dynamic_rnn` opens `rnn`, `bidirectional_dynamic_rnn` `bidirectional_rnn/fw`, and a scope that
+    the user gives takes the place of either; `stack_bidirectional_dynamic_rnn` numbers the layers.
+    """
+    k, cells = place.layer, [f"{cell}/" for cell in place.tf1_cells]
+    inner = [f"multi_rnn_cell/cell_{k}/{cell}" for cell in cells]
+    if place.layers == 1:
+        inner = ["", *cells, *inner]
+    if not place.bidirectional:
+        paths = [f"{scope}{path}" for scope in ("", "rnn/") for path in inner]
+        return tuple(f"{path}{name}" for path in paths for name in names)
+    side = "bw" if place.reverse else "fw"
+    paths = [
+        f"{scope}cell_{k}/bidirectional_rnn/{side}/{cell}"
+        for scope in ("stack_bidirectional_rnn/", "")
+        for cell in cells
+    ]
+    if place.layers == 1:
+        paths += [f"{scope}{side}/{path}" for scope in ("bidirectional_rnn/", "") for path in inner]
+    return tuple(f"{path}{name}" for path in paths for name in names)
+
+
+def _stacked_in_one_direction(place: _Place) -> Names:
+    """What a stack of cells inside a bidirectional layer is called."""
+    inner = replace(place, bidirectional=False)
+    stacks = [
+        *(name for name in _keras_names(inner, "kernel") if "cells" in name),
+        *(name for name in _tf1_names(inner, "kernel") if name.startswith("multi_rnn_cell")),
+    ]
+    keras, tf1 = ("backward", "bw") if place.reverse else ("forward", "fw")
+    sides = (f"{keras}_layer/", f"{keras}_*/", f"bidirectional_rnn/{tf1}/", f"{tf1}/")
+    return tuple(f"{side}{stack}" for side in sides for stack in stacks)
+
+
+# -- forms -----------------------------------------------------------------------------------------
+
+
+def _lstm_forms(place: _Place, forget_bias: float) -> list[Form]:
+    kernel, recurrent, bias = _keras_cell(place)
+    keras = _whole(place, (kernel, recurrent, bias), KERAS_CELL)
+    if not place.is_bias:
+        keras += _whole(place, (kernel, recurrent), KERAS_CELL_NO_BIAS)
+    tf1_kernel, tf1_bias = _tf1_cell(place)
+    projection = _tf1_names(place, "projection/kernel", "projection/weights")
+    projected = tf1_lstm_projected(forget_bias)
+    tf1 = [
+        *_whole(place, (tf1_kernel, tf1_bias), tf1_lstm(forget_bias)),
+        *_whole(place, (tf1_kernel, projection, tf1_bias), projected, _PROJECTED_PARTS),
+    ]
+    return [
+        *_lstm_tensors(place, forget_bias),
+        *_or_refused(keras, _PEEPHOLES_KERAS, _keras_names(place, _PEEPHOLES_KERAS)),
+        *_or_refused(tf1, _PEEPHOLES_TF1, _tf1_names(place, _PEEPHOLES_TF1)),
+    ]
+
+
+def _lstm_tensors(place: _Place, forget_bias: float) -> list[Form]:
+    if place.is_bias:
+        return [_alone(place, KERAS_BIAS), _alone(place, tf1_lstm_bias(forget_bias))]
+    if place.tensor == "weight_hr":
+        return [Form(_UNNAMED, TRANSPOSE)]
+    return [Form(_UNNAMED, TRANSPOSE), _alone(place, TF1_LSTM_KERNEL)]
+
+
+def _rnn_forms(place: _Place) -> list[Form]:
+    kernel, recurrent, bias = _keras_cell(place)
+    whole = [
+        *_whole(place, (kernel, recurrent, bias), KERAS_CELL),
+        *_whole(place, _tf1_cell(place), TF1_RNN),
+    ]
+    if place.is_bias:
+        return [_alone(place, KERAS_BIAS), *whole]
+    no_bias = _whole(place, (kernel, recurrent), KERAS_CELL_NO_BIAS)
+    return [Form(_UNNAMED, TRANSPOSE), _alone(place, TF1_RNN_KERNEL), *whole, *no_bias]
+
+
+def _gru_forms(place: _Place) -> list[Form]:
+    kernel, recurrent, bias = _keras_cell(place)
+    whole = _whole(place, (kernel, recurrent, bias), KERAS_GRU)
+    gates = _tf1_names(place, "gates/kernel", "gates/weights")
+    refused = Form((gates,), refusal=_TF1_GRU_REFUSAL)
+    if place.is_bias:
+        return [_alone(place, KERAS_GRU_BIAS), *whole, refused]
+    alone = Form(_UNNAMED, KERAS_GRU_KERNEL)
+    if not place.has_bias:  # the bias, which is going to be read too, would show it
+        alone = replace(alone, refusal=_RESET_UNKNOWN_REFUSAL.format(alone.layout.name))
+    refusal = _RESET_UNKNOWN_REFUSAL.format(KERAS_GRU_NO_BIAS.name)
+    no_bias = _whole(place, (kernel, recurrent), KERAS_GRU_NO_BIAS)
+    return [alone, *whole, *(replace(form, refusal=refusal) for form in no_bias), refused]
+
+
+def _whole(
+    place: _Place, names: tuple[Names, ...], layout: Layout, parts: Names = _PARTS
+) -> list[Form]:
+    """The form of a whole cell, if the tensor is a part of it."""
+    if place.tensor not in parts:
+        return []
+    drops_bias = not place.has_bias and layout not in _NO_BIAS
+    refusal = _BIAS_REFUSAL if drops_bias else None
+    return [Form(names, layout, parts.index(place.tensor), refusal)]
+
+
+def _alone(place: _Place, layout: Layout) -> Form:
+    """One of TensorFlow's tensors, which becomes the two of torch that end in _ih and _hh."""
+    return Form(_UNNAMED, layout, part=int(place.tensor.endswith("_hh")))
+
+
+def _or_refused(forms: list[Form], name: str, peepholes: Names) -> list[Form]:
+    """The forms, each refused where the cell has peepholes too."""
+    refusal = _PEEPHOLE_REFUSAL.format(name)
+    refused = [replace(form, names=(*form.names, peepholes), refusal=refusal) for form in forms]
+    return forms + refused

@@ -1,0 +1,39 @@
+"""Patterns that select variables by name, and what one that takes nothing may have meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torch_warmstart.errors import near_names
+from torch_warmstart.model.variables import Variable, canonical_name
+
+_NEAREST = 3
+
+
+def matches(pattern: str, name: str) -> bool:
+    r"""Whether a selection pattern takes a variable's name.
+
+    TensorFlow matches (`re.match`) against `name + ":0"`, and its documented `v2[^/]` finds `v2`
+    only through that suffix; torch users expect `weight$` to work. With a newline as the suffix
+    both do: `[^/]` takes it and `$` matches before it. A pattern that spells `:0` gets TensorFlow's
+    suffix. One that spells `/`, and no `\.`, is matched against the name with slashes for dots,
+    and only against that: it may be there to exclude.
+    """
+    suffix = ":0" if ":0" in pattern else "\n"
+    if "/" in pattern and "\\." not in pattern:
+        name = name.replace(".", "/")
+    return re.compile(pattern, re.DOTALL).match(name + suffix) is not None
+
+
+def select_matching(variables: Sequence[Variable], pattern: str) -> list[Variable]:
+    """The variables of which any name matches."""
+    return [v for v in variables if any(matches(pattern, name) for name in v.names)]
+
+
+def nearest_to_pattern(pattern: str, variables: Sequence[Variable]) -> list[str]:
+    """Names that a pattern which matched nothing may have meant."""
+    literal = re.sub(r"\\(.)", r"\1", re.sub(r"\.\*|\.\+|[\^$()|?*+\[\]{}]", "", pattern))
+    names = [name for variable in variables for name in variable.names]
+    inside = [name for name in names if literal and canonical_name(literal) in name]
+    return inside[:_NEAREST] or near_names(canonical_name(literal), names) or names[:_NEAREST]

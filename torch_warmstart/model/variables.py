@@ -1,0 +1,177 @@
+"""A model seen as TensorFlow saw one: named variables, trainable or global.
+
+trainable   model.named_parameters()
+global      the same, the persistent buffers, and where an optimizer is given, its slots (`slots`)
+
+Tied parameters are one variable with several names. What wrappers add to names (`module.`,
+`_orig_mod.`) is not part of a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Kind = Literal["parameter", "buffer", "slot"]
+Shape = tuple[int, ...]
+
+# Children that wrap the module a user wrote: torch.compile, activation checkpointing, FSDP.
+WRAPPER_CHILDREN = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """One place in the model where a tensor is registered."""
+
+    name: str  # without wrappers: "encoder.0.weight"
+    state_dict_name: str  # with them: "module.encoder.0.weight"
+    module: torch.nn.Module
+    leaf: str  # "weight"
+
+    @property
+    def path(self) -> str:
+        """The module's own name: "encoder.0", or "" for the root."""
+        return self.name.rpartition(".")[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """What makes a variable an optimizer's: `optimizer.state[parameter][name]`."""
+
+    optimizer: torch.optim.Optimizer
+    parameter: Variable
+    name: str  # torch's: "exp_avg"
+    group: dict[str, Any]  # the param group, for its hyper-parameters
+    device: torch.device  # where the optimizer keeps it; `step` is often on the CPU
+    start: float | None  # what the optimizer begins with; None: nobody knows
+    python_type: type | None = None  # int or float where it is a plain number
+
+    @property
+    def present(self) -> bool:
+        """Whether the optimizer has it already; otherwise its first step would make it."""
+        return self.name in self.optimizer.state.get(self.parameter.tensor, {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variable:
+    """A tensor to fill: the model's, or an optimizer's slot for one of them.
+
+    A slot that the optimizer does not have yet is a tensor without data (on the meta device) of the
+    shape and dtype that it will have.
+    """
+
+    tensor: torch.Tensor
+    kind: Kind
+    owners: tuple[Owner, ...]  # more than one if it is tied
+    slot: Slot | None = None
+
+    @property
+    def name(self) -> str:
+        return self.owners[0].name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(owner.name for owner in self.owners)
+
+    @property
+    def trainable(self) -> bool:
+        """TensorFlow's word. A frozen parameter (`requires_grad=False`) is still a parameter."""
+        return self.kind == "parameter"
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self.tensor.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is, or for a slot that is not there yet, where it will be."""
+        return self.slot.device if self.slot else self.tensor.device
+
+
+def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
+    """All parameters and persistent buffers of a model, in the order the model lists them."""
+    found: dict[int, Variable] = {}
+    modules = list(_walk(model))
+    for path, raw_path, module in modules:
+        for leaf, parameter in module._parameters.items():
+            owner = Owner(path + leaf, raw_path + leaf, module, leaf)
+            _add(found, parameter, "parameter", owner)
+    for path, raw_path, module in modules:
+        for leaf, buffer in module._buffers.items():
+            if leaf not in module._non_persistent_buffers_set:
+                _add(found, buffer, "buffer", Owner(path + leaf, raw_path + leaf, module, leaf))
+    return tuple(found.values())
+
+
+def absent_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
+    """The parameters that modules are made without (`bias=False`), as variables of no element."""
+    owners: dict[tuple[int, str], list[Owner]] = {}
+    for path, raw_path, module in _walk(model):
+        for leaf, parameter in module._parameters.items():
+            if parameter is None:
+                owner = Owner(path + leaf, raw_path + leaf, module, leaf)
+                owners.setdefault((id(module), leaf), []).append(owner)
+    nothing = torch.empty(0, device="meta")
+    return tuple(Variable(nothing, "parameter", tuple(own)) for own in owners.values())
+
+
+def module_names(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Every module by its name without wrappers; "" is the model itself."""
+    return {path.removesuffix("."): module for path, _, module in _walk(model)}
+
+
+def canonical_name(name: str) -> str:
+    """`a/b` as `a.b`; a `:0` at the end, TensorFlow's output number, is dropped."""
+    return name.removesuffix(":0").replace("/", ".")
+
+
+def find_variable(variables: Iterable[Variable], name: str) -> tuple[Variable, Owner] | None:
+    """The variable of a name and the owner that has it; every name of a tied one counts."""
+    wanted = canonical_name(name)
+    for variable in variables:
+        for owner in variable.owners:
+            if owner.name == name or canonical_name(owner.name) == wanted:
+                return variable, owner
+    return None
+
+
+def select_tensors(
+    variables: Sequence[Variable], tensors: Sequence[torch.Tensor]
+) -> tuple[list[Variable], list[int]]:
+    """The variables that are these very tensors, and the positions of those that are none."""
+    by_id = {id(variable.tensor): variable for variable in variables}
+    strangers = [at for at, tensor in enumerate(tensors) if id(tensor) not in by_id]
+    chosen = {id(tensor) for tensor in tensors}
+    return [v for v in variables if id(v.tensor) in chosen], strangers
+
+
+def _add(found: dict[int, Variable], tensor: torch.Tensor | None, kind: Kind, owner: Owner) -> None:
+    if tensor is None:
+        return
+    known = found.get(id(tensor))
+    if known is None:
+        found[id(tensor)] = Variable(tensor, kind, (owner,))
+    else:  # tied, or a module that stands in several places
+        found[id(tensor)] = Variable(tensor, known.kind, (*known.owners, owner))
+
+
+def _walk(
+    module: torch.nn.Module, path: str = "", raw_path: str = ""
+) -> Iterable[tuple[str, str, torch.nn.Module]]:
+    """Every module with its prefix without and with wrappers; a shared module comes several times.
+
+    A module that contains itself would never end; torch's own state_dict() fails on it too.
+    """
+    yield path, raw_path, module
+    for name, child in module._modules.items():
+        if child is None:
+            continue
+        wraps = name in WRAPPER_CHILDREN or (name == "module" and _is_data_parallel(module))
+        yield from _walk(child, path if wraps else f"{path}{name}.", f"{raw_path}{name}.")
+
+
+def _is_data_parallel(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel)

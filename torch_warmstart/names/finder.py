@@ -1,0 +1,432 @@
+"""Which tensors of a checkpoint are a variable's value: from the model's names to its keys.
+
+In this order: the user's own renaming; the same name; the name with slashes; the names TensorFlow
+gives the leaf in a layer of that type; and for object-based checkpoints, each of these as a full
+name in the object graph or as a path through it. Two different hits for one variable are an error,
+never a choice.
+
+Only for a variable that is found by none of these, there are three more: the only tensor of such a
+name in one more scope (Keras puts a model's own name in front, `sequential/den/kernel`, and
+`tf.train.Checkpoint(model=...)` its attribute); in files of Keras 3, which number a layer's
+variables, the one of its number, if there are as many as torch's layer has tensors; and what a
+wrapper has inside (`TimeDistributed`: `td/inner/kernel`), on the same condition.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
+from torch_warmstart.formats import Checkpoint, TensorSpec
+from torch_warmstart.layouts import Form, Layout
+from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf, tf_forms
+from torch_warmstart.model import Owner, Shape, Variable
+from torch_warmstart.names.index import ANY
+from torch_warmstart.names.spellings import Spellings
+
+_SETTING = "var_name_to_prev_var_name"
+BY_USER = "renamed in settings"  # how a variable or a slot was found
+_IN_SCOPE = "TensorFlow's name, in a scope"
+_BY_NUMBER = "Keras's number in the layer"
+_IN_WRAPPER = "TensorFlow's name, in a wrapper"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The tensors of the checkpoint that become a variable, and how.
+
+    `owner` is the one of the variable's under whose name they were found.
+    """
+
+    specs: tuple[TensorSpec, ...]
+    owner: Owner
+    form: Form
+    reason: str = ""  # how they were found, where that is not by the names themselves
+
+    @property
+    def shape(self) -> Shape | None:
+        """The shape in torch; None if the layout does not take tensors like these."""
+        shapes = _shapes_in_torch(self.form.layout, tuple(spec.shape for spec in self.specs))
+        return shapes[self.form.part] if shapes and self.form.part < len(shapes) else None
+
+    @property
+    def identity(self) -> object:
+        """Equal for sources of the same bytes."""
+        return tuple(_identity(spec) for spec in self.specs)
+
+
+@functools.lru_cache(maxsize=1024)
+def _shapes_in_torch(layout: Layout, shapes: tuple[Shape, ...]) -> tuple[Shape, ...] | None:
+    """As the layout has it; most tensors of a large model are of few shapes."""
+    return layout.shapes_in_torch(shapes)
+
+
+class _NotThereError(MissingTensorError):
+    """That a name is not in the checkpoint, with near ones, looked for only if it is read."""
+
+    def __init__(self, problem: str, near: Callable[[], Sequence[str]]) -> None:
+        super().__init__(problem)
+        self._near = near
+
+    def __str__(self) -> str:
+        near = " or ".join(map(repr, self._near()))
+        return super().__str__() + (f" Did you mean {near}?" if near else "")
+
+
+class Finder:
+    """Finds variables in one checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint, variables: Sequence[Variable] = ()) -> None:
+        """A finder for the variables of a model, which are not found as each other."""
+        self.checkpoint = checkpoint
+        self._variables = [variable for variable in variables if variable.slot is None]
+        self._spellings = Spellings(checkpoint)
+        self._found: dict[Variable, Source | None] = {}  # by the variables' own names
+        self._known_forms: dict[tuple[int, str], tuple[Form, ...]] = {}  # by module's id and leaf
+
+    def find(self, variable: Variable) -> Source | None:
+        """What a variable is warm-started from without the user's help, or None.
+
+        Raises SettingsError if different tensors answer to the variable's names.
+        """
+        found = self._find_by_name(variable)
+        if found is not None or self.checkpoint.family == "torch":
+            return found
+        return (
+            self._find_in_a_scope(variable)
+            or self._find_numbered(variable, _places(variable))
+            or self._find_wrapped(variable)
+        )
+
+    def find_renamed(
+        self, variable: Variable, owner: Owner, names: Sequence[str], asked_by: str = _SETTING
+    ) -> Source:
+        """The tensors that the user named: keys, full names or paths through the object graph.
+
+        `:0` and `.` for `/` are forgiven. The leaf of a single name may be torch's, `old/weight`
+        for `old/kernel`. Raises MissingTensorError with near names, or SettingsError if a name is
+        ambiguous or the layer is not made of so many tensors.
+        """
+        if len(names) == 1 and not self._spellings.given(names[0]):
+            translated = self._find_translated(variable, owner, names[0])
+            if translated is not None:
+                return translated
+        specs = tuple(self.named(owner, name, asked_by) for name in names)
+        forms = [form for form in self._forms(owner) if len(form.names) == len(specs)]
+        if len(specs) > 1:  # by whose names something is refused, the user did not go
+            forms = [form for form in forms if form.refusal is None]
+        if not forms and len(specs) == 1:
+            forms = [Form(((owner.leaf,),))]
+        if not forms:
+            counts = sorted({len(form.names) for form in self._forms(owner)})
+            raise SettingsError(
+                f"{owner.name} is not made of {len(specs)} tensors of the checkpoint, which "
+                f"{asked_by} names, but of {' or '.join(map(str, counts))}."
+            )
+        sources = [Source(specs, owner, form) for form in forms]
+        fitting = _fitting(sources, variable)
+        layouts = list(dict.fromkeys(source.form.layout.name for source in fitting))
+        if len(layouts) > 1:
+            refusal = _undecided(layouts, alone=len(specs) == 1)
+            return with_layout(fitting[0], Form(fitting[0].form.names, refusal=refusal))
+        return (fitting or sources)[0]
+
+    def beside(self, source: Source, owner: Owner) -> Source | None:
+        """Another tensor of the layer in the checkpoint that a source is in.
+
+        None if it has no such tensor, or the source's names do not say where its layer is.
+        """
+        for path in self._spellings.layers_of(source.specs[0].key, source.form.names[0]):
+            keys_of = _once_each(functools.partial(self._spellings.in_layer, path))
+            for form in self._forms(owner):
+                specs, _ = self._fill(form, keys_of)
+                if specs:
+                    return Source(specs, owner, form)
+        return None
+
+    def nearest(self, variable: Variable) -> list[str]:
+        """Keys of the checkpoint that look like a variable's name."""
+        in_torch = self.checkpoint.family == "torch"
+        return self.near(variable.name if in_torch else variable.name.replace(".", "/"))
+
+    def near(self, name: str) -> list[str]:
+        """Keys and other names of the checkpoint that look like a name."""
+        return self._spellings.index.near(name)
+
+    def spec(self, key: str) -> TensorSpec:
+        """The tensor of a key that is there; cheaper than to ask the checkpoint again."""
+        return self._spellings.spec(key)
+
+    # -- by the user's name ------------------------------------------------------------------------
+
+    def named(self, owner: Owner, name: str, asked_by: str = _SETTING) -> TensorSpec:
+        """The tensor of a name that the user gave for an owner; raises as `find_renamed`."""
+        keys = self._spellings.given(name)
+        if len(keys) > 1:
+            found = " and ".join(map(repr, keys))
+            raise SettingsError(
+                f"{owner.name}: {name!r} is the name of several tensors; name one by its key: "
+                f"{found}."
+            )
+        if keys:
+            return self.spec(keys[0])
+        raise _NotThereError(
+            f"{owner.name}: {asked_by} asks for {name!r}, which {self.checkpoint.url} does not "
+            "have.",
+            functools.partial(self.near, name),
+        )
+
+    def _find_translated(self, variable: Variable, owner: Owner, name: str) -> Source | None:
+        """What a name means whose leaf is torch's: the layer in another place, with its own names.
+
+        Raises SettingsError if different tensors answer.
+        """
+        path = name.removesuffix(":0").removesuffix(owner.leaf)
+        if path == name or (path and path[-1] not in "./"):
+            return None
+        places = [(owner, path[:-1])]
+        return self._find_at(variable, places) or self._find_numbered(variable, places)
+
+    # -- by the model's name -----------------------------------------------------------------------
+
+    def _find_by_name(self, variable: Variable) -> Source | None:
+        """The variable where its own names lead to; raises as `_find_at`."""
+        if variable not in self._found:
+            self._found[variable] = self._find_at(variable, _places(variable))
+        return self._found[variable]
+
+    def _find_at(self, variable: Variable, places: Sequence[tuple[Owner, str]]) -> Source | None:
+        """The variable among the tensors of layers: an owner, and the path to look for it at.
+
+        Raises SettingsError if different tensors answer.
+        """
+        sources = []
+        for owner, path in places:
+            keys_of = _once_each(functools.partial(self._spellings.in_layer, path))
+            for form in self._forms(owner):
+                specs, rivals = self._fill(form, keys_of)
+                if len(rivals) > 1:
+                    raise _ambiguous(variable, rivals)
+                if specs:
+                    sources.append(Source(specs, owner, form))
+        if len(sources) < 2:
+            return next(iter(sources), None)
+        if _differ(sources):
+            sources = _whole(sources)
+        sources = _fitting(sources, variable) or sources
+        if _differ(sources):
+            raise _ambiguous(variable, [source.specs[0].key for source in sources])
+        return sources[0]
+
+    def _find_in_a_scope(self, variable: Variable) -> Source | None:
+        """The variable in one more scope than its name has, if only one tensor answers to that."""
+        sources = []
+        for owner in variable.owners:
+            if not owner.path or owner.path.partition(".")[0].isdecimal():
+                continue  # `0.weight` has no name of a layer that could agree
+            keys_of = _once_each(functools.partial(self._spellings.in_a_scope, owner.path))
+            for form in self._forms(owner):
+                specs, rivals = self._fill(form, keys_of)
+                if rivals:
+                    return None
+                if specs and self._found_by_name.isdisjoint(spec.key for spec in specs):
+                    sources.append(Source(specs, owner, form, _IN_SCOPE))
+        sources = _whole(sources)
+        sources = _fitting(sources, variable) or sources
+        return sources[0] if sources and not _differ(sources) else None
+
+    @functools.cached_property
+    def _found_by_name(self) -> frozenset[str]:
+        """The keys that variables of the model have names for: nothing else is found as one."""
+        keys: set[str] = set()
+        for variable in self._variables:
+            try:
+                found = self._find_by_name(variable)
+            except SettingsError:  # its own problem, and said where it is planned
+                continue
+            if found is not None:
+                keys.update(spec.key for spec in found.specs)
+        return frozenset(keys)
+
+    @functools.cached_property
+    def _found_otherwise(self) -> frozenset[object]:
+        """What variables of the model find at their own names, or in a scope."""
+        found: set[object] = set()
+        for variable in self._variables:
+            try:
+                source = self._find_by_name(variable) or self._find_in_a_scope(variable)
+            except SettingsError:  # its own problem, and said where it is planned
+                continue
+            found.update(map(_identity, source.specs) if source is not None else ())
+        return frozenset(found)
+
+    def _find_numbered(
+        self, variable: Variable, places: Sequence[tuple[Owner, str]]
+    ) -> Source | None:
+        """The variable by its number in a layer of a Keras 3 file, if the layers are alike.
+
+        Keras numbers a layer's variables as torch lists those of its own: kernel and bias; gamma,
+        beta, moving mean and variance.
+        """
+        for owner, path in places:
+            forms = self._forms_of_layer(owner)
+            folder = f"{path.replace('.', '/')}/vars/"
+            found = [self._spellings.one(f"{folder}{n}") for n in range(len(forms) + 1)]
+            keys = [key for key in found if key is not None]
+            if forms and found[-1] is None and len(keys) == len(forms):
+                specs = (self.spec(keys[list(forms).index(owner.leaf)]),)
+                sources = [Source(specs, owner, form, _BY_NUMBER) for form in forms[owner.leaf]]
+                return (_fitting(sources, variable) or sources)[0]
+        return None
+
+    def _find_wrapped(self, variable: Variable) -> Source | None:
+        """The variable in a layer that is all there is in the one of its module's name."""
+        for owner in variable.owners:
+            forms = self._forms_of_layer(owner)
+            if not owner.path or not forms:
+                continue
+            for keys_of in (self._spellings.in_layer, self._spellings.in_a_scope):
+                inside = {_identity(self.spec(key)) for key in keys_of(owner.path, f"{ANY}/{ANY}")}
+                has_own = any(keys_of(owner.path, ANY))  # as WeightNormalization has
+                if has_own or len(inside) != len(forms) or inside & self._found_otherwise:
+                    continue
+                in_wrapper = functools.partial(_in_wrapper, keys_of, owner.path)
+                filled = [(self._fill(form, in_wrapper)[0], form) for form in forms[owner.leaf]]
+                sources = [Source(specs, owner, f, _IN_WRAPPER) for specs, f in filled if specs]
+                if sources and not _differ(sources):
+                    return (_fitting(sources, variable) or sources)[0]
+        return None
+
+    def _forms_of_layer(self, owner: Owner) -> dict[str, tuple[Form, ...]]:
+        """The forms of all tensors of an owner's module, by leaf in torch's order.
+
+        Nothing, if the module is no layer that TensorFlow has, or has as other tensors.
+        """
+        leaves = _leaves_that_tf_has(owner.module)
+        forms = {leaf: self._forms_of(owner.module, leaf) for leaf in leaves}
+        return forms if owner.leaf in forms and all(map(_is_a_layers_own, forms.values())) else {}
+
+    def _forms(self, owner: Owner) -> tuple[Form, ...]:
+        if self.checkpoint.family == "torch":
+            return (Form(((owner.leaf,),)),)
+        return self._forms_of(owner.module, owner.leaf)
+
+    def _forms_of(self, module: torch.nn.Module, leaf: str) -> tuple[Form, ...]:
+        known = (id(module), leaf)
+        if known not in self._known_forms:
+            self._known_forms[known] = tf_forms(module, leaf)
+        return self._known_forms[known]
+
+    def _fill(
+        self, form: Form, keys_of: Callable[[str], Iterable[str]]
+    ) -> tuple[tuple[TensorSpec, ...], list[str]]:
+        """Tensors for all the names of a form, or none; and the keys where several answer to one.
+
+        Args:
+            form: What is looked for.
+            keys_of: The keys that a name within the layer stands for.
+        """
+        specs: list[TensorSpec] = []
+        for names in form.names:
+            hits: dict[object, TensorSpec] = {}
+            for key in (key for name in names for key in keys_of(name)):
+                spec = self.spec(key)
+                hits.setdefault(_identity(spec), spec)
+            if len(hits) != 1:
+                return (), [spec.key for spec in hits.values()]
+            specs += hits.values()
+        return tuple(specs), []
+
+
+def with_layout(source: Source, form: Form) -> Source:
+    """The same tensors, changed in another way."""
+    return replace(source, form=form)
+
+
+def _in_wrapper(
+    keys_of: Callable[[str, str], Iterable[str]], path: str, name: str
+) -> Iterable[str]:
+    """The keys of a tensor of whatever layer is in the one at a path."""
+    return keys_of(path, f"{ANY}/{name}")
+
+
+def _places(variable: Variable) -> list[tuple[Owner, str]]:
+    return [(owner, owner.path) for owner in variable.owners]
+
+
+def _once_each(keys_of: Callable[[str], Iterable[str]]) -> Callable[[str], Iterable[str]]:
+    """The same, asked only once for each name: the forms of a layer share most of their names."""
+    return functools.cache(lambda name: tuple(keys_of(name)))
+
+
+def _leaves_that_tf_has(module: torch.nn.Module) -> list[str]:
+    """A layer's own tensors in torch's order, which is Keras's."""
+    tensors = {**module._parameters, **module._buffers}
+    return [
+        leaf
+        for leaf, tensor in tensors.items()
+        if tensor is not None
+        and leaf not in module._non_persistent_buffers_set
+        and not is_uncounted_in_tf(module, leaf)
+    ]
+
+
+def _is_a_layers_own(forms: Sequence[Form]) -> bool:
+    """Whether a tensor is one of a kind of layer that TensorFlow has, and kept as one tensor."""
+    return all(len(form.names) == 1 for form in forms) and any(
+        len(form.names[0]) > 1 for form in forms
+    )
+
+
+def _differ(sources: Sequence[Source]) -> bool:
+    return len({source.identity for source in sources}) > 1
+
+
+def _fitting(sources: Sequence[Source], variable: Variable) -> list[Source]:
+    """Those that have the variable's shape in torch."""
+    return [s for s in sources if s.form.refusal is None and _fits(s, variable)]
+
+
+def _fits(source: Source, variable: Variable) -> bool:
+    try:
+        return source.shape == variable.shape
+    except UnsupportedError:  # whoever takes it nevertheless will hear why
+        return False
+
+
+def _whole(sources: Sequence[Source]) -> list[Source]:
+    """Without those that are made of a part of what another is made of.
+
+    A cell's kernel and bias are not what they seem if peepholes lie beside them.
+    """
+    keys = [{_identity(spec) for spec in source.specs} for source in sources]
+    return [
+        source
+        for source, own in zip(sources, keys, strict=True)
+        if not any(own < others for others in keys)
+    ]
+
+
+def _undecided(layouts: Sequence[str], *, alone: bool) -> str:
+    either = " or ".join(repr(layout) for layout in layouts)
+    what = "alone it" if alone else "they"
+    return f"{what} may be laid out as by {either}; name the right one in var_name_to_layout"
+
+
+def _identity(spec: TensorSpec) -> object:
+    """Equal for keys that are the same bytes, as tied weights in a state_dict are."""
+    return spec.key if spec.storage is None else spec.storage
+
+
+def _ambiguous(variable: Variable, keys: Sequence[str]) -> SettingsError:
+    found = " and ".join(repr(key) for key in dict.fromkeys(keys))
+    first, *others = variable.names
+    called = first + (f" (tied with {', '.join(others)})" if others else "")
+    return SettingsError(
+        f"{called} is found under different keys: {found}. Say which one is meant: "
+        f"var_name_to_prev_var_name={{{variable.name!r}: {keys[0]!r}}}."
+    )

@@ -1,0 +1,159 @@
+"""Which tensors of a checkpoint answer to a name, by every spelling that it may have there.
+
+torch's wrappers put something before a name, TensorFlow's savers something behind it, and
+object-based checkpoints have names and paths besides their keys.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+
+from torch_warmstart.formats import Checkpoint, TensorSpec
+from torch_warmstart.formats.tensorflow import ATTRIBUTE_SUFFIX
+from torch_warmstart.formats.tensorflow import KEY as OBJECT_GRAPH_KEY
+from torch_warmstart.layouts import IN_PARENT
+from torch_warmstart.names.index import ANY, NameIndex, bare_name
+
+# What wrappers put before the names in a state_dict saved with them.
+_TORCH_PREFIXES = ("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")
+# What stands behind names in TensorFlow: a Saver fed with tensor names writes `:0`.
+_TF_SUFFIXES = ("", ":0", ATTRIBUTE_SUFFIX)
+
+
+class Spellings:
+    """The keys of one checkpoint, by names."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._in_torch = checkpoint.family == "torch"
+        self._specs: dict[str, TensorSpec | None] = {}  # of keys that were asked for
+
+    @functools.cached_property
+    def index(self) -> NameIndex:
+        """All names of the checkpoint."""
+        return NameIndex([*self._checkpoint, *self._checkpoint.full_names()])
+
+    def spec(self, key: str) -> TensorSpec:
+        """The tensor of a key that is there."""
+        spec = self._get(key)
+        return self._checkpoint.spec(key) if spec is None else spec
+
+    def given(self, name: str) -> tuple[str, ...]:
+        """The keys that a name means which a user wrote; several if it is ambiguous.
+
+        `:0` and `.` for `/` are forgiven.
+        """
+        slashed = name.replace(".", "/")
+        spellings = (name, name.removesuffix(":0"), slashed, name.replace("/", "."))
+        for spelling in dict.fromkeys(spellings):
+            is_key = self._get(spelling) is not None
+            keys = (spelling,) if is_key else self._checkpoint.keys_of(spelling)
+            if keys:
+                return keys
+        return ()
+
+    def one(self, name: str) -> str | None:
+        """The only key of exactly this name, if there is one."""
+        keys = (name,) if name in self._keys else self._checkpoint.keys_of(name)
+        return keys[0] if len(keys) == 1 else None
+
+    def in_layer(self, path: str, name: str) -> Iterator[str]:
+        """The keys of a tensor of a layer, by the layer's path and its name in it."""
+        place = _place(path, name)
+        if place is None:
+            return
+        path, name = place
+        slashed = path.replace(".", "/")
+        if ANY in name and not self._in_torch:
+            yield from self._known(self.index.matching(slashed, name))
+            yield from self._checkpoint.keys_like(f"{slashed}/{name}" if path else name)
+        elif self._has_other_names or _slashed(path, name) in self._bare_keys:
+            for candidate in self._candidates(path, name):
+                if candidate in self._keys:
+                    yield candidate
+                yield from self._checkpoint.keys_of(candidate)
+
+    def in_a_scope(self, path: str, name: str) -> Iterator[str]:
+        """As `in_layer`, with exactly one more scope before the path."""
+        place = _place(path, name)
+        if place is not None and place[0]:
+            slashed = place[0].replace(".", "/")
+            yield from self._known(self.index.in_a_scope(slashed, place[1]))
+            yield from self._checkpoint.keys_like(f"{slashed}/{place[1]}", in_a_scope=True)
+
+    def layers_of(self, key: str, names: Iterable[str]) -> list[str]:
+        """The paths of the layer in which a key has one of these names: `in_layer` backwards."""
+        found: dict[str, None] = {}
+        for called in (bare_name(key), *self._full_names.get(key, ())):
+            for name in filter(None, names):  # a table that is called as its layer has none around
+                child, in_parent, rest = name.partition(IN_PARENT)
+                tail = f"/{rest if in_parent else name}"
+                if f"/{called}".endswith(tail):
+                    around = f"/{called}".removesuffix(tail)
+                    found[f"{around}/{child}".strip("/") if in_parent else around.strip("/")] = None
+        return list(found)
+
+    @functools.cached_property
+    def _full_names(self) -> dict[str, list[str]]:
+        """The other names of each key that has any."""
+        found: dict[str, list[str]] = {}
+        for name, keys in self._checkpoint.full_names().items():
+            for key in keys:
+                found.setdefault(key, []).append(name)
+        return found
+
+    def _get(self, key: str) -> TensorSpec | None:
+        if key not in self._specs:
+            self._specs[key] = self._checkpoint.get(key)
+        return self._specs[key]
+
+    @functools.cached_property
+    def _keys(self) -> frozenset[str]:
+        """To ask for a key here costs a tenth of what it costs in a checkpoint's own index."""
+        return frozenset(self._checkpoint)
+
+    @functools.cached_property
+    def _bare_keys(self) -> frozenset[str]:
+        """The keys with slashes, and also without what may stand before or behind a name.
+
+        Most names that are looked for are in no spelling there; this tells it at once.
+        """
+        if self._in_torch:
+            bare = (key.removeprefix(before) for key in self._keys for before in _TORCH_PREFIXES)
+        else:
+            bare = (key.removesuffix(behind) for key in self._keys for behind in _TF_SUFFIXES)
+        return frozenset(key.replace(".", "/") for key in bare)
+
+    @functools.cached_property
+    def _has_other_names(self) -> bool:
+        return OBJECT_GRAPH_KEY in self._keys or bool(self._checkpoint.full_names())
+
+    def _candidates(self, path: str, name: str) -> Iterable[str]:
+        dotted = ".".join(part for part in (path, name) if part)  # a table may have no leaf
+        slashed = dotted.replace(".", "/")
+        if self._in_torch:
+            dotted = dotted.replace("/", ".")
+            return (*(prefix + dotted for prefix in _TORCH_PREFIXES), slashed)
+        joined = "/".join(part for part in (path, name) if part)
+        names = (dotted, joined, slashed, f"{joined}:0", f"{slashed}:0", slashed + ATTRIBUTE_SUFFIX)
+        return dict.fromkeys(names)
+
+    def _known(self, names: Iterator[str]) -> Iterator[str]:
+        """The keys of names that the index has."""
+        for name in names:
+            yield from (name,) if name in self._keys else self._checkpoint.keys_of(name)
+
+
+def _place(path: str, name: str) -> tuple[str, str] | None:
+    """Where a name within a layer leads: `depthwise/../kernel` to the layer around it, if any."""
+    child, in_parent, rest = name.partition(IN_PARENT)
+    if not in_parent:
+        return path, name
+    parent, _, called = path.replace("/", ".").rpartition(".")
+    return (parent, rest) if called == child else None
+
+
+def _slashed(path: str, name: str) -> str:
+    joined = f"{path}/{name}" if path and name else path or name
+    return joined.replace(".", "/")

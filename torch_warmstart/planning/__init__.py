@@ -1,0 +1,14 @@
+"""Settings, model and checkpoint become a plan, or every problem at once. No tensor is read."""
+
+from torch_warmstart.planning.assignment import AssignmentMap as AssignmentMap
+from torch_warmstart.planning.assignment import plan_assignment as plan_assignment
+from torch_warmstart.planning.assignment import read_map as read_map
+from torch_warmstart.planning.audit import Audit as Audit
+from torch_warmstart.planning.plan import PlanItem as PlanItem
+from torch_warmstart.planning.plan import RowAccount as RowAccount
+from torch_warmstart.planning.plan import State as State
+from torch_warmstart.planning.plan import WarmStartPlan as WarmStartPlan
+from torch_warmstart.planning.plan import count_states as count_states
+from torch_warmstart.planning.renames import file_renames as file_renames
+from torch_warmstart.planning.selection import select as select
+from torch_warmstart.planning.selection import spread_over_modules as spread_over_modules

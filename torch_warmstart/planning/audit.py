@@ -1,0 +1,235 @@
+"""What weights alone cannot carry over from TensorFlow: settings of layers to compare by hand.
+
+A checkpoint has no epsilon, no padding and no activation. Where torch's default differs from
+TensorFlow's and a module of the model has torch's, the original may well have had the other one.
+Each check names the line to change; none of them knows, so none changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from torch_warmstart.errors import plural
+from torch_warmstart.model import module_names
+from torch_warmstart.planning.flattenings import (
+    Finding,
+    LayoutsOf,
+    Modules,
+    find_flattenings,
+    has_tensors,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Something to compare with the original program."""
+
+    modules: tuple[str, ...]  # all those it is about, in the model's order
+    problem: str  # what torch does, and what TensorFlow does by default
+    change: str  # the line to change, where the original had TensorFlow's default
+
+    def __str__(self) -> str:
+        first, *others = self.modules
+        more = f" and {plural(len(others), 'other layer')}" if others else ""
+        return f"{first}{more}: {self.problem} {self.change}"
+
+
+def audit_port(model: nn.Module, layouts: LayoutsOf) -> tuple[Audit, ...]:
+    """What to compare by hand once a model has been filled from TensorFlow's weights.
+
+    Args:
+        model: The model.
+        layouts: For each module that gets tensors from TensorFlow, by its id, the names of the
+            layouts they come in. Other modules with tensors of their own were never TensorFlow's.
+    """
+    if not layouts:
+        return ()
+    modules = module_names(model)
+    found: dict[Finding, list[str]] = {}
+    for name, finding in (*_settings(modules, layouts), *find_flattenings(modules, layouts)):
+        found.setdefault(finding, []).append(name)
+    return tuple(Audit(tuple(names), *finding) for finding, names in found.items())
+
+
+def _settings(modules: Modules, layouts: LayoutsOf) -> Iterable[tuple[str, Finding]]:
+    """What each module was made with that TensorFlow's may not have been made with."""
+    for name, module in modules.items():
+        if id(module) in layouts or not has_tensors(module):
+            yield from ((name, finding) for finding in _findings(module))
+
+
+def _findings(module: nn.Module) -> Iterable[Finding]:
+    for types, check in _CHECKS:
+        if isinstance(module, types):
+            finding = check(module)
+            if finding is not None:
+                yield finding
+
+
+_KEEPS = 0.5  # a momentum above it is one of Keras's: 0.9, 0.99
+
+
+# -- the checks: a module that has torch's default, and what TensorFlow's is -----------------------
+
+
+def _batch_norm(module: nn.Module) -> Finding | None:
+    # keras/src/layers/normalization/batch_normalization.py: momentum=0.99, epsilon=1e-3.
+    keras = {"eps": (1e-5, 1e-3), "momentum": (0.1, 0.01)}
+    same = {name: both for name, both in keras.items() if getattr(module, name) == both[0]}
+    if not same:
+        return None
+    mine = " and ".join(f"{name}={torch:g}" for name, (torch, _) in same.items())
+    theirs = ", ".join(f"{name}={keras:g}" for name, (_, keras) in same.items())
+    return (
+        f"{mine} {'is' if len(same) == 1 else 'are'} torch's default; Keras has epsilon=0.001 and "
+        "momentum=0.99, 0.01 in torch.",
+        f"Make it {_name(module)}(..., {theirs}).",
+    )
+
+
+def _copied_momentum(module: nn.modules.batchnorm._BatchNorm) -> Finding | None:
+    if module.momentum is None or module.momentum < _KEEPS:
+        return None
+    momentum = f"{module.momentum:g}"
+    return (
+        f"momentum={momentum} is the part that a new batch counts for; Keras's is the part that is "
+        f"kept, and its {momentum} is {1 - module.momentum:g} here.",
+        f"Make it {_name(module)}(..., momentum={1 - module.momentum:g}).",
+    )
+
+
+def _other_norm(module: nn.Module) -> Finding | None:
+    # keras/src/layers/normalization/layer_normalization.py and group_normalization.py.
+    if module.eps != 1e-5:
+        return None
+    return (
+        "eps=1e-05 is torch's default; Keras has epsilon=0.001, BERT 1e-12.",
+        f"Make it {_name(module)}(..., eps=1e-3).",
+    )
+
+
+def _rms_norm(module: nn.RMSNorm) -> Finding | None:
+    # keras/src/layers/normalization/rms_normalization.py: epsilon=1e-6.
+    if module.eps is not None:
+        return None
+    return (
+        "eps=None, torch's default, is the smallest step of the dtype (1.2e-07 in float32); Keras "
+        "has epsilon=1e-06.",
+        "Make it nn.RMSNorm(..., eps=1e-6).",
+    )
+
+
+def _strided(module: nn.Module) -> Finding | None:
+    # tensorflow/core/framework/common_shape_fns.cc: SAME pads (total // 2) before, the rest after.
+    strides = _pair(module.stride)
+    if all(stride == 1 for stride in strides) or not any(_pair(module.padding)):
+        return None
+    return (
+        "it pads both sides alike; TensorFlow's SAME with a stride of more than 1 pads one more at "
+        "the end where the size is even.",
+        "If the original was SAME, pad by torch.nn.functional.pad(x, ...) and make it "
+        f"{_name(module)}(..., padding=0).",
+    )
+
+
+def _transposed(module: nn.Module) -> Finding | None:
+    if all(stride == 1 for stride in _pair(module.stride)):
+        return None
+    return (
+        "TensorFlow's SAME crops the result to stride times the size, one more at the end where "
+        "that is odd.",
+        f"If the original was SAME, make it {_name(module)}(..., padding=0) and crop the result.",
+    )
+
+
+def _average_pool(module: nn.Module) -> Finding | None:
+    if not any(_pair(module.padding)) or not module.count_include_pad:
+        return None
+    return (
+        "it counts the padding as zeros; TensorFlow leaves it out of the average.",
+        f"Make it {_name(module)}(..., count_include_pad=False).",
+    )
+
+
+def _gelu(module: nn.Module) -> Finding | None:
+    if module.approximate != "none":
+        return None
+    return (
+        "it is the exact function, as Keras has it by default; much code for TensorFlow (GPT-2, "
+        "later BERTs, tf.nn.gelu(approximate=True)) has the one by tanh.",
+        "If the original was approximate, make it nn.GELU(approximate='tanh').",
+    )
+
+
+def _leaky_relu(module: nn.Module) -> Finding | None:
+    if module.negative_slope != 0.01:
+        return None
+    return (
+        "negative_slope=0.01 is torch's default; Keras has 0.3, tf.nn.leaky_relu 0.2.",
+        "Make it nn.LeakyReLU(0.3).",
+    )
+
+
+def _hard_sigmoid(_: nn.Module) -> Finding | None:
+    return (
+        "it is relu6(x + 3) / 6, as in Keras 3; Keras before 3 has clip(0.2 x + 0.5, 0, 1).",
+        "If the original was older, write torch.clamp(0.2 * x + 0.5, 0, 1).",
+    )
+
+
+def _dropout(module: nn.modules.dropout._DropoutNd) -> Finding | None:
+    # tensorflow/python/ops/nn_ops.py: keep_prob of dropout() in TensorFlow 1, rate of dropout_v2().
+    if not module.p:
+        return None
+    change = (
+        "It is torch's default too: compare it with the original's."
+        if module.p == 0.5  # dropped or kept, it is the same
+        else f"If the original has keep_prob={module.p:g}, make it p={1 - module.p:g}."
+    )
+    return (
+        f"p={module.p:g} is the part that is dropped, as Keras's rate is; tf.nn.dropout of "
+        f"TensorFlow 1 was given the part that is kept, which is keep_prob={1 - module.p:g} here.",
+        change,
+    )
+
+
+def _recurrent_dropout(module: nn.Module) -> Finding | None:
+    if not module.dropout:
+        return None
+    return (
+        f"dropout={module.dropout} is applied between stacked layers; Keras's dropout= and "
+        "recurrent_dropout= are applied to a cell's inputs and states.",
+        f"Make it {_name(module)}(..., dropout=0) and apply nn.Dropout to the inputs.",
+    )
+
+
+_CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Callable[[Any], Finding | None]]] = (
+    ((nn.modules.batchnorm._BatchNorm,), _batch_norm),
+    ((nn.modules.batchnorm._BatchNorm,), _copied_momentum),
+    ((nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm), _other_norm),
+    ((nn.RMSNorm,), _rms_norm),
+    ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _strided),
+    ((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _strided),
+    ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
+    ((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _average_pool),
+    ((nn.GELU,), _gelu),
+    ((nn.LeakyReLU,), _leaky_relu),
+    ((nn.Hardsigmoid,), _hard_sigmoid),
+    ((nn.modules.dropout._DropoutNd,), _dropout),
+    ((nn.RNNBase,), _recurrent_dropout),
+)
+
+
+def _pair(value: object) -> tuple[int, ...]:
+    """A stride or padding by dimension; a padding by name pads nothing unevenly that we know of."""
+    if isinstance(value, str):
+        return ()
+    return tuple(value) if isinstance(value, tuple) else (int(value),)  # type: ignore[call-overload]
+
+
+def _name(module: nn.Module) -> str:
+    return f"nn.{type(module).__name__}"

@@ -1,0 +1,217 @@
+"""Whether and how tensors of a checkpoint become a variable: layout, shape, dtype, rows."""
+
+from __future__ import annotations
+
+import torch
+
+from torch_warmstart.errors import SettingsError, UnsupportedError, plural
+from torch_warmstart.layouts import IDENTITY
+from torch_warmstart.layouts.tensorflow import find_form
+from torch_warmstart.model import Shape, Variable
+from torch_warmstart.names import Source, with_layout
+from torch_warmstart.planning.plan import Cast
+from torch_warmstart.settings import AnyVocabInfo
+from torch_warmstart.vocabularies import Remapping
+
+ON_MISMATCH_ADVICE = (
+    "A variable that does not fit: leave it out of vars_to_warm_start, take its rows by position "
+    "with a ClipOrPad in var_name_to_vocab_info, or keep what the model has with "
+    "on_mismatch='keep'."
+)
+
+
+class MisfitError(Exception):
+    """What is wrong with one variable. The planner collects these; users never see one."""
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(problem)
+        self.advice = advice  # said once below all problems that share it
+
+
+def choose_layout(variable: Variable, source: Source, by_user: str | None) -> Source:
+    """The source with the user's layout, if there is one; MisfitError if it has none that works."""
+    if by_user is not None:
+        try:
+            form = find_form(by_user, source.owner.module, source.owner.leaf)
+        except SettingsError as error:
+            raise MisfitError(f"var_name_to_layout: {variable.name}: {error}") from error
+        return with_layout(source, form)
+    if source.form.refusal is not None:
+        raise _refused(variable, source, source.form.refusal)
+    return source
+
+
+def shape_in_torch(variable: Variable, source: Source) -> Shape:
+    """The shape of what the source becomes; MisfitError if it cannot, or its rank is another."""
+    try:
+        shape = source.shape
+    except UnsupportedError as error:
+        raise _refused(variable, source, str(error)) from error
+    if shape is None or len(shape) != len(variable.shape):
+        raise MisfitError(_shapes_differ(variable, source, shape), ON_MISMATCH_ADVICE)
+    return shape
+
+
+def check_shape(variable: Variable, source: Source) -> None:
+    """Raises MisfitError unless the source has the variable's shape once its layout is changed."""
+    shape = shape_in_torch(variable, source)
+    if shape != variable.shape:
+        raise MisfitError(_shapes_differ(variable, source, shape), ON_MISMATCH_ADVICE)
+
+
+def choose_cast(variable: Variable, source: Source) -> Cast | None:
+    """The change of dtype that is needed, or None; MisfitError if it is not one we make.
+
+    TensorFlow never casts. Floating types are cast to each other, integers to wider ones, and
+    whatever counts an optimizer's steps to what the optimizer counts them in.
+    """
+    new = variable.tensor.dtype
+    if variable.slot is not None and not variable.shape and len(source.specs) > 1:
+        old = _dtypes(variable, source)[0]  # a number that is worked out, not copied
+        return None if old == new else Cast(old, new, lossy=False)
+    old = _common_dtype(variable, source)
+    if old == new:
+        return None
+    if old.is_floating_point and new.is_floating_point:
+        return Cast(old, new, lossy=not _holds_all_of(new, old))
+    if _is_integer(old) and _is_integer(new) and _covers(new, old):
+        return Cast(old, new, lossy=False)
+    if variable.slot is not None and not variable.shape and _is_integer(old):
+        return Cast(old, new, lossy=False)
+    raise MisfitError(
+        f"{variable.name} is {new}, but {keys_of(source)} in the checkpoint is {old}: only "
+        "floating types are cast to each other, and integers to wider ones.",
+        ON_MISMATCH_ADVICE,
+    )
+
+
+def _dtypes(variable: Variable, source: Source) -> list[torch.dtype]:
+    for spec in source.specs:
+        if spec.dtype is None:
+            raise MisfitError(
+                f"{variable.name}: {spec.key!r} is of type {spec.stored_dtype}, which no torch "
+                "tensor holds.",
+                ON_MISMATCH_ADVICE,
+            )
+    return [spec.dtype for spec in source.specs if spec.dtype is not None]
+
+
+def _common_dtype(variable: Variable, source: Source) -> torch.dtype:
+    dtypes = _dtypes(variable, source)
+    if len(set(dtypes)) > 1:
+        raise MisfitError(
+            f"{variable.name} is made of {keys_of(source)}, which differ in dtype: "
+            f"{' and '.join(str(dtype) for dtype in dtypes)}.",
+            ON_MISMATCH_ADVICE,
+        )
+    return dtypes[0]
+
+
+def vocab_axis(variable: Variable, info: AnyVocabInfo) -> int:
+    """The axis that a VocabInfo is for, counted from 0; MisfitError if the variable has none."""
+    rank = len(variable.shape)
+    if not -rank <= info.axis < rank:
+        raise MisfitError(
+            f"{variable.name}: its {type(info).__name__} is for axis {info.axis}, but its shape is "
+            f"{list(variable.shape)}."
+        )
+    return info.axis % rank
+
+
+def check_other_axes(variable: Variable, source: Source, axis: int) -> int:
+    """The old tensor's size along `axis`; MisfitError unless its other sizes are the variable's."""
+    old, new = list(shape_in_torch(variable, source)), list(variable.shape)
+    if old[:axis] + old[axis + 1 :] != new[:axis] + new[axis + 1 :]:
+        raise MisfitError(
+            f"{variable.name}: apart from axis {axis}, which the vocabulary is for, its shape "
+            f"{new} must equal that of {keys_of(source)}, {old}."
+        )
+    return old[axis]
+
+
+def check_new_rows(variable: Variable, remapping: Remapping, axis: int) -> None:
+    """Raises MisfitError unless the variable has exactly the rows its VocabInfo describes."""
+    size, described = variable.shape[axis], len(remapping.rows)
+    if size == described:
+        return
+    fitting = [at for at, length in enumerate(variable.shape) if length == described]
+    hint = f" (axis {fitting[0]} has that size)" if fitting else ""
+    raise MisfitError(
+        f"{variable.name} has size {size:,} along axis {axis}, but its VocabInfo describes "
+        f"{described:,}{hint}: {described - remapping.num_oov:,} new entries and "
+        f"{plural(remapping.num_oov, 'OOV row')}."
+    )
+
+
+def check_old_rows(
+    variable: Variable, source: Source, remapping: Remapping, axis: int, old_size: int
+) -> None:
+    """Raises MisfitError unless the old tensor has the rows that the old vocabulary stands for."""
+    copied = remapping.num_oov_copied
+    if copied and remapping.old_rows != old_size:
+        raise MisfitError(
+            f"{variable.name}: {plural(remapping.num_old, 'old entry')} and "
+            f"{plural(copied, 'old OOV row')} make {plural(remapping.old_rows, 'row')}, but "
+            f"{keys_of(source)} has {old_size:,} along axis {axis}: where its OOV rows are is "
+            "unclear."
+        )
+    if remapping.old_rows > old_size:
+        raise MisfitError(
+            f"{variable.name}: the old vocabulary's entries reach to row "
+            f"{remapping.old_rows - 1:,}, but {keys_of(source)} has only {plural(old_size, 'row')} "
+            f"along axis {axis}. Is old_vocab the vocabulary it was trained with, and "
+            "old_vocab_size right?"
+        )
+
+
+def keys_of(source: Source) -> str:
+    """The keys of a source, for messages."""
+    return " and ".join(repr(spec.key) for spec in source.specs)
+
+
+def _refused(variable: Variable, source: Source, reason: str) -> MisfitError:
+    advice = (
+        "Leave it out of vars_to_warm_start, or if the checkpoint has it as torch does, say so: "
+        f"var_name_to_layout={{{variable.name!r}: 'identity'}}."
+    )
+    return MisfitError(
+        f"{variable.name} cannot be taken from {keys_of(source)}: {reason}. {advice}"
+    )
+
+
+def _shapes_differ(variable: Variable, source: Source, in_torch: Shape | None) -> str:
+    layout = source.form.layout
+    how = "" if layout is IDENTITY else f", to be changed by {layout.name!r}"
+    have = "have" if len(source.specs) > 1 else "has"
+    found = " and ".join(str(list(spec.shape)) for spec in source.specs)
+    problem = (
+        f"{variable.name} has shape {list(variable.shape)}, but {keys_of(source)} in the "
+        f"checkpoint {have} {found}{how}."
+    )
+    if in_torch is None or len(variable.shape) != len(in_torch):
+        return problem
+    differing = [dim for dim, size in enumerate(variable.shape) if size != in_torch[dim]]
+    if len(differing) != 1:
+        return problem
+    return (
+        f"{problem} If a vocabulary behind axis {differing[0]} has changed, describe the change by "
+        "a VocabInfo in var_name_to_vocab_info."
+    )
+
+
+def _holds_all_of(target: torch.dtype, source: torch.dtype) -> bool:
+    wide, narrow = torch.finfo(target), torch.finfo(source)
+    return (
+        wide.eps <= narrow.eps
+        and wide.max >= narrow.max
+        and wide.smallest_normal * wide.eps <= narrow.smallest_normal * narrow.eps
+    )
+
+
+def _is_integer(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+
+
+def _covers(target: torch.dtype, source: torch.dtype) -> bool:
+    wide, narrow = torch.iinfo(target), torch.iinfo(source)
+    return wide.min <= narrow.min and wide.max >= narrow.max

@@ -1,0 +1,224 @@
+"""The proof of a port: what a model computes, compared with what was recorded from the original."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torch_warmstart.display import render
+from torch_warmstart.dtypes import dtype_name
+from torch_warmstart.errors import SettingsError, did_you_mean, plural
+from torch_warmstart.model import module_names
+from torch_warmstart.proof.comparison import Comparison, as_tensor, compare
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PortCheck:
+    """What `verify_port` found; true if everything agrees. `print()` it."""
+
+    layers: tuple[Comparison, ...]  # in the order in which the model ran them
+    outputs: tuple[Comparison, ...]
+    cast: str = ""  # how the recorded inputs were cast to the model's dtype, if they were
+
+    @property
+    def ok(self) -> bool:
+        """Whether every output and every layer agrees."""
+        return all(c.ok for c in (*self.layers, *self.outputs))
+
+    @property
+    def first_departure(self) -> str | None:
+        """The first layer, in the order of running, that departs from its record."""
+        return next((c.name for c in (*self.layers, *self.outputs) if not c.ok), None)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        rows = [_cells("layer", c) for c in self.layers] + [
+            _cells("output", c) for c in self.outputs
+        ]
+        table = render(("", "name", "shape", "max abs", "max rel", "allowed", ""), rows)
+        cast = f"The inputs were cast: {self.cast}.\n" if self.cast else ""
+        return f"{table}\n\n{cast}{self._verdict()}"
+
+    __repr__ = __str__
+
+    def _verdict(self) -> str:
+        everything = (*self.layers, *self.outputs)
+        bad = [c for c in everything if not c.ok]
+        if not bad:
+            return f"The port agrees with the record in {plural(len(everything), 'place')}."
+        first = bad[0]
+        agreeing = [c.name for c in self.layers[: _index(self.layers, first)] if c.ok]
+        after = f", after {agreeing[-1]!r} still agreed" if agreeing else ""
+        places = plural(len(everything), "place")
+        return (
+            f"The port departs from the record in {len(bad)} of {places}; the first is "
+            f"{first.name!r}{after}."
+        )
+
+
+def verify_port(
+    model: torch.nn.Module,
+    inputs: Any,
+    expected: Any,
+    *,
+    layers: Mapping[str, Any] | None = None,
+    rtol: float | None = None,
+) -> PortCheck:
+    """Runs a ported model on recorded inputs and compares what it computes with the record.
+
+    The model runs once, in eval mode and without gradients; its mode is restored.
+
+    Args:
+        model: The ported model.
+        inputs: What the model is called with: a tensor or array, a sequence of them (positional),
+            or a mapping (by keyword); bool, str and None go in as they are. Tensors are moved to
+            the model's device, and floating ones cast to its dtype, as Keras does; the result says
+            if they were.
+        expected: What the original computed, in the structure of the model's output: an array, a
+            sequence, or a mapping by name; what it leaves out is not compared.
+        layers: Module name to what the original computed there, for a comparison layer by layer.
+            The record of a convolution may have its channels last, as TensorFlow has them. Of a
+            module that runs more than once only the first call is compared.
+        rtol: The largest error allowed, as a part of the largest absolute recorded value. None:
+            1e-5, or what suits the model's dtype (1e-10 for float64).
+
+    Returns:
+        The largest absolute and relative error of each; true if all agree.
+
+    Raises:
+        SettingsError: there is no such module, the model's output has no such part, or nothing at
+            all was recorded, which would prove nothing.
+
+    Example:
+        >>> check = verify_port(torch.nn.Identity(), torch.ones(2), torch.ones(2))
+        >>> bool(check)
+        True
+    """
+    wanted = {name: _modules(model, name) for name in layers or {}}
+    seen: dict[str, Any] = {}
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_eval_mode(model))
+        for name, module in wanted.items():
+            stack.enter_context(_recorded(name, module, seen))
+        arguments = _Arguments(model)
+        output = arguments.call(inputs)
+    compared = {
+        name: list(compare(name, seen.get(name), record, rtol))
+        for name, record in (layers or {}).items()
+    }
+    in_order = [*seen, *(name for name in compared if name not in seen)]
+    check = PortCheck(
+        layers=tuple(comparison for name in in_order for comparison in compared[name]),
+        outputs=tuple(compare("output", output, expected, rtol)),
+        cast=", ".join(arguments.casts),
+    )
+    if not any(map(_says_something, (*check.layers, *check.outputs))):
+        raise SettingsError(
+            "verify_port compared nothing: `expected` and `layers` have no values. Record at least "
+            "one output or layer of the original."
+        )
+    return check
+
+
+def _says_something(comparison: Comparison) -> bool:
+    return comparison.shape is None or math.prod(comparison.shape) > 0
+
+
+# -- running the model -----------------------------------------------------------------------------
+
+
+def _modules(model: torch.nn.Module, name: str) -> torch.nn.Module:
+    modules = module_names(model)
+    wanted = name.replace("/", ".")
+    if wanted not in modules:
+        raise SettingsError(
+            f"verify_port: the model has no module {name!r}.{did_you_mean(wanted, modules)}"
+        )
+    return modules[wanted]
+
+
+@contextmanager
+def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _recorded(name: str, module: torch.nn.Module, seen: dict[str, Any]) -> Iterator[None]:
+    """Keeps what a module gives when it is first called."""
+
+    def record(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        seen.setdefault(name, _detached(output))
+
+    handle = module.register_forward_hook(record)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _detached(output: Any) -> Any:
+    """A copy: what follows may change a layer's output in place, as `ReLU(inplace=True)` does."""
+    return torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), output)
+
+
+class _Arguments:
+    """Recorded inputs as what a model takes: on its device, and floating ones in its dtype."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+        tensors = list(model.state_dict().values())
+        self._device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+        dtypes = {t.dtype for t in tensors if t.is_floating_point()}
+        self._dtype = dtypes.pop() if len(dtypes) == 1 else None  # of several nobody knows which
+        self.casts: dict[str, None] = {}  # "float64 to float32"
+
+    def call(self, inputs: Any) -> Any:
+        """What the model makes of them: one, a sequence, or a mapping by keyword."""
+        if isinstance(inputs, Mapping):
+            return self._model(**{name: self._argument(value) for name, value in inputs.items()})
+        if isinstance(inputs, list | tuple):
+            return self._model(*map(self._argument, inputs))
+        return self._model(self._argument(inputs))
+
+    def _argument(self, value: Any) -> Any:
+        """Flags, texts and the like go in as they are."""
+        if value is None or isinstance(value, bool | str):
+            return value
+        tensor = as_tensor(value).to(self._device)
+        if self._dtype in (None, tensor.dtype) or not tensor.is_floating_point():
+            return tensor
+        assert self._dtype is not None
+        self.casts[f"{dtype_name(tensor.dtype)} to {dtype_name(self._dtype)}"] = None
+        return tensor.to(self._dtype)
+
+
+# -- text ------------------------------------------------------------------------------------------
+
+
+def _cells(kind: str, comparison: Comparison) -> tuple[str, ...]:
+    shape = "" if comparison.shape is None else str(list(comparison.shape))
+    errors = (_error(comparison.max_abs_error), _error(comparison.max_rel_error))
+    verdict = comparison.remark if comparison.ok else f"DEPARTS {comparison.remark}".rstrip()
+    return kind, comparison.name, shape, *errors, f"{comparison.tolerance:.0e}", verdict
+
+
+def _error(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.1e}"
+
+
+def _index(comparisons: Sequence[Comparison], one: Comparison) -> int:
+    return comparisons.index(one) if one in comparisons else len(comparisons)

@@ -1,0 +1,180 @@
+r"""Rules for names in a file: a small TOML file that people edit.
+
+    [names]                # a variable of the model: its tensor in the checkpoint, or a list
+    "head.weight" = "classifier/kernel"
+
+    [scopes]               # the beginning of names: what they begin with in the checkpoint
+    "encoder." = "bert/encoder/"
+
+    [patterns]             # regular expressions for whole names; the first that matches counts
+    'blocks\.(\d+)\.(.+)' = 'block_\1/\2'
+
+    [layouts]              # for var_name_to_layout
+    "head.weight" = "identity"
+
+What a section holds are rules as in `var_name_to_prev_var_name`, checked in the same way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch_warmstart.errors import SettingsError, did_you_mean
+from torch_warmstart.settings.name_rules import (
+    NameRules,
+    Names,
+    RenameSetting,
+    checked_renames,
+    is_scope,
+)
+
+# The same package, which became a part of Python in 3.11. Importing it takes a tenth of a second.
+_TOML = "tomllib" if sys.version_info >= (3, 11) else "tomli"
+
+_SECTIONS = {
+    "names": "a variable of the model: its tensor in the checkpoint, or a list",
+    "scopes": "the beginning of names: what they begin with in the checkpoint",
+    "patterns": "regular expressions for whole names; the first that matches counts",
+    "layouts": "for var_name_to_layout",
+}
+_HEADLINE = (
+    "How the model's names differ from the checkpoint's. Every rule that is not commented out must "
+    "be used."
+)
+_WIDTH = 96  # characters of a comment in a line
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An entry of a rules file."""
+
+    section: str
+    source: str
+    target: Names
+    remark: str = ""  # a comment above it
+    active: bool = True  # otherwise it is commented out
+
+
+def load_rules(path: str | os.PathLike[str]) -> NameRules:
+    """Reads a rules file, for `var_name_to_prev_var_name`.
+
+    Its layouts are at `.layouts`, for `var_name_to_layout`. Whatever a plan has to say of a rule
+    names the file.
+
+    Raises:
+        SettingsError: the file cannot be read, is no TOML, or has a malformed rule.
+    """
+    name = os.path.basename(os.fspath(path))
+    toml = importlib.import_module(_TOML)
+    try:
+        with open(path, "rb") as file:
+            content = toml.load(file)
+    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name} is no TOML file: {error}.") from error
+    except OSError as error:
+        raise SettingsError(f"Rules file {os.fspath(path)} cannot be read: {error}.") from error
+    for section, entries in content.items():
+        _check_section(name, section, entries)
+    sections = {section: content.get(section, {}) for section in _SECTIONS}
+    return NameRules(
+        {**sections["names"], **sections["scopes"]},
+        tuple(sections["patterns"].items()),
+        layouts=sections["layouts"],
+        origin=name,
+    )
+
+
+def _check_section(name: str, section: str, entries: Any) -> None:
+    if section not in _SECTIONS or not isinstance(entries, Mapping):
+        raise SettingsError(
+            f"{name} has {section!r}, which is no section of a rules file; they are "
+            f"{', '.join(f'[{known}]' for known in _SECTIONS)}.{did_you_mean(section, _SECTIONS)}"
+        )
+    for source, target in entries.items():
+        if section in ("patterns", "layouts") and not isinstance(target, str):
+            raise SettingsError(f"{name}: [{section}] {source!r} is a str, not {target!r}.")
+        if section in ("names", "scopes") and is_scope(source) != (section == "scopes"):
+            raise SettingsError(
+                f"{name}: {source!r} is in [{section}]. A scope, with a dot or slash at its end, "
+                "belongs in [scopes], and a variable in [names]."
+            )
+
+
+def write_rules(path: str | os.PathLike[str], lines: Iterable[Line]) -> None:
+    """Writes a rules file, its sections in their order."""
+    listed = list(lines)
+    texts = [_comment(_HEADLINE)]
+    for section, about in _SECTIONS.items():
+        inside = [line for line in listed if line.section == section]
+        if inside:
+            texts += ["", f"[{section}]  # {about}", *map(_entry, inside)]
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write("\n".join(texts) + "\n")
+
+
+def lines_of(renames: RenameSetting) -> list[Line]:
+    """The lines of rules as a user gives them; SettingsError if they are a function."""
+    rules = checked_renames(renames)
+    if not isinstance(rules, NameRules):
+        if callable(rules):
+            raise SettingsError("A function cannot be written into a rules file.")
+        rules = NameRules(rules) if isinstance(rules, Mapping) else NameRules({}, rules)
+    names = [
+        Line("scopes" if is_scope(source) else "names", source, target)
+        for source, target in rules.names.items()
+    ]
+    patterns = [Line("patterns", pattern, target) for pattern, target in rules.patterns]
+    return [*names, *patterns, *(Line("layouts", *pair) for pair in rules.layouts.items())]
+
+
+# -- TOML ------------------------------------------------------------------------------------------
+
+
+def _entry(line: Line) -> str:
+    target = line.target
+    listed = [target] if isinstance(target, str) else target
+    value = ", ".join(map(_string, listed))
+    if listed is target:
+        value = f"[{value}]"
+    entry = f"{_string(line.source)} = {value}"
+    remark = _comment(line.remark) if line.remark else ""
+    return "\n".join(filter(None, (remark, entry if line.active else f"# {entry}")))
+
+
+def _comment(text: str) -> str:
+    """A text as comments, which hold no control characters."""
+    lines = [""]
+    for word in text.split():
+        shown = word if word.isprintable() else _escaped(word)
+        if lines[-1] and len(lines[-1]) + len(shown) >= _WIDTH:
+            lines.append("")
+        lines[-1] += f" {shown}" if lines[-1] else shown
+    return "\n".join(f"# {line}" for line in lines)
+
+
+def _string(text: str) -> str:
+    """A TOML string: literal where a backslash would have to be doubled and nothing forbids it."""
+    if "\\" in text and "'" not in text and text.isprintable():
+        return f"'{text}'"
+    return f'"{_escaped(text)}"'
+
+
+def _escaped(text: str) -> str:
+    """A text with what a basic string of TOML must not hold spelt out."""
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    if character in ('"', "\\"):
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if 0xD800 <= code <= 0xDFFF:
+        raise SettingsError("A name that is not valid Unicode cannot be written into a rules file.")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,317 @@
+"""What a user asks for: `WarmStartSettings` and `VocabInfo`, checked when they are made.
+
+Names, order and defaults of the positional fields are TensorFlow's
+(`tf.estimator.WarmStartSettings`, `tf.compat.v1.train.VocabInfo`); additions are keyword-only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from torch_warmstart.errors import SettingsError
+from torch_warmstart.settings.name_rules import RenameSetting, checked_renames
+from torch_warmstart.storage import MAX_GAP, Storage
+
+# A path or URL of a file with one entry a line, or the entries themselves.
+VocabSource = (
+    str | os.PathLike[str] | Sequence[str] | Sequence[bytes] | Sequence[int] | torch.Tensor
+)
+Initializer = Callable[..., Any]
+OnProblem = Literal["error", "keep"]
+
+ALL_ENTRIES = -1
+KEEP = "keep"
+
+
+@dataclass(frozen=True)
+class VocabInfo:
+    """How the vocabulary behind one axis of a variable has changed.
+
+    Row i of the new variable takes the row that its entry had in the old one. Entries the old
+    vocabulary does not have, and the OOV rows, are filled by `backup_initializer`.
+
+    Args:
+        new_vocab: Path or URL of a file with one entry a line, or a sequence of str, bytes or int.
+        new_vocab_size: How many of its entries are used, from the first; -1 for all. The variable
+            must have exactly this many rows, and `num_oov_buckets` more.
+        num_oov_buckets: Out-of-vocabulary rows of the new variable, after the vocabulary's.
+        old_vocab: As `new_vocab`, for the vocabulary the checkpoint was trained with.
+        old_vocab_size: How many of its entries were used; -1 for all.
+        backup_initializer: What fills rows that have no old row. None: zeros, as in TensorFlow.
+            "keep": what the model holds already. A callable: it gets a tensor of the variable's
+            full shape, so that fan-based initialisers of `torch.nn.init` are right, and fills it
+            in place or returns another one of the same shape.
+        axis: Which axis of the *torch* variable the vocabulary is for; negative counts from the
+            end. The rows of an embedding and the classes of `nn.Linear.weight` are axis 0.
+        old_num_oov_buckets: How many OOV rows the old variable had. 0 (TensorFlow's behaviour):
+            the new OOV rows are initialised. Otherwise it must equal `num_oov_buckets`, since an
+            entry's bucket is its hash modulo their number, and the OOV rows are copied.
+        generator: Passed to `backup_initializer` as `generator=`, for reproducible rows. It
+            advances with each use: a second warm start with it draws other rows.
+
+    Raises:
+        SettingsError: a field has an impossible value.
+    """
+
+    new_vocab: VocabSource
+    new_vocab_size: int
+    num_oov_buckets: int
+    old_vocab: VocabSource
+    old_vocab_size: int = ALL_ENTRIES
+    backup_initializer: Initializer | Literal["keep"] | None = None
+    axis: int = 0
+    _: KW_ONLY
+    old_num_oov_buckets: int = 0
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("new_vocab", "old_vocab"):
+            _check_vocab_source(name, getattr(self, name))
+        for name in ("new_vocab_size", "old_vocab_size"):
+            _check_vocab_size(name, getattr(self, name))
+        for name in ("num_oov_buckets", "old_num_oov_buckets"):
+            _check_int(name, getattr(self, name), minimum=0)
+        _check_int("axis", self.axis)
+        if self.old_num_oov_buckets not in (0, self.num_oov_buckets):
+            raise SettingsError(
+                f"VocabInfo: old_num_oov_buckets={self.old_num_oov_buckets} and num_oov_buckets="
+                f"{self.num_oov_buckets} differ. An entry's bucket is its hash modulo their "
+                "number, so old OOV rows mean nothing in the new variable: leave it at 0."
+            )
+        _check_initializer(self.backup_initializer, self.generator)
+
+
+@dataclass(frozen=True)
+class ClipOrPad:
+    """Rows by position, where sizes have changed and no vocabulary tells which row is which.
+
+    It stands where a `VocabInfo` does. Rows that both variables have are copied, further old ones
+    dropped, further new ones filled. Only the user can know that row i still means what it meant.
+
+    Args:
+        axis: Which axis of the *torch* variable has another size; negative counts from the end.
+        backup_initializer: What fills rows that have no old row, as in `VocabInfo`.
+        generator: Passed to `backup_initializer` as `generator=`.
+
+    Raises:
+        SettingsError: a field has an impossible value.
+    """
+
+    axis: int = 0
+    backup_initializer: Initializer | Literal["keep"] | None = None
+    _: KW_ONLY
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        _check_int("axis", self.axis)
+        _check_initializer(self.backup_initializer, self.generator)
+
+
+AnyVocabInfo = VocabInfo | ClipOrPad
+
+
+@dataclass(frozen=True)
+class WarmStartSettings:
+    """Where to warm-start from, which variables, and how names and vocabularies have changed.
+
+    Args:
+        ckpt_to_initialize_from: A checkpoint: a path or URL (prefix, directory, file), a
+            state_dict, a module, or an open checkpoint.
+        vars_to_warm_start: Which variables. A str is a pattern (`re.match`) over *trainable*
+            variables, the model's parameters; the default takes all of them. A list of str is
+            patterns over *global* variables: parameters and persistent buffers. A list of tensors
+            is exactly those parameters and buffers. None: only variables with a VocabInfo.
+        var_name_to_vocab_info: Variable name to `VocabInfo` or `ClipOrPad`. The name of a module
+            stands for its own variables that have such an axis: weight and bias of a class head.
+        var_name_to_prev_var_name: How names differ from the checkpoint's, beyond what is worked out
+            (`a.weight` finds `a/kernel`). A mapping of variable name to key, or to a list of keys
+            where torch's tensor is made of several; or of scope to scope, both with a dot or slash
+            at the end ({"bert.": "model/bert/"}, "/" is the root). Or a sequence of pairs of a
+            pattern for the whole name and its replacement, the first that matches counts. Or a
+            function from a name to a key, a list of keys or None. Or `NameRules`, for all of these,
+            as `load_rules` returns them. A leaf may be torch's or TensorFlow's: `old.weight` finds
+            `old/kernel`. A rule that is for no selected variable is an error.
+        var_name_to_layout: Variable name to the layout change to apply instead of the one that its
+            module type calls for: "identity" or "transpose".
+        on_missing: "error", or "keep" variables that the checkpoint does not have as they are.
+        on_mismatch: "error", or "keep" variables whose shape or dtype does not fit as they are, and
+            take layers without what the model's are made without (`bias=False`).
+        verify: Check what will be read against the checkpoint's checksums before the model changes.
+        format: What the checkpoint is, where its content does not tell; see docs/formats.md.
+        entry: Which mapping of a nested torch checkpoint is meant, as a path of keys: "model",
+            "ema/model". None: the only one there is besides optimizer states.
+        optimizer_entry: Which optimizer's state of a nested torch checkpoint is meant, as a path of
+            keys: "optimizers/critic", "optimizer_states/0". None: all; a slot must be in only one.
+        storage_options: Passed to fsspec for checkpoints and vocabularies that are URLs.
+        filesystem: "fsspec", "gfile" (TensorFlow's own filesystems) or "auto".
+        max_gap: Of a remote file, bytes between two ranges that are rather fetched for nothing
+            than left out at the price of another request.
+
+    In every name of a variable, `a/b` may be written for `a.b`.
+
+    Raises:
+        SettingsError: a field has an impossible value.
+    """
+
+    ckpt_to_initialize_from: Any
+    vars_to_warm_start: str | list[str] | list[torch.Tensor] | None = ".*"
+    var_name_to_vocab_info: Mapping[str, AnyVocabInfo] | None = None
+    var_name_to_prev_var_name: RenameSetting | None = None
+    _: KW_ONLY
+    var_name_to_layout: Mapping[str, str] | None = field(default=None)
+    on_missing: OnProblem = "error"
+    on_mismatch: OnProblem = "error"
+    verify: bool = True
+    format: str | None = None
+    entry: str | None = None
+    optimizer_entry: str | None = None
+    storage_options: Mapping[str, Any] | None = None
+    filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
+    max_gap: int = MAX_GAP
+
+    @property
+    def storage(self) -> Storage:
+        """Where files come from, as these settings say."""
+        return Storage(self.storage_options or {}, self.filesystem, self.max_gap)
+
+    def __post_init__(self) -> None:
+        source = self.ckpt_to_initialize_from
+        if source is None or (isinstance(source, str | bytes) and not source):
+            raise SettingsError("`ckpt_to_initialize_from` must be set in WarmStartSettings.")
+        _check_selection(self.vars_to_warm_start)
+        for name, value_type in (
+            ("var_name_to_vocab_info", (VocabInfo, ClipOrPad)),
+            ("var_name_to_layout", str),
+        ):
+            mapping = _checked_mapping(name, getattr(self, name), value_type)
+            object.__setattr__(
+                self, name, mapping
+            )  # a copy: later changes to theirs have no effect
+        renames = checked_renames(self.var_name_to_prev_var_name)
+        object.__setattr__(self, "var_name_to_prev_var_name", renames)
+        for name in ("on_missing", "on_mismatch"):
+            if getattr(self, name) not in ("error", "keep"):
+                raise SettingsError(f"{name} is 'error' or 'keep', not {getattr(self, name)!r}.")
+        where = self.optimizer_entry
+        if where is not None and not (isinstance(where, str) and where.strip("/")):
+            raise SettingsError(
+                "optimizer_entry is a path of keys in a nested checkpoint, such as 'optimizer' or "
+                f"'optimizer_states/0', not {where!r}."
+            )
+        _ = self.storage  # checks its fields
+
+
+def _check_selection(selection: object) -> None:
+    if selection is None:
+        return
+    if isinstance(selection, str):
+        if not selection:
+            raise SettingsError(
+                "vars_to_warm_start is an empty pattern. Use '.*' for all trainable variables, or "
+                "None for only those with a VocabInfo (which is what TensorFlow makes of '')."
+            )
+        _compile(selection)
+        return
+    if not isinstance(selection, list):
+        raise SettingsError(
+            f"vars_to_warm_start must be a str, a list or None, not a {type(selection).__name__}."
+        )
+    if not selection:
+        raise SettingsError("vars_to_warm_start is an empty list, which selects nothing.")
+    if all(isinstance(item, str) for item in selection):
+        for pattern in selection:
+            _compile(pattern)
+    elif not all(isinstance(item, torch.Tensor) for item in selection):
+        found = sorted({type(item).__name__ for item in selection})
+        raise SettingsError(
+            "A list in vars_to_warm_start must be all str (patterns over global variables) or all "
+            f"tensors of the model; found {', '.join(found)}."
+        )
+
+
+def _compile(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise SettingsError(
+            f"vars_to_warm_start: {pattern!r} is not a regular expression: {error}."
+        ) from error
+
+
+def _checked_mapping(
+    name: str, mapping: object, value_type: type | tuple[type, ...]
+) -> dict[str, Any]:
+    if mapping is None:
+        return {}
+    if not isinstance(mapping, Mapping):
+        raise SettingsError(f"{name} must be a mapping, not a {type(mapping).__name__}.")
+    for key, value in mapping.items():
+        if not isinstance(key, str) or not isinstance(value, value_type) or value == "":
+            raise SettingsError(
+                f"{name} maps variable names (str) to {_named(value_type)}; found {key!r}: "
+                f"{value!r}."
+            )
+    return dict(mapping)
+
+
+def _named(types: type | tuple[type, ...]) -> str:
+    listed = types if isinstance(types, tuple) else (types,)
+    return " or ".join(one.__name__ for one in listed)
+
+
+def _check_vocab_source(name: str, source: object) -> None:
+    if isinstance(source, bytes) or not isinstance(
+        source, str | os.PathLike | Sequence | torch.Tensor
+    ):
+        raise SettingsError(
+            f"VocabInfo: {name} is a path or URL, or a sequence of str, bytes or int; "
+            f"not a {type(source).__name__}."
+        )
+    if isinstance(source, str) and not source:
+        raise SettingsError(f"VocabInfo: {name} is an empty path.")
+
+
+def _check_vocab_size(name: str, size: object) -> None:
+    _check_int(name, size, minimum=ALL_ENTRIES)
+    if size == 0:
+        raise SettingsError(f"VocabInfo: {name} is 0. Use -1 for all entries of the vocabulary.")
+
+
+def _check_int(name: str, value: object, minimum: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingsError(f"VocabInfo: {name} must be an int, not {value!r}.")
+    if minimum is not None and value < minimum:
+        raise SettingsError(f"VocabInfo: {name} is {value}; it must be at least {minimum}.")
+
+
+def _check_initializer(initializer: object, generator: torch.Generator | None) -> None:
+    if initializer is None or initializer == KEEP:
+        if generator is not None:
+            raise SettingsError("VocabInfo: a generator is of no use without a backup_initializer.")
+        return
+    if not callable(initializer):
+        raise SettingsError(
+            "VocabInfo: backup_initializer is None (zeros), 'keep' or a callable such as "
+            f"torch.nn.init.normal_, not {initializer!r}."
+        )
+    if generator is not None and not _takes_generator(initializer):
+        raise SettingsError(
+            "VocabInfo: a generator is given, but backup_initializer takes no argument 'generator'."
+        )
+
+
+def _takes_generator(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a builtin without a signature
+        return True
+    return "generator" in parameters or any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()
+    )

@@ -1,0 +1,72 @@
+"""Which tensors of a checkpoint are an optimizer's slot."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch_warmstart.errors import SettingsError
+from torch_warmstart.model import Variable
+from torch_warmstart.names import Finder, Source
+from torch_warmstart.slots.source import SlotSource, SourceOf
+
+if TYPE_CHECKING:  # imported where a slot is looked for
+    from torch_warmstart.slots.tensorflow import TensorFlowSlots
+    from torch_warmstart.slots.torch import TorchSlots
+
+
+class SlotFinder:
+    """Finds the slots of variables whose own tensors in the checkpoint are known."""
+
+    def __init__(
+        self,
+        finder: Finder,
+        variables: Sequence[Variable],
+        source_of: SourceOf,
+        optimizer_entry: str | None = None,
+    ) -> None:
+        """Looks at nothing yet; the arguments are those of `TorchSlots`."""
+        self._finder = finder
+        self._variables = variables
+        self._source_of = source_of
+        self._entry = optimizer_entry
+
+    @functools.cached_property
+    def _by_family(self) -> TorchSlots | TensorFlowSlots:
+        if self._finder.checkpoint.family == "torch":
+            from torch_warmstart.slots.torch import TorchSlots
+
+            return TorchSlots(self._finder, self._variables, self._source_of, self._entry)
+        from torch_warmstart.slots.tensorflow import TensorFlowSlots
+
+        return TensorFlowSlots(self._finder)
+
+    def find(self, slot: Variable, parameter: Source) -> SlotSource | str | None:
+        """Where a slot comes from; why there can be nothing for it; or None if it is missing.
+
+        Args:
+            slot: The slot variable.
+            parameter: What its parameter is found as, with the layout in use.
+
+        Raises SettingsError if different tensors could be meant.
+        """
+        return self._by_family.find(slot, parameter)
+
+    def explain(self, slot: Variable, parameter: Source) -> str:
+        """Why nothing was found, in the same words for all slots that share the reason; or ""."""
+        return self._by_family.explain(slot, parameter)
+
+    def find_renamed(self, slot: Variable, parameter: Source, names: Sequence[str]) -> SlotSource:
+        """The tensors that the user named for a slot, one for each that its parameter is made of.
+
+        Raises MissingTensorError with near names, or SettingsError if a name is ambiguous or there
+        are too many or too few.
+        """
+        if len(names) != (len(parameter.specs) if slot.shape else 1):  # there is one `step`
+            raise SettingsError(
+                f"{slot.name}: its parameter is made of {len(parameter.specs)} tensors, so the "
+                f"slot is too; var_name_to_prev_var_name names {len(names)}."
+            )
+        specs = tuple(self._finder.named(slot.owners[0], name) for name in names)
+        return self._by_family.renamed(slot, parameter, specs)

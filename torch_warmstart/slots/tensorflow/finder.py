@@ -1,0 +1,272 @@
+"""Slots of TensorFlow's optimizers: where a slot of torch's comes from, and its values.
+
+A slot follows its variable: what an optimizer kept for each tensor that the parameter is made of,
+changed as the parameter is. `step` comes from what the same optimizer counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from torch_warmstart.formats import TensorSpec
+from torch_warmstart.layouts import IDENTITY, Form, Layout
+from torch_warmstart.model import Slot, Variable
+from torch_warmstart.names import BY_USER, Finder, Source
+from torch_warmstart.slots.source import SlotSource, slot_form
+from torch_warmstart.slots.steps import Power, mu_product_layout, steps_layout
+from torch_warmstart.slots.tensorflow import messages as say
+from torch_warmstart.slots.tensorflow.index import Kept, SlotIndex
+from torch_warmstart.slots.tensorflow.rules import (
+    BERT,
+    OPTIONS,
+    SCALED,
+    SIGN_BY_LR,
+    TWO_BIASES,
+    UNKNOWN_SCALE,
+    Target,
+    remarks,
+    target_of,
+)
+from torch_warmstart.slots.torch_optimizers import torch_name
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """That a slot is not there, and why."""
+
+    problem: str
+
+
+_Found = SlotSource | _Missing | str
+
+
+def _column(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return (tensor.unsqueeze(-1),)
+
+
+def _row(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return (tensor.unsqueeze(-2),)
+
+
+# Keras' Adafactor keeps means over the last axis (r) and over the one before (c), without the axis
+# that is gone; torch keeps it with size 1 (keras/src/optimizers/adafactor.py, torch/optim/
+# _adafactor.py). Of a matrix that is transposed, the one mean is the other. By the slot and the
+# parameter's layout: the quantity, and how it becomes the slot.
+_AS_COLUMN = Layout("as column", _column, lambda tensor: (tensor.squeeze(-1),))
+_AS_ROW = Layout("as row", _row, lambda tensor: (tensor.squeeze(-2),))
+_FACTORS = {
+    ("row_var", "identity"): ("r", _AS_COLUMN),
+    ("row_var", "transpose"): ("c", _AS_COLUMN),
+    ("col_var", "identity"): ("c", _AS_ROW),
+    ("col_var", "transpose"): ("r", _AS_ROW),
+}
+_NUMBERS = ("step", "mu_product")
+
+
+class TensorFlowSlots:
+    """The slots in a checkpoint that TensorFlow wrote."""
+
+    def __init__(self, finder: Finder) -> None:
+        self._checkpoint = finder.checkpoint
+        self._index = SlotIndex(finder.checkpoint)
+        self._not_tied: str | None = None  # the same words for all slots; "": there are none
+
+    def find(self, variable: Variable, parameter: Source) -> SlotSource | str | None:
+        """Where a slot comes from; why there can be nothing for it; or None if it is missing.
+
+        Raises SettingsError if different tensors could be meant, or lr is 0 where it divides.
+        """
+        found = self._find(variable, parameter)
+        return None if isinstance(found, _Missing) else found
+
+    def explain(self, variable: Variable, parameter: Source) -> str:
+        """Why a slot is missing."""
+        found = self._find(variable, parameter)
+        return found.problem if isinstance(found, _Missing) else ""
+
+    def _find(self, variable: Variable, parameter: Source) -> _Found:
+        slot = _slot(variable)
+        target = target_of(slot.optimizer)
+        if target is None:
+            return _no_target(variable)
+        if slot.name not in (*target.slots, *_NUMBERS):
+            return f"TensorFlow has no counterpart of {slot.name}"
+        kept = [self._kept(variable, target, spec) for spec in parameter.specs]
+        missing = [one for one in kept if isinstance(one, _Missing)]
+        if missing:
+            return missing[0]
+        return self._found(variable, parameter, target, [k for k in kept if isinstance(k, Kept)])
+
+    def _found(
+        self, variable: Variable, parameter: Source, target: Target, kept: Sequence[Kept]
+    ) -> _Found:
+        name = _slot(variable).name
+        if name in _NUMBERS:
+            return self._number(variable, kept[0])
+        if (name, "identity") in _FACTORS:
+            return self._factor(variable, parameter, kept)
+        return self._plain(variable, parameter, target, kept)
+
+    def renamed(
+        self, variable: Variable, parameter: Source, specs: Sequence[TensorSpec]
+    ) -> SlotSource:
+        """A slot from the tensors that the user named, which may be known to be scaled."""
+        slot = _slot(variable)
+        kept = Kept("", "", {}, "", count=specs[0].key)
+        if slot.name in _NUMBERS and specs[0].key in self._index.powers:
+            power = (specs[0].key, self._index.powers[specs[0].key])
+            kept = Kept("", "", {}, "", powers=(power,))
+        if slot.name == "step" or (slot.name == "mu_product" and kept.powers):
+            found = self._number(variable, kept)
+            assert isinstance(found, SlotSource)
+            return SlotSource(found.source, BY_USER)
+        form = slot_form(parameter.form) if variable.shape else Form(((slot.name,),))
+        meaning = self._index.meaning(specs[0].key)
+        scale, notes = _scale(variable, meaning[1] if meaning else "")
+        if meaning is None and slot.name == "momentum_buffer":
+            notes = (UNKNOWN_SCALE.format(slot=slot.name),)
+        return SlotSource(_source(specs, variable, form), BY_USER, scale, notes)
+
+    # -- what was kept -----------------------------------------------------------------------------
+
+    def _kept(self, variable: Variable, target: Target, spec: TensorSpec) -> Kept | _Missing:
+        """What the one optimizer that fits kept for a tensor."""
+        every = self._index.of(spec.key)
+        fitting = [kept for kept in every if kept.kind in target.kinds and self._fits(kept, spec)]
+        if len(fitting) > 1:
+            quantities = target.slots.get(_slot(variable).name, ())
+            raise say.several_fit(variable, quantities, fitting)
+        if fitting:
+            return fitting[0]
+        if not every and self._not_tied is None:
+            keys = self._index.untied(spec.shape)
+            url = self._checkpoint.url
+            self._not_tied = say.not_tied(variable, target, url, keys) if keys else ""
+        return _Missing(
+            (not every and self._not_tied) or say.nothing_fits(variable, target, spec, every)
+        )
+
+    def _fits(self, kept: Kept, spec: TensorSpec) -> bool:
+        """Whether slots have the shape of their variable, or are Adafactor's factors."""
+        return kept.kind == "Adafactor" or all(
+            self._checkpoint.spec(key).shape == spec.shape for key in kept.slots.values()
+        )
+
+    def _plain(
+        self, variable: Variable, parameter: Source, target: Target, kept: Sequence[Kept]
+    ) -> _Found:
+        slot = _slot(variable)
+        quantities = [
+            next((q for q in target.slots[slot.name] if q in k.slots), None) for k in kept
+        ]
+        if None in quantities:
+            return _without(variable, target.slots[slot.name][0], kept[0], parameter.specs[0])
+        keys = [k.slots[q] for k, q in zip(kept, quantities, strict=True) if q is not None]
+        specs = [self._checkpoint.spec(key) for key in keys]
+        scale, notes = _scale(variable, quantities[0] or "")
+        if parameter.form.layout.for_slots is not None and parameter.owner.leaf.startswith("bias"):
+            notes = (*notes, TWO_BIASES)
+        form = slot_form(parameter.form)
+        return _from_kept(_source(specs, variable, form), variable, kept[0], scale, notes)
+
+    def _factor(self, variable: Variable, parameter: Source, kept: Sequence[Kept]) -> _Found:
+        layout = parameter.form.layout.name
+        name, as_slot = _FACTORS.get((_slot(variable).name, layout), ("", IDENTITY))
+        if not name or len(kept) != 1:
+            return _Missing(say.other_axes(variable, parameter.specs[0], layout))
+        if name not in kept[0].slots:
+            return _without(variable, name, kept[0], parameter.specs[0])
+        spec = self._checkpoint.spec(kept[0].slots[name])
+        return _from_kept(_source([spec], variable, Form(((name,),), as_slot)), variable, kept[0])
+
+    # -- numbers: step, and what follows from it ---------------------------------------------------
+
+    def _number(self, variable: Variable, kept: Kept) -> _Found:
+        slot = _slot(variable)
+        if slot.name == "mu_product" and kept.product is not None:
+            spec = self._checkpoint.spec(kept.product)
+            return _from_kept(_source([spec], variable, Form((("product",),))), variable, kept)
+        keys, steps = self._steps(variable, kept)
+        if not keys:
+            return self._without_count(variable, kept)
+        layout = steps
+        if slot.name == "mu_product":
+            beta, decay = _betas(slot)[0], float(slot.group["momentum_decay"])
+            layout = mu_product_layout(steps, beta, decay)
+        specs = [self._checkpoint.spec(key) for key in keys]
+        form = Form((("step",),) * len(specs), layout or IDENTITY)
+        return _from_kept(_source(specs, variable, form), variable, kept)
+
+    def _steps(self, variable: Variable, kept: Kept) -> tuple[list[str], Layout | None]:
+        """The keys of what counted steps, and what makes the count of them, if they are not it."""
+        if kept.count is not None:
+            return [kept.count], None
+        if not kept.powers:
+            return [], None
+        betas = _betas(_slot(variable))
+        powers = [Power(key, betas[number - 1]) for key, number in kept.powers]
+        keys, after = [power.key for power in powers], self._index.global_step
+        layout = steps_layout(variable.name, powers, after)
+        return [*keys, after] if after is not None else keys, layout
+
+    def _without_count(self, variable: Variable, kept: Kept) -> _Found:
+        if kept.kind not in ("Adam", "Adamax", "Nadam") and kept.writer != BERT:
+            return f"{kept.writer}'s {kept.kind} counts no steps"
+        return _Missing(say.not_counted(variable, kept))
+
+
+def _no_target(variable: Variable) -> _Found:
+    name = torch_name(_slot(variable).optimizer)
+    if name is None:
+        return _Missing(say.unknown_optimizer(variable))
+    return f"TensorFlow has no counterpart of {name}"
+
+
+def _without(variable: Variable, quantity: str, kept: Kept, spec: TensorSpec) -> _Found:
+    """A slot that the right optimizer did not keep: it ran without an option, or it was lost."""
+    if quantity in OPTIONS:
+        return f"the checkpoint's {kept.kind} ran without {OPTIONS[quantity]}"
+    return _Missing(say.not_kept(variable, kept, spec))
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def _from_kept(
+    source: Source,
+    variable: Variable,
+    kept: Kept,
+    scale: float = 1.0,
+    notes: tuple[str, ...] = (),
+) -> SlotSource:
+    more = remarks(kept.kind, kept.writer, _slot(variable).optimizer)
+    if kept.is_named_otherwise:
+        named = f"The checkpoint's optimizer {kept.name!r} keeps what {kept.kind} keeps."
+        more = (named, *more)
+    return SlotSource(source, f"{kept.writer}'s {kept.kind}", scale, (*notes, *more))
+
+
+def _scale(variable: Variable, quantity: str) -> tuple[float, tuple[str, ...]]:
+    if quantity not in SIGN_BY_LR:
+        return 1.0, ()
+    lr = float(_slot(variable).group["lr"])
+    if lr == 0:
+        raise say.learning_rate_is_0(variable)
+    return SIGN_BY_LR[quantity] / lr, (SCALED.format(quantity="momentum", lr=lr),)
+
+
+def _betas(slot: Slot) -> tuple[float, float]:
+    first, second = slot.group["betas"]
+    return float(first), float(second)
+
+
+def _source(specs: Sequence[TensorSpec], variable: Variable, form: Form) -> Source:
+    return Source(tuple(specs), variable.owners[0], form)
+
+
+def _slot(variable: Variable) -> Slot:
+    assert variable.slot is not None
+    return variable.slot

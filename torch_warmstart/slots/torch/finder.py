@@ -1,0 +1,254 @@
+"""Slots in the state that a torch optimizer saved: whose they are, and whether they can be taken.
+
+Slots are found by the parameter's name, or by its position. They are taken only from an optimizer
+that the current one can go on from: slots of one name mean other things in other optimizers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch_warmstart.errors import SettingsError, did_you_mean
+from torch_warmstart.formats import SavedOptimizer, SavedParameter, TensorSpec
+from torch_warmstart.layouts import Form
+from torch_warmstart.model import Slot, Variable
+from torch_warmstart.names import BY_USER, Finder, Source
+from torch_warmstart.slots.source import SlotSource, SourceOf, slot_form
+from torch_warmstart.slots.steps import mu_product_layout
+from torch_warmstart.slots.torch.positions import Identified, Positions, without_wrappers
+from torch_warmstart.slots.torch_optimizers import (
+    can_go_on,
+    kinds_of,
+    kinds_of_optimizer,
+    remark,
+    torch_name,
+)
+
+_NO_STATE = "the checkpoint's optimizer had none for it"
+_PRODUCT, _STEP = "mu_product", "step"
+
+
+@dataclass(frozen=True, slots=True)
+class _Hit:
+    """What one of the saved optimizers has for a parameter."""
+
+    optimizer: SavedOptimizer
+    parameter: SavedParameter
+    doubt: str = ""  # whether it is that parameter's
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        return kinds_of(self.optimizer.slot_names, self.optimizer.options)
+
+    def key_of(self, slot: str) -> str | None:
+        """The key of a slot, or of what it can be worked out from."""
+        slots = self.parameter.slots
+        return slots.get(slot, slots.get(_STEP) if slot == _PRODUCT else None)
+
+
+class TorchSlots:
+    """The slots in a checkpoint that torch wrote."""
+
+    def __init__(
+        self,
+        finder: Finder,
+        variables: Sequence[Variable],
+        source_of: SourceOf,
+        optimizer_entry: str | None = None,
+    ) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            finder: Of the checkpoint.
+            variables: All there are.
+            source_of: Where a variable is found.
+            optimizer_entry: Which optimizers of the checkpoint are meant, as a path of keys.
+        """
+        self._checkpoint = finder.checkpoint
+        self._variables = variables
+        self._positions = Positions(finder.checkpoint, variables, source_of)
+        self._entry = optimizer_entry
+        self._known: dict[str, Identified | SettingsError] = {}  # by path
+
+    def find(self, slot: Variable, parameter: Source) -> SlotSource | str | None:
+        """Where a slot comes from; why there can be nothing for it; or None if it is missing.
+
+        Raises SettingsError if optimizers' states cannot be told apart, or positions not checked.
+        """
+        assert slot.slot is not None
+        hits = self._hits(slot.slot.parameter, parameter.specs[0])
+        here = self._kinds_here[id(slot.slot.optimizer)]
+        having = [hit for hit in hits if hit.key_of(slot.slot.name) and can_go_on(hit.kinds, here)]
+        if len(having) > 1:
+            raise self._ambiguous(slot, having)
+        if having:
+            return self._source(slot, parameter, having[0])
+        frozen = hits and not any(hit.parameter.slots for hit in hits)
+        return _NO_STATE if frozen else None
+
+    def explain(self, slot: Variable, parameter: Source) -> str:
+        """Why `find` found nothing. The same words for all slots that share the reason."""
+        assert slot.slot is not None
+        where, key = self._checkpoint.url, parameter.specs[0].key
+        if not self._optimizers:
+            return f"{where} holds no optimizer's state, so there are no slots to take."
+        hits = self._hits(slot.slot.parameter, parameter.specs[0])
+        if not hits:
+            names = [p.name for o in self._optimizers for p in o.parameters if p.name]
+            return (
+                f"{slot.name}: the optimizer's state in {where} has no parameter {key!r}."
+                f"{did_you_mean(key, names)}"
+            )
+        there = hits[0].optimizer.slot_names
+        if not any(can_go_on(h.kinds, self._kinds_here[id(slot.slot.optimizer)]) for h in hits):
+            return _another_kind(where, hits[0], slot.slot)
+        wanted = self._slots_of[id(slot.slot.parameter)]
+        lacking = [name for name in wanted if name not in there]
+        if not lacking:
+            return f"{slot.name}: the optimizer's state in {where} has none for {key!r}."
+        why = "another optimizer, or one with other options, made it"
+        if lacking == ["max_exp_avg_sq"]:
+            why = "it was trained without amsgrad"
+        kept, others = _listed(there, "and"), _listed(lacking, "or")
+        return (
+            f"The optimizer's state in {where} has {kept}, but no {others}, as "
+            f"{type(slot.slot.optimizer).__name__} keeps here: {why}."
+        )
+
+    def renamed(self, slot: Variable, parameter: Source, specs: Sequence[TensorSpec]) -> SlotSource:
+        """A slot from the tensors that the user named."""
+        form = slot_form(parameter.form)
+        return SlotSource(Source(tuple(specs), slot.owners[0], form), BY_USER)
+
+    @functools.cached_property
+    def _slots_of(self) -> Mapping[int, Sequence[str]]:
+        """What the current optimizers keep, by id of the parameter."""
+        found: dict[int, list[str]] = {}
+        for slot in (v.slot for v in self._variables if v.slot is not None):
+            found.setdefault(id(slot.parameter), []).append(slot.name)
+        return found
+
+    @functools.cached_property
+    def _kinds_here(self) -> Mapping[int, frozenset[str]]:
+        """What the current optimizers may be of, by id of the optimizer."""
+        slots = [v.slot for v in self._variables if v.slot is not None]
+        kept: dict[int, set[str]] = {}
+        for slot in slots:
+            kept.setdefault(id(slot.optimizer), set()).add(slot.name)
+        optimizers = {id(slot.optimizer): slot.optimizer for slot in slots}
+        return {key: kinds_of_optimizer(o, kept[key]) for key, o in optimizers.items()}
+
+    # -- what the checkpoint has -------------------------------------------------------------------
+
+    @functools.cached_property
+    def _optimizers(self) -> tuple[SavedOptimizer, ...]:
+        """Those that are meant."""
+        found, entry = self._checkpoint.optimizer_states(), self._entry
+        if entry is None:
+            return found
+        chosen = tuple(o for o in found if f"{o.path}/".startswith(f"{entry.strip('/')}/"))
+        if not chosen:
+            there = ", ".join(repr(optimizer.path) for optimizer in found) or "none"
+            raise SettingsError(
+                f"optimizer_entry={entry!r}: {self._checkpoint.url} has no optimizer's state there;"
+                f" there are {there}."
+            )
+        return chosen
+
+    def _hits(self, variable: Variable, spec: TensorSpec) -> list[_Hit]:
+        """What saved optimizers have for the parameter that a tensor is the value of."""
+        hits, problems = [], []
+        for optimizer in self._optimizers:
+            try:
+                hit = self._hit_in(optimizer, variable, spec)
+            except SettingsError as error:
+                problems.append(error)
+                continue
+            if hit is not None:
+                hits.append(hit)
+        if problems and not hits:
+            raise problems[0]
+        return hits
+
+    def _hit_in(
+        self, optimizer: SavedOptimizer, variable: Variable, spec: TensorSpec
+    ) -> _Hit | None:
+        if optimizer.path not in self._known:
+            self._known[optimizer.path] = self._identify(optimizer)
+        known = self._known[optimizer.path]
+        if isinstance(known, SettingsError):
+            raise known
+        found = map(known.parameters.get, self._aliases(variable, spec))
+        parameter = next((parameter for parameter in found if parameter is not None), None)
+        return _Hit(optimizer, parameter, known.doubt) if parameter is not None else None
+
+    def _identify(self, optimizer: SavedOptimizer) -> Identified | SettingsError:
+        """A saved optimizer's parameters by name or key, or why they cannot be told."""
+        if optimizer.is_named:
+            return Identified(_by_name(optimizer))
+        try:
+            return self._positions.identify(optimizer)
+        except SettingsError as error:
+            return error
+
+    def _aliases(self, variable: Variable, spec: TensorSpec) -> Iterator[str]:
+        """What a saved optimizer may call a parameter: its key, and those of tensors tied to it."""
+        keys = [spec.key, *self._positions.tied_keys(spec)]
+        yield from keys
+        for key in map(without_wrappers, keys):
+            yield key
+            yield from (n for n in variable.names if key == n or key.endswith(f".{n}"))
+        if any(without_wrappers(key) in variable.names for key in keys):
+            yield from variable.names
+
+    def _source(self, slot: Variable, parameter: Source, hit: _Hit) -> SlotSource:
+        assert slot.slot is not None
+        spec = self._checkpoint.spec(hit.key_of(slot.slot.name) or "")
+        is_alike = spec.shape == parameter.specs[0].shape
+        form = slot_form(parameter.form) if is_alike else Form(((slot.slot.name,),))
+        if slot.slot.name == _PRODUCT and _PRODUCT not in hit.parameter.slots:
+            form = _product_form(slot.slot)
+        reason = "by name" if hit.optimizer.is_named else "by position"
+        remarks = remark(hit.kinds, self._kinds_here[id(slot.slot.optimizer)])
+        more = (hit.doubt,) if hit.doubt else ()
+        source = Source((spec,), slot.owners[0], form)
+        return SlotSource(source, reason, remarks=(*remarks, *more))
+
+    def _ambiguous(self, slot: Variable, hits: Sequence[_Hit]) -> SettingsError:
+        paths = [hit.optimizer.path for hit in hits]
+        return SettingsError(
+            f"{slot.name} is in several optimizers' states: {', '.join(map(repr, paths))}. Say "
+            f"which one is meant: optimizer_entry={paths[0]!r}."
+        )
+
+
+def _by_name(optimizer: SavedOptimizer) -> Mapping[str, SavedParameter]:
+    """By name, with what wrappers add to it and without."""
+    found: dict[str, SavedParameter] = {}
+    for parameter in optimizer.parameters:
+        found.setdefault(without_wrappers(parameter.name or ""), parameter)
+    return {**found, **{p.name: p for p in optimizer.parameters if p.name is not None}}
+
+
+def _another_kind(where: str, hit: _Hit, slot: Slot) -> str:
+    """Why slots are not taken though there are some, maybe of the same name."""
+    kept, kinds = _listed(hit.optimizer.slot_names, "and"), " or ".join(sorted(hit.kinds))
+    here = torch_name(slot.optimizer) or type(slot.optimizer).__name__
+    return (
+        f"The optimizer's state in {where} is of {kinds} (it has {kept}), and {here} cannot go on "
+        "from that: it means other things by its slots. Make `optimizer` of the old kind, leave "
+        "the slots out of vars_to_warm_start, or let them begin anew with on_missing='keep'."
+    )
+
+
+def _product_form(slot: Slot) -> Form:
+    """NAdam's product of momentums from a count of steps."""
+    beta, decay = float(slot.group["betas"][0]), float(slot.group["momentum_decay"])
+    return Form(((_STEP,),), mu_product_layout(None, beta, decay))
+
+
+def _listed(names: Sequence[str], word: str) -> str:
+    *first, last = map(repr, names or ("nothing",))
+    return f"{', '.join(first)} {word} {last}" if first else last

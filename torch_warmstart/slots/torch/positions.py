@@ -1,0 +1,266 @@
+"""Whose the states are in an optimizer that torch saved without names: by their positions.
+
+torch numbers the parameters in a saved state and, unless the optimizer was made from named ones,
+says no more. Then position i is taken for the i-th parameter of the checkpoint's model, or where
+that cannot be, for the one that the groups of the current optimizer call for; but only if the
+counts agree, and every slot has the shape of its parameter.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from torch_warmstart.errors import SettingsError, plural
+from torch_warmstart.formats import Checkpoint, SavedOptimizer, SavedParameter, TensorSpec
+from torch_warmstart.model import WRAPPER_CHILDREN, Shape, Variable
+from torch_warmstart.slots.source import SourceOf, slot_keys
+
+_BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
+_STEP = "step"
+_SHOWN = 3  # names listed in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """A saved optimizer's parameters by name or key, and what no check can see."""
+
+    parameters: Mapping[str, SavedParameter]
+    doubt: str = ""
+
+
+class Positions:
+    """The parameters of a checkpoint's model, and the orders that optimizers may have them in."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, variables: Sequence[Variable], source_of: SourceOf
+    ) -> None:
+        """Looks at nothing yet; the arguments are those of `TorchSlots`."""
+        self._checkpoint = checkpoint
+        self._variables = variables
+        self._source_of = source_of
+
+    def tied_keys(self, spec: TensorSpec) -> Sequence[str]:
+        """The keys of the tensors that share a tensor's bytes, its own among them."""
+        return self._keys_by_storage.get(spec.storage, ()) if spec.storage is not None else ()
+
+    def identify(self, optimizer: SavedOptimizer) -> Identified:
+        """A saved optimizer's parameters by key.
+
+        Raises SettingsError if positions cannot be checked, or do not fit.
+        """
+        problems = []
+        fitting: list[Sequence[str]] = []
+        for order in self._orders(optimizer):
+            problem = self._misfit(optimizer, order)
+            if problem:
+                problems.append(problem)
+            elif order not in fitting:
+                fitting.append(order)
+        if len(fitting) == 1 or (fitting and fitting[0] == self._keys and not self._is_sorted):
+            by_key = dict(zip(fitting[0], optimizer.parameters, strict=True))
+            return Identified(by_key, self._doubt(optimizer, fitting[0]))
+        raise SettingsError(self._unclear(optimizer, problems, fitting))
+
+    def _orders(self, optimizer: SavedOptimizer) -> Iterator[list[str]]:
+        """The orders that the parameters of a saved optimizer may have had, by their keys.
+
+        First that of the checkpoint's model; then what the current optimizers have, each group in
+        the order of the checkpoint's model, or in its own.
+        """
+        at = {key: position for position, key in enumerate(self._keys)}
+        if len(optimizer.group_sizes) <= 1:
+            yield self._keys
+        for groups in self._current_groups:
+            if any(key not in at for group in groups for key in group):
+                continue
+            merged = [key for group in groups for key in group]
+            if len(optimizer.group_sizes) <= 1:
+                yield sorted(merged, key=at.__getitem__)
+            elif tuple(map(len, groups)) == optimizer.group_sizes:
+                yield [key for group in groups for key in sorted(group, key=at.__getitem__)]
+            else:
+                continue
+            yield merged
+
+    @functools.cached_property
+    def _keys(self) -> list[str]:
+        """The checkpoint's parameters in the order of its model, tied ones once, no buffers."""
+        buffers = {name for v in self._variables if v.kind == "buffer" for name in v.names}
+        slots = set(slot_keys(self._checkpoint.optimizer_states()))
+        found: dict[object, str] = {}
+        for key in self._checkpoint:
+            spec, name = self._checkpoint.spec(key), without_wrappers(key)
+            is_buffer = name in buffers or name.rpartition(".")[2] in _BUFFERS
+            if not is_buffer and key not in slots and _takes_gradients(spec):
+                found.setdefault(key if spec.storage is None else spec.storage, key)
+        return list(found.values())
+
+    @functools.cached_property
+    def _is_sorted(self) -> bool:
+        """Whether the order may be a file's: safetensors sorts by name, within each dtype.
+
+        A model in torch's order has a weight before its bias, so it is seldom sorted.
+        """
+        by_dtype: dict[object, list[str]] = {}
+        for key in self._keys:
+            by_dtype.setdefault(self._checkpoint.spec(key).dtype, []).append(key)
+        return all(keys == sorted(keys) for keys in by_dtype.values())
+
+    @functools.cached_property
+    def _current_groups(self) -> list[list[list[str]]]:
+        """The keys of the current optimizers' parameters, by group; not of those without."""
+        optimizers = {id(v.slot.optimizer): v.slot.optimizer for v in self._variables if v.slot}
+        by_tensor = {id(v.tensor): v for v in self._variables if v.kind == "parameter"}
+        found = []
+        for optimizer in optimizers.values():
+            parameters = [[by_tensor.get(id(t)) for t in g["params"]] for g in _groups(optimizer)]
+            keys = [[self._key_of(p) for p in group] for group in parameters]
+            if all(key is not None for group in keys for key in group):
+                found.append([[key for key in group if key is not None] for group in keys])
+        return found
+
+    def _key_of(self, variable: Variable | None) -> str | None:
+        source = self._source_of(variable) if variable is not None else None
+        return self._first_key(source.specs[0]) if source is not None else None
+
+    def _first_key(self, spec: TensorSpec) -> str:
+        """The one among a tied tensor's keys that `_keys` has."""
+        return next(iter(self.tied_keys(spec)), spec.key)
+
+    def _misfit(self, optimizer: SavedOptimizer, keys: Sequence[str]) -> str | None:
+        """Why parameters cannot have had these keys in this order; None if they can."""
+        if len(keys) != len(optimizer.parameters):
+            shown = ", ".join(map(repr, keys[:_SHOWN])) + (", ..." if len(keys) > _SHOWN else "")
+            return (
+                f"it has {plural(len(optimizer.parameters), 'parameter')}, the model "
+                f"{len(keys):,} ({shown})"
+            )
+        for position, (key, parameter) in enumerate(zip(keys, optimizer.parameters, strict=True)):
+            if not self._fits(key, parameter):
+                shape, slots = self._checkpoint.spec(key).shape, self._shapes(parameter)
+                name = next(name for name, found in slots.items() if found != shape)
+                return (
+                    f"number {position} would be {key!r} of shape {list(shape)}, but its {name!r} "
+                    f"has shape {list(slots[name])}"
+                )
+        return None
+
+    def _fits(self, key: str, parameter: SavedParameter) -> bool:
+        """Whether what was kept can be of the parameter of a key, as far as shapes tell."""
+        slots = self._shapes(parameter)
+        return not slots or _can_be_of(list(slots.values()), self._checkpoint.spec(key).shape)
+
+    def _shapes(self, parameter: SavedParameter) -> dict[str, Shape]:
+        slots = {name: self._checkpoint.spec(key).shape for name, key in parameter.slots.items()}
+        slots.pop(_STEP, None)
+        return slots
+
+    def _doubt(self, optimizer: SavedOptimizer, order: Sequence[str]) -> str:
+        """What to say if other parameters, which no group has, would fit as well.
+
+        An optimizer of some of a model's parameters is taken for one of those that the current
+        optimizer has. Nothing in the file says that they are the same ones.
+        """
+        swap = next(self._swaps(optimizer, order), None)
+        if swap is None:
+            return ""
+        taken, other = swap
+        return (
+            f"The optimizer's state at {optimizer.path!r} is of {len(order):,} of the model's "
+            f"{plural(len(self._keys), 'parameter')}, which it numbers without naming them. They "
+            "are taken for those that `optimizer` has now, but the shapes would fit others too: "
+            f"{other!r} in place of {taken!r}, for example. If the old optimizer had other "
+            "parameters than this one, these slots are not theirs: save it from an optimizer with "
+            "named parameters (torch.optim.Adam(model.named_parameters()))."
+        )
+
+    def _swaps(self, optimizer: SavedOptimizer, order: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """A key, and one that could stand in its place without changing its group's order."""
+        start, held = 0, set(order)
+        for size in optimizer.group_sizes:
+            saved = dict(
+                zip(order[start : start + size], optimizer.parameters[start:], strict=False)
+            )
+            start += size
+            free: list[str] = []  # keys of no group, since the last key of this one
+            before: str | None = None
+            for key in self._keys:
+                if key in saved:
+                    beside = [(key, other) for other in free]
+                    before, free = key, []
+                elif key not in held:
+                    beside = [(before, key)] if before is not None else []
+                    free.append(key)
+                else:
+                    continue
+                for taken, other in beside:
+                    parameter = saved[taken]
+                    if parameter.slots and self._fits(other, parameter):
+                        yield taken, other
+
+    def _unclear(
+        self, optimizer: SavedOptimizer, problems: Sequence[str], fitting: Sequence[Sequence[str]]
+    ) -> str:
+        groups = optimizer.group_sizes
+        if fitting:
+            why = "their shapes fit in more than one order"
+        elif problems:
+            why = problems[0]
+        else:
+            sizes = " and ".join(map(str, groups))
+            why = (
+                f"it has groups of {sizes} parameters, and `optimizer` no such groups to compare "
+                "them with"
+            )
+        return (
+            f"The optimizer's state at {optimizer.path!r} in {self._checkpoint.url} numbers its "
+            f"parameters without naming them, and which are which is unclear: {why}. Save it from "
+            "an optimizer with named parameters (torch.optim.Adam(model.named_parameters())), or "
+            "name keys in var_name_to_prev_var_name, such as "
+            f"{_example(optimizer)!r}, or leave the slots out of vars_to_warm_start."
+        )
+
+    @functools.cached_property
+    def _keys_by_storage(self) -> Mapping[object, Sequence[str]]:
+        found: dict[object, list[str]] = {}
+        for key in self._checkpoint:
+            found.setdefault(self._checkpoint.spec(key).storage, []).append(key)
+        return found
+
+
+def without_wrappers(name: str) -> str:
+    """A parameter's name without what torch.compile, DDP and the like put into it."""
+    parts = [part for part in name.split(".") if part not in WRAPPER_CHILDREN]
+    while len(parts) > 1 and parts[0] == "module":
+        parts = parts[1:]
+    return ".".join(parts)
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, list[torch.Tensor]]]:
+    return optimizer.param_groups
+
+
+def _takes_gradients(spec: TensorSpec) -> bool:
+    return spec.dtype is not None and (spec.dtype.is_floating_point or spec.dtype.is_complex)
+
+
+def _can_be_of(slots: Sequence[Shape], parameter: Shape) -> bool:
+    """Whether slots of these shapes can be those of a parameter.
+
+    One has its shape; or they are factored, by rows and columns, as Adafactor's are.
+    """
+    alike = [slot for slot in slots if len(slot) == len(parameter)]
+    if not all(size in (1, whole) for s in alike for size, whole in zip(s, parameter, strict=True)):
+        return False
+    if alike and tuple(map(max, zip(*alike, strict=True))) == parameter:
+        return True
+    rows, columns = parameter[:-1], (*parameter[:-2], *parameter[-1:])
+    return rows != columns and {rows, columns} <= set(slots)
+
+
+def _example(optimizer: SavedOptimizer) -> str:
+    return next(iter(slot_keys([optimizer])), f"{optimizer.path}/state/0/exp_avg")

@@ -1,0 +1,300 @@
+"""Where the layers of a model could be in a checkpoint, by their types, names and shapes.
+
+Each function here is for layers of one kind of place:
+
+    named      its tensors have the names that TensorFlow gives to a layer of that type
+    compound   the same, where a layer of TensorFlow's is several modules: attention and its output
+               projection, the two halves of a separable convolution
+    chained    a stack of recurrent layers, each of which is a layer of its own in TensorFlow
+    shaped     as many tensors as it has, of shapes that fit in one way only
+    single     one tensor of a shape that fits
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch_warmstart.layouts import IDENTITY, IN_PARENT, Form
+from torch_warmstart.layouts.tensorflow import one_layer_forms, tf_forms
+from torch_warmstart.model import Owner, Variable
+from torch_warmstart.names import Finder
+from torch_warmstart.suggesting.candidates import Catalog, Fit, Tensor, fits_shape, natural
+
+_CHAINS = 200  # looked at for a stack of recurrent layers
+
+_TF_LEAVES = {
+    "kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "embeddings",
+    "recurrent_kernel",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """Tensors that belong together, of which nothing is found; or a single one."""
+
+    name: str  # what is compared with names of the checkpoint
+    tensors: tuple[tuple[Owner, Variable], ...]
+    is_compound: bool = False  # whether some are of modules below it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where a layer could be in the checkpoint."""
+
+    name: str  # what is compared with names of the model
+    fits: tuple[Fit, ...]  # one a tensor of the layer
+    path: str | None = None  # of the layer, if it is one there
+    is_named: bool = False  # whether its tensors are called as TensorFlow calls them
+    remark: str = ""
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(tensor.spec.key for fit in self.fits for tensor in fit.tensors)
+
+
+PlacesOf = Callable[[Layer], list[Place]]
+_FormsOf = Callable[[Owner], tuple[Form, ...]]
+
+
+# -- layers ----------------------------------------------------------------------------------------
+
+
+def layers_of(variables: Sequence[Variable]) -> list[Layer]:
+    """The variables by module."""
+    layers: dict[str, list[tuple[Owner, Variable]]] = {}
+    for variable in variables:
+        owner = variable.owners[0]
+        layers.setdefault(owner.path, []).append((owner, variable))
+    return [Layer(path, tuple(tensors)) for path, tensors in layers.items()]
+
+
+def compounds_of(finder: Finder, layers: Sequence[Layer]) -> list[Layer]:
+    """The modules that TensorFlow has as one layer with modules below them, where it has such."""
+    by_path = {layer.name: layer.tensors for layer in layers}
+    compounds: dict[str, list[tuple[Owner, Variable]]] = {}
+    for layer in layers:
+        path, _, child = layer.name.rpartition(".")
+        if child and all(_in_parent(forms_of(finder, o), child) for o, _ in layer.tensors):
+            compounds.setdefault(path, [*by_path.get(path, ())]).extend(layer.tensors)
+    return [Layer(path, tuple(tensors), is_compound=True) for path, tensors in compounds.items()]
+
+
+def singles_of(layers: Sequence[Layer]) -> list[Layer]:
+    """Each tensor of some layers by itself."""
+    tensors = itertools.chain.from_iterable(layer.tensors for layer in layers)
+    return [Layer(owner.name, ((owner, variable),)) for owner, variable in tensors]
+
+
+def forms_of(finder: Finder, owner: Owner) -> tuple[Form, ...]:
+    """The forms that a tensor may have in the checkpoint."""
+    if finder.checkpoint.family == "torch":
+        return (Form(((owner.leaf,),)),)
+    return tf_forms(owner.module, owner.leaf)
+
+
+def _in_layer(finder: Finder, layer: Layer) -> _FormsOf:
+    """The forms of a layer's tensors, with names as they are in the layer."""
+
+    def forms(owner: Owner) -> tuple[Form, ...]:
+        found = forms_of(finder, owner)
+        if not layer.is_compound or owner.path == layer.name:
+            return found
+        return _in_parent(found, owner.path.rpartition(".")[2])
+
+    return forms
+
+
+def _in_parent(forms: Iterable[Form], child: str) -> tuple[Form, ...]:
+    """Those that the layer around has, with the names that it has for them."""
+    begin = child + IN_PARENT
+    inside = (
+        replace(
+            form,
+            names=tuple(
+                tuple(name.removeprefix(begin) for name in names if name.startswith(begin))
+                for names in form.names
+            ),
+        )
+        for form in forms
+    )
+    return tuple(form for form in inside if all(form.names))
+
+
+# -- places ----------------------------------------------------------------------------------------
+
+
+def named_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+    """Layers whose tensors have the names that they have in a layer of that type."""
+
+    def find(layer: Layer, forms: _FormsOf) -> list[Place]:
+        found = _common(catalog, layer.tensors, forms)
+        return [Place(base, fits, base, is_named=True) for base, fits in found.items()]
+
+    return _once_each_kind(finder, find)
+
+
+def chained_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+    """Layers one behind the other, for a stack of recurrent layers: in order first."""
+
+    def find(layer: Layer, _: _FormsOf) -> list[Place]:
+        levels: dict[int, list[tuple[Owner, Variable]]] = {}
+        for owner, variable in layer.tensors:
+            stacked = one_layer_forms(owner.module, owner.leaf)
+            if stacked is None:
+                return []
+            levels.setdefault(stacked[0], []).append((owner, variable))
+        found = [_common(catalog, tensors, _as_one_layer) for tensors in levels.values()]
+        order = [owner.name for tensors in levels.values() for owner, _ in tensors]
+        chains = itertools.islice(_chains(found), _CHAINS)
+        return [_chain(layer, order, bases, found) for bases in chains]
+
+    return _once_each_kind(finder, find)
+
+
+def shaped_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+    """Groups of as many tensors as the layer has, of shapes that fit in one way only."""
+
+    def find(layer: Layer, forms: _FormsOf) -> list[Place]:
+        if len(layer.tensors) == 1:
+            return []
+        return [
+            Place(parent, fits)
+            for parent, tensors in catalog.by_parent.items()
+            if len(tensors) == len(layer.tensors)
+            and (fits := _only_way(layer, forms, tensors)) is not None
+        ]
+
+    return _once_each_kind(finder, find)
+
+
+def single_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+    """Tensors that fit alone, whatever their names, unless those are for something else."""
+
+    def find(layer: Layer, forms: _FormsOf) -> list[Place]:
+        ((owner, variable),) = layer.tensors
+        own = {n for form in forms(owner) for names in form.names for n in names}
+        return [
+            Place(tensor.name, (fit,))
+            for tensor in catalog.tensors
+            if tensor.leaf not in _TF_LEAVES - own
+            and (fit := _fit_alone(forms(owner), owner, variable, tensor)) is not None
+        ]
+
+    return _once_each_kind(finder, find)
+
+
+def _once_each_kind(finder: Finder, find: Callable[[Layer, _FormsOf], list[Place]]) -> PlacesOf:
+    """The same list for layers that fit the same places."""
+    known: dict[object, list[Place]] = {}
+
+    def places_of(layer: Layer) -> list[Place]:
+        forms = _in_layer(finder, layer)
+        key = _signature(layer, forms)
+        if key not in known:
+            known[key] = find(layer, forms)
+        return known[key]
+
+    return places_of
+
+
+def _signature(layer: Layer, forms: _FormsOf) -> object:
+    """Equal for layers that fit the same places."""
+    return tuple(
+        (
+            owner.leaf,
+            variable.shape,
+            tuple((f.names, f.layout.name, f.part, f.refusal) for f in forms(owner)),
+        )
+        for owner, variable in layer.tensors
+    )
+
+
+def _common(
+    catalog: Catalog, tensors: Sequence[tuple[Owner, Variable]], forms: _FormsOf
+) -> dict[str, tuple[Fit, ...]]:
+    """By path, in natural order, the layers that have all of these tensors.
+
+    Second paths to the same tensors are left out: a cell is a layer's, and one by itself.
+    """
+    fits = [catalog.fits(forms(owner), variable.shape) for owner, variable in tensors]
+    found: dict[frozenset[str], tuple[str, tuple[Fit, ...]]] = {}
+    for base in sorted(fits[0], key=natural):
+        if all(base in fit for fit in fits):
+            here = tuple(fit[base] for fit in fits)
+            if _is_of_different_tensors(here):
+                found.setdefault(_keys(here), (base, here))
+    return dict(found.values())
+
+
+def _keys(fits: Iterable[Fit]) -> frozenset[str]:
+    return frozenset(tensor.spec.key for fit in fits for tensor in fit.tensors)
+
+
+def _is_of_different_tensors(fits: Sequence[Fit]) -> bool:
+    """Whether no tensor is used for two that torch keeps apart, except as parts of a layout."""
+    used = [(frozenset(fit.names), fit.form.part) for fit in fits]
+    return len(set(used)) == len(used)
+
+
+# -- a stack of recurrent layers -------------------------------------------------------------------
+
+
+def _as_one_layer(owner: Owner) -> tuple[Form, ...]:
+    stacked = one_layer_forms(owner.module, owner.leaf)
+    return stacked[1] if stacked is not None else ()
+
+
+def _chains(levels: Sequence[Mapping[str, tuple[Fit, ...]]]) -> Iterator[tuple[str, ...]]:
+    """A layer for each level, no tensor twice."""
+    if not levels:
+        yield ()
+        return
+    first, *others = levels
+    for base, fits in first.items():
+        taken = _keys(fits)
+        rest = [{b: f for b, f in o.items() if taken.isdisjoint(_keys(f))} for o in others]
+        yield from ((base, *chain) for chain in _chains(rest))
+
+
+def _chain(
+    layer: Layer,
+    order: Sequence[str],
+    bases: Sequence[str],
+    levels: Sequence[Mapping[str, tuple[Fit, ...]]],
+) -> Place:
+    """One layer for each level as a place, its fits in the order of the stack's tensors."""
+    found = [fit for base, level in zip(bases, levels, strict=True) for fit in level[base]]
+    by_name = dict(zip(order, found, strict=True))
+    fits = tuple(by_name[owner.name] for owner, _ in layer.tensors)
+    remark = "a layer of the checkpoint for each of the module's"
+    return Place(" ".join(bases), fits, is_named=True, remark=remark)
+
+
+# -- by shape --------------------------------------------------------------------------------------
+
+
+def _only_way(layer: Layer, forms: _FormsOf, tensors: Sequence[Tensor]) -> tuple[Fit, ...] | None:
+    """The tensors in the order of the layer's, if their shapes leave no choice."""
+    fits = []
+    for owner, variable in layer.tensors:
+        found = (_fit_alone(forms(owner), owner, variable, tensor) for tensor in tensors)
+        fitting = [fit for fit in found if fit is not None]
+        if len(fitting) != 1:
+            return None
+        fits += fitting
+    return tuple(fits) if _is_of_different_tensors(fits) else None
+
+
+def _fit_alone(
+    forms: Iterable[Form], owner: Owner, variable: Variable, tensor: Tensor
+) -> Fit | None:
+    """A tensor as a variable: laid out as its module's, or if only that fits, as it is."""
+    usable = [f for f in forms if f.refusal is None and len(f.names) == 1]
+    if len(variable.shape) > 1 or not usable:
+        usable.append(Form(((owner.leaf,),), IDENTITY))
+    for form in usable:
+        if fits_shape(form, [tensor.spec], variable.shape):
+            return Fit((tensor,), form)
+    return None

@@ -1,0 +1,437 @@
+"""Names proposed for the variables of a model that find nothing in a checkpoint by themselves.
+
+Layers are matched, not single tensors: a kernel goes where its bias goes. In rounds, each with what
+the ones before left over:
+
+    1.  layers whose tensors have names that TensorFlow gives to a layer of that type, and shapes
+        that fit under its layout; first those that are several modules in torch, then single ones,
+        then stacks of recurrent layers that are layers each in TensorFlow
+    2.  layers beside which the shapes alone fit, one to one
+    3.  single tensors of a shape that fits
+
+Within a round the pairs whose names are most alike are taken first; between pairs that are equally
+alike the order of the layers decides, and the suggestion says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from torch_warmstart.errors import PlanError, SettingsError
+from torch_warmstart.formats import Checkpoint
+from torch_warmstart.layouts import IDENTITY, Form
+from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
+from torch_warmstart.model import Owner, Variable, model_variables
+from torch_warmstart.names import Finder
+from torch_warmstart.planning import file_renames, select, spread_over_modules
+from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.suggesting.candidates import Catalog, Fit
+from torch_warmstart.suggesting.layers import (
+    Layer,
+    Place,
+    PlacesOf,
+    chained_places,
+    compounds_of,
+    forms_of,
+    layers_of,
+    named_places,
+    shaped_places,
+    single_places,
+    singles_of,
+)
+from torch_warmstart.suggesting.similarity import (
+    KINDS_OF_LAYERS,
+    Scores,
+    alikeness,
+    shared_words,
+    tokens_of,
+)
+from torch_warmstart.suggesting.suggestions import Confidence, Suggestion, Suggestions
+from torch_warmstart.suggesting.systematic import Move, find_rules
+
+_MARGIN = 0.02  # of alikeness; what is nearer to each other is as good
+_ALIKE, _SOMEWHAT_ALIKE = 0.45, 0.2
+_CANDIDATES = 24  # looked at for each layer at first
+_ALTERNATIVES = 4  # shown
+_ORDER = 1e-3  # how much the order counts: less than any difference between names
+_MANY = 3  # layers of one kind that agree
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """A layer and where it is proposed to be."""
+
+    layer: Layer
+    place: Place
+    confidence: Confidence
+    reason: str
+    alternatives: tuple[Place, ...]
+    by_rank: bool = False  # whether numbers of layers were taken for ranks
+
+
+def suggest_for_model(
+    model: torch.nn.Module, settings: WarmStartSettings, checkpoint: Checkpoint
+) -> Suggestions:
+    """Suggestions for what settings select of a model and do not rename.
+
+    Raises PlanError if they select nothing, or not what they should.
+    """
+    variables = model_variables(model)
+    settings = spread_over_modules(settings, variables)
+    chosen, problems = select(settings, variables)
+    if problems:
+        raise PlanError("Names cannot be suggested for these settings:", problems)
+    # Rules that are wrong are a plan's business.
+    renames, _ = file_renames(
+        settings.var_name_to_prev_var_name, variables, {id(variable) for variable in variables}
+    )
+    return suggest(Finder(checkpoint, variables), variables, {id(v) for v in chosen}, set(renames))
+
+
+def suggest(
+    finder: Finder, variables: Sequence[Variable], wanted: set[int], renamed: set[int]
+) -> Suggestions:
+    """Suggestions for variables that find nothing.
+
+    Args:
+        finder: Of the checkpoint.
+        variables: All of the model's; slots follow their variables and are left out.
+        wanted: Ids of those that are selected; the others help to recognise their layers.
+        renamed: Ids of those that the user has renamed already.
+    """
+    model = [variable for variable in variables if variable.slot is None]
+    found, lost = _sort_out(finder, model, renamed)
+    catalog = Catalog.of(finder.checkpoint, {key for keys in found.values() for key in keys})
+    matches = _match(finder, catalog, lost)
+    items = _items(finder, matches, lost, wanted)
+    proposed = {key for match in matches for key in match.place.keys}
+    left = (t.name for t in catalog.tensors if t.spec.key not in proposed)
+    moves = list(_moves(matches, catalog.separator))
+    free = [variable for variable in model if id(variable) not in renamed]
+    return Suggestions(
+        items=tuple(items),
+        rules=tuple(find_rules(finder, free, found, moves, items)),
+        unused=tuple(left),
+        url=finder.checkpoint.url,
+        num_found=sum(id(variable) in wanted for variable in model) - len(items),
+    )
+
+
+def _sort_out(
+    finder: Finder, variables: Sequence[Variable], renamed: set[int]
+) -> tuple[dict[int, tuple[str, ...]], list[Variable]]:
+    """The keys of what is found, by id of the variable, and the variables that are not."""
+    found: dict[int, tuple[str, ...]] = {}
+    lost = []
+    for variable in variables:
+        owner = variable.owners[0]
+        if id(variable) in renamed or is_uncounted_in_tf(owner.module, owner.leaf):
+            continue
+        try:
+            source = finder.find(variable)
+        except SettingsError:  # several answer: they are all candidates
+            source = None
+        if source is None:
+            lost.append(variable)
+        else:
+            found[id(variable)] = tuple(spec.key for spec in source.specs)
+    return found, lost
+
+
+def _match(finder: Finder, catalog: Catalog, lost: Sequence[Variable]) -> list[Match]:
+    """The matches of all rounds, each tensor once."""
+    matches: list[Match] = []
+    claimed: set[str] = set()
+    named = named_places(finder, catalog)
+    left = layers_of(lost)
+    matches += _round(compounds_of(finder, left), named, claimed)
+    for places_of in (named, chained_places(finder, catalog), shaped_places(finder, catalog)):
+        left = _without(left, matches)
+        matches += _round(left, places_of, claimed)
+    singles = singles_of(_without(left, matches))
+    return matches + _round(singles, single_places(finder, catalog), claimed)
+
+
+def _without(layers: Sequence[Layer], matches: Sequence[Match]) -> list[Layer]:
+    """The layers whose tensors have no match."""
+    done = {owner.name for match in matches for owner, _ in match.layer.tensors}
+    return [layer for layer in layers if done.isdisjoint(o.name for o, _ in layer.tensors)]
+
+
+# -- which of them ---------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Group:
+    """Layers that fit the same places, and how alike the names of each pair are."""
+
+    layers: list[Layer]
+    places: list[Place]
+    scores: Scores = field(init=False)  # [layers, places]
+    by_words: Scores = field(init=False)  # the same without numbers
+    by_rank: bool = field(init=False)  # whether numbers are compared by their rank
+    by_order: bool = field(init=False)  # whether the order of all layers is all there is
+
+    def __post_init__(self) -> None:
+        ours = [tokens_of(layer.name) for layer in self.layers]
+        theirs = [tokens_of(n) for n in _with_first_numbers([p.name for p in self.places])]
+        numbers = [
+            {t for tokens in side for t in tokens if t.isdecimal()} for side in (ours, theirs)
+        ]
+        self.by_rank = not {int(n) for n in numbers[0]} <= {int(n) for n in numbers[1]}
+        if self.by_rank:
+            ours, theirs = _ranked(ours), _ranked(theirs)
+        self.by_order = len(ours) == len(theirs) and _are_counted_through(ours, theirs)
+        self.scores = alikeness(ours, theirs)
+        self.by_words = alikeness(_without_numbers(ours), _without_numbers(theirs))
+
+    def with_order(self) -> Scores:
+        """The scores with a little for pairs that are at the same place in their order."""
+        if self.by_order:
+            return self.scores + np.eye(len(self.layers), dtype=np.float32)
+        rows, columns = (np.arange(n, dtype=np.float32) for n in self.scores.shape)
+        same: Scores = 1 - np.abs(rows[:, None] - columns[None, :]) / max(self.scores.shape)
+        scores: Scores = self.scores + _ORDER * same
+        return scores
+
+
+def _round(layers: Sequence[Layer], places_of: PlacesOf, claimed: set[str]) -> list[Match]:
+    """The best pairs first, until no layer has a place left; their keys are claimed."""
+    groups: dict[int, tuple[list[Layer], list[Place]]] = {}
+    for layer in layers:
+        places = places_of(layer)
+        groups.setdefault(id(places), ([], places))[0].append(layer)
+    scored = []
+    for members, places in groups.values():
+        free = [place for place in places if not place.keys & claimed]
+        if free:
+            scored.append(_Group(members, free))
+    chosen: list[tuple[_Group, int, int]] = []
+    done: set[int] = set()
+    for group, row, column in _best_first(scored):
+        layer, place = group.layers[row], group.places[column]
+        if id(layer) not in done and not place.keys & claimed:
+            done.add(id(layer))
+            claimed |= place.keys
+            chosen.append((group, row, column))
+    return _confirmed([_judge(*pair) for pair in chosen])
+
+
+def _best_first(groups: Sequence[_Group]) -> Iterator[tuple[_Group, int, int]]:
+    """Pairs by their score: first the likeliest of each layer, then whatever else there is."""
+    likeliest, others = [], []
+    for group in groups:
+        scores = group.with_order()
+        ranked = np.argsort(-scores, axis=1, kind="stable")
+        few = ranked[:, :_CANDIDATES]
+        for row in range(len(group.layers)):
+            likeliest += [(float(scores[row, at]), group, row, int(at)) for at in few[row]]
+        others.append((group, ranked[:, _CANDIDATES:]))
+    likeliest.sort(key=lambda pair: -pair[0])
+    for _, group, row, column in likeliest:
+        yield group, row, column
+    for group, rest in others:
+        for row in range(len(group.layers)):
+            yield from ((group, row, int(at)) for at in rest[row])
+
+
+def _judge(group: _Group, row: int, column: int) -> Match:
+    """How sure a pair is, and what would do as well."""
+    layer, place = group.layers[row], group.places[column]
+    confidence, reason = _confidence(group, row, column)
+    score = float(group.scores[row, column])
+    near = np.argsort(-group.scores[row], kind="stable")[: _ALTERNATIVES + 1]
+    others = [int(at) for at in near if at != column]
+    # Where the order decides, whatever else fits would do; else what is nearly as much alike.
+    if confidence != "low":
+        others = [at for at in others if group.scores[row, at] > score - 2 * _MARGIN]
+    shown = () if confidence == "high" else tuple(group.places[at] for at in others)
+    return Match(layer, place, confidence, reason, shown[:_ALTERNATIVES], group.by_rank)
+
+
+def _confidence(group: _Group, row: int, column: int) -> tuple[Confidence, str]:
+    layer, place = group.layers[row], group.places[column]
+    score, words_score = float(group.scores[row, column]), float(group.by_words[row, column])
+    of_type = "by name and shape" if place.is_named else "by shape"
+    words = _words(layer, place)
+    names = f"names agree in {', '.join(words)}" if words else "names share nothing"
+    if len(group.layers) == len(group.places) == 1:
+        agree = f"; {names}" if words else ""
+        return _confidence_of_the_only(layer, place, score), f"only this fits {of_type}{agree}"
+    is_close = score < _best_rival(group.scores, row, column) + _MARGIN
+    if is_close or not words or group.by_order:
+        return "low", f"several fit {of_type}, only their order decides; {names}"
+    by_number = words_score < _best_rival(group.by_words, row, column) + _MARGIN
+    if by_number and not set(words) - KINDS_OF_LAYERS:
+        return "low", f"several fit {of_type}, only their numbers decide; {names}"
+    if by_number and group.by_rank:
+        as_many = len(group.layers) == len(group.places)
+        level: Confidence = "medium" if as_many and words_score >= 1.5 * _ALIKE else "low"
+        return level, f"fits {of_type}, by its rank, for numbers differ; {names}"
+    if score < _SOMEWHAT_ALIKE:
+        return "low", f"fits {of_type}, and so do others; {names}"
+    sure = _ALIKE if place.is_named else 1.5 * _ALIKE
+    return "high" if score >= sure else "medium", f"fits {of_type}; {names}"
+
+
+def _best_rival(scores: Scores, row: int, column: int) -> float:
+    """The highest score of another pair of the same layer, or of the same place."""
+    in_row, in_column = np.delete(scores[row], column), np.delete(scores[:, column], row)
+    return max(float(in_row.max(initial=-1)), float(in_column.max(initial=-1)))
+
+
+def _confidence_of_the_only(layer: Layer, place: Place, score: float) -> Confidence:
+    """How sure it is that two are meant for each other because nothing else fits either."""
+    if not _words(layer, place):
+        return "medium" if _says_much(layer) else "low"
+    return "high" if place.is_named or score >= 1.5 * _ALIKE else "medium"
+
+
+def _words(layer: Layer, place: Place) -> list[str]:
+    """The words that both names have."""
+    return shared_words(tokens_of(layer.name), tokens_of(place.name))
+
+
+def _says_much(layer: Layer) -> bool:
+    """Whether shapes tell a layer from most others: vectors and tiny tensors are everywhere."""
+    return any(
+        len(variable.shape) > 1 and min(variable.shape) > 1 and max(variable.shape) > 4
+        for _, variable in layer.tensors
+    )
+
+
+def _confirmed(matches: Sequence[Match]) -> list[Match]:
+    """Medium matches that many of their kind agree with are sure: the same words, other numbers."""
+    kinds: dict[tuple[str, str], list[Match]] = {}
+    for match in matches:
+        kinds.setdefault((_kind(match.layer.name), _kind(match.place.name)), []).append(match)
+    confirmed = []
+    for match in matches:
+        alike = kinds[_kind(match.layer.name), _kind(match.place.name)]
+        agree = len(alike) >= _MANY and all(m.confidence in ("high", "medium") for m in alike)
+        agree = agree and not match.by_rank and bool(_words(match.layer, match.place))
+        if match.confidence == "medium" and agree:
+            reason = f"{match.reason}; so do others of the kind"
+            confirmed.append(Match(match.layer, match.place, "high", reason, ()))
+        else:
+            confirmed.append(match)
+    return confirmed
+
+
+def _kind(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+def _without_numbers(names: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[token for token in tokens if not token.isdecimal()] for tokens in names]
+
+
+def _with_first_numbers(names: Sequence[str]) -> list[str]:
+    """Names with the number that Keras leaves out for the first: `dense` beside `dense_1`.
+
+    At every level: `attention/out` beside `attention_1/out` is `attention_0/out`.
+    """
+    paths = [re.split(r"([/.])", name) for name in names]
+    numbered = {
+        (*path[:at], part.rpartition("_")[0])
+        for path in paths
+        for at, part in enumerate(path)
+        if re.search(r"_\d+$", part)
+    }
+    return [
+        "".join(
+            f"{part}_0" if (*path[:at], part) in numbered else part for at, part in enumerate(path)
+        )
+        for path in paths
+    ]
+
+
+def _are_counted_through(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> bool:
+    """Whether places differ only in one number, and layers are not numbered like that.
+
+    Keras counts its layers through: `norm_3` is the second norm of the second block.
+    """
+    if len(set(map(tuple, _without_numbers(theirs)))) > 1 or len(theirs) == 1:
+        return False
+    return {_count_numbers(n) for n in theirs} == {1} and {_count_numbers(n) for n in ours} != {1}
+
+
+def _count_numbers(tokens: Sequence[str]) -> int:
+    return sum(token.isdecimal() for token in tokens)
+
+
+def _ranked(names: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Names with each number as its rank among those at that place in names that begin alike."""
+    seen: dict[tuple[str, ...], set[int]] = {}
+    for tokens in names:
+        for at, token in enumerate(tokens):
+            if token.isdecimal():
+                seen.setdefault(tuple(tokens[:at]), set()).add(int(token))
+    ranks = {begin: {n: k for k, n in enumerate(sorted(found))} for begin, found in seen.items()}
+    return [
+        tuple(
+            str(ranks[tuple(tokens[:at])][int(token)]) if token.isdecimal() else token
+            for at, token in enumerate(tokens)
+        )
+        for tokens in names
+    ]
+
+
+# -- what comes of it ------------------------------------------------------------------------------
+
+
+def _moves(matches: Sequence[Match], separator: str) -> Iterator[Move]:
+    for match in matches:
+        if match.place.path is not None:
+            begin = f"{match.layer.name}." if match.layer.name else ""
+            names = [owner.name for owner, _ in match.layer.tensors]
+            owned = {name: name.removeprefix(begin).replace(".", "/") for name in names}
+            yield Move(match.layer.name, match.place.path.replace(separator, "/"), owned)
+
+
+def _items(
+    finder: Finder, matches: Sequence[Match], lost: Sequence[Variable], wanted: set[int]
+) -> list[Suggestion]:
+    """A suggestion for each variable that is wanted, in the model's order."""
+    proposed: Mapping[int, tuple[Match, int, Owner]] = {
+        id(variable): (match, at, owner)
+        for match in matches
+        for at, (owner, variable) in enumerate(match.layer.tensors)
+    }
+    items = []
+    for variable in lost:
+        if id(variable) not in wanted:
+            continue
+        if id(variable) not in proposed:
+            items.append(Suggestion(variable.name, (), "none", _why_nothing(finder, variable)))
+            continue
+        match, at, owner = proposed[id(variable)]
+        fit = match.place.fits[at]
+        rivals = (place.fits[at].names for place in match.alternatives)
+        others = tuple(names for names in dict.fromkeys(rivals) if names != fit.names)
+        layout = _layout_to_name(forms_of(finder, owner), fit)
+        remarks = [match.place.remark, "not transposed, by its shape" if layout else ""]
+        reason = "; ".join(filter(None, [match.reason, *remarks]))
+        items.append(Suggestion(owner.name, fit.names, match.confidence, reason, others, layout))
+    return items
+
+
+def _why_nothing(finder: Finder, variable: Variable) -> str:
+    """Why nothing is proposed: a part of a cell has no shape of its own in TensorFlow."""
+    forms = [f for f in forms_of(finder, variable.owners[0]) if f.refusal is None]
+    if forms and all(len(form.names) > 1 or not form.names[0] for form in forms):
+        return "no layer is left whose tensors make it"
+    return "nothing of its shape is left"
+
+
+def _layout_to_name(forms: Sequence[Form], fit: Fit) -> str | None:
+    """The layout that must be named because the module's own is another one."""
+    usual = [form for form in forms if form.refusal is None]
+    if any(form.layout is fit.form.layout for form in usual) or fit.form.layout is not IDENTITY:
+        return None
+    return IDENTITY.name

@@ -1,0 +1,197 @@
+r"""Rules that stand for many renames: scopes, and patterns where numbers are carried over.
+
+Of a layer `encoder.layer.3.attention.self` that is at `bert/encoder/layer_3/attention/self`, what
+both end in is cut off. What is left is a scope, or with its numbers a pattern:
+`encoder\.layer\.(\d+)\.(.+)` to `bert/encoder/layer_\1/\2`. A rule is proposed only if it
+makes of every variable that it matches what is proposed for that variable, or found for it anyway.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch_warmstart.errors import MissingTensorError, SettingsError
+from torch_warmstart.model import Variable
+from torch_warmstart.names import Finder
+from torch_warmstart.settings import begin_of, canonical_scope
+from torch_warmstart.suggesting.suggestions import CONFIDENCES, SuggestedRule, Suggestion
+
+_FEWEST = 2  # variables that a rule must stand for
+_NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A layer's path in the model, and the one in the checkpoint."""
+
+    ours: str
+    theirs: str
+    leaves: Mapping[str, str]  # of its variables, by their names
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A rule that may be proposed."""
+
+    source: str
+    target: str
+    expression: re.Pattern[str] | None = None  # None: it is a scope
+    variables: list[str] = field(default_factory=list)  # suggestions that it is for
+
+    @property
+    def scope(self) -> str:
+        return canonical_scope(self.source)
+
+    def apply(self, name: str) -> str | None:
+        """What the rule makes of a name, or None."""
+        if self.expression is None:
+            if not name.startswith(self.scope):
+                return None
+            return begin_of(self.target) + name.removeprefix(self.scope).replace(".", "/")
+        match = self.expression.fullmatch(name)
+        return match.expand(self.target) if match else None
+
+    def matching(self, names: Sequence[str]) -> list[str]:
+        """Those of some names, sorted, that the rule is for."""
+        if self.expression is not None:
+            return [name for name in names if self.expression.fullmatch(name)]
+        first = bisect.bisect_left(names, self.scope)
+        inside = itertools.islice(names, first, None)
+        return list(itertools.takewhile(lambda name: name.startswith(self.scope), inside))
+
+
+def find_rules(
+    finder: Finder,
+    variables: Sequence[Variable],
+    found: Mapping[int, tuple[str, ...]],
+    moves: Sequence[Move],
+    items: Sequence[Suggestion],
+) -> list[SuggestedRule]:
+    """Rules that stand for suggestions, those for most first; no suggestion is in two.
+
+    Args:
+        finder: Of the checkpoint.
+        variables: The model's that rules may be for: without slots, and without those that have a
+            rule already.
+        found: The keys of those that need no rule, by id.
+        moves: Of the layers for which there are suggestions.
+        items: The suggestions.
+    """
+    check = _Check(finder, variables, _expected(finder, variables, found, items), moves)
+    by_name = {item.variable: item for item in items}
+    at = {name: number for number, name in enumerate(by_name)}
+    names = sorted(by_name)
+    candidates = _candidates(moves)
+    for candidate in candidates:
+        candidate.variables = sorted(candidate.matching(names), key=at.__getitem__)
+    candidates = [candidate for candidate in candidates if candidate.variables]
+    # Those for most first; of scopes and patterns for as many, patterns; else in the model's order.
+    candidates.sort(
+        key=lambda rule: (-len(rule.variables), rule.expression is None, at[rule.variables[0]])
+    )
+    rules: list[SuggestedRule] = []
+    covered: set[str] = set()
+    for candidate in candidates:
+        own = [name for name in candidate.variables if name not in covered]
+        if len(own) < _FEWEST or not check.is_right(candidate):
+            continue
+        covered.update(own)
+        least = max((by_name[name].confidence for name in own), key=CONFIDENCES.index)
+        is_scope = candidate.expression is None
+        rules.append(SuggestedRule(candidate.source, candidate.target, is_scope, tuple(own), least))
+    return rules
+
+
+def _expected(
+    finder: Finder,
+    variables: Sequence[Variable],
+    found: Mapping[int, tuple[str, ...]],
+    items: Sequence[Suggestion],
+) -> dict[int, tuple[str, ...]]:
+    """The keys that each variable should come from, by its id."""
+    expected = dict(found)
+    by_name = {item.variable: item for item in items if item.names}
+    for variable in variables:
+        item = next((by_name[name] for name in variable.names if name in by_name), None)
+        if item is not None and item.layout is None:
+            specs = (finder.named(variable.owners[0], name) for name in item.names)
+            expected[id(variable)] = tuple(spec.key for spec in specs)
+    return expected
+
+
+def _candidates(moves: Iterable[Move]) -> list[_Candidate]:
+    """The rules that layers' moves call for, each once."""
+    rules: dict[tuple[str, str], _Candidate] = {}
+    for move in moves:
+        ours, theirs = _without_common_end(move.ours.split("."), move.theirs.split("/"))
+        for candidate in _rules_for(ours, theirs):
+            rules.setdefault((candidate.source, candidate.target), candidate)
+    return list(rules.values())
+
+
+def _without_common_end(ours: list[str], theirs: list[str]) -> tuple[list[str], list[str]]:
+    ours, theirs = [part for part in ours if part], [part for part in theirs if part]
+    while ours and theirs and ours[-1] == theirs[-1]:
+        ours, theirs = ours[:-1], theirs[:-1]
+    return ours, theirs
+
+
+def _rules_for(ours: Sequence[str], theirs: Sequence[str]) -> Iterable[_Candidate]:
+    """The rules that carry one path to the other, with all below it."""
+    scope, target = "".join(f"{part}." for part in ours), "".join(f"{part}/" for part in theirs)
+    yield _Candidate(scope or "/", target or "/")
+    numbers = _NUMBER.findall(scope)
+    if not numbers or not set(_NUMBER.findall(target)) <= set(numbers):
+        return
+    if len(set(numbers)) < len(numbers):  # which number goes where is not clear
+        return
+    pattern = _NUMBER.sub(r"(\\d+)", re.escape(scope)) + "(.+)"
+    replacement = _NUMBER.sub(lambda n: f"\\g<{numbers.index(n[0]) + 1}>", target)
+    replacement = _short_references(f"{replacement}\\g<{len(numbers) + 1}>")
+    yield _Candidate(pattern, replacement, re.compile(pattern, re.DOTALL))
+
+
+def _short_references(replacement: str) -> str:
+    r"""`\1` for `\g<1>` where no digit follows."""
+    return re.sub(r"\\g<(\d)>(?!\d)", r"\\\1", replacement)
+
+
+class _Check:
+    """Whether rules make what they should of every variable that they match."""
+
+    def __init__(
+        self,
+        finder: Finder,
+        variables: Sequence[Variable],
+        expected: Mapping[int, tuple[str, ...]],
+        moves: Iterable[Move],
+    ) -> None:
+        self._finder, self._expected = finder, expected
+        self._owners = {o.name: (variable, o) for variable in variables for o in variable.owners}
+        self._names = sorted(self._owners)
+        self._proposed = {
+            name: f"{move.theirs}/{leaf}" if move.theirs else leaf
+            for move in moves
+            for name, leaf in move.leaves.items()
+        }
+
+    def is_right(self, candidate: _Candidate) -> bool:
+        return all(self._is_right(candidate, name) for name in candidate.matching(self._names))
+
+    def _is_right(self, candidate: _Candidate, name: str) -> bool:
+        renamed = candidate.apply(name)
+        assert renamed is not None
+        if renamed.replace(".", "/") == self._proposed.get(name, "").replace(".", "/"):
+            return True  # as proposed, so there is no need to look
+        variable, owner = self._owners[name]
+        try:
+            source = self._finder.find_renamed(variable, owner, (renamed,))
+        except MissingTensorError:
+            return id(variable) not in self._expected
+        except SettingsError:
+            return False
+        return tuple(spec.key for spec in source.specs) == self._expected.get(id(variable))

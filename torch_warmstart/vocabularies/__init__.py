@@ -1,0 +1,8 @@
+"""Vocabularies as people hold them, and from two of them a remapping of rows."""
+
+from torch_warmstart.vocabularies.remapping import Remapping as Remapping
+from torch_warmstart.vocabularies.remapping import (
+    generate_vocab_remapping as generate_vocab_remapping,
+)
+from torch_warmstart.vocabularies.remapping import plan_remapping as plan_remapping
+from torch_warmstart.vocabularies.remapping import remapping_by_position as remapping_by_position

@@ -12,40 +12,81 @@
     ├── StorageError (OSError)                  a remote filesystem cannot be reached or refuses
     └── MissingDependencyError (ImportError)    an optional package is not installed
 
-A message has four parts: what failed, where, what was expected and found, what to do next. This
-module also owns the words that many messages share: near-name suggestions.
+A message has four parts: what failed, where, what was expected and found, what to do next. What a
+plan has to say, a problem or a note, is a `Finding` with a code that stays. This module also owns
+the words that many messages share: near-name suggestions.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "note"]
 
 _NEAR_NAMES_EXHAUSTIVE = 2_000  # difflib costs about 10 us a candidate; beyond this, filter first
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a plan, a warm start or a check has to say; `str()` is the sentence.
+
+    Args:
+        code: What kind it is, in kebab case. Codes stay as they are; docs/findings.md lists them.
+        severity: "error" (nothing is done), "warning" (probably a mistake) or "note".
+        subject: The variable, key, setting or file that it is about; "" for the whole.
+        text: The sentence: what, where, what was expected and found.
+        hint: What to type next, where that is the same for all of its kind; or "".
+
+    Example:
+        >>> str(Finding("missing-tensor", "error", "fc.bias", "fc.bias is not in the checkpoint."))
+        'fc.bias is not in the checkpoint.'
+    """
+
+    code: str
+    severity: Severity
+    subject: str
+    text: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class WarmStartError(Exception):
     """Base of everything this library raises on purpose."""
 
+    code = "warm-start"  # of the `Finding` that a plan makes of it
+
 
 class SettingsError(WarmStartError, ValueError):
     """What the caller asked for cannot be done, whatever the files hold."""
 
+    code = "settings"
+
 
 class PlanError(SettingsError):
-    """A plan with problems: `problems` holds one text each, the message all, and advice below."""
+    """A plan with problems: `problems` holds a `Finding` each, the message all of them.
 
-    def __init__(self, headline: str, problems: Sequence[str], advice: Sequence[str] = ()) -> None:
-        self.problems = tuple(problems)
+    Problems of the same text are one, and a hint that several share is said once, below them.
+    """
+
+    def __init__(self, headline: str, problems: Sequence[Finding]) -> None:
+        self.problems = tuple({problem.text: problem for problem in problems}.values())
         numbered = [
-            f"  {number}. " + problem.replace("\n", "\n     ")
+            f"  {number}. " + problem.text.replace("\n", "\n     ")
             for number, problem in enumerate(self.problems, 1)
         ]
-        super().__init__("\n".join([headline, *numbered, *advice]))
+        hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
+        super().__init__("\n".join([headline, *numbered, *hints]))
 
 
 class CheckpointError(WarmStartError):
     """A checkpoint cannot be used: missing, damaged, or without the tensor asked for."""
+
+    code = "checkpoint"
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
@@ -59,15 +100,21 @@ class CorruptCheckpointError(CheckpointError):
 class MissingTensorError(CheckpointError, KeyError):
     """The checkpoint has no tensor of that key."""
 
+    code = "missing-tensor"
+
     __str__ = Exception.__str__  # KeyError would show the repr of the message
 
 
 class VocabularyError(WarmStartError, ValueError):
     """A vocabulary file or sequence breaks a rule."""
 
+    code = "vocabulary"
+
 
 class UnsupportedError(WarmStartError, NotImplementedError):
     """Well-formed input that this library does not handle."""
+
+    code = "unsupported"
 
 
 class StorageError(WarmStartError, OSError):

@@ -57,7 +57,7 @@ def test_trainable_variables_are_warm_started_and_the_step_is_not(case):
     report = tws.warm_start(model, FIXTURES / case / "old")
     assert model.x.item() == 42
     assert model.global_step.item() == 0
-    assert "'global_step'" in report.notes[0]
+    assert "'global_step'" in str(report.notes[0])
     tws.warm_start(model, tws.WarmStartSettings(FIXTURES / case / "old", [".*"]))
     assert model.global_step.item() == 10
 

@@ -130,7 +130,7 @@ def test_bert_has_its_own_names_and_counts_by_the_global_step(tf_checkpoint):
     started = _start(prefix, torch.optim.AdamW)
     assert started.state["exp_avg_sq"].tolist() == V
     assert started.state["step"] == 20
-    assert any("does not correct the bias" in note for note in started.report.notes)
+    assert any("does not correct the bias" in str(note) for note in started.report.notes)
 
 
 def test_the_mangled_names_of_a_canned_estimator_are_tied_to_their_variables(tf_checkpoint):
@@ -202,7 +202,7 @@ def test_half_of_an_optimizers_slots_is_not_taken(tf_checkpoint):
     assert started.state == {}  # no count of steps either
     assert started.model.w.tolist() == [1.0] * 3
     assert started.report["w/exp_avg"].reason == "the rest of its state is not taken"
-    assert started.report.notes == (
+    assert tuple(map(str, started.report.notes)) == (
         "The optimizer's state of 1 parameter (such as 'w') stays as it is, with all of its slots, "
         "as parts of a state do not go together: w/exp_avg_sq is not in the checkpoint, which of "
         "Adam's slots for 'w' has only 'w/Adam'.",
@@ -233,7 +233,7 @@ def test_slots_that_cannot_be_tied_are_said_to_be_there_once(tf_checkpoint, tens
     with pytest.raises(PlanError) as error:
         _start(prefix)
     example = shown.partition(" and ")[0]
-    assert error.value.problems == (
+    assert tuple(map(str, error.value.problems)) == (
         f"{prefix} has an optimizer's variables ({shown}), but which is whose, or what it means, "
         "cannot be known. Name the key of each slot, for example "
         f"var_name_to_prev_var_name={{'w/exp_avg': {example}}}, or leave the slots out of "
@@ -254,7 +254,7 @@ def test_a_momentum_that_nothing_explains_is_taken_as_it_is_and_noted(tf_checkpo
     options = {"lr": 0.1, "momentum": 0.9, "var_name_to_prev_var_name": names}
     started = _start(prefix, torch.optim.SGD, **options)
     assert started.state["momentum_buffer"].tolist() == V
-    assert started.report.notes == (
+    assert tuple(map(str, started.report.notes)) == (
         "What var_name_to_prev_var_name names for momentum_buffer is taken as it is. Keras and "
         "TensorFlow's RMSProp keep momentum with the learning rate in it, Keras' SGD with the "
         "other sign too.",
@@ -473,7 +473,7 @@ def test_a_momentum_with_the_learning_rate_in_it_is_divided_by_torchs(tf_checkpo
     prefix = tf_checkpoint({"w": M, "SGD/w/momentum": V, "SGD/iter": np.int64(3)})
     started = _start(prefix, torch.optim.SGD, lr=0.5, momentum=0.9)
     assert started.state["momentum_buffer"].tolist() == [-8, -10, -12]
-    assert any("divided by torch's lr as it is now (0.5)" in n for n in started.report.notes)
+    assert any("divided by torch's lr as it is now (0.5)" in str(n) for n in started.report.notes)
     renamed = {"w/momentum_buffer": "SGD/w/momentum"}
     again = _start(
         prefix,
@@ -537,7 +537,7 @@ def test_slots_go_where_their_parameter_is(tf_checkpoint, device, amsgrad):
 def test_relatives_of_adam_go_on_with_its_averages(tf_checkpoint, optimizer):
     started = _start(tf_checkpoint(ADAM), optimizer)
     assert started.state["exp_avg"].tolist() == M
-    assert any("by its own rule" in note for note in started.report.notes)
+    assert any("by its own rule" in str(note) for note in started.report.notes)
 
 
 def test_sparse_adam_goes_on_with_adams_averages(tf_checkpoint):
@@ -581,7 +581,7 @@ def test_slots_of_a_recurrent_layer_are_changed_as_its_weights(tf_checkpoint):
         assert torch.equal(state[weight]["exp_avg"], weight)
     biases = [state[model.lstm.bias_ih_l0], state[model.lstm.bias_hh_l0]]
     assert torch.equal(biases[0]["exp_avg_sq"], biases[1]["exp_avg_sq"])
-    assert any("two biases" in note for note in started.report.notes)
+    assert any("two biases" in str(note) for note in started.report.notes)
 
 
 # -- real TensorFlow -------------------------------------------------------------------------------
@@ -905,7 +905,7 @@ def test_an_optimizer_whose_loss_is_scaled_is_not_said_to_be_called_as_a_slot(tm
     twin.d = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(twin.parameters())
     settings = WarmStartSettings(str(tmp_path / "model"), EVERYTHING)
-    (note,) = tws.warm_start(twin, settings, optimizer=optimizer).notes
+    (note,) = map(str, tws.warm_start(twin, settings, optimizer=optimizer).notes)
     assert note.startswith("TensorFlow's Adam adds epsilon to sqrt(v)")
     assert optimizer.state[twin.d.weight]["step"] == 3
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch_warmstart.display import fold, fold_endings, render, shorten
 from torch_warmstart.dtypes import dtype_name
+from torch_warmstart.errors import Finding
 from torch_warmstart.names import looks_like_a_slot
 from torch_warmstart.planning import Audit, PlanItem, RowAccount, State, WarmStartPlan, count_states
 
@@ -48,7 +49,7 @@ class WarmStartReport:
         tuple[str, tuple[int, ...], tuple[int, ...]], ...
     ]  # name, old, new shape
     variables: tuple[VariableAccount, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Finding, ...]
     audits: tuple[Audit, ...]  # what weights alone do not carry over: to be compared by hand
     source: str  # the checkpoint
     bytes_read: int

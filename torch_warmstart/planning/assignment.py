@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import PlanError, SettingsError, plural
+from torch_warmstart.errors import Finding, PlanError, SettingsError, plural
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.model import Variable, canonical_name, find_variable, model_variables
 from torch_warmstart.planning.plan import WarmStartPlan
 from torch_warmstart.planning.planner import make_plan
-from torch_warmstart.planning.renames import file_renames
+from torch_warmstart.planning.renames import read_renames
 from torch_warmstart.settings import NameRules, WarmStartSettings, canonical_scope, is_scope
 
 AssignmentMap = Mapping[str, str | torch.Tensor] | Iterable[tuple[str, str | torch.Tensor]]
@@ -92,21 +92,21 @@ def plan_assignment(
     targets, problems = _targets(entries, variables)
     scopes = [key for key in targets if isinstance(key, str) and is_scope(key)]
     around = {
-        id(v): [s for s in scopes if any(name.startswith(s) for name in v.names)] for v in variables
+        v: [s for s in scopes if any(name.startswith(s) for name in v.names)] for v in variables
     }
-    selected = [v for v in variables if id(v) in targets or around[id(v)]]
+    selected = [v for v in variables if v in targets or around[v]]
     for scope in scopes:  # of which more specific entries leave nothing: it need not be there
         taken = [
-            id(v) in targets or any(s != scope and s.startswith(scope) for s in around[id(v)])
+            v in targets or any(s != scope and s.startswith(scope) for s in around[v])
             for v in selected
-            if scope in around[id(v)]
+            if scope in around[v]
         ]
         if taken and all(taken):
             del targets[scope]
     names = {name: entry.source for name, entry in targets.values()}
     rules = NameRules(names, origin="assignment_map")
     if not selected:  # nor can settings select nothing; but what is wrong with the names is known
-        problems += file_renames(rules, variables, set())[1]
+        problems += read_renames(rules, variables, frozenset())[1]
     else:
         tensors = [variable.tensor for variable in selected]
         settings = WarmStartSettings(checkpoint, tensors, None, rules, verify=verify)
@@ -124,35 +124,35 @@ def plan_assignment(
 
 def _targets(
     entries: Sequence[Entry], variables: Sequence[Variable]
-) -> tuple[dict[int | str, tuple[str, Entry]], list[str]]:
+) -> tuple[dict[Variable | str, tuple[str, Entry]], list[Finding]]:
     """Each target's name and entry, by what `_find` makes of it; and problems of the map alone."""
-    targets: dict[int | str, tuple[str, Entry]] = {}
+    targets: dict[Variable | str, tuple[str, Entry]] = {}
     problems = []
     for entry in entries:
         found = _find(entry.target, variables)
         if found is None:
-            problems.append(
+            text = (
                 f"assignment_map: {entry}: the model has no such parameter or persistent buffer (a "
                 "copy or a view is another tensor)."
             )
+            problems.append(Finding("unknown-variable", "error", str(entry), text))
             continue
         key, name = found
         _, first = targets.setdefault(key, (name, entry))
         if canonical_name(first.source) != canonical_name(entry.source):
             kind = "scopes" if is_scope(entry.source) else "tensors"
-            problems.append(
-                f"assignment_map: {name!r} is assigned different {kind}: {first} and {entry}."
-            )
+            text = f"assignment_map: {name!r} is assigned different {kind}: {first} and {entry}."
+            problems.append(Finding("entry-twice", "error", name, text))
     return targets, problems
 
 
 def _find(
     target: str | torch.Tensor, variables: Sequence[Variable]
-) -> tuple[int | str, str] | None:
-    """What a target is, and its name: a variable's id, or what names in a scope begin with."""
+) -> tuple[Variable | str, str] | None:
+    """What a target is, and its name: a variable, or what names in a scope begin with."""
     if isinstance(target, torch.Tensor):
-        return next(((id(v), v.name) for v in variables if v.tensor is target), None)
+        return next(((v, v.name) for v in variables if v.tensor is target), None)
     if is_scope(target):
         return canonical_scope(target), target
     found = find_variable(variables, target)
-    return (id(found[0]), found[1].name) if found else (target, target)  # the planner will say so
+    return (found[0], found[1].name) if found else (target, target)  # the planner will say so

@@ -16,7 +16,7 @@ from torch import nn
 from torch_warmstart.errors import plural
 from torch_warmstart.model import module_names
 from torch_warmstart.planning.flattenings import (
-    Finding,
+    Difference,
     LayoutsOf,
     Modules,
     find_flattenings,
@@ -43,26 +43,26 @@ def audit_port(model: nn.Module, layouts: LayoutsOf) -> tuple[Audit, ...]:
 
     Args:
         model: The model.
-        layouts: For each module that gets tensors from TensorFlow, by its id, the names of the
-            layouts they come in. Other modules with tensors of their own were never TensorFlow's.
+        layouts: For each module that gets tensors from TensorFlow, the names of the layouts they
+            come in. Other modules with tensors of their own were never TensorFlow's.
     """
     if not layouts:
         return ()
     modules = module_names(model)
-    found: dict[Finding, list[str]] = {}
+    found: dict[Difference, list[str]] = {}
     for name, finding in (*_settings(modules, layouts), *find_flattenings(modules, layouts)):
         found.setdefault(finding, []).append(name)
     return tuple(Audit(tuple(names), *finding) for finding, names in found.items())
 
 
-def _settings(modules: Modules, layouts: LayoutsOf) -> Iterable[tuple[str, Finding]]:
+def _settings(modules: Modules, layouts: LayoutsOf) -> Iterable[tuple[str, Difference]]:
     """What each module was made with that TensorFlow's may not have been made with."""
     for name, module in modules.items():
-        if id(module) in layouts or not has_tensors(module):
+        if module in layouts or not has_tensors(module):
             yield from ((name, finding) for finding in _findings(module))
 
 
-def _findings(module: nn.Module) -> Iterable[Finding]:
+def _findings(module: nn.Module) -> Iterable[Difference]:
     for types, check in _CHECKS:
         if isinstance(module, types):
             finding = check(module)
@@ -76,7 +76,7 @@ _KEEPS = 0.5  # a momentum above it is one of Keras's: 0.9, 0.99
 # -- the checks: a module that has torch's default, and what TensorFlow's is -----------------------
 
 
-def _batch_norm(module: nn.Module) -> Finding | None:
+def _batch_norm(module: nn.Module) -> Difference | None:
     # keras/src/layers/normalization/batch_normalization.py: momentum=0.99, epsilon=1e-3.
     keras = {"eps": (1e-5, 1e-3), "momentum": (0.1, 0.01)}
     same = {name: both for name, both in keras.items() if getattr(module, name) == both[0]}
@@ -91,7 +91,7 @@ def _batch_norm(module: nn.Module) -> Finding | None:
     )
 
 
-def _copied_momentum(module: nn.modules.batchnorm._BatchNorm) -> Finding | None:
+def _copied_momentum(module: nn.modules.batchnorm._BatchNorm) -> Difference | None:
     if module.momentum is None or module.momentum < _KEEPS:
         return None
     momentum = f"{module.momentum:g}"
@@ -102,7 +102,7 @@ def _copied_momentum(module: nn.modules.batchnorm._BatchNorm) -> Finding | None:
     )
 
 
-def _other_norm(module: nn.Module) -> Finding | None:
+def _other_norm(module: nn.Module) -> Difference | None:
     # keras/src/layers/normalization/layer_normalization.py and group_normalization.py.
     if module.eps != 1e-5:
         return None
@@ -112,7 +112,7 @@ def _other_norm(module: nn.Module) -> Finding | None:
     )
 
 
-def _rms_norm(module: nn.RMSNorm) -> Finding | None:
+def _rms_norm(module: nn.RMSNorm) -> Difference | None:
     # keras/src/layers/normalization/rms_normalization.py: epsilon=1e-6.
     if module.eps is not None:
         return None
@@ -123,7 +123,7 @@ def _rms_norm(module: nn.RMSNorm) -> Finding | None:
     )
 
 
-def _strided(module: nn.Module) -> Finding | None:
+def _strided(module: nn.Module) -> Difference | None:
     # tensorflow/core/framework/common_shape_fns.cc: SAME pads (total // 2) before, the rest after.
     strides = _pair(module.stride)
     if all(stride == 1 for stride in strides) or not any(_pair(module.padding)):
@@ -136,7 +136,7 @@ def _strided(module: nn.Module) -> Finding | None:
     )
 
 
-def _transposed(module: nn.Module) -> Finding | None:
+def _transposed(module: nn.Module) -> Difference | None:
     if all(stride == 1 for stride in _pair(module.stride)):
         return None
     return (
@@ -146,7 +146,7 @@ def _transposed(module: nn.Module) -> Finding | None:
     )
 
 
-def _average_pool(module: nn.Module) -> Finding | None:
+def _average_pool(module: nn.Module) -> Difference | None:
     if not any(_pair(module.padding)) or not module.count_include_pad:
         return None
     return (
@@ -155,7 +155,7 @@ def _average_pool(module: nn.Module) -> Finding | None:
     )
 
 
-def _gelu(module: nn.Module) -> Finding | None:
+def _gelu(module: nn.Module) -> Difference | None:
     if module.approximate != "none":
         return None
     return (
@@ -165,7 +165,7 @@ def _gelu(module: nn.Module) -> Finding | None:
     )
 
 
-def _leaky_relu(module: nn.Module) -> Finding | None:
+def _leaky_relu(module: nn.Module) -> Difference | None:
     if module.negative_slope != 0.01:
         return None
     return (
@@ -174,14 +174,14 @@ def _leaky_relu(module: nn.Module) -> Finding | None:
     )
 
 
-def _hard_sigmoid(_: nn.Module) -> Finding | None:
+def _hard_sigmoid(_: nn.Module) -> Difference | None:
     return (
         "it is relu6(x + 3) / 6, as in Keras 3; Keras before 3 has clip(0.2 x + 0.5, 0, 1).",
         "If the original was older, write torch.clamp(0.2 * x + 0.5, 0, 1).",
     )
 
 
-def _dropout(module: nn.modules.dropout._DropoutNd) -> Finding | None:
+def _dropout(module: nn.modules.dropout._DropoutNd) -> Difference | None:
     # tensorflow/python/ops/nn_ops.py: keep_prob of dropout() in TensorFlow 1, rate of dropout_v2().
     if not module.p:
         return None
@@ -197,7 +197,7 @@ def _dropout(module: nn.modules.dropout._DropoutNd) -> Finding | None:
     )
 
 
-def _recurrent_dropout(module: nn.Module) -> Finding | None:
+def _recurrent_dropout(module: nn.Module) -> Difference | None:
     if not module.dropout:
         return None
     return (
@@ -207,7 +207,7 @@ def _recurrent_dropout(module: nn.Module) -> Finding | None:
     )
 
 
-_CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Callable[[Any], Finding | None]]] = (
+_CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Callable[[Any], Difference | None]]] = (
     ((nn.modules.batchnorm._BatchNorm,), _batch_norm),
     ((nn.modules.batchnorm._BatchNorm,), _copied_momentum),
     ((nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm), _other_norm),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torch_warmstart.errors import SettingsError, UnsupportedError, plural
+from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.layouts.tensorflow import find_form
 from torch_warmstart.model import Shape, Variable
@@ -20,21 +20,22 @@ ON_MISMATCH_ADVICE = (
 )
 
 
-class MisfitError(Exception):
+class ProblemError(Exception):
     """What is wrong with one variable. The planner collects these; users never see one."""
 
-    def __init__(self, problem: str, advice: str = "") -> None:
-        super().__init__(problem)
-        self.advice = advice  # said once below all problems that share it
+    def __init__(self, code: str, variable: Variable, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.finding = Finding(code, "error", variable.name, text, hint)
 
 
 def choose_layout(variable: Variable, source: Source, by_user: str | None) -> Source:
-    """The source with the user's layout, if there is one; MisfitError if it has none that works."""
+    """The source with the user's layout, if there is one; ProblemError if none works."""
     if by_user is not None:
         try:
             form = find_form(by_user, source.owner.module, source.owner.leaf)
         except SettingsError as error:
-            raise MisfitError(f"var_name_to_layout: {variable.name}: {error}") from error
+            text = f"var_name_to_layout: {variable.name}: {error}"
+            raise ProblemError("layout-unknown", variable, text) from error
         return with_layout(source, form)
     if source.form.refusal is not None:
         raise _refused(variable, source, source.form.refusal)
@@ -42,25 +43,27 @@ def choose_layout(variable: Variable, source: Source, by_user: str | None) -> So
 
 
 def shape_in_torch(variable: Variable, source: Source) -> Shape:
-    """The shape of what the source becomes; MisfitError if it cannot, or its rank is another."""
+    """The shape of what the source becomes; ProblemError if it cannot, or its rank is another."""
     try:
         shape = source.shape
     except UnsupportedError as error:
         raise _refused(variable, source, str(error)) from error
     if shape is None or len(shape) != len(variable.shape):
-        raise MisfitError(_shapes_differ(variable, source, shape), ON_MISMATCH_ADVICE)
+        text = _shapes_differ(variable, source, shape)
+        raise ProblemError("shape-mismatch", variable, text, ON_MISMATCH_ADVICE)
     return shape
 
 
 def check_shape(variable: Variable, source: Source) -> None:
-    """Raises MisfitError unless the source has the variable's shape once its layout is changed."""
+    """Raises ProblemError unless the source has the variable's shape once its layout is changed."""
     shape = shape_in_torch(variable, source)
     if shape != variable.shape:
-        raise MisfitError(_shapes_differ(variable, source, shape), ON_MISMATCH_ADVICE)
+        text = _shapes_differ(variable, source, shape)
+        raise ProblemError("shape-mismatch", variable, text, ON_MISMATCH_ADVICE)
 
 
 def choose_cast(variable: Variable, source: Source) -> Cast | None:
-    """The change of dtype that is needed, or None; MisfitError if it is not one we make.
+    """The change of dtype that is needed, or None; ProblemError if it is not one we make.
 
     TensorFlow never casts. Floating types are cast to each other, integers to wider ones, and
     whatever counts an optimizer's steps to what the optimizer counts them in.
@@ -78,7 +81,9 @@ def choose_cast(variable: Variable, source: Source) -> Cast | None:
         return Cast(old, new, lossy=False)
     if variable.slot is not None and not variable.shape and _is_integer(old):
         return Cast(old, new, lossy=False)
-    raise MisfitError(
+    raise ProblemError(
+        "dtype-mismatch",
+        variable,
         f"{variable.name} is {new}, but {keys_of(source)} in the checkpoint is {old}: only "
         "floating types are cast to each other, and integers to wider ones.",
         ON_MISMATCH_ADVICE,
@@ -88,7 +93,9 @@ def choose_cast(variable: Variable, source: Source) -> Cast | None:
 def _dtypes(variable: Variable, source: Source) -> list[torch.dtype]:
     for spec in source.specs:
         if spec.dtype is None:
-            raise MisfitError(
+            raise ProblemError(
+                "dtype-mismatch",
+                variable,
                 f"{variable.name}: {spec.key!r} is of type {spec.stored_dtype}, which no torch "
                 "tensor holds.",
                 ON_MISMATCH_ADVICE,
@@ -99,7 +106,9 @@ def _dtypes(variable: Variable, source: Source) -> list[torch.dtype]:
 def _common_dtype(variable: Variable, source: Source) -> torch.dtype:
     dtypes = _dtypes(variable, source)
     if len(set(dtypes)) > 1:
-        raise MisfitError(
+        raise ProblemError(
+            "dtype-mismatch",
+            variable,
             f"{variable.name} is made of {keys_of(source)}, which differ in dtype: "
             f"{' and '.join(str(dtype) for dtype in dtypes)}.",
             ON_MISMATCH_ADVICE,
@@ -108,59 +117,69 @@ def _common_dtype(variable: Variable, source: Source) -> torch.dtype:
 
 
 def vocab_axis(variable: Variable, info: AnyVocabInfo) -> int:
-    """The axis that a VocabInfo is for, counted from 0; MisfitError if the variable has none."""
+    """The axis that a VocabInfo is for, counted from 0; ProblemError if the variable has none."""
     rank = len(variable.shape)
     if not -rank <= info.axis < rank:
-        raise MisfitError(
+        raise ProblemError(
+            "vocab-axis",
+            variable,
             f"{variable.name}: its {type(info).__name__} is for axis {info.axis}, but its shape is "
-            f"{list(variable.shape)}."
+            f"{list(variable.shape)}.",
         )
     return info.axis % rank
 
 
 def check_other_axes(variable: Variable, source: Source, axis: int) -> int:
-    """The old tensor's size along `axis`; MisfitError unless its other sizes are the variable's."""
+    """The old size along `axis`; ProblemError unless the other sizes are the variable's."""
     old, new = list(shape_in_torch(variable, source)), list(variable.shape)
     if old[:axis] + old[axis + 1 :] != new[:axis] + new[axis + 1 :]:
-        raise MisfitError(
+        raise ProblemError(
+            "shape-mismatch",
+            variable,
             f"{variable.name}: apart from axis {axis}, which the vocabulary is for, its shape "
-            f"{new} must equal that of {keys_of(source)}, {old}."
+            f"{new} must equal that of {keys_of(source)}, {old}.",
         )
     return old[axis]
 
 
 def check_new_rows(variable: Variable, remapping: Remapping, axis: int) -> None:
-    """Raises MisfitError unless the variable has exactly the rows its VocabInfo describes."""
+    """Raises ProblemError unless the variable has exactly the rows its VocabInfo describes."""
     size, described = variable.shape[axis], len(remapping.rows)
     if size == described:
         return
     fitting = [at for at, length in enumerate(variable.shape) if length == described]
     hint = f" (axis {fitting[0]} has that size)" if fitting else ""
-    raise MisfitError(
+    raise ProblemError(
+        "vocab-size",
+        variable,
         f"{variable.name} has size {size:,} along axis {axis}, but its VocabInfo describes "
         f"{described:,}{hint}: {described - remapping.num_oov:,} new entries and "
-        f"{plural(remapping.num_oov, 'OOV row')}."
+        f"{plural(remapping.num_oov, 'OOV row')}.",
     )
 
 
 def check_old_rows(
     variable: Variable, source: Source, remapping: Remapping, axis: int, old_size: int
 ) -> None:
-    """Raises MisfitError unless the old tensor has the rows that the old vocabulary stands for."""
+    """Raises ProblemError unless the old tensor has the rows that the old vocabulary stands for."""
     copied = remapping.num_oov_copied
     if copied and remapping.old_rows != old_size:
-        raise MisfitError(
+        raise ProblemError(
+            "oov-rows-unclear",
+            variable,
             f"{variable.name}: {plural(remapping.num_old, 'old entry')} and "
             f"{plural(copied, 'old OOV row')} make {plural(remapping.old_rows, 'row')}, but "
             f"{keys_of(source)} has {old_size:,} along axis {axis}: where its OOV rows are is "
-            "unclear."
+            "unclear.",
         )
     if remapping.old_rows > old_size:
-        raise MisfitError(
+        raise ProblemError(
+            "old-vocab-too-long",
+            variable,
             f"{variable.name}: the old vocabulary's entries reach to row "
             f"{remapping.old_rows - 1:,}, but {keys_of(source)} has only {plural(old_size, 'row')} "
             f"along axis {axis}. Is old_vocab the vocabulary it was trained with, and "
-            "old_vocab_size right?"
+            "old_vocab_size right?",
         )
 
 
@@ -169,13 +188,15 @@ def keys_of(source: Source) -> str:
     return " and ".join(repr(spec.key) for spec in source.specs)
 
 
-def _refused(variable: Variable, source: Source, reason: str) -> MisfitError:
+def _refused(variable: Variable, source: Source, reason: str) -> ProblemError:
     advice = (
         "Leave it out of vars_to_warm_start, or if the checkpoint has it as torch does, say so: "
         f"var_name_to_layout={{{variable.name!r}: 'identity'}}."
     )
-    return MisfitError(
-        f"{variable.name} cannot be taken from {keys_of(source)}: {reason}. {advice}"
+    return ProblemError(
+        "layout-refused",
+        variable,
+        f"{variable.name} cannot be taken from {keys_of(source)}: {reason}. {advice}",
     )
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-Finding = tuple[str, str]  # what differs, and the change to make
+Difference = tuple[str, str]  # what differs, and the change to make
 Modules = Mapping[str, nn.Module]
-LayoutsOf = Mapping[int, Sequence[str]]  # names of layouts, by the id of the module that they fill
+LayoutsOf = Mapping[nn.Module, Sequence[str]]  # names of layouts, by the module that they fill
 
 # Between a convolution and a Linear these leave the number of channels as it is.
 _KEEP_CHANNELS = (
@@ -41,7 +41,7 @@ _UNFLATTEN = (
 )
 
 
-def find_flattenings(modules: Modules, layouts: LayoutsOf) -> Iterator[tuple[str, Finding]]:
+def find_flattenings(modules: Modules, layouts: LayoutsOf) -> Iterator[tuple[str, Difference]]:
     """What to compare about the order of features, and the module that it is about.
 
     Args:
@@ -60,7 +60,7 @@ class _Flattenings:
     source: tuple[str, int] | None = None  # the last convolution, and its channels
     waiting: list[str] = field(default_factory=list)  # Flattens before the next Linear
 
-    def walk(self, modules: Modules) -> Iterator[tuple[str, Finding]]:
+    def walk(self, modules: Modules) -> Iterator[tuple[str, Difference]]:
         """What to compare, from the first module to the last."""
         for name, module in modules.items():
             if isinstance(module, nn.Flatten):
@@ -74,8 +74,8 @@ class _Flattenings:
                 self.source = None
         yield from ((name, _FLATTEN) for name in self.waiting)
 
-    def _at_linear(self, name: str, linear: nn.Linear) -> Iterator[tuple[str, Finding]]:
-        used = self.layouts.get(id(linear))
+    def _at_linear(self, name: str, linear: nn.Linear) -> Iterator[tuple[str, Difference]]:
+        used = self.layouts.get(linear)
         if used is None or any(layout.startswith("flatten_") for layout in used):
             return
         if self.source is None:
@@ -88,7 +88,7 @@ class _Flattenings:
                 yield from ((flatten, _FLATTEN) for flatten in self.waiting)
 
 
-def _flattened(name: str, features: int, before: str, channels: int) -> Finding:
+def _flattened(name: str, features: int, before: str, channels: int) -> Difference:
     return (
         f"its {features:,} inputs are a multiple of the {channels:,} channels of {before}: torch "
         "numbers such features by channels, then places; TensorFlow by places, then channels.",
@@ -97,7 +97,7 @@ def _flattened(name: str, features: int, before: str, channels: int) -> Finding:
     )
 
 
-def _unflattenings(modules: Modules, layouts: LayoutsOf) -> Iterator[tuple[str, Finding]]:
+def _unflattenings(modules: Modules, layouts: LayoutsOf) -> Iterator[tuple[str, Difference]]:
     """For a Linear as wide as what an Unflatten or the convolution behind it takes, by its name."""
     told = set()
     for name, module in modules.items():
@@ -118,8 +118,8 @@ def _unflattenings(modules: Modules, layouts: LayoutsOf) -> Iterator[tuple[str, 
 
 def _at_unflatten(
     name: str, linear: nn.Linear, behind: str, channels: int, layouts: LayoutsOf
-) -> Iterator[tuple[str, Finding]]:
-    used = layouts.get(id(linear))
+) -> Iterator[tuple[str, Difference]]:
+    used = layouts.get(linear)
     if used is None or any(layout.startswith("unflatten_") for layout in used):
         return
     leaves = ("weight", "bias") if linear.bias is not None else ("weight",)

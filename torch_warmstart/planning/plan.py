@@ -13,7 +13,7 @@ import torch
 
 from torch_warmstart.display import fold, fold_endings, render, shorten
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import plural
+from torch_warmstart.errors import Finding, plural
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Owner, Shape, Variable
@@ -159,7 +159,7 @@ class WarmStartPlan:
     unused_keys: tuple[str, ...]  # of the checkpoint
     missing: tuple[str, ...]  # selected variables that the checkpoint does not have
     mismatched: tuple[tuple[str, Shape, Shape], ...]  # name, old, new shape
-    notes: tuple[str, ...]
+    notes: tuple[Finding, ...]
     audits: tuple[Audit, ...]  # what weights alone do not carry over
     seconds: float  # that planning took
 

@@ -6,12 +6,12 @@ Every rule must be used. One that matches nothing is misspelt, and would silentl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from torch_warmstart.errors import did_you_mean, plural
+from torch_warmstart.errors import Finding, did_you_mean, plural
 from torch_warmstart.model import Owner, Variable, nearest_to_pattern
-from torch_warmstart.planning.selection import Filed, by_variable, needs_a_list
+from torch_warmstart.planning.selection import Entry, by_variable, needs_a_list
 from torch_warmstart.settings import RenameSetting, Rule, begin_of, canonical_scope, rules_of
 
 
@@ -40,32 +40,32 @@ class _Use:
     used: int = 0
 
 
-def file_renames(
-    setting: RenameSetting | None, variables: Sequence[Variable], usable: set[int]
-) -> tuple[dict[int, Filed], list[str]]:
-    """The renaming of each variable, by its id, and what is wrong with the rules.
+def read_renames(
+    setting: RenameSetting | None, variables: Sequence[Variable], usable: Collection[Variable]
+) -> tuple[dict[Variable, Entry[Renaming]], list[Finding]]:
+    """The renaming of each variable that has one, and what is wrong with the rules.
 
     Args:
         setting: `var_name_to_prev_var_name`.
         variables: All of the model's and the optimizers'. Slots are renamed only by their own
             names; otherwise they follow their variables.
-        usable: Ids of those that may be renamed; a rule only for others would do nothing.
+        usable: Those that may be renamed; a rule only for others would do nothing.
     """
     rules = rules_of(setting)
-    filed, problems = _file_names([r for r in rules if r.kind == "name"], variables, usable)
+    entries, problems = _read_names([r for r in rules if r.kind == "name"], variables, usable)
     spread = _Spread([rule for rule in rules if rule.kind != "name"])
     for variable in variables:
         if variable.slot is not None:
             continue
-        found = spread.find(variable, usable=id(variable) in usable, taken=id(variable) in filed)
+        found = spread.find(variable, usable=variable in usable, taken=variable in entries)
         if found is not None:
-            filed[id(variable)] = found
-    return filed, problems + spread.problems + spread.unused(variables)
+            entries[variable] = found
+    return entries, problems + spread.problems + spread.unused(variables)
 
 
-def _file_names(
-    rules: Sequence[Rule], variables: Sequence[Variable], usable: set[int]
-) -> tuple[dict[int, Filed], list[str]]:
+def _read_names(
+    rules: Sequence[Rule], variables: Sequence[Variable], usable: Collection[Variable]
+) -> tuple[dict[Variable, Entry[Renaming]], list[Finding]]:
     """The rules that name a variable each."""
     if not rules:
         return {}, []
@@ -77,24 +77,25 @@ class _Spread:
     """The rules that are for many variables, and what they were used for."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self.problems: list[str] = []
+        self.problems: list[Finding] = []
         self._uses = [_Use(rule) for rule in rules]
         self._scopes: dict[str, _Use] = {}
         self._broken: _Use | None = None  # a function whose problem is known
         for use in (use for use in self._uses if use.rule.kind == "scope"):
             first = self._scopes.setdefault(canonical_scope(use.rule.source), use)
             if first is not use:
-                self.problems.append(
+                text = (
                     f"{first.rule.setting}: {first.rule.source!r} and {use.rule.source!r} are the "
                     "same scope."
                 )
+                self.problems.append(Finding("entry-twice", "error", use.rule.source, text))
         self._others = [
             (use, re.compile(use.rule.source, re.DOTALL))
             for use in self._uses
             if use.rule.kind != "scope"
         ]
 
-    def find(self, variable: Variable, *, usable: bool, taken: bool) -> Filed | None:
+    def find(self, variable: Variable, *, usable: bool, taken: bool) -> Entry[Renaming] | None:
         """The first rule's name for a variable, which counts if it is usable and not taken."""
         matching = list(self._matching(variable))
         for use in {id(use): use for use, _, _ in matching}.values():
@@ -105,7 +106,7 @@ class _Spread:
         first, owner, names = matching[0]
         first.used += 1
         others = tuple((o, n) for use, o, n in matching[1:] if use is first and o is not owner)
-        return Filed(owner, owner.name, Renaming(names, first.rule, others))
+        return Entry(owner, owner.name, Renaming(names, first.rule, others))
 
     def _matching(self, variable: Variable) -> Iterator[tuple[_Use, Owner, tuple[str, ...]]]:
         """What the rules make of a variable's names, strongest first."""
@@ -158,14 +159,15 @@ class _Spread:
                 )
         if not problem:
             return listed
-        self.problems.append(f"{use.rule.setting}: the function {problem}")
+        text = f"{use.rule.setting}: the function {problem}"
+        self.problems.append(Finding("rename-function", "error", use.rule.setting, text))
         self._broken = use  # said once is enough
         return ()
 
-    def unused(self, variables: Sequence[Variable]) -> list[str]:
+    def unused(self, variables: Sequence[Variable]) -> list[Finding]:
         """What is wrong with rules that did nothing."""
         return [
-            _why_unused(use, variables)
+            Finding("unused-rule", "error", use.rule.source, _why_unused(use, variables))
             for use in self._uses
             if not use.used and use is self._canonical(use) and use is not self._broken
         ]

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from torch_warmstart.errors import SettingsError, did_you_mean, plural
+from torch_warmstart.errors import Finding, SettingsError, did_you_mean, plural
 from torch_warmstart.model import (
     Owner,
     Variable,
     canonical_name,
-    find_variable,
     nearest_to_pattern,
     select_matching,
     select_tensors,
 )
 from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
 
+_SELECTION = "vars_to_warm_start"
 _NOT_TRAINABLE = {"buffer": "a buffer", "slot": "an optimizer's slot"}
 _NO_VOCAB_INFO = "vars_to_warm_start=None takes only variables with a VocabInfo; there is none."
 
 
+Value = TypeVar("Value")
+
+
 @dataclass(frozen=True, slots=True)
-class Filed:
+class Entry(Generic[Value]):
     """An entry of one of the settings' dicts, and the owner of the variable it was written for."""
 
     owner: Owner
     name: str  # as the user spelt it
-    entry: Any
+    value: Value
 
 
 def select(
     settings: WarmStartSettings, variables: Sequence[Variable]
-) -> tuple[list[Variable], list[str]]:
+) -> tuple[list[Variable], list[Finding]]:
     """The selected variables, each once in the model's order, and what is wrong with them."""
     selection = settings.vars_to_warm_start
     if selection is None:
-        named = [find_variable(variables, name) for name in settings.var_name_to_vocab_info or ()]
-        chosen = {id(found[0]) for found in named if found is not None}
-        problems = [] if named else [_NO_VOCAB_INFO]
-        return [v for v in variables if id(v) in chosen], problems
+        owners = _by_name(variables)
+        named = [_find(owners, name) for name in settings.var_name_to_vocab_info or ()]
+        chosen = {found[0] for found in named if found is not None}
+        problems = [] if named else [_nothing_selected(_NO_VOCAB_INFO)]
+        return [v for v in variables if v in chosen], problems
     if isinstance(selection, str):
         trainable = [variable for variable in variables if variable.trainable]
         return _by_patterns([selection], trainable, variables, "trainable")
@@ -74,19 +78,19 @@ def spread_over_modules(
     example. A variable's own VocabInfo comes first.
     """
     given = settings.var_name_to_vocab_info or {}
-    modules = {name: _of_module(name, variables) for name in given}
-    modules = {n: own for n, own in modules.items() if own and not find_variable(variables, n)}
+    owners = _by_name(variables) if given else {}
+    modules = _modules([name for name in given if _find(owners, name) is None], variables)
     if not modules:
         return settings
     spread = {name: info for name, info in given.items() if name not in modules}
-    named = {id(found[0]) for name in spread if (found := find_variable(variables, name))}
+    named = {found[0] for name in spread if (found := _find(owners, name))}
     chosen = None
     if settings.vars_to_warm_start is not None:
-        chosen = {id(variable) for variable in select(settings, variables)[0]}
+        chosen = set(select(settings, variables)[0])
     for name, own in modules.items():
-        infos = {v: _for_variable(given[name], v) for v in own if id(v) not in named}
+        infos = {v: _for_variable(given[name], v) for v in own if v not in named}
         fitting = [v for v in infos if 0 <= infos[v].axis < len(v.shape)]
-        selected = [v for v in fitting if chosen is None or id(v) in chosen]
+        selected = [v for v in fitting if chosen is None or v in chosen]
         if not fitting:
             raise SettingsError(
                 f"var_name_to_vocab_info: no variable of the module {name!r} has an axis "
@@ -107,47 +111,57 @@ def _for_variable(info: AnyVocabInfo, variable: Variable) -> AnyVocabInfo:
     return replace(info, axis={0: 1, 1: 0}.get(info.axis, info.axis))
 
 
-def _of_module(name: str, variables: Sequence[Variable]) -> list[Variable]:
-    path = canonical_name(name)
-    return [v for v in variables if v.slot is None and any(o.path == path for o in v.owners)]
+def _modules(names: Sequence[str], variables: Sequence[Variable]) -> dict[str, list[Variable]]:
+    """The names that are modules', and the modules' own variables."""
+    if not names:
+        return {}
+    own: dict[str, list[Variable]] = {}
+    for variable in variables:
+        for path in {owner.path for owner in variable.owners if variable.slot is None}:
+            own.setdefault(path, []).append(variable)
+    found = {name: own.get(canonical_name(name)) for name in names}
+    return {name: variables for name, variables in found.items() if variables}
 
 
 def by_variable(
-    mapping: Mapping[str, Any] | None,
+    mapping: Mapping[str, Value] | None,
     setting: str,
     variables: Sequence[Variable],
-    usable: set[int],
-) -> tuple[dict[int, Filed], list[str]]:
-    """A dict of the settings by id of the variable, and what is wrong with its entries.
+    usable: Collection[Variable],
+) -> tuple[dict[Variable, Entry[Value]], list[Finding]]:
+    """A dict of the settings by variable, and what is wrong with its entries.
 
     Args:
-        mapping: Variable name to entry.
+        mapping: Variable name to what stands there for it.
         setting: What the dict is called, for messages.
         variables: All of the model's.
-        usable: Ids of those that may have an entry; one for another would silently do nothing.
+        usable: Those that may have an entry; one for another would silently do nothing.
     """
-    filed: dict[int, Filed] = {}
+    entries: dict[Variable, Entry[Value]] = {}
     problems = []
     owners = _by_name(variables) if mapping else {}
-    for name, entry in (mapping or {}).items():
-        found = owners.get(name) or owners.get(canonical_name(name))
+    for name, value in (mapping or {}).items():
+        found = _find(owners, name)
         if found is None:
             names = [n for variable in variables for n in variable.names]
-            hint = did_you_mean(name, names)
-            problems.append(f"{setting}: the model has no variable {name!r}.{hint}")
-            continue
-        variable, owner = found
-        if id(variable) not in usable:
-            problems.append(
+            text = f"{setting}: the model has no variable {name!r}.{did_you_mean(name, names)}"
+            problems.append(Finding("unknown-variable", "error", name, text))
+        elif found[0] not in usable:
+            text = (
                 f"{setting}: {name!r} is not used, because vars_to_warm_start does not select it."
-                + needs_a_list(variable)
+                + needs_a_list(found[0])
             )
-        elif id(variable) in filed:
-            other = filed[id(variable)].name
-            problems.append(f"{setting}: {other!r} and {name!r} are the same variable.")
+            problems.append(Finding("unused-entry", "error", name, text))
+        elif found[0] in entries:
+            text = f"{setting}: {entries[found[0]].name!r} and {name!r} are the same variable."
+            problems.append(Finding("entry-twice", "error", name, text))
         else:
-            filed[id(variable)] = Filed(owner, name, entry)
-    return filed, problems
+            entries[found[0]] = Entry(found[1], name, value)
+    return entries, problems
+
+
+def _find(owners: Mapping[str, tuple[Variable, Owner]], name: str) -> tuple[Variable, Owner] | None:
+    return owners.get(name) or owners.get(canonical_name(name))
 
 
 def _by_name(variables: Sequence[Variable]) -> dict[str, tuple[Variable, Owner]]:
@@ -162,20 +176,20 @@ def _by_name(variables: Sequence[Variable]) -> dict[str, tuple[Variable, Owner]]
 
 def _by_patterns(
     patterns: list[str], candidates: Sequence[Variable], everything: Sequence[Variable], kind: str
-) -> tuple[list[Variable], list[str]]:
-    chosen: set[int] = set()
+) -> tuple[list[Variable], list[Finding]]:
+    chosen: set[Variable] = set()
     problems = []
     for pattern in patterns:
         matching = select_matching(candidates, pattern)
-        chosen.update(id(variable) for variable in matching)
+        chosen.update(matching)
         if not matching:
             problems.append(_matched_nothing(pattern, candidates, everything, kind))
-    return [v for v in candidates if id(v) in chosen], problems
+    return [v for v in candidates if v in chosen], problems
 
 
 def _matched_nothing(
     pattern: str, candidates: Sequence[Variable], everything: Sequence[Variable], kind: str
-) -> str:
+) -> Finding:
     problem = (
         f"vars_to_warm_start: {pattern!r} matches none of the model's "
         f"{plural(len(candidates), f'{kind} variable')} (a pattern is matched from the start of a "
@@ -184,21 +198,29 @@ def _matched_nothing(
     outside = select_matching(everything, pattern)
     if outside:
         noun = _NOT_TRAINABLE[outside[0].kind].partition(" ")[2]
-        return (
+        return _nothing_selected(
             f"{problem} It matches the {noun} {outside[0].name!r}: write a list, [{pattern!r}], to "
             "select among global variables."
         )
     nearest = nearest_to_pattern(pattern, candidates)
-    return problem + (f" Nearest: {', '.join(repr(name) for name in nearest)}." if nearest else "")
+    near = f" Nearest: {', '.join(repr(name) for name in nearest)}." if nearest else ""
+    return _nothing_selected(problem + near)
 
 
 def _by_tensors(
     tensors: list[torch.Tensor], variables: Sequence[Variable]
-) -> tuple[list[Variable], list[str]]:
+) -> tuple[list[Variable], list[Finding]]:
     chosen, strangers = select_tensors(variables, tensors)
     problems = [
-        f"vars_to_warm_start: tensor number {at} of the list, of shape {list(tensors[at].shape)}, "
-        "is no parameter or persistent buffer of the model (a copy or a view is another tensor)."
+        _nothing_selected(
+            f"vars_to_warm_start: tensor number {at} of the list, of shape "
+            f"{list(tensors[at].shape)}, is no parameter or persistent buffer of the model (a copy "
+            "or a view is another tensor)."
+        )
         for at in strangers
     ]
     return chosen, problems
+
+
+def _nothing_selected(text: str) -> Finding:
+    return Finding("nothing-selected", "error", _SELECTION, text)

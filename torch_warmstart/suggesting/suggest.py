@@ -28,7 +28,7 @@ from torch_warmstart.layouts import IDENTITY, Form
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Variable, model_variables
 from torch_warmstart.names import Finder
-from torch_warmstart.planning import file_renames, select, spread_over_modules
+from torch_warmstart.planning import read_renames, select, spread_over_modules
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.suggesting.candidates import Catalog, Fit
 from torch_warmstart.suggesting.layers import (
@@ -87,10 +87,9 @@ def suggest_for_model(
     if problems:
         raise PlanError("Names cannot be suggested for these settings:", problems)
     # Rules that are wrong are a plan's business.
-    renames, _ = file_renames(
-        settings.var_name_to_prev_var_name, variables, {id(variable) for variable in variables}
-    )
-    return suggest(Finder(checkpoint, variables), variables, {id(v) for v in chosen}, set(renames))
+    renames, _ = read_renames(settings.var_name_to_prev_var_name, variables, variables)
+    finder = Finder(checkpoint, variables)
+    return suggest(finder, variables, {id(v) for v in chosen}, {id(v) for v in renames})
 
 
 def suggest(

@@ -1,0 +1,290 @@
+"""What happens to each variable: pure decisions, from what is asked and what was found.
+
+A decision is an item of the plan or a problem, never both and never an effect. A slot's follow in
+`slot_decisions`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Container, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, VocabularyError
+from torch_warmstart.layouts import IDENTITY
+from torch_warmstart.layouts.tensorflow import absent_in_tf, is_uncounted_in_tf
+from torch_warmstart.model import Shape, Variable
+from torch_warmstart.names import Source
+from torch_warmstart.planning.fitting import (
+    ProblemError,
+    check_new_rows,
+    check_old_rows,
+    check_other_axes,
+    check_shape,
+    choose_cast,
+    choose_layout,
+    vocab_axis,
+)
+from torch_warmstart.planning.locating import Located, Location
+from torch_warmstart.planning.plan import Cast, PlanItem, State
+from torch_warmstart.planning.wishes import Wish
+from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, VocabInfo
+from torch_warmstart.storage import Storage
+from torch_warmstart.vocabularies import Remapping, plan_remapping, remapping_by_position
+
+_MISSING_HINT = (
+    "A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name "
+    "(suggest_names() proposes keys), leave it out of vars_to_warm_start, or keep what the model "
+    "has with on_missing='keep'."
+)
+_SLOT_HINT = (
+    "An optimizer's slot that is not in the checkpoint: name its key in var_name_to_prev_var_name, "
+    "leave it out of vars_to_warm_start, or let it begin anew with on_missing='keep'."
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """What happens to one variable, or why nothing can."""
+
+    item: PlanItem  # "kept", where there is a problem
+    problem: Finding | None = None
+    is_missing: bool = False  # the checkpoint does not have it
+    mismatch: tuple[str, Shape, Shape] | None = None  # kept for it: name, old, new shape
+    # Of a slot that is taken: how torch's optimizer goes on differently.
+    remarks: tuple[Finding, ...] = ()
+    # Of a slot that is kept: why the state of its parameter cannot be taken without it.
+    breaks_state: str | None = None
+    is_open: bool = False  # because of a problem, its own or one that is said elsewhere
+
+
+class Remappings:
+    """The remapping of each VocabInfo; variables with the same vocabularies share one."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._known: dict[Hashable, Remapping] = {}
+
+    def of(self, info: AnyVocabInfo, size: int, old_size: int, device: torch.device) -> Remapping:
+        """What an info means for a variable of `size` rows on a device.
+
+        Raises VocabularyError: a vocabulary is missing, empty, or has an entry twice.
+        """
+        if isinstance(info, ClipOrPad):
+            return remapping_by_position(size, old_size, device)
+        known = _vocabularies_of(info), device
+        if known not in self._known:
+            self._known[known] = plan_remapping(info, device, self._storage)
+        return self._known[known]
+
+
+def _vocabularies_of(info: VocabInfo) -> Hashable:
+    """Equal for infos that say the same of which row is which."""
+    sources = (info.new_vocab, info.old_vocab)
+    return (
+        *(source if isinstance(source, str) else id(source) for source in sources),
+        *(info.new_vocab_size, info.old_vocab_size),
+        *(info.num_oov_buckets, info.old_num_oov_buckets),
+    )
+
+
+def decide_each(
+    wishes: Iterable[Wish], decide: Callable[[Wish], Decision]
+) -> dict[Variable, Decision]:
+    """A decision on each variable; what keeps one from being made is its problem."""
+    return {wish.variable: _decided(wish, decide) for wish in wishes}
+
+
+def _decided(wish: Wish, decide: Callable[[Wish], Decision]) -> Decision:
+    if not wish.is_selected:
+        return Decision(PlanItem(wish.variable, "kept", "not selected"))
+    try:
+        return decide(wish)
+    except ProblemError as problem:
+        return undecided(wish, problem.finding)
+    except (SettingsError, VocabularyError, MissingTensorError) as error:
+        return undecided(wish, Finding(error.code, "error", wish.variable.name, str(error)))
+
+
+def undecided(wish: Wish, problem: Finding | None = None) -> Decision:
+    """No decision because of a problem; None: one that is said elsewhere."""
+    return Decision(PlanItem(wish.variable, "kept", ""), problem, is_open=True)
+
+
+def decide_variable(
+    wish: Wish, located: Located, idle: Container[Variable], remappings: Remappings
+) -> Decision:
+    """What happens to a parameter or buffer.
+
+    Args:
+        wish: What is asked of it.
+        located: Where all of them are.
+        idle: Variables that a rule is for which finds none of them: said once is enough.
+        remappings: Those of the vocabularies.
+
+    Raises ProblemError, or another of our errors, with what is wrong.
+    """
+    variable = wish.variable
+    if variable in idle:
+        return undecided(wish)
+    _check_target(variable)
+    location = where(wish, located)
+    if location.source is None:
+        return decide_missing(wish, located)
+    return decide_found(wish, location.source, location.how, remappings)
+
+
+def where(wish: Wish, located: Located) -> Location:
+    """Where a variable comes from; raises what keeps that from being known."""
+    location = located.of_variable[wish.variable]
+    if location.error is not None and not _may_miss(wish, location.error):
+        raise location.error
+    return location
+
+
+def _may_miss(wish: Wish, error: SettingsError | MissingTensorError) -> bool:
+    """Whether it is no problem that a rule for many variables finds nothing for this one."""
+    if not isinstance(error, MissingTensorError) or wish.rename is None:
+        return False
+    owner = wish.rename.owner
+    is_expected = wish.may_be_missing or is_uncounted_in_tf(owner.module, owner.leaf)
+    return is_expected and not wish.rename.value.is_exact
+
+
+def _check_target(variable: Variable) -> None:
+    tensor = variable.tensor
+    if torch.nn.parameter.is_lazy(tensor):
+        text = f"{variable.name} has no shape yet: run a batch through the model first."
+        raise ProblemError("lazy-parameter", variable, text)
+    if tensor.device.type == "meta":
+        raise ProblemError(
+            "meta-parameter",
+            variable,
+            f"{variable.name} is on the meta device and holds nothing to warm-start: call "
+            "model.to_empty(device=...) first, and initialise what the checkpoint does not have.",
+        )
+    distributed = sys.modules.get("torch.distributed.tensor")
+    if distributed is not None and isinstance(tensor, distributed.DTensor):
+        raise ProblemError(
+            "sharded-parameter",
+            variable,
+            f"{variable.name} is a DTensor: sharded parameters are not supported yet. Warm-start "
+            "the model before it is sharded.",
+        )
+
+
+# -- not there -------------------------------------------------------------------------------------
+
+
+def decide_missing(
+    wish: Wish, located: Located, reason: str = "", explanation: str = ""
+) -> Decision:
+    """A variable that the checkpoint does not have: kept, if it may be.
+
+    Args:
+        wish: What is asked of it.
+        located: Where the others are.
+        reason: Why it can be kept in any case; or "".
+        explanation: Why it was not found, if that is known.
+    """
+    variable = wish.variable
+    may_miss = "not in the checkpoint" if wish.may_be_missing else ""
+    reason = _why_there_is_none(variable, located) or reason or may_miss
+    if reason:
+        return Decision(PlanItem(variable, "kept", reason), is_missing=True)
+    hint = _MISSING_HINT if variable.slot is None else _SLOT_HINT
+    if not explanation:
+        near = located.finder.nearest(variable)
+        nearest = f" Nearest: {', '.join(repr(key) for key in near)}." if near else ""
+        explanation = f"{' = '.join(variable.names)} is not in the checkpoint.{nearest}"
+    raise ProblemError("not-in-checkpoint", variable, explanation, hint)
+
+
+def _why_there_is_none(variable: Variable, located: Located) -> str:
+    owner = variable.owners[0]
+    if is_uncounted_in_tf(owner.module, owner.leaf):
+        return "TensorFlow has no counterpart"
+    if _is_made_without(variable, located):
+        return f"TensorFlow's layer has none: {absent_in_tf(owner.module, owner.leaf):g}"
+    return ""
+
+
+def _is_made_without(variable: Variable, located: Located) -> bool:
+    """Whether a norm of TensorFlow's has no such tensor (`scale=False`), and torch's does nothing.
+
+    Its other tensors are there, and what the model holds is what a layer without it computes.
+    """
+    owner = variable.owners[0]
+    value = absent_in_tf(owner.module, owner.leaf)
+    checkpoint = located.finder.checkpoint
+    if value is None or checkpoint.family != "tensorflow" or variable.slot is not None:
+        return False
+    siblings = (v for v in located.in_module(owner.module) if v is not variable)
+    is_there = any(located.source(sibling) is not None for sibling in siblings)
+    return is_there and bool((variable.tensor == value).all())
+
+
+# -- there -----------------------------------------------------------------------------------------
+
+
+def decide_found(wish: Wish, source: Source, how: str, remappings: Remappings) -> Decision:
+    """A variable whose tensors are known; raises ProblemError if they do not fit."""
+    variable = wish.variable
+    source = choose_layout(variable, source, wish.layout)
+    if wish.vocab is not None:
+        return Decision(remapped_item(variable, source, wish.vocab, how, remappings))
+    try:
+        check_shape(variable, source)
+        cast = choose_cast(variable, source)
+    except ProblemError:
+        if not wish.may_misfit:
+            raise
+        why = "shape or dtype does not fit"
+        item = PlanItem(variable, "kept", why, source.specs, source.owner)
+        return Decision(item, mismatch=(variable.name, source.specs[0].shape, variable.shape))
+    return Decision(_item(variable, source, how, _state(source, cast), cast))
+
+
+def _item(
+    variable: Variable, source: Source, how: str, state: State, cast: Cast | None, **more: Any
+) -> PlanItem:
+    form = source.form
+    return PlanItem(
+        variable, state, how, source.specs, source.owner, form.layout, form.part, cast, **more
+    )
+
+
+def _state(source: Source, cast: Cast | None) -> State:
+    if source.form.layout is not IDENTITY or cast is not None:
+        return "converted"
+    same = source.specs[0].key.replace("/", ".") == source.owner.name.replace("/", ".")
+    return "copied" if same else "renamed"
+
+
+def remapped_item(
+    variable: Variable, source: Source, info: AnyVocabInfo, how: str, remappings: Remappings
+) -> PlanItem:
+    """The item of a variable whose rows move; raises ProblemError if they cannot."""
+    axis = vocab_axis(variable, info)
+    old_size = check_other_axes(variable, source, axis)
+    cast = choose_cast(variable, source)
+    try:
+        remapping = remappings.of(info, variable.shape[axis], old_size, variable.device)
+    except VocabularyError as error:
+        raise ProblemError(error.code, variable, f"{variable.name}: {error}") from error
+    check_new_rows(variable, remapping, axis)
+    check_old_rows(variable, source, remapping, axis, old_size)
+    return _item(
+        variable,
+        source,
+        how,
+        "remapped",
+        cast,
+        vocab=info,
+        remapping=remapping,
+        axis=axis,
+        old_rows_unused=max(0, old_size - remapping.num_old - remapping.num_oov_copied),
+    )

@@ -1,0 +1,186 @@
+"""What happens to an optimizer's slots: they follow their parameter, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch_warmstart.errors import Finding, plural
+from torch_warmstart.model import Variable
+from torch_warmstart.names import BY_USER, Source
+from torch_warmstart.planning.deciding import (
+    Decision,
+    Remappings,
+    decide_found,
+    decide_missing,
+    remapped_item,
+    undecided,
+    where,
+)
+from torch_warmstart.planning.fitting import ProblemError, choose_layout, vocab_axis
+from torch_warmstart.planning.locating import Located, is_named_alike
+from torch_warmstart.planning.plan import PlanItem
+from torch_warmstart.planning.wishes import Wish, Wishes
+from torch_warmstart.settings import AnyVocabInfo
+from torch_warmstart.slots import Optimizers, SlotFinder, SlotSource, left_out, needs
+
+_NOT_WHOLE = "the rest of its state is not taken"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What the decisions on slots are made from."""
+
+    wishes: Wishes
+    located: Located
+    finder: SlotFinder
+    remappings: Remappings
+    of_model: Mapping[Variable, Decision]  # on parameters
+
+
+def decide_slot(wish: Wish, known: Known) -> Decision:
+    """A slot follows its parameter: the same layout, and the same rows.
+
+    Raises ProblemError, or another of our errors, with what is wrong.
+    """
+    assert wish.variable.slot is not None
+    parameter = wish.variable.slot.parameter
+    if known.of_model[parameter].is_open:  # said once is enough
+        return undecided(wish)
+    location = where(known.wishes[parameter], known.located)
+    if location.source is None:
+        return decide_missing(wish, known.located)
+    source = choose_layout(parameter, location.source, known.wishes[parameter].layout)
+    found = _find(wish, source, known.finder)
+    if isinstance(found, SlotSource):
+        return _found(wish, location.source, found, known)
+    explanation = "" if found else known.finder.explain(wish.variable, location.source)
+    decision = decide_missing(wish, known.located, found or "", explanation)
+    return _breaking(decision, explanation) if found is None else decision
+
+
+def _find(wish: Wish, parameter: Source, finder: SlotFinder) -> SlotSource | str | None:
+    if wish.rename is None:
+        return finder.find(wish.variable, parameter)
+    return finder.find_renamed(wish.variable, parameter, wish.rename.value.names)
+
+
+def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> Decision:
+    variable = wish.variable
+    assert variable.slot is not None
+    info = _vocab_of(wish, known.wishes)
+    if info is None:
+        decision = decide_found(wish, found.source, found.reason, known.remappings)
+    else:
+        item = remapped_item(variable, found.source, info, found.reason, known.remappings)
+        _check_start(variable, item)
+        decision = Decision(item)
+    item = decision.item
+    if item.state == "kept":
+        return _breaking(decision, f"{variable.name}: {item.reason}.")
+    in_torch = known.located.finder.checkpoint.family == "torch"
+    if in_torch and item.state == "renamed" and is_named_alike(parameter, variable.slot.parameter):
+        item = replace(item, state="copied")  # its key says no more than where the state is kept
+    remarks = tuple(
+        Finding("optimizer-goes-on-differently", "note", variable.name, remark)
+        for remark in found.remarks
+    )
+    return replace(decision, item=replace(item, scale=found.scale), remarks=remarks)
+
+
+def _vocab_of(wish: Wish, wishes: Wishes) -> AnyVocabInfo | None:
+    """The slot's own VocabInfo, or its parameter's where the slot has rows along that axis."""
+    variable = wish.variable
+    assert variable.slot is not None
+    parameter = variable.slot.parameter
+    info = wishes[parameter].vocab
+    if wish.vocab is not None or info is None:
+        return wish.vocab
+    if len(parameter.shape) > 1 and variable.shape == (parameter.tensor.numel(),):
+        raise ProblemError(
+            "slot-is-flat",
+            variable,
+            f"{variable.name} is flat, so that the rows of {parameter.name} are not rows of it: it "
+            "cannot follow the vocabulary. Leave it out of vars_to_warm_start.",
+        )
+    axis = vocab_axis(parameter, info)
+    same_rank = len(variable.shape) == len(parameter.shape)
+    if not same_rank or variable.shape[axis] != parameter.shape[axis]:
+        return None
+    # Rows without an old one begin as the optimizer begins them.
+    return replace(info, backup_initializer=None, generator=None)
+
+
+def _check_start(variable: Variable, item: PlanItem) -> None:
+    slot, remapping = variable.slot, item.remapping
+    assert slot is not None
+    assert remapping is not None
+    has_initializer = item.vocab is not None and callable(item.vocab.backup_initializer)
+    if slot.start is None and remapping.num_without_old_row and not has_initializer:
+        raise ProblemError(
+            "slot-start-unknown",
+            variable,
+            f"{variable.name}: nobody knows what {type(slot.optimizer).__name__} begins with for "
+            f"the {plural(remapping.num_without_old_row, 'row')} that have no old row. Leave this "
+            "slot out of vars_to_warm_start.",
+        )
+
+
+def _breaking(decision: Decision, why: str) -> Decision:
+    """A slot that is kept, without which the rest of its parameter's state means nothing."""
+    slot = decision.item.variable.slot
+    assert slot is not None
+    return replace(decision, breaks_state=why if needs(slot.optimizer, slot.name) else None)
+
+
+# -- whole or not at all ---------------------------------------------------------------------------
+
+
+def keep_whole(
+    decisions: Mapping[Variable, Decision],
+) -> tuple[dict[Variable, Decision], list[Finding]]:
+    """Leaves an optimizer's state for a parameter alone where it would get a part of one.
+
+    Averages without the count of their steps, or a count without them, make steps of many times
+    the learning rate. What an option adds, and what the user named, is taken or kept by itself.
+    """
+    broken: dict[Variable, str] = {}
+    for variable, decision in decisions.items():
+        if decision.breaks_state is not None and variable.slot is not None:
+            broken.setdefault(variable.slot.parameter, decision.breaks_state)
+    whole = {v: _whole(decision, broken) for v, decision in decisions.items()}
+    remarks = [remark for decision in whole.values() for remark in decision.remarks]
+    if not broken:
+        return whole, remarks
+    first, why = next(iter(broken.items()))
+    text = (
+        f"The optimizer's state of {plural(len(broken), 'parameter')} (such as {first.name!r}) "
+        f"stays as it is, with all of its slots, as parts of a state do not go together: {why}"
+    )
+    return whole, [Finding("state-not-whole", "note", first.name, text), *remarks]
+
+
+def _whole(decision: Decision, broken: Mapping[Variable, str]) -> Decision:
+    item = decision.item
+    assert item.variable.slot is not None
+    is_part = item.variable.slot.parameter in broken and item.state != "kept"
+    if not is_part or item.reason == BY_USER:
+        return decision
+    return Decision(PlanItem(item.variable, "kept", _NOT_WHOLE), is_missing=True)
+
+
+def find_strangers(decisions: Mapping[Variable, Decision], optimizer: Optimizers) -> list[Finding]:
+    """An optimizer that still has the parameters which a layer had before it was replaced."""
+    of_slots = [decision for variable, decision in decisions.items() if variable.slot is not None]
+    is_asked = any(d.item.state != "kept" or d.breaks_state is not None for d in of_slots)
+    names, strangers = left_out(optimizer, decisions) if is_asked else ([], 0)
+    if not names or not strangers:
+        return []
+    text = (
+        f"{plural(len(names), 'parameter')} of the model (such as {names[0]!r}) "
+        f"{'is' if len(names) == 1 else 'are'} in no optimizer, which has "
+        f"{plural(strangers, 'tensor')} that the model does not have, as happens where a layer "
+        "is replaced after the optimizer is made: make it from model.parameters() when the "
+        "model is complete."
+    )
+    return [Finding("optimizer-has-strangers", "warning", names[0], text)]

@@ -58,6 +58,6 @@ def test_ids_of_deviations_are_unique():
 
 
 def test_deviations_that_the_differential_tests_know_have_a_row():
-    source = (ROOT / "tests" / "test_differential.py").read_text(encoding="utf-8")
+    source = (ROOT / "tests" / "parity" / "test_differential.py").read_text(encoding="utf-8")
     known = set(re.findall(r'"(D-[A-Z0-9-]+)"', source))
     assert known - set(re.findall(r"^\| `(D-[A-Z0-9-]+)` \|", DOC, re.MULTILINE)) == set()

@@ -27,7 +27,8 @@ from safetensors.torch import save_file
 
 import torch_warmstart as tw
 from torch_warmstart.formats import registry
-from torch_warmstart.storage.storage import Storage, storage
+from torch_warmstart.storage import storage
+from torch_warmstart.storage.storage import Storage
 
 ROWS, COLUMNS = 10_000, 16
 TABLE = np.arange(ROWS * COLUMNS, dtype="<f4").reshape(ROWS, COLUMNS)

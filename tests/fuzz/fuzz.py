@@ -41,7 +41,7 @@ class Tally:
     def add(self, outcome: Outcome, case: Callable[[], Case], *, is_seed: bool) -> None:
         self.tried += 1
         self.accepted += outcome.accepted
-        self.slowest = max(self.slowest, outcome.seconds)
+        self.slowest = max(self.slowest, outcome.cost.cpu_seconds)
         finding = outcome.finding
         if finding is None and is_seed and not outcome.accepted:
             finding = Finding("seed refused", case().seed, "a valid file was not read")

@@ -1,7 +1,10 @@
 """Runs cases in a forked process with limits, and judges what it sees.
 
 A case may be refused with a WarmStartError or read. Everything else is a finding: another
-exception, too much memory or time, a file opened elsewhere, code run, a wrong value, a crash.
+exception, too much memory or work, a file opened elsewhere, code run, a wrong value, a crash.
+
+Work is what the process itself spends: seconds of CPU, bytes read, operations. What a clock on the
+wall shows says only how busy the machine is.
 """
 
 from __future__ import annotations
@@ -29,9 +32,12 @@ import torch_warmstart
 from fuzz.cases import Case, write_files
 from fuzz.reading import Values, WrongValueError, read_case
 
-MAX_SECONDS = 5.0
-_GRACE_SECONDS = 20.0  # then the process is killed: it is stuck where no signal is handled
+MAX_CPU_SECONDS = 10.0
+_GRACE_CPU_SECONDS = 20  # then the system ends the process: it is stuck where no signal is handled
+_DEADLOCK_SECONDS = 1200.0  # of the clock: only this ends a process that waits and spends nothing
 _MAX_MEMORY, _MAX_MEMORY_RATIO = 64 << 20, 64
+_MAX_BYTES_READ, _MAX_BYTES_READ_RATIO = 16 << 20, 8  # the first file of a kind imports modules
+_MAX_OPERATIONS = 2_000
 _MAX_ADDRESSES = 2 << 30  # beyond what the process has: more is an allocation that must not be
 _PACKAGE = str(Path(torch_warmstart.__file__).parent)
 
@@ -72,12 +78,38 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What was spent on a case."""
+
+    cpu_seconds: float = 0.0
+    bytes_read: int = 0
+    operations: int = 0  # files opened, and reads of them
+
+    @classmethod
+    def so_far(cls, opened: int) -> Cost:
+        """Of the process; where the system does not count reads, only the rest."""
+        try:
+            lines = Path("/proc/self/io").read_text().splitlines()
+        except OSError:
+            return cls(time.process_time(), 0, opened)
+        counts = dict(line.split(": ") for line in lines)
+        return cls(time.process_time(), int(counts["rchar"]), int(counts["syscr"]) + opened)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            self.cpu_seconds - other.cpu_seconds,
+            self.bytes_read - other.bytes_read,
+            self.operations - other.operations,
+        )
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of a case."""
 
     accepted: bool = False
     finding: Finding | None = None
-    seconds: float = 0.0
+    cost: Cost = Cost()
 
 
 class _TooSlowError(BaseException):
@@ -97,11 +129,14 @@ class Watch:
         self._temporary = os.path.join(tempfile.gettempdir(), "torch_warmstart_")
         self.active = False
         self.events: list[str] = []
+        self.opened = 0
         sys.addaudithook(self._see)
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.active:
             return
+        if event == "open":
+            self.opened += 1
         if event in _FORBIDDEN_EVENTS:
             self.events.append(f"{event} {arguments!r:.200}")
         elif event == "open" and not self._may_open(arguments[0]):
@@ -140,25 +175,26 @@ def judge(case: Case, folder: Path, expected: Values, watch: Watch) -> Outcome:
     url = write_files(case, folder)
     _reset_peak()
     before = _memory()
+    _limit_cpu()
     watch.events.clear()
+    started = Cost.so_far(watch.opened)
     watch.active = True
-    started = time.monotonic()
     accepted, finding = False, None
-    signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, MAX_CPU_SECONDS)
     try:
         accepted = read_case(case, url, expected)
     except WrongValueError as error:
         finding = Finding("wrong value", case.seed, str(error))
     except _TooSlowError as error:
-        finding = Finding("too slow", _where(error), f"more than {MAX_SECONDS} s")
+        finding = Finding("too slow", _where(error), f"more than {MAX_CPU_SECONDS} s of CPU")
     except BaseException as error:  # whatever it is, it should have been a WarmStartError
         finding = Finding(type(error).__name__, _where(error), f"{error!s:.300}")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         watch.active = False
-    seconds = time.monotonic() - started
-    finding = finding or _side_effect(watch.events) or _greed(case, before)
-    return Outcome(accepted, finding, seconds)
+    cost = Cost.so_far(watch.opened) - started
+    finding = finding or _side_effect(watch.events) or _greed(case, before) or _toil(case, cost)
+    return Outcome(accepted, finding, cost)
 
 
 def _side_effect(events: Sequence[str]) -> Finding | None:
@@ -170,6 +206,15 @@ def _greed(case: Case, before: int) -> Finding | None:
     if grown <= allowed:
         return None
     return Finding("memory", case.seed, f"grew by {grown:,} bytes on files of {case.size:,}")
+
+
+def _toil(case: Case, cost: Cost) -> Finding | None:
+    """Bytes and operations are counted, so that they are the same on every machine."""
+    if cost.bytes_read > _MAX_BYTES_READ + _MAX_BYTES_READ_RATIO * case.size:
+        return Finding("bytes read", case.seed, f"{cost.bytes_read:,} of files of {case.size:,}")
+    if cost.operations > _MAX_OPERATIONS:
+        return Finding("operations", case.seed, f"{cost.operations:,} on files of {case.size:,}")
+    return None
 
 
 def _reset_peak() -> None:
@@ -203,7 +248,14 @@ def _limit_addresses() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _on_alarm(_: int, __: FrameType | None) -> None:
+def _limit_cpu() -> None:
+    """Behind the signal, for what does not come back from C to handle it."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    limit = int(time.process_time() + MAX_CPU_SECONDS) + _GRACE_CPU_SECONDS
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
+
+
+def _on_timer(_: int, __: FrameType | None) -> None:
     raise _TooSlowError
 
 
@@ -223,7 +275,7 @@ def run_batch(
     with os.fdopen(reader, "rb") as results:
         outcomes, killed = _collect(results, process)
     _, status = os.waitpid(process, 0)
-    if killed:
+    if killed or os.WTERMSIG(status) == signal.SIGXCPU:
         outcomes.append(Outcome(finding=Finding("hang", "", "stuck where no signal is handled")))
     elif status:
         code = os.waitstatus_to_exitcode(status)
@@ -232,7 +284,7 @@ def run_batch(
 
 
 def _collect(results: Any, process: int) -> tuple[list[Outcome], bool]:
-    """Reads outcomes until there are no more, or until one takes far too long."""
+    """Reads outcomes until there are no more; kills a process that waits for what never comes."""
     outcomes: list[Outcome] = []
 
     def kill(_: int, __: FrameType | None) -> None:
@@ -242,7 +294,7 @@ def _collect(results: Any, process: int) -> tuple[list[Outcome], bool]:
     previous = signal.signal(signal.SIGALRM, kill)
     try:
         while True:
-            signal.setitimer(signal.ITIMER_REAL, _GRACE_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, _DEADLOCK_SECONDS)
             outcomes.append(pickle.load(results))
     except EOFError:
         return outcomes, False
@@ -264,7 +316,7 @@ def _work(
     try:
         torch.set_num_threads(1)  # torch would wait for threads that a fork leaves behind
         sys.setrecursionlimit(1000)
-        signal.signal(signal.SIGALRM, _on_alarm)
+        signal.signal(signal.SIGPROF, _on_timer)
         watch = Watch(folder)
         _limit_addresses()
         with _quiet():

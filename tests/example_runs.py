@@ -21,6 +21,5 @@ def run_example(script: Path, *arguments: object) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         check=False,
-        timeout=120,
     )
     return process.returncode, process.stdout

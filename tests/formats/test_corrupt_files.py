@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +31,7 @@ from bundle_writer import (
     write_bundle,
     write_files,
 )
+from cpu_time import cpu_seconds_below
 from formats_helpers import FIXTURES, float_entry, floats, open_bundle, raw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -288,10 +288,8 @@ def test_shapes_beyond_the_file_are_refused_at_once(
     numel = int(torch.tensor(dims, dtype=torch.float64).prod())
     for size in (None, 16, numel & ((1 << 63) - 1)):
         write_bundle(prefix, [BundleEntry("x", dtype, [1], data, shape_dims=dims, size=size)])
-        started = time.perf_counter()
-        with pytest.raises(CorruptCheckpointError):
+        with cpu_seconds_below(1), pytest.raises(CorruptCheckpointError):
             open_bundle(prefix, verify=False).get_tensor("x")
-        assert time.perf_counter() - started < 1
 
 
 def test_a_tensor_that_claims_the_size_it_would_need_is_refused(prefix: Path) -> None:
@@ -325,22 +323,19 @@ def test_a_mosaic_of_many_slices_takes_no_longer_than_its_size_warrants(prefix: 
         for j in range(side)
     ]
     write_bundle(prefix, [BundleEntry("x", DType.FLOAT, [side, side], slices=parts)])
-    started = time.perf_counter()
-    tensor = open_bundle(prefix).get_tensor("x")
+    with cpu_seconds_below(2):
+        tensor = open_bundle(prefix).get_tensor("x")
 
     assert tensor.flatten().tolist() == list(range(side * side))
-    assert time.perf_counter() - started < 2
 
 
 def test_a_slice_listed_thousands_of_times_is_refused(prefix: Path) -> None:
     parts = [BundleSlice([(0, 4)], floats(4))] * 5_000
     records, shards = build_bundle([BundleEntry("x", DType.FLOAT, [20_000], slices=parts)])
     write_sealed(prefix, encode_block(sorted(records.items())), [shards[0][:16]])
-    started = time.perf_counter()
 
-    with pytest.raises(CorruptCheckpointError, match="is listed twice"):
+    with cpu_seconds_below(5), pytest.raises(CorruptCheckpointError, match="is listed twice"):
         open_bundle(prefix, verify=False).get_tensor("x")
-    assert time.perf_counter() - started < 5
 
 
 def test_the_checksums_of_the_test_writer_are_those_of_the_format() -> None:

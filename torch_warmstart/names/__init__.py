@@ -1,5 +1,7 @@
 """From a variable's name to the keys of a checkpoint: how names are spelt, and which are near."""
 
+from torch_warmstart.names.conventions import bare_name as bare_name
+from torch_warmstart.names.conventions import conventions_of as conventions_of
 from torch_warmstart.names.finder import BY_USER as BY_USER
 from torch_warmstart.names.finder import Finder as Finder
 from torch_warmstart.names.finder import Source as Source

@@ -23,8 +23,9 @@ import torch
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import Form, Layout
-from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf, tf_forms
+from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Shape, Variable
+from torch_warmstart.names.conventions import conventions_of
 from torch_warmstart.names.index import ANY
 from torch_warmstart.names.spellings import Spellings
 
@@ -84,7 +85,8 @@ class Finder:
         """A finder for the variables of a model, which are not found as each other."""
         self.checkpoint = checkpoint
         self._variables = [variable for variable in variables if variable.slot is None]
-        self._spellings = Spellings(checkpoint)
+        self.conventions = conventions_of(checkpoint)
+        self._spellings = Spellings(checkpoint, self.conventions)
         self._found: dict[Variable, Source | None] = {}  # by the variables' own names
         self._known_forms: dict[tuple[int, str], tuple[Form, ...]] = {}  # by module's id and leaf
 
@@ -94,7 +96,7 @@ class Finder:
         Raises SettingsError if different tensors answer to the variable's names.
         """
         found = self._find_by_name(variable)
-        if found is not None or self.checkpoint.family == "torch":
+        if found is not None or not self.conventions.has_scopes:
             return found
         return (
             self._find_in_a_scope(variable)
@@ -116,13 +118,13 @@ class Finder:
             if translated is not None:
                 return translated
         specs = tuple(self.named(owner, name, asked_by) for name in names)
-        forms = [form for form in self._forms(owner) if len(form.names) == len(specs)]
+        forms = [form for form in self.forms(owner) if len(form.names) == len(specs)]
         if len(specs) > 1:  # by whose names something is refused, the user did not go
             forms = [form for form in forms if form.refusal is None]
         if not forms and len(specs) == 1:
             forms = [Form(((owner.leaf,),))]
         if not forms:
-            counts = sorted({len(form.names) for form in self._forms(owner)})
+            counts = sorted({len(form.names) for form in self.forms(owner)})
             raise SettingsError(
                 f"{owner.name} is not made of {len(specs)} tensors of the checkpoint, which "
                 f"{asked_by} names, but of {' or '.join(map(str, counts))}."
@@ -142,7 +144,7 @@ class Finder:
         """
         for path in self._spellings.layers_of(source.specs[0].key, source.form.names[0]):
             keys_of = _once_each(functools.partial(self._spellings.in_layer, path))
-            for form in self._forms(owner):
+            for form in self.forms(owner):
                 specs, _ = self._fill(form, keys_of)
                 if specs:
                     return Source(specs, owner, form)
@@ -150,8 +152,11 @@ class Finder:
 
     def nearest(self, variable: Variable) -> list[str]:
         """Keys of the checkpoint that look like a variable's name."""
-        in_torch = self.checkpoint.family == "torch"
-        return self.near(variable.name if in_torch else variable.name.replace(".", "/"))
+        return self.near(self.conventions.spelt(variable.name))
+
+    def forms(self, owner: Owner) -> tuple[Form, ...]:
+        """The forms that a tensor of the model may have in the checkpoint."""
+        return self._forms_of(owner.module, owner.leaf)
 
     def near(self, name: str) -> list[str]:
         """Keys and other names of the checkpoint that look like a name."""
@@ -207,7 +212,7 @@ class Finder:
         sources = []
         for owner, path in places:
             keys_of = _once_each(functools.partial(self._spellings.in_layer, path))
-            for form in self._forms(owner):
+            for form in self.forms(owner):
                 specs, rivals = self._fill(form, keys_of)
                 if len(rivals) > 1:
                     raise _ambiguous(variable, rivals)
@@ -229,7 +234,7 @@ class Finder:
             if not owner.path or owner.path.partition(".")[0].isdecimal():
                 continue  # `0.weight` has no name of a layer that could agree
             keys_of = _once_each(functools.partial(self._spellings.in_a_scope, owner.path))
-            for form in self._forms(owner):
+            for form in self.forms(owner):
                 specs, rivals = self._fill(form, keys_of)
                 if rivals:
                     return None
@@ -310,15 +315,10 @@ class Finder:
         forms = {leaf: self._forms_of(owner.module, leaf) for leaf in leaves}
         return forms if owner.leaf in forms and all(map(_is_a_layers_own, forms.values())) else {}
 
-    def _forms(self, owner: Owner) -> tuple[Form, ...]:
-        if self.checkpoint.family == "torch":
-            return (Form(((owner.leaf,),)),)
-        return self._forms_of(owner.module, owner.leaf)
-
     def _forms_of(self, module: torch.nn.Module, leaf: str) -> tuple[Form, ...]:
         known = (id(module), leaf)
         if known not in self._known_forms:
-            self._known_forms[known] = tf_forms(module, leaf)
+            self._known_forms[known] = self.conventions.forms(module, leaf)
         return self._known_forms[known]
 
     def _fill(

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from torch_warmstart.errors import near_names
-from torch_warmstart.formats.tensorflow import ATTRIBUTE_SUFFIX
+from torch_warmstart.names.conventions import bare_name
 
 ANY = "*"
 _NUMBERED = re.compile(r"#(\d+):(\d+)")
@@ -136,11 +136,6 @@ def _numbered(
 def _expression(pattern: str) -> re.Pattern[str]:
     """A pattern with `*` as a regular expression."""
     return re.compile(re.escape(pattern).replace(re.escape(ANY), "[^/]*"))
-
-
-def bare_name(name: str) -> str:
-    """A name without what TensorFlow's savers write behind it."""
-    return name.removesuffix(ATTRIBUTE_SUFFIX).removesuffix(":0")
 
 
 def _parts(name: str) -> list[str]:

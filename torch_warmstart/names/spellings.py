@@ -10,23 +10,18 @@ import functools
 from collections.abc import Iterable, Iterator
 
 from torch_warmstart.formats import Checkpoint, TensorSpec
-from torch_warmstart.formats.tensorflow import ATTRIBUTE_SUFFIX
 from torch_warmstart.formats.tensorflow import KEY as OBJECT_GRAPH_KEY
 from torch_warmstart.layouts import IN_PARENT
-from torch_warmstart.names.index import ANY, NameIndex, bare_name
-
-# What wrappers put before the names in a state_dict saved with them.
-_TORCH_PREFIXES = ("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")
-# What stands behind names in TensorFlow: a Saver fed with tensor names writes `:0`.
-_TF_SUFFIXES = ("", ":0", ATTRIBUTE_SUFFIX)
+from torch_warmstart.names.conventions import Conventions, bare_name
+from torch_warmstart.names.index import ANY, NameIndex
 
 
 class Spellings:
     """The keys of one checkpoint, by names."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, conventions: Conventions) -> None:
         self._checkpoint = checkpoint
-        self._in_torch = checkpoint.family == "torch"
+        self._conventions = conventions
         self._specs: dict[str, TensorSpec | None] = {}  # of keys that were asked for
 
     @functools.cached_property
@@ -65,11 +60,11 @@ class Spellings:
             return
         path, name = place
         slashed = path.replace(".", "/")
-        if ANY in name and not self._in_torch:
+        if ANY in name and self._conventions.has_scopes:
             yield from self._known(self.index.matching(slashed, name))
             yield from self._checkpoint.keys_like(f"{slashed}/{name}" if path else name)
         elif self._has_other_names or _slashed(path, name) in self._bare_keys:
-            for candidate in self._candidates(path, name):
+            for candidate in self._conventions.spellings(path, name):
                 if candidate in self._keys:
                     yield candidate
                 yield from self._checkpoint.keys_of(candidate)
@@ -119,25 +114,11 @@ class Spellings:
 
         Most names that are looked for are in no spelling there; this tells it at once.
         """
-        if self._in_torch:
-            bare = (key.removeprefix(before) for key in self._keys for before in _TORCH_PREFIXES)
-        else:
-            bare = (key.removesuffix(behind) for key in self._keys for behind in _TF_SUFFIXES)
-        return frozenset(key.replace(".", "/") for key in bare)
+        return frozenset(bare for key in self._keys for bare in self._conventions.bare(key))
 
     @functools.cached_property
     def _has_other_names(self) -> bool:
         return OBJECT_GRAPH_KEY in self._keys or bool(self._checkpoint.full_names())
-
-    def _candidates(self, path: str, name: str) -> Iterable[str]:
-        dotted = ".".join(part for part in (path, name) if part)  # a table may have no leaf
-        slashed = dotted.replace(".", "/")
-        if self._in_torch:
-            dotted = dotted.replace("/", ".")
-            return (*(prefix + dotted for prefix in _TORCH_PREFIXES), slashed)
-        joined = "/".join(part for part in (path, name) if part)
-        names = (dotted, joined, slashed, f"{joined}:0", f"{slashed}:0", slashed + ATTRIBUTE_SUFFIX)
-        return dict.fromkeys(names)
 
     def _known(self, names: Iterator[str]) -> Iterator[str]:
         """The keys of names that the index has."""

@@ -33,8 +33,8 @@ class SlotFinder:
         self._entry = optimizer_entry
 
     @functools.cached_property
-    def _by_family(self) -> TorchSlots | TensorFlowSlots:
-        if self._finder.checkpoint.family == "torch":
+    def _slots(self) -> TorchSlots | TensorFlowSlots:
+        if self._finder.conventions.has_optimizer_entries:
             from torch_warmstart.slots.torch import TorchSlots
 
             return TorchSlots(self._finder, self._variables, self._source_of, self._entry)
@@ -51,11 +51,11 @@ class SlotFinder:
 
         Raises SettingsError if different tensors could be meant.
         """
-        return self._by_family.find(slot, parameter)
+        return self._slots.find(slot, parameter)
 
     def explain(self, slot: Variable, parameter: Source) -> str:
         """Why nothing was found, in the same words for all slots that share the reason; or ""."""
-        return self._by_family.explain(slot, parameter)
+        return self._slots.explain(slot, parameter)
 
     def find_renamed(self, slot: Variable, parameter: Source, names: Sequence[str]) -> SlotSource:
         """The tensors that the user named for a slot, one for each that its parameter is made of.
@@ -69,4 +69,4 @@ class SlotFinder:
                 f"slot is too; var_name_to_prev_var_name names {len(names)}."
             )
         specs = tuple(self._finder.named(slot.owners[0], name) for name in names)
-        return self._by_family.renamed(slot, parameter, specs)
+        return self._slots.renamed(slot, parameter, specs)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats import Checkpoint, TensorSpec
-from torch_warmstart.formats.tensorflow import ATTRIBUTE_SUFFIX
 from torch_warmstart.layouts import IN_PARENT, Form, Shape
+from torch_warmstart.names import bare_name, conventions_of
 
 _OF_OPTIMIZERS = re.compile(
     r"(optimizers?|optimizer_weights|training|\w*(adam|adamw|sgd|rmsprop|adagrad|adadelta|ftrl|nadam"
@@ -61,11 +61,11 @@ class Catalog:
     def of(cls, checkpoint: Checkpoint, taken: Iterable[str]) -> Catalog:
         """The tensors of a checkpoint besides those of the keys that are taken."""
         without = set(taken)
-        separator = "." if checkpoint.family == "torch" else "/"
+        separator = conventions_of(checkpoint).separator
         called = _unique_names(checkpoint)
         tensors = []
         for key in checkpoint:
-            name = called.get(key) or key.removesuffix(ATTRIBUTE_SUFFIX).removesuffix(":0")
+            name = called.get(key) or bare_name(key)
             spec = checkpoint.get(key)
             if key in without or spec is None or spec.dtype is None or _is_bookkeeping(key, name):
                 continue

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch_warmstart.layouts import IDENTITY, IN_PARENT, Form
-from torch_warmstart.layouts.tensorflow import one_layer_forms, tf_forms
+from torch_warmstart.layouts.tensorflow import one_layer_forms
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.suggesting.candidates import Catalog, Fit, Tensor, fits_shape, natural
@@ -76,7 +76,7 @@ def compounds_of(finder: Finder, layers: Sequence[Layer]) -> list[Layer]:
     compounds: dict[str, list[tuple[Owner, Variable]]] = {}
     for layer in layers:
         path, _, child = layer.name.rpartition(".")
-        if child and all(_in_parent(forms_of(finder, o), child) for o, _ in layer.tensors):
+        if child and all(_in_parent(finder.forms(o), child) for o, _ in layer.tensors):
             compounds.setdefault(path, [*by_path.get(path, ())]).extend(layer.tensors)
     return [Layer(path, tuple(tensors), is_compound=True) for path, tensors in compounds.items()]
 
@@ -87,18 +87,11 @@ def singles_of(layers: Sequence[Layer]) -> list[Layer]:
     return [Layer(owner.name, ((owner, variable),)) for owner, variable in tensors]
 
 
-def forms_of(finder: Finder, owner: Owner) -> tuple[Form, ...]:
-    """The forms that a tensor may have in the checkpoint."""
-    if finder.checkpoint.family == "torch":
-        return (Form(((owner.leaf,),)),)
-    return tf_forms(owner.module, owner.leaf)
-
-
 def _in_layer(finder: Finder, layer: Layer) -> _FormsOf:
     """The forms of a layer's tensors, with names as they are in the layer."""
 
     def forms(owner: Owner) -> tuple[Form, ...]:
-        found = forms_of(finder, owner)
+        found = finder.forms(owner)
         if not layer.is_compound or owner.path == layer.name:
             return found
         return _in_parent(found, owner.path.rpartition(".")[2])

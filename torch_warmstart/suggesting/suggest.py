@@ -37,7 +37,6 @@ from torch_warmstart.suggesting.layers import (
     PlacesOf,
     chained_places,
     compounds_of,
-    forms_of,
     layers_of,
     named_places,
     shaped_places,
@@ -413,7 +412,7 @@ def _items(
         fit = match.place.fits[at]
         rivals = (place.fits[at].names for place in match.alternatives)
         others = tuple(names for names in dict.fromkeys(rivals) if names != fit.names)
-        layout = _layout_to_name(forms_of(finder, owner), fit)
+        layout = _layout_to_name(finder.forms(owner), fit)
         remarks = [match.place.remark, "not transposed, by its shape" if layout else ""]
         reason = "; ".join(filter(None, [match.reason, *remarks]))
         items.append(Suggestion(owner.name, fit.names, match.confidence, reason, others, layout))
@@ -422,7 +421,7 @@ def _items(
 
 def _why_nothing(finder: Finder, variable: Variable) -> str:
     """Why nothing is proposed: a part of a cell has no shape of its own in TensorFlow."""
-    forms = [f for f in forms_of(finder, variable.owners[0]) if f.refusal is None]
+    forms = [f for f in finder.forms(variable.owners[0]) if f.refusal is None]
     if forms and all(len(form.names) > 1 or not form.names[0] for form in forms):
         return "no layer is left whose tensors make it"
     return "nothing of its shape is left"

@@ -1,0 +1,124 @@
+"""What the framework that wrote a checkpoint calls things: the one place that asks which it was.
+
+Whoever needs to know asks for a convention (how are names spelt, are there scopes, where are the
+optimizers), never for the framework.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from torch_warmstart.formats import Checkpoint
+from torch_warmstart.formats.tensorflow import ATTRIBUTE_SUFFIX
+from torch_warmstart.layouts import Form
+from torch_warmstart.layouts.tensorflow import tf_forms
+
+
+@dataclass(frozen=True, slots=True)
+class Conventions(ABC):
+    """What holds for every tensor of a checkpoint.
+
+    Args:
+        separator: Between the parts of a name.
+        prefixes: What may stand before a name in a key; "" is among them.
+        suffixes: What may stand behind it; "" is among them.
+        how_found: What to say of a variable that is found by a name that is not its own; "" where
+            its key shows it.
+        has_own_layers: Whether layers are the framework's own: with other tensors than torch's
+            module has (a bias or a scale more or less), other layouts, and other settings, which
+            are to be audited.
+        has_scopes: Whether a layer may be called otherwise than its module and still be told: in
+            one more scope, with its tensors numbered, or in a wrapper.
+        has_optimizer_entries: Whether optimizers are entries of the file, with a state each, which
+            `optimizer_entry` chooses from; else slots are tensors among the others.
+    """
+
+    separator: str
+    prefixes: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    how_found: str
+    has_own_layers: bool
+    has_scopes: bool
+    has_optimizer_entries: bool
+
+    @abstractmethod
+    def spellings(self, path: str, name: str) -> Iterable[str]:
+        """The keys that a tensor may have, by its layer's path in the model and its name in it."""
+
+    def forms(self, module: nn.Module, leaf: str) -> tuple[Form, ...]:
+        """The ways in which a tensor of a layer may be kept."""
+        return tf_forms(module, leaf) if self.has_own_layers else (Form(((leaf,),)),)
+
+    def spelt(self, name: str) -> str:
+        """A variable's name as keys are written here."""
+        return name.replace(".", self.separator)
+
+    def bare(self, key: str) -> Iterable[str]:
+        """A key with slashes, and the same without what may stand before or behind a name."""
+        return (
+            key.removeprefix(before).removesuffix(behind).replace(".", "/")
+            for before in self.prefixes
+            for behind in self.suffixes
+        )
+
+
+class _TensorFlow(Conventions):
+    """TensorFlow's and Keras's: `scope/layer/kernel`, other layouts, slots among the tensors."""
+
+    __slots__ = ()
+
+    def spellings(self, path: str, name: str) -> Iterable[str]:
+        dotted, joined = _joined(".", path, name), _joined("/", path, name)
+        slashed = dotted.replace(".", "/")
+        names = (dotted, joined, slashed, f"{joined}:0", f"{slashed}:0", slashed + ATTRIBUTE_SUFFIX)
+        return dict.fromkeys(names)
+
+
+class _Torch(Conventions):
+    """torch's: the names and the tensors of the model's own state_dict."""
+
+    __slots__ = ()
+
+    def spellings(self, path: str, name: str) -> Iterable[str]:
+        dotted = _joined(".", path, name)
+        with_dots = dotted.replace("/", ".")
+        return (*(prefix + with_dots for prefix in self.prefixes), dotted.replace(".", "/"))
+
+
+_TENSORFLOW = _TensorFlow(
+    separator="/",
+    prefixes=("",),
+    suffixes=("", ":0", ATTRIBUTE_SUFFIX),  # a Saver fed with tensor names writes `:0`
+    how_found="TensorFlow's name",
+    has_own_layers=True,
+    has_scopes=True,
+    has_optimizer_entries=False,
+)
+_TORCH = _Torch(
+    separator=".",
+    # What wrappers put before the names in a state_dict saved with them.
+    prefixes=("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."),
+    suffixes=("",),
+    how_found="",
+    has_own_layers=False,
+    has_scopes=False,
+    has_optimizer_entries=True,
+)
+
+
+def conventions_of(checkpoint: Checkpoint) -> Conventions:
+    """The conventions that a checkpoint follows."""
+    return _TORCH if checkpoint.family == "torch" else _TENSORFLOW
+
+
+def bare_name(name: str) -> str:
+    """A name without what TensorFlow's savers write behind it."""
+    return name.removesuffix(ATTRIBUTE_SUFFIX).removesuffix(":0")
+
+
+def _joined(separator: str, path: str, name: str) -> str:
+    return separator.join(part for part in (path, name) if part)  # a table may have no leaf

@@ -10,7 +10,7 @@ from typing import Any
 from torch_warmstart.display import fold, fold_endings, render, shorten
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding
-from torch_warmstart.names import looks_like_a_slot
+from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.planning import Audit, PlanItem, RowAccount, State, WarmStartPlan, count_states
 
 
@@ -77,7 +77,7 @@ class WarmStartReport:
         rows = [_cells(account) for account in self.variables]
         columns = ("variable", "from", "change", "rows", "state", "why")
         totals = f"{count_states([a.state for a in self.variables])}; {self._row_totals()}"
-        slots = sum(map(looks_like_a_slot, self.unexpected_keys))
+        slots = sum(map(is_slot, self.unexpected_keys))
         unused = f"{len(self.unexpected_keys):,} keys of the checkpoint were not used"
         unused += f", {slots:,} of them optimizers' slots" if slots else ""
         notes = [f"Note: {note}" for note in self.notes]

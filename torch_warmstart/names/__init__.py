@@ -6,4 +6,3 @@ from torch_warmstart.names.finder import BY_USER as BY_USER
 from torch_warmstart.names.finder import Finder as Finder
 from torch_warmstart.names.finder import Source as Source
 from torch_warmstart.names.finder import with_layout as with_layout
-from torch_warmstart.names.index import looks_like_a_slot as looks_like_a_slot

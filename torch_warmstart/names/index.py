@@ -13,21 +13,12 @@ import re
 from collections.abc import Iterable, Iterator
 
 from torch_warmstart.errors import near_names
+from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.names.conventions import bare_name
 
 ANY = "*"
 _NUMBERED = re.compile(r"#(\d+):(\d+)")
-# What optimizers of TensorFlow 1, BERT and object-based checkpoints call their slots. Where names
-# are only suggested or counted, a near miss does no harm.
-_SLOT = re.compile(
-    r"/(Adam|Momentum|Adagrad|Adadelta|RMSProp|Ftrl)(_\d)?$|/adam_[mv]$|/\.OPTIMIZER_SLOT/"
-)
 _FEW = 2_000  # names that difflib goes through in a few hundredths of a second
-
-
-def looks_like_a_slot(name: str) -> bool:
-    """Whether a name is most likely that of an optimizer's state for a variable."""
-    return _SLOT.search(name) is not None
 
 
 class NameIndex:
@@ -80,7 +71,7 @@ class NameIndex:
     @functools.cached_property
     def _likely(self) -> list[str]:
         """Names that may be meant where a variable's is misspelt."""
-        return [name for name in self.names if not looks_like_a_slot(name)] or self.names
+        return [name for name in self.names if not is_slot(name)] or self.names
 
     @functools.cached_property
     def _by_part(self) -> dict[str, list[str]]:

@@ -13,15 +13,8 @@ from dataclasses import dataclass, field
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IN_PARENT, Form, Shape
+from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
 from torch_warmstart.names import bare_name, conventions_of
-
-_OF_OPTIMIZERS = re.compile(
-    r"(optimizers?|optimizer_weights|training|\w*(adam|adamw|sgd|rmsprop|adagrad|adadelta|ftrl|nadam"
-    r"|adamax|momentum|lamb|lion)(_\d+)?)",
-    re.IGNORECASE,
-)
-_COUNTERS = {"global_step", "save_counter", "beta1_power", "beta2_power"}
-_SLOT = "/.OPTIMIZER_SLOT/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +60,14 @@ class Catalog:
         for key in checkpoint:
             name = called.get(key) or bare_name(key)
             spec = checkpoint.get(key)
-            if key in without or spec is None or spec.dtype is None or _is_bookkeeping(key, name):
+            is_state = is_slot(key) or is_optimizer_state(name)  # a key may be a path through one
+            if key in without or spec is None or spec.dtype is None or is_state:
                 continue
             tensors.append(
                 Tensor(name, spec, tuple(re.split(r"[/.]" if separator == "." else "/", name)))
             )
         names = {tensor.name for tensor in tensors} | set(checkpoint)
-        kept = [t for t in tensors if not _is_slot(t.name, names, separator)]
+        kept = [t for t in tensors if not _is_kept_with_another(t.name, names, separator)]
         return cls(sorted(kept, key=lambda tensor: natural(tensor.name)), separator)
 
     def fits(self, forms: Sequence[Form], shape: Shape) -> dict[str, Fit]:
@@ -167,13 +161,6 @@ def _unique_names(checkpoint: Checkpoint) -> dict[str, str]:
     return found
 
 
-def _is_bookkeeping(key: str, name: str) -> bool:
-    parts = name.split("/")
-    if _SLOT in key or parts[-1] in _COUNTERS:
-        return True
-    return any(_OF_OPTIMIZERS.fullmatch(part) for part in parts[:-1])
-
-
-def _is_slot(name: str, names: set[str], separator: str) -> bool:
-    """Whether a name is that of another tensor with something behind: `w/kernel/adam_m`."""
+def _is_kept_with_another(name: str, names: set[str], separator: str) -> bool:
+    """Whether a name is that of another tensor with something behind: `kernel/MyAdam_1`."""
     return separator == "/" and name.rpartition("/")[0] in names

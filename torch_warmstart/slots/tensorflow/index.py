@@ -24,29 +24,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch_warmstart.formats import Checkpoint, GraphOptimizer
-from torch_warmstart.slots.tensorflow.rules import (
-    BERT,
+from torch_warmstart.layouts.tensorflow import (
+    ALL_VARIABLES,
     BERT_WORDS,
-    KERAS,
+    COUNTS,
+    GLOBAL_STEP,
+    KERAS_FOLDERS,
     KERAS_WORDS,
-    TF1,
+    POWER,
     TF1_OPTIMIZERS,
+    TF1_SLOT,
     kind_of_name,
     kind_of_words,
     quantity,
     split_ending,
 )
+from torch_warmstart.slots.tensorflow.rules import BERT, KERAS, TF1
 
-_TF1_SLOT = re.compile(rf"({'|'.join(TF1_OPTIMIZERS)})(?:_(\d+))?")
 _PART = re.compile(r"/part_\d+$")
 _MANGLED = re.compile(r".*/.*?(\d+)")
-_POWER = re.compile(r"(?:(.*)/)?beta([12])_power(?:_\d+)?")
-_GLOBAL_STEP = "global_step"
-_COUNTS = ("iter", "_iterations", "iterations", "iteration")
 _PRODUCTS = ("momentum_cache", "_u_product")
-_ONE_LIST = "_variables"
 _KERAS_H5 = "optimizer_weights/"
-_FOLDERS = ("optimizer", "optimizer_weights", "_optimizer")  # of Keras, for what an optimizer keeps
 _AVERAGED = "ExponentialMovingAverage"  # kept with a variable by no optimizer
 
 
@@ -107,7 +105,7 @@ class SlotIndex:
             for name, key in self._keys.items()
             if key not in self._by_slot
             and self._checkpoint.spec(key).shape
-            and (name.partition("/")[0] in _FOLDERS or self._is_kept_with_a_variable(name))
+            and (name.partition("/")[0] in KERAS_FOLDERS or self._is_kept_with_a_variable(name))
         ]
 
     def _is_kept_with_a_variable(self, name: str) -> bool:
@@ -120,9 +118,9 @@ class SlotIndex:
     @functools.cached_property
     def global_step(self) -> str | None:
         """The key of the only global step."""
-        if _GLOBAL_STEP in self._keys:
-            return self._keys[_GLOBAL_STEP]
-        found = [key for name, key in self._keys.items() if name.endswith("/" + _GLOBAL_STEP)]
+        if GLOBAL_STEP in self._keys:
+            return self._keys[GLOBAL_STEP]
+        found = [key for name, key in self._keys.items() if name.endswith("/" + GLOBAL_STEP)]
         return found[0] if len(found) == 1 else None
 
     @functools.cached_property
@@ -131,7 +129,7 @@ class SlotIndex:
         return {
             key: int(match[2])
             for name, key in self._keys.items()
-            if (match := _POWER.fullmatch(name))
+            if (match := POWER.fullmatch(name))
         }
 
     @functools.cached_property
@@ -176,9 +174,9 @@ class SlotIndex:
 
     def _file(self, walk: _Walk, name: str, key: str) -> None:
         head, _, last = name.rpartition("/")
-        if match := _POWER.fullmatch(name):
+        if match := POWER.fullmatch(name):
             walk.powers[match[1] or ""].append((key, int(match[2])))
-        elif head and (match := _TF1_SLOT.fullmatch(last)):
+        elif head and (match := TF1_SLOT.fullmatch(last)):
             walk.tf1[head, match[1]][int(match[2] or 0)] = key
         elif head and last in BERT_WORDS:
             walk.bert[head][BERT_WORDS[last]] = key
@@ -219,7 +217,7 @@ class SlotIndex:
     def _keras(self, walk: _Walk) -> Iterator[tuple[str, Kept]]:
         for (owner, path), words in walk.keras.items():
             name = path.rpartition("/")[2]
-            count = self._first(path, _COUNTS)
+            count = self._first(path, COUNTS)
             kind = kind_of_name(name) or (kind_of_words(list(words)) if count else None)
             if kind:
                 product = self._first(path, _PRODUCTS)
@@ -237,7 +235,7 @@ class SlotIndex:
         for (owner, path), slots in found.items():
             name = path.rpartition("/")[2]
             # One that is wrapped counts where it would if it were not.
-            count = self._first(f"{_KERAS_H5}{name}", _COUNTS)
+            count = self._first(f"{_KERAS_H5}{name}", COUNTS)
             yield owner, Kept(kind_of_name(name) or "", KERAS, slots, name, count)
 
     @functools.cached_property
@@ -326,7 +324,7 @@ def _quantities(kind: str, words: Mapping[str, str]) -> dict[str, str]:
 
 def _of_graph(optimizer: GraphOptimizer) -> Iterator[tuple[str, Kept]]:
     attributes = optimizer.attributes
-    count = next((attributes[name] for name in _COUNTS if attributes.get(name)), None)
+    count = next((attributes[name] for name in COUNTS if attributes.get(name)), None)
     product = next((attributes[name] for name in _PRODUCTS if attributes.get(name)), None)
     powers = ((attributes.get("beta1_power"), 1), (attributes.get("beta2_power"), 2))
     name, writer = _name_in_graph(optimizer, count), KERAS if count else TF1
@@ -342,7 +340,7 @@ def _of_graph(optimizer: GraphOptimizer) -> Iterator[tuple[str, Kept]]:
 
 def _words(optimizer: GraphOptimizer) -> list[str]:
     """What an optimizer calls its slots; of lists also those that are empty."""
-    if _ONE_LIST in optimizer.attributes:
+    if ALL_VARIABLES in optimizer.attributes:
         return [name for name in optimizer.attributes if name in KERAS_WORDS]
     return list(dict.fromkeys(word for words in optimizer.slots.values() for word in words))
 

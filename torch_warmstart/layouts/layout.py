@@ -75,18 +75,12 @@ def _same(*tensors: torch.Tensor) -> Tensors:
 IDENTITY = Layout("identity", _same, _same)
 
 
-# Between a layer's name in the one around it and what that one calls a tensor of it.
-IN_PARENT = "/../"
-
-
 @dataclass(frozen=True, slots=True)
 class Form:
     """One way in which TensorFlow keeps a tensor of a torch layer.
 
-    `names` has, for each tensor the layout takes, what it may be called within its layer; `*`
-    stands for any run of characters without a slash, `#1:3` for the number of the second of three
-    that differ in nothing else (`cell`, `cell_1`, `cell_2`). `child/../name` is what the layer
-    around it calls `name`, if `child` is what that layer calls this one.
+    `names` has, for each tensor the layout takes, what it may be called within its layer, as
+    `layouts/leaf.py` reads it.
     """
 
     names: tuple[tuple[str, ...], ...]

@@ -22,11 +22,10 @@ import torch
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
 from torch_warmstart.formats import Checkpoint, TensorSpec
-from torch_warmstart.layouts import Form, Layout
+from torch_warmstart.layouts import ANY, Form, Layout
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names.conventions import conventions_of
-from torch_warmstart.names.index import ANY
 from torch_warmstart.names.spellings import Spellings
 
 _SETTING = "var_name_to_prev_var_name"

@@ -13,11 +13,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from torch_warmstart.errors import near_names
+from torch_warmstart.layouts import LeafName, read_leaf
 from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.names.conventions import bare_name
 
-ANY = "*"
-_NUMBERED = re.compile(r"#(\d+):(\d+)")
 _FEW = 2_000  # names that difflib goes through in a few hundredths of a second
 
 
@@ -27,19 +26,16 @@ class NameIndex:
     def __init__(self, names: Iterable[str]) -> None:
         self.names = list(dict.fromkeys(names))
 
-    def matching(self, path: str, pattern: str) -> Iterator[str]:
-        """The names below a path that a pattern takes.
+    def matching(self, path: str, name: str) -> Iterator[str]:
+        """The names below a path that a name within a layer takes."""
+        return _matching(self._sorted, f"{path}/" if path else "", read_leaf(name))
 
-        `*` is any run of characters without a slash. `#1:3` is the number of the second of three
-        that differ only in it: in `cell#1:3`, `cell_6` of `cell_5`, `cell_6` and `cell_7`.
-        """
-        return _matching(self._sorted, f"{path}/" if path else "", pattern)
-
-    def in_a_scope(self, path: str, pattern: str) -> Iterator[str]:
-        """The names with exactly one scope before a path and a pattern: `sequential/den/kernel`."""
-        if ANY in pattern or _NUMBERED.search(pattern):
-            return _matching(self._without_scope, f"{path}/", pattern)
-        return iter(self._by_name_without_scope.get(f"{path}/{pattern}", ()))
+    def in_a_scope(self, path: str, name: str) -> Iterator[str]:
+        """The same with exactly one scope before the path: `sequential/den/kernel`."""
+        leaf = read_leaf(name)
+        if leaf.is_pattern:
+            return _matching(self._without_scope, f"{path}/", leaf)
+        return iter(self._by_name_without_scope.get(f"{path}/{name}", ()))
 
     def near(self, name: str) -> list[str]:
         """Names that look like this one, best first."""
@@ -82,51 +78,38 @@ class NameIndex:
         return found
 
 
-def _matching(entries: list[tuple[str, str]], begin: str, pattern: str) -> Iterator[str]:
-    """The names of entries (what is compared, name), sorted, that begin so and match a pattern."""
-    numbered = _NUMBERED.search(pattern)
-    if numbered:
-        return _numbered(entries, begin, pattern, numbered)
-    return (name for _, name in _entries_like(entries, begin, pattern))
+def _matching(entries: list[tuple[str, str]], begin: str, leaf: LeafName) -> Iterator[str]:
+    """The names of entries (what is compared, name), sorted, that begin so and are a leaf's."""
+    found = _entries_like(entries, begin, leaf)
+    if leaf.number is None:
+        return (name for _, name in found)
+    return _numbered(found, begin, leaf)
 
 
 def _entries_like(
-    entries: list[tuple[str, str]], begin: str, pattern: str
+    entries: list[tuple[str, str]], begin: str, leaf: LeafName
 ) -> Iterator[tuple[str, str]]:
-    fixed, is_pattern, _ = pattern.partition(ANY)
-    literal, expression = begin + fixed, _expression(pattern)
+    literal = begin + leaf.literal
     for at in range(bisect.bisect_left(entries, (literal, "")), len(entries)):
         compared = entries[at][0]
-        if not compared.startswith(literal) or not (is_pattern or compared == literal):
+        if not compared.startswith(literal) or not (leaf.is_pattern or compared == literal):
             return
-        if expression.fullmatch(compared, len(begin)):
+        if leaf.expression.fullmatch(compared, len(begin)):
             yield entries[at]
 
 
-def _numbered(
-    entries: list[tuple[str, str]], begin: str, pattern: str, numbered: re.Match[str]
-) -> Iterator[str]:
-    """Those of a pattern with `#k:n`, if there are n: the k-th by the number they end in there.
+def _numbered(entries: Iterable[tuple[str, str]], begin: str, leaf: LeafName) -> Iterator[str]:
+    """Of as many entries as a leaf counts, those of its number.
 
     Keras gives what it makes in a row numbers that rise, from wherever it had come to.
     """
-    before, after = pattern[: numbered.start()], pattern[numbered.end() :]
-    parts = (re.escape(part).replace(re.escape(ANY), "[^/]*") for part in (before, after))
-    expression = re.compile(r"(?:_(\d+))?".join(parts))
     found: dict[int, list[str]] = {}
-    for compared, name in _entries_like(entries, begin, f"{before}{ANY}{after}"):
-        match = expression.fullmatch(compared, len(begin))
-        if match is not None:
-            found.setdefault(int(match[1] or 0), []).append(name)
-    k, count = int(numbered[1]), int(numbered[2])
-    if len(found) == count:
-        yield from found[sorted(found)[k]]
-
-
-@functools.lru_cache(maxsize=4096)
-def _expression(pattern: str) -> re.Pattern[str]:
-    """A pattern with `*` as a regular expression."""
-    return re.compile(re.escape(pattern).replace(re.escape(ANY), "[^/]*"))
+    for compared, name in entries:
+        match = leaf.expression.fullmatch(compared, len(begin))
+        assert match is not None  # it is an entry of the leaf's
+        found.setdefault(int(match[1] or 0), []).append(name)
+    if leaf.number is not None and len(found) == leaf.count:
+        yield from found[sorted(found)[leaf.number]]
 
 
 def _parts(name: str) -> list[str]:

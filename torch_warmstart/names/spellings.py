@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.formats.tensorflow import KEY as OBJECT_GRAPH_KEY
-from torch_warmstart.layouts import IN_PARENT
+from torch_warmstart.layouts import read_leaf
 from torch_warmstart.names.conventions import Conventions, bare_name
-from torch_warmstart.names.index import ANY, NameIndex
+from torch_warmstart.names.index import NameIndex
 
 
 class Spellings:
@@ -55,39 +55,35 @@ class Spellings:
 
     def in_layer(self, path: str, name: str) -> Iterator[str]:
         """The keys of a tensor of a layer, by the layer's path and its name in it."""
-        place = _place(path, name)
-        if place is None:
+        leaf = read_leaf(name)
+        layer = leaf.layer_in(path)
+        if layer is None:
             return
-        path, name = place
-        slashed = path.replace(".", "/")
-        if ANY in name and self._conventions.has_scopes:
-            yield from self._known(self.index.matching(slashed, name))
-            yield from self._checkpoint.keys_like(f"{slashed}/{name}" if path else name)
-        elif self._has_other_names or _slashed(path, name) in self._bare_keys:
-            for candidate in self._conventions.spellings(path, name):
+        if leaf.is_pattern and self._conventions.has_own_layers:
+            slashed = layer.replace(".", "/")
+            yield from self._known(self.index.matching(slashed, leaf.name))
+            yield from self._checkpoint.keys_like(f"{slashed}/{leaf.name}".removeprefix("/"))
+        elif self._has_other_names or _slashed(layer, leaf.name) in self._bare_keys:
+            for candidate in self._conventions.spellings(layer, leaf.name):
                 if candidate in self._keys:
                     yield candidate
                 yield from self._checkpoint.keys_of(candidate)
 
     def in_a_scope(self, path: str, name: str) -> Iterator[str]:
         """As `in_layer`, with exactly one more scope before the path."""
-        place = _place(path, name)
-        if place is not None and place[0]:
-            slashed = place[0].replace(".", "/")
-            yield from self._known(self.index.in_a_scope(slashed, place[1]))
-            yield from self._checkpoint.keys_like(f"{slashed}/{place[1]}", in_a_scope=True)
+        leaf = read_leaf(name)
+        layer = leaf.layer_in(path)
+        if layer:
+            slashed = layer.replace(".", "/")
+            yield from self._known(self.index.in_a_scope(slashed, leaf.name))
+            yield from self._checkpoint.keys_like(f"{slashed}/{leaf.name}", in_a_scope=True)
 
     def layers_of(self, key: str, names: Iterable[str]) -> list[str]:
         """The paths of the layer in which a key has one of these names: `in_layer` backwards."""
-        found: dict[str, None] = {}
-        for called in (bare_name(key), *self._full_names.get(key, ())):
-            for name in filter(None, names):  # a table that is called as its layer has none around
-                child, in_parent, rest = name.partition(IN_PARENT)
-                tail = f"/{rest if in_parent else name}"
-                if f"/{called}".endswith(tail):
-                    around = f"/{called}".removesuffix(tail)
-                    found[f"{around}/{child}".strip("/") if in_parent else around.strip("/")] = None
-        return list(found)
+        leaves = [read_leaf(name) for name in names if name]  # a table called as its layer: none
+        called = (bare_name(key), *self._full_names.get(key, ()))
+        found = (leaf.layer_of(name) for name in called for leaf in leaves)
+        return list(dict.fromkeys(layer for layer in found if layer is not None))
 
     @functools.cached_property
     def _full_names(self) -> dict[str, list[str]]:
@@ -124,15 +120,6 @@ class Spellings:
         """The keys of names that the index has."""
         for name in names:
             yield from (name,) if name in self._keys else self._checkpoint.keys_of(name)
-
-
-def _place(path: str, name: str) -> tuple[str, str] | None:
-    """Where a name within a layer leads: `depthwise/../kernel` to the layer around it, if any."""
-    child, in_parent, rest = name.partition(IN_PARENT)
-    if not in_parent:
-        return path, name
-    parent, _, called = path.replace("/", ".").rpartition(".")
-    return (parent, rest) if called == child else None
 
 
 def _slashed(path: str, name: str) -> str:

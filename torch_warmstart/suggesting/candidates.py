@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats import Checkpoint, TensorSpec
-from torch_warmstart.layouts import IN_PARENT, Form, Shape
+from torch_warmstart.layouts import Form, Shape, expression, read_leaf
 from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
 from torch_warmstart.names import bare_name, conventions_of
 
@@ -103,7 +103,7 @@ class Catalog:
         """By the path of a layer, its tensor of one of these names; None if several are."""
         found: dict[str, Tensor | None] = {}
         for name in names:
-            if IN_PARENT in name:
+            if read_leaf(name).child is not None:
                 continue
             if name not in self._bases:
                 self._bases[name] = dict(self._search(name.split("/")))
@@ -113,7 +113,7 @@ class Catalog:
 
     def _search(self, pattern: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         *before, leaf = pattern
-        expressions = [_expression(part) for part in before]
+        expressions = [expression(part) for part in before]
         for tensor in self._by_leaf.get(leaf, ()):
             parts = tensor.parts[:-1]
             cut = len(parts) - len(before)
@@ -142,12 +142,6 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 def _fits(form: Form, tensors: Sequence[Tensor], shape: Shape) -> bool:
     return fits_shape(form, [tensor.spec for tensor in tensors], shape)
-
-
-@functools.lru_cache(maxsize=4096)
-def _expression(part: str) -> re.Pattern[str]:
-    numbered = re.sub(r"\\#\d+:\d+", r"(_\\d+)?", re.escape(part))
-    return re.compile(numbered.replace(r"\*", ".*"))
 
 
 def _unique_names(checkpoint: Checkpoint) -> dict[str, str]:

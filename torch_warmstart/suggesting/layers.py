@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch_warmstart.layouts import IDENTITY, IN_PARENT, Form
+from torch_warmstart.layouts import IDENTITY, Form, read_leaf
 from torch_warmstart.layouts.tensorflow import one_layer_forms
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names import Finder
@@ -101,18 +101,16 @@ def _in_layer(finder: Finder, layer: Layer) -> _FormsOf:
 
 def _in_parent(forms: Iterable[Form], child: str) -> tuple[Form, ...]:
     """Those that the layer around has, with the names that it has for them."""
-    begin = child + IN_PARENT
     inside = (
-        replace(
-            form,
-            names=tuple(
-                tuple(name.removeprefix(begin) for name in names if name.startswith(begin))
-                for names in form.names
-            ),
-        )
+        replace(form, names=tuple(_names_in_parent(names, child) for names in form.names))
         for form in forms
     )
     return tuple(form for form in inside if all(form.names))
+
+
+def _names_in_parent(names: Sequence[str], child: str) -> tuple[str, ...]:
+    leaves = map(read_leaf, names)
+    return tuple(leaf.name for leaf in leaves if leaf.child == child)
 
 
 # -- places ----------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from torch_warmstart.layouts.attention import (
     attention_biases,
     attention_kernels,
 )
-from torch_warmstart.layouts.layout import IDENTITY, IN_PARENT, Form, Layout
+from torch_warmstart.layouts.layout import IDENTITY, Form, Layout
+from torch_warmstart.layouts.leaf import in_parent
 from torch_warmstart.layouts.named import TRANSPOSE
 
 Names = tuple[str, ...]
@@ -65,7 +66,7 @@ def attention_linear_forms(module: nn.Linear, leaf: str) -> tuple[Form, ...]:
         name, dense, split = "bias", IDENTITY, (HEADS_BIAS,)
     if not isinstance(module, OUTPUT_PROJECTION):
         return tuple(Form(((name,),), layout) for layout in split)
-    outputs = tuple(f"out_proj{IN_PARENT}{output}/{name}" for output in _OUTPUTS)
+    outputs = tuple(in_parent("out_proj", f"{output}/{name}") for output in _OUTPUTS)
     return (Form((outputs,), dense), *(Form(((name, *outputs),), layout) for layout in split))
 
 

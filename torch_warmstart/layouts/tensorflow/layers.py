@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from torch_warmstart.layouts.layout import IDENTITY, IN_PARENT, Form, Layout
+from torch_warmstart.layouts.layout import IDENTITY, Form, Layout
+from torch_warmstart.layouts.leaf import in_parent
 from torch_warmstart.layouts.named import (
     CONV,
     CONV_TRANSPOSE,
@@ -209,7 +210,7 @@ def _is_pointwise(module: nn.modules.conv._ConvNd) -> bool:
 
 
 def _in_parent(children: tuple[str, ...], tf_names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{child}{IN_PARENT}{name}" for child in children for name in tf_names)
+    return tuple(in_parent(child, name) for child in children for name in tf_names)
 
 
 # -- transformers ----------------------------------------------------------------------------------

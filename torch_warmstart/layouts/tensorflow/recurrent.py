@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from torch_warmstart.layouts.layout import Form, Layout
+from torch_warmstart.layouts.leaf import numbered
 from torch_warmstart.layouts.named import TRANSPOSE
 from torch_warmstart.layouts.recurrent import (
     KERAS_BIAS,
@@ -187,7 +188,7 @@ def _keras_names(place: _Place, name: str) -> Names:
     cells = [
         f"cell/cells/{k}/",
         f"cell/cells/{cell}{f'_{k}' if k else ''}/",
-        f"stacked_rnn_cells*/{cell}#{k}:{place.layers}/",
+        f"stacked_rnn_cells*/{numbered(cell, k, place.layers)}/",
     ]
     if place.layers == 1:
         cells = ["", "cell/", f"{cell}*/", *cells]

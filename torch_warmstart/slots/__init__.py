@@ -3,9 +3,9 @@
 from torch_warmstart.slots.finder import SlotFinder as SlotFinder
 from torch_warmstart.slots.source import SlotSource as SlotSource
 from torch_warmstart.slots.source import slot_keys as slot_keys
+from torch_warmstart.slots.targets import SlotTargets as SlotTargets
+from torch_warmstart.slots.targets import is_as_planned as is_as_planned
 from torch_warmstart.slots.torch_optimizers import needs as needs
 from torch_warmstart.slots.variables import Optimizers as Optimizers
-from torch_warmstart.slots.variables import SlotTargets as SlotTargets
-from torch_warmstart.slots.variables import is_as_planned as is_as_planned
 from torch_warmstart.slots.variables import left_out as left_out
 from torch_warmstart.slots.variables import slot_variables as slot_variables

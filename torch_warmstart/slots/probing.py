@@ -1,0 +1,171 @@
+"""What optimizers keep for a parameter, learnt by asking them: a tiny one takes a step.
+
+A copy of the optimizer, over a tiny parameter of the same rank, takes one step with a gradient of
+zeros. So slots are known before the first step, with every option of the optimizer's param group
+(amsgrad, centered, capturable, ...), and optimizers that this library has never heard of work too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.model import Shape, Variable
+
+# Of the tiny parameter: each dimension is known by its size, or where that may be a coincidence, by
+# how it changes when all sizes do.
+_SIZES = (11, 13, 7, 5, 3, 2, 17)
+_OTHER_SIZES = (13, 7, 5, 3, 2, 17, 11)
+_VALUE = 0.5  # of the tiny parameter: what an optimizer copies from it is told from zeros
+_NO_DECAY = {"weight_decay": 0}  # it would be a gradient
+
+
+class Probes:
+    """What optimizers keep for parameters, asked once for each kind of parameter in a group."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, dict[str, Any]] = {}
+
+    def state(
+        self,
+        optimizer: torch.optim.Optimizer,
+        group: dict[str, Any],
+        tensor: torch.Tensor,
+        sizes: Shape = _SIZES,
+    ) -> dict[str, Any]:
+        """The state of a tiny parameter like `tensor`, after a step that changes nothing."""
+        key = (id(group), tensor.ndim, tensor.dtype, tensor.device, sizes)
+        if key not in self._known:
+            with _without_gradients(optimizer):
+                self._known[key] = _probe(optimizer, group, tensor, sizes[: tensor.ndim])
+        return self._known[key]
+
+    def shape(
+        self,
+        optimizer: torch.optim.Optimizer,
+        group: dict[str, Any],
+        parameter: Variable,
+        name: str,
+    ) -> Shape:
+        """The shape that a slot will have for a parameter.
+
+        Raises UnsupportedError if it does not follow from the parameter's.
+        """
+        tensor = parameter.tensor
+        tiny = tuple(self.state(optimizer, group, tensor)[name].shape)
+        if tiny in ((), _SIZES[: tensor.ndim]):
+            return parameter.shape if tiny else ()
+        others = self.state(optimizer, group, tensor, _OTHER_SIZES)
+        shape = _scaled_up(tiny, tuple(getattr(others.get(name), "shape", ())), parameter.shape)
+        if shape is None:
+            raise UnsupportedError(
+                f"{parameter.name}: {type(optimizer).__name__} keeps {name!r}, whose shape does "
+                "not follow from the parameter's in a way that is known: let the optimizer take a "
+                "step before the warm start."
+            )
+        return shape
+
+
+@contextlib.contextmanager
+def _without_gradients(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Takes the real gradients away: a step that finds the real parameters then does nothing."""
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    gradients = [tensor.grad for tensor in tensors]
+    try:
+        for tensor in tensors:
+            tensor.grad = None
+        yield
+    finally:
+        for tensor, gradient in zip(tensors, gradients, strict=True):
+            tensor.grad = gradient
+
+
+def _probe(
+    optimizer: torch.optim.Optimizer, group: dict[str, Any], tensor: torch.Tensor, shape: Shape
+) -> dict[str, Any]:
+    failures = []
+    for is_sparse in (False, True):  # SparseAdam takes sparse gradients only
+        tiny = torch.full(shape, _VALUE, dtype=tensor.dtype, device=tensor.device)
+        zeros = torch.zeros_like(tiny)
+        tiny.grad = zeros.to_sparse() if is_sparse else zeros
+        try:
+            return _state_after_a_step(optimizer, group, tiny)
+        except KeyError:  # Adagrad makes its state when it is made; before torch 2.9 only then
+            return dict(optimizer.state.get(tensor, {}))
+        except Exception as error:  # LBFGS needs a closure; others may raise anything
+            failures.append(error)
+    raise UnsupportedError(
+        f"{type(optimizer).__name__} does not keep its state by parameter in a way that can be "
+        f"warm-started ({failures[0]}): leave `optimizer` out."
+    ) from failures[0]
+
+
+def _state_after_a_step(
+    optimizer: torch.optim.Optimizer, group: dict[str, Any], tiny: torch.Tensor
+) -> dict[str, Any]:
+    no_decay = {name: value for name, value in _NO_DECAY.items() if name in group}
+    own = {name: _copied(value) for name, value in group.items() if name != "params"}
+    probe = _blank_copy(optimizer, [{**own, **no_decay, "params": [tiny]}], defaultdict(dict))
+    # Of the class: a learning rate scheduler replaces the instance's by one bound to the original.
+    step = type(optimizer).step
+    if getattr(step, "hooked", False):  # hooks for all optimizers are not for this
+        step = getattr(step, "__wrapped__", step)
+    step(probe)
+    return dict(probe.state[tiny])
+
+
+def _blank_copy(
+    optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]], state: dict[Any, Any]
+) -> Any:
+    """An optimizer with the same options and other parameters.
+
+    `copy.copy` would lose what a class keeps besides torch's own attributes, and `__setstate__`
+    may write to the state that is shared.
+    """
+    twin: Any = object.__new__(type(optimizer))
+    for name, value in vars(optimizer).items():
+        if isinstance(value, torch.optim.Optimizer):  # one that it wraps
+            vars(twin)[name] = _blank_copy(value, groups, state)
+        else:
+            vars(twin)[name] = OrderedDict() if name.endswith("_hooks") else _copied(value)
+    vars(twin).pop("step", None)
+    vars(twin).update(param_groups=groups, state=state)
+    return twin
+
+
+def _copied(value: Any) -> Any:
+    """What a step may change in place."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return copy.copy(value) if isinstance(value, dict | list | set) else value
+
+
+def _scaled_up(tiny: Shape, other: Shape, shape: Shape) -> Shape | None:
+    """A slot's shape for the real parameter, from those for two tiny ones; None if it is not told.
+
+    A size that does not change is one; others stand for a dimension, or for the number of elements.
+    """
+    count = len(shape)
+    sizes = dict(zip(zip(_SIZES, _OTHER_SIZES, strict=True), shape, strict=False))
+    sizes[math.prod(_SIZES[:count]), math.prod(_OTHER_SIZES[:count])] = math.prod(shape)
+    if len(tiny) != len(other):
+        return None
+    found = [a if a == b else sizes.get((a, b)) for a, b in zip(tiny, other, strict=True)]
+    known = tuple(size for size in found if size is not None)
+    return known if len(known) == len(found) else None
+
+
+def numbers(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a state's values that are slots: tensors and counts."""
+    return {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor | int | float) and not isinstance(value, bool)
+    }

@@ -1,0 +1,113 @@
+"""What is written to for each slot of one warm start: the optimizer's own tensor, or a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.model import Slot, Variable
+from torch_warmstart.slots.probing import Probes, numbers
+
+_Constant = bool | str | None
+
+
+def is_as_planned(variable: Variable) -> bool:
+    """Whether an optimizer's slot, if it has it now, is still what a plan was made for."""
+    slot = variable.slot
+    assert slot is not None
+    tensor = _tensor_in(slot)
+    planned = variable.tensor
+    return tensor is None or (tensor.shape == planned.shape and tensor.dtype == planned.dtype)
+
+
+class SlotTargets:
+    """What is written to for each slot of one warm start.
+
+    Slots that an optimizer does not have yet, and plain numbers, are made beside the optimizer, all
+    slots of a parameter together, because an optimizer takes a state with one slot for a state with
+    all. `hand_over` gives them to it.
+    """
+
+    def __init__(self, variables: Iterable[Variable], touched: Iterable[Variable]) -> None:
+        """Makes them, each filled with what it begins with.
+
+        Args:
+            variables: All slot variables there are.
+            touched: Those that will be written.
+
+        Raises:
+            UnsupportedError: the optimizer keeps things that are not known before its first step.
+        """
+        written = {id(variable) for variable in touched if variable.slot is not None}
+        parameters = {id(v.slot.parameter) for v in touched if v.slot is not None}
+        self._made: dict[int, tuple[Slot, torch.Tensor]] = {}
+        self._constants: list[tuple[Slot, dict[str, Any]]] = []
+        self._probes = Probes()
+        for variable in variables:
+            slot = variable.slot
+            if slot is None or id(slot.parameter) not in parameters:
+                continue
+            if not _state_of(slot):
+                self._constants.append((slot, self._constants_of(slot)))
+            if _tensor_in(slot) is None:
+                is_written = id(variable) in written
+                self._made[id(variable)] = (slot, _make_slot(variable, slot, is_written))
+
+    def __getitem__(self, variable: Variable) -> torch.Tensor:
+        """The tensor to write a variable's values to."""
+        if id(variable) in self._made:
+            return self._made[id(variable)][1]
+        assert variable.slot is not None
+        tensor = _tensor_in(variable.slot)
+        assert tensor is not None  # otherwise it has been made
+        return tensor.detach()
+
+    def hand_over(self) -> None:
+        """Gives the optimizers what was made."""
+        for slot, constants in self._constants:
+            slot.optimizer.state[slot.parameter.tensor].update(constants)
+        for slot, tensor in self._made.values():
+            value = tensor if slot.python_type is None else slot.python_type(tensor.item())
+            slot.optimizer.state[slot.parameter.tensor][slot.name] = value
+
+    def _constants_of(self, slot: Slot) -> dict[str, Any]:
+        """What the optimizer's state begins with besides its slots: flags, mostly."""
+        probed = self._probes.state(slot.optimizer, slot.group, slot.parameter.tensor)
+        others = {name: value for name, value in probed.items() if name not in numbers(probed)}
+        strange = [name for name, value in others.items() if not isinstance(value, _Constant)]
+        if strange:
+            raise UnsupportedError(
+                f"{type(slot.optimizer).__name__} keeps {strange[0]!r} for each parameter, a "
+                f"{type(others[strange[0]]).__name__}, which its first step makes: let it take a "
+                "step before the warm start."
+            )
+        return others
+
+
+def _state_of(slot: Slot) -> Mapping[str, Any]:
+    state: Mapping[str, Any] = slot.optimizer.state.get(slot.parameter.tensor, {})
+    return state
+
+
+def _tensor_in(slot: Slot) -> torch.Tensor | None:
+    """What an optimizer has for a slot, if it is a tensor and should be one."""
+    value = _state_of(slot).get(slot.name)
+    return value if isinstance(value, torch.Tensor) and slot.python_type is None else None
+
+
+def _make_slot(variable: Variable, slot: Slot, is_written: bool) -> torch.Tensor:
+    parameter, dtype = slot.parameter.tensor, variable.tensor.dtype
+    present = _state_of(slot).get(slot.name)
+    start = slot.start if present is None else float(present)
+    if start is None and not is_written:
+        raise UnsupportedError(
+            f"{variable.name}: nobody knows what {type(slot.optimizer).__name__} begins with. Let "
+            "vars_to_warm_start take this slot too, or let the optimizer take a step first."
+        )
+    if variable.shape and variable.shape == tuple(parameter.shape):  # strided like the parameter
+        options: dict[str, Any] = {"dtype": dtype, "device": slot.device, "requires_grad": False}
+        return torch.full_like(parameter, start or 0.0, **options)
+    return torch.full(variable.shape, start or 0.0, dtype=dtype, device=slot.device)

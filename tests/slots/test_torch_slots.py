@@ -17,7 +17,7 @@ from torch import nn
 import torch_warmstart as tws
 from torch_warmstart import PlanError, SettingsError, VocabInfo, WarmStartSettings
 from torch_warmstart.formats.saved_optimizers import find_optimizers, in_keys
-from torch_warmstart.slots.source import slot_keys
+from torch_warmstart.slots.saved_slots import slot_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
 ALL = [".*"]

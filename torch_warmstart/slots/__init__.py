@@ -1,8 +1,8 @@
 """Which tensors are an optimizer's state: of the model's optimizers, and in a checkpoint."""
 
 from torch_warmstart.slots.finder import SlotFinder as SlotFinder
-from torch_warmstart.slots.source import SlotSource as SlotSource
-from torch_warmstart.slots.source import slot_keys as slot_keys
+from torch_warmstart.slots.saved_slots import SlotSource as SlotSource
+from torch_warmstart.slots.saved_slots import slot_keys as slot_keys
 from torch_warmstart.slots.targets import SlotTargets as SlotTargets
 from torch_warmstart.slots.targets import is_as_planned as is_as_planned
 from torch_warmstart.slots.torch_optimizers import needs as needs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Finder, Source
-from torch_warmstart.slots.source import SlotSource, SourceOf
+from torch_warmstart.slots.saved_slots import SlotSource, SourceOf
 
 if TYPE_CHECKING:  # imported where a slot is looked for
     from torch_warmstart.slots.tensorflow import TensorFlowSlots

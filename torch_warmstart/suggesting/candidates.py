@@ -1,160 +1,291 @@
-"""The tensors of a checkpoint as layers: which could be a layer of torch's, and at which path.
+"""Where the layers of a model could be in a checkpoint, by their types, names and shapes.
 
-Slots of optimizers, counters and strings are no layer's tensors and are left out.
+Each function here is for layers of one kind of place:
+
+    named      its tensors have the names that TensorFlow gives to a layer of that type
+    compound   the same, where a layer of TensorFlow's is several modules: attention and its output
+               projection, the two halves of a separable convolution
+    chained    a stack of recurrent layers, each of which is a layer of its own in TensorFlow
+    shaped     as many tensors as it has, of shapes that fit in one way only
+    single     one tensor of a shape that fits
 """
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.formats import Checkpoint, TensorSpec
-from torch_warmstart.layouts import Form, Shape, expression, read_leaf
-from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
-from torch_warmstart.names import bare_name, conventions_of
+from torch_warmstart.layouts import IDENTITY, Form, read_leaf
+from torch_warmstart.layouts.tensorflow import one_layer_forms
+from torch_warmstart.model import Owner, Variable
+from torch_warmstart.names import Finder
+from torch_warmstart.suggesting.tensors import Catalog, Fit, Tensor, fits_shape, natural
+
+_CHAINS = 200  # looked at for a stack of recurrent layers
+
+_TF_LEAVES = {
+    "kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "embeddings",
+    "recurrent_kernel",
+}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A tensor under the name that is proposed for it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """Tensors that belong together, of which nothing is found; or a single one."""
 
-    name: str
-    spec: TensorSpec
-    parts: tuple[str, ...]  # of the name
+    name: str  # what is compared with names of the checkpoint
+    tensors: tuple[tuple[Owner, Variable], ...]
+    is_compound: bool = False  # whether some are of modules below it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where a layer could be in the checkpoint."""
+
+    name: str  # what is compared with names of the model
+    fits: tuple[Fit, ...]  # one a tensor of the layer
+    path: str | None = None  # of the layer, if it is one there
+    is_named: bool = False  # whether its tensors are called as TensorFlow calls them
+    remark: str = ""
 
     @property
-    def leaf(self) -> str:
-        return self.parts[-1].removeprefix("_")  # Keras 3 keeps `kernel` as `_kernel`
+    def keys(self) -> frozenset[str]:
+        return frozenset(tensor.spec.key for fit in self.fits for tensor in fit.tensors)
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Tensors that could be one tensor of a torch layer."""
-
-    tensors: tuple[Tensor, ...]
-    form: Form
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(tensor.name for tensor in self.tensors)
+PlacesOf = Callable[[Layer], list[Place]]
+_FormsOf = Callable[[Owner], tuple[Form, ...]]
 
 
-@dataclass
-class Catalog:
-    """The tensors that may be proposed."""
-
-    tensors: list[Tensor]
-    separator: str
-    _bases: dict[str, dict[str, Tensor | None]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint, taken: Iterable[str]) -> Catalog:
-        """The tensors of a checkpoint besides those of the keys that are taken."""
-        without = set(taken)
-        separator = conventions_of(checkpoint).separator
-        called = _unique_names(checkpoint)
-        tensors = []
-        for key in checkpoint:
-            name = called.get(key) or bare_name(key)
-            spec = checkpoint.get(key)
-            is_state = is_slot(key) or is_optimizer_state(name)  # a key may be a path through one
-            if key in without or spec is None or spec.dtype is None or is_state:
-                continue
-            tensors.append(
-                Tensor(name, spec, tuple(re.split(r"[/.]" if separator == "." else "/", name)))
-            )
-        names = {tensor.name for tensor in tensors} | set(checkpoint)
-        kept = [t for t in tensors if not _is_kept_with_another(t.name, names, separator)]
-        return cls(sorted(kept, key=lambda tensor: natural(tensor.name)), separator)
-
-    def fits(self, forms: Sequence[Form], shape: Shape) -> dict[str, Fit]:
-        """By the path of a layer, what could be a tensor of it in one of these forms."""
-        found: dict[str, Fit] = {}
-        for form in forms:
-            if form.refusal is not None:
-                continue
-            places = [self._places(names) for names in form.names]
-            for base, first in places[0].items():
-                tensors = [first, *(place.get(base) for place in places[1:])]
-                there = tuple(tensor for tensor in tensors if tensor is not None)
-                if len(there) == len(tensors) and _fits(form, there, shape):
-                    found.setdefault(base, Fit(there, form))
-        return found
-
-    @functools.cached_property
-    def by_parent(self) -> dict[str, list[Tensor]]:
-        """The tensors below each path."""
-        found: dict[str, list[Tensor]] = {}
-        for tensor in self.tensors:
-            found.setdefault(self.separator.join(tensor.parts[:-1]), []).append(tensor)
-        return found
-
-    @functools.cached_property
-    def _by_leaf(self) -> dict[str, list[Tensor]]:
-        found: dict[str, list[Tensor]] = {}
-        for tensor in self.tensors:
-            found.setdefault(tensor.leaf, []).append(tensor)
-        return found
-
-    def _places(self, names: Sequence[str]) -> dict[str, Tensor | None]:
-        """By the path of a layer, its tensor of one of these names; None if several are."""
-        found: dict[str, Tensor | None] = {}
-        for name in names:
-            if read_leaf(name).child is not None:
-                continue
-            if name not in self._bases:
-                self._bases[name] = dict(self._search(name.split("/")))
-            for base, tensor in self._bases[name].items():
-                found[base] = None if found.get(base, tensor) is not tensor else tensor
-        return found
-
-    def _search(self, pattern: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        *before, leaf = pattern
-        expressions = [expression(part) for part in before]
-        for tensor in self._by_leaf.get(leaf, ()):
-            parts = tensor.parts[:-1]
-            cut = len(parts) - len(before)
-            if cut >= 0 and all(
-                e.fullmatch(part) for e, part in zip(expressions, parts[cut:], strict=True)
-            ):
-                yield self.separator.join(parts[:cut]), tensor
+# -- layers ----------------------------------------------------------------------------------------
 
 
-def fits_shape(form: Form, specs: Sequence[TensorSpec], shape: Shape) -> bool:
-    """Whether tensors become one of this shape."""
-    if len(specs) != len(form.names):
-        return False
-    try:
-        shapes = form.layout.shapes_in_torch([spec.shape for spec in specs])
-    except UnsupportedError:
-        return False
-    return shapes is not None and shapes[form.part] == shape
+def layers_of(variables: Sequence[Variable]) -> list[Layer]:
+    """The variables by module."""
+    layers: dict[str, list[tuple[Owner, Variable]]] = {}
+    for variable in variables:
+        owner = variable.owners[0]
+        layers.setdefault(owner.path, []).append((owner, variable))
+    return [Layer(path, tuple(tensors)) for path, tensors in layers.items()]
 
 
-def natural(name: str) -> list[tuple[int, str]]:
-    """A key to sort names by, in which `dense_10` comes behind `dense_9`."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+def compounds_of(finder: Finder, layers: Sequence[Layer]) -> list[Layer]:
+    """The modules that TensorFlow has as one layer with modules below them, where it has such."""
+    by_path = {layer.name: layer.tensors for layer in layers}
+    compounds: dict[str, list[tuple[Owner, Variable]]] = {}
+    for layer in layers:
+        path, _, child = layer.name.rpartition(".")
+        if child and all(_in_parent(finder.forms(o), child) for o, _ in layer.tensors):
+            compounds.setdefault(path, [*by_path.get(path, ())]).extend(layer.tensors)
+    return [Layer(path, tuple(tensors), is_compound=True) for path, tensors in compounds.items()]
 
 
-def _fits(form: Form, tensors: Sequence[Tensor], shape: Shape) -> bool:
-    return fits_shape(form, [tensor.spec for tensor in tensors], shape)
+def singles_of(layers: Sequence[Layer]) -> list[Layer]:
+    """Each tensor of some layers by itself."""
+    tensors = itertools.chain.from_iterable(layer.tensors for layer in layers)
+    return [Layer(owner.name, ((owner, variable),)) for owner, variable in tensors]
 
 
-def _unique_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """For each key the full name that is its alone, the one with most parts before others."""
-    found: dict[str, str] = {}
-    for name, keys in checkpoint.full_names().items():
-        if len(keys) == 1 and name.count("/") > 0:
-            known = found.get(keys[0])
-            if known is None or ("/vars/" in known) > ("/vars/" in name):
-                found[keys[0]] = name
-    return found
+def _in_layer(finder: Finder, layer: Layer) -> _FormsOf:
+    """The forms of a layer's tensors, with names as they are in the layer."""
+
+    def forms(owner: Owner) -> tuple[Form, ...]:
+        found = finder.forms(owner)
+        if not layer.is_compound or owner.path == layer.name:
+            return found
+        return _in_parent(found, owner.path.rpartition(".")[2])
+
+    return forms
 
 
-def _is_kept_with_another(name: str, names: set[str], separator: str) -> bool:
-    """Whether a name is that of another tensor with something behind: `kernel/MyAdam_1`."""
-    return separator == "/" and name.rpartition("/")[0] in names
+def _in_parent(forms: Iterable[Form], child: str) -> tuple[Form, ...]:
+    """Those that the layer around has, with the names that it has for them."""
+    inside = (
+        replace(form, names=tuple(_names_in_parent(names, child) for names in form.names))
+        for form in forms
+    )
+    return tuple(form for form in inside if all(form.names))
+
+
+def _names_in_parent(names: Sequence[str], child: str) -> tuple[str, ...]:
+    leaves = map(read_leaf, names)
+    return tuple(leaf.name for leaf in leaves if leaf.child == child)
+
+
+# -- places ----------------------------------------------------------------------------------------
+
+
+def named_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+    """Layers whose tensors have the names that they have in a layer of that type."""
+
+    def find(layer: Layer, forms: _FormsOf) -> list[Place]:
+        found = _common(catalog, layer.tensors, forms)
+        return [Place(base, fits, base, is_named=True) for base, fits in found.items()]
+
+    return _once_each_kind(finder, find)
+
+
+def chained_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+    """Layers one behind the other, for a stack of recurrent layers: in order first."""
+
+    def find(layer: Layer, _: _FormsOf) -> list[Place]:
+        levels: dict[int, list[tuple[Owner, Variable]]] = {}
+        for owner, variable in layer.tensors:
+            stacked = one_layer_forms(owner.module, owner.leaf)
+            if stacked is None:
+                return []
+            levels.setdefault(stacked[0], []).append((owner, variable))
+        found = [_common(catalog, tensors, _as_one_layer) for tensors in levels.values()]
+        order = [owner.name for tensors in levels.values() for owner, _ in tensors]
+        chains = itertools.islice(_chains(found), _CHAINS)
+        return [_chain(layer, order, bases, found) for bases in chains]
+
+    return _once_each_kind(finder, find)
+
+
+def shaped_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+    """Groups of as many tensors as the layer has, of shapes that fit in one way only."""
+
+    def find(layer: Layer, forms: _FormsOf) -> list[Place]:
+        if len(layer.tensors) == 1:
+            return []
+        return [
+            Place(parent, fits)
+            for parent, tensors in catalog.by_parent.items()
+            if len(tensors) == len(layer.tensors)
+            and (fits := _only_way(layer, forms, tensors)) is not None
+        ]
+
+    return _once_each_kind(finder, find)
+
+
+def single_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+    """Tensors that fit alone, whatever their names, unless those are for something else."""
+
+    def find(layer: Layer, forms: _FormsOf) -> list[Place]:
+        ((owner, variable),) = layer.tensors
+        own = {n for form in forms(owner) for names in form.names for n in names}
+        return [
+            Place(tensor.name, (fit,))
+            for tensor in catalog.tensors
+            if tensor.leaf not in _TF_LEAVES - own
+            and (fit := _fit_alone(forms(owner), owner, variable, tensor)) is not None
+        ]
+
+    return _once_each_kind(finder, find)
+
+
+def _once_each_kind(finder: Finder, find: Callable[[Layer, _FormsOf], list[Place]]) -> PlacesOf:
+    """The same list for layers that fit the same places."""
+    known: dict[object, list[Place]] = {}
+
+    def places_of(layer: Layer) -> list[Place]:
+        forms = _in_layer(finder, layer)
+        key = _signature(layer, forms)
+        if key not in known:
+            known[key] = find(layer, forms)
+        return known[key]
+
+    return places_of
+
+
+def _signature(layer: Layer, forms: _FormsOf) -> object:
+    """Equal for layers that fit the same places."""
+    return tuple(
+        (
+            owner.leaf,
+            variable.shape,
+            tuple((f.names, f.layout.name, f.part, f.refusal) for f in forms(owner)),
+        )
+        for owner, variable in layer.tensors
+    )
+
+
+def _common(
+    catalog: Catalog, tensors: Sequence[tuple[Owner, Variable]], forms: _FormsOf
+) -> dict[str, tuple[Fit, ...]]:
+    """By path, in natural order, the layers that have all of these tensors.
+
+    Second paths to the same tensors are left out: a cell is a layer's, and one by itself.
+    """
+    fits = [catalog.fits(forms(owner), variable.shape) for owner, variable in tensors]
+    found: dict[frozenset[str], tuple[str, tuple[Fit, ...]]] = {}
+    for base in sorted(fits[0], key=natural):
+        if all(base in fit for fit in fits):
+            here = tuple(fit[base] for fit in fits)
+            if _is_of_different_tensors(here):
+                found.setdefault(_keys(here), (base, here))
+    return dict(found.values())
+
+
+def _keys(fits: Iterable[Fit]) -> frozenset[str]:
+    return frozenset(tensor.spec.key for fit in fits for tensor in fit.tensors)
+
+
+def _is_of_different_tensors(fits: Sequence[Fit]) -> bool:
+    """Whether no tensor is used for two that torch keeps apart, except as parts of a layout."""
+    used = [(frozenset(fit.names), fit.form.part) for fit in fits]
+    return len(set(used)) == len(used)
+
+
+# -- a stack of recurrent layers -------------------------------------------------------------------
+
+
+def _as_one_layer(owner: Owner) -> tuple[Form, ...]:
+    stacked = one_layer_forms(owner.module, owner.leaf)
+    return stacked[1] if stacked is not None else ()
+
+
+def _chains(levels: Sequence[Mapping[str, tuple[Fit, ...]]]) -> Iterator[tuple[str, ...]]:
+    """A layer for each level, no tensor twice."""
+    if not levels:
+        yield ()
+        return
+    first, *others = levels
+    for base, fits in first.items():
+        taken = _keys(fits)
+        rest = [{b: f for b, f in o.items() if taken.isdisjoint(_keys(f))} for o in others]
+        yield from ((base, *chain) for chain in _chains(rest))
+
+
+def _chain(
+    layer: Layer,
+    order: Sequence[str],
+    bases: Sequence[str],
+    levels: Sequence[Mapping[str, tuple[Fit, ...]]],
+) -> Place:
+    """One layer for each level as a place, its fits in the order of the stack's tensors."""
+    found = [fit for base, level in zip(bases, levels, strict=True) for fit in level[base]]
+    by_name = dict(zip(order, found, strict=True))
+    fits = tuple(by_name[owner.name] for owner, _ in layer.tensors)
+    remark = "a layer of the checkpoint for each of the module's"
+    return Place(" ".join(bases), fits, is_named=True, remark=remark)
+
+
+# -- by shape --------------------------------------------------------------------------------------
+
+
+def _only_way(layer: Layer, forms: _FormsOf, tensors: Sequence[Tensor]) -> tuple[Fit, ...] | None:
+    """The tensors in the order of the layer's, if their shapes leave no choice."""
+    fits = []
+    for owner, variable in layer.tensors:
+        found = (_fit_alone(forms(owner), owner, variable, tensor) for tensor in tensors)
+        fitting = [fit for fit in found if fit is not None]
+        if len(fitting) != 1:
+            return None
+        fits += fitting
+    return tuple(fits) if _is_of_different_tensors(fits) else None
+
+
+def _fit_alone(
+    forms: Iterable[Form], owner: Owner, variable: Variable, tensor: Tensor
+) -> Fit | None:
+    """A tensor as a variable: laid out as its module's, or if only that fits, as it is."""
+    usable = [f for f in forms if f.refusal is None and len(f.names) == 1]
+    if len(variable.shape) > 1 or not usable:
+        usable.append(Form(((owner.leaf,),), IDENTITY))
+    for form in usable:
+        if fits_shape(form, [tensor.spec], variable.shape):
+            return Fit((tensor,), form)
+    return None

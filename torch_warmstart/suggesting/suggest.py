@@ -30,8 +30,7 @@ from torch_warmstart.model import Owner, Variable, model_variables
 from torch_warmstart.names import Finder
 from torch_warmstart.planning import read_renames, select, spread_over_modules
 from torch_warmstart.settings import WarmStartSettings
-from torch_warmstart.suggesting.candidates import Catalog, Fit
-from torch_warmstart.suggesting.layers import (
+from torch_warmstart.suggesting.candidates import (
     Layer,
     Place,
     PlacesOf,
@@ -43,6 +42,7 @@ from torch_warmstart.suggesting.layers import (
     single_places,
     singles_of,
 )
+from torch_warmstart.suggesting.rules import Move, find_rules
 from torch_warmstart.suggesting.similarity import (
     KINDS_OF_LAYERS,
     Scores,
@@ -51,7 +51,7 @@ from torch_warmstart.suggesting.similarity import (
     tokens_of,
 )
 from torch_warmstart.suggesting.suggestions import Confidence, Suggestion, Suggestions
-from torch_warmstart.suggesting.systematic import Move, find_rules
+from torch_warmstart.suggesting.tensors import Catalog, Fit
 
 _MARGIN = 0.02  # of alikeness; what is nearer to each other is as good
 _ALIKE, _SOMEWHAT_ALIKE = 0.45, 0.2

@@ -15,7 +15,7 @@ from torch_warmstart.formats import TensorSpec
 from torch_warmstart.layouts import IDENTITY, Form, Layout
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Finder, Source
-from torch_warmstart.slots.source import SlotSource, slot_form
+from torch_warmstart.slots.saved_slots import SlotSource, slot_form
 from torch_warmstart.slots.steps import Power, mu_product_layout, steps_layout
 from torch_warmstart.slots.tensorflow import messages as say
 from torch_warmstart.slots.tensorflow.index import Kept, SlotIndex

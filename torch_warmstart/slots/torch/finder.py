@@ -15,7 +15,7 @@ from torch_warmstart.formats import SavedOptimizer, SavedParameter, TensorSpec
 from torch_warmstart.layouts import Form
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Finder, Source
-from torch_warmstart.slots.source import SlotSource, SourceOf, slot_form
+from torch_warmstart.slots.saved_slots import SlotSource, SourceOf, slot_form
 from torch_warmstart.slots.steps import mu_product_layout
 from torch_warmstart.slots.torch.positions import Identified, Positions, without_wrappers
 from torch_warmstart.slots.torch_optimizers import (

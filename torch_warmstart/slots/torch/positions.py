@@ -17,7 +17,7 @@ import torch
 from torch_warmstart.errors import SettingsError, plural
 from torch_warmstart.formats import Checkpoint, SavedOptimizer, SavedParameter, TensorSpec
 from torch_warmstart.model import WRAPPER_CHILDREN, Shape, Variable
-from torch_warmstart.slots.source import SourceOf, slot_keys
+from torch_warmstart.slots.saved_slots import SourceOf, slot_keys
 
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
 _STEP = "step"

@@ -1,0 +1,160 @@
+"""The tensors of a checkpoint as layers: which could be a layer of torch's, and at which path.
+
+Slots of optimizers, counters and strings are no layer's tensors and are left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.formats import Checkpoint, TensorSpec
+from torch_warmstart.layouts import Form, Shape, expression, read_leaf
+from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
+from torch_warmstart.names import bare_name, conventions_of
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor under the name that is proposed for it."""
+
+    name: str
+    spec: TensorSpec
+    parts: tuple[str, ...]  # of the name
+
+    @property
+    def leaf(self) -> str:
+        return self.parts[-1].removeprefix("_")  # Keras 3 keeps `kernel` as `_kernel`
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Tensors that could be one tensor of a torch layer."""
+
+    tensors: tuple[Tensor, ...]
+    form: Form
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(tensor.name for tensor in self.tensors)
+
+
+@dataclass
+class Catalog:
+    """The tensors that may be proposed."""
+
+    tensors: list[Tensor]
+    separator: str
+    _bases: dict[str, dict[str, Tensor | None]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, taken: Iterable[str]) -> Catalog:
+        """The tensors of a checkpoint besides those of the keys that are taken."""
+        without = set(taken)
+        separator = conventions_of(checkpoint).separator
+        called = _unique_names(checkpoint)
+        tensors = []
+        for key in checkpoint:
+            name = called.get(key) or bare_name(key)
+            spec = checkpoint.get(key)
+            is_state = is_slot(key) or is_optimizer_state(name)  # a key may be a path through one
+            if key in without or spec is None or spec.dtype is None or is_state:
+                continue
+            tensors.append(
+                Tensor(name, spec, tuple(re.split(r"[/.]" if separator == "." else "/", name)))
+            )
+        names = {tensor.name for tensor in tensors} | set(checkpoint)
+        kept = [t for t in tensors if not _is_kept_with_another(t.name, names, separator)]
+        return cls(sorted(kept, key=lambda tensor: natural(tensor.name)), separator)
+
+    def fits(self, forms: Sequence[Form], shape: Shape) -> dict[str, Fit]:
+        """By the path of a layer, what could be a tensor of it in one of these forms."""
+        found: dict[str, Fit] = {}
+        for form in forms:
+            if form.refusal is not None:
+                continue
+            places = [self._places(names) for names in form.names]
+            for base, first in places[0].items():
+                tensors = [first, *(place.get(base) for place in places[1:])]
+                there = tuple(tensor for tensor in tensors if tensor is not None)
+                if len(there) == len(tensors) and _fits(form, there, shape):
+                    found.setdefault(base, Fit(there, form))
+        return found
+
+    @functools.cached_property
+    def by_parent(self) -> dict[str, list[Tensor]]:
+        """The tensors below each path."""
+        found: dict[str, list[Tensor]] = {}
+        for tensor in self.tensors:
+            found.setdefault(self.separator.join(tensor.parts[:-1]), []).append(tensor)
+        return found
+
+    @functools.cached_property
+    def _by_leaf(self) -> dict[str, list[Tensor]]:
+        found: dict[str, list[Tensor]] = {}
+        for tensor in self.tensors:
+            found.setdefault(tensor.leaf, []).append(tensor)
+        return found
+
+    def _places(self, names: Sequence[str]) -> dict[str, Tensor | None]:
+        """By the path of a layer, its tensor of one of these names; None if several are."""
+        found: dict[str, Tensor | None] = {}
+        for name in names:
+            if read_leaf(name).child is not None:
+                continue
+            if name not in self._bases:
+                self._bases[name] = dict(self._search(name.split("/")))
+            for base, tensor in self._bases[name].items():
+                found[base] = None if found.get(base, tensor) is not tensor else tensor
+        return found
+
+    def _search(self, pattern: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        *before, leaf = pattern
+        expressions = [expression(part) for part in before]
+        for tensor in self._by_leaf.get(leaf, ()):
+            parts = tensor.parts[:-1]
+            cut = len(parts) - len(before)
+            if cut >= 0 and all(
+                e.fullmatch(part) for e, part in zip(expressions, parts[cut:], strict=True)
+            ):
+                yield self.separator.join(parts[:cut]), tensor
+
+
+def fits_shape(form: Form, specs: Sequence[TensorSpec], shape: Shape) -> bool:
+    """Whether tensors become one of this shape."""
+    if len(specs) != len(form.names):
+        return False
+    try:
+        shapes = form.layout.shapes_in_torch([spec.shape for spec in specs])
+    except UnsupportedError:
+        return False
+    return shapes is not None and shapes[form.part] == shape
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key to sort names by, in which `dense_10` comes behind `dense_9`."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _fits(form: Form, tensors: Sequence[Tensor], shape: Shape) -> bool:
+    return fits_shape(form, [tensor.spec for tensor in tensors], shape)
+
+
+def _unique_names(checkpoint: Checkpoint) -> dict[str, str]:
+    """For each key the full name that is its alone, the one with most parts before others."""
+    found: dict[str, str] = {}
+    for name, keys in checkpoint.full_names().items():
+        if len(keys) == 1 and name.count("/") > 0:
+            known = found.get(keys[0])
+            if known is None or ("/vars/" in known) > ("/vars/" in name):
+                found[keys[0]] = name
+    return found
+
+
+def _is_kept_with_another(name: str, names: set[str], separator: str) -> bool:
+    """Whether a name is that of another tensor with something behind: `kernel/MyAdam_1`."""
+    return separator == "/" and name.rpartition("/")[0] in names

@@ -219,8 +219,8 @@ def _is_made_without(variable: Variable, located: Located) -> bool:
     """
     owner = variable.owners[0]
     value = absent_in_tf(owner.module, owner.leaf)
-    checkpoint = located.finder.checkpoint
-    if value is None or checkpoint.family != "tensorflow" or variable.slot is not None:
+    has_own_layers = located.finder.conventions.has_own_layers
+    if value is None or not has_own_layers or variable.slot is not None:
         return False
     siblings = (v for v in located.in_module(owner.module) if v is not variable)
     is_there = any(located.source(sibling) is not None for sibling in siblings)

@@ -20,8 +20,6 @@ from torch_warmstart.planning.renames import Renaming
 from torch_warmstart.planning.selection import Entry
 from torch_warmstart.planning.wishes import Wish, Wishes
 
-_BY_TF_NAME = "TensorFlow's name"
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Location:
@@ -73,8 +71,7 @@ def _locate(wish: Wish, finder: Finder) -> Location:
         return Location(None, error=error)
     if source is None or is_named_alike(source, variable):
         return Location(source)
-    by_name = _BY_TF_NAME if finder.checkpoint.family == "tensorflow" else ""
-    return Location(source, source.reason or by_name)
+    return Location(source, source.reason or finder.conventions.how_found)
 
 
 def follow_rule(finder: Finder, variable: Variable, rename: Entry[Renaming]) -> Source:

@@ -31,7 +31,7 @@ def find_lost(
     With on_mismatch='keep' they are one note. What another variable takes is not lost, and what
     torch saved has the model's own tensors.
     """
-    if located.finder.checkpoint.family == "torch" or not absent:
+    if not located.finder.conventions.has_own_layers or not absent:
         return []
     chosen, _ = select(settings, absent)
     found = [(v, source) for v, source in _find_all(settings, chosen, located) if source]

@@ -71,7 +71,7 @@ def audits_of(
     model: torch.nn.Module, items: Iterable[PlanItem], finder: Finder
 ) -> tuple[Audit, ...]:
     """What to compare by hand, where TensorFlow's weights come into a model."""
-    if finder.checkpoint.family != "tensorflow":
+    if not finder.conventions.has_own_layers:
         return ()
     layouts: dict[torch.nn.Module, list[str]] = {}
     for item in items:

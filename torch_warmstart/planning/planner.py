@@ -18,7 +18,7 @@ from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, 
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.formats.tensorflow import KEY as OBJECT_GRAPH_KEY
 from torch_warmstart.model import Variable, absent_variables, model_variables
-from torch_warmstart.names import Finder
+from torch_warmstart.names import Finder, conventions_of
 from torch_warmstart.planning.deciding import Decision, Remappings, decide_each, decide_variable
 from torch_warmstart.planning.locating import Located, find_idle_rules, locate
 from torch_warmstart.planning.lost_parameters import find_lost
@@ -75,7 +75,8 @@ def _variables(model: torch.nn.Module, optimizer: Optimizers | None) -> tuple[Va
 def _check_optimizer_entry(
     settings: WarmStartSettings, checkpoint: Checkpoint, optimizer: Optimizers | None
 ) -> None:
-    if settings.optimizer_entry is not None and (optimizer is None or checkpoint.family != "torch"):
+    has_entries = conventions_of(checkpoint).has_optimizer_entries
+    if settings.optimizer_entry is not None and (optimizer is None or not has_entries):
         raise SettingsError(
             f"optimizer_entry={settings.optimizer_entry!r} is of no use without `optimizer`, or "
             "with a checkpoint that torch did not write."

@@ -78,8 +78,8 @@ def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> De
     item = decision.item
     if item.state == "kept":
         return _breaking(decision, f"{variable.name}: {item.reason}.")
-    in_torch = known.located.finder.checkpoint.family == "torch"
-    if in_torch and item.state == "renamed" and is_named_alike(parameter, variable.slot.parameter):
+    is_entry = known.located.finder.conventions.has_optimizer_entries
+    if is_entry and item.state == "renamed" and is_named_alike(parameter, variable.slot.parameter):
         item = replace(item, state="copied")  # its key says no more than where the state is kept
     remarks = tuple(
         Finding("optimizer-goes-on-differently", "note", variable.name, remark)

@@ -80,7 +80,8 @@ def test_any_shape_axis_chunk_and_stride_equals_the_loop(shape, data, chunk, cas
         patch.setattr(gather, "CHUNK_BYTES", chunk)
         gather_rows(source, index, out, dim=dim)
         if new_size:
-            gather._gather_across(source, index, across, dim)  # what another device's rows take
+            # What another device's rows take.
+            gather._gather_sorted([(0, source)], index, across, dim)
     assert torch.equal(out, expected)
     assert torch.equal(across, expected)
 

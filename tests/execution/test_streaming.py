@@ -110,7 +110,7 @@ def table(rows, *shape, start=0):
 
 def play(source, remapping, out, player, buffer_bytes, place=_place):
     stream_rows(
-        source,
+        [(0, source)],
         torch.tensor(remapping),
         out,
         place=place,
@@ -174,7 +174,7 @@ def test_nothing_begins_before_what_the_caller_has_queued(packed):
 
     remapping = torch.arange(0, 400, 50 if packed else 1)
     stream_rows(
-        table(400, 8),
+        [(0, table(400, 8))],
         remapping,
         torch.zeros(len(remapping), 8),
         place=_place,

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 
 from torch_warmstart.display import Advance, progress_bar
-from torch_warmstart.dtypes import aligned, as_bits, as_bytes, is_aligned, take_rows
+from torch_warmstart.dtypes import aligned, as_bytes, is_aligned, take_rows
 from torch_warmstart.errors import SettingsError, WarmStartError
-from torch_warmstart.execution.gather import CHUNK_BYTES, gather_rows
+from torch_warmstart.execution.gather import fill_rows, gather_blocks
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.formats import Block
 from torch_warmstart.layouts import IDENTITY
@@ -234,35 +234,9 @@ def _remap(
     out = target
     if not all(is_aligned(block) for _, block in blocks):
         blocks, out = [(first, as_bytes(block)) for first, block in blocks], as_bytes(target)
-    if len(blocks) == 1:
-        gather_rows(blocks[0][1], item.remapping.rows, out, dim=item.axis)
-    else:
-        _gather_blocks(blocks, item.remapping.rows, out, item.axis)
+    gather_blocks(blocks, item.remapping.rows, out, dim=item.axis)
     if item.scale != 1:
         target.mul_(item.scale)
     if fill is None:
         return
-    if fill.rows is not None:
-        as_bits(target).index_copy_(item.axis, fill.at, as_bits(fill.rows))
-    elif fill.value == 0:
-        as_bits(target).index_fill_(item.axis, fill.at, 0)  # zero is all bits zero in every dtype
-    else:
-        target.index_fill_(item.axis, fill.at, fill.value)
-
-
-def _gather_blocks(
-    blocks: Sequence[Block], remapping: torch.Tensor, target: torch.Tensor, axis: int
-) -> None:
-    """`gather_rows` from a tensor in blocks; sorted, the rows that are in one lie together."""
-    ordered, order = torch.sort(remapping)
-    row_bytes = target.nbytes // max(1, target.shape[axis])
-    step = max(1, CHUNK_BYTES // max(1, row_bytes))
-    for first, block in blocks:
-        edges = ordered.new_tensor([first, first + block.shape[axis]])
-        start, stop = torch.searchsorted(ordered, edges).tolist()
-        for at in range(start, stop, step):
-            part = slice(at, min(at + step, stop))
-            wanted = (ordered[part] - first).to(block.device)
-            rows = as_bits(block).index_select(axis, wanted).view(block.dtype)
-            rows = rows.to(target.device, target.dtype)
-            as_bits(target).index_copy_(axis, order[part], as_bits(rows))
+    fill_rows(fill.value if fill.rows is None else fill.rows, fill.at, target, item.axis)

@@ -1,23 +1,28 @@
 """The hot path: rows from a source into an existing tensor, and nothing else.
 
-Rows whose index is -1 are left as they are. Beside the remapping, no temporary is larger than a
-chunk, whatever the size of the table. Every path equals the plain loop over rows, and a test says
-so:
+All rows that a plan moves are moved here, those of tensors in slices too. Rows whose index is -1
+are left as they are. Beside the remapping, no temporary is larger than a chunk, whatever the size
+of the table; a dtype is changed chunk by chunk. Every path equals the plain loop over rows, and a
+test says so:
 
     one device    a kernel on a GPU, else torch chunk by chunk
     host to GPU   through pinned memory, while what came before is placed (`streaming`)
-    any other     chunk by chunk to the other device
+    any other     chunk by chunk of the source, sorted, each row to where it belongs
+
+A source in blocks is streamed as one, and otherwise goes the last way.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import torch
 
 from torch_warmstart.dtypes import as_bits
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.execution.streaming import cuda_streams, stream_rows
+from torch_warmstart.formats import Block
 
 CHUNK_BYTES = 64 << 20  # of destination rows worked on at a time, and of source rows on their way
 KERNEL_BYTES = 16 << 20  # of destination; torch has moved less before Triton is even imported
@@ -48,30 +53,73 @@ def gather_rows(
                 [7., 7.],
                 [1., 0.]])
     """
-    _check(source, remapping, out, dim)
+    return gather_blocks([(0, source)], remapping, out, dim)
+
+
+def gather_blocks(
+    blocks: Sequence[Block], remapping: torch.Tensor, out: torch.Tensor, dim: int = 0
+) -> torch.Tensor:
+    """`gather_rows` from a source that lies in blocks, each with the number of its first row.
+
+    Together they are the source, each row once; in which order they are given does not matter.
+    Raises SettingsError as `gather_rows` does, and where rows are missing between two blocks.
+    """
+    for _, block in blocks:
+        _check(block, remapping, out, dim)
     dim = dim % out.ndim
+    blocks = sorted(blocks, key=lambda block: (block[0], block[1].shape[dim]))
+    size = _check_adjacent(blocks, dim)
     if not remapping.numel():
         return out
     lowest, highest = torch.stack(torch.aminmax(remapping)).tolist()
-    _check_inside(highest, source, dim)
+    _check_inside(highest, size, dim)
     if highest < 0 or not out.numel():
         return out
     with torch.no_grad():
         target = out.detach()
-        source = source.detach()
-        if source.untyped_storage().data_ptr() == target.untyped_storage().data_ptr():
-            source = source.clone()  # reading rows that were already overwritten
+        blocks = [(first, _apart(block.detach(), target)) for first, block in blocks]
         remapping = remapping.to(target.device).contiguous()
-        if source.device == target.device:
-            _gather_here(source, remapping, target, dim, complete=lowest >= 0)
-        elif dim == 0 and source.device.type == "cpu" and target.device.type == "cuda":
-            streams = cuda_streams(target.device)
-            stream_rows(
-                source, remapping, target, place=_place, buffer_bytes=CHUNK_BYTES, streams=streams
-            )
-        else:
-            _gather_across(source, remapping, target, dim)
+        _move(blocks, remapping, target, dim, complete=lowest >= 0)
     return out
+
+
+def fill_rows(
+    rows: torch.Tensor | float, places: torch.Tensor, out: torch.Tensor, dim: int = 0
+) -> None:
+    """Overwrites `out[places[i]]` with `rows[i]`, or with a number, wherever that is along `dim`.
+
+    Args:
+        rows: Of the dtype of `out`, on its device.
+        places: int64, no entry twice.
+        out: The tensor to fill, in place.
+        dim: The dimension the rows are along.
+    """
+    if isinstance(rows, torch.Tensor):
+        as_bits(out).index_copy_(dim, places, as_bits(rows))
+    elif rows == 0:
+        as_bits(out).index_fill_(dim, places, 0)  # zero is all bits zero in every dtype
+    else:
+        out.index_fill_(dim, places, rows)
+
+
+def _apart(source: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """The source, or a copy where its rows could be overwritten before they are read."""
+    is_same = source.untyped_storage().data_ptr() == out.untyped_storage().data_ptr()
+    return source.clone() if is_same else source
+
+
+def _move(
+    blocks: Sequence[Block], remapping: torch.Tensor, out: torch.Tensor, dim: int, *, complete: bool
+) -> None:
+    """By the way that suits where source and `out` are."""
+    devices = {block.device for _, block in blocks}
+    if len(blocks) == 1 and devices == {out.device}:
+        _gather_here(blocks[0][1], remapping, out, dim, complete=complete)
+    elif dim == 0 and out.device.type == "cuda" and devices == {torch.device("cpu")}:
+        streams = cuda_streams(out.device)
+        stream_rows(blocks, remapping, out, place=_place, buffer_bytes=CHUNK_BYTES, streams=streams)
+    else:
+        _gather_sorted(blocks, remapping, out, dim)
 
 
 def _gather_here(
@@ -80,7 +128,7 @@ def _gather_here(
     """Both on one device: at once by the kernel, or chunk by chunk of `out` by torch."""
     if dim == 0 and _moved_by_kernel(source, remapping, out):
         return
-    for part in _chunks(out):
+    for part in _chunks(len(out), _row_bytes(out, 0, source.dtype)):
         rows, piece = (remapping[part], source) if dim == 0 else (remapping, source[part])
         if complete and source.dtype == out.dtype:
             torch.index_select(as_bits(piece), dim, rows, out=as_bits(out[part]))
@@ -99,32 +147,46 @@ def _overwrite(source: torch.Tensor, rows: torch.Tensor, out: torch.Tensor, dim:
     as_bits(out).index_copy_(dim, absent, before)
 
 
-def _gather_across(
-    source: torch.Tensor, remapping: torch.Tensor, out: torch.Tensor, dim: int
+def _gather_sorted(
+    blocks: Sequence[Block], remapping: torch.Tensor, out: torch.Tensor, dim: int
 ) -> None:
-    """Another device: the source travels in chunks of rows, each scattered where it belongs.
+    """Blocks, or another device: chunk by chunk of the source, each row to where it belongs.
 
-    The remapping is sorted once, so that the rows a chunk serves lie together.
+    The remapping is sorted once, so that the rows a chunk serves lie together. To another device
+    travels the chunk or what is wanted of it, whichever is less.
     """
     ordered, order = torch.sort(remapping)
-    parts = _chunks(source, dim)
-    starts = torch.tensor([part.start for part in parts], device=ordered.device)
+    pieces = [
+        (first + part.start, block.narrow(dim, part.start, part.stop - part.start))
+        for first, block in blocks
+        for part in _chunks(block.shape[dim], _row_bytes(block, dim, out.dtype))
+    ]
+    starts = ordered.new_tensor([first for first, _ in pieces])
     edges = [*torch.searchsorted(ordered, starts).tolist(), len(ordered)]
-    for part, first, last in zip(parts, edges, edges[1:], strict=False):
-        if first == last:
+    for (first, piece), start, stop in zip(pieces, edges, edges[1:], strict=False):
+        if start == stop:
             continue
-        chunk = source.narrow(dim, part.start, part.stop - part.start).to(out.device)
-        rows = _select(chunk, dim, ordered[first:last] - part.start).to(out.dtype)
-        as_bits(out).index_copy_(dim, order[first:last], as_bits(rows))
+        served = slice(start, stop)
+        device = out.device if stop - start >= piece.shape[dim] else piece.device
+        _scatter(piece.to(device), ordered[served] - first, out, order[served], dim)
+
+
+def _scatter(
+    source: torch.Tensor, index: torch.Tensor, out: torch.Tensor, places: torch.Tensor, dim: int
+) -> None:
+    """`out[places] = source[index]` along `dim`, chunk by chunk: an index may repeat."""
+    if dim == 0 and source.device == out.device and _moved_by_kernel(source, index, out, places):
+        return
+    for part in _chunks(len(index), _row_bytes(out, dim, source.dtype)):
+        rows = _select(source, dim, index[part].to(source.device)).to(out.device)
+        as_bits(out).index_copy_(dim, places[part], as_bits(rows.to(out.dtype)))
 
 
 def _place(
     rows: torch.Tensor, index: torch.Tensor, out: torch.Tensor, places: torch.Tensor
 ) -> None:
     """`out[places] = rows[index]`: of a chunk that has travelled, on the device of `out`."""
-    rows = rows.to(out.dtype)
-    if not _moved_by_kernel(rows, index, out, places):
-        as_bits(out).index_copy_(0, places, as_bits(rows).index_select(0, index))
+    _scatter(rows.to(out.dtype), index, out, places, 0)
 
 
 _without_triton: set[torch.device] = set()  # where it was seen not to work
@@ -167,10 +229,15 @@ def _select(source: torch.Tensor, dim: int, rows: torch.Tensor) -> torch.Tensor:
     return as_bits(source).index_select(dim, rows).view(source.dtype)
 
 
-def _chunks(tensor: torch.Tensor, dim: int = 0) -> list[slice]:
-    size = tensor.shape[dim]
-    row_bytes = max(1, tensor.numel() * tensor.element_size() // max(1, size))
-    step = max(1, CHUNK_BYTES // row_bytes)
+def _row_bytes(tensor: torch.Tensor, dim: int, other: torch.dtype) -> int:
+    """Bytes of a row along `dim`, in the wider of its dtype and another."""
+    itemsize = max(tensor.dtype.itemsize, other.itemsize)
+    return tensor.numel() // max(1, tensor.shape[dim]) * itemsize
+
+
+def _chunks(size: int, row_bytes: int) -> list[slice]:
+    """The chunks of `size` rows."""
+    step = max(1, CHUNK_BYTES // max(1, row_bytes))
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 
@@ -198,11 +265,24 @@ def _check(source: torch.Tensor, remapping: torch.Tensor, out: torch.Tensor, dim
         _check_widening(source.dtype, out.dtype)
 
 
-def _check_inside(highest: int, source: torch.Tensor, dim: int) -> None:
-    if highest >= source.shape[dim]:
+def _check_adjacent(blocks: Sequence[Block], dim: int) -> int:
+    """How many rows blocks in the order of their rows have; each begins where one ends."""
+    end = 0
+    for first, block in blocks:
+        if first != end:
+            raise SettingsError(
+                f"gather_rows: a block of the source begins at row {first}, where the rows before "
+                f"it end at {end}."
+            )
+        end += block.shape[dim]
+    return end
+
+
+def _check_inside(highest: int, size: int, dim: int) -> None:
+    if highest >= size:
         raise SettingsError(
-            f"gather_rows: remapping asks for row {highest} of a source that has "
-            f"{source.shape[dim]} along dimension {dim}."
+            f"gather_rows: remapping asks for row {highest} of a source that has {size} along "
+            f"dimension {dim}."
         )
 
 

@@ -14,13 +14,15 @@ whatever the caller queues next, and nobody has to wait for the GPU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 
 from torch_warmstart.dtypes import as_bits
+from torch_warmstart.formats import Block
 
 BUFFERS = 4  # that the bytes on their way are divided into
 _PACKING_BYTES = 32  # what packing a row costs beside its bytes, as bytes: its number, a call
@@ -78,27 +80,30 @@ class Batch:
     """Rows that travel together.
 
     `wanted` says which of the wanted rows they are, in ascending order and each once; `places`,
-    which entries of the sorted remapping they serve. A batch that is not packed is a whole range
-    of the source, from `start` on.
+    which entries of the sorted remapping they serve. All are of one block of the source. A batch
+    that is not packed is a whole range of the block, from its row `start` on.
     """
 
     wanted: slice
     places: slice
     size: int  # rows that travel
     start: int | None = None
+    block: int = 0
 
 
 def plan_batches(
     wanted: Sequence[int], places: Sequence[int], num_rows: int, step: int, row_bytes: int
 ) -> list[Batch]:
-    """What travels together: ranges of `step` rows, whole or packed, of the latter several at once.
+    """What travels together of a block: ranges of `step` rows, whole or packed.
+
+    Of ranges that are packed, several travel at once.
 
     Args:
         wanted: For the start of each range and the end of the last, how many wanted rows are less.
         places: The same, of the entries of the sorted remapping.
-        num_rows: Of the source.
+        num_rows: Of the block.
         step: The most rows a batch may have, and the rows of a range.
-        row_bytes: Of the source.
+        row_bytes: Of the block.
     """
     batches: list[Batch] = []
     first = 0  # of the ranges whose rows are to be packed
@@ -125,7 +130,7 @@ def plan_batches(
 
 
 def stream_rows(
-    source: torch.Tensor,
+    blocks: Sequence[Block],
     remapping: torch.Tensor,
     out: torch.Tensor,
     *,
@@ -133,12 +138,12 @@ def stream_rows(
     buffer_bytes: int,
     streams: Streams,
 ) -> None:
-    """Overwrites `out[i]` with `source[remapping[i]]` wherever `remapping[i] >= 0`.
+    """Overwrites `out[i]` with the row `remapping[i]` of the source, wherever that is not negative.
 
-    When it returns, `source` has been read; `out` is written when the caller's stream gets there.
+    When it returns, the source has been read; `out` is written when the caller's stream gets there.
 
     Args:
-        source: On the host, at least one row.
+        blocks: The source, on the host, in the order of its rows.
         remapping: int64, on the device of `out`; sorting it takes some times its memory there.
         out: On a device; its rows have the shape of those of `source`.
         place: `place(rows, index, out, places)` does `out[places] = rows[index]`, all of them on
@@ -148,8 +153,8 @@ def stream_rows(
         streams: Of the device of `out`.
     """
     index = _Index(remapping)
-    batches = _batches(source, index, buffer_bytes)
-    transfer = _Transfer(source, out, index, batches, streams)
+    batches = _batches(blocks, index, buffer_bytes)
+    transfer = _Transfer(blocks, out, index, batches, streams)
     try:
         transfer.fetch_numbers(0)
         for at in range(len(batches)):
@@ -169,24 +174,34 @@ class _Index:
         self.wanted, self.rank = torch.unique_consecutive(self.rows, return_inverse=True)
 
 
-def _batches(source: torch.Tensor, index: _Index, buffer_bytes: int) -> list[Batch]:
-    """What travels together. The host waits here until the device has counted."""
-    row_bytes = source[0].numel() * source.element_size()
+def _batches(blocks: Sequence[Block], index: _Index, buffer_bytes: int) -> list[Batch]:
+    """What travels together. The host waits here, once, until the device has counted."""
+    _, like = blocks[0]
+    row_bytes = math.prod(like.shape[1:]) * like.element_size()
     step = max(1, buffer_bytes // BUFFERS // (row_bytes + index.wanted.element_size()))
-    num_rows, device = len(source), index.wanted.device
-    edges = torch.arange(0, num_rows + step, step, device=device).clamp_(max=num_rows)
-    before = [torch.searchsorted(ordered, edges) for ordered in (index.wanted, index.rows)]
+    edges = [[*range(first, first + len(rows), step), first + len(rows)] for first, rows in blocks]
+    numbers = index.wanted.new_tensor([edge for of_block in edges for edge in of_block])
+    before = [torch.searchsorted(ordered, numbers) for ordered in (index.wanted, index.rows)]
     wanted, places = torch.stack(before).tolist()
-    return plan_batches(wanted, places, num_rows, step=step, row_bytes=row_bytes)
+    batches: list[Batch] = []
+    at = 0
+    for number, ((_, rows), of_block) in enumerate(zip(blocks, edges, strict=True)):
+        part = slice(at, at + len(of_block))
+        planned = plan_batches(wanted[part], places[part], len(rows), step, row_bytes)
+        batches += [replace(batch, block=number) for batch in planned]
+        at = part.stop
+    return batches
 
 
 class _Buffer:
     """Room for a batch in pinned memory and on the device, and until when it is in use."""
 
-    def __init__(self, rows: torch.Tensor, device: torch.device, streams: Streams) -> None:
-        self.staged = streams.pinned(rows.shape, rows.dtype)
-        self.landed = torch.empty(rows.shape, dtype=rows.dtype, device=device)
-        self.numbers = streams.pinned(rows.shape[:1], torch.int64)
+    def __init__(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, streams: Streams
+    ) -> None:
+        self.staged = streams.pinned(shape, dtype)
+        self.landed = torch.empty(*shape, dtype=dtype, device=device)
+        self.numbers = streams.pinned(shape[:1], torch.int64)
         self.numbered: Event | None = None  # the numbers of the rows to pack are here
         self.copied: Event | None = None  # what was staged has left
         self.placed: Event | None = None  # what landed is where it belongs
@@ -197,17 +212,18 @@ class _Transfer:
 
     def __init__(
         self,
-        source: torch.Tensor,
+        blocks: Sequence[Block],
         out: torch.Tensor,
         index: _Index,
         batches: Sequence[Batch],
         streams: Streams,
     ) -> None:
-        self._source, self._out, self._index = source, out, index
+        self._blocks, self._out, self._index = blocks, out, index
         self._batches, self._streams = batches, streams
-        like = source[: max((batch.size for batch in batches), default=0)]
+        _, like = blocks[0]
+        shape = (max((batch.size for batch in batches), default=0), *like.shape[1:])
         count = min(BUFFERS, len(batches))
-        self._buffers = [_Buffer(like, out.device, streams) for _ in range(count)]
+        self._buffers = [_Buffer(shape, like.dtype, out.device, streams) for _ in range(count)]
         ready = streams.caller.record_event()  # the index is, and the memory on the device
         streams.copies.wait_event(ready)
         streams.numbers.wait_event(ready)
@@ -227,13 +243,14 @@ class _Transfer:
         if buffer.copied is not None:
             buffer.copied.synchronize()
         staged = buffer.staged[: batch.size]
+        first, rows = self._blocks[batch.block]
         if batch.start is not None:
-            staged.copy_(self._source[batch.start : batch.start + batch.size])
+            staged.copy_(rows[batch.start : batch.start + batch.size])
             return
         assert buffer.numbered is not None
         buffer.numbered.synchronize()
-        numbers = buffer.numbers[: batch.size]
-        torch.index_select(as_bits(self._source), 0, numbers, out=as_bits(staged))
+        numbers = buffer.numbers[: batch.size] - first
+        torch.index_select(as_bits(rows), 0, numbers, out=as_bits(staged))
 
     def copy(self, at: int) -> None:
         """To the device, once what landed there before is where it belongs."""
@@ -252,7 +269,7 @@ class _Transfer:
         if batch.start is None:
             rows, first = index.rank, batch.wanted.start
         else:
-            rows, first = index.rows, batch.start
+            rows, first = index.rows, self._blocks[batch.block][0] + batch.start
 
         def work() -> None:
             place(landed, rows[batch.places] - first, out, index.places[batch.places])

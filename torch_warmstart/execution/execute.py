@@ -26,7 +26,7 @@ from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.formats import Block
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.model import model_variables
-from torch_warmstart.new_rows import initialised
+from torch_warmstart.new_rows import Constant, Initialised, initialised
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 from torch_warmstart.slots import SlotTargets, is_as_planned
 
@@ -199,31 +199,26 @@ class _StateDict(dict[str, torch.Tensor]):
 
 
 def _make_fill(item: PlanItem) -> _Fill | None:
-    """What rows without an old row get: a slot's start, or what the user's initialiser makes."""
-    remapping, vocab = item.remapping, item.vocab
-    if remapping is None or vocab is None:
+    """What the plan says that rows without an old row get; None: nothing, they stay."""
+    if item.remapping is None or not isinstance(item.fill, Constant | Initialised):
         return None
-    if item.keeps_new_rows or not remapping.num_without_old_row:
-        return None
-    at = (remapping.rows < 0).nonzero().flatten()
-    if not callable(vocab.backup_initializer):
-        return _Fill(at, value=(item.variable.slot.start or 0.0) if item.variable.slot else 0.0)
-    fresh = _initialised(item)
+    at = (item.remapping.rows < 0).nonzero().flatten()
+    if isinstance(item.fill, Constant):
+        return _Fill(at, value=item.fill.value)
+    fresh = _initialised(item, item.fill)
     rows = take_rows(fresh.movedim(item.axis, 0), at.to(fresh.device))
     return _Fill(at, rows=rows.movedim(0, item.axis).to(item.variable.device))
 
 
-def _initialised(item: PlanItem) -> torch.Tensor:
-    target, vocab = item.variable, item.vocab
-    assert vocab is not None
-    assert callable(vocab.backup_initializer)
+def _initialised(item: PlanItem, fill: Initialised) -> torch.Tensor:
+    target = item.variable
     return initialised(
         f"{item.name}: backup_initializer",
-        vocab.backup_initializer,
+        fill.initializer,
         target.shape,
         target.tensor.dtype,
         device=target.device,
-        generator=vocab.generator,
+        generator=fill.generator,
     )
 
 

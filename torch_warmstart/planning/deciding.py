@@ -18,6 +18,7 @@ from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.layouts.tensorflow import absent_in_tf, is_uncounted_in_tf
 from torch_warmstart.model import Shape, Variable
 from torch_warmstart.names import Source
+from torch_warmstart.new_rows import Fill, fill_of_slot, fill_of_variable
 from torch_warmstart.planning.fitting import (
     ProblemError,
     check_new_rows,
@@ -286,5 +287,11 @@ def remapped_item(
         vocab=info,
         remapping=remapping,
         axis=axis,
+        fill=_fill(variable, info) if remapping.num_without_old_row else None,
         old_rows_unused=max(0, old_size - remapping.num_old - remapping.num_oov_copied),
     )
+
+
+def _fill(variable: Variable, info: AnyVocabInfo) -> Fill | None:
+    slot = variable.slot
+    return fill_of_variable(info) if slot is None else fill_of_slot(info, slot.start)

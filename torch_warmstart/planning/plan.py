@@ -17,8 +17,9 @@ from torch_warmstart.errors import Finding, plural
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Owner, Shape, Variable
+from torch_warmstart.new_rows import Constant, Fill, Keep
 from torch_warmstart.planning.audit import Audit
-from torch_warmstart.settings import KEEP, AnyVocabInfo, WarmStartSettings
+from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
 
 # In this order of strength; a variable is in exactly one state.
@@ -89,6 +90,7 @@ class PlanItem:
     vocab: AnyVocabInfo | None = None
     remapping: Remapping | None = None
     axis: int = 0  # of the variable, counted from 0
+    fill: Fill | None = None  # what rows without an old one get; None: there are none
     old_rows_unused: int = 0  # rows of the old tensor beyond its vocabulary (and copied OOV rows)
 
     @property
@@ -120,29 +122,20 @@ class PlanItem:
         return ", ".join(part for part in (layout, scale, str(self.cast or "")) if part)
 
     @property
-    def keeps_new_rows(self) -> bool:
-        """Whether rows without an old row stay as the model has them.
-
-        Those of a slot never do: they begin as the optimizer would begin them.
-        """
-        is_slot = self.variable.slot is not None
-        return not is_slot and self.vocab is not None and self.vocab.backup_initializer == KEEP
-
-    @property
     def rows(self) -> RowAccount | None:
         """What becomes of the rows of a remapped variable."""
         remapping = self.remapping
         if remapping is None:
             return None
-        without = remapping.num_without_old_row
         oov_without = remapping.num_oov - remapping.num_oov_copied
+        keeps = isinstance(self.fill, Keep)
         return RowAccount(
             total=len(remapping.rows),
             copied=remapping.num_present,
             oov_copied=remapping.num_oov_copied,
-            initialised=0 if self.keeps_new_rows else remapping.num_new,
-            oov_initialised=0 if self.keeps_new_rows else oov_without,
-            left=without if self.keeps_new_rows else 0,
+            initialised=0 if keeps else remapping.num_new,
+            oov_initialised=0 if keeps else oov_without,
+            left=remapping.num_without_old_row if keeps else 0,
             dropped=remapping.num_dropped,
             old_unused=self.old_rows_unused,
         )
@@ -187,8 +180,15 @@ _COLUMNS = ("variable", "from", "shape", "change", "rows", "decision", "why")
 
 def _cells(item: PlanItem) -> tuple[str, ...]:
     key = " + ".join(map(shorten, item.keys))
-    shape, rows = item.shape_change, str(item.rows or "")
+    shape, rows = item.shape_change, _rows(item)
     return item.name, key, shape, item.change, rows, item.state, item.reason
+
+
+def _rows(item: PlanItem) -> str:
+    """The account of its rows, and what fills the new ones where that is not TensorFlow's zeros."""
+    account = str(item.rows or "")
+    is_plain = item.fill in (None, Keep(), Constant(0.0))  # Keep is said by the account
+    return account if is_plain else f"{account}; new rows: {item.fill}"
 
 
 def count_states(states: list[State]) -> str:

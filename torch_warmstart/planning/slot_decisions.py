@@ -115,8 +115,7 @@ def _check_start(variable: Variable, item: PlanItem) -> None:
     slot, remapping = variable.slot, item.remapping
     assert slot is not None
     assert remapping is not None
-    has_initializer = item.vocab is not None and callable(item.vocab.backup_initializer)
-    if slot.start is None and remapping.num_without_old_row and not has_initializer:
+    if remapping.num_without_old_row and item.fill is None:
         raise ProblemError(
             "slot-start-unknown",
             variable,

@@ -32,12 +32,14 @@ _NAMES_OF = {
         "CorruptCheckpointError",
         "MissingDependencyError",
         "MissingTensorError",
+        "PartialWriteError",
         "PlanError",
         "SettingsError",
         "StorageError",
         "UnsupportedError",
         "VocabularyError",
         "WarmStartError",
+        "WarmStartWarning",
     ),
     "formats.base": ("Checkpoint", "TensorSpec"),
     "execution.gather": ("gather_rows",),
@@ -73,12 +75,14 @@ if TYPE_CHECKING:
     from torch_warmstart.errors import CorruptCheckpointError as CorruptCheckpointError
     from torch_warmstart.errors import MissingDependencyError as MissingDependencyError
     from torch_warmstart.errors import MissingTensorError as MissingTensorError
+    from torch_warmstart.errors import PartialWriteError as PartialWriteError
     from torch_warmstart.errors import PlanError as PlanError
     from torch_warmstart.errors import SettingsError as SettingsError
     from torch_warmstart.errors import StorageError as StorageError
     from torch_warmstart.errors import UnsupportedError as UnsupportedError
     from torch_warmstart.errors import VocabularyError as VocabularyError
     from torch_warmstart.errors import WarmStartError as WarmStartError
+    from torch_warmstart.errors import WarmStartWarning as WarmStartWarning
     from torch_warmstart.execution.gather import gather_rows as gather_rows
     from torch_warmstart.execution.report import VariableAccount as VariableAccount
     from torch_warmstart.execution.report import WarmStartReport as WarmStartReport

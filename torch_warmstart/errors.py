@@ -1,4 +1,4 @@
-"""The exceptions of the library, sorted by whose fault it is.
+"""The exceptions of the library, sorted by whose fault it is, and its warning.
 
     WarmStartError
     ├── SettingsError (ValueError)              what the caller asked for cannot be done
@@ -10,7 +10,10 @@
     ├── VocabularyError (ValueError)            a vocabulary file or sequence is at fault
     ├── UnsupportedError (NotImplementedError)  well-formed, but not something we can do
     ├── StorageError (OSError)                  a remote filesystem cannot be reached or refuses
-    └── MissingDependencyError (ImportError)    an optional package is not installed
+    ├── MissingDependencyError (ImportError)    an optional package is not installed
+    └── PartialWriteError                       a warm start stopped half way, and says where
+
+    WarmStartWarning (UserWarning)              done, but probably not what was meant
 
 A message has four parts: what failed, where, what was expected and found, what to do next. What a
 plan has to say, a problem or a note, is a `Finding` with a code that stays. This module also owns
@@ -123,6 +126,29 @@ class StorageError(WarmStartError, OSError):
 
 class MissingDependencyError(WarmStartError, ImportError):
     """An optional package is needed; the message names the extra to install."""
+
+
+class PartialWriteError(WarmStartError):
+    """A warm start could not be finished: its source can no longer be read.
+
+    Attributes:
+        written: The names of the variables that hold their new values, whole.
+        not_written: Those that the plan would have written and that do not, or not wholly.
+    """
+
+    def __init__(
+        self, message: str, written: Iterable[str] = (), not_written: Iterable[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.written = tuple(written)
+        self.not_written = tuple(not_written)
+
+
+class WarmStartWarning(UserWarning):
+    """A warm start that works, but is probably not what was meant; issued before the first write.
+
+    A note of the plan and of the report says the same.
+    """
 
 
 def near_names(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:

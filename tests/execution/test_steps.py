@@ -1,0 +1,119 @@
+"""What is prepared: steps that have changed nothing yet, and that may be done again."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+from torch_warmstart import ClipOrPad, VocabInfo, WarmStartSettings
+from torch_warmstart.execution.commit import Copy, Gather, HandOver, Load, commit
+from torch_warmstart.execution.execute import check_unchanged
+from torch_warmstart.execution.prepare import prepare
+
+
+def _advance(description, count):
+    pass
+
+
+class Net(nn.Module):
+    def __init__(self, rows):
+        super().__init__()
+        self.words = nn.Embedding(rows, 2)
+        self.out = nn.Linear(2, 3)
+
+
+def _trained(rows):
+    net = Net(rows)
+    optimizer = torch.optim.Adam(net.parameters(), amsgrad=True)
+    for parameter in net.parameters():
+        parameter.grad = torch.rand_like(parameter)
+    optimizer.step()
+    return net, optimizer
+
+
+def _plan(new_rows, **more):
+    old, was = _trained(4)
+    net = Net(3)
+    optimizer = torch.optim.Adam(net.parameters(), amsgrad=True)
+    info = VocabInfo(["c", "x", "a"], -1, 0, list("abcd"), backup_initializer=new_rows)
+    checkpoint = {"model": old.state_dict(), "optimizer": was.state_dict()}
+    settings = WarmStartSettings(checkpoint, [".*"], {"words.weight": info}, **more)
+    return net, optimizer, tws.plan_warm_start(net, settings, optimizer=optimizer)
+
+
+def _values(net, optimizer):
+    """All that a warm start may change, as it is now."""
+    return copy.deepcopy((net.state_dict(), optimizer.state_dict()["state"]))
+
+
+def _same(one, other):
+    (tensors, state), (others, other_state) = one, other
+    assert tensors.keys() == others.keys()
+    assert state.keys() == other_state.keys()
+    for at, slots in state.items():
+        assert slots.keys() == other_state[at].keys()
+        assert all(torch.equal(slots[name], other_state[at][name]) for name in slots)
+    return all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("new_rows", [None, "keep", nn.init.ones_])
+def test_to_prepare_changes_nothing_and_to_commit_twice_changes_nothing_more(new_rows):
+    net, optimizer, plan = _plan(new_rows)
+    before = _values(net, optimizer)
+    with torch.no_grad():
+        prepared = prepare(plan, _advance)
+        assert _same(before, _values(net, optimizer))
+        commit(prepared, _advance)
+        after = _values(net, optimizer)
+        commit(prepared, _advance)
+    assert not torch.equal(before[0]["words.weight"], after[0]["words.weight"])
+    assert len(after[1]) == 3
+    assert _same(after, _values(net, optimizer))
+
+
+def test_each_step_may_be_done_again_before_the_next():
+    net, optimizer, plan = _plan(nn.init.ones_)
+    with torch.no_grad():
+        for step in prepare(plan, _advance).steps:
+            step.run()
+            step.run()
+    once = _values(net, optimizer)
+    tws.apply_plan(plan)
+    assert _same(once, _values(net, optimizer))
+
+
+def test_whole_tensors_are_loaded_first_and_slots_are_handed_over_last():
+    _, _, plan = _plan(None)
+    with torch.no_grad():
+        steps = prepare(plan, _advance).steps
+    kinds = [type(step) for step in steps]
+    assert (kinds[0], kinds[-1]) == (Load, HandOver)
+    assert set(kinds[1:-1]) == {Copy, Gather}
+    done = [item.name for step in steps for item in step.items]
+    assert sorted(done) == sorted(item.name for item in plan.items if item.state != "kept")
+
+
+def test_a_step_that_fails_to_be_prepared_leaves_all_as_it_was():
+    def fail(tensor):
+        raise RuntimeError("no more memory")
+
+    net, optimizer, plan = _plan(fail)
+    before = _values(net, optimizer)
+    with pytest.raises(RuntimeError, match="no more memory"):
+        tws.apply_plan(plan)
+    assert _same(before, _values(net, optimizer))
+    assert not optimizer.state
+
+
+def test_a_model_that_has_changed_is_noticed():
+    model = nn.Embedding(3, 2)
+    settings = WarmStartSettings({"weight": torch.ones(2, 2)}, ".*", {"weight": ClipOrPad()})
+    plan = tws.plan_warm_start(model, settings)
+    check_unchanged(plan)
+    model.weight = nn.Parameter(torch.zeros(3, 2))
+    with pytest.raises(tws.SettingsError, match="weight is another tensor now"):
+        check_unchanged(plan)

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from bundle_writer import BundleEntry, DType
 
-from torch_warmstart import load_checkpoint
+from torch_warmstart import load_checkpoint, storage
 from torch_warmstart.errors import WarmStartError
 from torch_warmstart.formats.tensorflow.bundle import BundleCheckpoint
-from torch_warmstart.storage import storage
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

@@ -27,8 +27,7 @@ from safetensors.torch import save_file
 
 import torch_warmstart as tw
 from torch_warmstart.formats import registry
-from torch_warmstart.storage import storage
-from torch_warmstart.storage.storage import Storage
+from torch_warmstart.storage import Storage, files
 
 ROWS, COLUMNS = 10_000, 16
 TABLE = np.arange(ROWS * COLUMNS, dtype="<f4").reshape(ROWS, COLUMNS)
@@ -204,8 +203,8 @@ def test_a_gap_is_not_bridged_over_what_is_there_already(remote, fetches):
 
 
 def test_what_is_in_flight_is_bounded(remote, fetches, monkeypatch):
-    monkeypatch.setattr(storage, "_PIECE", 10_000)
-    monkeypatch.setattr(storage, "_MAX_BYTES_IN_FLIGHT", 100_000)
+    monkeypatch.setattr(files, "_PIECE", 10_000)
+    monkeypatch.setattr(files, "_MAX_BYTES_IN_FLIGHT", 100_000)
     checkpoint = tw.load_checkpoint(remote)
     assert torch.equal(checkpoint.get_tensor("table"), torch.from_numpy(TABLE))
 
@@ -387,7 +386,7 @@ def test_nothing_changes_when_the_rows_cannot_be_fetched(remote, monkeypatch):
 
 
 def test_requests_are_made_a_bounded_number_at_a_time(remote, fetches, monkeypatch):
-    monkeypatch.setattr(storage, "_MAX_REQUESTS", 2)
+    monkeypatch.setattr(files, "_MAX_REQUESTS", 2)
     new = [OLD[row] for row in range(0, 50, 10)]
     table = remapped(remote, (5, COLUMNS), "table", new=new, verify=False)
 

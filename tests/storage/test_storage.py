@@ -16,13 +16,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from remote_files import put, remote, upload
 
 import torch_warmstart as tw
+from torch_warmstart import storage
 from torch_warmstart.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
     MissingDependencyError,
     SettingsError,
 )
-from torch_warmstart.storage import storage
 
 __all__ = ["remote"]  # a fixture
 

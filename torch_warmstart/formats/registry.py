@@ -28,7 +28,7 @@ from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.tensorflow import bundle, paths, v1
 from torch_warmstart.formats.torch import dcp, nested, state_dict
 from torch_warmstart.formats.torch import file as torch_file
-from torch_warmstart.storage.storage import LOCAL, Storage
+from torch_warmstart.storage import LOCAL, Storage
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.tensorflow.table import Table, has_magic
-from torch_warmstart.storage.storage import LocalFile
+from torch_warmstart.storage import LocalFile
 
 MEGABYTE = 1 << 20
 

@@ -1,4 +1,8 @@
-"""How frameworks lay out the same numbers, as pure functions with their inverses."""
+"""How frameworks lay out the same numbers, as pure functions with their inverses.
+
+A form says what a tensor of a layer is called and how it is laid out. Names within a layer are
+written and read in `leaf.py` alone. Nothing here opens a checkpoint or knows a model.
+"""
 
 from torch_warmstart.layouts.layout import IDENTITY as IDENTITY
 from torch_warmstart.layouts.layout import Form as Form

@@ -99,7 +99,7 @@ class Finder:
             return found
         return (
             self._find_in_a_scope(variable)
-            or self._find_numbered(variable, _places(variable))
+            or self._find_numbered(variable, _paths(variable))
             or self._find_wrapped(variable)
         )
 
@@ -185,31 +185,31 @@ class Finder:
         )
 
     def _find_translated(self, variable: Variable, owner: Owner, name: str) -> Source | None:
-        """What a name means whose leaf is torch's: the layer in another place, with its own names.
+        """What a name means whose leaf is torch's: the layer at another path, with its own names.
 
         Raises SettingsError if different tensors answer.
         """
         path = name.removesuffix(":0").removesuffix(owner.leaf)
         if path == name or (path and path[-1] not in "./"):
             return None
-        places = [(owner, path[:-1])]
-        return self._find_at(variable, places) or self._find_numbered(variable, places)
+        paths = [(owner, path[:-1])]
+        return self._find_at(variable, paths) or self._find_numbered(variable, paths)
 
     # -- by the model's name -----------------------------------------------------------------------
 
     def _find_by_name(self, variable: Variable) -> Source | None:
         """The variable where its own names lead to; raises as `_find_at`."""
         if variable not in self._found:
-            self._found[variable] = self._find_at(variable, _places(variable))
+            self._found[variable] = self._find_at(variable, _paths(variable))
         return self._found[variable]
 
-    def _find_at(self, variable: Variable, places: Sequence[tuple[Owner, str]]) -> Source | None:
+    def _find_at(self, variable: Variable, paths: Sequence[tuple[Owner, str]]) -> Source | None:
         """The variable among the tensors of layers: an owner, and the path to look for it at.
 
         Raises SettingsError if different tensors answer.
         """
         sources = []
-        for owner, path in places:
+        for owner, path in paths:
             keys_of = _once_each(functools.partial(self._spellings.in_layer, path))
             for form in self.forms(owner):
                 specs, rivals = self._fill(form, keys_of)
@@ -269,14 +269,14 @@ class Finder:
         return frozenset(found)
 
     def _find_numbered(
-        self, variable: Variable, places: Sequence[tuple[Owner, str]]
+        self, variable: Variable, paths: Sequence[tuple[Owner, str]]
     ) -> Source | None:
         """The variable by its number in a layer of a Keras 3 file, if the layers are alike.
 
         Keras numbers a layer's variables as torch lists those of its own: kernel and bias; gamma,
         beta, moving mean and variance.
         """
-        for owner, path in places:
+        for owner, path in paths:
             forms = self._forms_of_layer(owner)
             folder = f"{path.replace('.', '/')}/vars/"
             found = [self._spellings.one(f"{folder}{n}") for n in range(len(forms) + 1)]
@@ -353,7 +353,7 @@ def _in_wrapper(
     return keys_of(path, f"{ANY}/{name}")
 
 
-def _places(variable: Variable) -> list[tuple[Owner, str]]:
+def _paths(variable: Variable) -> list[tuple[Owner, str]]:
     return [(owner, owner.path) for owner in variable.owners]
 
 

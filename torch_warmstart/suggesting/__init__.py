@@ -1,3 +1,7 @@
-"""Names proposed for what a plan would not find."""
+"""Names proposed for what a plan would not find.
+
+`tensors` may be proposed, `candidates` are where a layer could be, `suggest` chooses between them,
+`rules` stand for many suggestions. A proposal changes nothing: the user's rules do.
+"""
 
 from torch_warmstart.suggesting.suggestions import Suggestions as Suggestions

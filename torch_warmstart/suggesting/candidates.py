@@ -1,6 +1,6 @@
 """Where the layers of a model could be in a checkpoint, by their types, names and shapes.
 
-Each function here is for layers of one kind of place:
+There are candidates of these kinds, and a function for each:
 
     named      its tensors have the names that TensorFlow gives to a layer of that type
     compound   the same, where a layer of TensorFlow's is several modules: attention and its output
@@ -20,7 +20,7 @@ from torch_warmstart.layouts import IDENTITY, Form, read_leaf
 from torch_warmstart.layouts.tensorflow import one_layer_forms
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names import Finder
-from torch_warmstart.suggesting.tensors import Catalog, Fit, Tensor, fits_shape, natural
+from torch_warmstart.suggesting.tensors import AvailableTensors, Fit, Tensor, fits_shape, natural
 
 _CHAINS = 200  # looked at for a stack of recurrent layers
 
@@ -40,7 +40,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class Candidate:
     """Where a layer could be in the checkpoint."""
 
     name: str  # what is compared with names of the model
@@ -54,7 +54,7 @@ class Place:
         return frozenset(tensor.spec.key for fit in self.fits for tensor in fit.tensors)
 
 
-PlacesOf = Callable[[Layer], list[Place]]
+CandidatesOf = Callable[[Layer], list[Candidate]]
 _FormsOf = Callable[[Owner], tuple[Form, ...]]
 
 
@@ -113,30 +113,30 @@ def _names_in_parent(names: Sequence[str], child: str) -> tuple[str, ...]:
     return tuple(leaf.name for leaf in leaves if leaf.child == child)
 
 
-# -- places ----------------------------------------------------------------------------------------
+# -- candidates ------------------------------------------------------------------------------------
 
 
-def named_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+def named_candidates(finder: Finder, available: AvailableTensors) -> CandidatesOf:
     """Layers whose tensors have the names that they have in a layer of that type."""
 
-    def find(layer: Layer, forms: _FormsOf) -> list[Place]:
-        found = _common(catalog, layer.tensors, forms)
-        return [Place(base, fits, base, is_named=True) for base, fits in found.items()]
+    def find(layer: Layer, forms: _FormsOf) -> list[Candidate]:
+        found = _common(available, layer.tensors, forms)
+        return [Candidate(base, fits, base, is_named=True) for base, fits in found.items()]
 
     return _once_each_kind(finder, find)
 
 
-def chained_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+def chained_candidates(finder: Finder, available: AvailableTensors) -> CandidatesOf:
     """Layers one behind the other, for a stack of recurrent layers: in order first."""
 
-    def find(layer: Layer, _: _FormsOf) -> list[Place]:
+    def find(layer: Layer, _: _FormsOf) -> list[Candidate]:
         levels: dict[int, list[tuple[Owner, Variable]]] = {}
         for owner, variable in layer.tensors:
             stacked = one_layer_forms(owner.module, owner.leaf)
             if stacked is None:
                 return []
             levels.setdefault(stacked[0], []).append((owner, variable))
-        found = [_common(catalog, tensors, _as_one_layer) for tensors in levels.values()]
+        found = [_common(available, tensors, _as_one_layer) for tensors in levels.values()]
         order = [owner.name for tensors in levels.values() for owner, _ in tensors]
         chains = itertools.islice(_chains(found), _CHAINS)
         return [_chain(layer, order, bases, found) for bases in chains]
@@ -144,15 +144,15 @@ def chained_places(finder: Finder, catalog: Catalog) -> PlacesOf:
     return _once_each_kind(finder, find)
 
 
-def shaped_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+def shaped_candidates(finder: Finder, available: AvailableTensors) -> CandidatesOf:
     """Groups of as many tensors as the layer has, of shapes that fit in one way only."""
 
-    def find(layer: Layer, forms: _FormsOf) -> list[Place]:
+    def find(layer: Layer, forms: _FormsOf) -> list[Candidate]:
         if len(layer.tensors) == 1:
             return []
         return [
-            Place(parent, fits)
-            for parent, tensors in catalog.by_parent.items()
+            Candidate(parent, fits)
+            for parent, tensors in available.by_parent.items()
             if len(tensors) == len(layer.tensors)
             and (fits := _only_way(layer, forms, tensors)) is not None
         ]
@@ -160,15 +160,15 @@ def shaped_places(finder: Finder, catalog: Catalog) -> PlacesOf:
     return _once_each_kind(finder, find)
 
 
-def single_places(finder: Finder, catalog: Catalog) -> PlacesOf:
+def single_candidates(finder: Finder, available: AvailableTensors) -> CandidatesOf:
     """Tensors that fit alone, whatever their names, unless those are for something else."""
 
-    def find(layer: Layer, forms: _FormsOf) -> list[Place]:
+    def find(layer: Layer, forms: _FormsOf) -> list[Candidate]:
         ((owner, variable),) = layer.tensors
         own = {n for form in forms(owner) for names in form.names for n in names}
         return [
-            Place(tensor.name, (fit,))
-            for tensor in catalog.tensors
+            Candidate(tensor.name, (fit,))
+            for tensor in available.tensors
             if tensor.leaf not in _TF_LEAVES - own
             and (fit := _fit_alone(forms(owner), owner, variable, tensor)) is not None
         ]
@@ -176,22 +176,24 @@ def single_places(finder: Finder, catalog: Catalog) -> PlacesOf:
     return _once_each_kind(finder, find)
 
 
-def _once_each_kind(finder: Finder, find: Callable[[Layer, _FormsOf], list[Place]]) -> PlacesOf:
-    """The same list for layers that fit the same places."""
-    known: dict[object, list[Place]] = {}
+def _once_each_kind(
+    finder: Finder, find: Callable[[Layer, _FormsOf], list[Candidate]]
+) -> CandidatesOf:
+    """The same list for layers that have the same candidates."""
+    known: dict[object, list[Candidate]] = {}
 
-    def places_of(layer: Layer) -> list[Place]:
+    def candidates_of(layer: Layer) -> list[Candidate]:
         forms = _in_layer(finder, layer)
         key = _signature(layer, forms)
         if key not in known:
             known[key] = find(layer, forms)
         return known[key]
 
-    return places_of
+    return candidates_of
 
 
 def _signature(layer: Layer, forms: _FormsOf) -> object:
-    """Equal for layers that fit the same places."""
+    """Equal for layers that have the same candidates."""
     return tuple(
         (
             owner.leaf,
@@ -203,13 +205,13 @@ def _signature(layer: Layer, forms: _FormsOf) -> object:
 
 
 def _common(
-    catalog: Catalog, tensors: Sequence[tuple[Owner, Variable]], forms: _FormsOf
+    available: AvailableTensors, tensors: Sequence[tuple[Owner, Variable]], forms: _FormsOf
 ) -> dict[str, tuple[Fit, ...]]:
     """By path, in natural order, the layers that have all of these tensors.
 
     Second paths to the same tensors are left out: a cell is a layer's, and one by itself.
     """
-    fits = [catalog.fits(forms(owner), variable.shape) for owner, variable in tensors]
+    fits = [available.fits(forms(owner), variable.shape) for owner, variable in tensors]
     found: dict[frozenset[str], tuple[str, tuple[Fit, ...]]] = {}
     for base in sorted(fits[0], key=natural):
         if all(base in fit for fit in fits):
@@ -254,13 +256,13 @@ def _chain(
     order: Sequence[str],
     bases: Sequence[str],
     levels: Sequence[Mapping[str, tuple[Fit, ...]]],
-) -> Place:
-    """One layer for each level as a place, its fits in the order of the stack's tensors."""
+) -> Candidate:
+    """One layer for each level as a candidate, its fits in the order of the stack's tensors."""
     found = [fit for base, level in zip(bases, levels, strict=True) for fit in level[base]]
     by_name = dict(zip(order, found, strict=True))
     fits = tuple(by_name[owner.name] for owner, _ in layer.tensors)
     remark = "a layer of the checkpoint for each of the module's"
-    return Place(" ".join(bases), fits, is_named=True, remark=remark)
+    return Candidate(" ".join(bases), fits, is_named=True, remark=remark)
 
 
 # -- by shape --------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class Move:
 
 
 @dataclass(slots=True)
-class _Candidate:
+class _Draft:
     """A rule that may be proposed."""
 
     source: str
@@ -85,24 +85,24 @@ def find_rules(
     by_name = {item.variable: item for item in items}
     at = {name: number for number, name in enumerate(by_name)}
     names = sorted(by_name)
-    candidates = _candidates(moves)
-    for candidate in candidates:
-        candidate.variables = sorted(candidate.matching(names), key=at.__getitem__)
-    candidates = [candidate for candidate in candidates if candidate.variables]
+    drafts = _drafts(moves)
+    for draft in drafts:
+        draft.variables = sorted(draft.matching(names), key=at.__getitem__)
+    drafts = [draft for draft in drafts if draft.variables]
     # Those for most first; of scopes and patterns for as many, patterns; else in the model's order.
-    candidates.sort(
+    drafts.sort(
         key=lambda rule: (-len(rule.variables), rule.expression is None, at[rule.variables[0]])
     )
     rules: list[SuggestedRule] = []
     covered: set[str] = set()
-    for candidate in candidates:
-        own = [name for name in candidate.variables if name not in covered]
-        if len(own) < _FEWEST or not check.is_right(candidate):
+    for draft in drafts:
+        own = [name for name in draft.variables if name not in covered]
+        if len(own) < _FEWEST or not check.is_right(draft):
             continue
         covered.update(own)
         least = max((by_name[name].confidence for name in own), key=CONFIDENCES.index)
-        is_scope = candidate.expression is None
-        rules.append(SuggestedRule(candidate.source, candidate.target, is_scope, tuple(own), least))
+        is_scope = draft.expression is None
+        rules.append(SuggestedRule(draft.source, draft.target, is_scope, tuple(own), least))
     return rules
 
 
@@ -123,13 +123,13 @@ def _expected(
     return expected
 
 
-def _candidates(moves: Iterable[Move]) -> list[_Candidate]:
+def _drafts(moves: Iterable[Move]) -> list[_Draft]:
     """The rules that layers' moves call for, each once."""
-    rules: dict[tuple[str, str], _Candidate] = {}
+    rules: dict[tuple[str, str], _Draft] = {}
     for move in moves:
         ours, theirs = _without_common_end(move.ours.split("."), move.theirs.split("/"))
-        for candidate in _rules_for(ours, theirs):
-            rules.setdefault((candidate.source, candidate.target), candidate)
+        for draft in _rules_for(ours, theirs):
+            rules.setdefault((draft.source, draft.target), draft)
     return list(rules.values())
 
 
@@ -140,10 +140,10 @@ def _without_common_end(ours: list[str], theirs: list[str]) -> tuple[list[str], 
     return ours, theirs
 
 
-def _rules_for(ours: Sequence[str], theirs: Sequence[str]) -> Iterable[_Candidate]:
+def _rules_for(ours: Sequence[str], theirs: Sequence[str]) -> Iterable[_Draft]:
     """The rules that carry one path to the other, with all below it."""
     scope, target = "".join(f"{part}." for part in ours), "".join(f"{part}/" for part in theirs)
-    yield _Candidate(scope or "/", target or "/")
+    yield _Draft(scope or "/", target or "/")
     numbers = _NUMBER.findall(scope)
     if not numbers or not set(_NUMBER.findall(target)) <= set(numbers):
         return
@@ -152,7 +152,7 @@ def _rules_for(ours: Sequence[str], theirs: Sequence[str]) -> Iterable[_Candidat
     pattern = _NUMBER.sub(r"(\\d+)", re.escape(scope)) + "(.+)"
     replacement = _NUMBER.sub(lambda n: f"\\g<{numbers.index(n[0]) + 1}>", target)
     replacement = _short_references(f"{replacement}\\g<{len(numbers) + 1}>")
-    yield _Candidate(pattern, replacement, re.compile(pattern, re.DOTALL))
+    yield _Draft(pattern, replacement, re.compile(pattern, re.DOTALL))
 
 
 def _short_references(replacement: str) -> str:
@@ -179,11 +179,11 @@ class _Check:
             for name, leaf in move.leaves.items()
         }
 
-    def is_right(self, candidate: _Candidate) -> bool:
-        return all(self._is_right(candidate, name) for name in candidate.matching(self._names))
+    def is_right(self, draft: _Draft) -> bool:
+        return all(self._is_right(draft, name) for name in draft.matching(self._names))
 
-    def _is_right(self, candidate: _Candidate, name: str) -> bool:
-        renamed = candidate.apply(name)
+    def _is_right(self, draft: _Draft, name: str) -> bool:
+        renamed = draft.apply(name)
         assert renamed is not None
         if renamed.replace(".", "/") == self._proposed.get(name, "").replace(".", "/"):
             return True  # as proposed, so there is no need to look

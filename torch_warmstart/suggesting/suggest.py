@@ -31,15 +31,15 @@ from torch_warmstart.names import Finder
 from torch_warmstart.planning import read_renames, select, spread_over_modules
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.suggesting.candidates import (
+    Candidate,
+    CandidatesOf,
     Layer,
-    Place,
-    PlacesOf,
-    chained_places,
+    chained_candidates,
     compounds_of,
     layers_of,
-    named_places,
-    shaped_places,
-    single_places,
+    named_candidates,
+    shaped_candidates,
+    single_candidates,
     singles_of,
 )
 from torch_warmstart.suggesting.rules import Move, find_rules
@@ -51,7 +51,7 @@ from torch_warmstart.suggesting.similarity import (
     tokens_of,
 )
 from torch_warmstart.suggesting.suggestions import Confidence, Suggestion, Suggestions
-from torch_warmstart.suggesting.tensors import Catalog, Fit
+from torch_warmstart.suggesting.tensors import AvailableTensors, Fit
 
 _MARGIN = 0.02  # of alikeness; what is nearer to each other is as good
 _ALIKE, _SOMEWHAT_ALIKE = 0.45, 0.2
@@ -66,10 +66,10 @@ class Match:
     """A layer and where it is proposed to be."""
 
     layer: Layer
-    place: Place
+    candidate: Candidate
     confidence: Confidence
     reason: str
-    alternatives: tuple[Place, ...]
+    alternatives: tuple[Candidate, ...]
     by_rank: bool = False  # whether numbers of layers were taken for ranks
 
 
@@ -104,12 +104,14 @@ def suggest(
     """
     model = [variable for variable in variables if variable.slot is None]
     found, lost = _sort_out(finder, model, renamed)
-    catalog = Catalog.of(finder.checkpoint, {key for keys in found.values() for key in keys})
-    matches = _match(finder, catalog, lost)
+    available = AvailableTensors.of(
+        finder.checkpoint, {key for keys in found.values() for key in keys}
+    )
+    matches = _match(finder, available, lost)
     items = _items(finder, matches, lost, wanted)
-    proposed = {key for match in matches for key in match.place.keys}
-    left = (t.name for t in catalog.tensors if t.spec.key not in proposed)
-    moves = list(_moves(matches, catalog.separator))
+    proposed = {key for match in matches for key in match.candidate.keys}
+    left = (t.name for t in available.tensors if t.spec.key not in proposed)
+    moves = list(_moves(matches, available.separator))
     free = [variable for variable in model if id(variable) not in renamed]
     return Suggestions(
         items=tuple(items),
@@ -132,7 +134,7 @@ def _sort_out(
             continue
         try:
             source = finder.find(variable)
-        except SettingsError:  # several answer: they are all candidates
+        except SettingsError:  # several answer: all of them may be meant
             source = None
         if source is None:
             lost.append(variable)
@@ -141,18 +143,19 @@ def _sort_out(
     return found, lost
 
 
-def _match(finder: Finder, catalog: Catalog, lost: Sequence[Variable]) -> list[Match]:
+def _match(finder: Finder, available: AvailableTensors, lost: Sequence[Variable]) -> list[Match]:
     """The matches of all rounds, each tensor once."""
     matches: list[Match] = []
     claimed: set[str] = set()
-    named = named_places(finder, catalog)
+    named = named_candidates(finder, available)
     left = layers_of(lost)
     matches += _round(compounds_of(finder, left), named, claimed)
-    for places_of in (named, chained_places(finder, catalog), shaped_places(finder, catalog)):
+    chained, shaped = chained_candidates(finder, available), shaped_candidates(finder, available)
+    for candidates_of in (named, chained, shaped):
         left = _without(left, matches)
-        matches += _round(left, places_of, claimed)
+        matches += _round(left, candidates_of, claimed)
     singles = singles_of(_without(left, matches))
-    return matches + _round(singles, single_places(finder, catalog), claimed)
+    return matches + _round(singles, single_candidates(finder, available), claimed)
 
 
 def _without(layers: Sequence[Layer], matches: Sequence[Match]) -> list[Layer]:
@@ -166,18 +169,18 @@ def _without(layers: Sequence[Layer], matches: Sequence[Match]) -> list[Layer]:
 
 @dataclass(slots=True)
 class _Group:
-    """Layers that fit the same places, and how alike the names of each pair are."""
+    """Layers that have the same candidates, and how alike the names of each pair are."""
 
     layers: list[Layer]
-    places: list[Place]
-    scores: Scores = field(init=False)  # [layers, places]
+    candidates: list[Candidate]
+    scores: Scores = field(init=False)  # [layers, candidates]
     by_words: Scores = field(init=False)  # the same without numbers
     by_rank: bool = field(init=False)  # whether numbers are compared by their rank
     by_order: bool = field(init=False)  # whether the order of all layers is all there is
 
     def __post_init__(self) -> None:
         ours = [tokens_of(layer.name) for layer in self.layers]
-        theirs = [tokens_of(n) for n in _with_first_numbers([p.name for p in self.places])]
+        theirs = [tokens_of(n) for n in _with_first_numbers([p.name for p in self.candidates])]
         numbers = [
             {t for tokens in side for t in tokens if t.isdecimal()} for side in (ours, theirs)
         ]
@@ -189,7 +192,7 @@ class _Group:
         self.by_words = alikeness(_without_numbers(ours), _without_numbers(theirs))
 
     def with_order(self) -> Scores:
-        """The scores with a little for pairs that are at the same place in their order."""
+        """The scores with a little for pairs that are at the same position in their order."""
         if self.by_order:
             return self.scores + np.eye(len(self.layers), dtype=np.float32)
         rows, columns = (np.arange(n, dtype=np.float32) for n in self.scores.shape)
@@ -198,24 +201,24 @@ class _Group:
         return scores
 
 
-def _round(layers: Sequence[Layer], places_of: PlacesOf, claimed: set[str]) -> list[Match]:
-    """The best pairs first, until no layer has a place left; their keys are claimed."""
-    groups: dict[int, tuple[list[Layer], list[Place]]] = {}
+def _round(layers: Sequence[Layer], candidates_of: CandidatesOf, claimed: set[str]) -> list[Match]:
+    """The best pairs first, until no layer has a candidate left; their keys are claimed."""
+    groups: dict[int, tuple[list[Layer], list[Candidate]]] = {}
     for layer in layers:
-        places = places_of(layer)
-        groups.setdefault(id(places), ([], places))[0].append(layer)
+        candidates = candidates_of(layer)
+        groups.setdefault(id(candidates), ([], candidates))[0].append(layer)
     scored = []
-    for members, places in groups.values():
-        free = [place for place in places if not place.keys & claimed]
+    for members, candidates in groups.values():
+        free = [candidate for candidate in candidates if not candidate.keys & claimed]
         if free:
             scored.append(_Group(members, free))
     chosen: list[tuple[_Group, int, int]] = []
     done: set[int] = set()
     for group, row, column in _best_first(scored):
-        layer, place = group.layers[row], group.places[column]
-        if id(layer) not in done and not place.keys & claimed:
+        layer, candidate = group.layers[row], group.candidates[column]
+        if id(layer) not in done and not candidate.keys & claimed:
             done.add(id(layer))
-            claimed |= place.keys
+            claimed |= candidate.keys
             chosen.append((group, row, column))
     return _confirmed([_judge(*pair) for pair in chosen])
 
@@ -240,7 +243,7 @@ def _best_first(groups: Sequence[_Group]) -> Iterator[tuple[_Group, int, int]]:
 
 def _judge(group: _Group, row: int, column: int) -> Match:
     """How sure a pair is, and what would do as well."""
-    layer, place = group.layers[row], group.places[column]
+    layer, candidate = group.layers[row], group.candidates[column]
     confidence, reason = _confidence(group, row, column)
     score = float(group.scores[row, column])
     near = np.argsort(-group.scores[row], kind="stable")[: _ALTERNATIVES + 1]
@@ -248,19 +251,19 @@ def _judge(group: _Group, row: int, column: int) -> Match:
     # Where the order decides, whatever else fits would do; else what is nearly as much alike.
     if confidence != "low":
         others = [at for at in others if group.scores[row, at] > score - 2 * _MARGIN]
-    shown = () if confidence == "high" else tuple(group.places[at] for at in others)
-    return Match(layer, place, confidence, reason, shown[:_ALTERNATIVES], group.by_rank)
+    shown = () if confidence == "high" else tuple(group.candidates[at] for at in others)
+    return Match(layer, candidate, confidence, reason, shown[:_ALTERNATIVES], group.by_rank)
 
 
 def _confidence(group: _Group, row: int, column: int) -> tuple[Confidence, str]:
-    layer, place = group.layers[row], group.places[column]
+    layer, candidate = group.layers[row], group.candidates[column]
     score, words_score = float(group.scores[row, column]), float(group.by_words[row, column])
-    of_type = "by name and shape" if place.is_named else "by shape"
-    words = _words(layer, place)
+    of_type = "by name and shape" if candidate.is_named else "by shape"
+    words = _words(layer, candidate)
     names = f"names agree in {', '.join(words)}" if words else "names share nothing"
-    if len(group.layers) == len(group.places) == 1:
+    if len(group.layers) == len(group.candidates) == 1:
         agree = f"; {names}" if words else ""
-        return _confidence_of_the_only(layer, place, score), f"only this fits {of_type}{agree}"
+        return _confidence_of_the_only(layer, candidate, score), f"only this fits {of_type}{agree}"
     is_close = score < _best_rival(group.scores, row, column) + _MARGIN
     if is_close or not words or group.by_order:
         return "low", f"several fit {of_type}, only their order decides; {names}"
@@ -268,31 +271,31 @@ def _confidence(group: _Group, row: int, column: int) -> tuple[Confidence, str]:
     if by_number and not set(words) - KINDS_OF_LAYERS:
         return "low", f"several fit {of_type}, only their numbers decide; {names}"
     if by_number and group.by_rank:
-        as_many = len(group.layers) == len(group.places)
+        as_many = len(group.layers) == len(group.candidates)
         level: Confidence = "medium" if as_many and words_score >= 1.5 * _ALIKE else "low"
         return level, f"fits {of_type}, by its rank, for numbers differ; {names}"
     if score < _SOMEWHAT_ALIKE:
         return "low", f"fits {of_type}, and so do others; {names}"
-    sure = _ALIKE if place.is_named else 1.5 * _ALIKE
+    sure = _ALIKE if candidate.is_named else 1.5 * _ALIKE
     return "high" if score >= sure else "medium", f"fits {of_type}; {names}"
 
 
 def _best_rival(scores: Scores, row: int, column: int) -> float:
-    """The highest score of another pair of the same layer, or of the same place."""
+    """The highest score of another pair of the same layer, or of the same candidate."""
     in_row, in_column = np.delete(scores[row], column), np.delete(scores[:, column], row)
     return max(float(in_row.max(initial=-1)), float(in_column.max(initial=-1)))
 
 
-def _confidence_of_the_only(layer: Layer, place: Place, score: float) -> Confidence:
+def _confidence_of_the_only(layer: Layer, candidate: Candidate, score: float) -> Confidence:
     """How sure it is that two are meant for each other because nothing else fits either."""
-    if not _words(layer, place):
+    if not _words(layer, candidate):
         return "medium" if _says_much(layer) else "low"
-    return "high" if place.is_named or score >= 1.5 * _ALIKE else "medium"
+    return "high" if candidate.is_named or score >= 1.5 * _ALIKE else "medium"
 
 
-def _words(layer: Layer, place: Place) -> list[str]:
+def _words(layer: Layer, candidate: Candidate) -> list[str]:
     """The words that both names have."""
-    return shared_words(tokens_of(layer.name), tokens_of(place.name))
+    return shared_words(tokens_of(layer.name), tokens_of(candidate.name))
 
 
 def _says_much(layer: Layer) -> bool:
@@ -307,15 +310,15 @@ def _confirmed(matches: Sequence[Match]) -> list[Match]:
     """Medium matches that many of their kind agree with are sure: the same words, other numbers."""
     kinds: dict[tuple[str, str], list[Match]] = {}
     for match in matches:
-        kinds.setdefault((_kind(match.layer.name), _kind(match.place.name)), []).append(match)
+        kinds.setdefault((_kind(match.layer.name), _kind(match.candidate.name)), []).append(match)
     confirmed = []
     for match in matches:
-        alike = kinds[_kind(match.layer.name), _kind(match.place.name)]
+        alike = kinds[_kind(match.layer.name), _kind(match.candidate.name)]
         agree = len(alike) >= _MANY and all(m.confidence in ("high", "medium") for m in alike)
-        agree = agree and not match.by_rank and bool(_words(match.layer, match.place))
+        agree = agree and not match.by_rank and bool(_words(match.layer, match.candidate))
         if match.confidence == "medium" and agree:
             reason = f"{match.reason}; so do others of the kind"
-            confirmed.append(Match(match.layer, match.place, "high", reason, ()))
+            confirmed.append(Match(match.layer, match.candidate, "high", reason, ()))
         else:
             confirmed.append(match)
     return confirmed
@@ -350,7 +353,7 @@ def _with_first_numbers(names: Sequence[str]) -> list[str]:
 
 
 def _are_counted_through(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> bool:
-    """Whether places differ only in one number, and layers are not numbered like that.
+    """Whether candidates differ only in one number, and layers are not numbered like that.
 
     Keras counts its layers through: `norm_3` is the second norm of the second block.
     """
@@ -364,7 +367,7 @@ def _count_numbers(tokens: Sequence[str]) -> int:
 
 
 def _ranked(names: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Names with each number as its rank among those at that place in names that begin alike."""
+    """Names with each number as its rank among those at that position in names that begin alike."""
     seen: dict[tuple[str, ...], set[int]] = {}
     for tokens in names:
         for at, token in enumerate(tokens):
@@ -385,11 +388,11 @@ def _ranked(names: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
 
 def _moves(matches: Sequence[Match], separator: str) -> Iterator[Move]:
     for match in matches:
-        if match.place.path is not None:
+        if match.candidate.path is not None:
             begin = f"{match.layer.name}." if match.layer.name else ""
             names = [owner.name for owner, _ in match.layer.tensors]
             owned = {name: name.removeprefix(begin).replace(".", "/") for name in names}
-            yield Move(match.layer.name, match.place.path.replace(separator, "/"), owned)
+            yield Move(match.layer.name, match.candidate.path.replace(separator, "/"), owned)
 
 
 def _items(
@@ -409,11 +412,11 @@ def _items(
             items.append(Suggestion(variable.name, (), "none", _why_nothing(finder, variable)))
             continue
         match, at, owner = proposed[id(variable)]
-        fit = match.place.fits[at]
-        rivals = (place.fits[at].names for place in match.alternatives)
+        fit = match.candidate.fits[at]
+        rivals = (candidate.fits[at].names for candidate in match.alternatives)
         others = tuple(names for names in dict.fromkeys(rivals) if names != fit.names)
         layout = _layout_to_name(finder.forms(owner), fit)
-        remarks = [match.place.remark, "not transposed, by its shape" if layout else ""]
+        remarks = [match.candidate.remark, "not transposed, by its shape" if layout else ""]
         reason = "; ".join(filter(None, [match.reason, *remarks]))
         items.append(Suggestion(owner.name, fit.names, match.confidence, reason, others, layout))
     return items

@@ -1,6 +1,7 @@
-"""The tensors of a checkpoint as layers: which could be a layer of torch's, and at which path.
+"""The tensors of a checkpoint that may be proposed, and which of them could be a layer of torch's.
 
-Slots of optimizers, counters and strings are no layer's tensors and are left out.
+Slots of optimizers, counters and strings are no layer's tensors and are left out, and so is what
+lies behind another tensor's name, as slots of an optimizer with a name of its own do.
 """
 
 from __future__ import annotations
@@ -43,18 +44,19 @@ class Fit:
 
 
 @dataclass
-class Catalog:
+class AvailableTensors:
     """The tensors that may be proposed."""
 
     tensors: list[Tensor]
     separator: str
-    _bases: dict[str, dict[str, Tensor | None]] = field(default_factory=dict)
+    _known_paths: dict[str, dict[str, Tensor | None]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, taken: Iterable[str]) -> Catalog:
+    def of(cls, checkpoint: Checkpoint, taken: Iterable[str]) -> AvailableTensors:
         """The tensors of a checkpoint besides those of the keys that are taken."""
         without = set(taken)
-        separator = conventions_of(checkpoint).separator
+        conventions = conventions_of(checkpoint)
+        separator = conventions.separator
         called = _unique_names(checkpoint)
         tensors = []
         for key in checkpoint:
@@ -66,9 +68,10 @@ class Catalog:
             tensors.append(
                 Tensor(name, spec, tuple(re.split(r"[/.]" if separator == "." else "/", name)))
             )
-        names = {tensor.name for tensor in tensors} | set(checkpoint)
-        kept = [t for t in tensors if not _is_kept_with_another(t.name, names, separator)]
-        return cls(sorted(kept, key=lambda tensor: natural(tensor.name)), separator)
+        if not conventions.has_optimizer_entries:
+            names = {tensor.name for tensor in tensors} | set(checkpoint)
+            tensors = [t for t in tensors if t.name.rpartition("/")[0] not in names]
+        return cls(sorted(tensors, key=lambda tensor: natural(tensor.name)), separator)
 
     def fits(self, forms: Sequence[Form], shape: Shape) -> dict[str, Fit]:
         """By the path of a layer, what could be a tensor of it in one of these forms."""
@@ -76,12 +79,12 @@ class Catalog:
         for form in forms:
             if form.refusal is not None:
                 continue
-            places = [self._places(names) for names in form.names]
-            for base, first in places[0].items():
-                tensors = [first, *(place.get(base) for place in places[1:])]
+            by_path = [self._by_path(names) for names in form.names]
+            for path, first in by_path[0].items():
+                tensors = [first, *(others.get(path) for others in by_path[1:])]
                 there = tuple(tensor for tensor in tensors if tensor is not None)
                 if len(there) == len(tensors) and _fits(form, there, shape):
-                    found.setdefault(base, Fit(there, form))
+                    found.setdefault(path, Fit(there, form))
         return found
 
     @functools.cached_property
@@ -99,16 +102,16 @@ class Catalog:
             found.setdefault(tensor.leaf, []).append(tensor)
         return found
 
-    def _places(self, names: Sequence[str]) -> dict[str, Tensor | None]:
+    def _by_path(self, names: Sequence[str]) -> dict[str, Tensor | None]:
         """By the path of a layer, its tensor of one of these names; None if several are."""
         found: dict[str, Tensor | None] = {}
         for name in names:
             if read_leaf(name).child is not None:
                 continue
-            if name not in self._bases:
-                self._bases[name] = dict(self._search(name.split("/")))
-            for base, tensor in self._bases[name].items():
-                found[base] = None if found.get(base, tensor) is not tensor else tensor
+            if name not in self._known_paths:
+                self._known_paths[name] = dict(self._search(name.split("/")))
+            for path, tensor in self._known_paths[name].items():
+                found[path] = None if found.get(path, tensor) is not tensor else tensor
         return found
 
     def _search(self, pattern: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
@@ -153,8 +156,3 @@ def _unique_names(checkpoint: Checkpoint) -> dict[str, str]:
             if known is None or ("/vars/" in known) > ("/vars/" in name):
                 found[keys[0]] = name
     return found
-
-
-def _is_kept_with_another(name: str, names: set[str], separator: str) -> bool:
-    """Whether a name is that of another tensor with something behind: `kernel/MyAdam_1`."""
-    return separator == "/" and name.rpartition("/")[0] in names

@@ -1,4 +1,7 @@
-"""What TensorFlow's layers call their tensors and lay them out as, and its optimizers theirs."""
+"""What TensorFlow's layers call their tensors and how they lay them out, and what optimizers add.
+
+`optimizers.py` has the one list of slots' names: is a key an optimizer's, and of which kind.
+"""
 
 from torch_warmstart.layouts.tensorflow.layers import absent_in_tf as absent_in_tf
 from torch_warmstart.layouts.tensorflow.layers import find_form as find_form

@@ -78,13 +78,13 @@ def recurrent_forms(
     """The ways in which TensorFlow may keep a tensor of a recurrent layer or cell."""
     called = type(module).__name__
     own_name = Form(((leaf,),), refusal=f"nn.{called}.{leaf}: {_OWN_NAME_REFUSAL}")
-    place = _place(module, leaf)
-    if place is None:  # a subclass's own
+    wanted = _cell_tensor(module, leaf)
+    if wanted is None:  # a subclass's own
         return (own_name,)
-    forms = _forms_at(module, place, forget_bias)
-    if place.bidirectional and place.layers > 1:
+    forms = _forms_at(module, wanted, forget_bias)
+    if wanted.bidirectional and wanted.layers > 1:
         refusal = _STACKED_DIRECTIONS_REFUSAL.format(called)
-        forms.append(Form((_stacked_in_one_direction(place),), refusal=refusal))
+        forms.append(Form((_stacked_in_one_direction(wanted),), refusal=refusal))
     return (*forms, own_name)
 
 
@@ -93,19 +93,19 @@ def one_layer_forms(module: nn.Module, leaf: str) -> tuple[int, tuple[Form, ...]
 
     None: the module is no such stack.
     """
-    place = _place(module, leaf) if isinstance(module, nn.RNNBase) else None
-    if place is None or place.layers == 1:
+    wanted = _cell_tensor(module, leaf) if isinstance(module, nn.RNNBase) else None
+    if wanted is None or wanted.layers == 1:
         return None
-    alone = replace(place, layer=0, layers=1)
-    return place.layer, tuple(_forms_at(module, alone, _FORGET_BIAS))
+    alone = replace(wanted, layer=0, layers=1)
+    return wanted.layer, tuple(_forms_at(module, alone, _FORGET_BIAS))
 
 
-def _forms_at(module: nn.Module, place: _Place, forget_bias: float) -> list[Form]:
+def _forms_at(module: nn.Module, wanted: _CellTensor, forget_bias: float) -> list[Form]:
     if isinstance(module, nn.LSTM | nn.LSTMCell):
-        return _lstm_forms(place, forget_bias)
+        return _lstm_forms(wanted, forget_bias)
     if isinstance(module, nn.GRU | nn.GRUCell):
-        return _gru_forms(place)
-    return _rnn_forms(place)
+        return _gru_forms(wanted)
+    return _rnn_forms(wanted)
 
 
 def named_recurrent_form(layout: str, module: nn.Module, leaf: str) -> Form | None:
@@ -135,7 +135,7 @@ def named_recurrent_form(layout: str, module: nn.Module, leaf: str) -> Form | No
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _CellTensor:
     """Which tensor of which cell a leaf is."""
 
     tensor: str  # "weight_ih"
@@ -152,7 +152,7 @@ class _Place:
         return self.tensor.startswith("bias")
 
 
-def _place(module: nn.Module, leaf: str) -> _Place | None:
+def _cell_tensor(module: nn.Module, leaf: str) -> _CellTensor | None:
     found = _LEAF.fullmatch(leaf)
     if found is None:
         return None
@@ -162,76 +162,78 @@ def _place(module: nn.Module, leaf: str) -> _Place | None:
     cells = next((cells for types, cells in _CELLS if isinstance(module, types)), _OTHER_CELLS)
     has_bias = bool(module.bias)
     reverse = bool(found[3])
-    return _Place(found[1], int(found[2] or 0), layers, reverse, bidirectional, has_bias, *cells)
+    return _CellTensor(
+        found[1], int(found[2] or 0), layers, reverse, bidirectional, has_bias, *cells
+    )
 
 
-def _keras_cell(place: _Place) -> tuple[Names, Names, Names]:
+def _keras_cell(wanted: _CellTensor) -> tuple[Names, Names, Names]:
     kernel, recurrent, bias = (
-        _keras_names(place, name) for name in ("kernel", "recurrent_kernel", "bias")
+        _keras_names(wanted, name) for name in ("kernel", "recurrent_kernel", "bias")
     )
     return kernel, recurrent, bias
 
 
-def _tf1_cell(place: _Place) -> tuple[Names, Names]:
+def _tf1_cell(wanted: _CellTensor) -> tuple[Names, Names]:
     # They are `weights` and `biases` up to TensorFlow 1.1.
-    return _tf1_names(place, "kernel", "weights"), _tf1_names(place, "bias", "biases")
+    return _tf1_names(wanted, "kernel", "weights"), _tf1_names(wanted, "bias", "biases")
 
 
-def _keras_names(place: _Place, name: str) -> Names:
+def _keras_names(wanted: _CellTensor, name: str) -> Names:
     """What Keras may call a tensor of a cell.
 
     An attribute's path is `cell/kernel`, a name `lstm_cell_3/kernel`; layers of TensorFlow 1 have
     no part for the cell. StackedRNNCells numbers its cells in paths from 0 (`cells/1`; in files of
     Keras 3 `cells/lstm_cell_1`), and in names by how many there were before in the program.
     """
-    k, cell = place.layer, place.keras_cell
+    k, cell = wanted.layer, wanted.keras_cell
     cells = [
         f"cell/cells/{k}/",
         f"cell/cells/{cell}{f'_{k}' if k else ''}/",
-        f"stacked_rnn_cells*/{numbered(cell, k, place.layers)}/",
+        f"stacked_rnn_cells*/{numbered(cell, k, wanted.layers)}/",
     ]
-    if place.layers == 1:
+    if wanted.layers == 1:
         cells = ["", "cell/", f"{cell}*/", *cells]
     sides: Names = ("",)
-    if place.bidirectional:  # Bidirectional's attribute, and its names: that of the layer behind
-        side = "backward" if place.reverse else "forward"
+    if wanted.bidirectional:  # Bidirectional's attribute, and its names: that of the layer behind
+        side = "backward" if wanted.reverse else "forward"
         sides = (f"{side}_layer/", f"{side}_*/")
-        cells = cells if place.layers == 1 else []
+        cells = cells if wanted.layers == 1 else []
     return tuple(f"{side}{cell}{name}" for side in sides for cell in cells)
 
 
-def _tf1_names(place: _Place, *names: str) -> Names:
+def _tf1_names(wanted: _CellTensor, *names: str) -> Names:
     """What TensorFlow 1 may call a tensor of a cell, with the scopes of the functions that run it.
 
     `dynamic_rnn` opens `rnn`, `bidirectional_dynamic_rnn` `bidirectional_rnn/fw`, and a scope that
     the user gives takes the place of either; `stack_bidirectional_dynamic_rnn` numbers the layers.
     """
-    k, cells = place.layer, [f"{cell}/" for cell in place.tf1_cells]
+    k, cells = wanted.layer, [f"{cell}/" for cell in wanted.tf1_cells]
     inner = [f"multi_rnn_cell/cell_{k}/{cell}" for cell in cells]
-    if place.layers == 1:
+    if wanted.layers == 1:
         inner = ["", *cells, *inner]
-    if not place.bidirectional:
+    if not wanted.bidirectional:
         paths = [f"{scope}{path}" for scope in ("", "rnn/") for path in inner]
         return tuple(f"{path}{name}" for path in paths for name in names)
-    side = "bw" if place.reverse else "fw"
+    side = "bw" if wanted.reverse else "fw"
     paths = [
         f"{scope}cell_{k}/bidirectional_rnn/{side}/{cell}"
         for scope in ("stack_bidirectional_rnn/", "")
         for cell in cells
     ]
-    if place.layers == 1:
+    if wanted.layers == 1:
         paths += [f"{scope}{side}/{path}" for scope in ("bidirectional_rnn/", "") for path in inner]
     return tuple(f"{path}{name}" for path in paths for name in names)
 
 
-def _stacked_in_one_direction(place: _Place) -> Names:
+def _stacked_in_one_direction(wanted: _CellTensor) -> Names:
     """What a stack of cells inside a bidirectional layer is called."""
-    inner = replace(place, bidirectional=False)
+    inner = replace(wanted, bidirectional=False)
     stacks = [
         *(name for name in _keras_names(inner, "kernel") if "cells" in name),
         *(name for name in _tf1_names(inner, "kernel") if name.startswith("multi_rnn_cell")),
     ]
-    keras, tf1 = ("backward", "bw") if place.reverse else ("forward", "fw")
+    keras, tf1 = ("backward", "bw") if wanted.reverse else ("forward", "fw")
     sides = (f"{keras}_layer/", f"{keras}_*/", f"bidirectional_rnn/{tf1}/", f"{tf1}/")
     return tuple(f"{side}{stack}" for side in sides for stack in stacks)
 
@@ -239,74 +241,74 @@ def _stacked_in_one_direction(place: _Place) -> Names:
 # -- forms -----------------------------------------------------------------------------------------
 
 
-def _lstm_forms(place: _Place, forget_bias: float) -> list[Form]:
-    kernel, recurrent, bias = _keras_cell(place)
-    keras = _whole(place, (kernel, recurrent, bias), KERAS_CELL)
-    if not place.is_bias:
-        keras += _whole(place, (kernel, recurrent), KERAS_CELL_NO_BIAS)
-    tf1_kernel, tf1_bias = _tf1_cell(place)
-    projection = _tf1_names(place, "projection/kernel", "projection/weights")
+def _lstm_forms(wanted: _CellTensor, forget_bias: float) -> list[Form]:
+    kernel, recurrent, bias = _keras_cell(wanted)
+    keras = _whole(wanted, (kernel, recurrent, bias), KERAS_CELL)
+    if not wanted.is_bias:
+        keras += _whole(wanted, (kernel, recurrent), KERAS_CELL_NO_BIAS)
+    tf1_kernel, tf1_bias = _tf1_cell(wanted)
+    projection = _tf1_names(wanted, "projection/kernel", "projection/weights")
     projected = tf1_lstm_projected(forget_bias)
     tf1 = [
-        *_whole(place, (tf1_kernel, tf1_bias), tf1_lstm(forget_bias)),
-        *_whole(place, (tf1_kernel, projection, tf1_bias), projected, _PROJECTED_PARTS),
+        *_whole(wanted, (tf1_kernel, tf1_bias), tf1_lstm(forget_bias)),
+        *_whole(wanted, (tf1_kernel, projection, tf1_bias), projected, _PROJECTED_PARTS),
     ]
     return [
-        *_lstm_tensors(place, forget_bias),
-        *_or_refused(keras, _PEEPHOLES_KERAS, _keras_names(place, _PEEPHOLES_KERAS)),
-        *_or_refused(tf1, _PEEPHOLES_TF1, _tf1_names(place, _PEEPHOLES_TF1)),
+        *_lstm_tensors(wanted, forget_bias),
+        *_or_refused(keras, _PEEPHOLES_KERAS, _keras_names(wanted, _PEEPHOLES_KERAS)),
+        *_or_refused(tf1, _PEEPHOLES_TF1, _tf1_names(wanted, _PEEPHOLES_TF1)),
     ]
 
 
-def _lstm_tensors(place: _Place, forget_bias: float) -> list[Form]:
-    if place.is_bias:
-        return [_alone(place, KERAS_BIAS), _alone(place, tf1_lstm_bias(forget_bias))]
-    if place.tensor == "weight_hr":
+def _lstm_tensors(wanted: _CellTensor, forget_bias: float) -> list[Form]:
+    if wanted.is_bias:
+        return [_alone(wanted, KERAS_BIAS), _alone(wanted, tf1_lstm_bias(forget_bias))]
+    if wanted.tensor == "weight_hr":
         return [Form(_UNNAMED, TRANSPOSE)]
-    return [Form(_UNNAMED, TRANSPOSE), _alone(place, TF1_LSTM_KERNEL)]
+    return [Form(_UNNAMED, TRANSPOSE), _alone(wanted, TF1_LSTM_KERNEL)]
 
 
-def _rnn_forms(place: _Place) -> list[Form]:
-    kernel, recurrent, bias = _keras_cell(place)
+def _rnn_forms(wanted: _CellTensor) -> list[Form]:
+    kernel, recurrent, bias = _keras_cell(wanted)
     whole = [
-        *_whole(place, (kernel, recurrent, bias), KERAS_CELL),
-        *_whole(place, _tf1_cell(place), TF1_RNN),
+        *_whole(wanted, (kernel, recurrent, bias), KERAS_CELL),
+        *_whole(wanted, _tf1_cell(wanted), TF1_RNN),
     ]
-    if place.is_bias:
-        return [_alone(place, KERAS_BIAS), *whole]
-    no_bias = _whole(place, (kernel, recurrent), KERAS_CELL_NO_BIAS)
-    return [Form(_UNNAMED, TRANSPOSE), _alone(place, TF1_RNN_KERNEL), *whole, *no_bias]
+    if wanted.is_bias:
+        return [_alone(wanted, KERAS_BIAS), *whole]
+    no_bias = _whole(wanted, (kernel, recurrent), KERAS_CELL_NO_BIAS)
+    return [Form(_UNNAMED, TRANSPOSE), _alone(wanted, TF1_RNN_KERNEL), *whole, *no_bias]
 
 
-def _gru_forms(place: _Place) -> list[Form]:
-    kernel, recurrent, bias = _keras_cell(place)
-    whole = _whole(place, (kernel, recurrent, bias), KERAS_GRU)
-    gates = _tf1_names(place, "gates/kernel", "gates/weights")
+def _gru_forms(wanted: _CellTensor) -> list[Form]:
+    kernel, recurrent, bias = _keras_cell(wanted)
+    whole = _whole(wanted, (kernel, recurrent, bias), KERAS_GRU)
+    gates = _tf1_names(wanted, "gates/kernel", "gates/weights")
     refused = Form((gates,), refusal=_TF1_GRU_REFUSAL)
-    if place.is_bias:
-        return [_alone(place, KERAS_GRU_BIAS), *whole, refused]
+    if wanted.is_bias:
+        return [_alone(wanted, KERAS_GRU_BIAS), *whole, refused]
     alone = Form(_UNNAMED, KERAS_GRU_KERNEL)
-    if not place.has_bias:  # the bias, which is going to be read too, would show it
+    if not wanted.has_bias:  # the bias, which is going to be read too, would show it
         alone = replace(alone, refusal=_RESET_UNKNOWN_REFUSAL.format(alone.layout.name))
     refusal = _RESET_UNKNOWN_REFUSAL.format(KERAS_GRU_NO_BIAS.name)
-    no_bias = _whole(place, (kernel, recurrent), KERAS_GRU_NO_BIAS)
+    no_bias = _whole(wanted, (kernel, recurrent), KERAS_GRU_NO_BIAS)
     return [alone, *whole, *(replace(form, refusal=refusal) for form in no_bias), refused]
 
 
 def _whole(
-    place: _Place, names: tuple[Names, ...], layout: Layout, parts: Names = _PARTS
+    wanted: _CellTensor, names: tuple[Names, ...], layout: Layout, parts: Names = _PARTS
 ) -> list[Form]:
     """The form of a whole cell, if the tensor is a part of it."""
-    if place.tensor not in parts:
+    if wanted.tensor not in parts:
         return []
-    drops_bias = not place.has_bias and layout not in _NO_BIAS
+    drops_bias = not wanted.has_bias and layout not in _NO_BIAS
     refusal = _BIAS_REFUSAL if drops_bias else None
-    return [Form(names, layout, parts.index(place.tensor), refusal)]
+    return [Form(names, layout, parts.index(wanted.tensor), refusal)]
 
 
-def _alone(place: _Place, layout: Layout) -> Form:
+def _alone(wanted: _CellTensor, layout: Layout) -> Form:
     """One of TensorFlow's tensors, which becomes the two of torch that end in _ih and _hh."""
-    return Form(_UNNAMED, layout, part=int(place.tensor.endswith("_hh")))
+    return Form(_UNNAMED, layout, part=int(wanted.tensor.endswith("_hh")))
 
 
 def _or_refused(forms: list[Form], name: str, peepholes: Names) -> list[Form]:

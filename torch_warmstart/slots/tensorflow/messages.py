@@ -12,7 +12,7 @@ from torch_warmstart.slots.tensorflow.index import Kept
 from torch_warmstart.slots.tensorflow.rules import Target
 from torch_warmstart.slots.torch_optimizers import torch_name
 
-_PART = re.compile(r"\d+(?=/[^/]*$)")  # the part's number in a mangled name, see tf_slot_index
+_PART = re.compile(r"\d+(?=/[^/]*$)")  # the part's number in a mangled name, see index.py
 
 
 def unknown_optimizer(variable: Variable) -> str:

@@ -146,6 +146,50 @@ def test_on_a_gpu_blocks_equal_the_whole(dim, where, dtype, monkeypatch):
     assert not gather._without_triton
 
 
+def _unaligned(tensor):
+    """The same values, as they lie in a file that aligns nothing."""
+    storage = torch.zeros(tensor.nbytes + 1, dtype=torch.uint8).numpy()[1:]
+    moved = torch.from_numpy(storage).view(tensor.dtype).view(tensor.shape)
+    moved.view(torch.uint8).copy_(tensor.view(torch.uint8))
+    assert moved.data_ptr() % moved.element_size()
+    return moved
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_a_source_may_begin_at_any_byte(count, dim, dtype, device, monkeypatch):
+    monkeypatch.setattr(gather, "CHUNK_BYTES", 64)
+    source = _filled((8, 5), torch.float64)
+    index = torch.tensor([3, -1, 7, 0, 3, -1, 5, 6, 7])
+    out = _filled((9, 5), dtype, start=100)
+    expected = oracle.gather(source, index.tolist(), out, 0)
+    blocks = [(first, _unaligned(block)) for first, block in _cut(source, [2, 5][: count - 1])]
+    target = out.to(device)
+    if dim:
+        blocks = [(first, block.T) for first, block in blocks]
+    gather_blocks(blocks, index, target.T if dim else target, dim=dim)
+    assert torch.equal(target.cpu(), expected)
+
+
+def test_rows_that_travel_as_bytes_arrive_in_another_dtype():
+    source, out = _filled((9, 4), torch.float64), _filled((12, 4), torch.bfloat16, start=50)
+    remapping = [8, 0, -1, 3, 3, 4, 5, 1, 2, 7, -1, 6]
+    expected = oracle.gather(source, remapping, out, 0)
+    blocks = [(first, _unaligned(block)) for first, block in _cut(source, [4])]
+    player = Player(0, haste=0.5)
+    stream_rows(
+        gather._in_bytes(blocks),
+        torch.tensor(remapping),
+        out,
+        place=gather._placing_bytes(torch.float64),
+        buffer_bytes=400,
+        streams=player.as_streams(),
+    )
+    finish(player)
+    assert torch.equal(out, expected)
+
+
 def test_a_row_that_is_wanted_everywhere_takes_no_more_memory_than_a_chunk(monkeypatch):
     sizes, select = [], gather._select
     monkeypatch.setattr(gather, "CHUNK_BYTES", 1 << 10)

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import torch
 
 from torch_warmstart.display import Advance
-from torch_warmstart.dtypes import as_bytes, is_aligned
 from torch_warmstart.errors import WarmStartError
 from torch_warmstart.execution.gather import fill_rows, gather_blocks
 from torch_warmstart.formats import Block
@@ -115,11 +114,7 @@ class Gather:
 
     def run(self) -> None:
         """Gathers, scales and fills them."""
-        blocks, out = self.blocks, self.target
-        if not all(is_aligned(block) for _, block in blocks):
-            blocks = tuple((first, as_bytes(block)) for first, block in blocks)
-            out = as_bytes(out)
-        gather_blocks(blocks, self.remapping, out, dim=self.axis)
+        gather_blocks(self.blocks, self.remapping, self.target, dim=self.axis)
         _scale(self.target, self.scale)
         if self.filling is not None:
             fill_rows(self.filling.rows, self.filling.at, self.target, self.axis)

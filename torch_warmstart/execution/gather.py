@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 import torch
 
-from torch_warmstart.dtypes import as_bits
+from torch_warmstart.dtypes import as_bits, as_bytes, is_aligned
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.execution.streaming import cuda_streams, stream_rows
+from torch_warmstart.execution.streaming import Place, cuda_streams, stream_rows
 from torch_warmstart.formats import Block
 
 CHUNK_BYTES = 64 << 20  # of destination rows worked on at a time, and of source rows on their way
@@ -34,7 +34,8 @@ def gather_rows(
     """Overwrites `out[i]` with `source[remapping[i]]` wherever `remapping[i] >= 0`.
 
     Args:
-        source: The old tensor, on any device; its dtype is cast to `out`'s.
+        source: The old tensor, on any device; its dtype is cast to `out`'s. It may begin at any
+            byte.
         remapping: int64, one index into `source` along `dim` for each index of `out`; a negative
             one leaves the row of `out` as it is. Repeats are allowed.
         out: The tensor to fill, in place; a leaf that requires grad is fine. On a GPU it is filled
@@ -78,6 +79,8 @@ def gather_blocks(
     with torch.no_grad():
         target = out.detach()
         blocks = [(first, _apart(block.detach(), target)) for first, block in blocks]
+        if not _are_aligned(blocks) and blocks[0][1].dtype == target.dtype:
+            blocks, target = _in_bytes(blocks), as_bytes(target)
         remapping = remapping.to(target.device).contiguous()
         _move(blocks, remapping, target, dim, complete=lowest >= 0)
     return out
@@ -116,10 +119,21 @@ def _move(
     if len(blocks) == 1 and devices == {out.device}:
         _gather_here(blocks[0][1], remapping, out, dim, complete=complete)
     elif dim == 0 and out.device.type == "cuda" and devices == {torch.device("cpu")}:
-        streams = cuda_streams(out.device)
-        stream_rows(blocks, remapping, out, place=_place, buffer_bytes=CHUNK_BYTES, streams=streams)
+        _stream(blocks, remapping, out)
     else:
         _gather_sorted(blocks, remapping, out, dim)
+
+
+def _are_aligned(blocks: Sequence[Block]) -> bool:
+    return all(is_aligned(block) for _, block in blocks)
+
+
+def _in_bytes(blocks: Sequence[Block]) -> list[Block]:
+    return [(first, as_bytes(block)) for first, block in blocks]
+
+
+def _from_bytes(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return rows.view(dtype).squeeze(-1)
 
 
 def _gather_here(
@@ -167,7 +181,8 @@ def _gather_sorted(
         if start == stop:
             continue
         served = slice(start, stop)
-        device = out.device if stop - start >= piece.shape[dim] else piece.device
+        travels = stop - start >= piece.shape[dim] and is_aligned(piece)
+        device = out.device if travels else piece.device
         _scatter(piece.to(device), ordered[served] - first, out, order[served], dim)
 
 
@@ -180,6 +195,21 @@ def _scatter(
     for part in _chunks(len(index), _row_bytes(out, dim, source.dtype)):
         rows = _select(source, dim, index[part].to(source.device)).to(out.device)
         as_bits(out).index_copy_(dim, places[part], as_bits(rows.to(out.dtype)))
+
+
+def _stream(blocks: Sequence[Block], remapping: torch.Tensor, out: torch.Tensor) -> None:
+    """From the host to a GPU; rows that begin anywhere travel as bytes."""
+    place: Place = _place
+    if not _are_aligned(blocks):
+        place = _placing_bytes(blocks[0][1].dtype)
+        blocks = _in_bytes(blocks)
+    streams = cuda_streams(out.device)
+    stream_rows(blocks, remapping, out, place=place, buffer_bytes=CHUNK_BYTES, streams=streams)
+
+
+def _placing_bytes(dtype: torch.dtype) -> Place:
+    """`_place` for rows that have travelled as bytes."""
+    return lambda rows, index, out, places: _place(_from_bytes(rows, dtype), index, out, places)
 
 
 def _place(
@@ -226,6 +256,8 @@ def _triton_would_crash() -> bool:
 
 
 def _select(source: torch.Tensor, dim: int, rows: torch.Tensor) -> torch.Tensor:
+    if not is_aligned(source):
+        return _from_bytes(as_bytes(source).index_select(dim, rows), source.dtype)
     return as_bits(source).index_select(dim, rows).view(source.dtype)
 
 

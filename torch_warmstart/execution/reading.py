@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from torch_warmstart.display import Advance
-from torch_warmstart.dtypes import aligned
 from torch_warmstart.formats import Block, Checkpoint
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.planning import PlanItem, WarmStartPlan
@@ -47,12 +46,9 @@ class Reader:
         if item.remapping is None or not _moves_rows_of_the_file(item):
             return [(0, self.read(item))]
         blocks = self._checkpoint.row_blocks(item.keys[0], item.remapping.rows)
-        return [(first, self._in_torch(block, item)) for first, block in blocks]
-
-    def _in_torch(self, block: torch.Tensor, item: PlanItem) -> torch.Tensor:
-        if item.layout is not IDENTITY or block.dtype != item.variable.tensor.dtype:
-            block = aligned(block)  # else its bytes are moved
-        return item.layout.to_torch(self._apart(block))[item.part]
+        return [
+            (first, item.layout.to_torch(self._apart(block))[item.part]) for first, block in blocks
+        ]
 
     def _tensor(self, key: str) -> torch.Tensor:
         tensor = self._checkpoint.get_tensor(key)

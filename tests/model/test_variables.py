@@ -117,7 +117,7 @@ def _selected(model, vars_to_warm_start, **settings):
     chosen, problems = select(
         WarmStartSettings("x", vars_to_warm_start, **settings), model_variables(model)
     )
-    return _names(chosen), problems
+    return _names(chosen), [str(problem) for problem in problems]
 
 
 def test_a_str_selects_parameters_and_a_list_buffers_too():

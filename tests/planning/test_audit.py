@@ -17,8 +17,8 @@ LAST = nn.Linear(2, 2)  # what is filled besides, for modules without tensors
 def audits_of(model, *filled, **layouts):
     """The audits of a model of which all modules are filled, or some; layouts by name of module."""
     names = filled or [name for name, _ in model.named_modules()]
-    used = {id(model.get_submodule(name)): ["transpose"] for name in names}
-    used |= {id(model.get_submodule(name)): [layout] for name, layout in layouts.items()}
+    used = {model.get_submodule(name): ["transpose"] for name in names}
+    used |= {model.get_submodule(name): [layout] for name, layout in layouts.items()}
     return audit_port(model, used)
 
 
@@ -285,7 +285,7 @@ def test_each_flatten_is_settled_by_its_own_layer():
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2))
 
     model = nn.ModuleDict({"a": tower(), "b": tower()})
-    used = {id(model["a"][3]): ["flatten_channels_last[4]"], id(model["b"][3]): ["transpose"]}
+    used = {model["a"][3]: ["flatten_channels_last[4]"], model["b"][3]: ["transpose"]}
     assert audit_port(model, used) == (_flattened("b.3", 64, 4, "b.0"),)
 
 

@@ -8,6 +8,7 @@ averages. A kind is a rule of updating, as far as its quantities go: AdamW keeps
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -153,7 +154,7 @@ def is_optimizer_state(name: str) -> bool:
     path, _, last = name.rpartition("/")
     if is_slot(name) or last in _CHECKPOINT_COUNTS or POWER.fullmatch(last):
         return True
-    return any(_SCOPE.fullmatch(part) for part in path.split("/"))
+    return any(map(_is_scope, path.split("/")))
 
 
 def _is_keras_slot(path: str, last: str) -> bool:
@@ -161,8 +162,19 @@ def _is_keras_slot(path: str, last: str) -> bool:
     return any(
         _is_in_optimizer(part, [*parts[at + 1 :], last])
         for at, part in enumerate(parts)
-        if part in KERAS_FOLDERS or _plain(part) in _KERAS_NAMES
+        if _is_keras_optimizer(part)
     )
+
+
+@functools.lru_cache(maxsize=65536)  # a checkpoint's names share most of their parts
+def _is_keras_optimizer(part: str) -> bool:
+    return part in KERAS_FOLDERS or _plain(part) in _KERAS_NAMES
+
+
+@functools.lru_cache(maxsize=65536)
+def _is_scope(part: str) -> bool:
+    """Whether a part of a path is an optimizer's, or what programs call the scope around one."""
+    return _SCOPE.fullmatch(part) is not None
 
 
 def _is_in_optimizer(optimizer: str, inside: Sequence[str]) -> bool:

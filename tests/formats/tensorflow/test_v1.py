@@ -1,8 +1,7 @@
-"""TensorFlow V1 checkpoints: against files written by hand, and against real TensorFlow."""
+"""TensorFlow V1 checkpoints written by hand: what is read, and how they are opened."""
 
 from __future__ import annotations
 
-import math
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -11,54 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bundle_writer import FULL, DType, encode_block, write_bundle, write_table
+from bundle_writer import FULL, DType, write_bundle
 from formats_helpers import float_entry, raw
 from torch import nn
-from v1_writer import V1Slice, V1Tensor, build_v1, tensor_proto, whole, write_v1
+from v1_helpers import VALUES, in_rows
+from v1_writer import V1Slice, V1Tensor, tensor_proto, whole, write_v1
 
 import torch_warmstart as tw
 from torch_warmstart.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
-    SettingsError,
-    UnsupportedError,
 )
 from torch_warmstart.formats.base import TensorLocation
 
-
-def in_rows(name: str, *sizes: int, width: int = 2, files: tuple[int, ...] = ()) -> V1Tensor:
-    """A float tensor that counts up from 0, cut into slices of so many rows."""
-    parts, row = [], 0
-    for number, size in enumerate(sizes):
-        elements = range(row * width, (row + size) * width)
-        proto = tensor_proto(DType.FLOAT, list(elements))
-        file = files[number] if files else 0
-        parts.append(V1Slice([(row, size), FULL], proto, file))
-        row += size
-    return V1Tensor(name, DType.FLOAT, [row, width], parts)
-
-
 # ---- What is in a file -----------------------------------------------------------------------
-
-VALUES = [  # type, elements as stored, what they are
-    (DType.FLOAT, [1.5, -2, math.inf], torch.tensor([1.5, -2, math.inf])),
-    (DType.DOUBLE, [1e300, -0.1], torch.tensor([1e300, -0.1], dtype=torch.float64)),
-    (DType.HALF, [0x3C00, 0xC000], torch.tensor([1, -2], dtype=torch.float16)),
-    (DType.BFLOAT16, [0x3F80, 0xC000], torch.tensor([1, -2], dtype=torch.bfloat16)),
-    (DType.INT32, [0, 300, -1, -(2**31)], torch.tensor([0, 300, -1, -(2**31)], dtype=torch.int32)),
-    (DType.INT16, [2**15 - 1, -(2**15)], torch.tensor([2**15 - 1, -(2**15)], dtype=torch.int16)),
-    (DType.INT8, [127, -128, 0], torch.tensor([127, -128, 0], dtype=torch.int8)),
-    (DType.UINT8, [0, 127, 128, 255], torch.tensor([0, 127, 128, 255], dtype=torch.uint8)),
-    (DType.UINT16, [0, 65535], torch.from_numpy(np.array([0, 65535], np.uint16))),
-    (DType.UINT32, [0, 2**32 - 1], torch.from_numpy(np.array([0, 2**32 - 1], np.uint32))),
-    (DType.INT64, [0, 2**63 - 1, -(2**63)], torch.tensor([0, 2**63 - 1, -(2**63)])),
-    (DType.UINT64, [1, 2**64 - 1], torch.from_numpy(np.array([1, 2**64 - 1], np.uint64))),
-    (DType.BOOL, [0, 1, 1], torch.tensor([False, True, True])),
-    (DType.QINT8, [-1, 5], torch.tensor([-1, 5], dtype=torch.int8)),
-    (DType.QINT32, [-1, 2**31 - 1], torch.tensor([-1, 2**31 - 1], dtype=torch.int32)),
-    (DType.COMPLEX64, [1, 2, -3, 0.5], torch.tensor([1 + 2j, -3 + 0.5j])),
-    (DType.COMPLEX128, [1, 2], torch.tensor([1 + 2j], dtype=torch.complex128)),
-]
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "a field an element"])
@@ -242,15 +207,6 @@ def test_slices_of_types_that_tensorflow_does_not_join_are_joined(
         assert row.tolist() == [[2, 4]]
 
 
-@pytest.fixture
-def sharded(tmp_path: Path) -> Path:
-    """Three files: one tensor in one of them, one across all."""
-    tensors = [in_rows("x", 1, 1, 1, files=(2, 0, 1)), whole("y", DType.INT32, [], [-5], file=1)]
-    write_v1(tmp_path / "run" / "model", tensors, num_files=3)
-    (tmp_path / "run" / "checkpoint").write_text('model_checkpoint_path: "model-?????-of-00003"\n')
-    return tmp_path / "run" / "model"
-
-
 @pytest.mark.parametrize(
     "spelling",
     [
@@ -384,167 +340,6 @@ def test_the_index_of_a_v2_checkpoint_under_another_name_is_told(tmp_path: Path)
         tw.load_checkpoint(tmp_path / "export")
 
 
-# ---- Damage ----------------------------------------------------------------------------------
-
-
-def float_slice(*extents: tuple[int, int], count: int, **options: Any) -> V1Slice:
-    return V1Slice(extents, tensor_proto(DType.FLOAT, [0.0] * count), **options)
-
-
-def float_tensor(shape: list[int], *parts: V1Slice) -> V1Tensor:
-    return V1Tensor("x", DType.FLOAT, shape, parts)
-
-
-LIES = {
-    "too few elements": (float_tensor([3], float_slice(FULL, count=2)), "2 elements are stored"),
-    "too many elements": (float_tensor([1], float_slice(FULL, count=2)), "2 elements are stored"),
-    "a huge shape": (float_tensor([2**40], float_slice(FULL, count=2)), "2 elements are stored"),
-    "no slices": (float_tensor([2], float_slice(FULL, count=2, listed=False)), "hold 0 elements"),
-    "a slice that is not there": (
-        float_tensor([2], float_slice(FULL, count=2, stored=False)),
-        r"its slice \(\(0, -1\),\) is not in model",
-    ),
-    "a gap": (
-        float_tensor([3], float_slice((0, 1), count=1), float_slice((2, 1), count=1)),
-        "hold 2 elements of 3",
-    ),
-    "an overlap": (
-        float_tensor([3], float_slice((0, 2), count=2), float_slice((1, 1), count=1)),
-        "overlap",
-    ),
-    "a slice listed twice": (
-        float_tensor([2, 2], *[float_slice((0, 1), FULL, count=2)] * 2),
-        "listed twice",
-    ),
-    "a slice outside": (float_tensor([3], float_slice((2, 2), count=2)), "lies outside"),
-    "a slice of another rank": (float_tensor([2], float_slice(FULL, FULL, count=2)), "rank 2"),
-    "half an element": (
-        float_tensor([1], V1Slice([FULL], b"\x2a\x05\0\0\0\0\0")),
-        "5 bytes are no whole number of float",
-    ),
-    "a number where an array should be": (
-        float_tensor([1], V1Slice([FULL], b"\x28\x05")),
-        "field 5 has wire type 0 instead of 5",
-    ),
-    "a varint without end": (
-        V1Tensor("x", DType.INT64, [1], [V1Slice([FULL], b"\x52\x02\x01\x80")]),
-        "its last varint has no end",
-    ),
-    "a varint that is too long": (
-        V1Tensor("x", DType.INT64, [1], [V1Slice([FULL], b"\x52\x0b" + b"\x80" * 10 + b"\1")]),
-        "a varint is longer than 10 bytes",
-    ),
-    "a varint longer than a stretch": (
-        V1Tensor(
-            "x",
-            DType.INT64,
-            [1],
-            [V1Slice([FULL], b"\x52\x81\x80\x20" + b"\x80" * (1 << 19) + b"\1")],
-        ),
-        "a varint is longer than 10 bytes",
-    ),
-    "strings that are numbers": (
-        V1Tensor("x", DType.STRING, [1], [V1Slice([FULL], b"\x40\x01")]),
-        "field 8 has wire type 0 instead of 2",
-    ),
-    "a TensorProto that ends early": (
-        float_tensor([1], V1Slice([FULL], b"\x2a\x04\0")),
-        "claims 4 bytes",
-    ),
-}
-
-
-@pytest.mark.parametrize("lie", LIES)
-def test_a_damaged_tensor_is_refused_by_name_and_others_are_read(tmp_path: Path, lie: str) -> None:
-    tensor, fact = LIES[lie]
-    write_v1(tmp_path / "model", [tensor, in_rows("good", 1)])
-
-    checkpoint = tw.load_checkpoint(tmp_path / "model")
-
-    with pytest.raises(CorruptCheckpointError, match=f"model: tensor 'x' is damaged: .*{fact}"):
-        checkpoint.get_tensor("x")
-    with pytest.raises(CorruptCheckpointError, match="tensor 'x' is damaged"):
-        checkpoint.verify("x")
-    assert checkpoint.get_tensor("good").tolist() == [[0, 1]]
-
-
-@pytest.mark.parametrize(
-    ("tensor", "fact"),
-    [
-        (V1Tensor("x", 0, [1], [float_slice(FULL, count=1)]), "unknown dtype number 0"),
-        (V1Tensor("x", 250, [1], [float_slice(FULL, count=1)]), "unknown dtype number 250"),
-        (float_tensor([-1], float_slice(FULL, count=1)), r"impossible shape \[-1\]"),
-    ],
-    ids=["no type", "a type of the future", "a negative size"],
-)
-def test_an_impossible_list_is_refused(tmp_path: Path, tensor: V1Tensor, fact: str) -> None:
-    write_v1(tmp_path / "model", [tensor])
-
-    with pytest.raises(CorruptCheckpointError, match=f"tensor 'x' is damaged: {fact}"):
-        tw.load_checkpoint(tmp_path / "model")
-
-
-def test_a_type_that_torch_lacks_is_refused_by_name(tmp_path: Path) -> None:
-    write_v1(tmp_path / "model", [V1Tensor("x", DType.VARIANT, [1], [V1Slice([FULL], b"")])])
-
-    with pytest.raises(UnsupportedError, match="'x' is of type variant"):
-        tw.load_checkpoint(tmp_path / "model").get_tensor("x")
-
-
-def test_a_type_that_no_v1_checkpoint_holds_is_refused_by_name(tmp_path: Path) -> None:
-    write_v1(tmp_path / "model", [V1Tensor("x", DType.INT4, [1], [V1Slice([FULL], b"")])])
-
-    with pytest.raises(CorruptCheckpointError, match="type int4 is none that a V1 checkpoint"):
-        tw.load_checkpoint(tmp_path / "model").get_tensor("x")
-
-
-def test_files_that_disagree_about_a_tensor_are_refused(tmp_path: Path) -> None:
-    tensors = [whole("x", DType.FLOAT, [1], [0]), whole("x", DType.FLOAT, [2], [0, 0], file=1)]
-    write_v1(tmp_path / "model", tensors, num_files=2)
-
-    with pytest.raises(CorruptCheckpointError, match="listed twice, with different"):
-        tw.load_checkpoint(tmp_path / "model")
-
-
-def test_a_table_without_list_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model").write_bytes(write_table([(b"a", b"b")]))
-
-    with pytest.raises(
-        CorruptCheckpointError, match="list of tensors is not that .*: there is none"
-    ):
-        tw.load_checkpoint(tmp_path / "model")
-
-
-def test_every_flipped_bit_of_the_data_is_noticed(tmp_path: Path) -> None:
-    write_v1(tmp_path / "model", [whole("x", DType.FLOAT, [8], [1.0] * 8)])
-    good = (tmp_path / "model").read_bytes()
-    data_size = good.index(encode_block([]) + b"\0")  # what comes before the metaindex block
-
-    for position in range(data_size):
-        bad = bytearray(good)
-        bad[position] ^= 4
-        (tmp_path / "model").write_bytes(bad)
-        with pytest.raises(CorruptCheckpointError, match="checksum"):
-            tw.load_checkpoint(tmp_path / "model").get_tensor("x")
-
-
-def test_no_truncation_is_read(tmp_path: Path) -> None:
-    write_v1(tmp_path / "model", [in_rows("x", 2)])
-    good = (tmp_path / "model").read_bytes()
-
-    for size in range(len(good)):
-        (tmp_path / "model").write_bytes(good[:size])
-        with pytest.raises(CorruptCheckpointError):
-            tw.load_checkpoint(tmp_path / "model", format="tf-v1")
-
-
-def test_rows_outside_are_refused(tmp_path: Path) -> None:
-    write_v1(tmp_path / "model", [in_rows("x", 2)])
-
-    with pytest.raises(SettingsError, match="tensor 'x' has rows 0 to 1"):
-        tw.load_checkpoint(tmp_path / "model").get_tensor("x", torch.tensor([2]))
-
-
 # ---- Warm start ------------------------------------------------------------------------------
 
 
@@ -570,191 +365,3 @@ def test_a_model_warm_starts_from_v1_through_a_vocabulary_change(tmp_path: Path)
     assert model["words"].weight.tolist() == [[4, 5], [0, 1]]
     assert model["out"].weight.tolist() == [[10, 20]]
     assert model["out"].bias.tolist() == [30]
-
-
-# ---- Real TensorFlow -------------------------------------------------------------------------
-
-NUMPY_TYPES = [
-    *(np.float16, np.float32, np.float64, np.complex64, np.complex128, np.bool_),
-    *(np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16),
-]
-
-
-def assorted_values() -> dict[str, np.ndarray]:
-    """Arrays of every type that a V1 Saver takes, of several ranks."""
-    generator = np.random.default_rng(1)
-    values = {}
-    for dtype in NUMPY_TYPES:
-        name = np.dtype(dtype).name
-        bits = generator.integers(0, 256, 6 * np.dtype(dtype).itemsize, dtype=np.uint8)
-        array = bits % 2 == 0 if dtype is np.bool_ else bits.view(dtype)
-        if dtype in (np.float16, np.float32, np.float64, np.complex64, np.complex128):
-            array = generator.normal(size=6).astype(dtype)
-        values[f"{name}/matrix"] = array.reshape(2, 3)
-        values[f"{name}/scalar"] = array[0].reshape(())
-        values[f"{name}/empty"] = array[:0].reshape(0, 3)
-    return values
-
-
-def save_with_tensorflow(prefix: Path, values: dict[str, Any], **options: Any) -> str:
-    from tf_oracle import tf1
-
-    with tf1.Graph().as_default(), tf1.Session() as session:
-        for name, value in values.items():
-            tf1.get_variable(name, initializer=value, use_resource=False)
-        session.run(tf1.global_variables_initializer())
-        saver = tf1.train.Saver(write_version=tf1.train.SaverDef.V1, **options)
-        path = saver.save(session, str(prefix), write_meta_graph=False)
-    return str(path)
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "sharded"])
-def test_every_type_that_tensorflow_writes_is_read(tmp_path: Path, sharded: bool) -> None:
-    from tf_oracle import tf
-
-    values = assorted_values()
-    path = save_with_tensorflow(tmp_path / "model", values, sharded=sharded)
-    assert tf.train.latest_checkpoint(str(tmp_path)) == path
-    assert tw.latest_checkpoint(tmp_path) == path
-
-    for source in (path, tmp_path, tmp_path / "model"):
-        checkpoint = tw.load_checkpoint(source)
-        assert sorted(checkpoint) == sorted(values)
-        for name, value in values.items():
-            read = checkpoint.get_tensor(name)
-            assert tuple(read.shape) == value.shape
-            assert raw(read) == value.tobytes(), name
-
-
-@pytest.mark.tensorflow
-def test_strings_that_tensorflow_writes_are_read(tmp_path: Path) -> None:
-    strings = np.array([[b"a", b""], [b"\x00\xff", b"long" * 100]], dtype=object)
-    path = save_with_tensorflow(tmp_path / "model", {"s": strings})
-
-    assert tw.load_checkpoint(path).get_tensor("s") == strings.reshape(-1).tolist()
-
-
-@pytest.mark.tensorflow
-def test_quantized_types_that_tensorflow_writes_are_read(tmp_path: Path) -> None:
-    from tf_oracle import tf, tf1
-
-    arrays = {
-        "qint8": np.array([-128, 127], np.int8),
-        "quint8": np.array([0, 255], np.uint8),
-        "qint32": np.array([-(2**31), 2**31 - 1], np.int32),
-    }
-    with tf1.Graph().as_default(), tf1.Session() as session:
-        data = [tf.bitcast(tf.constant(a), getattr(tf, name)) for name, a in arrays.items()]
-        session.run(
-            tf.raw_ops.SaveSlices(
-                filename=str(tmp_path / "model"),
-                tensor_names=list(arrays),
-                shapes_and_slices=[""] * len(arrays),
-                data=data,
-            )
-        )
-
-    checkpoint = tw.load_checkpoint(tmp_path / "model")
-
-    for name, array in arrays.items():
-        assert checkpoint.spec(name).stored_dtype == name
-        assert raw(checkpoint.get_tensor(name)) == array.tobytes()
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "complex64"])
-@pytest.mark.parametrize(("rows", "columns"), [(3, 1), (1, 2), (2, 3)])
-def test_partitioned_tensors_that_tensorflow_writes_are_read(
-    tmp_path: Path, dtype: str, rows: int, columns: int
-) -> None:
-    from tf_oracle import tf1
-
-    expected = np.arange(7 * 6).reshape(7, 6).astype(dtype)
-    row_sizes = [len(part) for part in np.array_split(np.arange(7), rows)]
-    column_sizes = [len(part) for part in np.array_split(np.arange(6), columns)]
-    specs, data = [], []
-    row = 0
-    for height in row_sizes:
-        column = 0
-        for width in column_sizes:
-            specs.append(f"7 6 {row},{height}:{column},{width}")
-            data.append(expected[row : row + height, column : column + width])
-            column += width
-        row += height
-    with tf1.Graph().as_default(), tf1.Session() as session:
-        save = tf1.raw_ops.SaveSlices(
-            filename=str(tmp_path / "model"),
-            tensor_names=["x"] * len(data),
-            shapes_and_slices=specs,
-            data=[tf1.constant(part) for part in data],
-        )
-        session.run(save)
-
-    checkpoint = tw.load_checkpoint(tmp_path / "model")
-
-    assert checkpoint.location("x").num_slices == rows * columns
-    assert raw(checkpoint.get_tensor("x")) == expected.tobytes()
-    chosen = torch.tensor([6, 0, 3, 3])
-    assert raw(checkpoint.get_tensor("x", chosen)) == expected[[6, 0, 3, 3]].tobytes()
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "sharded"])
-def test_a_partitioned_variable_of_a_saver_is_read(tmp_path: Path, sharded: bool) -> None:
-    from tf_oracle import tf1
-
-    expected = np.arange(20, dtype=np.float32).reshape(10, 2)
-    with tf1.Graph().as_default(), tf1.Session() as session:
-        parts = [tf1.constant(expected[:5]), tf1.constant(expected[5:])]
-        variable = tf1.get_variable(
-            "w", [10, 2], partitioner=tf1.fixed_size_partitioner(2), use_resource=False
-        )
-        session.run([tf1.assign(v, p) for v, p in zip(variable, parts, strict=True)])
-        saver = tf1.train.Saver(write_version=tf1.train.SaverDef.V1, sharded=sharded)
-        path = saver.save(session, str(tmp_path / "model"))
-
-    for source in (path, tmp_path):
-        assert raw(tw.load_checkpoint(source).get_tensor("w")) == expected.tobytes()
-
-
-@pytest.mark.tensorflow
-def test_the_devices_of_a_sharded_saver_make_several_files(tmp_path: Path) -> None:
-    from tf_oracle import tf1
-
-    config = tf1.ConfigProto(device_count={"CPU": 3})
-    with tf1.Graph().as_default():
-        for number in range(3):
-            with tf1.device(f"/cpu:{number}"):
-                tf1.get_variable(f"v{number}", initializer=np.float32(number), use_resource=False)
-        with tf1.Session(config=config) as session:
-            session.run(tf1.global_variables_initializer())
-            saver = tf1.train.Saver(write_version=tf1.train.SaverDef.V1, sharded=True)
-            path = saver.save(session, str(tmp_path / "model"))
-    assert path.endswith("model-?????-of-00003")
-
-    for source in (path, tmp_path, tmp_path / "model", tmp_path / "model-00001-of-00003"):
-        checkpoint = tw.load_checkpoint(source)
-        assert {key: float(checkpoint.get_tensor(key)) for key in checkpoint} == {
-            "v0": 0,
-            "v1": 1,
-            "v2": 2,
-        }
-
-
-@pytest.mark.tensorflow
-def test_tensorflow_reads_what_the_writer_of_these_tests_writes(tmp_path: Path) -> None:
-    from tf_oracle import tf1
-
-    tensors = [whole(f"t{n}", d, [len(v)], s) for n, (d, s, v) in enumerate(VALUES[:2])]
-    write_v1(tmp_path / "model", [*tensors, whole("i", DType.INT8, [2], [-1, 3])])
-
-    reader = tf1.train.NewCheckpointReader(str(tmp_path / "model"))
-
-    assert reader.get_tensor("t0").tolist() == [1.5, -2, math.inf]
-    assert reader.get_tensor("t1").tolist() == [1e300, -0.1]
-    assert reader.get_tensor("i").tolist() == [-1, 3]
-
-
-def test_the_writer_keeps_slices_of_other_files_out() -> None:
-    assert len(build_v1([in_rows("x", 1, 1, files=(0, 1))], file=1)) == 2

@@ -1,22 +1,27 @@
-"""Suggested names, and rules files that hold them."""
+"""Suggested names: what decides, and how sure it is."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from bundle_writer import BundleEntry, DType, write_bundle
 from cpu_time import cpu_seconds_below
-from hypothesis import given
-from hypothesis import strategies as st
+from suggest_helpers import (
+    POSITIONS,
+    WIDTH,
+    WORDS,
+    bert,
+    confidences,
+    dense,
+    keras_mlp,
+    mlp,
+    modules,
+    write,
+)
 from torch import nn
 
 import torch_warmstart as tws
 from torch_warmstart import NameRules, PlanError, SettingsError, WarmStartSettings
-from torch_warmstart.settings.rules_file import Line, write_rules
 
 
 @pytest.fixture(autouse=True)
@@ -25,70 +30,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write(shapes, path="c"):
-    """A TF checkpoint of float tensors of these shapes, each element another number."""
-    start, entries = 0, []
-    for key, shape in sorted(shapes.items()):
-        values = np.arange(start, start + int(np.prod(shape)), dtype="<f4")
-        start += len(values)
-        entries.append(BundleEntry(key, DType.FLOAT, tuple(shape), values.tobytes()))
-    write_bundle(path, entries)
-    return path
-
-
-def modules(**children):
-    """A module of these children."""
-    module = nn.Module()
-    for name, child in children.items():
-        setattr(module, name, child)
-    return module
-
-
 def proposed(suggestions):
     return {item.variable: "+".join(item.names) for item in suggestions.items}
 
 
-def confidences(suggestions):
-    return {item.variable: item.confidence for item in suggestions.items}
-
-
 # -- BERT ------------------------------------------------------------------------------------------
-
-WIDTH, WORDS, POSITIONS = 4, 15, 16
-
-
-def _output(inputs):
-    return modules(dense=nn.Linear(inputs, WIDTH), LayerNorm=nn.LayerNorm(WIDTH))
-
-
-def _layer():
-    projections = {n: nn.Linear(WIDTH, WIDTH) for n in ("query", "key", "value")}
-    return modules(
-        attention=modules(self=modules(**projections), output=_output(WIDTH)),
-        intermediate=modules(dense=nn.Linear(WIDTH, 2 * WIDTH)),
-        output=_output(2 * WIDTH),
-    )
-
-
-def bert(layers, name="bert"):
-    """The names that Hugging Face gave to the layers of google-research/bert."""
-    embeddings = modules(
-        word_embeddings=nn.Embedding(WORDS, WIDTH),
-        position_embeddings=nn.Embedding(POSITIONS, WIDTH),
-        token_type_embeddings=nn.Embedding(2, WIDTH),
-        LayerNorm=nn.LayerNorm(WIDTH),
-    )
-    encoder = modules(layer=nn.ModuleList(_layer() for _ in range(layers)))
-    predictions = modules(transform=_output(WIDTH), bias=nn.Parameter(torch.zeros(WORDS)))
-    heads = modules(predictions=predictions, seq_relationship=nn.Linear(WIDTH, 2))
-    pooler = modules(dense=nn.Linear(WIDTH, WIDTH))
-    return modules(
-        **{name: modules(embeddings=embeddings, encoder=encoder, pooler=pooler)}, cls=heads
-    )
-
-
-def _dense(path, inputs, outputs):
-    return {f"{path}/kernel": (inputs, outputs), f"{path}/bias": (outputs,)}
 
 
 def _norm(path):
@@ -102,8 +48,8 @@ def bert_shapes(layers, first=0):
         "bert/embeddings/position_embeddings": (POSITIONS, WIDTH),
         "bert/embeddings/token_type_embeddings": (2, WIDTH),
         **_norm("bert/embeddings/LayerNorm"),
-        **_dense("bert/pooler/dense", WIDTH, WIDTH),
-        **_dense("cls/predictions/transform/dense", WIDTH, WIDTH),
+        **dense("bert/pooler/dense", WIDTH, WIDTH),
+        **dense("cls/predictions/transform/dense", WIDTH, WIDTH),
         **_norm("cls/predictions/transform/LayerNorm"),
         "cls/predictions/output_bias": (WORDS,),
         "cls/seq_relationship/output_weights": (2, WIDTH),
@@ -112,11 +58,11 @@ def bert_shapes(layers, first=0):
     for k in range(first, first + layers):
         layer = f"bert/encoder/layer_{k}"
         for name in ("query", "key", "value"):
-            shapes |= _dense(f"{layer}/attention/self/{name}", WIDTH, WIDTH)
-        shapes |= _dense(f"{layer}/attention/output/dense", WIDTH, WIDTH)
+            shapes |= dense(f"{layer}/attention/self/{name}", WIDTH, WIDTH)
+        shapes |= dense(f"{layer}/attention/output/dense", WIDTH, WIDTH)
         shapes |= _norm(f"{layer}/attention/output/LayerNorm")
-        shapes |= _dense(f"{layer}/intermediate/dense", WIDTH, 2 * WIDTH)
-        shapes |= _dense(f"{layer}/output/dense", 2 * WIDTH, WIDTH)
+        shapes |= dense(f"{layer}/intermediate/dense", WIDTH, 2 * WIDTH)
+        shapes |= dense(f"{layer}/output/dense", 2 * WIDTH, WIDTH)
         shapes |= _norm(f"{layer}/output/LayerNorm")
     slots = {f"{key}/{slot}": s for key, s in shapes.items() for slot in ("adam_m", "adam_v")}
     return {**shapes, **slots, "global_step": ()}
@@ -183,20 +129,9 @@ def test_thousands_of_names_take_seconds():
 # -- what decides ----------------------------------------------------------------------------------
 
 
-def _mlp():
-    return modules(
-        fc1=nn.Linear(8, 6), fc2=nn.Linear(6, 6), fc3=nn.Linear(6, 6), classifier=nn.Linear(6, 3)
-    )
-
-
-def _keras_mlp():
-    sizes = {"dense": (8, 6), "dense_1": (6, 6), "dense_2": (6, 6), "dense_3": (6, 3)}
-    return {k: s for n, size in sizes.items() for k, s in _dense(n, *size).items()}
-
-
 def test_suggestions_are_a_table_that_says_why():
     assert (
-        str(tws.suggest_names(_mlp(), write(_keras_mlp())))
+        str(tws.suggest_names(mlp(), write(keras_mlp())))
         == """\
 Names for c
 
@@ -220,7 +155,7 @@ As rules:
 
 
 def test_the_user_chooses_how_sure_rules_must_be():
-    suggestions = tws.suggest_names(_mlp(), write(_keras_mlp()))
+    suggestions = tws.suggest_names(mlp(), write(keras_mlp()))
     assert suggestions.as_rules() == NameRules({"fc1.": "dense/"})
     both = NameRules({"fc1.": "dense/", "classifier.": "dense_3/"})
     assert suggestions.as_rules("medium") == both
@@ -233,7 +168,7 @@ def test_layers_that_only_their_order_tells_apart_are_low():
     model = nn.Sequential(*[nn.Linear(5, 5) for _ in range(12)])
     shapes = {}
     for k in range(12):
-        shapes |= _dense(f"dense_{k}" if k else "dense", 5, 5)
+        shapes |= dense(f"dense_{k}" if k else "dense", 5, 5)
     suggestions = tws.suggest_names(model, write(shapes))
     assert set(confidences(suggestions).values()) == {"low"}
     assert proposed(suggestions)["11.weight"] == "dense_11/kernel"
@@ -244,7 +179,7 @@ def test_layers_that_only_their_order_tells_apart_are_low():
 def test_a_kernel_goes_where_its_bias_goes():
     """Each kernel fits two layers; with its bias it fits one."""
     model = modules(a=nn.Linear(5, 7), b=nn.Linear(5, 7, bias=False))
-    shapes = {**_dense("x", 5, 7), "y/kernel": (5, 7)}
+    shapes = {**dense("x", 5, 7), "y/kernel": (5, 7)}
     names = proposed(tws.suggest_names(model, write(shapes)))
     assert names == {"a.weight": "x/kernel", "a.bias": "x/bias", "b.weight": "y/kernel"}
 
@@ -268,7 +203,7 @@ def test_tensors_with_names_of_ones_own_fit_by_their_shapes():
 
 
 def test_what_nothing_fits_is_shown():
-    suggestions = tws.suggest_names(_mlp(), write({"dense/kernel": (9, 9)}))
+    suggestions = tws.suggest_names(mlp(), write({"dense/kernel": (9, 9)}))
     assert set(confidences(suggestions).values()) == {"none"}
     assert suggestions.unused == ("dense/kernel",)
     assert "nothing of its shape is left" in str(suggestions)
@@ -276,21 +211,21 @@ def test_what_nothing_fits_is_shown():
 
 
 def test_a_model_that_finds_everything_needs_nothing():
-    suggestions = tws.suggest_names(_mlp(), _mlp())
+    suggestions = tws.suggest_names(mlp(), mlp())
     assert str(suggestions) == (
         "Names for <Module>: nothing to suggest; 8 variables are found by themselves."
     )
 
 
 def test_only_what_is_selected_and_not_renamed_gets_a_suggestion():
-    checkpoint = write(_keras_mlp())
+    checkpoint = write(keras_mlp())
     settings = WarmStartSettings(checkpoint, "fc", None, {"fc2.": "dense_2/"})
-    suggestions = tws.suggest_names(_mlp(), settings)
+    suggestions = tws.suggest_names(mlp(), settings)
     assert set(proposed(suggestions)) == {
         f"fc{k}.{leaf}" for k in (1, 3) for leaf in ("weight", "bias")
     }
     with pytest.raises(PlanError, match="Names cannot be suggested for these settings:"):
-        tws.suggest_names(_mlp(), WarmStartSettings(checkpoint, "nothing"))
+        tws.suggest_names(mlp(), WarmStartSettings(checkpoint, "nothing"))
     with pytest.raises(SettingsError, match="must be a torch.nn.Module, not a dict"):
         tws.suggest_names({}, checkpoint)
 
@@ -382,7 +317,7 @@ def test_layers_that_are_counted_through_come_in_their_order(with_last_norm):
     for k in range(3):
         shapes |= _attention(f"multi_head_attention_{k}" if k else "multi_head_attention")
     for k in range(6):
-        shapes |= _dense(f"dense_{k}" if k else "dense", *((16, 8) if k % 2 else (8, 16)))
+        shapes |= dense(f"dense_{k}" if k else "dense", *((16, 8) if k % 2 else (8, 16)))
     for k in range(7 if with_last_norm else 6):
         name = f"layer_normalization_{k}" if k else "layer_normalization"
         shapes |= {f"{name}/{leaf}": (8,) for leaf in ("gamma", "beta")}
@@ -474,222 +409,10 @@ def test_what_is_suggested_for_a_stack_computes_the_same(version, kind, both_way
 
 
 def test_what_only_fits_is_not_sure_where_names_share_nothing():
-    checkpoint = write({**_dense("enc", 8, 8), **_dense("log_var", 8, 6)})
+    checkpoint = write({**dense("enc", 8, 8), **dense("log_var", 8, 6)})
     model = modules(enc=nn.Linear(8, 8), mu=nn.Linear(8, 6))
     suggestions = tws.suggest_names(model, checkpoint)
     assert confidences(suggestions) == {"mu.weight": "medium", "mu.bias": "medium"}
     many = nn.ModuleList(nn.Linear(8, 6 + k) for k in range(3))
-    checkpoint = write({k: s for n in range(3) for k, s in _dense(f"x_{n}", 8, 6 + n).items()})
+    checkpoint = write({k: s for n in range(3) for k, s in dense(f"x_{n}", 8, 6 + n).items()})
     assert set(confidences(tws.suggest_names(modules(mu=many), checkpoint)).values()) == {"medium"}
-
-
-# -- rules files -----------------------------------------------------------------------------------
-
-
-def test_a_rules_file_can_be_read_by_people():
-    tws.save_rules("rules.toml", tws.suggest_names(_mlp(), write(_keras_mlp())))
-    assert (
-        Path("rules.toml").read_text()
-        == """\
-# How the model's names differ from the checkpoint's. Every rule that is not commented out must be
-# used.
-
-[names]  # a variable of the model: its tensor in the checkpoint, or a list
-# low: several fit by name and shape, only their numbers decide; names agree in dense; or else
-# dense_2/kernel
-# "fc2.weight" = "dense_1/kernel"
-# low: several fit by name and shape, only their numbers decide; names agree in dense; or else
-# dense_2/bias
-# "fc2.bias" = "dense_1/bias"
-# low: several fit by name and shape, only their numbers decide; names agree in dense; or else
-# dense_1/kernel
-# "fc3.weight" = "dense_2/kernel"
-# low: several fit by name and shape, only their numbers decide; names agree in dense; or else
-# dense_1/bias
-# "fc3.bias" = "dense_2/bias"
-
-[scopes]  # the beginning of names: what they begin with in the checkpoint
-# high: for 2 variables, such as fc1.weight
-"fc1." = "dense/"
-# medium: for 2 variables, such as classifier.weight
-"classifier." = "dense_3/"
-"""
-    )
-    rules = tws.load_rules("rules.toml")
-    assert rules == NameRules({"fc1.": "dense/", "classifier.": "dense_3/"}, origin="rules.toml")
-
-
-def test_rules_of_every_kind_are_read_back():
-    rules = NameRules(
-        {"a.b": "x/y", "c": ["k", "r"], "d.": "e/", "/": "old/"},
-        [(r"f\.(\d+)\.(.+)", r"g_\1/\2"), ("it's", "quoted")],
-        layouts={"a.b": "identity"},
-    )
-    tws.save_rules("rules.toml", rules)
-    loaded = tws.load_rules("rules.toml")
-    assert (loaded.names, loaded.patterns) == (rules.names, rules.patterns)
-    assert loaded.layouts == rules.layouts
-    tws.save_rules("rules.toml", {"a": "b"}, layouts={"a": "identity"})
-    assert tws.load_rules("rules.toml").layouts == {"a": "identity"}
-    tws.save_rules("rules.toml", [("a", "b")])
-    assert tws.load_rules("rules.toml").patterns == (("a", "b"),)
-
-
-@given(
-    st.dictionaries(
-        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda s: s + "x"),
-        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda s: s + "y"),
-    ),
-    st.text(st.characters(exclude_categories=["Cs"])),
-)
-def test_any_name_can_be_written(names, remark):
-    lines = [Line("names", source, target, remark) for source, target in names.items()]
-    write_rules("any.toml", lines)
-    assert dict(tws.load_rules("any.toml").names) == names
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[names", r"r.toml is no TOML file: "),
-        (
-            '[nmaes]\n"a" = "b"',
-            r"r.toml has 'nmaes', which is no section of a rules file; they are",
-        ),
-        ('names = "a"', r"r.toml has 'names', which is no section"),
-        ('[names]\n"a." = "b/"', r"r.toml: 'a.' is in \[names\]. A scope, with a dot or slash"),
-        ('[scopes]\n"a" = "b/"', r"r.toml: 'a' is in \[scopes\]"),
-        ('[scopes]\n"a." = "b"', r"r.toml: var_name_to_prev_var_name: in {'a.': 'b'} the first is"),
-        ('[patterns]\n"(" = "b"', r"r.toml: var_name_to_prev_var_name: '\(' is not a regular"),
-        ('[patterns]\n"a" = 3', r"r.toml: \[patterns\] 'a' is a str, not 3"),
-        ('[names]\n"a" = 3', r"r.toml: var_name_to_prev_var_name maps variable names"),
-        ('[layouts]\n"a" = ["b"]', r"r.toml: \[layouts\] 'a' is a str, not \['b'\]"),
-    ],
-)
-def test_a_malformed_file_is_refused(text, message):
-    Path("r.toml").write_text(text)
-    with pytest.raises(SettingsError, match=message):
-        tws.load_rules("r.toml")
-
-
-def test_no_file_and_a_function_are_refused():
-    with pytest.raises(SettingsError, match="Rules file nowhere.toml cannot be read"):
-        tws.load_rules("nowhere.toml")
-    with pytest.raises(SettingsError, match="A function cannot be written into a rules file"):
-        tws.save_rules("r.toml", lambda name: name)
-
-
-def test_a_rule_that_matches_nothing_names_its_file():
-    rules = {"fc1.": "dense/", "fc9.": "dense_1/", "head.weight": "x"}
-    tws.save_rules("port.toml", rules)
-    settings = WarmStartSettings(write(_keras_mlp()), "fc1", None, tws.load_rules("port.toml"))
-    with pytest.raises(PlanError) as caught:
-        tws.plan_warm_start(_mlp(), settings)
-    text = str(caught.value)
-    assert (
-        "1. var_name_to_prev_var_name (port.toml): the model has no variable 'head.weight'." in text
-    )
-    assert (
-        "2. var_name_to_prev_var_name (port.toml): {'fc9.': 'dense_1/'}: the model has no "
-        "variables in 'fc9.'. Did you mean 'fc" in text
-    )
-
-
-def test_a_rule_whose_tensor_is_not_there_names_its_file():
-    tws.save_rules("port.toml", {"fc1.weight": "dense/kernl"})
-    settings = WarmStartSettings(
-        write(_keras_mlp()), "fc1.weight", None, tws.load_rules("port.toml")
-    )
-    with pytest.raises(PlanError) as caught:
-        tws.plan_warm_start(_mlp(), settings)
-    assert (
-        "1. fc1.weight: var_name_to_prev_var_name (port.toml) asks for 'dense/kernl', which c does "
-        "not have. Did you mean 'dense/kernel'" in str(caught.value)
-    )
-
-
-# -- real files ------------------------------------------------------------------------------------
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("kind", ["weights.h5", "keras", "checkpoint"])
-def test_a_keras_model_with_automatic_names(kind, folder):
-    keras = pytest.importorskip("keras")
-    import tensorflow as tf
-
-    keras.backend.clear_session()
-    layers = keras.layers
-    theirs = keras.Sequential(
-        [
-            layers.Input((5,)),
-            layers.Embedding(20, 8),
-            layers.LSTM(6),
-            layers.Dense(7),
-            layers.Dense(3),
-        ]
-    )
-    if kind == "checkpoint":
-        path = tf.train.Checkpoint(model=theirs).save(str(folder / "c"))
-    else:
-        path = str(folder / f"m.{kind}")
-        (theirs.save_weights if kind == "weights.h5" else theirs.save)(path)
-    model = modules(
-        words=nn.Embedding(20, 8), rnn=nn.LSTM(8, 6), hidden=nn.Linear(6, 7), tag=nn.Linear(7, 3)
-    )
-    suggestions = tws.suggest_names(model, path)
-    assert set(confidences(suggestions).values()) == {"medium"}  # names share nothing
-    tws.warm_start(model, WarmStartSettings(path, ".*", None, suggestions.as_rules("medium")))
-    kernel = theirs.layers[-1].get_weights()[0]
-    assert np.array_equal(model.tag.weight.detach().numpy(), kernel.T)
-
-
-@pytest.mark.tensorflow
-@pytest.mark.parametrize("version", ["keras", "tf_keras"])
-def test_the_layers_of_a_functional_model_in_another_one_are_one_scope(version, folder):
-    """Nothing in such a checkpoint says that the inner model is called `enc`."""
-    keras = pytest.importorskip(version)
-    import tensorflow as tf
-
-    inputs = keras.layers.Input((4,))
-    inner = keras.Model(inputs, keras.layers.Dense(5, name="a")(inputs), name="enc")
-    outer = keras.Model(inputs, keras.layers.Dense(6, name="b")(inner(inputs)))
-    path = tf.train.Checkpoint(model=outer).save(str(folder / "c"))
-    model = modules(enc=modules(a=nn.Linear(4, 5)), b=nn.Linear(5, 6))
-    suggestions = tws.suggest_names(model, path)
-    assert suggestions.as_rules().names == {"enc.": "/"}
-    tws.warm_start(model, WarmStartSettings(path, ".*", None, suggestions.as_rules()))
-    kernel = inner.get_layer("a").get_weights()[0]
-    assert np.array_equal(model.enc.a.weight.detach().numpy(), kernel.T)
-
-
-REAL = "TORCH_WARMSTART_CHECKPOINTS"
-
-
-@pytest.mark.skipif(REAL not in os.environ, reason=f"{REAL} names no folder of real checkpoints")
-def test_a_real_bert_is_suggested_in_full():
-    path = str(Path(os.environ[REAL]) / "keras-bert-toy" / "bert_model.ckpt")
-    shapes = dict(tws.list_variables(path))
-    layers = len({key.split("/")[2] for key in shapes if key.startswith("bert/encoder/layer_")})
-    width = shapes["bert/pooler/dense/kernel"][0]
-    assert width == WIDTH
-    model = bert(layers)
-    suggestions = tws.suggest_names(model, WarmStartSettings(path, "bert.encoder.*attention"))
-    for item in suggestions.items:
-        expected = item.variable.replace("layer.", "layer_").replace(".", "/").rpartition("/")[0]
-        assert item.names[0].startswith(expected), item
-        assert item.confidence == "high"
-
-
-def test_what_is_another_variable_s_is_not_found_by_itself():
-    model = modules(fc=nn.Linear(2, 2), tower=modules(fc=nn.Linear(2, 2)))
-    checkpoint = write({"tower/fc/kernel": (2, 2), "tower/fc/bias": (2,)})
-    suggestions = tws.suggest_names(model, checkpoint)
-    assert set(confidences(suggestions)) == {"fc.weight", "fc.bias"}
-    assert suggestions.num_found == 2
-
-
-def test_a_module_with_a_vocabulary_is_selected_by_none():
-    info = tws.VocabInfo(["a"], -1, 0, ["a", "b"])
-    settings = WarmStartSettings(write({"old/kernel": (3, 2)}), None, {"fc": info})
-    suggestions = tws.suggest_names(modules(fc=nn.Linear(3, 1, bias=False)), settings)
-    assert set(confidences(suggestions)) == {"fc.weight"}

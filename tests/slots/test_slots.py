@@ -436,7 +436,7 @@ def test_a_str_selects_no_slots_and_says_so():
     model, optimizer = _momentum()
     report = tws.warm_start(model, saved(old, old_optimizer), optimizer=optimizer)
     assert not optimizer.state
-    assert "The optimizer's slots stay as they are" in report.notes[0]
+    assert "The optimizer's slots stay as they are" in str(report.notes[0])
     assert len(report.unexpected_keys) == 2
 
 

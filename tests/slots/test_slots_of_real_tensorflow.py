@@ -339,7 +339,7 @@ def test_an_optimizer_whose_loss_is_scaled_is_not_said_to_be_called_as_a_slot(tm
     twin.d = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(twin.parameters())
     settings = WarmStartSettings(str(tmp_path / "model"), EVERYTHING)
-    (note,) = tws.warm_start(twin, settings, optimizer=optimizer).notes
+    (note,) = map(str, tws.warm_start(twin, settings, optimizer=optimizer).notes)
     assert note.startswith("TensorFlow's Adam adds epsilon to sqrt(v)")
     assert optimizer.state[twin.d.weight]["step"] == 3
 

@@ -130,7 +130,7 @@ def test_a_momentum_with_the_learning_rate_in_it_is_divided_by_torchs(tf_checkpo
     prefix = tf_checkpoint({"w": M, "SGD/w/momentum": V, "SGD/iter": np.int64(3)})
     started = start(prefix, torch.optim.SGD, lr=0.5, momentum=0.9)
     assert started.state["momentum_buffer"].tolist() == [-8, -10, -12]
-    assert any("divided by torch's lr as it is now (0.5)" in n for n in started.report.notes)
+    assert any("divided by torch's lr as it is now (0.5)" in str(n) for n in started.report.notes)
     renamed = {"w/momentum_buffer": "SGD/w/momentum"}
     again = start(
         prefix,
@@ -194,7 +194,7 @@ def test_slots_go_where_their_parameter_is(tf_checkpoint, device, amsgrad):
 def test_relatives_of_adam_go_on_with_its_averages(tf_checkpoint, optimizer):
     started = start(tf_checkpoint(ADAM), optimizer)
     assert started.state["exp_avg"].tolist() == M
-    assert any("by its own rule" in note for note in started.report.notes)
+    assert any("by its own rule" in str(note) for note in started.report.notes)
 
 
 def test_sparse_adam_goes_on_with_adams_averages(tf_checkpoint):
@@ -238,4 +238,4 @@ def test_slots_of_a_recurrent_layer_are_changed_as_its_weights(tf_checkpoint):
         assert torch.equal(state[weight]["exp_avg"], weight)
     biases = [state[model.lstm.bias_ih_l0], state[model.lstm.bias_hh_l0]]
     assert torch.equal(biases[0]["exp_avg_sq"], biases[1]["exp_avg_sq"])
-    assert any("two biases" in note for note in started.report.notes)
+    assert any("two biases" in str(note) for note in started.report.notes)

@@ -261,7 +261,7 @@ def test_slots_that_may_be_another_layers_are_noted(before, now, keep):
         else:
             assert tws.warm_start(model, settings, optimizer=optimizer).notes == ()
         return
-    notes = tws.warm_start(model, settings, optimizer=optimizer).notes
+    notes = tuple(map(str, tws.warm_start(model, settings, optimizer=optimizer).notes))
     example = {
         "h1": "'h2.bias' in place of 'h1.bias'",
         "h2": "'h1.weight' in place of 'h2.weight'",
@@ -324,7 +324,7 @@ def test_groups_without_counterpart_are_an_error_that_says_what_to_do():
     step(old, old_optimizer)
     with pytest.raises(PlanError) as caught:
         take_slots(CONTAINERS["usual"](old, old_optimizer))
-    (problem,) = caught.value.problems
+    (problem,) = map(str, caught.value.problems)
     assert problem == (
         "The optimizer's state at 'optimizer' in <state_dict> numbers its parameters without "
         "naming them, and which are which is unclear: it has groups of 3 and 4 parameters, and "

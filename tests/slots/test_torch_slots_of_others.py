@@ -24,11 +24,11 @@ from torch_slots_helpers import (
     trained,
     with_names,
 )
+from torch_warmstart.slots.source import slot_keys
 
 import torch_warmstart as tws
 from torch_warmstart import PlanError, SettingsError, VocabInfo, WarmStartSettings
 from torch_warmstart.formats.saved_optimizers import find_optimizers, in_keys
-from torch_warmstart.slots.source import slot_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
 
@@ -112,7 +112,7 @@ def test_another_kind_of_optimizer_is_one_clear_error(container):
         "kind, leave the slots out of vars_to_warm_start, or let them begin anew with "
         "on_missing='keep'."
     )
-    assert caught.value.problems == (problem,)
+    assert tuple(map(str, caught.value.problems)) == (problem,)
     assert str(caught.value).endswith(
         "An optimizer's slot that is not in the checkpoint: name its key in "
         "var_name_to_prev_var_name, leave it out of vars_to_warm_start, or let it begin anew with "
@@ -120,7 +120,7 @@ def test_another_kind_of_optimizer_is_one_clear_error(container):
     )
     model, optimizer, report = take_slots(checkpoint, on_missing="keep")
     assert not optimizer.state
-    assert report.notes == (
+    assert tuple(map(str, report.notes)) == (
         "The optimizer's state of 7 parameters (such as 'embed.weight') stays as it is, with all "
         f"of its slots, as parts of a state do not go together: {problem}",
     )
@@ -185,7 +185,7 @@ def test_a_state_is_taken_by_its_own_kind_and_by_relatives_with_a_remark(old, ne
         return tws.warm_start(model, chosen, optimizer=optimizer)
 
     if are_relatives:
-        notes = start().notes
+        notes = tuple(map(str, start().notes))
         for slot, value in optimizer.state[model.a.weight].items():
             before = old_optimizer.state[old_model.a.weight].get(slot)
             if slot != "mu_product" and before is not None:
@@ -199,13 +199,13 @@ def test_a_state_is_taken_by_its_own_kind_and_by_relatives_with_a_remark(old, ne
         return
     with pytest.raises(PlanError) as caught:
         start()
-    (problem,) = caught.value.problems
+    (problem,) = map(str, caught.value.problems)
     assert f"is of {rules[0]} (it has" in problem
     assert f"{new.partition(',')[0]} cannot go on from that" in problem
     before = copy.deepcopy(optimizer.state_dict())
     report = start(on_missing="keep")  # nothing, a count of steps neither
     assert str(optimizer.state_dict()) == str(before)
-    assert problem in report.notes[0]
+    assert problem in str(report.notes[0])
 
 
 def test_nadams_product_follows_from_adams_steps():
@@ -281,7 +281,7 @@ def test_a_part_of_a_state_is_not_taken_without_the_rest():
     assert set(report.missing_keys) == {
         f"embed.weight/{n}" for n in ("step", "exp_avg", "exp_avg_sq")
     }
-    assert report.notes == (
+    assert tuple(map(str, report.notes)) == (
         "The optimizer's state of 1 parameter (such as 'embed.weight') stays as it is, with all of "
         "its slots, as parts of a state do not go together: embed.weight/exp_avg_sq: the "
         "optimizer's state in <state_dict> has none for 'embed.weight'.",
@@ -333,7 +333,7 @@ def test_amsgrad_that_is_gone_leaves_its_slots_unused():
 def test_a_checkpoint_without_optimizer_says_so_once(checkpoint):
     with pytest.raises(PlanError) as caught:
         take_slots(checkpoint)
-    (problem,) = caught.value.problems
+    (problem,) = map(str, caught.value.problems)
     assert "holds no optimizer's state, so there are no slots to take" in problem
 
 

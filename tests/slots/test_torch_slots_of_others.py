@@ -24,7 +24,7 @@ from torch_slots_helpers import (
     trained,
     with_names,
 )
-from torch_warmstart.slots.source import slot_keys
+from torch_warmstart.slots.saved_slots import slot_keys
 
 import torch_warmstart as tws
 from torch_warmstart import PlanError, SettingsError, VocabInfo, WarmStartSettings

@@ -10,8 +10,8 @@ import torch
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.execution import WarmStartReport, execute
-from torch_warmstart.formats import Checkpoint, registry
-from torch_warmstart.formats.tensorflow import paths
+from torch_warmstart.formats import Checkpoint, open_checkpoint
+from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
 from torch_warmstart.planning import WarmStartPlan, planner
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.slots import Optimizers
@@ -78,7 +78,7 @@ def _open(
         raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
     if not isinstance(settings, WarmStartSettings):
         settings = WarmStartSettings(settings)
-    checkpoint = registry.open_checkpoint(
+    checkpoint = open_checkpoint(
         settings.ckpt_to_initialize_from,
         storage=settings.storage,
         verify=settings.verify,
@@ -163,9 +163,7 @@ def load_checkpoint(
         UnsupportedError: a format that is not read.
     """
     storage = Storage(storage_options or {}, filesystem, max_gap)
-    return registry.open_checkpoint(
-        source, storage=storage, verify=verify, format=format, entry=entry
-    )
+    return open_checkpoint(source, storage=storage, verify=verify, format=format, entry=entry)
 
 
 def list_variables(source: Any) -> list[tuple[str, tuple[int, ...]]]:
@@ -189,4 +187,4 @@ def latest_checkpoint(
         CheckpointNotFoundError: the file names a checkpoint that is gone.
         CorruptCheckpointError: the file cannot be parsed.
     """
-    return paths.latest_checkpoint(os.fspath(directory), Storage(storage_options or {}))
+    return find_latest_checkpoint(os.fspath(directory), Storage(storage_options or {}))

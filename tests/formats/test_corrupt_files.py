@@ -37,7 +37,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torch_warmstart.errors import CorruptCheckpointError, WarmStartError
-from torch_warmstart.formats.tensorflow import object_graph
+from torch_warmstart.formats import OBJECT_GRAPH_KEY
 
 Values = dict[str, Any]  # key -> bytes of a tensor, list of strings, or None where it was refused
 Record = tuple[bytes, bytes]
@@ -59,7 +59,7 @@ ENTRIES = [
     BundleEntry("none", DType.FLOAT, [0, 2], b""),
     BundleEntry("scalar", DType.INT64, [], struct.pack("<q", -5)),
     BundleEntry("strings", DType.STRING, [3], [b"", b"hello", b"\xff" * 9]),
-    BundleEntry(object_graph.KEY, DType.STRING, [], [GRAPH]),
+    BundleEntry(OBJECT_GRAPH_KEY, DType.STRING, [], [GRAPH]),
     float_entry("weights", 2, 3),
 ]
 

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices
+from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.slices import Box
-from torch_warmstart.formats.tensorflow.wire import WireError
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 
@@ -94,7 +94,7 @@ def test_a_full_extent_takes_the_size_of_its_dimension() -> None:
     ],
 )
 def test_a_slice_that_sticks_out_is_refused(extents: Sequence[slices.Extent], message: str) -> None:
-    with pytest.raises(WireError, match=message):
+    with pytest.raises(MalformedError, match=message):
         slices.resolve_box(extents, (5, 3))
 
 
@@ -139,7 +139,7 @@ def test_boxes_that_cover_a_tensor_once_are_accepted(
 def test_boxes_that_overlap_or_leave_gaps_are_refused(
     cover: list[Box], shape: tuple[int, ...], message: str
 ) -> None:
-    with pytest.raises(WireError, match=message):
+    with pytest.raises(MalformedError, match=message):
         slices.check_cover(cover, shape)
 
 

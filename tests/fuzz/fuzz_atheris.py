@@ -80,7 +80,7 @@ def _state(data: bytes) -> None:
 
 def _wire(function: Callable[[bytes], object]) -> Callable[[bytes], None]:
     def check(data: bytes) -> None:
-        with suppress(wire.WireError):
+        with suppress(wire.MalformedError):
             function(data)
 
     return check

@@ -4,9 +4,13 @@ A format is a folder or a file here, and a row in `registry.FORMATS`. Every byte
 untrusted.
 """
 
+from torch_warmstart.formats.base import ATTRIBUTE_SUFFIX as ATTRIBUTE_SUFFIX
+from torch_warmstart.formats.base import OBJECT_GRAPH_KEY as OBJECT_GRAPH_KEY
 from torch_warmstart.formats.base import Block as Block
 from torch_warmstart.formats.base import Checkpoint as Checkpoint
 from torch_warmstart.formats.base import GraphOptimizer as GraphOptimizer
 from torch_warmstart.formats.base import TensorSpec as TensorSpec
+from torch_warmstart.formats.registry import latest_checkpoint as latest_checkpoint
+from torch_warmstart.formats.registry import open_checkpoint as open_checkpoint
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer as SavedOptimizer
 from torch_warmstart.formats.saved_optimizers import SavedParameter as SavedParameter

@@ -17,6 +17,17 @@ from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 Family = Literal["tensorflow", "torch"]  # whose layouts and names the tensors follow
 Block = tuple[int, torch.Tensor]  # the number of its first row, and the rows
 
+# In object-based checkpoints: the key of the graph, and how the keys of variables end.
+OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+ATTRIBUTE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class MalformedError(Exception):
+    """Bytes that do not follow their format: a short fact, to which others add the file.
+
+    Never leaves `formats`.
+    """
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-import io
 import zipfile
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
-from torch_warmstart.errors import CheckpointNotFoundError
-from torch_warmstart.formats.tensorflow import paths
-from torch_warmstart.storage import Bytes, ByteSource, Storage
+from torch_warmstart.formats.sources import SourceFile
+from torch_warmstart.storage import ByteSource, Storage
+
+Found = TypeVar("Found")
 
 # Bytes fetched at once, because several readers will look at a few of them each.
 _HEAD = 1 << 10
@@ -24,6 +26,7 @@ class Place:
         self.url, self.storage = url, storage
         # For those who open it: check checksums; which mapping of a nested container is meant.
         self.verify, self.entry = verify, entry
+        self._found: dict[Callable[[Place], Any], Any] = {}
 
     @functools.cached_property
     def is_file(self) -> bool:
@@ -43,13 +46,11 @@ class Place:
         """The file, opened."""
         return self.storage.open(self.url)
 
-    @functools.cached_property
-    def tensorflow(self) -> paths.Found | None:
-        """The TensorFlow checkpoint that the path stands for."""
-        try:
-            return paths.find(self.url, self.storage)
-        except CheckpointNotFoundError:
-            return None
+    def once(self, look: Callable[[Place], Found]) -> Found:
+        """What a look at the place finds, which is taken once; for what only one format asks."""
+        if look not in self._found:
+            self._found[look] = look(self)
+        return cast("Found", self._found[look])
 
     def head(self, size: int) -> bytes:
         """The first bytes of a file, fewer if it is shorter; empty if it is none."""
@@ -75,41 +76,3 @@ class Place:
         """Lets go of the file, if it was opened."""
         if "source" in self.__dict__:
             self.source.close()
-
-
-class SourceFile(io.RawIOBase):
-    """A byte source as a Python file, for libraries that want one; they fetch what they read."""
-
-    def __init__(self, source: ByteSource) -> None:
-        self._source, self._at = source, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._source.size}[whence]
-        if start + offset < 0:
-            raise ValueError(f"negative seek position {start + offset}")
-        self._at = start + offset
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        return self._take(-1 if size is None else size).tobytes()
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._take(len(buffer))
-        buffer[: len(data)] = data.data
-        return len(data)
-
-    def _take(self, size: int) -> Bytes:
-        left = max(0, self._source.size - self._at)
-        length = left if size < 0 else min(size, left)
-        data = self._source.read(self._at, length)
-        self._at += length
-        return data

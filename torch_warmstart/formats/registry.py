@@ -1,12 +1,13 @@
 """The ordered table of formats, and the choice among them by content.
 
-A format is a file in this folder, with a `sniff` and an `open_place`, and a row in `FORMATS`. The
-first one whose sniffer recognises a place opens it; if none does, the error says what each of them
-looked for.
+A format is a row in `FORMATS`: a sniffer of `recognise`, and the reader's function that opens it,
+whose module is imported when it is called. The first one whose sniffer recognises a place opens it;
+if none does, the error says what each of them looked for.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,15 +20,9 @@ from torch_warmstart.errors import (
     CorruptCheckpointError,
     SettingsError,
 )
-from torch_warmstart.formats.arrays import numpy_files, text_vectors, word2vec_binary
+from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import Checkpoint
-from torch_warmstart.formats.huggingface import safetensors as safetensors_file
-from torch_warmstart.formats.huggingface import sharded as hf_sharded
-from torch_warmstart.formats.keras import file as keras_h5
 from torch_warmstart.formats.place import Place
-from torch_warmstart.formats.tensorflow import bundle, paths, v1
-from torch_warmstart.formats.torch import dcp, nested, state_dict
-from torch_warmstart.formats.torch import file as torch_file
 from torch_warmstart.storage import LOCAL, Storage
 
 
@@ -51,15 +46,17 @@ def open_checkpoint(
     entry: str | None = None,
 ) -> Checkpoint:
     """Opens whatever holds tensors by name; see `api.load_checkpoint`."""
-    nested.check_entry(entry)
+    _check_entry(entry)
     if entry is not None and isinstance(source, Checkpoint | torch.nn.Module):
         raise SettingsError(f"entry={entry!r} is of no use with a {type(source).__name__}.")
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, torch.nn.Module):
-        return state_dict.open_module(source)
+        module: Checkpoint = _reader("state_dict", "open_module")(source)
+        return module
     if isinstance(source, Mapping):
-        return state_dict.StateDictCheckpoint(source, entry=entry)
+        state: Checkpoint = _reader("state_dict", "StateDictCheckpoint")(source, entry=entry)
+        return state
     if isinstance(source, str | os.PathLike):
         place = _place_at(os.fspath(source), storage, verify=verify, entry=entry)
         return _open_place(place, format)
@@ -67,6 +64,20 @@ def open_checkpoint(
         "A checkpoint is a path or URL, a state_dict, a torch.nn.Module or an open checkpoint, "
         f"not a {type(source).__name__}."
     )
+
+
+def latest_checkpoint(directory: str, storage: Storage = LOCAL) -> str | None:
+    """The prefix that a directory's `checkpoint` file names; see `api.latest_checkpoint`."""
+    found: str | None = _reader("tensorflow.paths", "latest_checkpoint")(directory, storage)
+    return found
+
+
+def _check_entry(entry: object) -> None:
+    if entry is not None and not (isinstance(entry, str) and entry.strip("/")):
+        raise SettingsError(
+            "entry is a path of keys in a nested checkpoint, such as 'model' or 'ema/model', not "
+            f"{entry!r}."
+        )
 
 
 def _place_at(url: object, storage: Storage, *, verify: bool, entry: str | None) -> Place:
@@ -93,9 +104,8 @@ def _open_place(place: Place, name: str | None) -> Checkpoint:
 def _choose(place: Place, name: str | None) -> Format:
     if name is not None:
         return _by_name(name)
-    if paths.stands_for_others(place.url, place.storage):
-        found = place.tensorflow
-        return _by_name("tf-v1" if found is not None and found.v1_files else "tf-v2")
+    if recognise.stands_for_others(place.url, place.storage):
+        return _by_name("tf-v2" if _stands_for_v1(place) else "tf-v1")
     reasons = []
     for candidate in FORMATS:
         reason = candidate.sniff(place)
@@ -119,47 +129,88 @@ def _by_name(name: str) -> Format:
     raise SettingsError(f"No format is called {name!r}; there are {names}.")
 
 
+def _reader(module: str, function: str) -> Callable[..., Any]:
+    """A function of a reader, whose module is imported when it is called."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        found = importlib.import_module(f"torch_warmstart.formats.{module}")
+        return getattr(found, function)(*args, **options)
+
+    return call
+
+
+_stands_for_v1 = _reader("tensorflow.paths", "sniff_v1")
+
+
+def _sniff_v1(place: Place) -> str | None:
+    """As the reader's own, which is asked only if it may be one."""
+    why_not = recognise.table(place)
+    return _stands_for_v1(place) if why_not is None else why_not
+
+
 FORMATS: tuple[Format, ...] = (
     Format(
-        "torch-distributed", "torch.distributed checkpoint", dcp.sniff, dcp.open_place, nests=True
+        "torch-distributed",
+        "torch.distributed checkpoint",
+        recognise.torch_distributed,
+        _reader("torch.dcp", "open_place"),
+        nests=True,
     ),
     Format(
         "hf",
         "Hugging Face directory",
-        hf_sharded.sniff_directory,
-        hf_sharded.open_directory,
+        recognise.huggingface_directory,
+        _reader("huggingface.sharded", "open_directory"),
     ),
     Format(
         "hf-index",
         "index of safetensors or torch shards",
-        hf_sharded.sniff_index,
-        hf_sharded.open_index,
+        recognise.huggingface_index,
+        _reader("huggingface.sharded", "open_index"),
     ),
     Format(
         "safetensors",
         "safetensors file",
-        safetensors_file.sniff,
-        safetensors_file.open_place,
+        recognise.safetensors,
+        _reader("huggingface.safetensors", "open_place"),
     ),
-    Format("torch", "torch file", torch_file.sniff_zip, torch_file.open_place, nests=True),
+    Format(
+        "torch",
+        "torch file",
+        recognise.torch_zip,
+        _reader("torch.file", "open_file"),
+        nests=True,
+    ),
     Format(
         "torch-legacy",
         "torch file before 1.6",
-        torch_file.sniff_legacy,
-        torch_file.open_place,
+        recognise.torch_legacy,
+        _reader("torch.file", "open_file"),
         nests=True,
     ),
-    Format("keras-h5", "Keras HDF5 file", keras_h5.sniff, keras_h5.open_place),
-    Format("keras", "Keras archive", keras_h5.sniff_archive, keras_h5.open_archive),
-    Format("npy", "numpy .npy file", numpy_files.sniff_npy, numpy_files.open_npy),
-    Format("npz", "numpy .npz file", numpy_files.sniff_npz, numpy_files.open_npz),
-    Format("tf-v1", "TensorFlow V1 checkpoint", v1.sniff, v1.open_place),
-    Format("tf-v2", "TensorFlow V2 checkpoint", bundle.sniff, bundle.open_place),
-    Format("text-vectors", "text file of vectors", text_vectors.sniff, text_vectors.open_place),
+    Format("keras-h5", "Keras HDF5 file", recognise.hdf5, _reader("keras.file", "open_place")),
+    Format(
+        "keras", "Keras archive", recognise.keras_archive, _reader("keras.file", "open_archive")
+    ),
+    Format("npy", "numpy .npy file", recognise.npy, _reader("arrays.numpy_files", "open_npy")),
+    Format("npz", "numpy .npz file", recognise.npz, _reader("arrays.numpy_files", "open_npz")),
+    Format("tf-v1", "TensorFlow V1 checkpoint", _sniff_v1, _reader("tensorflow.v1", "open_place")),
+    Format(
+        "tf-v2",
+        "TensorFlow V2 checkpoint",
+        recognise.prefix,
+        _reader("tensorflow.bundle", "open_place"),
+    ),
+    Format(
+        "text-vectors",
+        "text file of vectors",
+        _reader("arrays.text_vectors", "sniff"),
+        _reader("arrays.text_vectors", "open_place"),
+    ),
     Format(
         "word2vec-bin",
         "word2vec binary file",
-        word2vec_binary.sniff,
-        word2vec_binary.open_place,
+        _reader("arrays.word2vec_binary", "sniff"),
+        _reader("arrays.word2vec_binary", "open_place"),
     ),
 )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.dtypes import as_bits
-from torch_warmstart.formats.tensorflow import WireError
+from torch_warmstart.formats.base import MalformedError
 
 _NUMPY_RANK = 32  # the most dimensions before numpy 2
 FULL = -1  # TF's length of an extent that spans its whole dimension
@@ -55,27 +55,27 @@ class Box:
 
 
 def resolve_box(extents: Sequence[Extent], shape: tuple[int, ...]) -> Box:
-    """The box of a slice in a tensor of `shape`; raises WireError if it sticks out."""
+    """The box of a slice in a tensor of `shape`; raises MalformedError if it sticks out."""
     if len(extents) != len(shape):
-        raise WireError(f"a slice of rank {len(extents)} in a tensor of rank {len(shape)}")
+        raise MalformedError(f"a slice of rank {len(extents)} in a tensor of rank {len(shape)}")
     offsets, sizes = [], []
     for (start, length), size in zip(extents, shape, strict=True):
         actual = size if length == FULL else length
         if start < 0 or actual < 0 or start + actual > size:
-            raise WireError(f"slice {start},{actual} lies outside a dimension of {size}")
+            raise MalformedError(f"slice {start},{actual} lies outside a dimension of {size}")
         offsets.append(start)
         sizes.append(actual)
     return Box(tuple(offsets), tuple(sizes))
 
 
 def check_cover(boxes: Sequence[Box], shape: tuple[int, ...]) -> None:
-    """Raises WireError unless the boxes cover a tensor of `shape` exactly once.
+    """Raises MalformedError unless the boxes cover a tensor of `shape` exactly once.
 
     Boxes as large together as the tensor cover it exactly when none overlaps another.
     """
     total, full = sum(box.numel for box in boxes), math.prod(shape)
     if total != full:
-        raise WireError(f"its slices hold {total} elements of {full}")
+        raise MalformedError(f"its slices hold {total} elements of {full}")
     boxes = [box for box in boxes if box.numel]
     dim = _only_cut_dimension(boxes, shape)
     if dim is None:
@@ -84,7 +84,7 @@ def check_cover(boxes: Sequence[Box], shape: tuple[int, ...]) -> None:
     end = 0
     for box in sorted(boxes, key=lambda box: box.offsets[dim]):
         if box.offsets[dim] < end:
-            raise WireError(f"its slices overlap in dimension {dim} at {box.offsets[dim]}")
+            raise MalformedError(f"its slices overlap in dimension {dim} at {box.offsets[dim]}")
         end = box.offsets[dim] + box.sizes[dim]
 
 
@@ -119,7 +119,7 @@ def join_strings(
 ) -> list[bytes]:
     """As `join`, for string tensors, which are flat lists in C order."""
     if len(shape) > _NUMPY_RANK:
-        raise WireError(f"strings kept in slices of rank {len(shape)}")
+        raise MalformedError(f"strings kept in slices of rank {len(shape)}")
     whole = np.empty(shape, dtype=object)
     for box, piece in zip(boxes, pieces, strict=True):
         flat = np.empty(box.numel, dtype=object)
@@ -158,7 +158,7 @@ def _check_disjoint(boxes: Sequence[Box], shape: tuple[int, ...]) -> None:
     taken = torch.zeros(shape, dtype=torch.bool)
     for box in boxes:
         if taken[box.index].any():
-            raise WireError(f"its slices overlap at {box.offsets}")
+            raise MalformedError(f"its slices overlap at {box.offsets}")
         taken[box.index] = True
 
 

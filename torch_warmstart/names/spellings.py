@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterable, Iterator
 
 from torch_warmstart.formats import Checkpoint, TensorSpec
-from torch_warmstart.formats.tensorflow import KEY as OBJECT_GRAPH_KEY
+from torch_warmstart.formats import OBJECT_GRAPH_KEY
 from torch_warmstart.layouts import read_leaf
 from torch_warmstart.names.conventions import Conventions, bare_name
 from torch_warmstart.names.index import NameIndex

@@ -39,7 +39,7 @@ from torch_warmstart.errors import (
     MissingTensorError,
     UnsupportedError,
 )
-from torch_warmstart.formats.tensorflow import object_graph
+from torch_warmstart.formats import OBJECT_GRAPH_KEY
 
 FOLDERS = sorted(path.parent.name for path in FIXTURES.glob("*/expected.json"))
 STORED_NAMES = {"float32": "float", "float64": "double", "float16": "half"}  # else as TF's own
@@ -120,12 +120,12 @@ def test_a_name_based_checkpoint_has_no_full_names() -> None:
 @pytest.mark.parametrize(
     "graph",
     [
-        BundleEntry(object_graph.KEY, DType.STRING, [], [b"\x0a\xff"]),
-        BundleEntry(object_graph.KEY, DType.STRING, [], [b"\x08\x01"]),
-        BundleEntry(object_graph.KEY, DType.STRING, [2], [b"", b""]),
-        BundleEntry(object_graph.KEY, DType.STRING, [0], []),
-        BundleEntry(object_graph.KEY, DType.FLOAT, [], floats(1)),
-        BundleEntry(object_graph.KEY, DType.FLOAT, [1], floats(1)),
+        BundleEntry(OBJECT_GRAPH_KEY, DType.STRING, [], [b"\x0a\xff"]),
+        BundleEntry(OBJECT_GRAPH_KEY, DType.STRING, [], [b"\x08\x01"]),
+        BundleEntry(OBJECT_GRAPH_KEY, DType.STRING, [2], [b"", b""]),
+        BundleEntry(OBJECT_GRAPH_KEY, DType.STRING, [0], []),
+        BundleEntry(OBJECT_GRAPH_KEY, DType.FLOAT, [], floats(1)),
+        BundleEntry(OBJECT_GRAPH_KEY, DType.FLOAT, [1], floats(1)),
     ],
     ids=["cut off", "wrong wire type", "two strings", "no string", "a scalar", "a vector"],
 )

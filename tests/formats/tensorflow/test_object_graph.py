@@ -22,7 +22,8 @@ from torch_warmstart.errors import (
     PlanError,
     SettingsError,
 )
-from torch_warmstart.formats.tensorflow.object_graph import ATTRIBUTE_SUFFIX, KEY
+from torch_warmstart.formats import ATTRIBUTE_SUFFIX
+from torch_warmstart.formats import OBJECT_GRAPH_KEY as KEY
 
 Edge = tuple[int, str]
 

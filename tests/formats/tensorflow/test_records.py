@@ -7,9 +7,9 @@ from bundle_writer import field_bytes, field_fixed32, field_varint, varint
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.tensorflow.dtypes import STORED_TYPES
 from torch_warmstart.formats.tensorflow.records import Entry, decode_entry
-from torch_warmstart.formats.tensorflow.wire import WireError
 
 Field = tuple[int, int | list[int]]  # number, value; of the shape its sizes
 
@@ -44,7 +44,7 @@ def check(fields: list[Field]) -> None:
     last = {1: 0, 2: [], 3: 0, 4: 0, 5: 0, 6: 0, **dict(fields)}
     data = b"".join(map(encode, fields))
     if last[1] not in STORED_TYPES:
-        with pytest.raises(WireError, match="unknown dtype number 0"):
+        with pytest.raises(MalformedError, match="unknown dtype number 0"):
             decode_entry(data)
         return
     stored, shape = STORED_TYPES[last[1]], tuple(last[2])
@@ -93,13 +93,13 @@ def _fits(fields: list[Field]) -> bool:
     ids=["checksum", "shape", "long shape", "dimension", "offset", "cut", "wire type"],
 )
 def test_an_entry_that_is_cut_or_no_message_is_refused(data: bytes) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(MalformedError):
         decode_entry(data)
 
 
 def test_a_dtype_of_two_bytes_is_not_taken_for_one() -> None:
     # 0x80 0x12 is one number, of which the second byte looks like the tag of a shape.
-    with pytest.raises(WireError, match="unknown dtype number 2304"):
+    with pytest.raises(MalformedError, match="unknown dtype number 2304"):
         decode_entry(b"\x08\x80\x12" + encode((5, 0)) + field_fixed32(6, 1))
 
 

@@ -24,7 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_warmstart.errors import CorruptCheckpointError
-from torch_warmstart.formats.tensorflow.table import Table, has_magic
+from torch_warmstart.formats.recognise import is_table as has_magic
+from torch_warmstart.formats.tensorflow.table import Table
 from torch_warmstart.storage import LocalFile
 
 MEGABYTE = 1 << 20

@@ -10,8 +10,9 @@ from bundle_writer import field_bytes, field_fixed32, field_varint, varint
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.tensorflow import wire
-from torch_warmstart.formats.tensorflow.wire import BYTES, FIXED32, FIXED64, VARINT, WireError
+from torch_warmstart.formats.tensorflow.wire import BYTES, FIXED32, FIXED64, VARINT
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_every_64_bit_number_comes_back(value: int, before: bytes) -> None:
     ids=["empty", "cut", "cut late", "65 bits", "71 bits", "a megabyte"],
 )
 def test_a_varint_that_does_not_end_is_refused(data: bytes, message: str) -> None:
-    with pytest.raises(WireError, match=message):
+    with pytest.raises(MalformedError, match=message):
         wire.read_varint(data, 0)
 
 
@@ -88,7 +89,7 @@ def test_fields_of_every_wire_type_are_walked() -> None:
     ],
 )
 def test_a_damaged_message_is_refused(message: bytes, fact: str) -> None:
-    with pytest.raises(WireError, match=fact):
+    with pytest.raises(MalformedError, match=fact):
         list(wire.walk_fields(message))
 
 
@@ -96,7 +97,7 @@ def test_a_damaged_message_is_refused(message: bytes, fact: str) -> None:
 def test_any_bytes_are_fields_or_a_wire_error(message: bytes) -> None:
     try:
         fields = list(wire.walk_fields(message))
-    except WireError:
+    except MalformedError:
         return
     assert len(fields) <= len(message) // 2
 
@@ -113,7 +114,7 @@ def test_only_the_fields_asked_for_are_kept() -> None:
 
 
 def test_a_known_field_of_another_wire_type_is_refused() -> None:
-    with pytest.raises(WireError, match="field 1 has wire type 2 instead of 0"):
+    with pytest.raises(MalformedError, match="field 1 has wire type 2 instead of 0"):
         wire.read_fields(field_bytes(1, b""), {1: VARINT})
 
 

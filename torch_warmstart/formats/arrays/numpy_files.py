@@ -25,31 +25,17 @@ from torch_warmstart.formats.arrays.numpy_dtypes import tensor_of_bytes, torch_d
 from torch_warmstart.formats.arrays.zip_members import ZipMembers
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.recognise import NPY_MAGIC, NPY_SUFFIX
 from torch_warmstart.formats.rows import read_rows
 from torch_warmstart.storage import ByteSource, base_name
 
-_MAGIC = b"\x93NUMPY"
-_SUFFIX = ".npy"
 _LENGTH_SIZES = {1: 2, 2: 4, 3: 4}  # bytes of the header's length, by version
 _MAX_HEADER = 10_000  # numpy's own limit for what it hands to literal_eval
-_HEAD = len(_MAGIC) + 2 + 4 + _MAX_HEADER
+_HEAD = len(NPY_MAGIC) + 2 + 4 + _MAX_HEADER
 _USUAL_HEAD = 512  # bytes: header, name and extra field of nearly every member
 _MAX_RANK = 64  # numpy's limit
 _MAX_BYTES = 1 << 62  # an empty array may have any other size, but torch has to hold the strides
 _DTYPE = re.compile(r"[<>|=]?[?a-zA-Z]\d{0,9}(\[\w+\])?")  # what numpy writes for one field
-
-
-def sniff_npy(place: Place) -> str | None:
-    """Whether a file begins with numpy's magic bytes."""
-    return None if place.head(len(_MAGIC)) == _MAGIC else "no numpy magic bytes"
-
-
-def sniff_npz(place: Place) -> str | None:
-    """Whether a file is a zip with an array in it."""
-    if not place.zip_names:
-        return "not a complete zip file"
-    found = any(name.endswith(_SUFFIX) for name in place.zip_names)
-    return None if found else "no .npy in the zip"
 
 
 def open_npy(place: Place) -> NpyCheckpoint:
@@ -97,7 +83,7 @@ class NpyCheckpoint(Checkpoint):
             _check_size(header, source.size)
         except ValueError as error:
             raise CorruptCheckpointError(f"{url} is no valid .npy file: {error}.") from error
-        self._headers = {base_name(url).removesuffix(_SUFFIX): header}
+        self._headers = {base_name(url).removesuffix(NPY_SUFFIX): header}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._headers)
@@ -127,9 +113,9 @@ class NpzCheckpoint(Checkpoint):
         """Reads the directory and the arrays' headers; raises CorruptCheckpointError."""
         self.url, self._source, self._verify = url, source, verify
         self._members = ZipMembers(source)
-        names = [name for name in self._members.infos if name.endswith(_SUFFIX)]
+        names = [name for name in self._members.infos if name.endswith(NPY_SUFFIX)]
         self._members.prefetch_heads(names, _USUAL_HEAD)
-        self._headers = {name.removesuffix(_SUFFIX): self._read_header(name) for name in names}
+        self._headers = {name.removesuffix(NPY_SUFFIX): self._read_header(name) for name in names}
         self._verified: set[str] = set()
 
     def _read_header(self, name: str) -> ArrayHeader:
@@ -155,17 +141,17 @@ class NpzCheckpoint(Checkpoint):
     def verify(self, key: str) -> None:
         self.spec(key)
         if key not in self._verified:
-            self._members.verify(key + _SUFFIX)
+            self._members.verify(key + NPY_SUFFIX)
             self._verified.add(key)
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
         if rows is None and self._verify:
             self.verify(spec.key)
-        source = self._members.open(spec.key + _SUFFIX)
+        source = self._members.open(spec.key + NPY_SUFFIX)
         return _read_array(source, self._headers[spec.key], rows)
 
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
-        source = self._members.open(spec.key + _SUFFIX)
+        source = self._members.open(spec.key + NPY_SUFFIX)
         return [(0, _view_array(source, self._headers[spec.key], rows))]
 
     def close(self) -> None:
@@ -181,18 +167,18 @@ def _parse_header(head: bytes) -> ArrayHeader:
 
     Source: numpy `lib/_format_impl.py`, versions 1 to 3.
     """
-    if head[: len(_MAGIC)] != _MAGIC or len(head) < len(_MAGIC) + 2:
+    if head[: len(NPY_MAGIC)] != NPY_MAGIC or len(head) < len(NPY_MAGIC) + 2:
         raise ValueError("it does not begin with numpy's magic bytes")
-    length_size = _LENGTH_SIZES.get(head[len(_MAGIC)])
+    length_size = _LENGTH_SIZES.get(head[len(NPY_MAGIC)])
     if length_size is None:
-        raise ValueError(f"its version is {head[len(_MAGIC)]}, which is not known")
-    start = len(_MAGIC) + 2 + length_size
+        raise ValueError(f"its version is {head[len(NPY_MAGIC)]}, which is not known")
+    start = len(NPY_MAGIC) + 2 + length_size
     length = int.from_bytes(head[start - length_size : start], "little")
     if length > _MAX_HEADER:
         raise ValueError(f"its header has {length:,} bytes")
     if len(head) < start + length:
         raise _CutOffError("its header is cut off")
-    text = head[start : start + length].decode("utf-8" if head[len(_MAGIC)] == 3 else "latin1")
+    text = head[start : start + length].decode("utf-8" if head[len(NPY_MAGIC)] == 3 else "latin1")
     return _make_header(_evaluate(text), start + length)
 
 

@@ -14,8 +14,8 @@ from typing import IO
 import numpy as np
 
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
-from torch_warmstart.formats.place import SourceFile
-from torch_warmstart.storage import Bytes, ByteSource, Ranges, check_range, shifted
+from torch_warmstart.formats.sources import SourceFile, Window
+from torch_warmstart.storage import Bytes, ByteSource, Ranges, check_range
 
 _LOCAL_HEADER = b"PK\x03\x04"
 _LOCAL_HEADER_SIZE = 30  # and behind it the name and the extra field, whose sizes end it
@@ -23,29 +23,6 @@ _ENCRYPTED = 0x1
 _MAX_RATIO = 1_100  # deflate's best is 1032 to 1: more is a bomb
 _CHUNK = 16 << 20
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
-
-
-class Window:
-    """Part of a byte source."""
-
-    def __init__(self, source: ByteSource, offset: int, size: int, name: str) -> None:
-        self.url = f"{source.url}[{name}]"
-        self.size, self.max_gap = size, source.max_gap
-        self._source, self.offset = source, offset
-
-    def read(self, offset: int, length: int) -> Bytes:
-        check_range(self, offset, length)
-        return self._source.read(self.offset + offset, length)
-
-    def view(self, offset: int, length: int) -> Bytes:
-        check_range(self, offset, length)
-        return self._source.view(self.offset + offset, length)
-
-    def prefetch(self, ranges: Ranges) -> None:
-        self._source.prefetch(shifted(ranges, self.offset))
-
-    def close(self) -> None:
-        self._source.close()
 
 
 class Unpacked:

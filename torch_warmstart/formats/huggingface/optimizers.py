@@ -16,7 +16,7 @@ import torch
 from torch_warmstart.formats.base import Block, Checkpoint, TensorLocation, TensorSpec
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer
-from torch_warmstart.formats.torch import StateDictCheckpoint, load_place
+from torch_warmstart.formats.state_dict import StateDictCheckpoint
 from torch_warmstart.storage import join
 
 _NAME = re.compile(r"(optimizer(?:_\d+)?)\.(?:pt|bin)")
@@ -40,6 +40,8 @@ class _WithOptimizers(Checkpoint):
 
     @functools.cached_property
     def _slots(self) -> StateDictCheckpoint:
+        from torch_warmstart.formats.torch import load_place
+
         loaded = {stem: load_place(self._place_of(stem)) for stem in sorted(self._files)}
         nothing = {"": torch.empty(0)}  # it must hold a tensor of its own
         return StateDictCheckpoint({"model": nothing, **loaded}, self._directory.url, entry="model")

@@ -22,6 +22,7 @@ import torch
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.recognise import SAFETENSORS_LENGTH
 from torch_warmstart.formats.rows import read_rows
 from torch_warmstart.storage import ByteSource
 
@@ -53,19 +54,9 @@ _OTHER_BITS = {
 }  # not for every torch: only listed
 _BITS = {**{name: 8 * dtype.itemsize for name, dtype in _DTYPES.items()}, **_OTHER_BITS}
 
-_LENGTH_SIZE = 8  # bytes of the little-endian length before the JSON header
 _MAX_HEADER = 100_000_000  # bytes; the library's own limit
 _MAX_RANK = 64  # torch's own
 _METADATA = "__metadata__"
-
-
-def sniff(place: Place) -> str | None:
-    """Whether a file begins with a JSON header of a length that fits."""
-    head = place.head(_LENGTH_SIZE + 1)
-    if len(head) <= _LENGTH_SIZE or head[-1:] != b"{":
-        return "no JSON header"
-    length = int.from_bytes(head[:_LENGTH_SIZE], "little")
-    return None if length <= place.source.size else "its header would be longer than the file"
 
 
 def open_place(place: Place) -> SafetensorsCheckpoint:
@@ -152,13 +143,13 @@ class _HeaderError(Exception):
 
 def _read_header(source: ByteSource) -> dict[str, _Entry]:
     """The tensors by key, in the order of the header."""
-    if source.size < _LENGTH_SIZE:
+    if source.size < SAFETENSORS_LENGTH:
         raise _HeaderError(f"it has only {source.size} bytes")
-    length = int.from_bytes(source.read(0, _LENGTH_SIZE).tobytes(), "little")
-    if length > min(_MAX_HEADER, source.size - _LENGTH_SIZE):
+    length = int.from_bytes(source.read(0, SAFETENSORS_LENGTH).tobytes(), "little")
+    if length > min(_MAX_HEADER, source.size - SAFETENSORS_LENGTH):
         raise _HeaderError(f"its header would have {length:,} bytes, the file has {source.size:,}")
-    header = _parse_json(source.read(_LENGTH_SIZE, length).tobytes())
-    data = _LENGTH_SIZE + length
+    header = _parse_json(source.read(SAFETENSORS_LENGTH, length).tobytes())
+    data = SAFETENSORS_LENGTH + length
     entries = {
         key: _parse_entry(key, value, data) for key, value in header.items() if key != _METADATA
     }

@@ -8,60 +8,28 @@ directory has both kinds, its safetensors are taken, as Hugging Face does.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from torch_warmstart.errors import CorruptCheckpointError, SettingsError
+from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorLocation, TensorSpec
-from torch_warmstart.formats.huggingface import safetensors as safetensors_file
+from torch_warmstart.formats.huggingface import safetensors
 from torch_warmstart.formats.huggingface.optimizers import with_optimizers
 from torch_warmstart.formats.place import Place
-from torch_warmstart.formats.torch import file as torch_file
+from torch_warmstart.formats.recognise import WEIGHT_MAP
 from torch_warmstart.storage import join, join_sibling, named_by, parent
 
 _MAX_INDEX = 64 << 20  # bytes
-_INDEX_HEAD = 64 << 10  # bytes in which `weight_map` begins
-_WEIGHT_MAP = "weight_map"
 _LFS_POINTER = b"version https://git-lfs"
-
-# In this order. Each is the name that models, then diffusers' models, then adapters have.
-_WANTED = tuple(
-    re.compile(rf"(?:{stems})\.{ending}")
-    for stems, ending in (
-        ("model|diffusion_pytorch_model|adapter_model", r"safetensors"),
-        ("model|diffusion_pytorch_model|adapter_model", r"safetensors\.index\.json"),
-        (r".+", r"safetensors\.index\.json"),
-        ("pytorch_model|diffusion_pytorch_model|adapter_model", r"bin"),
-        ("pytorch_model|diffusion_pytorch_model|adapter_model", r"bin\.index\.json"),
-        (r".+", r"bin\.index\.json"),
-    )
-)
-
-
-def sniff_directory(place: Place) -> str | None:
-    """Whether a directory holds such a file."""
-    if not place.is_directory:
-        return "not a directory"
-    found = any(wanted.fullmatch(name) for wanted in _WANTED for name in place.names)
-    return None if found else "no model.safetensors, pytorch_model.bin or index of shards"
-
-
-def sniff_index(place: Place) -> str | None:
-    """Whether a file begins as an index of shards does."""
-    found = place.head(16).lstrip()[:1] == b"{" and _WEIGHT_MAP.encode() in place.head(_INDEX_HEAD)
-    return None if found else f"no JSON with a {_WEIGHT_MAP}"
 
 
 def open_directory(place: Place) -> Checkpoint:
     """Opens the best file in a directory."""
-    names = next(
-        (found for wanted in _WANTED if (found := [n for n in place.names if wanted.fullmatch(n)])),
-        [],
-    )
+    names = recognise.huggingface_weights(place.names)
     if len(names) != 1:
         raise SettingsError(
             f"{place.url} holds {', '.join(names) or 'no weights'}: pass the file that is meant."
@@ -151,10 +119,10 @@ def _read_weight_map(place: Place) -> dict[str, str]:
         index = json.loads(source.read(0, source.size).tobytes())
     except (ValueError, RecursionError) as error:
         raise CorruptCheckpointError(f"{place.url} is not JSON: {error}.") from error
-    found = index.get(_WEIGHT_MAP) if isinstance(index, dict) else None
+    found = index.get(WEIGHT_MAP) if isinstance(index, dict) else None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
         raise CorruptCheckpointError(
-            f"{place.url} has no {_WEIGHT_MAP} of tensor names to file names."
+            f"{place.url} has no {WEIGHT_MAP} of tensor names to file names."
         )
     for name in set(found.values()):
         join_sibling(parent(place.url), name)
@@ -163,16 +131,14 @@ def _read_weight_map(place: Place) -> dict[str, str]:
 
 def _open_file(place: Place) -> Checkpoint:
     """A shard, or a file that is the whole checkpoint."""
-    openers: dict[Callable[[Place], str | None], Callable[[Place], Checkpoint]] = {
-        safetensors_file.sniff: safetensors_file.open_place,
-        torch_file.sniff_zip: torch_file.open_place,
-        torch_file.sniff_legacy: torch_file.open_place,
-    }
     if not place.is_file:
         raise FileNotFoundError(place.url)
-    for sniff, opener in openers.items():
-        if sniff(place) is None:
-            return opener(place)
+    if recognise.safetensors(place) is None:
+        return safetensors.open_place(place)
+    if recognise.torch_zip(place) is None or recognise.torch_legacy(place) is None:
+        from torch_warmstart.formats.torch import open_file
+
+        return open_file(place)
     raise CorruptCheckpointError(f"{place.url} is {_what_else(place)}.")
 
 

@@ -27,24 +27,12 @@ from torch_warmstart.formats.keras.folders import LayerFolder, layer_folders
 from torch_warmstart.formats.keras.names import OtherNames, keras2_names, keras3_names
 from torch_warmstart.formats.keras.optimizers import find_optimizer
 from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.recognise import KERAS_WEIGHTS
 from torch_warmstart.formats.rows import read_rows
 from torch_warmstart.storage import ByteSource
 
-_WEIGHTS, _CONFIG, _METADATA = "model.weights.h5", "config.json", "metadata.json"
+_CONFIG, _METADATA = "config.json", "metadata.json"
 _MAX_JSON = 256 << 20  # bytes
-
-
-def sniff(place: Place) -> str | None:
-    """Whether a file begins as HDF5 does."""
-    found = place.head(len(hdf5.MAGIC)) == hdf5.MAGIC
-    return None if found else "no HDF5 magic bytes"
-
-
-def sniff_archive(place: Place) -> str | None:
-    """Whether a file is a zip with a model's weights in it."""
-    if not place.zip_names:
-        return "not a complete zip file"
-    return None if _WEIGHTS in place.zip_names else f"no {_WEIGHTS} in the zip"
 
 
 def open_place(place: Place) -> KerasCheckpoint:
@@ -166,7 +154,7 @@ class KerasArchive(KerasCheckpoint):
         self._members, self._verified = members, False
         metadata = _read_json(url, members, _METADATA)
         self._metadata = metadata if isinstance(metadata, dict) else {}
-        super().__init__(url, members.open(_WEIGHTS), _read_json(url, members, _CONFIG))
+        super().__init__(url, members.open(KERAS_WEIGHTS), _read_json(url, members, _CONFIG))
 
     def graph_optimizers(self) -> Sequence[GraphOptimizer]:
         if not str(self._metadata.get("keras_version")).startswith("3."):
@@ -182,7 +170,7 @@ class KerasArchive(KerasCheckpoint):
     def verify(self, key: str) -> None:
         self.spec(key)
         if not self._verified:  # one checksum stands for all tensors
-            self._members.verify(_WEIGHTS)
+            self._members.verify(KERAS_WEIGHTS)
             self._verified = True
 
 

@@ -30,11 +30,9 @@ from torch_warmstart.errors import (
     WarmStartError,
 )
 from torch_warmstart.formats.arrays import native, torch_dtype
-from torch_warmstart.formats.place import SourceFile
 from torch_warmstart.formats.rows import row_ranges
+from torch_warmstart.formats.sources import SourceFile
 from torch_warmstart.storage import ByteSource
-
-MAGIC = b"\x89HDF\r\n\x1a\n"
 
 _MAX_RATIO = 1_100  # deflate's best is 1032 to 1
 _MAX_DEPTH = 100  # groups in groups; Keras nests as deep as models do

@@ -20,10 +20,12 @@ from torch_warmstart.dtypes import aligned, take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices
 from torch_warmstart.formats.base import (
+    OBJECT_GRAPH_KEY,
     Block,
     Checkpoint,
     Family,
     GraphOptimizer,
+    MalformedError,
     TensorLocation,
     TensorSpec,
 )
@@ -40,20 +42,15 @@ from torch_warmstart.formats.tensorflow.records import (
     decode_strings,
 )
 from torch_warmstart.formats.tensorflow.table import Table
-from torch_warmstart.formats.tensorflow.wire import WireError, decode_text, encode_text, masked_crc
+from torch_warmstart.formats.tensorflow.wire import decode_text, encode_text, masked_crc
 from torch_warmstart.storage import LOCAL, Bytes, ByteSource, Range, Storage, base_name, named_by
 
 _FETCHED = torch.empty(0, dtype=torch.int64)  # no more rows need to be fetched
 
 
-def sniff(place: Place) -> str | None:
-    """Whether a path may stand for a V2 checkpoint: a prefix is no file of its own."""
-    return None if place.is_directory else f"no {base_name(place.url)}.index"
-
-
 def open_place(place: Place) -> BundleCheckpoint:
     """Opens the checkpoint that a path stands for."""
-    found = place.tensorflow or paths.find(place.url, place.storage)  # which tells why not
+    found = paths.look_up(place) or paths.find(place.url, place.storage)  # which tells why not
     return BundleCheckpoint(found.prefix, place.storage, verify=place.verify)
 
 
@@ -141,14 +138,14 @@ class BundleCheckpoint(Checkpoint):
 
     @functools.cached_property
     def _graph(self) -> object_graph.ObjectGraph | None:
-        if object_graph.KEY not in self:
+        if OBJECT_GRAPH_KEY not in self:
             return None
-        strings = self.get_tensor(object_graph.KEY)
+        strings = self.get_tensor(OBJECT_GRAPH_KEY)
         try:
             if not isinstance(strings, list) or len(strings) != 1:
-                raise WireError("it is not one string")
+                raise MalformedError("it is not one string")
             return object_graph.ObjectGraph(strings[0])
-        except WireError as error:
+        except MalformedError as error:
             raise CorruptCheckpointError(f"{self.url}: its object graph: {error}.") from error
 
     def _find(self, key: str) -> TensorSpec | None:
@@ -183,16 +180,18 @@ class BundleCheckpoint(Checkpoint):
             )
         try:
             return decode_header(value)
-        except WireError as error:
+        except MalformedError as error:
             raise CorruptCheckpointError(f"{self._index_url}: its header: {error}.") from error
 
     def _decode_entry(self, key: bytes, value: bytes) -> Entry:
         try:
             entry = decode_entry(value)
             if not 0 <= entry.shard < self._header.num_shards:
-                raise WireError(f"it names data file {entry.shard} of {self._header.num_shards}")
+                raise MalformedError(
+                    f"it names data file {entry.shard} of {self._header.num_shards}"
+                )
             return entry
-        except WireError as error:
+        except MalformedError as error:
             raise self._corrupt(decode_text(key), str(error)) from error
 
     def location(self, key: str) -> TensorLocation:
@@ -226,7 +225,7 @@ class BundleCheckpoint(Checkpoint):
             else:
                 for part in self._parts(key, entry):
                     self._check_crc(part)
-        except WireError as error:
+        except MalformedError as error:
             raise self._corrupt(key, str(error)) from error
         self._verified.add(key)
 
@@ -243,7 +242,7 @@ class BundleCheckpoint(Checkpoint):
                 return self._read_slices(entry, parts, rows)
             tensor = self._view(entry, rows)
             return self._unpack(entry, tensor if rows is None else take_rows(tensor, rows))
-        except WireError as error:
+        except MalformedError as error:
             raise self._corrupt(spec.key, str(error)) from error
 
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
@@ -260,7 +259,7 @@ class BundleCheckpoint(Checkpoint):
                 (first, self._unpack(part, tensor))
                 for (first, part), tensor in zip(runs, stored, strict=True)
             ]
-        except WireError as error:
+        except MalformedError as error:
             raise self._corrupt(spec.key, str(error)) from error
 
     def _first_rows(self, entry: Entry, parts: list[Entry]) -> list[int] | None:
@@ -286,7 +285,7 @@ class BundleCheckpoint(Checkpoint):
             parts = self._slice_entries(key, entry) if entry.slices else [entry]
             for part in parts:
                 check_size(part)
-        except WireError as error:
+        except MalformedError as error:
             raise self._corrupt(key, str(error)) from error
         if entry.slices:  # there may be thousands
             self._slices[key] = parts
@@ -297,12 +296,12 @@ class BundleCheckpoint(Checkpoint):
         # In the order of their keys, as the index is: each of its blocks is then decoded once.
         for extents in sorted(entry.slices, key=lambda extents: (len(extents), extents)):
             if extents in found:
-                raise WireError(f"its slices overlap: {extents} is listed twice")
+                raise MalformedError(f"its slices overlap: {extents} is listed twice")
             part = self._find_entry(slices.encode_slice_key(encode_text(key), extents))
             if part is None:
-                raise WireError(f"its slice {extents} is not in the index")
+                raise MalformedError(f"its slice {extents} is not in the index")
             if part.stored is not entry.stored:
-                raise WireError(f"its slice {extents} is of type {part.stored.name}")
+                raise MalformedError(f"its slice {extents} is of type {part.stored.name}")
             found[extents] = part
         return [found[extents] for extents in entry.slices]
 
@@ -311,7 +310,7 @@ class BundleCheckpoint(Checkpoint):
         boxes = [slices.resolve_box(extents, entry.shape) for extents in entry.slices]
         for box, part in zip(boxes, parts, strict=True):
             if part.shape != box.sizes:
-                raise WireError(f"its slice at {box.offsets} has shape {part.shape}")
+                raise MalformedError(f"its slice at {box.offsets} has shape {part.shape}")
         self._check_backed(parts)
         slices.check_cover(boxes, entry.shape)
         return boxes
@@ -333,7 +332,9 @@ class BundleCheckpoint(Checkpoint):
         claimed = sum(part.size for part in parts)
         present = sum(self._shard(shard).size for shard in {part.shard for part in parts})
         if claimed > present:
-            raise WireError(f"its slices claim {claimed:,} bytes, its data files hold {present:,}")
+            raise MalformedError(
+                f"its slices claim {claimed:,} bytes, its data files hold {present:,}"
+            )
 
     def _view(self, entry: Entry, rows: torch.Tensor | None) -> torch.Tensor:
         """The tensor as stored, on top of the mapping where that is possible.
@@ -365,18 +366,18 @@ class BundleCheckpoint(Checkpoint):
         try:
             return entry.stored.unpack(tensor)
         except CorruptCheckpointError as error:
-            raise WireError(str(error)) from error
+            raise MalformedError(str(error)) from error
 
     def _read_strings(self, entry: Entry, *, check: bool) -> list[bytes]:
         if entry.slices:
-            raise WireError("strings kept in slices, which no TensorFlow reads")
+            raise MalformedError("strings kept in slices, which no TensorFlow reads")
         big_endian = self._header.big_endian
         return decode_strings(self._raw(entry), entry, check=check, big_endian=big_endian)
 
     def _check_crc(self, entry: Entry) -> None:
         computed = masked_crc(self._raw(entry))
         if computed != entry.crc:
-            raise WireError(
+            raise MalformedError(
                 f"its checksum is {entry.crc:#010x} in the index, {computed:#010x} computed over "
                 f"{entry.size:,} bytes at offset {entry.offset:,} of data file {entry.shard}"
             )

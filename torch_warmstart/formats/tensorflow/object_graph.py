@@ -18,12 +18,11 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from torch_warmstart.formats.base import GraphOptimizer
+from torch_warmstart.formats.base import GraphOptimizer, MalformedError
 from torch_warmstart.formats.tensorflow.graph_optimizers import Links, find_optimizers
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
     VARINT,
-    WireError,
     all_bytes,
     decode_text,
     last_bytes,
@@ -31,8 +30,6 @@ from torch_warmstart.formats.tensorflow.wire import (
     read_fields,
 )
 
-KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
-ATTRIBUTE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _ATTRIBUTES = "/.ATTRIBUTES/"
 _SLOT = "/.OPTIMIZER_SLOT/"
 _VARIABLE_VALUE = "VARIABLE_VALUE"
@@ -78,7 +75,7 @@ class ObjectGraph:
     """
 
     def __init__(self, data: bytes) -> None:
-        """Decodes a graph; raises WireError."""
+        """Decodes a graph; raises MalformedError."""
         nodes = all_bytes(read_fields(data, {1: BYTES}), 1)
         self._full_names: dict[str, dict[str, None]] = {}  # keys in order, each once
         self._nodes = [self._decode_node(node, len(nodes)) for node in nodes]
@@ -198,7 +195,7 @@ class ObjectGraph:
 
 def _node_id(number: int, count: int) -> int:
     if number >= count:  # a negative number is a huge one here
-        raise WireError(f"an edge leads to node {number}, but there are {count}")
+        raise MalformedError(f"an edge leads to node {number}, but there are {count}")
     return number
 
 

@@ -15,14 +15,18 @@ from collections import Counter
 from dataclasses import dataclass
 
 from torch_warmstart.errors import CheckpointNotFoundError
-from torch_warmstart.formats.tensorflow import table
+from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.recognise import (
+    STATE_FILE,
+    is_prefix,
+    is_state_file,
+    is_table,
+    own_prefix,
+)
 from torch_warmstart.formats.tensorflow.state_file import parse_state
 from torch_warmstart.storage import LOCAL, Storage, base_name, is_remote, is_signed, join, parent
 
-STATE_FILE = "checkpoint"
-_FILE_OF_PREFIX = re.compile(r"(.+)\.(?:index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 _SHARD_OF_V1 = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)
-_TEXT_HEAD = 4096  # bytes
 _SHOWN = 8  # files listed in an error
 
 
@@ -47,7 +51,7 @@ def find(url: str, storage: Storage = LOCAL) -> Found:
     prefix = own_prefix(url, storage)
     if prefix is not None:
         return Found(prefix)
-    if _is_state_file(url, storage):
+    if is_state_file(url, storage):
         return _from_state_file(parent(url), storage)
     if storage.is_directory(url):
         return Found(_from_directory(url, storage))
@@ -57,25 +61,26 @@ def find(url: str, storage: Storage = LOCAL) -> Found:
     raise nothing_at(url, storage)
 
 
-def stands_for_others(url: str, storage: Storage = LOCAL) -> bool:
-    """Whether a path is a prefix, one of its files or a state file, whatever bytes are in it."""
-    return own_prefix(url, storage) is not None or _is_state_file(url, storage)
+def look_up(place: Place) -> Found | None:
+    """As `find`, once a place; None if there is none."""
+    return place.once(_find_or_none)
 
 
-def _is_state_file(url: str, storage: Storage) -> bool:
-    """Anything may be called `checkpoint`, a V1 file too; a state file is text."""
-    if base_name(url) != STATE_FILE or not storage.exists(url):
-        return False
-    source = storage.open(url)
-    return b"\0" not in source.read(0, min(source.size, _TEXT_HEAD)).tobytes()
+def sniff_v1(place: Place) -> str | None:
+    """Whether a path is a table, or stands for files of a V1 checkpoint."""
+    found = look_up(place)
+    if found is not None and found.v1_files:
+        return None
+    if place.is_file:
+        return "does not end as an SSTable does"
+    return f"no {base_name(place.url)}-?????-of-*"
 
 
-def own_prefix(url: str, storage: Storage = LOCAL) -> str | None:
-    """The prefix that a path is, or that it is a file of; None if it is neither."""
-    if _is_prefix(url, storage):
-        return url
-    match = _FILE_OF_PREFIX.fullmatch(url)
-    return match[1] if match and _is_prefix(match[1], storage) else None
+def _find_or_none(place: Place) -> Found | None:
+    try:
+        return find(place.url, place.storage)
+    except CheckpointNotFoundError:
+        return None
 
 
 def latest_checkpoint(directory: str, storage: Storage = LOCAL) -> str | None:
@@ -90,14 +95,10 @@ def latest_checkpoint(directory: str, storage: Storage = LOCAL) -> str | None:
     return _from_state_file(directory, storage).prefix
 
 
-def _is_prefix(url: str, storage: Storage) -> bool:
-    return bool(base_name(url)) and not is_signed(url) and storage.exists(url + ".index")
-
-
 def _find_v1(url: str, storage: Storage) -> Found | None:
     """The V1 checkpoint that a path is, or is a file, the pattern or the common part of."""
     is_file = storage.exists(url)
-    if is_file and not table.has_magic(storage.open(url)):
+    if is_file and not is_table(storage.open(url)):
         return None
     match = _SHARD_OF_V1.fullmatch(url)
     if match and int(match[2]):
@@ -145,7 +146,7 @@ def _from_state_file(directory: str, storage: Storage) -> Found:
     if is_remote(named) and not is_remote(directory):
         candidates = [here]  # a file from anywhere must not send us somewhere over the network
     for candidate in candidates:
-        if _is_prefix(candidate, storage):
+        if is_prefix(candidate, storage):
             return Found(candidate)
         found = _find_v1(candidate, storage)
         if found is not None:
@@ -159,7 +160,7 @@ def _from_state_file(directory: str, storage: Storage) -> Found:
 
 def _from_directory(directory: str, storage: Storage) -> str:
     for inside in ("variables/variables", "variables"):
-        if _is_prefix(join(directory, inside), storage):
+        if is_prefix(join(directory, inside), storage):
             return join(directory, inside)
     prefixes = _prefixes_in(directory, storage)
     if len(prefixes) == 1:

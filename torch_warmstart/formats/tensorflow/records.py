@@ -2,7 +2,7 @@
 
 Sources: tensorflow `core/protobuf/tensor_bundle.proto`, `core/framework/tensor_shape.proto`,
 `tensor_slice.proto`, `versions.proto`; string tensors: `core/util/tensor_bundle/tensor_bundle.cc`.
-Whatever is wrong is a `WireError`.
+Whatever is wrong is a `MalformedError`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from torch_warmstart.formats import slices
+from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.tensorflow.dtypes import STORED_TYPES, StoredType
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
     FIXED32,
     VARINT,
-    WireError,
     all_bytes,
     crc32c,
     last_bytes,
@@ -86,10 +86,10 @@ def decode_header(value: bytes) -> Header:
     fields = read_fields(value, _HEADER_FIELDS)
     num_shards = signed(last_int(fields, 1))
     if num_shards < 1:
-        raise WireError(f"it counts {num_shards} data files")
+        raise MalformedError(f"it counts {num_shards} data files")
     endianness = last_int(fields, 2)
     if endianness not in (0, _BIG_ENDIAN):
-        raise WireError(f"unknown endianness {endianness}")
+        raise MalformedError(f"unknown endianness {endianness}")
     check_version(last_bytes(fields, 3) or b"")
     return Header(num_shards, endianness == _BIG_ENDIAN)
 
@@ -105,7 +105,7 @@ def check_version(value: bytes) -> None:
         elif number == 3:
             bad_consumers |= _ints(field)
     if min_consumer > _READER_VERSION or _READER_VERSION in bad_consumers or producer < 0:
-        raise WireError(
+        raise MalformedError(
             f"it asks for a reader of version {min_consumer} (producer {producer}, bad readers "
             f"{sorted(bad_consumers)}); this is version {_READER_VERSION}"
         )
@@ -152,7 +152,7 @@ def _decode_content(data: bytes) -> tuple[StoredType, tuple[int, ...]] | None:
         fields = read_fields(data, _ENTRY_FIELDS)
         if fields.keys() == {1, 2} and last_int(fields, 1) in STORED_TYPES:
             return STORED_TYPES[last_int(fields, 1)], decode_shape(last_bytes(fields, 2) or b"")
-    except WireError:
+    except MalformedError:
         pass
     return None  # whoever decodes all of it will say what is wrong
 
@@ -168,7 +168,7 @@ def _decode_unusual_entry(value: bytes) -> Entry:
     fields = read_fields(value, _ENTRY_FIELDS)
     number = last_int(fields, 1)
     if number not in STORED_TYPES:
-        raise WireError(f"unknown dtype number {number}")
+        raise MalformedError(f"unknown dtype number {number}")
     return Entry(
         stored=STORED_TYPES[number],
         shape=decode_shape(last_bytes(fields, 2) or b""),
@@ -185,14 +185,14 @@ def decode_shape(data: bytes) -> tuple[int, ...]:
     """TensorShapeProto: known sizes, whose product fits in 64 bits."""
     fields = read_fields(data, {2: BYTES, 3: VARINT})
     if last_int(fields, 3):
-        raise WireError("its rank is unknown")
+        raise MalformedError("its rank is unknown")
     dims = all_bytes(fields, 2)
     if len(dims) > _MAX_RANK:  # before multiplying: a long product takes the square of its length
-        raise WireError(f"impossible shape of {len(dims)} dimensions")
+        raise MalformedError(f"impossible shape of {len(dims)} dimensions")
     sizes = tuple(signed(last_int(read_fields(dim, {1: VARINT}), 1)) for dim in dims)
     strides = math.prod(size or 1 for size in sizes)  # in 64 bits, of an empty tensor too
     if any(size < 0 for size in sizes) or strides >= 1 << 63:
-        raise WireError(f"impossible shape {list(sizes[:8])}")
+        raise MalformedError(f"impossible shape {list(sizes[:8])}")
     return sizes
 
 
@@ -207,12 +207,12 @@ def decode_slice(data: bytes) -> tuple[slices.Extent, ...]:
 
 
 def check_size(entry: Entry) -> None:
-    """Raises WireError unless an entry has the bytes its shape and type take."""
+    """Raises MalformedError unless an entry has the bytes its shape and type take."""
     if entry.stored.dtype is None:  # strings: only their bytes tell
         return
     needed = entry.numel * entry.stored.itemsize
     if entry.size != needed:
-        raise WireError(
+        raise MalformedError(
             f"it has {entry.size:,} bytes, but shape {list(entry.shape)} of "
             f"{entry.stored.name} takes {needed:,}"
         )
@@ -222,14 +222,14 @@ def decode_strings(raw: Bytes, entry: Entry, *, check: bool, big_endian: bool) -
     """`varint length` times n, masked crc of the lengths, then the bytes."""
     data = raw.tobytes()
     if entry.numel > len(data):  # a length takes at least a byte: refuse before looping
-        raise WireError(f"{entry.numel} strings do not fit in {len(data)} bytes")
+        raise MalformedError(f"{entry.numel} strings do not fit in {len(data)} bytes")
     lengths, position = [], 0
     for _ in range(entry.numel):
         length, position = read_varint(data, position)
         lengths.append(length)
     start = position + _CRC_SIZE
     if start + sum(lengths) != len(data):
-        raise WireError(f"its strings take {start + sum(lengths)} bytes, not {len(data)}")
+        raise MalformedError(f"its strings take {start + sum(lengths)} bytes, not {len(data)}")
     if check:
         _check_string_crc(data, lengths, position, entry.crc, big_endian)
     strings = []
@@ -246,9 +246,9 @@ def _check_string_crc(
     crc = crc32c(_fixed_lengths(lengths, order))
     stored_lengths_crc = data[position : position + _CRC_SIZE]
     if mask_crc(crc) != int.from_bytes(stored_lengths_crc, order):
-        raise WireError("the checksum of its string lengths does not match")
+        raise MalformedError("the checksum of its string lengths does not match")
     if mask_crc(crc32c(data[position:], crc)) != stored:
-        raise WireError("the checksum of its strings does not match")
+        raise MalformedError("the checksum of its strings does not match")
 
 
 def _fixed_lengths(lengths: list[int], order: Literal["big", "little"]) -> bytes:

@@ -19,11 +19,11 @@ from collections.abc import Iterable, Iterator
 import cramjam
 
 from torch_warmstart.errors import CorruptCheckpointError
-from torch_warmstart.formats.tensorflow.wire import WireError, masked_crc, read_varint
+from torch_warmstart.formats.base import MalformedError
+from torch_warmstart.formats.recognise import TABLE_FOOTER, is_table
+from torch_warmstart.formats.tensorflow.wire import masked_crc, read_varint
 from torch_warmstart.storage import ByteSource
 
-MAGIC = bytes.fromhex("57fb808b247547db")
-_FOOTER_SIZE = 48
 _TRAILER_SIZE = 5  # type byte, masked crc
 _TAIL = 1 << 20  # bytes fetched at once: footer, index block, and of most indexes the rest too
 _UNCOMPRESSED, _SNAPPY = 0, 1
@@ -35,13 +35,6 @@ _LARGE = 1 << 20  # bytes; TF closes a block at 256 KB, so a larger one is nearl
 Block = bytes | memoryview  # bytes are parsed faster, a view copies no large tensor
 Entries = tuple[list[bytes], list[Block]]  # keys and values of a block
 Handle = tuple[int, int]  # offset and size of a block
-
-
-def has_magic(source: ByteSource) -> bool:
-    """True if the file ends as a table does."""
-    if source.size < _FOOTER_SIZE:
-        return False
-    return source.read(source.size - len(MAGIC), len(MAGIC)).tobytes() == MAGIC
 
 
 class Table:
@@ -93,21 +86,21 @@ class Table:
 
     def _read_index(self) -> tuple[list[bytes], list[Handle]]:
         source = self._source
-        if not has_magic(source):
+        if not is_table(source):
             raise CorruptCheckpointError(
                 f"{source.url} ({source.size:,} bytes) does not end as an SSTable does (bad magic "
                 "number): it is truncated, or not a TensorFlow checkpoint index."
             )
-        footer_at = source.size - _FOOTER_SIZE
-        footer = source.read(footer_at, _FOOTER_SIZE).tobytes()
+        footer_at = source.size - TABLE_FOOTER
+        footer = source.read(footer_at, TABLE_FOOTER).tobytes()
         try:
             _, position = _read_handle(footer, 0)  # the metaindex: always empty in these files
             index_handle, _ = _read_handle(footer, position)
             keys, values = self._decode_block(index_handle)
             handles = [_read_handle(value, 0)[0] for value in values]
             _check_apart(handles, footer_at)
-        except WireError as error:
-            raise self._corrupt((footer_at, _FOOTER_SIZE), f"its index: {error}") from error
+        except MalformedError as error:
+            raise self._corrupt((footer_at, TABLE_FOOTER), f"its index: {error}") from error
         if any(left > right for left, right in itertools.pairwise(keys)):
             raise self._corrupt(index_handle, "its index is not in order")
         return keys, handles
@@ -120,7 +113,7 @@ class Table:
     def _decode_block(self, handle: Handle) -> Entries:
         try:
             return _decode_entries(self._read_block(handle), handle[1])
-        except WireError as error:
+        except MalformedError as error:
             raise self._corrupt(handle, str(error)) from error
 
     def _read_block(self, handle: Handle) -> Block:
@@ -130,14 +123,14 @@ class Table:
         stored = int.from_bytes(raw[size + 1 :].tobytes(), "little")
         computed = masked_crc(raw[: size + 1])
         if stored != computed:
-            raise WireError(
+            raise MalformedError(
                 f"its checksum is {stored:#010x} in the file, {computed:#010x} computed"
             )
         if kind == _UNCOMPRESSED:
             return contents.data if size > _LARGE else contents.tobytes()
         if kind == _SNAPPY:
             return _unsnap(contents.tobytes())
-        raise WireError(f"unknown compression {kind}")
+        raise MalformedError(f"unknown compression {kind}")
 
     def _corrupt(self, handle: Handle, fact: str) -> CorruptCheckpointError:
         offset, size = handle
@@ -161,17 +154,17 @@ def _check_apart(handles: list[Handle], available: int) -> None:
     sizes = (size + _TRAILER_SIZE for offset, size in handles if offset + size <= available)
     claimed = sum(sizes)
     if claimed > available:
-        raise WireError(f"its blocks claim {claimed:,} bytes of {available:,}")
+        raise MalformedError(f"its blocks claim {claimed:,} bytes of {available:,}")
 
 
 def _decode_entries(block: Block, stored_size: int) -> Entries:
     """The entries of a block that takes `stored_size` bytes in the file."""
     if len(block) < 4:
-        raise WireError("too short to hold its restart count")
+        raise MalformedError("too short to hold its restart count")
     restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 - 4 * restarts
     if end < 0:
-        raise WireError(f"{restarts} restart points do not fit")
+        raise MalformedError(f"{restarts} restart points do not fit")
     keys: list[bytes] = []
     values: list[Block] = []
     position, key = 0, b""
@@ -188,11 +181,11 @@ def _decode_entries(block: Block, stored_size: int) -> Entries:
         value_at = position + added
         next_at = value_at + value_size
         if shared > len(key) or next_at > end:
-            raise WireError(f"entry {len(keys)} runs past the block")
+            raise MalformedError(f"entry {len(keys)} runs past the block")
         key = key[:shared] + block[position:value_at]
         bytes_left -= len(key) + _ENTRY_COST
         if bytes_left < 0:
-            raise WireError("its keys unfold to far more than the block")
+            raise MalformedError("its keys unfold to far more than the block")
         keys.append(key)
         values.append(block[value_at:next_at])
         position = next_at
@@ -202,11 +195,11 @@ def _decode_entries(block: Block, stored_size: int) -> Entries:
 def _unsnap(data: bytes) -> bytes:
     length, _ = read_varint(data, 0)
     if length > _SNAPPY_MAX_RATIO * len(data):  # before it is allocated
-        raise WireError(f"{len(data)} snappy bytes claim to unfold to {length}")
+        raise MalformedError(f"{len(data)} snappy bytes claim to unfold to {length}")
     try:
         unfolded = bytes(cramjam.snappy.decompress_raw(data))
     except cramjam.DecompressionError as error:
-        raise WireError(f"its snappy data: {error}") from error
+        raise MalformedError(f"its snappy data: {error}") from error
     if len(unfolded) != length:
-        raise WireError(f"its snappy data unfolds to {len(unfolded)} bytes, not {length}")
+        raise MalformedError(f"its snappy data unfolds to {len(unfolded)} bytes, not {length}")
     return unfolded

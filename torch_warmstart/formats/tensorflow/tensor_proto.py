@@ -6,7 +6,7 @@ file, varints are decoded a stretch at a time.
 
 Sources: tensorflow `core/framework/tensor.proto`; which field for which type:
 `core/util/saved_tensor_slice_util.h`, TENSOR_PROTO_EXTRACT_TYPE. Whatever is wrong is a
-`WireError`.
+`MalformedError`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.tensorflow.dtypes import StoredType
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
     FIXED32,
     FIXED64,
     VARINT,
-    WireError,
     encode_varint,
     walk_fields,
 )
@@ -74,7 +74,7 @@ class Numbers:
         if self.is_varint:
             return torch.from_numpy(self._decode_varints()).view(dtype)
         if packed.size % self.stored.itemsize:
-            raise WireError(f"{packed.size} bytes are no whole number of {self.stored.name}")
+            raise MalformedError(f"{packed.size} bytes are no whole number of {self.stored.name}")
         if not packed.flags.writeable or packed.ctypes.data % self.stored.itemsize:
             packed = (
                 packed.copy()
@@ -84,14 +84,14 @@ class Numbers:
     def _decode_varints(self) -> npt.NDArray[Any]:
         """Integers of the tensor's size, in two's complement whatever their sign."""
         if self.packed[-1] >= _LAST_BYTE:
-            raise WireError("its last varint has no end")
+            raise MalformedError("its last varint has no end")
         elements = np.empty(self.count(), dtype=f"u{self.stored.itemsize}")
         start, done = 0, 0
         while start < len(self.packed):
             stretch = self.packed[start : start + _STRETCH]
             ends = np.flatnonzero(stretch < _LAST_BYTE)
             if not ends.size:
-                raise WireError(f"a varint is longer than {_MAX_VARINT_BYTES} bytes")
+                raise MalformedError(f"a varint is longer than {_MAX_VARINT_BYTES} bytes")
             values = _decode_stretch(stretch, ends)
             if self.stored.dtype is torch.bool:
                 values = (values != 0).view(np.uint8)
@@ -109,7 +109,7 @@ def _decode_stretch(raw: Bytes, ends: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
     lengths = ends - starts + 1
     longest = int(lengths.max())
     if longest > _MAX_VARINT_BYTES:
-        raise WireError(f"a varint is longer than {_MAX_VARINT_BYTES} bytes")
+        raise MalformedError(f"a varint is longer than {_MAX_VARINT_BYTES} bytes")
     values = (raw[starts] & 0x7F).astype(np.uint64)
     for at in range(1, longest):
         longer = np.flatnonzero(lengths > at)
@@ -121,7 +121,7 @@ def _decode_stretch(raw: Bytes, ends: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
 def read_numbers(proto: memoryview, stored: StoredType) -> Numbers:
     """The elements of a numeric TensorProto; nothing is decoded yet."""
     if stored.name not in _NUMBER_FIELDS:
-        raise WireError(f"type {stored.name} is none that a V1 checkpoint can hold")
+        raise MalformedError(f"type {stored.name} is none that a V1 checkpoint can hold")
     number, wire_type = _NUMBER_FIELDS[stored.name]
     chunks: list[memoryview | bytearray] = []
     for found, kind, value in walk_fields(proto):
@@ -130,7 +130,7 @@ def read_numbers(proto: memoryview, stored: StoredType) -> Numbers:
         if isinstance(value, memoryview):
             chunks.append(value)
         elif kind != wire_type:
-            raise WireError(f"field {number} has wire type {kind} instead of {wire_type}")
+            raise MalformedError(f"field {number} has wire type {kind} instead of {wire_type}")
         else:  # not packed: one element a field, as protobuf readers must accept
             last = chunks[-1] if chunks else None
             if not isinstance(last, bytearray):
@@ -153,6 +153,6 @@ def read_strings(proto: memoryview) -> list[bytes]:
         if number != _STRING_FIELD:
             continue
         if not isinstance(value, memoryview):
-            raise WireError(f"field {number} has wire type {kind} instead of {BYTES}")
+            raise MalformedError(f"field {number} has wire type {kind} instead of {BYTES}")
         strings.append(bytes(value))
     return strings

@@ -24,16 +24,21 @@ import torch
 from torch_warmstart.dtypes import take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices
-from torch_warmstart.formats.base import Checkpoint, Family, TensorLocation, TensorSpec
+from torch_warmstart.formats.base import (
+    Checkpoint,
+    Family,
+    MalformedError,
+    TensorLocation,
+    TensorSpec,
+)
 from torch_warmstart.formats.place import Place
-from torch_warmstart.formats.tensorflow import table
+from torch_warmstart.formats.tensorflow import paths, table
 from torch_warmstart.formats.tensorflow.dtypes import STORED_TYPES, STRING, StoredType
 from torch_warmstart.formats.tensorflow.records import check_version, decode_shape, decode_slice
 from torch_warmstart.formats.tensorflow.tensor_proto import read_numbers, read_strings
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
     VARINT,
-    WireError,
     all_bytes,
     decode_text,
     encode_text,
@@ -47,19 +52,9 @@ from torch_warmstart.storage import LOCAL, ByteSource, Storage, base_name
 _LIST_KEY = b""  # kSavedTensorSlicesKey
 
 
-def sniff(place: Place) -> str | None:
-    """Whether a path is a table, or stands for files of a V1 checkpoint."""
-    found = place.tensorflow
-    if found is not None and found.v1_files:
-        return None
-    if place.is_file:
-        return "does not end as an SSTable does"
-    return f"no {base_name(place.url)}-?????-of-*"
-
-
 def open_place(place: Place) -> V1Checkpoint:
     """Opens the checkpoint that a path stands for."""
-    found = place.tensorflow
+    found = paths.look_up(place)
     if found is None or not found.v1_files:  # format="tf-v1" says that it is one
         return V1Checkpoint(place.url, (place.url,), place.storage)
     return V1Checkpoint(found.prefix, found.v1_files, place.storage)
@@ -116,7 +111,7 @@ class V1Checkpoint(Checkpoint):
         self._tables.append(table.Table(source))
         try:
             self._read_list(len(self._tables) - 1)
-        except WireError as error:
+        except MalformedError as error:
             raise CorruptCheckpointError(
                 f"{file} is an SSTable, but its list of tensors is not that of a TensorFlow V1 "
                 f"checkpoint: {error}. (The index of a V2 checkpoint must be called <prefix>.index "
@@ -127,7 +122,7 @@ class V1Checkpoint(Checkpoint):
         """SavedTensorSlices.meta of one file: tensor=1, versions=2."""
         value = self._tables[number].get(_LIST_KEY)
         if value is None:
-            raise WireError("there is none")
+            raise MalformedError("there is none")
         meta = last_bytes(read_fields(value, {1: BYTES}), 1) or b""
         fields = read_fields(meta, {1: BYTES, 2: BYTES})
         check_version(last_bytes(fields, 2) or b"")  # files of early 2016 have no version
@@ -141,13 +136,13 @@ class V1Checkpoint(Checkpoint):
         try:
             dtype = last_int(fields, 3)
             if dtype not in STORED_TYPES:
-                raise WireError(f"unknown dtype number {dtype}")
+                raise MalformedError(f"unknown dtype number {dtype}")
             shape = decode_shape(last_bytes(fields, 2) or b"")
             tensor = self._tensors.setdefault(name, _Tensor(STORED_TYPES[dtype], shape))
             if tensor.stored is not STORED_TYPES[dtype] or tensor.shape != shape:
-                raise WireError("it is listed twice, with different types or shapes")
+                raise MalformedError("it is listed twice, with different types or shapes")
             tensor.parts += [(number, decode_slice(data)) for data in all_bytes(fields, 4)]
-        except WireError as error:
+        except MalformedError as error:
             raise self._corrupt(name, str(error)) from error
 
     def __iter__(self) -> Iterator[str]:
@@ -191,14 +186,16 @@ class V1Checkpoint(Checkpoint):
             if tensor.stored is STRING:
                 return _join_strings(tensor, boxes, protos, rows)
             return _join_numbers(tensor, boxes, protos, rows)
-        except WireError as error:
+        except MalformedError as error:
             raise self._corrupt(spec.key, str(error)) from error
 
     def _proto(self, key: str, number: int, extents: tuple[slices.Extent, ...]) -> memoryview:
         """SavedTensorSlices.data.data of one slice: the TensorProto."""
         record = self._tables[number].view(slices.encode_slice_key(encode_text(key), extents))
         if record is None:
-            raise WireError(f"its slice {extents} is not in {base_name(self._sources[number].url)}")
+            raise MalformedError(
+                f"its slice {extents} is not in {base_name(self._sources[number].url)}"
+            )
         return _submessage(_submessage(record, 2), 3)
 
     def close(self) -> None:
@@ -213,7 +210,7 @@ def _boxes(tensor: _Tensor) -> list[slices.Box]:
     """The slices' boxes; one that is listed twice would let a small file claim a huge tensor."""
     extents = [extents for _, extents in tensor.parts]
     if len(set(extents)) != len(extents):
-        raise WireError("one of its slices is listed twice")
+        raise MalformedError("one of its slices is listed twice")
     return [slices.resolve_box(part, tensor.shape) for part in extents]
 
 
@@ -252,7 +249,7 @@ def _join_strings(
 
 def _check_count(box: slices.Box, count: int) -> None:
     if count != box.numel:
-        raise WireError(f"{count:,} elements are stored of a slice of shape {list(box.sizes)}")
+        raise MalformedError(f"{count:,} elements are stored of a slice of shape {list(box.sizes)}")
 
 
 def _submessage(message: memoryview, number: int) -> memoryview:
@@ -261,6 +258,6 @@ def _submessage(message: memoryview, number: int) -> memoryview:
     for field_number, _, value in walk_fields(message):
         if field_number == number:
             if not isinstance(value, memoryview):
-                raise WireError(f"field {number} of its record is no message")
+                raise MalformedError(f"field {number} of its record is no message")
             found = value
     return found

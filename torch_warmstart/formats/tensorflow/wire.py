@@ -1,8 +1,8 @@
 """The encodings TensorFlow's files are made of: varints, protobuf fields, masked CRC-32C.
 
 Five small messages do not justify generated protobuf code, which would tie users to one protobuf
-release. Everything here takes bytes and returns plain values; whatever is wrong is a `WireError`
-with a short fact, to which the caller adds file and offset.
+release. Everything here takes bytes and returns plain values; whatever is wrong is a
+`MalformedError` with a short fact, to which the caller adds file and offset.
 
 Sources: protobuf's encoding document; leveldb `util/coding.cc`; tensorflow
 `core/lib/hash/crc32c.h`.
@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 import google_crc32c
 
+from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.storage import Bytes
 
 VARINT: Final = 0
@@ -34,10 +35,6 @@ FieldValue = int | bytes
 Fields = dict[int, list[FieldValue]]
 
 
-class WireError(Exception):
-    """Bytes that do not follow the encoding. Never leaves `formats`."""
-
-
 def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     """An unsigned varint of at most 64 bits, and the position after it."""
     if position < len(data) and data[position] < 0x80:  # nearly always
@@ -45,7 +42,7 @@ def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     result = 0
     for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
         if position >= len(data):
-            raise WireError(f"a varint runs past the end of its {len(data)} bytes")
+            raise MalformedError(f"a varint runs past the end of its {len(data)} bytes")
         byte = data[position]
         position += 1
         result |= (byte & 0x7F) << shift
@@ -53,7 +50,7 @@ def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
             if result >> 64:
                 break
             return result, position
-    raise WireError("a varint is longer than 64 bits")
+    raise MalformedError("a varint is longer than 64 bits")
 
 
 def encode_varint(value: int) -> bytes:
@@ -78,7 +75,7 @@ def walk_fields(data: Buffer) -> Iterator[tuple[int, int, int | Buffer]]:
         tag, position = read_varint(data, position)
         number, wire_type = tag >> 3, tag & 7
         if number == 0:
-            raise WireError("field number 0")
+            raise MalformedError("field number 0")
         if wire_type == VARINT:
             value, position = read_varint(data, position)
             yield number, wire_type, value
@@ -88,9 +85,9 @@ def walk_fields(data: Buffer) -> Iterator[tuple[int, int, int | Buffer]]:
         elif wire_type in _FIXED_SIZE:
             size = _FIXED_SIZE[wire_type]
         else:
-            raise WireError(f"wire type {wire_type} in field {number}")
+            raise MalformedError(f"wire type {wire_type} in field {number}")
         if size > end - position:
-            raise WireError(f"field {number} claims {size} bytes, {end - position} are left")
+            raise MalformedError(f"field {number} claims {size} bytes, {end - position} are left")
         chunk = data[position : position + size]
         position += size
         yield number, wire_type, chunk if wire_type == BYTES else int.from_bytes(chunk, "little")
@@ -104,7 +101,7 @@ def read_fields(data: bytes, wire_types: dict[int, int]) -> Fields:
         if expected is None:
             continue
         if wire_type != expected:
-            raise WireError(f"field {number} has wire type {wire_type} instead of {expected}")
+            raise MalformedError(f"field {number} has wire type {wire_type} instead of {expected}")
         fields.setdefault(number, []).append(value)
     return fields
 

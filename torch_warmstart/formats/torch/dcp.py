@@ -19,13 +19,18 @@ import torch
 
 from torch_warmstart.dtypes import as_bits, dtype_name, take_rows
 from torch_warmstart.errors import CorruptCheckpointError, WarmStartError
-from torch_warmstart.formats import slices
-from torch_warmstart.formats.arrays import Window
-from torch_warmstart.formats.base import Checkpoint, Family, TensorLocation, TensorSpec
-from torch_warmstart.formats.place import Place, SourceFile
+from torch_warmstart.formats import nested, slices
+from torch_warmstart.formats.base import (
+    Checkpoint,
+    Family,
+    MalformedError,
+    TensorLocation,
+    TensorSpec,
+)
+from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.recognise import DCP_METADATA
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
-from torch_warmstart.formats.tensorflow import WireError
-from torch_warmstart.formats.torch import nested
+from torch_warmstart.formats.sources import SourceFile, Window
 from torch_warmstart.formats.torch.dcp_metadata import (
     Chunk,
     StoredObject,
@@ -36,24 +41,14 @@ from torch_warmstart.formats.torch.file import load_tensors
 from torch_warmstart.storage import (
     ByteSource,
     Range,
-    base_name,
     join,
     join_sibling,
     named_by,
     parent,
 )
 
-METADATA = ".metadata"
 _MAX_METADATA = 1 << 30  # bytes
 _MAX_OBJECT = 64 << 20  # bytes: the names of a param group's parameters
-
-
-def sniff(place: Place) -> str | None:
-    """Whether it is a directory with metadata, or that file in it."""
-    if place.is_directory:
-        return None if METADATA in place.names else f"no {METADATA} in the directory"
-    found = base_name(place.url) == METADATA and place.is_file
-    return None if found else f"not a directory with a file {METADATA}"
 
 
 def open_place(place: Place) -> DcpCheckpoint:
@@ -77,7 +72,7 @@ class DcpCheckpoint(Checkpoint):
         """
         self.url = place.url
         self._storage = place.storage
-        items = decode_metadata(self._read_metadata(), join(self.url, METADATA))
+        items = decode_metadata(self._read_metadata(), join(self.url, DCP_METADATA))
         self._tree = _tree(items, self.url)
         path, self._tensors = _choose(self._tree, self.url, place.entry)
         title = "torch.distributed checkpoint"
@@ -87,7 +82,7 @@ class DcpCheckpoint(Checkpoint):
             join_sibling(self.url, name)  # every other is checked when it is opened
 
     def _read_metadata(self) -> bytes:
-        source = self._storage.open(join(self.url, METADATA))
+        source = self._storage.open(join(self.url, DCP_METADATA))
         if source.size > _MAX_METADATA:
             raise CorruptCheckpointError(f"{source.url} has {source.size:,} bytes, too many.")
         try:
@@ -148,7 +143,7 @@ class DcpCheckpoint(Checkpoint):
                 whole = self._load(tensor, tensor.chunks[0])
                 return whole if rows is None else take_rows(whole, rows)
             return self._assemble(tensor, rows)
-        except WireError as error:
+        except MalformedError as error:
             raise CorruptCheckpointError(
                 f"{self.url}: tensor {spec.key!r} is damaged: {error}."
             ) from error
@@ -158,7 +153,7 @@ class DcpCheckpoint(Checkpoint):
         claimed = sum(chunk.box.numel for chunk in tensor.chunks) * tensor.dtype.itemsize
         present = sum(self._file(name).size for name in {chunk.file for chunk in tensor.chunks})
         if claimed > present:
-            raise WireError(f"its parts claim {claimed:,} bytes, its files hold {present:,}")
+            raise MalformedError(f"its parts claim {claimed:,} bytes, its files hold {present:,}")
 
     def _assemble(self, tensor: StoredTensor, rows: torch.Tensor | None) -> torch.Tensor:
         shape = tensor.shape if rows is None else (len(rows), *tensor.shape[1:])
@@ -172,9 +167,9 @@ class DcpCheckpoint(Checkpoint):
     def _load(self, tensor: StoredTensor, chunk: Chunk) -> torch.Tensor:
         loaded = self._load_part(tensor.key, chunk.file, chunk.offset, chunk.length)
         if not isinstance(loaded, torch.Tensor):
-            raise WireError(f"{chunk.file} holds a {type(loaded).__name__} in its place")
+            raise MalformedError(f"{chunk.file} holds a {type(loaded).__name__} in its place")
         if tuple(loaded.shape) != chunk.box.sizes or loaded.dtype != tensor.dtype:
-            raise WireError(
+            raise MalformedError(
                 f"{chunk.file} holds {loaded.dtype} of shape {tuple(loaded.shape)} in place of "
                 f"{tensor.dtype} of shape {chunk.box.sizes}"
             )
@@ -183,7 +178,7 @@ class DcpCheckpoint(Checkpoint):
     def _load_part(self, key: str, name: str, offset: int, length: int) -> Any:
         source = self._file(name)
         if offset + length > source.size:
-            raise WireError(f"{name} has {source.size:,} bytes and ends before it does")
+            raise MalformedError(f"{name} has {source.size:,} bytes and ends before it does")
         part = Window(source, offset, length, key)
         part.prefetch([(0, part.size)])
         return load_tensors(cast("IO[bytes]", SourceFile(part)), part.url)
@@ -196,13 +191,13 @@ class DcpCheckpoint(Checkpoint):
             return None
         try:
             return self._load_part(stored.key, *stored.place)
-        except (WarmStartError, WireError, FileNotFoundError):  # it may be anything
+        except (WarmStartError, MalformedError, FileNotFoundError):  # it may be anything
             return None
 
     def _file(self, name: str) -> ByteSource:
         if name not in self._files:
             url = join_sibling(self.url, name)
-            with named_by(join(self.url, METADATA), url):
+            with named_by(join(self.url, DCP_METADATA), url):
                 self._files[name] = self._storage.open(url)
         return self._files[name]
 

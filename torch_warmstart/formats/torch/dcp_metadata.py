@@ -20,8 +20,8 @@ from typing import Any, ClassVar, TypeGuard
 import torch
 
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
+from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.slices import Box, resolve_box
-from torch_warmstart.formats.tensorflow import WireError
 
 _DCP = "torch.distributed.checkpoint"
 _BEFORE_2_3 = "torch.distributed._shard.sharded_tensor.metadata"
@@ -108,7 +108,7 @@ def decode_metadata(data: bytes, url: str) -> list[StoredTensor | StoredObject]:
         ) from error
     try:
         return _decode(metadata)
-    except WireError as error:
+    except MalformedError as error:
         raise CorruptCheckpointError(f"{url} is damaged: {error}.") from error
     except UnsupportedError as error:
         raise UnsupportedError(f"{url}: {error}") from error
@@ -169,7 +169,7 @@ def _with_plain_keys(opcode: bytes, count: int) -> Callable[[Any], None]:
     def checked(unpickler: Any) -> None:
         keys = unpickler.stack[-count:][::2]  # key, value, key, ...
         if not all(isinstance(key, str | int | _Record) for key in keys):
-            raise WireError("a key is neither a text nor a record")
+            raise MalformedError("a key is neither a text nor a record")
         original(unpickler)
 
     return checked
@@ -186,7 +186,7 @@ def _decode(metadata: Any) -> list[StoredTensor | StoredObject]:
     fields = _fields(metadata, "Metadata")
     listed, paths = fields.get("state_dict_metadata"), fields.get("planner_data")
     if not isinstance(listed, dict) or not all(isinstance(key, str) for key in listed):
-        raise WireError("it has no state_dict_metadata")
+        raise MalformedError("it has no state_dict_metadata")
     places = _decode_places(fields.get("storage_data"))
     found: list[StoredTensor | StoredObject] = []
     for key, about in listed.items():
@@ -196,7 +196,7 @@ def _decode(metadata: Any) -> list[StoredTensor | StoredObject]:
         elif _is(about, "BytesStorageMetadata"):
             found.append(StoredObject(key, path, places.get((key, None))))
         else:
-            raise WireError(f"{key!r} is neither a tensor nor an object")
+            raise MalformedError(f"{key!r} is neither a tensor nor an object")
     return found
 
 
@@ -205,7 +205,7 @@ def _decode_path(key: str, paths: Any) -> tuple[str, ...]:
     if not isinstance(path, tuple) or not path:
         return (key,)
     if len(path) > _MAX_DEPTH or not all(isinstance(part, str | int) for part in path):
-        raise WireError(f"{key!r} has the path {reprlib.repr(path)}")
+        raise MalformedError(f"{key!r} has the path {reprlib.repr(path)}")
     return tuple(str(part) for part in path)
 
 
@@ -216,17 +216,17 @@ _Places = dict[tuple[str, tuple[int, ...] | None], _Place]
 
 def _decode_places(stored: Any) -> _Places:
     if not isinstance(stored, dict):
-        raise WireError("it has no storage_data")
+        raise MalformedError("it has no storage_data")
     places: _Places = {}
     for index, info in stored.items():
         at = _fields(index, "MetadataIndex")
         key, offsets = at.get("fqn"), at.get("offset")
         if not isinstance(key, str):
-            raise WireError(f"its storage_data has the key {reprlib.repr(key)}")
+            raise MalformedError(f"its storage_data has the key {reprlib.repr(key)}")
         if offsets is not None:
             places[key, _decode_sizes(offsets)] = _decode_place(key, info)
             continue
-        with contextlib.suppress(WireError, UnsupportedError):  # an object, which few need
+        with contextlib.suppress(MalformedError, UnsupportedError):  # an object, which few need
             places[key, None] = _decode_place(key, info)
     return places
 
@@ -240,7 +240,7 @@ def _decode_place(key: str, info: Any) -> _Place:
             f"tensor {key!r} is stored transformed ({reprlib.repr(transforms)}), which is not read."
         )
     if not isinstance(file, str) or not _is_size(offset) or not _is_size(length):
-        raise WireError(f"tensor {key!r} is at {reprlib.repr((offset, length))} of a file")
+        raise MalformedError(f"tensor {key!r} is at {reprlib.repr((offset, length))} of a file")
     return file, offset, length
 
 
@@ -253,10 +253,10 @@ def _decode_tensor(
     state = properties.state if _is(properties, "TensorProperties") else None
     dtype = state[0] if isinstance(state, tuple) and state else None
     if not isinstance(dtype, torch.dtype):
-        raise WireError(f"tensor {key!r} has no dtype")
+        raise MalformedError(f"tensor {key!r} has no dtype")
     chunks = fields.get("chunks")
     if not isinstance(chunks, list):
-        raise WireError(f"tensor {key!r} has no chunks")
+        raise MalformedError(f"tensor {key!r} has no chunks")
     decoded = tuple(_decode_chunk(key, chunk, shape, places) for chunk in chunks)
     return StoredTensor(key, path, shape, dtype, decoded)
 
@@ -265,9 +265,9 @@ def _decode_chunk(key: str, chunk: Any, shape: tuple[int, ...], places: _Places)
     fields = _fields(chunk, "ChunkStorageMetadata")
     offsets, sizes = _decode_sizes(fields.get("offsets")), _decode_sizes(fields.get("sizes"))
     if len(offsets) != len(sizes):
-        raise WireError(f"tensor {key!r} has a chunk of {sizes} at {offsets}")
+        raise MalformedError(f"tensor {key!r} has a chunk of {sizes} at {offsets}")
     if (key, offsets) not in places:
-        raise WireError(f"tensor {key!r} has a chunk at {offsets} that is in no file")
+        raise MalformedError(f"tensor {key!r} has a chunk at {offsets} that is in no file")
     box = resolve_box(list(zip(offsets, sizes, strict=True)), shape)
     return Chunk(box, *places[key, offsets])
 
@@ -276,9 +276,9 @@ def _decode_sizes(size: Any) -> tuple[int, ...]:
     """The numbers of a torch.Size, which is written as a call with a tuple."""
     sizes = size.args[0] if _is(size, "Size") and len(size.args) == 1 else size
     if not isinstance(sizes, tuple) or not all(_is_size(number) for number in sizes):
-        raise WireError(f"{reprlib.repr(sizes)} is no shape")
+        raise MalformedError(f"{reprlib.repr(sizes)} is no shape")
     if len(sizes) > _MAX_DEPTH or math.prod(sizes) >= 1 << 63:
-        raise WireError(f"a tensor would have the shape {reprlib.repr(sizes)}")
+        raise MalformedError(f"a tensor would have the shape {reprlib.repr(sizes)}")
     return sizes
 
 
@@ -293,5 +293,5 @@ def _is(record: Any, name: str) -> TypeGuard[_Record]:
 def _fields(record: Any, name: str) -> Mapping[str, Any]:
     state = record.state if _is(record, name) else None
     if not isinstance(state, dict):
-        raise WireError(f"a {type(record).__name__} stands where a {name} should")
+        raise MalformedError(f"a {type(record).__name__} stands where a {name} should")
     return state

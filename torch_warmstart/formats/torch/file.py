@@ -22,12 +22,12 @@ from torch_warmstart.errors import (
     UnsupportedError,
     WarmStartError,
 )
-from torch_warmstart.formats.place import Place, SourceFile
-from torch_warmstart.formats.torch.state_dict import StateDictCheckpoint
+from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.sources import SourceFile
+from torch_warmstart.formats.state_dict import StateDictCheckpoint
 from torch_warmstart.storage import LocalFile
 
 _TORCHSCRIPT = "/constants.pkl"  # what torch.load knows such an archive by
-_PICKLE_MAGIC = b"\x80"
 # How torch words what it refuses: a name, a call, an instance. Its other errors are of bad bytes.
 _REFUSED = re.compile(
     r"GLOBAL ([^\s,]+)|unrecognized function (.+)|`add_safe_globals`,? but got (.+)|(`.+) must be "
@@ -36,20 +36,7 @@ _REFUSED = re.compile(
 _DETAIL = re.compile(r"WeightsUnpickler error: (.+)")
 
 
-def sniff_zip(place: Place) -> str | None:
-    """Whether a file is a zip as torch.save writes since 1.6."""
-    if not place.zip_names:
-        return "not a complete zip file"
-    found = any(name.endswith("data.pkl") for name in place.zip_names)
-    return None if found else "no data.pkl in the zip"
-
-
-def sniff_legacy(place: Place) -> str | None:
-    """Whether a file begins as a pickle does."""
-    return None if place.head(1) == _PICKLE_MAGIC else "does not begin as a pickle does"
-
-
-def open_place(place: Place) -> StateDictCheckpoint:
+def open_file(place: Place) -> StateDictCheckpoint:
     """Opens a file.
 
     Raises:

@@ -47,15 +47,6 @@ def choose(tree: _Tree, where: str, entry: str | None, leaf: type) -> tuple[str,
     raise SettingsError(_none(node, where if not path else f"{where}, entry {path!r},"))
 
 
-def check_entry(entry: object) -> None:
-    """Raises SettingsError unless `entry` is None or a path of keys."""
-    if entry is not None and not (isinstance(entry, str) and entry.strip("/")):
-        raise SettingsError(
-            "entry is a path of keys in a nested checkpoint, such as 'model' or 'ema/model', not "
-            f"{entry!r}."
-        )
-
-
 def join_keys(path: str, key: object) -> str:
     """A path of keys, one longer."""
     return f"{path}/{key}" if path else str(key)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from torch_warmstart.dtypes import dtype_name, take_rows
+from torch_warmstart.formats import nested
 from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
-from torch_warmstart.formats.torch import nested
 
 
 class StateDictCheckpoint(Checkpoint):

@@ -1,0 +1,178 @@
+"""What tells a format: first bytes, names in a directory or a zip, TensorFlow's names of files.
+
+The one owner of "which format is this". A sniffer returns None if a place is of its format, else
+why not. None of them needs a reader of any format; only tables of words are looked at by their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torch_warmstart.formats.place import Place
+from torch_warmstart.storage import ByteSource, Storage, base_name, is_signed
+
+# -- torch ---------------------------------------------------------------------------------------
+
+DCP_METADATA = ".metadata"
+_PICKLE_MAGIC = b"\x80"
+
+
+def torch_distributed(place: Place) -> str | None:
+    """Whether it is a directory with metadata, or that file in it."""
+    if place.is_directory:
+        return None if DCP_METADATA in place.names else f"no {DCP_METADATA} in the directory"
+    found = base_name(place.url) == DCP_METADATA and place.is_file
+    return None if found else f"not a directory with a file {DCP_METADATA}"
+
+
+def torch_zip(place: Place) -> str | None:
+    """Whether a file is a zip as torch.save writes since 1.6."""
+    return _zip_with(place, "data.pkl", "no data.pkl in the zip")
+
+
+def torch_legacy(place: Place) -> str | None:
+    """Whether a file begins as a pickle does."""
+    return None if place.head(1) == _PICKLE_MAGIC else "does not begin as a pickle does"
+
+
+# -- Hugging Face --------------------------------------------------------------------------------
+
+SAFETENSORS_LENGTH = 8  # bytes of the little-endian length before the JSON header
+WEIGHT_MAP = "weight_map"
+_INDEX_HEAD = 64 << 10  # bytes in which `weight_map` begins
+
+# In this order. Each is the name that models, then diffusers' models, then adapters have.
+_WANTED = tuple(
+    re.compile(rf"(?:{stems})\.{ending}")
+    for stems, ending in (
+        ("model|diffusion_pytorch_model|adapter_model", r"safetensors"),
+        ("model|diffusion_pytorch_model|adapter_model", r"safetensors\.index\.json"),
+        (r".+", r"safetensors\.index\.json"),
+        ("pytorch_model|diffusion_pytorch_model|adapter_model", r"bin"),
+        ("pytorch_model|diffusion_pytorch_model|adapter_model", r"bin\.index\.json"),
+        (r".+", r"bin\.index\.json"),
+    )
+)
+
+
+def huggingface_directory(place: Place) -> str | None:
+    """Whether a directory holds weights under a name of `save_pretrained`."""
+    if not place.is_directory:
+        return "not a directory"
+    found = huggingface_weights(place.names)
+    return None if found else "no model.safetensors, pytorch_model.bin or index of shards"
+
+
+def huggingface_weights(names: Sequence[str]) -> list[str]:
+    """Of the names in a directory those of the best kind there is; safetensors come first."""
+    kinds = ([name for name in names if wanted.fullmatch(name)] for wanted in _WANTED)
+    return next(filter(None, kinds), [])
+
+
+def huggingface_index(place: Place) -> str | None:
+    """Whether a file begins as an index of shards does."""
+    found = place.head(16).lstrip()[:1] == b"{" and WEIGHT_MAP.encode() in place.head(_INDEX_HEAD)
+    return None if found else f"no JSON with a {WEIGHT_MAP}"
+
+
+def safetensors(place: Place) -> str | None:
+    """Whether a file begins with a JSON header of a length that fits."""
+    head = place.head(SAFETENSORS_LENGTH + 1)
+    if len(head) <= SAFETENSORS_LENGTH or head[-1:] != b"{":
+        return "no JSON header"
+    length = int.from_bytes(head[:SAFETENSORS_LENGTH], "little")
+    return None if length <= place.source.size else "its header would be longer than the file"
+
+
+# -- Keras and numpy -----------------------------------------------------------------------------
+
+KERAS_WEIGHTS = "model.weights.h5"
+NPY_MAGIC, NPY_SUFFIX = b"\x93NUMPY", ".npy"
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+def hdf5(place: Place) -> str | None:
+    """Whether a file begins as HDF5 does."""
+    return _begins_with(place, _HDF5_MAGIC, "no HDF5 magic bytes")
+
+
+def keras_archive(place: Place) -> str | None:
+    """Whether a file is a zip with a model's weights in it."""
+    if not place.zip_names:
+        return "not a complete zip file"
+    return None if KERAS_WEIGHTS in place.zip_names else f"no {KERAS_WEIGHTS} in the zip"
+
+
+def npy(place: Place) -> str | None:
+    """Whether a file begins with numpy's magic bytes."""
+    return _begins_with(place, NPY_MAGIC, "no numpy magic bytes")
+
+
+def npz(place: Place) -> str | None:
+    """Whether a file is a zip with an array in it."""
+    return _zip_with(place, NPY_SUFFIX, "no .npy in the zip")
+
+
+# -- TensorFlow ----------------------------------------------------------------------------------
+
+STATE_FILE = "checkpoint"
+TABLE_MAGIC = bytes.fromhex("57fb808b247547db")
+TABLE_FOOTER = 48  # bytes at the end of a table, of which the magic ones are the last
+_FILE_OF_PREFIX = re.compile(r"(.+)\.(?:index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
+_TEXT_HEAD = 4096  # bytes
+
+
+def table(place: Place) -> str | None:
+    """Whether it may be a V1 checkpoint: a table, the `.meta` of one, or no file but a pattern."""
+    is_other = place.is_file and not place.url.endswith(".meta") and not is_table(place.source)
+    return "does not end as an SSTable does" if is_other else None
+
+
+def is_table(source: ByteSource) -> bool:
+    """True if the file ends as a sorted string table does."""
+    if source.size < TABLE_FOOTER:
+        return False
+    end = source.read(source.size - len(TABLE_MAGIC), len(TABLE_MAGIC)).tobytes()
+    return end == TABLE_MAGIC
+
+
+def prefix(place: Place) -> str | None:
+    """Whether a path may stand for a V2 checkpoint: a prefix is no file of its own."""
+    return None if place.is_directory else f"no {base_name(place.url)}.index"
+
+
+def stands_for_others(url: str, storage: Storage) -> bool:
+    """Whether a path is a prefix, one of its files or a state file, whatever bytes are in it."""
+    return own_prefix(url, storage) is not None or is_state_file(url, storage)
+
+
+def is_state_file(url: str, storage: Storage) -> bool:
+    """Anything may be called `checkpoint`, a V1 file too; a state file is text."""
+    if base_name(url) != STATE_FILE or not storage.exists(url):
+        return False
+    source = storage.open(url)
+    return b"\0" not in source.read(0, min(source.size, _TEXT_HEAD)).tobytes()
+
+
+def own_prefix(url: str, storage: Storage) -> str | None:
+    """The prefix that a path is, or that it is a file of; None if it is neither."""
+    if is_prefix(url, storage):
+        return url
+    match = _FILE_OF_PREFIX.fullmatch(url)
+    return match[1] if match and is_prefix(match[1], storage) else None
+
+
+def is_prefix(url: str, storage: Storage) -> bool:
+    """Whether a V2 checkpoint is called so."""
+    return bool(base_name(url)) and not is_signed(url) and storage.exists(url + ".index")
+
+
+def _begins_with(place: Place, magic: bytes, otherwise: str) -> str | None:
+    return None if place.head(len(magic)) == magic else otherwise
+
+
+def _zip_with(place: Place, ending: str, otherwise: str) -> str | None:
+    if not place.zip_names:
+        return "not a complete zip file"
+    return None if any(name.endswith(ending) for name in place.zip_names) else otherwise

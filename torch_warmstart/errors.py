@@ -17,7 +17,7 @@
 
 A message has four parts: what failed, where, what was expected and found, what to do next. What a
 plan has to say, a problem or a note, is a `Finding` with a code that stays. This module also owns
-the words that many messages share: near-name suggestions.
+what many messages share: near-name suggestions, and how a text is made printable.
 """
 
 from __future__ import annotations
@@ -59,9 +59,15 @@ class Finding:
 
 
 class WarmStartError(Exception):
-    """Base of everything this library raises on purpose."""
+    """Base of everything this library raises on purpose.
+
+    As text, nothing in it acts upon a terminal, whatever names and paths a file put into it.
+    """
 
     code = "warm-start"  # of the `Finding` that a plan makes of it
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, Exception.__str__(self).split("\n")))
 
 
 class SettingsError(WarmStartError, ValueError):
@@ -104,8 +110,6 @@ class MissingTensorError(CheckpointError, KeyError):
     """The checkpoint has no tensor of that key."""
 
     code = "missing-tensor"
-
-    __str__ = Exception.__str__  # KeyError would show the repr of the message
 
 
 class VocabularyError(WarmStartError, ValueError):
@@ -151,6 +155,13 @@ class WarmStartWarning(UserWarning):
     """
 
 
+def printable(text: str) -> str:
+    r"""A text with what a terminal would act upon spelt out: a name may hold `\n` or `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
 def near_names(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
     """The candidates most like `name`, best first, at most `count`."""
     pool = list(candidates)
@@ -173,6 +184,10 @@ def plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def _sharing_parts(name: str, pool: Sequence[str]) -> list[str]:

@@ -20,9 +20,9 @@ import torch
 
 from torch_warmstart.api import load_checkpoint
 from torch_warmstart.cli.verify import add_verify
-from torch_warmstart.display import printable, render
+from torch_warmstart.display import render
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import SettingsError, WarmStartError, plural
+from torch_warmstart.errors import SettingsError, WarmStartError, plural, printable
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.proof import PortCheck
 

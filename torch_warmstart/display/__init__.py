@@ -4,6 +4,5 @@ from torch_warmstart.display.progress import Advance as Advance
 from torch_warmstart.display.progress import progress_bar as progress_bar
 from torch_warmstart.display.tables import fold as fold
 from torch_warmstart.display.tables import fold_endings as fold_endings
-from torch_warmstart.display.tables import printable as printable
 from torch_warmstart.display.tables import render as render
 from torch_warmstart.display.tables import shorten as shorten

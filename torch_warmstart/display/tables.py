@@ -7,6 +7,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from torch_warmstart.errors import printable
+
 Row = tuple[str, ...]
 
 _NUMBER = re.compile(r"\d+")
@@ -43,17 +45,6 @@ def _width(cell: str) -> int:
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in cell)
     narrow = sum(not unicodedata.combining(character) for character in cell)
     return wide + narrow
-
-
-def printable(text: str) -> str:
-    r"""A text with what a terminal would act upon spelt out: a name may hold `\n` or `\x1b`."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def shorten(path: str) -> str:

@@ -119,7 +119,7 @@ def npz(place: Place) -> str | None:
 STATE_FILE = "checkpoint"
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")
 TABLE_FOOTER = 48  # bytes at the end of a table, of which the magic ones are the last
-_FILE_OF_PREFIX = re.compile(r"(.+)\.(?:index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
+_FILE_OF_PREFIX = re.compile(r"(.*)\.(?:index|meta|data-\d{5}-of-\d{5})", re.DOTALL)
 _TEXT_HEAD = 4096  # bytes
 
 
@@ -137,9 +137,14 @@ def is_table(source: ByteSource) -> bool:
     return end == TABLE_MAGIC
 
 
-def prefix(place: Place) -> str | None:
-    """Whether a path may stand for a V2 checkpoint: a prefix is no file of its own."""
-    return None if place.is_directory else f"no {base_name(place.url)}.index"
+def no_index(place: Place) -> str:
+    """Why a path is no V2 checkpoint, whose prefix is no file of its own."""
+    return f"no {base_name(place.url)}.index"
+
+
+def is_named_as_part(url: str) -> bool:
+    """Whether a file's name is that of a part of a checkpoint, so that there are others beside."""
+    return base_name(url) == STATE_FILE or _FILE_OF_PREFIX.fullmatch(url) is not None
 
 
 def stands_for_others(url: str, storage: Storage) -> bool:
@@ -160,12 +165,13 @@ def own_prefix(url: str, storage: Storage) -> str | None:
     if is_prefix(url, storage):
         return url
     match = _FILE_OF_PREFIX.fullmatch(url)
-    return match[1] if match and is_prefix(match[1], storage) else None
+    prefix = (match[1] or "./") if match else ""  # a prefix may be all folder: `model/.index`
+    return prefix if prefix and is_prefix(prefix, storage) else None
 
 
 def is_prefix(url: str, storage: Storage) -> bool:
     """Whether a V2 checkpoint is called so."""
-    return bool(base_name(url)) and not is_signed(url) and storage.exists(url + ".index")
+    return not is_signed(url) and storage.exists(url + ".index")
 
 
 def _begins_with(place: Place, magic: bytes, otherwise: str) -> str | None:

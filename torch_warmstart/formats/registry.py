@@ -68,6 +68,7 @@ def open_checkpoint(
 
 def latest_checkpoint(directory: str, storage: Storage = LOCAL) -> str | None:
     """The prefix that a directory's `checkpoint` file names; see `api.latest_checkpoint`."""
+    storage = storage.connected(directory)
     found: str | None = _reader("tensorflow.paths", "latest_checkpoint")(directory, storage)
     return found
 
@@ -83,7 +84,7 @@ def _check_entry(entry: object) -> None:
 def _place_at(url: object, storage: Storage, *, verify: bool, entry: str | None) -> Place:
     if not isinstance(url, str) or not url:
         raise SettingsError(f"A checkpoint's path must be a non-empty str, not {url!r}.")
-    return Place(url, storage, verify=verify, entry=entry)
+    return Place(url, storage.connected(url), verify=verify, entry=entry)
 
 
 def _open_place(place: Place, name: str | None) -> Checkpoint:
@@ -104,7 +105,8 @@ def _open_place(place: Place, name: str | None) -> Checkpoint:
 def _choose(place: Place, name: str | None) -> Format:
     if name is not None:
         return _by_name(name)
-    if recognise.stands_for_others(place.url, place.storage):
+    beside = recognise.is_named_as_part(place.url) or not place.is_file
+    if beside and recognise.stands_for_others(place.url, place.storage):
         return _by_name("tf-v2" if _stands_for_v1(place) else "tf-v1")
     reasons = []
     for candidate in FORMATS:
@@ -140,12 +142,18 @@ def _reader(module: str, function: str) -> Callable[..., Any]:
 
 
 _stands_for_v1 = _reader("tensorflow.paths", "sniff_v1")
+_stands_for_v2 = _reader("tensorflow.paths", "sniff_v2")
 
 
 def _sniff_v1(place: Place) -> str | None:
     """As the reader's own, which is asked only if it may be one."""
     why_not = recognise.table(place)
     return _stands_for_v1(place) if why_not is None else why_not
+
+
+def _sniff_v2(place: Place) -> str | None:
+    """A table may have an index of V2 beside it, which comes first, as in TensorFlow."""
+    return _stands_for_v2(place) if recognise.table(place) is None else recognise.no_index(place)
 
 
 FORMATS: tuple[Format, ...] = (
@@ -198,7 +206,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "tf-v2",
         "TensorFlow V2 checkpoint",
-        recognise.prefix,
+        _sniff_v2,
         _reader("tensorflow.bundle", "open_place"),
     ),
     Format(

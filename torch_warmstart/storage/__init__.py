@@ -17,8 +17,8 @@ from torch_warmstart.storage.storage import LOCAL as LOCAL
 from torch_warmstart.storage.storage import MAX_GAP as MAX_GAP
 from torch_warmstart.storage.storage import Storage as Storage
 from torch_warmstart.storage.urls import base_name as base_name
+from torch_warmstart.storage.urls import below as below
 from torch_warmstart.storage.urls import is_remote as is_remote
 from torch_warmstart.storage.urls import is_signed as is_signed
 from torch_warmstart.storage.urls import join as join
-from torch_warmstart.storage.urls import join_sibling as join_sibling
 from torch_warmstart.storage.urls import parent as parent

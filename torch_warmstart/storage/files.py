@@ -32,6 +32,7 @@ from torch_warmstart.storage.ranges import (
     subtract,
     union,
 )
+from torch_warmstart.storage.urls import is_remote, parent
 
 Bytes = npt.NDArray[np.uint8]  # a flat view; numpy because it may sit on a mapping at any offset
 
@@ -194,7 +195,13 @@ class _Mirror:
 
 @contextmanager
 def named_by(index: str, url: str) -> Iterator[None]:
-    """Around opening a file that an index names: if it is not there, the checkpoint is damaged."""
+    """Around opening a file that an index names: if it is not there, the checkpoint is damaged.
+
+    Nor may it be a link that leads out of the directory where the index is. Where the index is a
+    link itself, as in Hugging Face's cache, the directory to which that leads counts too.
+    """
+    if not is_remote(url):
+        _check_link(index, url)
     try:
         yield
     except FileNotFoundError as error:
@@ -202,6 +209,16 @@ def named_by(index: str, url: str) -> Iterator[None]:
             f"{index} says that tensors are in {url}, which does not exist. Copy all files of a "
             "checkpoint together."
         ) from error
+
+
+def _check_link(index: str, url: str) -> None:
+    real = os.path.realpath(url)
+    homes = (os.path.realpath(parent(index)), parent(os.path.realpath(index)))
+    if not any(real.startswith(home.rstrip(os.sep) + os.sep) for home in homes):
+        raise CorruptCheckpointError(
+            f"{index} names {url}, a link that leads out of its directory, to {real}. If that is "
+            "the file that is meant, copy it there."
+        )
 
 
 def check_range(source: ByteSource, offset: int, length: int) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from torch_warmstart.errors import MissingDependencyError, SettingsError
+from torch_warmstart.errors import CorruptCheckpointError, MissingDependencyError, SettingsError
 from torch_warmstart.storage.files import (
     Bytes,
     ByteSource,
@@ -16,7 +16,8 @@ from torch_warmstart.storage.files import (
     RemoteFile,
     reaching,
 )
-from torch_warmstart.storage.urls import is_remote
+from torch_warmstart.storage.redirects import without_headers_elsewhere
+from torch_warmstart.storage.urls import is_remote, parent
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
 _EXTRAS = {
@@ -30,9 +31,33 @@ _EXTRAS = {
 }  # what to install for a scheme: torch-warmstart[...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """What the user named, on the filesystem that its URL leads to."""
+
+    url: str
+    filesystem: Filesystem | None  # None: local
+    path: str = ""
+
+    def path_of(self, url: str) -> str:
+        """The path of a URL beside or below it, by comparing texts: no parser sees the URL."""
+        here, path = self.url.rstrip("/"), self.path.rstrip("/")
+        above = parent(self.url)
+        rest = url.removeprefix(here)
+        if not url.startswith(here):
+            rest, path = url.removeprefix(above), path.rpartition("/")[0]
+        beside = url.startswith(here) or url == above or url.startswith(above + "/")
+        if beside and ".." not in rest.split("/"):
+            return path + rest
+        raise CorruptCheckpointError(f"{url} is neither beside nor below {self.url}.")
+
+
 @dataclass(frozen=True)
 class Storage:
     """Where files come from, and with which options.
+
+    It parses the URL that it is given. So of a checkpoint only the URL that the user wrote may come
+    here; `connected` to that, it takes what is beside and below it, and nothing else.
 
     Args:
         options: Passed to fsspec's filesystem: credentials, endpoints, timeouts, ...
@@ -45,6 +70,7 @@ class Storage:
     options: Mapping[str, Any] = field(default_factory=dict)
     filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
     max_gap: int = MAX_GAP
+    _root: _Root | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.filesystem not in ("auto", "fsspec", "gfile"):
@@ -53,6 +79,12 @@ class Storage:
             )
         if isinstance(self.max_gap, bool) or not isinstance(self.max_gap, int) or self.max_gap < 0:
             raise SettingsError(f"max_gap is a number of bytes, at least 0, not {self.max_gap!r}.")
+
+    def connected(self, url: str) -> Storage:
+        """The same, on the one filesystem that a user's URL leads to."""
+        if self._is_local(url):
+            return replace(self, _root=_Root(url, None))
+        return replace(self, _root=_Root(url, *self._connect(url)))
 
     def open(self, url: str) -> ByteSource:
         """Opens a file; raises FileNotFoundError if there is none."""
@@ -99,9 +131,13 @@ class Storage:
         return sorted(str(inside).rstrip("/").rsplit("/", 1)[-1] for inside in listed)
 
     def _is_local(self, url: str) -> bool:
+        if self._root is not None:
+            return self._root.filesystem is None
         return not is_remote(url) and self.filesystem != "gfile"
 
     def _connect(self, url: str) -> tuple[Filesystem, str]:
+        if self._root is not None and self._root.filesystem is not None:
+            return self._root.filesystem, self._root.path_of(url)
         if self._uses_gfile(url):
             from torch_warmstart.storage.gfile import GfileFilesystem
 
@@ -110,7 +146,9 @@ class Storage:
 
         with reaching(url):
             try:
-                filesystem, path = fsspec.core.url_to_fs(url, **self.options)
+                filesystem, path = fsspec.core.url_to_fs(
+                    url, **without_headers_elsewhere(url, self.options)
+                )
             except ImportError as error:
                 raise MissingDependencyError(_how_to_install(url, error)) from error
             except ValueError as error:  # "Protocol not known"

@@ -6,34 +6,63 @@ They are plain `str`, because `pathlib.Path` collapses `gs://`.
 from __future__ import annotations
 
 import os
+import re
+from urllib.parse import quote, unquote
 
 from torch_warmstart.errors import CorruptCheckpointError
 
+_WEB = ("http://", "https://")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
 
 def join(directory: str, name: str) -> str:
-    """A path in a directory; an absolute `name` or a URL stands for itself."""
-    if is_remote(name) or os.path.isabs(name):
-        return name
+    """A path in a directory; of a `name` that a file told use `below`."""
     if is_remote(directory):
         return directory.rstrip("/") + "/" + name
     return os.path.join(directory, name)
 
 
-def join_sibling(directory: str, name: str) -> str:
-    """A file that another file names, which must be in the same directory or below it."""
-    parts = name.replace("\\", "/").split("/")
-    if not name or is_remote(name) or os.path.isabs(name) or ".." in parts or "" in parts:
+def below(directory: str, name: str) -> str:
+    """The file that another file names: a relative path below the directory, joined as text.
+
+    Whatever else a file may say (another scheme, a chain of them, another host, an absolute path, a
+    way up) is refused with a CorruptCheckpointError. This is the one place where a name out of a
+    file becomes a path.
+    """
+    if not (_is_below(name) and _is_below(_unquoted(name))):  # servers read `%2e%2e` as `..`
         raise CorruptCheckpointError(
             f"{directory}: a file of the checkpoint is named {name!r}, which is not in its "
             "directory."
         )
-    return join(directory, name)
+    return join(directory, quote(name) if directory.startswith(_WEB) else name)
+
+
+def _is_below(name: str) -> bool:
+    parts = name.split("/")
+    return not (
+        "" in parts  # also an absolute path, `//host/share`, and `://`
+        or ".." in parts
+        or "::" in name
+        or "\\" in name
+        or _CONTROL.search(name)
+        or _DRIVE.match(name)
+    )
+
+
+def _unquoted(name: str) -> str:
+    """A name with all percent-encodings undone, those of percent signs too."""
+    before = None
+    while name != before:
+        before, name = name, unquote(name)
+    return name
 
 
 def parent(url: str) -> str:
-    """The directory a path is in (`.` for a bare name)."""
+    """The directory a path is in (`.` for a bare name); of a host or a bucket, itself."""
     if is_remote(url):
-        return url.rstrip("/").rsplit("/", 1)[0]
+        inside = url.rstrip("/").rpartition("/")[0]
+        return url.rstrip("/") if inside.endswith(":/") else inside
     return os.path.dirname(url) or "."
 
 
@@ -49,4 +78,4 @@ def is_remote(url: str) -> bool:
 
 def is_signed(url: str) -> bool:
     """True for a web address with a query, which stands for one file: no name can be appended."""
-    return url.startswith(("http://", "https://")) and "?" in url
+    return url.startswith(_WEB) and "?" in url

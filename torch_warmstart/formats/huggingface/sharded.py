@@ -21,7 +21,7 @@ from torch_warmstart.formats.huggingface import safetensors
 from torch_warmstart.formats.huggingface.optimizers import with_optimizers
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import WEIGHT_MAP
-from torch_warmstart.storage import join, join_sibling, named_by, parent
+from torch_warmstart.storage import below, join, named_by, parent
 
 _MAX_INDEX = 64 << 20  # bytes
 _LFS_POINTER = b"version https://git-lfs"
@@ -97,7 +97,7 @@ class ShardedCheckpoint(Checkpoint):
     def _shard(self, name: str) -> Checkpoint:
         if name not in self._shards:
             directory = parent(self.url)
-            url = join_sibling(directory, name)
+            url = below(directory, name)
             with named_by(self.url, url):
                 self._shards[name] = _open_file(Place(url, self._place.storage))
         return self._shards[name]
@@ -125,7 +125,7 @@ def _read_weight_map(place: Place) -> dict[str, str]:
             f"{place.url} has no {WEIGHT_MAP} of tensor names to file names."
         )
     for name in set(found.values()):
-        join_sibling(parent(place.url), name)
+        below(parent(place.url), name)
     return found
 
 

@@ -10,23 +10,38 @@ In the older format V1 the prefix is the file itself, or of a checkpoint in seve
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
 
-from torch_warmstart.errors import CheckpointNotFoundError
+from torch_warmstart.errors import CheckpointNotFoundError, CorruptCheckpointError
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import (
     STATE_FILE,
     is_prefix,
     is_state_file,
     is_table,
+    no_index,
     own_prefix,
 )
 from torch_warmstart.formats.tensorflow.state_file import parse_state
-from torch_warmstart.storage import LOCAL, Storage, base_name, is_remote, is_signed, join, parent
+from torch_warmstart.storage import (
+    LOCAL,
+    Storage,
+    base_name,
+    below,
+    is_remote,
+    is_signed,
+    join,
+    named_by,
+    parent,
+)
 
-_SHARD_OF_V1 = re.compile(r"(.+)-(?:\d{5}|\?{5})-of-(\d{5})", re.DOTALL)
+_SHARD_OF_V1 = re.compile(r"(.*)-(?:\d{5}|\?{5})-of-(\d{5}|\?{5})", re.DOTALL)
+_ANY_COUNT = "?????"  # of files; TensorFlow's own documentation names checkpoints so
+_SEPARATOR = re.compile(r"[/\\]")  # Windows writes state files, too
+_MAX_STATE_FILE = 16 << 20  # bytes
 _SHOWN = 8  # files listed in an error
 
 
@@ -46,7 +61,8 @@ def find(url: str, storage: Storage = LOCAL) -> Found:
     same for V1. A directory with a state file comes before a prefix of the same name, as in
     TensorFlow.
     """
-    if not is_signed(url) and storage.exists(join(url, STATE_FILE)):
+    is_file = storage.exists(url)
+    if not is_signed(url) and not is_file and storage.exists(join(url, STATE_FILE)):
         return _from_state_file(url, storage)
     prefix = own_prefix(url, storage)
     if prefix is not None:
@@ -76,6 +92,13 @@ def sniff_v1(place: Place) -> str | None:
     return f"no {base_name(place.url)}-?????-of-*"
 
 
+def sniff_v2(place: Place) -> str | None:
+    """Whether a path stands for a V2 checkpoint, or is a directory, whose opener tells why not."""
+    found = look_up(place)
+    is_it = place.is_directory or (found is not None and not found.v1_files)
+    return None if is_it else no_index(place)
+
+
 def _find_or_none(place: Place) -> Found | None:
     try:
         return find(place.url, place.storage)
@@ -101,19 +124,24 @@ def _find_v1(url: str, storage: Storage) -> Found | None:
     if is_file and not is_table(storage.open(url)):
         return None
     match = _SHARD_OF_V1.fullmatch(url)
+    if match and match[2] == _ANY_COUNT:
+        return _of_any_count(match[1] or "./", storage)
     if match and int(match[2]):
         found = _sharded_v1(match[1], int(match[2]))
         if is_file or storage.exists(found.v1_files[0]):
             return found  # opening it tells if a file is missing
-    if is_file:
-        return Found(url, (url,))
-    counts = _v1_shard_counts(url, storage)
+    return Found(url, (url,)) if is_file else _of_any_count(url, storage)
+
+
+def _of_any_count(prefix: str, storage: Storage) -> Found | None:
+    """The V1 checkpoint in several files of which only the common part is known."""
+    counts = _v1_shard_counts(prefix, storage)
     if len(counts) > 1:
-        patterns = ", ".join(repr(_sharded_v1(url, count).prefix) for count in counts)
+        patterns = ", ".join(repr(_sharded_v1(prefix, count).prefix) for count in counts)
         raise CheckpointNotFoundError(
-            f"{url} stands for several checkpoints; pass one: {patterns}."
+            f"{prefix} stands for several checkpoints; pass one: {patterns}."
         )
-    return _sharded_v1(url, counts[0]) if counts else None
+    return _sharded_v1(prefix, counts[0]) if counts else None
 
 
 def _sharded_v1(prefix: str, count: int) -> Found:
@@ -124,9 +152,10 @@ def _sharded_v1(prefix: str, count: int) -> Found:
 def _v1_shard_counts(prefix: str, storage: Storage) -> list[int]:
     """Into how many files a prefix is split; stale files of another save may be there too."""
     present: Counter[int] = Counter()
-    for name in storage.list_directory(parent(prefix)) if base_name(prefix) else ():
+    base = prefix.rpartition("/")[2]  # "" where the prefix is all folder
+    for name in storage.list_directory(parent(prefix + "x")):
         match = _SHARD_OF_V1.fullmatch(name)
-        if match and match[1] == base_name(prefix) and int(match[2]):
+        if match and match[1] == base and match[2].isdecimal() and int(match[2]):
             present[int(match[2])] += 1
     complete = [count for count in present if present[count] == count]
     return sorted(complete or present)
@@ -134,28 +163,68 @@ def _v1_shard_counts(prefix: str, storage: Storage) -> list[int]:
 
 def _from_state_file(directory: str, storage: Storage) -> Found:
     url = join(directory, STATE_FILE)
-    named, _ = parse_state(storage.read_all(url).tobytes(), url)
+    named = _latest_named(url, storage)
     if named is None:
         raise CheckpointNotFoundError(
             f"{url} names no checkpoint (it has no model_checkpoint_path)."
             f"{_prefixes_hint(directory, storage)}"
         )
-    here, as_named = join(directory, base_name(named)), join(directory, named)
-    # A copied directory keeps the absolute path of where it was: its own copy comes first.
-    candidates = [here, as_named] if as_named == named else [as_named, here]
-    if is_remote(named) and not is_remote(directory):
-        candidates = [here]  # a file from anywhere must not send us somewhere over the network
+    candidates = _candidates(directory, named)
     for candidate in candidates:
-        if is_prefix(candidate, storage):
-            return Found(candidate)
-        found = _find_v1(candidate, storage)
+        found = Found(candidate) if is_prefix(candidate, storage) else None
+        found = found or _find_v1(candidate, storage)
         if found is not None:
-            return found
-    looked = " and ".join(f"{c}.index" for c in dict.fromkeys(candidates))
+            with named_by(url, found.v1_files[0] if found.v1_files else f"{found.prefix}.index"):
+                return found
+    looked = " and ".join(f"{candidate}.index" for candidate in candidates)
     raise CheckpointNotFoundError(
         f"{url} names {named!r} as the latest checkpoint, but there is no {looked}."
-        f"{_prefixes_hint(directory, storage)}"
+        f"{_elsewhere(directory, named)}{_prefixes_hint(directory, storage)}"
     )
+
+
+def _latest_named(url: str, storage: Storage) -> str | None:
+    source = storage.open(url)
+    if source.size > _MAX_STATE_FILE:
+        raise CorruptCheckpointError(
+            f"{url} has {source.size:,} bytes, too many for a file that names checkpoints."
+        )
+    return parse_state(source.read(0, source.size).tobytes(), url)[0]
+
+
+def _candidates(directory: str, named: str) -> list[str]:
+    """Where the checkpoint that a state file names may be: never outside of its directory.
+
+    As named, if that is relative or an absolute path into this directory; and the last part of the
+    name here, since a directory that was copied keeps the absolute path of where it was.
+    """
+    inside = _relative_to(directory, named)
+    last = _SEPARATOR.split(named)[-1]
+    names = dict.fromkeys([last] if inside is None else [inside, last])
+    return list(dict.fromkeys(_prefix_below(directory, name) for name in names))
+
+
+def _relative_to(directory: str, named: str) -> str | None:
+    """A name seen from the directory; None if it leads elsewhere."""
+    for here in (directory, os.path.abspath(directory)):
+        if named.startswith(here.rstrip("/") + "/"):
+            return named[len(here.rstrip("/")) + 1 :]
+    leads_out = is_remote(named) or named[:1] in ("/", "\\") or ".." in _SEPARATOR.split(named)
+    return None if leads_out or _SEPARATOR.split(named)[0].endswith(":") else named
+
+
+def _prefix_below(directory: str, name: str) -> str:
+    """As `below`, of a prefix, which may be all folder: `saver.save(s, "dir/")`."""
+    stem = name.rstrip("/")
+    if stem in ("", "."):
+        return join(directory, "")
+    return below(directory, stem) + name[len(stem) :]
+
+
+def _elsewhere(directory: str, named: str) -> str:
+    if _relative_to(directory, named) is not None:
+        return ""
+    return f" Only {directory} is looked into; if {named!r} is meant, pass it."
 
 
 def _from_directory(directory: str, storage: Storage) -> str:

@@ -41,8 +41,8 @@ from torch_warmstart.formats.torch.file import load_tensors
 from torch_warmstart.storage import (
     ByteSource,
     Range,
+    below,
     join,
-    join_sibling,
     named_by,
     parent,
 )
@@ -79,7 +79,7 @@ class DcpCheckpoint(Checkpoint):
         self.format = f"{title}, entry {path!r}" if path else title
         self._files: dict[str, ByteSource] = {}
         for name in {chunk.file for tensor in self._tensors.values() for chunk in tensor.chunks}:
-            join_sibling(self.url, name)  # every other is checked when it is opened
+            below(self.url, name)  # every other is checked when it is opened
 
     def _read_metadata(self) -> bytes:
         source = self._storage.open(join(self.url, DCP_METADATA))
@@ -196,7 +196,7 @@ class DcpCheckpoint(Checkpoint):
 
     def _file(self, name: str) -> ByteSource:
         if name not in self._files:
-            url = join_sibling(self.url, name)
+            url = below(self.url, name)
             with named_by(join(self.url, DCP_METADATA), url):
                 self._files[name] = self._storage.open(url)
         return self._files[name]

@@ -136,12 +136,25 @@ def test_a_data_file_that_begins_like_another_format_still_names_its_prefix(
 # ---- Directories -----------------------------------------------------------------------------
 
 
-def test_a_state_file_may_be_absolute(tmp_path: Path) -> None:
+def test_a_state_file_may_be_absolute_within_its_directory(tmp_path: Path) -> None:
+    save(tmp_path / "run" / "a")
+    state(tmp_path / "run", str(tmp_path / "run" / "a"))
+
+    assert found(tmp_path / "run") == str(tmp_path / "run" / "a")
+
+
+def test_a_state_file_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     save(tmp_path / "elsewhere" / "a")
     (tmp_path / "run").mkdir()
     state(tmp_path / "run", str(tmp_path / "elsewhere" / "a"))
 
-    assert found(tmp_path / "run") == str(tmp_path / "elsewhere" / "a")
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        found(tmp_path / "run")
+    assert str(caught.value) == (
+        f"{tmp_path}/run/checkpoint names '{tmp_path}/elsewhere/a' as the latest checkpoint, but "
+        f"there is no {tmp_path}/run/a.index. Only {tmp_path}/run is looked into; if "
+        f"'{tmp_path}/elsewhere/a' is meant, pass it."
+    )
 
 
 def test_a_copied_directory_reads_its_own_copy_and_not_the_original(tmp_path: Path) -> None:
@@ -190,12 +203,13 @@ def test_a_state_file_that_names_something_gone_tells_what_is_there(tmp_path: Pa
     )
 
 
-def test_a_moved_state_file_tells_both_places_it_looked_in(tmp_path: Path) -> None:
+def test_a_moved_state_file_tells_where_it_looked(tmp_path: Path) -> None:
     state(tmp_path, "/not/there/model.ckpt-2")
 
     message = (
         r"names '/not/there/model.ckpt-2' as the latest checkpoint, but there is no "
-        rf"{tmp_path}/model.ckpt-2.index and /not/there/model.ckpt-2.index\.$"
+        rf"{tmp_path}/model.ckpt-2.index\. Only {tmp_path} is looked into; if "
+        r"'/not/there/model.ckpt-2' is meant, pass it\.$"
     )
     with pytest.raises(CheckpointNotFoundError, match=message):
         found(tmp_path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +14,11 @@ import torch
 from bundle_writer import write_bundle
 from formats_helpers import float_entry
 from recording_server import Server, serving
+from remote_files import upload
 from safetensors.torch import save, save_file
 
 import torch_warmstart as tw
-from torch_warmstart.storage import below
+from torch_warmstart.storage import Storage, below
 
 SECRET = "Bearer only-for-the-users-host"
 WITH_SECRET = {"headers": {"Authorization": SECRET}}
@@ -232,6 +235,12 @@ def test_a_link_that_leads_out_is_not_followed(tmp_path: Path) -> None:
         tw.load_checkpoint(folder)["x"]
 
 
+def test_nor_behind_a_url_of_this_machine(tmp_path: Path) -> None:
+    folder = _sharded(tmp_path / "m", tmp_path / "private.safetensors")
+    with pytest.raises(tw.CorruptCheckpointError, match="a link that leads out of its directory"):
+        tw.load_checkpoint(f"file://{folder}")["x"]
+
+
 def test_a_link_within_the_directory_is_followed(tmp_path: Path) -> None:
     (tmp_path / "m" / "blobs").mkdir(parents=True)
     shard = tmp_path / "m" / "blobs" / "0"
@@ -314,3 +323,66 @@ def test_a_file_name_out_of_an_index_is_shown_escaped(tmp_path: Path) -> None:
     with pytest.raises(tw.CorruptCheckpointError, match=r"a\\u202eb\.safetensors") as caught:
         tw.load_checkpoint(tmp_path)["x"]
     assert str(caught.value).isprintable()
+
+
+# ---- What else leads somewhere ---------------------------------------------------------------
+
+
+def test_what_a_listing_holds_that_leads_out_is_left_out(
+    here: Server,
+) -> None:
+    page = '<a href="..%2f..%2fsecret.safetensors.index.json">x</a> <a href="sub.json">y</a>'
+    here.files["/m/"] = page.encode()
+    names = Storage().list_directory(f"{here.url}/m/")
+    assert names == ["sub.json"]
+
+
+def test_connected_to_what_the_user_named_nothing_else_is_opened(parsed: list[str]) -> None:
+    storage = Storage().connected("memory://a/b/model")
+    for url in ("memory://a/c", "memory://other/x", "http://host/x", "memory://a/b/../c", "/etc/x"):
+        with pytest.raises(tw.CorruptCheckpointError, match="neither beside nor below"):
+            storage.open(url)
+    assert not storage.exists("memory://a/b/model.index")
+    assert not storage.exists("memory://a/b/model/checkpoint")
+    assert parsed == ["memory://a/b/model"]
+
+
+def test_connected_to_a_local_path_a_url_is_no_url(tmp_path: Path, parsed: list[str]) -> None:
+    storage = Storage().connected(str(tmp_path))
+    assert not storage.exists("memory://a/b")
+    assert parsed == []
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "memory://x", "a::b"])
+def test_metadata_of_torch_sends_nobody_elsewhere(
+    tmp_path: Path, parsed: list[str], name: str
+) -> None:
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.metadata import Metadata
+
+    dcp.save({"x": torch.ones(2)}, checkpoint_id=tmp_path, no_dist=True)
+    file = tmp_path / ".metadata"
+    metadata: Metadata = pickle.loads(file.read_bytes())
+    stored = metadata.storage_data
+    for key, info in stored.items():
+        stored[key] = dataclasses.replace(info, relative_path=name)
+    file.write_bytes(pickle.dumps(metadata))
+    url = upload(tmp_path, "memory://dcp_names")
+
+    with pytest.raises(tw.CorruptCheckpointError, match="which is not in its directory"):
+        tw.load_checkpoint(url)
+    assert parsed[-1] == url
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", ["m", "m.index", "checkpoint", "."])
+def test_through_gfile_bare_names_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    pytest.importorskip("tensorflow")
+    write_bundle(tmp_path / "m", [float_entry("x", 2)])
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "m"')
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tw.load_checkpoint(name, filesystem="gfile")
+    assert checkpoint.get_tensor("x").tolist() == [0, 1]

@@ -42,6 +42,7 @@ _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux
 
 _PIECE = 8 << 20  # bytes of one request; several run at a time
 _MAX_BYTES_IN_FLIGHT = 128 << 20  # fetched but not yet in the mirror
+_FILE = "file://"
 _MAX_REQUESTS = 1024  # of one batch
 
 
@@ -200,7 +201,7 @@ def named_by(index: str, url: str) -> Iterator[None]:
     Nor may it be a link that leads out of the directory where the index is. Where the index is a
     link itself, as in Hugging Face's cache, the directory to which that leads counts too.
     """
-    if not is_remote(url):
+    if not is_remote(url.removeprefix(_FILE)):
         _check_link(index, url)
     try:
         yield
@@ -212,8 +213,9 @@ def named_by(index: str, url: str) -> Iterator[None]:
 
 
 def _check_link(index: str, url: str) -> None:
-    real = os.path.realpath(url)
-    homes = (os.path.realpath(parent(index)), parent(os.path.realpath(index)))
+    path, naming = url.removeprefix(_FILE), index.removeprefix(_FILE)
+    real = os.path.realpath(path)
+    homes = (os.path.realpath(parent(naming)), parent(os.path.realpath(naming)))
     if not any(real.startswith(home.rstrip(os.sep) + os.sep) for home in homes):
         raise CorruptCheckpointError(
             f"{index} names {url}, a link that leads out of its directory, to {real}. If that is "

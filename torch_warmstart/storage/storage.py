@@ -17,7 +17,7 @@ from torch_warmstart.storage.files import (
     reaching,
 )
 from torch_warmstart.storage.redirects import without_headers_elsewhere
-from torch_warmstart.storage.urls import is_remote, parent
+from torch_warmstart.storage.urls import is_remote, parent, stays_below
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
 _EXTRAS = {
@@ -41,6 +41,8 @@ class _Root:
 
     def path_of(self, url: str) -> str:
         """The path of a URL beside or below it, by comparing texts: no parser sees the URL."""
+        if not is_remote(self.url) and not is_remote(url):  # TensorFlow's filesystems know paths
+            return url
         here, path = self.url.rstrip("/"), self.path.rstrip("/")
         above = parent(self.url)
         rest = url.removeprefix(here)
@@ -128,7 +130,8 @@ class Storage:
             return []
         with reaching(url):
             listed = filesystem.ls(path, detail=False)
-        return sorted(str(inside).rstrip("/").rsplit("/", 1)[-1] for inside in listed)
+        names = (str(inside).rstrip("/").rsplit("/", 1)[-1] for inside in listed)
+        return sorted(name for name in names if stays_below(name))
 
     def _is_local(self, url: str) -> bool:
         if self._root is not None:

@@ -30,7 +30,7 @@ def below(directory: str, name: str) -> str:
     way up) is refused with a CorruptCheckpointError. This is the one place where a name out of a
     file becomes a path.
     """
-    if not (_is_below(name) and _is_below(_unquoted(name))):  # servers read `%2e%2e` as `..`
+    if not stays_below(name):
         raise CorruptCheckpointError(
             f"{directory}: a file of the checkpoint is named {name!r}, which is not in its "
             "directory."
@@ -38,7 +38,12 @@ def below(directory: str, name: str) -> str:
     return join(directory, quote(name) if directory.startswith(_WEB) else name)
 
 
-def _is_below(name: str) -> bool:
+def stays_below(name: str) -> bool:
+    """Whether a name is a relative path that leads down; servers read `%2e%2e` as `..`."""
+    return _leads_down(name) and _leads_down(_unquoted(name))
+
+
+def _leads_down(name: str) -> bool:
     parts = name.split("/")
     return not (
         "" in parts  # also an absolute path, `//host/share`, and `://`

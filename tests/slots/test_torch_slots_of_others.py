@@ -24,11 +24,11 @@ from torch_slots_helpers import (
     trained,
     with_names,
 )
-from torch_warmstart.slots.saved_slots import slot_keys
 
 import torch_warmstart as tws
 from torch_warmstart import PlanError, SettingsError, VocabInfo, WarmStartSettings
 from torch_warmstart.formats.saved_optimizers import find_optimizers, in_keys
+from torch_warmstart.slots.saved_slots import slot_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::FutureWarning:torch")
 

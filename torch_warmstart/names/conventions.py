@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from torch_warmstart.formats import Checkpoint
-from torch_warmstart.formats import ATTRIBUTE_SUFFIX
+from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint
 from torch_warmstart.layouts import Form
 from torch_warmstart.layouts.tensorflow import tf_forms
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 
-from torch_warmstart.formats import Checkpoint, TensorSpec
-from torch_warmstart.formats import OBJECT_GRAPH_KEY
+from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint, TensorSpec
 from torch_warmstart.layouts import read_leaf
 from torch_warmstart.names.conventions import Conventions, bare_name
 from torch_warmstart.names.index import NameIndex

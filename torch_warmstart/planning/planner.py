@@ -15,8 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, plural
-from torch_warmstart.formats import Checkpoint
-from torch_warmstart.formats import OBJECT_GRAPH_KEY
+from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
 from torch_warmstart.model import Variable, absent_variables, model_variables
 from torch_warmstart.names import Finder, conventions_of
 from torch_warmstart.planning.deciding import Decision, Remappings, decide_each, decide_variable

@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FUZZ_SECONDS ?= 60
 FUZZ_FORMATS ?=
-SOURCES := $(shell find torch_warmstart -name '*.py') pyproject.toml constraints.txt
+SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi') pyproject.toml constraints.txt
 
 .PHONY: demo test lint format bench fuzz differential fixtures clean
 

@@ -1,29 +1,34 @@
-"""The public functions; they only connect the rooms."""
+"""The public functions; they only connect the rooms.
+
+A function imports what it alone needs when it is called, so that to read a checkpoint is not to
+import what plans and executes.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.execution import WarmStartReport, execute
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
-from torch_warmstart.planning import WarmStartPlan, planner
-from torch_warmstart.settings import WarmStartSettings
-from torch_warmstart.slots import Optimizers
 from torch_warmstart.storage import MAX_GAP, Storage
-from torch_warmstart.suggesting import Suggestions
+
+if TYPE_CHECKING:
+    from torch_warmstart.execution import WarmStartReport
+    from torch_warmstart.planning import WarmStartPlan
+    from torch_warmstart.settings import WarmStartSettings
+    from torch_warmstart.suggesting import Suggestions
 
 
 def warm_start(
     model: torch.nn.Module,
     settings: WarmStartSettings | Any,
     *,
-    optimizer: Optimizers | None = None,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
     progress: bool | None = None,
 ) -> WarmStartReport:
     """Warm-starts a model in place from a checkpoint.
@@ -57,7 +62,7 @@ def plan_warm_start(
     model: torch.nn.Module,
     settings: WarmStartSettings | Any,
     *,
-    optimizer: Optimizers | None = None,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
 ) -> WarmStartPlan:
     """Plans a warm start and changes nothing; `print()` the plan for a dry run.
 
@@ -67,13 +72,17 @@ def plan_warm_start(
         PlanError: with every problem there is.
         CheckpointError: the checkpoint is missing or damaged.
     """
+    from torch_warmstart.planning import make_plan
+
     checkpoint, settings = _open(model, settings)
-    return planner.make_plan(model, settings, checkpoint, optimizer)
+    return make_plan(model, settings, checkpoint, optimizer)
 
 
 def _open(
     model: torch.nn.Module, settings: WarmStartSettings | Any
 ) -> tuple[Checkpoint, WarmStartSettings]:
+    from torch_warmstart.settings import WarmStartSettings
+
     if not isinstance(model, torch.nn.Module):
         raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
     if not isinstance(settings, WarmStartSettings):
@@ -95,7 +104,9 @@ def apply_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStar
         SettingsError: the model has changed.
         CorruptCheckpointError: what is to be read fails its checksum. Nothing has been changed.
     """
-    return execute.execute(plan, progress=progress)
+    from torch_warmstart.execution import execute_plan
+
+    return execute_plan(plan, progress=progress)
 
 
 def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> Suggestions:
@@ -118,11 +129,11 @@ def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> 
         SettingsError: the settings are wrong, with every problem they have.
         CheckpointError: the checkpoint is missing or damaged.
     """
-    from torch_warmstart.suggesting import suggest
+    from torch_warmstart.suggesting import suggest_for_model
 
     checkpoint, settings = _open(model, settings)
     try:
-        return suggest.suggest_for_model(model, settings, checkpoint)
+        return suggest_for_model(model, settings, checkpoint)
     finally:
         if checkpoint is not settings.ckpt_to_initialize_from:
             checkpoint.close()

@@ -20,7 +20,7 @@ from torch_warmstart.planning import WarmStartPlan
 from torch_warmstart.slots import is_as_planned
 
 
-def execute(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartReport:
+def execute_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartReport:
     """Carries out a plan; raises before anything is changed, or does all of it."""
     started = time.perf_counter()
     check_unchanged(plan)

@@ -51,6 +51,7 @@ FORBIDDEN = {
     "execution/row_kernel": ("settings", "planning", "model", "entries"),
     "execution/streaming": ("settings", "planning", "model", "entries"),
 }
+FOR_ALL = {"__version__"}  # what the package says of itself, to whoever asks
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = sorted(path.parent for path in MODULES if path.name == "__init__.py")[1:]
 
@@ -66,7 +67,8 @@ def _imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, ()) for alias in node.names if alias.name.startswith(PREFIX))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PREFIX):
-            yield str(node.module), tuple(alias.name for alias in node.names)
+            names = tuple(alias.name for alias in node.names if alias.name not in FOR_ALL)
+            yield from [(str(node.module), names)] if names else []
 
 
 def _modules(path: Path) -> Iterator[str]:

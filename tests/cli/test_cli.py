@@ -15,7 +15,9 @@ import pytest
 import torch
 from bundle_writer import BundleEntry, DType, write_bundle
 
-from torch_warmstart.cli.main import main as cli
+from torch_warmstart import cli
+from torch_warmstart.cli.inspect import TensorRow, _cells
+from torch_warmstart.cli.main import _storage_option
 from torch_warmstart.formats import registry
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -154,8 +156,8 @@ def test_a_type_that_torch_calls_otherwise_is_told_as_it_is_stored(tmp_path, cap
     [("F32", "float32"), ("I64", "int64"), ("U8", "uint8"), ("BF16", "bfloat16"), ("BOOL", "bool")],
 )
 def test_words_for_the_same_type_are_not_told_twice(stored, torch_name):
-    row = cli.TensorRow("k", torch_name, stored, (), 1, 1, (), 0)
-    assert cli._cells(row, False)[2] == ""
+    row = TensorRow("k", torch_name, stored, (), 1, 1, (), 0)
+    assert _cells(row, False)[2] == ""
 
 
 def test_patterns_choose_keys_and_size_sorts_them(capsys):
@@ -327,9 +329,9 @@ def test_a_wrong_call_exits_with_2(arguments, capsys):
 
 
 def test_storage_options_may_be_json():
-    assert cli._storage_option("token=anon") == ("token", "anon")
-    assert cli._storage_option("anon=true") == ("anon", True)
-    assert cli._storage_option("endpoint_url=http://h/?a=b") == ("endpoint_url", "http://h/?a=b")
+    assert _storage_option("token=anon") == ("token", "anon")
+    assert _storage_option("anon=true") == ("anon", True)
+    assert _storage_option("endpoint_url=http://h/?a=b") == ("endpoint_url", "http://h/?a=b")
 
 
 # ---- As a process ----------------------------------------------------------------------------

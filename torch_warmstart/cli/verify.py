@@ -16,32 +16,8 @@ from torch_warmstart.formats import Checkpoint
 from torch_warmstart.proof import PortCheck, verify_port
 from torch_warmstart.settings import WarmStartSettings, load_rules
 
-_DESCRIPTION = """\
-Makes a model, warm-starts it from a checkpoint, runs it on recorded inputs, and compares its
-outputs with the recorded ones. RECORD is a file of arrays (.npz, .safetensors, ...) named
-inputs/NAME (or inputs/0, inputs/1, ... for positional arguments), outputs/NAME (or outputs/0, ...,
-or outputs for the only one), and layers/MODULE for a comparison layer by layer. Floating inputs are
-cast to the model's dtype."""
 
-
-def add_verify(commands: Any) -> None:
-    """Adds the command to a parser's subcommands."""
-    parser = commands.add_parser(
-        "verify", help="compare a ported model with recorded outputs", description=_DESCRIPTION
-    )
-    parser.set_defaults(run=run_verify)
-    parser.add_argument(
-        "model", metavar="MODULE:CALLABLE", help="what makes the model, such as my_models:make_bert"
-    )
-    parser.add_argument("record", metavar="RECORD", help="the file with inputs and outputs")
-    parser.add_argument(
-        "--checkpoint", metavar="URL", help="what to warm-start it from; without, as it is made"
-    )
-    parser.add_argument("--rules", metavar="FILE", help="renames, as save_rules writes them")
-    parser.add_argument("--rtol", type=float, help="largest error allowed; default by dtype")
-
-
-def run_verify(options: argparse.Namespace) -> PortCheck:
+def verify(options: argparse.Namespace) -> PortCheck:
     """Runs the command; the result is what is to be printed."""
     model = make_model(options.model)
     if options.checkpoint is not None:

@@ -15,7 +15,7 @@ import torch
 from torch_warmstart.api import load_checkpoint
 from torch_warmstart.display import render
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import SettingsError, plural
+from torch_warmstart.errors import SettingsError, plural, printable
 from torch_warmstart.formats import Checkpoint, TensorSpec
 
 _FIRST_ROWS = 5

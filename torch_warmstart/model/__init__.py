@@ -1,5 +1,13 @@
 """A model seen as named variables. Nothing here knows checkpoints or settings."""
 
+from torch_warmstart.model.memory import Extent as Extent
+from torch_warmstart.model.memory import Extents as Extents
+from torch_warmstart.model.memory import WrittenMemory as WrittenMemory
+from torch_warmstart.model.memory import extent_of as extent_of
+from torch_warmstart.model.memory import is_frozen_by_inference as is_frozen_by_inference
+from torch_warmstart.model.memory import overlapping as overlapping
+from torch_warmstart.model.memory import share_elements as share_elements
+from torch_warmstart.model.memory import why_unwritable as why_unwritable
 from torch_warmstart.model.patterns import nearest_to_pattern as nearest_to_pattern
 from torch_warmstart.model.patterns import select_matching as select_matching
 from torch_warmstart.model.variables import WRAPPER_CHILDREN as WRAPPER_CHILDREN

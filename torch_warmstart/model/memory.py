@@ -1,0 +1,193 @@
+"""Where tensors lie in memory: which of them overlap, and which cannot be written to at all.
+
+Two parameters may lie on the same bytes without being the same object (`Parameter(a.weight.data)`,
+views of one buffer, a numpy array under both), and a checkpoint's tensor may lie on the model's.
+What counts are addresses, not storages: a numpy array makes a storage of its own each time.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_MAPS = "/proc/self/maps"  # Linux; elsewhere a file that is mapped twice is not noticed
+_SHARED = re.compile(r"^(\w+)-(\w+) .w.s \w+ (\w+:\w+ [1-9]\d*)", re.MULTILINE)
+_OF_FILES = re.compile(r"^(\w+)-(\w+) \S+ \w+ (\w+:\w+ [1-9]\d*)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Extent:
+    """The bytes from a tensor's first to its last, on a device."""
+
+    device: str
+    start: int
+    stop: int
+
+
+def extent_of(tensor: torch.Tensor) -> Extent | None:
+    """Where a tensor lies; None where it has no element, or no address."""
+    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+        return None
+    try:
+        start = tensor.data_ptr()
+    except RuntimeError:  # a subclass without bytes of its own
+        return None
+    if not start:
+        return None
+    return Extent(str(tensor.device), start, start + _span(tensor) * tensor.element_size())
+
+
+def _span(tensor: torch.Tensor) -> int:
+    """From its first element to its last, in elements."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return 1 + sum((size - 1) * stride for size, stride in steps)
+
+
+class Extents(Generic[T]):
+    """What lies where, for many tensors: asked which of them another one touches."""
+
+    def __init__(self, tensors: Iterable[tuple[torch.Tensor, T]]) -> None:
+        found = [(extent_of(tensor), of) for tensor, of in tensors]
+        known = [(extent, of) for extent, of in found if extent is not None]
+        self._known = sorted(known, key=lambda pair: pair[0])
+        self._starts = [(extent.device, extent.start) for extent, _ in self._known]
+        self._longest = max((extent.stop - extent.start for extent, _ in self._known), default=0)
+
+    def touching(self, extent: Extent | None) -> Iterator[T]:
+        """Those that have a byte of an extent between their first and their last."""
+        if extent is None:
+            return
+        first = bisect.bisect_left(self._starts, (extent.device, extent.start - self._longest))
+        last = bisect.bisect_left(self._starts, (extent.device, extent.stop))
+        for known, of in self._known[first:last]:
+            if known.stop > extent.start:
+                yield of
+
+
+def overlapping(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
+    """Which of the tensors lie upon each other: groups of two or more, by their positions."""
+    found = [(extent_of(tensor), at) for at, tensor in enumerate(tensors)]
+    ordered = sorted((extent, at) for extent, at in found if extent is not None)
+    groups: list[list[int]] = []
+    device, stop = "", 0
+    for extent, at in ordered:
+        if extent.device != device or extent.start >= stop:
+            groups.append([])
+            stop = 0
+        groups[-1].append(at)
+        device, stop = extent.device, max(stop, extent.stop)
+    return [sorted(group) for group in groups if len(group) > 1]
+
+
+def share_elements(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have a byte in common; columns of one matrix lie between each other."""
+    a, b = extent_of(one), extent_of(other)
+    if a is None or b is None or a.device != b.device or a.stop <= b.start or b.stop <= a.start:
+        return False
+    if one.is_contiguous() and other.is_contiguous():
+        return True
+    start, stop = min(a.start, b.start), max(a.stop, b.stop)
+    taken = torch.zeros(stop - start, dtype=torch.uint8)
+    _bytes_at(taken, one, a.start - start).fill_(1)
+    return bool(_bytes_at(taken, other, b.start - start).any())
+
+
+def _bytes_at(memory: torch.Tensor, tensor: torch.Tensor, offset: int) -> torch.Tensor:
+    """The bytes of a tensor in a flat tensor that stands for memory."""
+    size = tensor.element_size()
+    strides = [stride * size for stride in tensor.stride()]
+    return memory.as_strided((*tensor.shape, size), (*strides, 1), offset)
+
+
+def why_unwritable(tensor: torch.Tensor) -> str | None:
+    """Why values cannot be put into a tensor in place; None: they can."""
+    if tensor.layout is not torch.strided:
+        return f"is {str(tensor.layout).removeprefix('torch.')}, whose values have no fixed place"
+    if tensor.is_quantized:
+        return "is quantised: its values are made of others"
+    if is_frozen_by_inference(tensor):
+        return "was made under torch.inference_mode() and cannot be changed outside of it"
+    if _overlaps_itself(tensor):
+        return "is expanded: several of its elements are one number in memory"
+    return None
+
+
+def is_frozen_by_inference(tensor: torch.Tensor) -> bool:
+    """Whether torch refuses to change a tensor because of the mode that it was made in."""
+    return tensor.is_inference() and not tensor.is_meta and not torch.is_inference_mode_enabled()
+
+
+def _overlaps_itself(tensor: torch.Tensor) -> bool:
+    if tensor.is_meta or not tensor.numel() or tensor.is_contiguous():
+        return False
+    if extent_of(tensor) is None:
+        return False
+    reach = 0
+    dims = zip(tensor.stride(), tensor.shape, strict=True)
+    for stride, size in sorted(dim for dim in dims if dim[1] > 1):
+        if stride == 0:
+            return True
+        if stride <= reach:  # not clearly apart: counted
+            taken = torch.zeros(_span(tensor), dtype=torch.uint8)
+            taken.as_strided(tensor.shape, tensor.stride()).fill_(1)
+            return int(taken.sum()) < tensor.numel()
+        reach += (size - 1) * stride
+    return False
+
+
+class WrittenMemory:
+    """The memory that is going to be written: asked whether a source lies in it.
+
+    It does by its address, or because both are mappings of one file, of which the written one is
+    shared (`numpy.memmap(mode="r+")`): what is written then shows in the other.
+    """
+
+    def __init__(self, targets: Iterable[torch.Tensor]) -> None:
+        targets = list(targets)
+        self._targets = Extents((target, target) for target in targets)
+        self._files = _files_written_through(targets)
+
+    def holds(self, source: torch.Tensor) -> bool:
+        """Whether a source may change while the targets are written."""
+        extent = extent_of(source)
+        if extent is None:
+            return False
+        if next(self._targets.touching(extent), None) is not None:
+            return True
+        return bool(self._files) and bool(_files_at(extent, _OF_FILES) & self._files)
+
+
+def _files_written_through(targets: Iterable[torch.Tensor]) -> frozenset[str]:
+    extents = [extent_of(target) for target in targets]
+    mappings = list(_mappings(_SHARED))
+    if not mappings:
+        return frozenset()
+    return frozenset(
+        file
+        for extent in extents
+        if extent is not None and extent.device == "cpu"
+        for start, stop, file in mappings
+        if start < extent.stop and extent.start < stop
+    )
+
+
+def _files_at(extent: Extent, kind: re.Pattern[str]) -> frozenset[str]:
+    touching = (m for m in _mappings(kind) if m[0] < extent.stop and extent.start < m[1])
+    return frozenset(file for _, _, file in touching)
+
+
+def _mappings(kind: re.Pattern[str]) -> Iterator[tuple[int, int, str]]:
+    """The mapped files of this process: first and last address, and device with inode."""
+    if not os.path.exists(_MAPS):
+        return
+    with open(_MAPS) as maps:
+        for start, stop, file in kind.findall(maps.read()):
+            yield int(start, 16), int(stop, 16), file

@@ -101,7 +101,8 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
 
         Returns:
             A torch.Tensor on the CPU of `spec(key).shape` (with `rows`, the first size is
-            `len(rows)`). A string tensor comes as a flat list of `bytes` in C order, since torch
+            `len(rows)`), which is the caller's: to change it does not change the checkpoint. A
+            string tensor comes as a flat list of `bytes` in C order, since torch
             has no strings; `spec(key).shape` tells its shape.
 
         Raises:
@@ -111,6 +112,12 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
             SettingsError: `rows` is not an int64 vector within the tensor, or the name is that of
                 several tensors.
         """
+        tensor = self.view_tensor(key, rows)
+        is_lent = rows is None and isinstance(tensor, torch.Tensor)
+        return tensor.clone() if is_lent else tensor
+
+    def view_tensor(self, key: str, rows: torch.Tensor | None = None) -> Any:
+        """As `get_tensor`, but what is only looked at: on top of the file where possible."""
         spec = self.spec(key)
         if rows is not None:
             _check_rows(spec, rows)

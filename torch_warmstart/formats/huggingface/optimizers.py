@@ -62,7 +62,7 @@ class _WithOptimizers(Checkpoint):
         return spec
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
-        return self._holder(spec.key).get_tensor(spec.key, rows)
+        return self._holder(spec.key).view_tensor(spec.key, rows)
 
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
         return self._holder(spec.key).row_blocks(spec.key, rows)

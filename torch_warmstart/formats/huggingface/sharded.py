@@ -89,7 +89,7 @@ class ShardedCheckpoint(Checkpoint):
         self._shard(self._map[key]).verify(key)
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
-        return self._shard(self._map[spec.key]).get_tensor(spec.key, rows)
+        return self._shard(self._map[spec.key]).view_tensor(spec.key, rows)
 
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
         return self._shard(self._map[spec.key]).row_blocks(spec.key, rows)

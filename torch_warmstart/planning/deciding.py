@@ -16,7 +16,7 @@ import torch
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, VocabularyError
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.layouts.tensorflow import absent_in_tf, is_uncounted_in_tf
-from torch_warmstart.model import Shape, Variable
+from torch_warmstart.model import Shape, Variable, why_unwritable
 from torch_warmstart.names import Source
 from torch_warmstart.new_rows import Fill, fill_of_slot, fill_of_variable
 from torch_warmstart.planning.fitting import (
@@ -135,6 +135,7 @@ def decide_variable(
     location = where(wish, located)
     if location.source is None:
         return decide_missing(wish, located)
+    check_writable(variable)
     return decide_found(wish, location.source, location.how, remappings)
 
 
@@ -174,6 +175,18 @@ def _check_target(variable: Variable) -> None:
             variable,
             f"{variable.name} is a DTensor: sharded parameters are not supported yet. Warm-start "
             "the model before it is sharded.",
+        )
+
+
+def check_writable(variable: Variable) -> None:
+    """Raises ProblemError if a variable that is in the checkpoint cannot be filled in place."""
+    why = why_unwritable(variable.tensor)
+    if why is not None:
+        raise ProblemError(
+            "unwritable-tensor",
+            variable,
+            f"{variable.name} {why}, so it cannot be filled in place. Leave it out of "
+            "vars_to_warm_start, or give the model a plain tensor first (tensor.clone()).",
         )
 
 

@@ -11,6 +11,7 @@ from torch_warmstart.names import BY_USER, Source
 from torch_warmstart.planning.deciding import (
     Decision,
     Remappings,
+    check_writable,
     decide_found,
     decide_missing,
     remapped_item,
@@ -68,6 +69,7 @@ def _find(wish: Wish, parameter: Source, finder: SlotFinder) -> SlotSource | str
 def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> Decision:
     variable = wish.variable
     assert variable.slot is not None
+    check_writable(variable)
     info = _vocab_of(wish, known.wishes)
     if info is None:
         decision = decide_found(wish, found.source, found.reason, known.remappings)

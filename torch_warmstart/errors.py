@@ -11,6 +11,7 @@
     ├── UnsupportedError (NotImplementedError)  well-formed, but not something we can do
     ├── StorageError (OSError)                  a remote filesystem cannot be reached or refuses
     ├── MissingDependencyError (ImportError)    an optional package is not installed
+    ├── CallbackError (RuntimeError)            a hook or initialiser of yours raised; its cause
     └── PartialWriteError                       a warm start stopped half way, and says where
 
     WarmStartWarning (UserWarning)              done, but probably not what was meant
@@ -130,6 +131,15 @@ class StorageError(WarmStartError, OSError):
 
 class MissingDependencyError(WarmStartError, ImportError):
     """An optional package is needed; the message names the extra to install."""
+
+
+class CallbackError(WarmStartError, RuntimeError):
+    """A load hook or an initialiser, which a warm start calls, has raised, or did more than it may.
+
+    Model and optimizer are as they were; what was raised is the `__cause__`.
+    """
+
+    code = "callback"
 
 
 class PartialWriteError(WarmStartError):

@@ -1,25 +1,31 @@
 """Writing what has been prepared: a list of steps, each of which may be done again.
 
 A step holds what it writes and where, and what it leaves does not depend on what was there before
-but for rows that stay. Whole tensors go through `load_state_dict(strict=False)`, so that a module's
-hooks run; remapped rows are gathered straight into the existing parameter. Parameters are filled in
-place and never replaced. Slots that the optimizer does not have yet are handed to it at the end.
+but for rows that stay. So a commit rolls forward: what interrupts a step is raised in the end, and
+before that the step is done again and the rest after it. Parameters are filled in place and never
+replaced; slots that the optimizer does not have yet are handed to it last. What modules do of their
+own when they are loaded has been done before (`module_loading`), while it could be undone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
 from torch_warmstart.display import Advance
-from torch_warmstart.errors import WarmStartError
+from torch_warmstart.errors import PartialWriteError
 from torch_warmstart.execution.gather import fill_rows, gather_blocks
+from torch_warmstart.execution.insisting import insist
 from torch_warmstart.formats import Block
 from torch_warmstart.planning import PlanItem
 from torch_warmstart.slots import SlotTargets
+
+ATTEMPTS = 3  # at a step, before what it raises counts as what it will always raise
+_CHECKED_BYTES = 256 << 20  # that are written between two looks at the files
 
 
 class Step(Protocol):
@@ -33,6 +39,20 @@ class Step(Protocol):
         """Writes it; a second time makes no difference."""
 
 
+class Write(Step, Protocol):
+    """A step that fills one tensor."""
+
+    @property
+    def target(self) -> torch.Tensor:
+        """What is written to; it shares its memory with the parameter."""
+
+    def staged(self) -> torch.Tensor:
+        """What the target would become, in memory of its own."""
+
+    def onto(self, target: torch.Tensor) -> Write:
+        """The same for another target."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """All that a plan writes, in order."""
@@ -40,46 +60,124 @@ class Prepared:
     steps: tuple[Step, ...]
 
 
+def _unchecked() -> None:
+    """What is called where no source can change."""
+
+
+class RollForward:
+    """Steps on their way: what is done, and what it stopped at if it cannot go on."""
+
+    def __init__(
+        self, prepared: Prepared, advance: Advance, check: Callable[[], None] = _unchecked
+    ) -> None:
+        """Does nothing yet.
+
+        Args:
+            prepared: The steps.
+            advance: Is told what has been done; what it raises by itself changes nothing.
+            check: Raises if a source is no longer what it was when the steps were prepared.
+        """
+        self._steps = tuple(part for step in prepared.steps for part in _parts(step))
+        self._advance, self._check = advance, check
+        self._done = 0  # steps
+        self._sound = 0  # steps that were done when the sources were last looked at
+        self._attempts = 0  # at the next one
+        self.stopped_by: Exception | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything has been written."""
+        return self._sound == len(self._steps)
+
+    def finish(self) -> None:
+        """Does what is left; may be called again after whatever it raises."""
+        while not self.is_complete and self.stopped_by is None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Steps, up to where it is worth a look at the sources."""
+        count = 0
+        while self._done < len(self._steps) and count < _CHECKED_BYTES:
+            step = self._steps[self._done]
+            self._attempt(step.run)
+            self._done += 1
+            self._attempts = 0
+            count += sum(item.nbytes for item in step.items)
+            self._tell(step)
+        self._attempt(self._check)
+        self._sound = self._done
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:
+            self._attempts += 1
+            if self._attempts == ATTEMPTS or isinstance(error, SourceChangedError):
+                self.stopped_by = error
+            raise
+
+    def _tell(self, step: Step) -> None:
+        with contextlib.suppress(Exception):
+            for item in step.items:
+                verb = "Loaded" if isinstance(step, Copy) else item.state.capitalize()
+                self._advance(f"{verb} {item.name}", item.nbytes)
+
+    def partial(self, error: Exception) -> PartialWriteError:
+        """What to raise where it has stopped."""
+        names = [[item.name for item in step.items] for step in self._steps]
+        written = [name for of_step in names[: self._sound] for name in of_step]
+        left = [name for of_step in names[self._sound :] for name in of_step]
+        return PartialWriteError(
+            f"The warm start could not be finished: {error} Of the variables that it writes, "
+            f"{len(written):,} hold their new values and {len(left):,} do not, or not wholly: "
+            f"{_listed(left)}. Warm-start again from a checkpoint that nobody writes to, or build "
+            "the model anew.",
+            written,
+            left,
+        )
+
+
+class SourceChangedError(Exception):
+    """A source is not what it was when it was verified; becomes a PartialWriteError."""
+
+
 def commit(prepared: Prepared, advance: Advance) -> None:
-    """Runs the steps."""
-    for step in prepared.steps:
-        step.run()
-        for item in step.items:
-            verb = "Loaded" if isinstance(step, Load) else item.state.capitalize()
-            advance(f"{verb} {item.name}", item.nbytes)
+    """Runs the steps, all of them, and raises what interrupted them."""
+    forward = RollForward(prepared, advance)
+    insist(forward.finish, forward.finish)
+
+
+def _parts(step: Step) -> Iterator[Step]:
+    if isinstance(step, Load):
+        yield from step.copies
+    else:
+        yield step
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:3]))
+    return f"{shown}, ..." if len(names) > 3 else shown or "the optimizer's new slots"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Load:
-    """Whole tensors, as the model itself loads them."""
+    """Whole tensors of the model, whose modules do nothing of their own when they are loaded."""
 
-    model: torch.nn.Module
-    tensors: Mapping[str, torch.Tensor]  # by their names in its state_dict
-    versions: object  # of the modules that wrote them, as torch's `_metadata`
-    items: tuple[PlanItem, ...]
+    copies: tuple[Step, ...]
+
+    @property
+    def items(self) -> tuple[PlanItem, ...]:
+        return tuple(item for copy in self.copies for item in copy.items)
 
     def run(self) -> None:
-        """Raises WarmStartError if a hook turns one away."""
-        state = _StateDict(self.tensors)
-        state._metadata = self.versions
-        result = self.model.load_state_dict(state, strict=False)
-        refused = set(self.tensors).intersection(result.unexpected_keys)
-        if refused:
-            raise WarmStartError(
-                f"A load_state_dict hook of the model turned away {sorted(refused)[0]!r}; load the "
-                "module that it belongs to by itself."
-            )
-
-
-class _StateDict(dict[str, torch.Tensor]):
-    """A dict that can carry torch's `_metadata`, as `state_dict()` makes them."""
-
-    _metadata: Any = None
+        """Copies them."""
+        for copy in self.copies:
+            copy.run()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Copy:
-    """A whole slot."""
+    """A whole tensor."""
 
     source: torch.Tensor
     target: torch.Tensor
@@ -90,6 +188,14 @@ class Copy:
         """Copies and scales it."""
         self.target.copy_(self.source)
         _scale(self.target, self.scale)
+
+    def staged(self) -> torch.Tensor:
+        """As the checkpoint has it, which is how it goes into `load_state_dict`."""
+        return self.source.clone()
+
+    def onto(self, target: torch.Tensor) -> Copy:
+        """The same for another target."""
+        return replace(self, target=target)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +224,16 @@ class Gather:
         _scale(self.target, self.scale)
         if self.filling is not None:
             fill_rows(self.filling.rows, self.filling.at, self.target, self.axis)
+
+    def staged(self) -> torch.Tensor:
+        """The rows in their new places, in memory of their own."""
+        out = self.target.clone()
+        self.onto(out).run()
+        return out
+
+    def onto(self, target: torch.Tensor) -> Gather:
+        """The same for another target."""
+        return replace(self, target=target)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,33 +1,142 @@
-"""Carrying out a plan: check, prepare, commit, account for it.
+"""Carrying out a plan: check, prepare, load what loads itself, commit, account for it.
 
 What to do has been decided while planning. The model is compared with the plan; what is read is
-verified and what is initialised is made (`prepare`); only then is anything written (`commit`).
+verified and what is initialised is made (`prepare`); modules with code of their own are loaded,
+journalled (`module_loading`); then the rest is written (`commit`). Up to there whatever goes wrong
+is undone, and from there on it is done to its end, so that model and optimizer are as they were, or
+as planned.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 
-from torch_warmstart.display import progress_bar
-from torch_warmstart.errors import SettingsError
-from torch_warmstart.execution.commit import commit
-from torch_warmstart.execution.prepare import prepare
+from torch_warmstart.display import Advance, progress_bar
+from torch_warmstart.errors import (
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    SettingsError,
+    StorageError,
+    WarmStartError,
+)
+from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
+from torch_warmstart.execution.insisting import insist
+from torch_warmstart.execution.journal import Journal
+from torch_warmstart.execution.module_loading import Outcome, load_modules
+from torch_warmstart.execution.prepare import prepare, room_to_work
 from torch_warmstart.execution.report import WarmStartReport, make_report
-from torch_warmstart.model import model_variables
+from torch_warmstart.execution.watching import Watch
+from torch_warmstart.model import is_frozen_by_inference, model_variables
 from torch_warmstart.planning import WarmStartPlan
 from torch_warmstart.slots import is_as_planned
 
+_AS_BEFORE = "Model and optimizer are as they were."
+_COMPLETE = "The warm start is complete: model and optimizer are as planned."
+
 
 def execute_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartReport:
-    """Carries out a plan; raises before anything is changed, or does all of it."""
+    """Carries out a plan: all of it, or nothing.
+
+    Raises WarmStartError; KeyboardInterrupt and its like go through, with a note that says whether
+    the warm start is complete.
+    """
     started = time.perf_counter()
-    check_unchanged(plan)
+    run = _Run(plan)
     total = 2 * sum(item.nbytes for item in plan.items if item.state != "kept")
-    with progress_bar(total, show=progress) as advance, torch.no_grad():
-        commit(prepare(plan, advance), advance)
-    return make_report(plan, seconds=plan.seconds + time.perf_counter() - started)
+    try:
+        with progress_bar(total, show=progress) as advance, torch.no_grad():
+            insist(lambda: run.begin(advance), run.settle)
+        return make_report(plan, run.outcome, seconds=plan.seconds + time.perf_counter() - started)
+    except Exception as error:
+        raise run.explained(error) from error
+    except BaseException as error:
+        _add_note(error, run.state())
+        raise
+
+
+class _Run:
+    """One plan on its way: undone until its commit begins, and done to its end from then on."""
+
+    def __init__(self, plan: WarmStartPlan) -> None:
+        self.outcome = Outcome()
+        self._plan = plan
+        self._journal: Journal | None = None
+        self._forward: RollForward | None = None
+
+    def begin(self, advance: Advance) -> None:
+        """All up to the commit; may be left anywhere."""
+        plan = self._plan
+        check_unchanged(plan)
+        used = [item for item in plan.items if item.state != "kept"]
+        watch = Watch(plan.checkpoint, {key for item in used for key in item.keys})
+        slots = [item.variable.tensor for item in plan.items if item.variable.slot is not None]
+        self._journal = journal = Journal(plan.model, slots)
+        prepared = prepare(plan, advance, journal, watch)
+        room = room_to_work(prepared)
+        prepared = load_modules(plan, prepared, journal, self.outcome)
+        watch.check()
+        del room
+        self._commit(prepared, advance, watch.check)
+
+    def _commit(self, prepared: Prepared, advance: Advance, check: Callable[[], None]) -> None:
+        """From here on there is no way back; `settle` goes on."""
+        self._forward = RollForward(prepared, advance, check)
+
+    def settle(self) -> None:
+        """Undoes all, or finishes it; does nothing where that is done."""
+        if self._forward is not None:
+            self._forward.finish()
+        elif self._journal is not None:
+            self._journal.restore()
+
+    def state(self) -> str:
+        """What has become of model and optimizer."""
+        if self._forward is None:
+            return _AS_BEFORE
+        if self._forward.is_complete:
+            return _COMPLETE
+        return str(self._forward.partial(self._forward.stopped_by or SourceChangedError()))
+
+    def explained(self, error: Exception) -> Exception:
+        """An error of ours for whatever was raised."""
+        forward = self._forward
+        if forward is not None and forward.is_complete:
+            return WarmStartError(f"{_named(error)} {_COMPLETE}")
+        if forward is not None:
+            return forward.partial(forward.stopped_by or error)
+        return _ours(error)
+
+
+def _ours(error: Exception) -> Exception:
+    """An error of ours; `error` itself if it is one."""
+    if isinstance(error, WarmStartError):
+        return error
+    text = f"{_named(error)} {_AS_BEFORE}"
+    if isinstance(error, SourceChangedError):
+        return CorruptCheckpointError(text)
+    if isinstance(error, FileNotFoundError):
+        return CheckpointNotFoundError(text)
+    if isinstance(error, OSError):
+        return StorageError(text)
+    return WarmStartError(text)
+
+
+def _named(error: Exception) -> str:
+    """What was raised, as a sentence."""
+    is_ours = isinstance(error, SourceChangedError | WarmStartError)
+    text = str(error) if is_ours else f"{type(error).__name__}: {error}".rstrip(": ")
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    """Says something beside an exception, which Python 3.10 has no place for but its arguments."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:
+        error.args = (*error.args, note)
 
 
 def check_unchanged(plan: WarmStartPlan) -> None:
@@ -42,6 +151,10 @@ def check_unchanged(plan: WarmStartPlan) -> None:
             "make a new plan."
         )
     for variable in planned:
+        if is_frozen_by_inference(variable.tensor):
+            raise SettingsError(
+                f"{variable.name} was made under torch.inference_mode(): apply the plan under it."
+            )
         if variable.slot is not None and not is_as_planned(variable):
             raise SettingsError(
                 f"The optimizer has changed since the plan was made ({variable.name} is another "

@@ -21,6 +21,7 @@ import torch
 
 from torch_warmstart.dtypes import as_bits, as_bytes, is_aligned
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.execution.insisting import insist_once
 from torch_warmstart.execution.streaming import Place, cuda_streams, stream_rows
 from torch_warmstart.formats import Block
 
@@ -154,11 +155,16 @@ def _overwrite(source: torch.Tensor, rows: torch.Tensor, out: torch.Tensor, dim:
     """Some rows have no source: they are put back after a gather over all of them."""
     absent = (rows < 0).nonzero().flatten()
     before = as_bits(out).index_select(dim, absent)
-    if source.dtype == out.dtype:
-        torch.index_select(as_bits(source), dim, rows.clamp(min=0), out=as_bits(out))
-    else:
-        out.copy_(_select(source, dim, rows.clamp(min=0)))
-    as_bits(out).index_copy_(dim, absent, before)
+    rows = rows.clamp(min=0)
+
+    def gather() -> None:
+        if source.dtype == out.dtype:
+            torch.index_select(as_bits(source), dim, rows, out=as_bits(out))
+        else:
+            out.copy_(_select(source, dim, rows))
+
+    # Whatever interrupts it: who gathers again would take what is there for what was there before.
+    insist_once(gather, lambda: as_bits(out).index_copy_(dim, absent, before))
 
 
 def _gather_sorted(

@@ -1,88 +1,215 @@
 """Preparing a plan: whatever can fail, before anything is written. It becomes a list of steps.
 
 What will be read is fetched and verified, users' initialisers are run into tensors of their own,
-and slots that the optimizer does not have yet are made beside it. Neither the model nor the
-optimizer is touched.
+slots that the optimizer does not have yet are made beside it, and variables that lie on the same
+memory are found to agree. Neither the model nor the optimizer is touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from torch_warmstart.display import Advance
-from torch_warmstart.dtypes import take_rows
-from torch_warmstart.execution.commit import Copy, Filling, Gather, HandOver, Load, Prepared, Step
+from torch_warmstart.dtypes import as_bytes, take_rows
+from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError
+from torch_warmstart.execution.commit import (
+    Copy,
+    Filling,
+    Gather,
+    HandOver,
+    Load,
+    Prepared,
+    Write,
+)
+from torch_warmstart.execution.gather import CHUNK_BYTES
+from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.reading import Reader, fetch_and_verify
+from torch_warmstart.execution.watching import Watch
+from torch_warmstart.model import overlapping, share_elements
 from torch_warmstart.new_rows import Constant, Initialised, initialised
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 from torch_warmstart.slots import SlotTargets
 
+_PER_ROW = 6 * 8  # bytes that a gather needs beside its chunks: indices of rows
 
-def prepare(plan: WarmStartPlan, advance: Advance) -> Prepared:
-    """Everything that a plan's steps need; raises what fails, and has changed nothing then."""
+
+def prepare(
+    plan: WarmStartPlan,
+    advance: Advance,
+    journal: Journal | None = None,
+    watch: Watch | None = None,
+) -> Prepared:
+    """Everything that a plan's steps need; raises what fails, and has changed nothing then.
+
+    Args:
+        plan: What to do.
+        advance: Is told what has been verified.
+        journal: Watches what initialisers write to.
+        watch: Gets what is read from memory.
+    """
     items = [item for item in plan.items if item.state != "kept"]
     fetch_and_verify(plan, items, advance)
     slots = SlotTargets([i.variable for i in plan.items], [i.variable for i in items])
     targets = [slots[i.variable] if i.variable.slot else i.variable.tensor.detach() for i in items]
-    reader = Reader(plan.checkpoint, targets)
-    whole = [item for item in items if _is_loaded(item)]
+    reader = Reader(plan.checkpoint, targets, watch)
     steps = [
-        _step(item, target, reader)
-        for item, target in zip(items, targets, strict=True)
-        if not _is_loaded(item)
+        _step(item, target, reader, journal) for item, target in zip(items, targets, strict=True)
     ]
-    loads = [_load(plan, whole, reader)] if whole else []
-    return Prepared((*loads, *steps, HandOver(slots)))
+    _check_shared(steps)
+    whole = tuple(step for step in steps if _is_whole(step))
+    loads = [Load(whole)] if whole else []
+    others = (step for step in steps if not _is_whole(step))
+    return Prepared((*loads, *others, HandOver(slots)))
 
 
-def _is_loaded(item: PlanItem) -> bool:
-    """Whether a whole tensor goes through `load_state_dict`, so that its module's hooks run."""
-    return item.state != "remapped" and item.variable.slot is None
+def _is_whole(step: Write) -> bool:
+    return isinstance(step, Copy) and step.items[0].variable.slot is None
 
 
-def _load(plan: WarmStartPlan, whole: Sequence[PlanItem], reader: Reader) -> Load:
-    tensors = {item.variable.owners[0].state_dict_name: reader.read(item) for item in whole}
-    versions = plan.checkpoint.metadata() or _versions(plan.model)
-    return Load(plan.model, tensors, versions, tuple(whole))
+def room_to_work(prepared: Prepared) -> torch.Tensor:
+    """As much memory as the steps need for a while; given back before they are run.
 
-
-def _versions(model: torch.nn.Module) -> dict[str, dict[str, int]]:
-    """The `_metadata` of a state_dict that this model would write, without writing one.
-
-    Modules upgrade what they load from an older version of themselves; ours is up to date.
+    So where there is too little, that shows before anything is written. It is not touched, so it
+    takes no memory but the promise of it.
     """
-    modules = model.named_modules(remove_duplicate=False)
-    return {name: {"version": module._version} for name, module in modules}
+    gathers = [step for step in prepared.steps if isinstance(step, Gather)]
+    sizes = [0] + [
+        3 * min(gather.target.nbytes, CHUNK_BYTES) + _PER_ROW * len(gather.remapping)
+        for gather in gathers
+    ]
+    return torch.empty(max(sizes), dtype=torch.uint8)
 
 
-def _step(item: PlanItem, target: torch.Tensor, reader: Reader) -> Step:
+def _step(item: PlanItem, target: torch.Tensor, reader: Reader, journal: Journal | None) -> Write:
     if item.remapping is None:
         return Copy(reader.read(item), target, item.scale, (item,))
-    blocks, filling = tuple(reader.read_blocks(item)), _filling(item, item.remapping.rows)
+    blocks = tuple(reader.read_blocks(item))
+    filling = _filling(item, item.remapping.rows, journal)
     return Gather(blocks, item.remapping.rows, target, item.axis, item.scale, filling, (item,))
 
 
-def _filling(item: PlanItem, remapping: torch.Tensor) -> Filling | None:
+# -- variables that share memory -------------------------------------------------------------------
+
+
+def _check_shared(steps: Sequence[Write]) -> None:
+    """Raises SettingsError where variables lie on the same memory and would differ.
+
+    What each would become is made in memory of its own, which is laid out as theirs is.
+    """
+    for group in overlapping([step.target for step in steps]):
+        together = [steps[at] for at in group]
+        if _touch(together) and not _write_the_same(together):
+            _check_agreement(together)
+
+
+def _touch(steps: Sequence[Write]) -> bool:
+    """Whether any two have a byte in common, rather than lying between each other."""
+    targets = [step.target for step in steps]
+    pairs = ((one, other) for at, one in enumerate(targets) for other in targets[:at])
+    return any(share_elements(one, other) for one, other in pairs)
+
+
+def _write_the_same(steps: Sequence[Write]) -> bool:
+    """Whether all of them are one copy of one tensor into one place."""
+    return len({_what_where(step) for step in steps}) == 1
+
+
+def _what_where(step: Write) -> object:
+    if not isinstance(step, Copy):
+        return step
+    both = (step.source, step.target)
+    places = tuple((t.data_ptr(), t.dtype, t.shape, t.stride()) for t in both)
+    return (*places, step.scale)
+
+
+def _check_agreement(steps: Sequence[Write]) -> None:
+    start = min(step.target.data_ptr() for step in steps)
+    stop = max(step.target.data_ptr() + _reach(step.target) for step in steps)
+    memory = torch.zeros(stop - start, dtype=torch.uint8, device=steps[0].target.device)
+    twins = [step.onto(_twin(step.target, memory, start)) for step in steps]
+    for step, twin in zip(steps, twins, strict=True):
+        twin.target.copy_(step.target)  # rows that stay
+    wanted = []
+    for twin in twins:
+        twin.run()
+        wanted.append(twin.target.clone())
+    for step, twin, values in zip(steps, twins, wanted, strict=True):
+        if not torch.equal(as_bytes(twin.target), as_bytes(values)):
+            names = " and ".join(repr(s.items[0].name) for s in steps)
+            keys = " and ".join(repr(key) for s in steps for key in s.items[0].keys)
+            raise SettingsError(
+                f"{names} share memory, but {keys} would give them different values, so that "
+                f"{step.items[0].name!r} would not be what the plan says. Leave all but one of "
+                "them out of vars_to_warm_start, or give the model tensors of their own."
+            )
+
+
+def _reach(tensor: torch.Tensor) -> int:
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return (1 + sum((size - 1) * stride for size, stride in steps)) * tensor.element_size()
+
+
+def _twin(tensor: torch.Tensor, memory: torch.Tensor, start: int) -> torch.Tensor:
+    """A tensor that lies in `memory` as the given one does in what begins at `start`."""
+    offset = tensor.data_ptr() - start
+    size = _reach(tensor)
+    if offset % tensor.element_size():
+        raise SettingsError("Variables share memory with elements that do not lie on each other.")
+    flat = memory[offset : offset + size].view(tensor.dtype)
+    return flat.as_strided(tensor.shape, tensor.stride())
+
+
+# -- new rows --------------------------------------------------------------------------------------
+
+
+def _filling(item: PlanItem, remapping: torch.Tensor, journal: Journal | None) -> Filling | None:
     """What the plan says that rows without an old row get; None: nothing, they stay."""
     if not isinstance(item.fill, Constant | Initialised):
         return None
     at = (remapping < 0).nonzero().flatten()
     if isinstance(item.fill, Constant):
         return Filling(at, item.fill.value)
-    return Filling(at, _initialised_rows(item, item.fill, at))
+    return Filling(at, _initialised_rows(item, item.fill, at, journal))
 
 
-def _initialised_rows(item: PlanItem, fill: Initialised, at: torch.Tensor) -> torch.Tensor:
+def _initialised_rows(
+    item: PlanItem, fill: Initialised, at: torch.Tensor, journal: Journal | None
+) -> torch.Tensor:
     target = item.variable
-    fresh = initialised(
-        f"{item.name}: backup_initializer",
-        fill.initializer,
-        target.shape,
-        target.tensor.dtype,
-        device=target.device,
-        generator=fill.generator,
-    )
+    name = f"{item.name}: backup_initializer"
+
+    def run() -> torch.Tensor:
+        return initialised(
+            name,
+            fill.initializer,
+            target.shape,
+            target.tensor.dtype,
+            device=target.device,
+            generator=fill.generator,
+        )
+
+    fresh = _guarded(name, run, journal)
     rows = take_rows(fresh.movedim(item.axis, 0), at.to(fresh.device))
     return rows.movedim(0, item.axis).to(target.device)
+
+
+def _guarded(name: str, run: Callable[[], torch.Tensor], journal: Journal | None) -> torch.Tensor:
+    """What an initialiser makes; raises CallbackError if it raises, or changes anything else."""
+    if journal is None:
+        return run()
+    mark = len(journal)
+    try:
+        with journal.mode:
+            made = run()
+    except WarmStartError:
+        raise
+    except Exception as error:
+        raise CallbackError(f"{name} raised {type(error).__name__}: {error}") from error
+    if len(journal) > mark or journal.is_rearranged():
+        raise CallbackError(
+            f"{name} has changed a tensor of the model, of its optimizer or of the checkpoint; it "
+            "may change only the tensor that it gets."
+        )
+    return made

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from torch_warmstart.display import Advance
+from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block, Checkpoint
 from torch_warmstart.layouts import IDENTITY
+from torch_warmstart.model import WrittenMemory
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 
@@ -32,9 +34,15 @@ def fetch_and_verify(plan: WarmStartPlan, items: Sequence[PlanItem], advance: Ad
 class Reader:
     """Reads items' tensors; those on top of what is going to be overwritten are copied."""
 
-    def __init__(self, checkpoint: Checkpoint, targets: Iterable[torch.Tensor]) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        targets: Iterable[torch.Tensor],
+        watch: Watch | None = None,
+    ) -> None:
         self._checkpoint = checkpoint
-        self._overwritten = {target.untyped_storage().data_ptr() for target in targets}
+        self._overwritten = WrittenMemory(targets)
+        self._watch = watch
 
     def read(self, item: PlanItem) -> torch.Tensor:
         """What an item's variable becomes, or the rows of it are taken from."""
@@ -51,13 +59,15 @@ class Reader:
         ]
 
     def _tensor(self, key: str) -> torch.Tensor:
-        tensor = self._checkpoint.get_tensor(key)
+        tensor = self._checkpoint.view_tensor(key)
         assert isinstance(tensor, torch.Tensor)
         return self._apart(tensor)
 
     def _apart(self, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() in self._overwritten:
+        if self._overwritten.holds(tensor):
             return tensor.clone()  # warm-started from itself: read before it is overwritten
+        if self._watch is not None:
+            self._watch.add(tensor)
         return tensor
 
 

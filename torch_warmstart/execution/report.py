@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch_warmstart.display import fold, fold_endings, render, shorten
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding
+from torch_warmstart.execution.module_loading import Outcome
 from torch_warmstart.layouts.tensorflow import is_slot
+from torch_warmstart.model import overlapping, share_elements
 from torch_warmstart.planning import Audit, PlanItem, RowAccount, State, WarmStartPlan, count_states
 
 
@@ -130,16 +132,46 @@ def account_for(item: PlanItem) -> VariableAccount:
     )
 
 
-def make_report(plan: WarmStartPlan, *, seconds: float) -> WarmStartReport:
-    """The report of a plan that has been carried out."""
+def make_report(plan: WarmStartPlan, outcome: Outcome, *, seconds: float) -> WarmStartReport:
+    """The report of a plan that has been carried out.
+
+    Args:
+        plan: What was to be done.
+        outcome: What was done instead, by the model's own loading.
+        seconds: How long it took, planning included.
+    """
+    items = _with_shared_memory([outcome.items.get(i.variable, i) for i in plan.items])
+    given = {item.name for item in items if item.state != "kept"}
+    taken = {key for item in items if item.state != "kept" for key in item.keys}
+    planned = {key for item in plan.items if item.state != "kept" for key in item.keys}
     return WarmStartReport(
-        missing_keys=plan.missing,
-        unexpected_keys=plan.unused_keys,
+        missing_keys=tuple(name for name in plan.missing if name not in given),
+        unexpected_keys=(*plan.unused_keys, *sorted(planned - taken)),
         mismatched_keys=plan.mismatched,
-        variables=tuple(account_for(item) for item in plan.items),
-        notes=plan.notes,
+        variables=tuple(account_for(item) for item in items),
+        notes=(*plan.notes, *outcome.notes),
         audits=plan.audits,
         source=plan.checkpoint.url,
         bytes_read=plan.bytes_to_read,
         seconds=seconds,
     )
+
+
+def _with_shared_memory(items: list[PlanItem]) -> list[PlanItem]:
+    """As `items`, but what lies on the memory of a variable that was written is not kept."""
+    found = list(items)
+    for group in overlapping([item.variable.tensor for item in items]):
+        written = [items[at] for at in group if items[at].state != "kept"]
+        for at in group:
+            mine = items[at]
+            if mine.state != "kept":
+                continue
+            for other in written:
+                if share_elements(mine.variable.tensor, other.variable.tensor):
+                    found[at] = replace(
+                        mine,
+                        state=other.state,
+                        reason=f"shares its memory with {other.name}",
+                        sources=other.sources,
+                    )
+    return found

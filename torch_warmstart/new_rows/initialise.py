@@ -33,12 +33,12 @@ def initialised(
     fresh = torch.zeros(shape, dtype=dtype, device=place)
     with torch.no_grad():
         made = initializer(fresh) if generator is None else initializer(fresh, generator=generator)
-    if made is None or made is fresh:
-        return fresh
-    if not isinstance(made, torch.Tensor) or made.shape != fresh.shape:
+    made = fresh if made is None else made
+    if not isinstance(made, torch.Tensor) or made.shape != shape:
         found = list(made.shape) if isinstance(made, torch.Tensor) else repr(made)
         raise SettingsError(
             f"{name} must fill the tensor it gets or return one of its shape, {list(shape)}; it "
             f"returned {found}."
         )
-    return made.detach().to(dtype, copy=True)
+    is_own = made is fresh and made.dtype == dtype
+    return made if is_own else made.detach().to(dtype, copy=True)

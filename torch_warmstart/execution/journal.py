@@ -1,0 +1,134 @@
+"""What the memory of a model was before somebody else's code changed it, so that it can be undone.
+
+While hooks, modules' own loading and initialisers run, every operation of torch that writes into
+watched memory saves what is there first. So nothing is copied but what is changed. It does not see
+what goes past torch's dispatcher: numpy arrays on the same memory, and kernels of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torch_warmstart.model import Extent, Extents, extent_of
+
+
+class Journal:
+    """Old bytes, and which parameters and buffers the modules had."""
+
+    def __init__(self, model: torch.nn.Module, others: Iterable[torch.Tensor] = ()) -> None:
+        """Watches all tensors of a model.
+
+        Args:
+            model: The model.
+            others: More tensors to watch: an optimizer's state, what a checkpoint has in memory.
+        """
+        own = [*model.parameters(), *model.buffers()]
+        self.mode = _Watching(self)
+        self._extents = Extents((tensor, None) for tensor in (*own, *others))
+        self._saved: list[tuple[torch.Tensor, torch.Tensor]] = []  # bytes in memory; what they were
+        self._written: list[Extent] = []
+        # Behind each tensor, in case its memory is replaced.
+        self._memory = [(tensor, tensor.detach()) for tensor in own if not tensor.is_meta]
+        self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (where, dict(where)) for module in model.modules() for where in _registers(module)
+        ]
+
+    def save(self, tensor: torch.Tensor) -> None:
+        """Keeps what a tensor is, which is about to be changed."""
+        extent = extent_of(tensor)
+        if extent is None:
+            return
+        if extent not in self._written:
+            memory = _bytes_of(tensor)
+            self._saved.append((memory, memory.clone()))
+        self._written.append(extent)
+
+    def see(self, tensor: torch.Tensor) -> None:
+        """As `save`, if the tensor lies in what is watched."""
+        extent = extent_of(tensor)
+        if any(True for _ in self._extents.touching(extent)):
+            self.save(tensor)
+
+    def __len__(self) -> int:
+        """How many writes there were so far."""
+        return len(self._written)
+
+    def written_since(self, mark: int) -> tuple[Extent, ...]:
+        """What was written after there had been `mark` writes."""
+        return tuple(self._written[mark:])
+
+    def is_rearranged(self) -> bool:
+        """Whether a module has other tensors than it had, or a tensor other memory."""
+        return any(dict(where) != entries for where, entries in self._modules) or not all(
+            _is_same_memory(tensor, memory) for tensor, memory in self._memory
+        )
+
+    def restore(self) -> None:
+        """Makes all as it was; a second time makes no difference."""
+        self.mode.is_open = False
+        for where, entries in self._modules:
+            if dict(where) != entries or list(where) != list(entries):
+                where.clear()
+                where.update(entries)
+        for tensor, memory in self._memory:
+            if not _is_same_memory(tensor, memory):
+                tensor.data = memory
+        with torch.no_grad():
+            for memory, before in reversed(self._saved):
+                memory.copy_(before)
+
+
+class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation while it is entered."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._journal = journal
+        self.is_open = True  # an interruption may leave the mode on torch's stack
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.is_open:
+            for tensor in _changed_by(func, args, kwargs):
+                self._journal.see(tensor)
+        return func(*args, **kwargs)
+
+
+def _registers(module: Any) -> tuple[dict[str, Any], ...]:
+    """Where a module has its tensors and children."""
+    return module._parameters, module._buffers, module._modules
+
+
+def _changed_by(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+    """The arguments that an operation writes into."""
+    schema = getattr(func, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return
+    for at, argument in enumerate(schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        value = args[at] if at < len(args) else kwargs.get(argument.name)
+        for tensor in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(tensor, torch.Tensor):
+                yield tensor
+
+
+def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    """The memory from a tensor's first byte to its last, as it is."""
+    extent = extent_of(tensor)
+    assert extent is not None
+    storage = tensor.untyped_storage()
+    offset = tensor.storage_offset() * tensor.element_size()
+    flat = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    return flat.set_(storage, offset, (extent.stop - extent.start,))  # type: ignore[call-overload, no-any-return]
+
+
+def _is_same_memory(tensor: torch.Tensor, memory: torch.Tensor) -> bool:
+    if tensor.layout is not torch.strided or tensor.shape != memory.shape:
+        return tensor.layout is memory.layout and tensor.shape == memory.shape
+    same = tensor.dtype == memory.dtype and tensor.stride() == memory.stride()
+    return same and extent_of(tensor) == extent_of(memory)

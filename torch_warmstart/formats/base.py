@@ -70,6 +70,18 @@ class GraphOptimizer:
     full_names: Mapping[str, str]  # of both, by key
 
 
+@dataclass(frozen=True, slots=True)
+class SavedLayer:
+    """What a file says of a layer, beyond the names of its tensors."""
+
+    name: str  # where it is, for people
+    kind: str = ""  # its class in snake case; "": not known
+    options: Mapping[str, Any] | None = None  # its configuration; None: the file has none of it
+    keys: tuple[str, ...] = ()  # of its tensors, and of those of the layers within it
+    around: SavedLayer | None = None  # the layer that it is in
+    backend: str = ""  # what Keras ran on, where the file says so
+
+
 class Checkpoint(Mapping[str, TensorSpec], ABC):
     """An open checkpoint: a mapping of key to `TensorSpec`, whose tensors are read on demand.
 
@@ -185,6 +197,10 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
             in_a_scope: Whether the path begins at an object that is the root's, not at the root.
         """
         return ()
+
+    def layer_of(self, key: str) -> SavedLayer | None:  # noqa: ARG002
+        """The innermost layer that a tensor is in, where the file has layers; None if not."""
+        return None
 
     def graph_optimizers(self) -> Sequence[GraphOptimizer]:
         """The optimizers that an object-based checkpoint ties to their variables."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from torch_warmstart.formats.class_names import snake_case
 from torch_warmstart.formats.keras.hdf5 import Tree
 
 LISTS = ("layers", "_layer_checkpoint_dependencies")  # what a Sequential or Functional lists
@@ -42,8 +43,6 @@ _WITHIN: Mapping[str, Sequence[tuple[str, tuple[str, ...], str]]] = {
         ("time_distributed", "spectral_normalization", "wrapper"), (("layer", ("layer",), ""),)
     ),
 }
-# Classes that configurations call by the name they are exported by, and folders by their own.
-_EXPORTED = {"GroupQueryAttention": "GroupedQueryAttention"}
 _CELLS = "cells"  # of a StackedRNNCells
 
 
@@ -90,7 +89,7 @@ def _numbered(layers: Sequence[Any], path: str, written: Sequence[str]) -> Itera
         folders.setdefault(class_of(name), set()).add(name)
     by_class: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for position, layer in enumerate(layers):
-        if _is_layer(layer):
+        if is_layer(layer):
             by_class.setdefault(snake_case(layer["class_name"]), []).append((position, layer))
     for unnumbered, found in by_class.items():
         names = [f"{unnumbered}_{n}" if n else unnumbered for n in range(len(found))]
@@ -101,11 +100,11 @@ def _numbered(layers: Sequence[Any], path: str, written: Sequence[str]) -> Itera
 
 def _layers_within(kind: str | None, options: Mapping[str, Any], folder: str) -> Iterator[_Found]:
     for attribute, keys, prefix in _WITHIN.get(kind or "", ()):
-        found = [layer for layer in map(options.get, keys) if _is_layer(layer)]
+        found = [layer for layer in map(options.get, keys) if is_layer(layer)]
         yield from ((f"{folder}/{attribute}", layer, prefix, 0) for layer in found[:1])
 
 
-def _is_layer(layer: Any) -> TypeGuard[dict[str, Any]]:
+def is_layer(layer: Any) -> TypeGuard[dict[str, Any]]:
     """Whether it is a layer's configuration; operations between layers have no folders."""
     return (
         isinstance(layer, dict)
@@ -113,6 +112,25 @@ def _is_layer(layer: Any) -> TypeGuard[dict[str, Any]]:
         and isinstance(layer.get("config"), dict)
         and ".ops." not in str(layer.get("module"))
     )
+
+
+def listed_configs(model: Any) -> list[Any]:
+    """What a model's configuration lists as its layers."""
+    options = model.get("config") if isinstance(model, dict) else None
+    if isinstance(options, list):  # a Sequential of Keras 2.2 and before
+        return options
+    layers = options.get("layers") if isinstance(options, dict) else None
+    return layers if isinstance(layers, list) else []
+
+
+def kind_of(layer: Any) -> str:
+    """The class in snake case of a layer's configuration, as folders are called; "" without one.
+
+    Before Keras 2.13 or so a configuration does not say whose a class is.
+    """
+    if not is_layer(layer) or ("module" in layer and not _of_keras(layer)):
+        return ""
+    return snake_case(layer["class_name"])
 
 
 def _groups_within(tree: Tree) -> dict[str, list[str]]:
@@ -131,10 +149,3 @@ def _of_keras(layer: Mapping[str, Any]) -> bool:
 def class_of(folder_name: str) -> str:
     """The class that a folder in a list is called by: `conv2d_1` is a `conv2d`."""
     return re.sub(r"_\d+$", "", folder_name)
-
-
-def snake_case(class_name: str) -> str:
-    """As Keras's `to_snake_case`, of the class that has a name in a configuration."""
-    name = re.sub(r"\W+", "", _EXPORTED.get(class_name, class_name))
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

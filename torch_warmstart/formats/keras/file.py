@@ -20,12 +20,25 @@ import torch
 from torch_warmstart.dtypes import take_rows
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.arrays import ZipMembers, tensor_of_bytes
-from torch_warmstart.formats.base import Block, Checkpoint, Family, GraphOptimizer, TensorSpec
+from torch_warmstart.formats.base import (
+    Block,
+    Checkpoint,
+    Family,
+    GraphOptimizer,
+    SavedLayer,
+    TensorSpec,
+)
 from torch_warmstart.formats.keras import hdf5
 from torch_warmstart.formats.keras.configs import read_configs
 from torch_warmstart.formats.keras.folders import LayerFolder, layer_folders
-from torch_warmstart.formats.keras.names import OtherNames, keras2_names, keras3_names
+from torch_warmstart.formats.keras.names import (
+    OtherNames,
+    keras2_names,
+    keras2_weights,
+    keras3_names,
+)
 from torch_warmstart.formats.keras.optimizers import find_optimizer
+from torch_warmstart.formats.keras.saved_layers import keras2_layers, keras3_layers
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import KERAS_WEIGHTS
 from torch_warmstart.formats.rows import read_rows
@@ -91,6 +104,21 @@ class KerasCheckpoint(Checkpoint):
         found = self._full_names.get(name, ())
         distinct = {self._datasets[key].address: key for key in reversed(found)}
         return tuple(reversed(distinct.values()))
+
+    def layer_of(self, key: str) -> SavedLayer | None:
+        return self._layers.get(key)
+
+    @functools.cached_property
+    def _layers(self) -> Mapping[str, SavedLayer]:
+        keys = {dataset.path: key for key, dataset in self._datasets.items()}
+        about = self._tree.texts.get("", {})
+        backend = next(iter(about.get("backend", ())), "")
+        backend = backend or next(
+            iter(self._tree.texts.get("model_weights", {}).get("backend", ())), ""
+        )
+        weights = [(path, layer) for path, layer, _ in keras2_weights(self._tree)]
+        layers = keras3_layers(self._folders, keys)
+        return {**layers, **keras2_layers(weights, _model_config(self.url, about), backend, keys)}
 
     @functools.cached_property
     def _folders(self) -> list[LayerFolder]:
@@ -177,6 +205,17 @@ class KerasArchive(KerasCheckpoint):
 def _bits(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype to see elements as: bfloat16, which numpy lacks, is two bytes of any kind."""
     return np.dtype(np.int16) if dtype.kind == "V" else dtype
+
+
+def _model_config(url: str, about: hdf5.Texts) -> Any:
+    """The configuration that a whole model's HDF5 file of Keras 2 has, or None."""
+    text = next(iter(about.get("model_config", ())), None)
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorruptCheckpointError(f"{url}: its model_config is no JSON: {error}.") from error
 
 
 def _read_json(url: str, members: ZipMembers, name: str) -> Any:

@@ -37,7 +37,7 @@ class OtherNames:
 
 def keras2_names(tree: Tree) -> tuple[dict[str, str], dict[str, OtherNames]]:
     """Keys by the path of a dataset, and other names by path, of a file with `weight_names`."""
-    weights = list(_keras2_weights(tree))
+    weights = list(keras2_weights(tree))
     keys: dict[str, str] = {}
     others: dict[str, OtherNames] = {}
     counts: dict[str, int] = {}
@@ -51,7 +51,7 @@ def keras2_names(tree: Tree) -> tuple[dict[str, str], dict[str, OtherNames]]:
     return keys, others
 
 
-def _keras2_weights(tree: Tree) -> Iterator[tuple[str, str, str]]:
+def keras2_weights(tree: Tree) -> Iterator[tuple[str, str, str]]:
     """Path, name of the layer, and name of the variable for each weight."""
     paths = {dataset.path for dataset in tree.datasets}
     for group, texts in tree.texts.items():

@@ -26,6 +26,7 @@ from torch_warmstart.formats.base import (
     Family,
     GraphOptimizer,
     MalformedError,
+    SavedLayer,
     TensorLocation,
     TensorSpec,
 )
@@ -33,6 +34,11 @@ from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import Run, fetch_rows, read_rows
 from torch_warmstart.formats.tensorflow import object_graph, paths
 from torch_warmstart.formats.tensorflow.dtypes import STRING
+from torch_warmstart.formats.tensorflow.graph_layers import (
+    METADATA_FILE,
+    Metadata,
+    read_metadata,
+)
 from torch_warmstart.formats.tensorflow.records import (
     Entry,
     Header,
@@ -43,7 +49,17 @@ from torch_warmstart.formats.tensorflow.records import (
 )
 from torch_warmstart.formats.tensorflow.table import Table
 from torch_warmstart.formats.tensorflow.wire import decode_text, encode_text, masked_crc
-from torch_warmstart.storage import LOCAL, Bytes, ByteSource, Range, Storage, base_name, named_by
+from torch_warmstart.storage import (
+    LOCAL,
+    Bytes,
+    ByteSource,
+    Range,
+    Storage,
+    base_name,
+    join,
+    named_by,
+    parent,
+)
 
 _FETCHED = torch.empty(0, dtype=torch.int64)  # no more rows need to be fetched
 
@@ -128,6 +144,24 @@ class BundleCheckpoint(Checkpoint):
 
     def graph_optimizers(self) -> Sequence[GraphOptimizer]:
         return () if self._graph is None else self._graph.optimizers()
+
+    def layer_of(self, key: str) -> SavedLayer | None:
+        return self._layers.get(key)
+
+    @functools.cached_property
+    def _layers(self) -> Mapping[str, SavedLayer]:
+        return {} if self._graph is None else self._graph.layers(self._keras_metadata())
+
+    def _keras_metadata(self) -> Metadata:
+        """What tf_keras says of the layers in the SavedModel that this is the checkpoint of."""
+        folder = parent(self.url)
+        url = join(parent(folder), METADATA_FILE)
+        if base_name(folder) != "variables" or not self._storage.exists(url):
+            return {}
+        try:
+            return read_metadata(self._storage.read_all(url).tobytes())
+        except MalformedError as error:
+            raise CorruptCheckpointError(f"{url}: {error}.") from error
 
     def _contents(self, key: str) -> object:
         """Equal for tensors that hold the same: Keras 3's `export()` stores each variable twice."""

@@ -18,7 +18,8 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from torch_warmstart.formats.base import GraphOptimizer, MalformedError
+from torch_warmstart.formats.base import GraphOptimizer, MalformedError, SavedLayer
+from torch_warmstart.formats.tensorflow.graph_layers import Metadata, graph_layers
 from torch_warmstart.formats.tensorflow.graph_optimizers import Links, find_optimizers
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
@@ -116,10 +117,17 @@ class ObjectGraph:
 
     def optimizers(self) -> tuple[GraphOptimizer, ...]:
         """What optimizers keep, by the variables that it is for."""
-        links = [
+        return find_optimizers(self._links, self.full_names)
+
+    def layers(self, metadata: Metadata) -> Mapping[str, SavedLayer]:
+        """The innermost layer of each variable, by key."""
+        return graph_layers(self._links, metadata)
+
+    @functools.cached_property
+    def _links(self) -> list[Links]:
+        return [
             Links(node.children, node.value, node.full_name, node.slots) for node in self._nodes
         ]
-        return find_optimizers(links, self.full_names)
 
     def _find_nodes(self, path: str) -> set[int]:
         variable, is_slot, rest = path.partition(_SLOT)

@@ -1,0 +1,99 @@
+"""The layers of a Keras file as values: class, configuration, and which tensors are of which.
+
+Files of Keras 3 have a folder for each layer. Those of Keras 2 have a group for each layer of the
+model, and in a whole model's the configuration of all of them; a model within a model is one group,
+whose tensors are called by their layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch_warmstart.formats.base import SavedLayer
+from torch_warmstart.formats.keras.configs import is_layer, kind_of, listed_configs
+from torch_warmstart.formats.keras.folders import LayerFolder
+
+Layers = Mapping[str, SavedLayer]  # by key of a tensor
+
+
+def keras3_layers(folders: Sequence[LayerFolder], keys: Mapping[str, str]) -> Layers:
+    """The innermost layer of each tensor in a file with `vars` folders.
+
+    Args:
+        folders: The layers, outer ones first, the model the first of all.
+        keys: Of the tensors, by their paths in the file.
+    """
+    own = {each.folder: [keys[dataset.path] for dataset in each.variables] for each in folders}
+    within: dict[str, list[str]] = {folder: list(found) for folder, found in own.items()}
+    for each in reversed(folders):
+        if each.parent is not None:
+            within[each.parent.folder] += within[each.folder]
+    made: dict[str, SavedLayer | None] = {"": None}
+    for each in folders:
+        if each.parent is not None:
+            made[each.folder] = SavedLayer(
+                each.name or each.folder,
+                each.kind or "",
+                each.config.options if each.config is not None else None,
+                tuple(within[each.folder]),
+                made[each.parent.folder],
+            )
+    found = ((key, made[folder]) for folder, listed in own.items() for key in listed)
+    return {key: layer for key, layer in found if layer is not None}
+
+
+def keras2_layers(
+    weights: Iterable[tuple[str, str]], config: Any, backend: str, keys: Mapping[str, str]
+) -> Layers:
+    """The layer of each tensor in a file with `weight_names`.
+
+    Args:
+        weights: Path in the file and name of the layer of each tensor.
+        config: The model's configuration, if the file has one.
+        backend: What Keras ran on.
+        keys: Of the tensors, by their paths.
+    """
+    of_layer: dict[tuple[str, ...], list[str]] = {}
+    options: dict[tuple[str, ...], dict[str, Any]] = {}
+    for path, layer in weights:
+        found = list(_layers_along(config, layer, path))
+        place = (layer, *(name for name, _ in found[1:]))
+        of_layer.setdefault(place, []).append(keys[path])
+        options.setdefault(place, found[-1][1] if found else {})
+    made: dict[str, SavedLayer] = {}
+    for place, listed in of_layer.items():
+        known = options[place]
+        saved = SavedLayer(
+            "/".join(place), kind_of(known), known.get("config"), tuple(listed), backend=backend
+        )
+        made |= dict.fromkeys(listed, saved)
+    return made
+
+
+def _layers_along(model: Any, layer: str, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The configurations of a layer, and of those in it that a path goes through, if it is a model.
+
+    Of a model in it that lists two layers of one name neither is known.
+    """
+    configs = _by_name(model)
+    if layer not in configs:
+        return
+    found = configs[layer]
+    yield layer, found
+    behind = path.split(f"{layer}/", 1)[-1].split("/")
+    while (inside := _by_name(found)) and (name := next(filter(inside.get, behind), None)):
+        found = inside[name]
+        yield name, found
+
+
+def _by_name(model: Any) -> dict[str, dict[str, Any]]:
+    """The layers that a model lists, by name; those of one name are left out."""
+    found: dict[str, dict[str, Any]] = {}
+    twice: set[str] = set()
+    for layer in listed_configs(model):
+        name = layer["config"].get("name") if is_layer(layer) else None
+        if isinstance(name, str):
+            twice |= {name} & found.keys()
+            found[name] = layer
+    return {name: layer for name, layer in found.items() if name not in twice}

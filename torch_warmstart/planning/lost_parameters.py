@@ -25,21 +25,25 @@ _HINT = (
 
 def find_lost(
     settings: WarmStartSettings, absent: Sequence[Variable], located: Located
-) -> list[Finding]:
-    """What is wrong with each absent parameter that is selected and in the checkpoint.
+) -> list[tuple[Variable, Source]]:
+    """The absent parameters that are in the checkpoint, selected or not, and where.
 
-    With on_mismatch='keep' they are one note. What another variable takes is not lost, and what
-    torch saved has the model's own tensors.
+    What another variable takes is not lost, and what torch saved has the model's own tensors.
     """
     if not located.finder.conventions.has_own_layers or not absent:
         return []
-    chosen, _ = select(settings, absent)
-    found = [(v, source) for v, source in _find_all(settings, chosen, located) if source]
+    found = [(v, source) for v, source in _find_all(settings, absent, located) if source]
     taken = _taken(located) if found else set()
-    lost = [(v, s) for v, s in found if taken.isdisjoint(spec.key for spec in s.specs)]
-    if lost and settings.on_mismatch == "keep":
-        return [_note(*lost[0], len(lost))]
-    return [_problem(variable, source) for variable, source in lost]
+    return [(v, s) for v, s in found if taken.isdisjoint(spec.key for spec in s.specs)]
+
+
+def say_lost(settings: WarmStartSettings, lost: Sequence[tuple[Variable, Source]]) -> list[Finding]:
+    """What is wrong with those that are selected; with on_mismatch='keep' they are one note."""
+    selected = frozenset(select(settings, [variable for variable, _ in lost])[0])
+    chosen = [(variable, source) for variable, source in lost if variable in selected]
+    if chosen and settings.on_mismatch == "keep":
+        return [_note(*chosen[0], len(chosen))]
+    return [_problem(variable, source) for variable, source in chosen]
 
 
 def _note(variable: Variable, source: Source, count: int) -> Finding:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
 from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, plural
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
 from torch_warmstart.model import Variable, absent_variables, model_variables
-from torch_warmstart.names import Finder, conventions_of
+from torch_warmstart.names import Finder, Source, conventions_of
+from torch_warmstart.planning.beside import find_beside
 from torch_warmstart.planning.deciding import Decision, Remappings, decide_each, decide_variable
 from torch_warmstart.planning.locating import Located, find_idle_rules, locate
-from torch_warmstart.planning.lost_parameters import find_lost
+from torch_warmstart.planning.lost_parameters import find_lost, say_lost
 from torch_warmstart.planning.notes import audits_of, notes_on
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.selection import spread_over_modules
@@ -46,11 +47,12 @@ def make_plan(
     decisions, remarks = _decide(wishes, located, frozenset().union(*idle.values()))
     strangers = find_strangers(decisions, optimizer) if optimizer is not None else []
     lost = find_lost(wishes.settings, absent_variables(model), located)
-    problems = [*wishes.problems, *idle, *_problems(decisions), *_only(lost, "error")]
+    losses = [*say_lost(wishes.settings, lost), *_beside(wishes, decisions, located, lost)]
+    problems = [*wishes.problems, *idle, *_problems(decisions), *_only(losses, "error")]
     if problems:
         raise PlanError(_headline(checkpoint, problems), problems)
     items = tuple(decision.item for decision in decisions.values())
-    notes = [*notes_on(wishes.settings, items, located.finder), *remarks, *strangers, *lost]
+    notes = [*notes_on(wishes.settings, items, located.finder), *remarks, *strangers, *losses]
     return WarmStartPlan(
         model=model,
         checkpoint=checkpoint,
@@ -99,6 +101,22 @@ def _decide(
     of_slots = decide_each((wishes[v] for v in variables if v.slot is not None), on_slot)
     whole, remarks = keep_whole(of_slots)
     return {**of_model, **whole}, remarks
+
+
+def _beside(
+    wishes: Wishes,
+    decisions: Mapping[Variable, Decision],
+    located: Located,
+    lost: Iterable[tuple[Variable, Source]],
+) -> Iterator[Finding]:
+    """What there is to say of tensors beside those that are taken."""
+    taken = [
+        variable
+        for variable, decision in decisions.items()
+        if variable.slot is None and decision.item.state != "kept" and not wishes[variable].layout
+    ]
+    for beside in find_beside(taken, located, [source for _, source in lost]):
+        yield from beside.findings(may_be_lost=wishes.settings.on_mismatch == "keep")
 
 
 def _problems(decisions: Mapping[Variable, Decision]) -> list[Finding]:

@@ -1,0 +1,276 @@
+"""What lies beside the tensors that are taken: of a layer, every tensor counts.
+
+A kernel is not what it seems if a scale, an adapter, a mask or one more cell lies beside it. So of
+each layer from which something is taken all tensors are looked at: one that a variable of the model
+is made of is used, whether it is selected or not; of a few it is known that they have no effect,
+which is said; any other is a problem.
+
+Which tensors are a layer's is said by the file where it has layers, and else by names: what lies in
+the same folder, and of layers that keep theirs in folders within, such as cells, what lies in those.
+"""
+
+from __future__ import annotations
+
+import bisect
+import fnmatch
+import functools
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from torch_warmstart.errors import Finding, plural
+from torch_warmstart.formats import Checkpoint, SavedLayer
+from torch_warmstart.layouts import read_leaf
+from torch_warmstart.layouts.tensorflow import is_optimizer_state
+from torch_warmstart.model import Variable
+from torch_warmstart.names import Source, bare_name
+from torch_warmstart.planning.locating import Located
+
+_SHOWN = 4  # keys in one sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """What is known of a tensor by its name in a layer, beside those that are taken.
+
+    `names` may have `*` for any run of characters. Of several that fit the first counts.
+    """
+
+    names: tuple[str, ...]
+    what: str  # it is or does, to go on with "which ..."
+    has_effect: bool = True  # on what the layer computes
+
+
+NEIGHBOURS: tuple[Neighbour, ...] = (
+    Neighbour(
+        ("vector_u",), "training alone uses: the kernel is kept normalised", has_effect=False
+    ),
+    Neighbour(("seed_generator_state",), "training alone uses", has_effect=False),
+    Neighbour(
+        ("moving_stddev", "renorm_mean", "renorm_stddev"),
+        "training alone uses, for batch renormalisation",
+        has_effect=False,
+    ),
+    Neighbour(("num_batches_tracked",), "counts batches", has_effect=False),
+    Neighbour(
+        ("moving_mean", "moving_variance", "running_mean", "running_var"),
+        "the layer normalises with (track_running_stats=True)",
+    ),
+    Neighbour(("*lora_*",), "belongs to an adapter that is added to the weight"),
+    Neighbour(("*_mask",), "masks the weight"),
+    Neighbour(("*scale*",), "scales the weight"),
+)
+
+_HINT = (
+    "A tensor beside those that are taken: merge it into them before the warm start, name its key "
+    "in var_name_to_prev_var_name where a variable is made of it, or take the layer without it by "
+    "naming the layouts of its variables in var_name_to_layout, or with on_mismatch='keep'."
+)
+
+# Layers of Keras whose tensors may lie in layers within.
+_COMPOUND = {
+    *("lstm", "gru", "simple_rnn", "rnn", "bidirectional", "stacked_rnn_cells"),
+    *("lstm_cell", "gru_cell", "simple_rnn_cell"),
+    *("multi_head_attention", "grouped_query_attention"),
+}
+_AROUND = {"spectral_normalization"}  # of what is within
+_COMPOUND_MODULES = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+_NO_LAYERS = {nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict}
+
+
+def find_beside(
+    taken: Iterable[Variable], located: Located, lost: Iterable[Source]
+) -> list[Beside]:
+    """The tensors beside those of the variables that are taken, by module.
+
+    Args:
+        taken: Variables that are taken, apart from those whose layout is the user's own word.
+        located: Where the model's variables come from, selected or not, which is what is used.
+        lost: What is there for parameters that modules are made without: that is said elsewhere.
+    """
+    by_module: dict[nn.Module, list[tuple[Variable, Source]]] = {}
+    for variable in taken:
+        source = located.source(variable)
+        if source is not None and _is_layer(source.owner.module):
+            by_module.setdefault(source.owner.module, []).append((variable, source))
+    sources = [*(location.source for location in located.of_variable.values()), *lost]
+    used = {each for source in sources if source is not None for each in _identities(source)}
+    layers = _Layers(located.finder.checkpoint, is_torch=not located.finder.conventions.has_scopes)
+    found = []
+    for module, variables in by_module.items():
+        keys = layers.unused(module, [source for _, source in variables], used)
+        own = _own_tensors(module, variables, located) if keys else set()
+        others = tuple((key, known) for key, known in keys if key not in own)
+        if others:
+            found.append(Beside(variables[0][0], variables[0][1].specs[0].key, others))
+    return found
+
+
+def _own_tensors(
+    module: nn.Module, variables: Iterable[tuple[Variable, Source]], located: Located
+) -> set[str]:
+    """The keys of what the layer has for the module's own variables: they are not taken from it.
+
+    A rule takes them from elsewhere, or they are not selected. What torch saved for a parameter
+    that the module is made without is among the report's unexpected keys, as torch has it.
+    """
+    owners = [o for v in located.in_module(module) for o in v.owners if o.module is module]
+    beside = [located.finder.beside(source, o) for _, source in variables for o in owners]
+    found = {spec.key for source in beside if source is not None for spec in source.specs}
+    if not located.finder.conventions.has_own_layers:
+        absent = [leaf for leaf, tensor in module._parameters.items() if tensor is None]
+        for _, source in variables:
+            path = source.specs[0].key.removesuffix(source.owner.leaf)
+            found |= {path + leaf for leaf in absent}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Tensors of a layer that no variable is made of, beside one that is taken."""
+
+    variable: Variable
+    key: str  # of what is taken
+    others: tuple[tuple[str, Neighbour | None], ...]  # keys, and what is known of each
+
+    def findings(self, *, may_be_lost: bool) -> Iterator[Finding]:
+        """What there is to say: notes on what has no effect, and a problem, or a warning."""
+        by_kind: dict[Neighbour | None, list[str]] = {}
+        for key, known in self.others:
+            by_kind.setdefault(known, []).append(key)
+        for known, keys in by_kind.items():
+            harmless = known is not None and not known.has_effect
+            text = f"{self.variable.name}: beside {self.key!r} the checkpoint has {_listed(keys)}"
+            text += f", which {known.what}" if known is not None else ""
+            if harmless:
+                yield Finding("unused-beside", "note", self.variable.name, f"{text}.")
+            elif may_be_lost:
+                lost = f"{text}: it is lost."
+                yield Finding("lost-beside", "warning", self.variable.name, lost)
+            else:
+                lost = f"{text}: no variable is made of it, and what it does would be lost."
+                yield Finding("lost-beside", "error", self.variable.name, lost, _HINT)
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = f" and {plural(len(keys) - _SHOWN, 'other')}" if len(keys) > _SHOWN else ""
+    return " and ".join(map(repr, keys[:_SHOWN])) + more
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether it is a layer of torch's or made from one; a user's own may consist of anything."""
+    return any(
+        base.__module__.startswith("torch.nn.modules") and base not in _NO_LAYERS
+        for base in type(module).__mro__
+    )
+
+
+def _identities(source: Source) -> Iterator[Hashable]:
+    for spec in source.specs:
+        yield spec.key
+        if spec.storage is not None:
+            yield spec.storage
+
+
+# -- which tensors are a layer's -------------------------------------------------------------------
+
+
+class _Layers:
+    """The layers of a checkpoint: as its file has them, or as its names do."""
+
+    def __init__(self, checkpoint: Checkpoint, *, is_torch: bool) -> None:
+        self._checkpoint, self._is_torch = checkpoint, is_torch
+
+    def unused(
+        self, module: nn.Module, sources: Sequence[Source], used: set[Hashable]
+    ) -> list[tuple[str, Neighbour | None]]:
+        """The keys in the layers that a module's sources are in which nobody uses."""
+        keys = dict.fromkeys(key for s in sources for key in self._beside(module, s))
+        return [
+            (key, self._known(key))
+            for key in keys
+            if used.isdisjoint(self._identities(key)) and not is_optimizer_state(bare_name(key))
+        ]
+
+    def _identities(self, key: str) -> set[Hashable]:
+        storage = self._checkpoint.spec(key).storage
+        return {key, *self._checkpoint.keys_of(key)} | ({storage} if storage is not None else set())
+
+    def _known(self, key: str) -> Neighbour | None:
+        leaves = {_slashed(name).rpartition("/")[2] for name in self._names_of(key)}
+        for neighbour in NEIGHBOURS:
+            if any(fnmatch.fnmatchcase(leaf, name) for leaf in leaves for name in neighbour.names):
+                return neighbour
+        return None
+
+    def _names_of(self, key: str) -> list[str]:
+        return [bare_name(key), *self._other_names.get(key, ())]
+
+    def _beside(self, module: nn.Module, source: Source) -> Iterator[str]:
+        for spec, names in zip(source.specs, source.form.names, strict=False):
+            layer = self._checkpoint.layer_of(spec.key)
+            if layer is not None:
+                yield from _layer_of_module(layer, module).keys
+            else:
+                yield from self._by_name(module, source, spec.key, names)
+
+    def _by_name(
+        self, module: nn.Module, source: Source, key: str, names: Sequence[str]
+    ) -> Iterator[str]:
+        for name in self._names_of(key):
+            folder, is_deep = self._folder(module, source.owner.path, _slashed(name), names)
+            if folder:
+                yield from self._within(f"{folder}/", is_deep=is_deep)
+
+    def _folder(
+        self, module: nn.Module, path: str, name: str, names: Sequence[str]
+    ) -> tuple[str, bool]:
+        """Where the layer of a name keeps its tensors; and whether in folders within, too."""
+        starts = [at for at in range(len(name)) if at == 0 or name[at - 1] == "/"]
+        leaves = [read_leaf(leaf).expression for leaf in names if leaf]
+        fitting = [at for at in starts if any(leaf.fullmatch(name, at) for leaf in leaves)]
+        if not fitting:
+            return "", False
+        own = [at for at in fitting if f"/{name[:at]}".endswith(f"/{_slashed(path)}/")]
+        at = (own or fitting)[0]
+        first, _, rest = name[at:].partition("/")
+        if rest:
+            return name[:at] + first, True
+        return name[:at].rstrip("/"), self._is_torch and not any(module.children())
+
+    def _within(self, folder: str, *, is_deep: bool) -> Iterator[str]:
+        start = bisect.bisect_left(self._sorted, (folder, ""))
+        for name, key in self._sorted[start:]:
+            if not name.startswith(folder):
+                return
+            if is_deep or "/" not in name[len(folder) :]:
+                yield key
+
+    @functools.cached_property
+    def _sorted(self) -> list[tuple[str, str]]:
+        """All names with slashes, and their keys."""
+        found = [(_slashed(bare_name(key)), key) for key in self._checkpoint]
+        others = self._checkpoint.full_names().items()
+        return sorted([*found, *((_slashed(name), keys[0]) for name, keys in others)])
+
+    @functools.cached_property
+    def _other_names(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, keys in self._checkpoint.full_names().items():
+            for key in keys:
+                found.setdefault(key, []).append(name)
+        return found
+
+
+def _layer_of_module(layer: SavedLayer, module: nn.Module) -> SavedLayer:
+    """The layer that a module stands for, from the innermost one that a tensor is in."""
+    wanted = _COMPOUND if isinstance(module, _COMPOUND_MODULES) else _AROUND
+    found, at = layer, layer.around
+    while at is not None and at.kind in wanted:
+        found, at = at, at.around
+    return found
+
+
+def _slashed(name: str) -> str:
+    return name.replace(".", "/")

@@ -35,7 +35,9 @@ class Animal:
 ZOO: list[Animal] = []
 
 
-def animal(name: str = "", libraries: tuple[str, ...] = BOTH, **more: Any) -> Callable[[Build], Build]:
+def animal(
+    name: str = "", libraries: tuple[str, ...] = BOTH, **more: Any
+) -> Callable[[Build], Build]:
     def note(build: Build) -> Build:
         ZOO.append(Animal(name or build.__name__, build, libraries, **more))
         return build
@@ -192,7 +194,9 @@ def residual(t: Tape) -> int:
     x = t(t.L.Dense(W, name="in"), t.input(W))
     for number in range(2):
         y = t(t.L.Dense(W, activation="relu", name=f"up{number}"), x)
-        x = t(t.L.Add(name=f"add{number}"), x, t(t.L.Dense(W, name=f"down{number}"), y), joined=True)
+        x = t(
+            t.L.Add(name=f"add{number}"), x, t(t.L.Dense(W, name=f"down{number}"), y), joined=True
+        )
     return x
 
 
@@ -242,12 +246,19 @@ one("einsum", lambda L: L.EinsumDense("ab,bc->ac", W, bias_axes="c", name="d"), 
 one("einsum_transposed", lambda L: L.EinsumDense("ab,cb->ac", W, name="d"), W)
 one("einsum_transposed_bias", lambda L: L.EinsumDense("ab,cb->ac", W, bias_axes="c", name="d"), W)
 one("einsum_sequences", lambda L: L.EinsumDense("abc,dc->abd", (None, W), name="d"), T, W)
-one("einsum_heads_in",
-    lambda L: L.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", name="d"), T, W)
-one("einsum_heads_turned",
-    lambda L: L.EinsumDense("abc,dec->abde", (None, 2, 2), bias_axes="de", name="d"), T, W)
-one("einsum_heads_last",
-    lambda L: L.EinsumDense("abc,dce->abde", (None, W, W), name="d"), T, W)
+one(
+    "einsum_heads_in",
+    lambda L: L.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", name="d"),
+    T,
+    W,
+)
+one(
+    "einsum_heads_turned",
+    lambda L: L.EinsumDense("abc,dec->abde", (None, 2, 2), bias_axes="de", name="d"),
+    T,
+    W,
+)
+one("einsum_heads_last", lambda L: L.EinsumDense("abc,dce->abde", (None, W, W), name="d"), T, W)
 
 
 @animal()
@@ -289,17 +300,32 @@ one("conv2d_pointwise", lambda L: L.Conv2D(W, 1, name="c"), 6, 6, W)
 one("conv3d", lambda L: L.Conv3D(W, 2, name="c"), 4, 4, 4, W)
 one("conv1d_transpose", lambda L: L.Conv1DTranspose(W, 3, strides=2, name="c"), 4, W)
 one("conv2d_transpose", lambda L: L.Conv2DTranspose(W, 3, name="c"), 4, 4, W)
-one("conv2d_transpose_same",
-    lambda L: L.Conv2DTranspose(W, 3, strides=2, padding="same", name="c"), 4, 4, W)
+one(
+    "conv2d_transpose_same",
+    lambda L: L.Conv2DTranspose(W, 3, strides=2, padding="same", name="c"),
+    4,
+    4,
+    W,
+)
 one("conv3d_transpose", lambda L: L.Conv3DTranspose(W, 2, strides=2, name="c"), 3, 3, 3, W)
 one("depthwise1d", lambda L: L.DepthwiseConv1D(3, depth_multiplier=2, name="c"), 6, W)
 one("depthwise2d", lambda L: L.DepthwiseConv2D(3, name="c"), 6, 6, W)
-one("depthwise2d_multiplied",
-    lambda L: L.DepthwiseConv2D(3, depth_multiplier=3, padding="same", name="c"), 6, 6, W)
+one(
+    "depthwise2d_multiplied",
+    lambda L: L.DepthwiseConv2D(3, depth_multiplier=3, padding="same", name="c"),
+    6,
+    6,
+    W,
+)
 one("separable1d", lambda L: L.SeparableConv1D(W, 3, name="c"), 6, W)
 one("separable2d", lambda L: L.SeparableConv2D(W, 3, depth_multiplier=2, name="c"), 6, 6, W)
-one("separable2d_no_bias",
-    lambda L: L.SeparableConv2D(W, 3, use_bias=False, activation="relu", name="c"), 6, 6, W)
+one(
+    "separable2d_no_bias",
+    lambda L: L.SeparableConv2D(W, 3, use_bias=False, activation="relu", name="c"),
+    6,
+    6,
+    W,
+)
 
 # -- norms and slopes ------------------------------------------------------------------------------
 
@@ -330,25 +356,46 @@ for _kind in ("LSTM", "GRU", "SimpleRNN"):
     one(_low, lambda L, k=_kind: getattr(L, k)(W, name="r"), T, W)
     one(f"{_low}_backwards", lambda L, k=_kind: getattr(L, k)(W, go_backwards=True, name="r"), T, W)
     one(f"{_low}_no_bias", lambda L, k=_kind: getattr(L, k)(W, use_bias=False, name="r"), T, W)
-    one(f"{_low}_bidirectional",
-        lambda L, k=_kind: L.Bidirectional(getattr(L, k)(W, return_sequences=True), name="r"), T, W)
+    one(
+        f"{_low}_bidirectional",
+        lambda L, k=_kind: L.Bidirectional(getattr(L, k)(W, return_sequences=True), name="r"),
+        T,
+        W,
+    )
     one(f"{_low}_relu", lambda L, k=_kind: getattr(L, k)(W, activation="relu", name="r"), T, W,
         told="r")  # fmt: skip
-    one(f"{_low}_two_cells", lambda L, k=_kind: L.RNN(
-        [getattr(L, f"{k}Cell")(W) for _ in range(2)], name="r"), T, W)
+    one(
+        f"{_low}_two_cells",
+        lambda L, k=_kind: L.RNN([getattr(L, f"{k}Cell")(W) for _ in range(2)], name="r"),
+        T,
+        W,
+    )
 for _kind in ("LSTM", "GRU"):
     for _gate in ("hard_sigmoid", "tanh", "relu"):
         one(f"{_kind.lower()}_{_gate}",
             lambda L, k=_kind, g=_gate: getattr(L, k)(W, recurrent_activation=g, name="r"), T, W,
             told="r")  # fmt: skip
 one("gru_reset_before", lambda L: L.GRU(W, reset_after=False, name="r"), T, W)
-one("gru_reset_before_no_bias",
-    lambda L: L.GRU(W, reset_after=False, use_bias=False, name="r"), T, W, told="r")
-one("bidirectional_summed",
-    lambda L: L.Bidirectional(L.LSTM(W, return_sequences=True), merge_mode="sum", name="r"), T, W)
-one("bidirectional_hard",
-    lambda L: L.Bidirectional(L.LSTM(W, recurrent_activation="hard_sigmoid"), name="r"), T, W,
-    told="r")
+one(
+    "gru_reset_before_no_bias",
+    lambda L: L.GRU(W, reset_after=False, use_bias=False, name="r"),
+    T,
+    W,
+    told="r",
+)
+one(
+    "bidirectional_summed",
+    lambda L: L.Bidirectional(L.LSTM(W, return_sequences=True), merge_mode="sum", name="r"),
+    T,
+    W,
+)
+one(
+    "bidirectional_hard",
+    lambda L: L.Bidirectional(L.LSTM(W, recurrent_activation="hard_sigmoid"), name="r"),
+    T,
+    W,
+    told="r",
+)
 one("cell", lambda L: L.RNN(L.LSTMCell(W), return_sequences=True, name="r"), T, W)
 one("cell_hard", lambda L: L.RNN(L.GRUCell(W, recurrent_activation="hard_sigmoid"), name="r"), T, W,
     told="r")  # fmt: skip

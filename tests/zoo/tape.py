@@ -39,7 +39,7 @@ class Tape:
     model: Any = None
 
     @property
-    def L(self) -> Any:  # noqa: N802 - as Keras's layers are called everywhere
+    def L(self) -> Any:
         return self.keras.layers
 
     def input(self, *shape: int, dtype: str = "float32") -> int:
@@ -118,7 +118,9 @@ def folders_of(tape: Tape, before: str = "") -> Iterator[tuple[str, str]]:
     A list of layers is written in the model's order, by class and number (keras
     `saving/saving_lib.py`); a layer that was written already is left out.
     """
-    tapes = {id(call.callee.model): call.callee for call in tape.calls if isinstance(call.callee, Tape)}
+    tapes = {
+        id(call.callee.model): call.callee for call in tape.calls if isinstance(call.callee, Tape)
+    }
     counts: dict[str, int] = {}
     for layer in tape.model.layers:
         kind = _snake_case(type(layer).__name__)

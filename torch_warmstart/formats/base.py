@@ -15,6 +15,11 @@ from torch_warmstart.formats import saved_optimizers
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 
 Family = Literal["tensorflow", "torch"]  # whose layouts and names the tensors follow
+# How much a name says.
+#   own      what a tensor is called
+#   short    the same without the models that it is in, which have names of their own
+#   storage  only where it lies in the file: by class and number, or by number
+NameKind = Literal["own", "short", "storage"]
 Block = tuple[int, torch.Tensor]  # the number of its first row, and the rows
 
 # In object-based checkpoints: the key of the graph, and how the keys of variables end.
@@ -201,6 +206,18 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
     def layer_of(self, key: str) -> SavedLayer | None:  # noqa: ARG002
         """The innermost layer that a tensor is in, where the file has layers; None if not."""
         return None
+
+    def scopes(self) -> tuple[str, ...]:
+        """The names of the edges that an object graph's root has; what `in_a_scope` leaves out."""
+        return ()
+
+    def name_kind(self, name: str) -> NameKind:  # noqa: ARG002
+        """How much a key, another name or a path says of what a tensor is called."""
+        return "own"
+
+    def object_paths(self, key: str) -> tuple[str, ...]:  # noqa: ARG002
+        """Where in the saved program a tensor is, best first; () where the key says all."""
+        return ()
 
     def graph_optimizers(self) -> Sequence[GraphOptimizer]:
         """The optimizers that an object-based checkpoint ties to their variables."""

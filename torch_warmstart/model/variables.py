@@ -18,8 +18,14 @@ import torch
 Kind = Literal["parameter", "buffer", "slot"]
 Shape = tuple[int, ...]
 
-# Children that wrap the module a user wrote: torch.compile, activation checkpointing, FSDP.
-WRAPPER_CHILDREN = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+# Children that wrap the module a user wrote: torch.compile, activation checkpointing, FSDP, and
+# TorchRec's DistributedModelParallel.
+WRAPPER_CHILDREN = {
+    "_orig_mod",
+    "_checkpoint_wrapped_module",
+    "_fsdp_wrapped_module",
+    "_dmp_wrapped_module",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ optimizers), never for the framework.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from torch import nn
 from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint
 from torch_warmstart.layouts import Form
 from torch_warmstart.layouts.tensorflow import tf_forms
+from torch_warmstart.model import WRAPPER_CHILDREN
+
+_WRAPPER = re.compile(rf"(?<![^/])(?:{'|'.join(sorted(WRAPPER_CHILDREN))})/")
+# What torch.nn.DataParallel calls what it wraps; people call modules of their own so, too.
+DATA_PARALLEL = "module/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +29,7 @@ class Conventions(ABC):
 
     Args:
         separator: Between the parts of a name.
-        prefixes: What may stand before a name in a key; "" is among them.
-        suffixes: What may stand behind it; "" is among them.
+        fronts: What may stand before all names of a checkpoint without being part of them.
         how_found: What to say of a variable that is found by a name that is not its own; "" where
             its key shows it.
         has_own_layers: Whether layers are the framework's own: with other tensors than torch's
@@ -37,8 +42,7 @@ class Conventions(ABC):
     """
 
     separator: str
-    prefixes: tuple[str, ...]
-    suffixes: tuple[str, ...]
+    fronts: tuple[str, ...]
     how_found: str
     has_own_layers: bool
     has_scopes: bool
@@ -57,12 +61,9 @@ class Conventions(ABC):
         return name.replace(".", self.separator)
 
     def bare(self, key: str) -> Iterable[str]:
-        """A key with slashes, and the same without what may stand before or behind a name."""
-        return (
-            key.removeprefix(before).removesuffix(behind).replace(".", "/")
-            for before in self.prefixes
-            for behind in self.suffixes
-        )
+        """A key's plain name, and the same without what may stand before all names."""
+        plain = plain_name(key)
+        return dict.fromkeys((plain, *(plain.removeprefix(front) for front in self.fronts)))
 
 
 class _TensorFlow(Conventions):
@@ -85,13 +86,15 @@ class _Torch(Conventions):
     def spellings(self, path: str, name: str) -> Iterable[str]:
         dotted = _joined(".", path, name)
         with_dots = dotted.replace("/", ".")
-        return (*(prefix + with_dots for prefix in self.prefixes), dotted.replace(".", "/"))
+        return (*(prefix + with_dots for prefix in _PREFIXES), dotted.replace(".", "/"))
 
+
+# What wrappers of a whole model put before the names in a state_dict saved with them.
+_PREFIXES = ("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")
 
 _TENSORFLOW = _TensorFlow(
     separator="/",
-    prefixes=("",),
-    suffixes=("", ":0", ATTRIBUTE_SUFFIX),  # a Saver fed with tensor names writes `:0`
+    fronts=(),
     how_found="TensorFlow's name",
     has_own_layers=True,
     has_scopes=True,
@@ -99,9 +102,7 @@ _TENSORFLOW = _TensorFlow(
 )
 _TORCH = _Torch(
     separator=".",
-    # What wrappers put before the names in a state_dict saved with them.
-    prefixes=("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."),
-    suffixes=("",),
+    fronts=(DATA_PARALLEL,),
     how_found="",
     has_own_layers=False,
     has_scopes=False,
@@ -117,6 +118,17 @@ def conventions_of(checkpoint: Checkpoint) -> Conventions:
 def bare_name(name: str) -> str:
     """A name without what TensorFlow's savers write behind it."""
     return name.removesuffix(ATTRIBUTE_SUFFIX).removesuffix(":0")
+
+
+def plain_name(name: str) -> str:
+    """A name by which others are the same: with slashes, and without what wrappers put into it.
+
+    Names in which dots and slashes stand for each other (`layer_._0`) are the same too.
+    """
+    slashed = bare_name(name).replace(".", "/")
+    if "_module/" in slashed or "_orig_mod/" in slashed:
+        return _WRAPPER.sub("", slashed)
+    return slashed
 
 
 def _joined(separator: str, path: str, name: str) -> str:

@@ -3,36 +3,46 @@
 In this order: the user's own renaming; the same name; the name with slashes; the names TensorFlow
 gives the leaf in a layer of that type; and for object-based checkpoints, each of these as a full
 name in the object graph or as a path through it. Two different hits for one variable are an error,
-never a choice.
+never a choice. What wrappers put into names is no part of them, and where a tensor lies in a file
+(`layers/dense_1/vars/0`) is no name.
 
-Only for a variable that is found by none of these, there are three more: the only tensor of such a
-name in one more scope (Keras puts a model's own name in front, `sequential/den/kernel`, and
-`tf.train.Checkpoint(model=...)` its attribute); in files of Keras 3, which number a layer's
-variables, the one of its number, if there are as many as torch's layer has tensors; and what a
-wrapper has inside (`TimeDistributed`: `td/inner/kernel`), on the same condition.
+Only for variables that are found by none of these there is more, and what is found so is inferred:
+
+    without its model   Keras's own name for a layer of a model within a model leaves that out
+    in a scope          the only tensor of such a name in one more scope (Keras puts a model's own
+                        name in front, `sequential/den/kernel`, `tf.train.Checkpoint(model=...)` its
+                        attribute); if that scope is one and the same for all that are found so, and
+                        none is found without it, counts of steps and models within it aside
+    by number           in files of Keras 3, which number a layer's variables, the one of its
+                        number, if there are as many as torch's layer has tensors
+    in a wrapper        what a wrapper has inside (`TimeDistributed`: `td/inner/kernel`), on the
+                        same condition
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
 from torch_warmstart.formats import Checkpoint, TensorSpec
-from torch_warmstart.layouts import ANY, Form, Layout
+from torch_warmstart.layouts import ANY, Form, Layout, expression
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Shape, Variable
-from torch_warmstart.names.conventions import conventions_of
-from torch_warmstart.names.spellings import Spellings
+from torch_warmstart.names.conventions import conventions_of, plain_name
+from torch_warmstart.names.spellings import ANY_KIND, OWN, SHORT, Kinds, Spellings
 
 _SETTING = "var_name_to_prev_var_name"
 BY_USER = "renamed in settings"  # how a variable or a slot was found
+_WITHOUT_MODEL = "TensorFlow's name, without its model's"
 _IN_SCOPE = "TensorFlow's name, in a scope"
 _BY_NUMBER = "Keras's number in the layer"
 _IN_WRAPPER = "TensorFlow's name, in a wrapper"
+_PARTS = re.compile(r"([./])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,8 @@ class Source:
     owner: Owner
     form: Form
     reason: str = ""  # how they were found, where that is not by the names themselves
+    is_inferred: bool = False  # whether the names were taken for the variable's without being so
+    scopes: frozenset[str] = frozenset()  # any of these was skipped; none: no scope was
 
     @property
     def shape(self) -> Shape | None:
@@ -80,10 +92,22 @@ class _NotThereError(MissingTensorError):
 class Finder:
     """Finds variables in one checkpoint."""
 
-    def __init__(self, checkpoint: Checkpoint, variables: Sequence[Variable] = ()) -> None:
-        """A finder for the variables of a model, which are not found as each other."""
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        variables: Sequence[Variable] = (),
+        renamed: Collection[Variable] = (),
+    ) -> None:
+        """A finder for the variables of a model, which are not found as each other.
+
+        Args:
+            checkpoint: Where they are.
+            variables: The model's.
+            renamed: Those that the user has rules for: how they are found says nothing of others.
+        """
         self.checkpoint = checkpoint
         self._variables = [variable for variable in variables if variable.slot is None]
+        self._renamed = renamed
         self.conventions = conventions_of(checkpoint)
         self._spellings = Spellings(checkpoint, self.conventions)
         self._found: dict[Variable, Source | None] = {}  # by the variables' own names
@@ -97,11 +121,13 @@ class Finder:
         found = self._find_by_name(variable)
         if found is not None or not self.conventions.has_scopes:
             return found
-        return (
-            self._find_in_a_scope(variable)
-            or self._find_numbered(variable, _paths(variable))
-            or self._find_wrapped(variable)
-        )
+        if variable in self._inferred:
+            return self._inferred[variable]
+        return self._if_in_the_scope(self._infer(variable))
+
+    def says_no_names(self) -> bool:
+        """Whether the checkpoint has tensors of which it says only where they lie in the file."""
+        return self._spellings.says_no_names()
 
     def find_renamed(
         self, variable: Variable, owner: Owner, names: Sequence[str], asked_by: str = _SETTING
@@ -142,7 +168,8 @@ class Finder:
         None if it has no such tensor, or the source's names do not say where its layer is.
         """
         for path in self._spellings.layers_of(source.specs[0].key, source.form.names[0]):
-            keys_of = _once_each(functools.partial(self._spellings.in_layer, path))
+            in_layer = functools.partial(self._spellings.in_layer, path, kinds=ANY_KIND)
+            keys_of = _once_each(in_layer)
             for form in self.forms(owner):
                 specs, _ = self._fill(form, keys_of)
                 if specs:
@@ -187,34 +214,67 @@ class Finder:
     def _find_translated(self, variable: Variable, owner: Owner, name: str) -> Source | None:
         """What a name means whose leaf is torch's: the layer at another path, with its own names.
 
-        Raises SettingsError if different tensors answer.
+        What follows the leaf follows TensorFlow's too: of `old/weight/ExponentialMovingAverage` it
+        is `old/kernel/ExponentialMovingAverage`. Raises SettingsError if different tensors answer.
         """
-        path = name.removesuffix(":0").removesuffix(owner.leaf)
-        if path == name or (path and path[-1] not in "./"):
+        path, behind = _around_leaf(name.removesuffix(":0"), owner.leaf)
+        if path is None:
             return None
-        paths = [(owner, path[:-1])]
-        return self._find_at(variable, paths) or self._find_numbered(variable, paths)
+        at = [(owner, path)]
+        found = self._find_at(variable, at, ANY_KIND, behind)
+        if found is not None or behind:
+            return found
+        return self._find_begun(variable, owner, path) or self._find_numbered(
+            variable, at, ANY_KIND
+        )
+
+    def _find_begun(self, variable: Variable, owner: Owner, path: str) -> Source | None:
+        """The variable where a path ends within its layer: at `multi_rnn_cell/` of a stack's."""
+
+        def keys_of(name: str) -> Iterable[str]:
+            rests = _rests(path.replace(".", "/").split("/"), name.split("/"))
+            return (k for rest in rests for k in self._spellings.in_layer(path, rest, ANY_KIND))
+
+        return self._chosen(variable, [(owner, _once_each(keys_of))])
 
     # -- by the model's name -----------------------------------------------------------------------
 
     def _find_by_name(self, variable: Variable) -> Source | None:
         """The variable where its own names lead to; raises as `_find_at`."""
         if variable not in self._found:
-            self._found[variable] = self._find_at(variable, _paths(variable))
+            self._found[variable] = self._find_at(variable, _paths(variable), OWN)
         return self._found[variable]
 
-    def _find_at(self, variable: Variable, paths: Sequence[tuple[Owner, str]]) -> Source | None:
+    def _find_at(
+        self,
+        variable: Variable,
+        paths: Sequence[tuple[Owner, str]],
+        kinds: Kinds,
+        behind: str = "",
+    ) -> Source | None:
         """The variable among the tensors of layers: an owner, and the path to look for it at.
 
-        Raises SettingsError if different tensors answer.
+        `behind` is what follows the names within the layer. Raises SettingsError if different
+        tensors answer.
         """
-        sources = []
+        layers = []
         for owner, path in paths:
-            keys_of = _once_each(functools.partial(self._spellings.in_layer, path))
+            keys_of = functools.partial(self._spellings.in_layer, path, kinds=kinds)
+            layers.append((owner, _once_each(_with_ending(keys_of, behind))))
+        return self._chosen(variable, layers)
+
+    def _chosen(
+        self,
+        variable: Variable,
+        layers: Iterable[tuple[Owner, Callable[[str], Iterable[str]]]],
+    ) -> Source | None:
+        """What answers to a variable among layers, each with the keys of a name within it."""
+        sources = []
+        for owner, keys_of in layers:
             for form in self.forms(owner):
-                specs, rivals = self._fill(form, keys_of)
+                specs, rivals = self._fill(form, keys_of, self._exact_first(variable))
                 if len(rivals) > 1:
-                    raise _ambiguous(variable, rivals)
+                    raise self._ambiguous(variable, rivals)
                 if specs:
                     sources.append(Source(specs, owner, form))
         if len(sources) < 2:
@@ -223,8 +283,108 @@ class Finder:
             sources = _whole(sources)
         sources = _fitting(sources, variable) or sources
         if _differ(sources):
-            raise _ambiguous(variable, [source.specs[0].key for source in sources])
+            raise self._ambiguous(variable, [source.specs[0].key for source in sources])
         return sources[0]
+
+    def _exact_first(self, variable: Variable) -> Callable[[Sequence[str]], Sequence[str]]:
+        """Of several keys, those that are not exactly another variable's name, if one is its own.
+
+        `a.b.weight` is not the `a/b.weight` that is there too.
+        """
+
+        def chosen(keys: Sequence[str]) -> Sequence[str]:
+            if len(keys) < 2 or not any(self._named_exactly.get(k) is variable for k in keys):
+                return keys
+            return [key for key in keys if self._named_exactly.get(key, variable) is variable]
+
+        return chosen
+
+    @functools.cached_property
+    def _named_exactly(self) -> Mapping[str, Variable]:
+        owned = [(owner, v) for v in self._variables for owner in v.owners]
+        return {name: v for o, v in owned for name in (o.name, o.state_dict_name)}
+
+    def _ambiguous(self, variable: Variable, keys: Sequence[str]) -> SettingsError:
+        """The error for different keys, with where in the saved program each is, if that tells."""
+        distinct = list(dict.fromkeys(keys))
+        paths = [self.checkpoint.object_paths(key)[:1] for key in distinct]
+        tells = all(paths) and len(set(paths)) == len(paths)
+        called = [path[0] for path in paths] if tells else distinct
+        found = " and ".join(
+            f"{key!r} (in the saved model: {name!r})" if name != key else repr(key)
+            for key, name in zip(distinct, called, strict=True)
+        )
+        first, *others = variable.names
+        tied = first + (f" (tied with {', '.join(others)})" if others else "")
+        return SettingsError(
+            f"{tied} is found under different keys: {found}. Say which one is meant: "
+            f"var_name_to_prev_var_name={{{variable.name!r}: {called[0]!r}}}."
+        )
+
+    # -- inferred ----------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _inferred(self) -> Mapping[Variable, Source | None]:
+        """What the model's variables without tensors of their names are, all together."""
+        found = {v: self._infer(v) for v in self._variables if self._named_as(v) == ()}
+        return {variable: self._if_in_the_scope(source) for variable, source in found.items()}
+
+    def _infer(self, variable: Variable) -> Source | None:
+        """The variable by what is evidence, and no name; of scopes, each by itself."""
+        return (
+            self._find_short(variable)
+            or self._find_in_a_scope(variable)
+            or self._find_numbered(variable, _paths(variable), OWN)
+            or self._find_wrapped(variable)
+        )
+
+    def _if_in_the_scope(self, source: Source | None) -> Source | None:
+        """A source, unless it skips a scope that others are not found in."""
+        if source is None or not source.scopes:
+            return source
+        common = source.scopes & self._scopes
+        return replace(source, scopes=frozenset(sorted(common)[:1])) if common else None
+
+    @functools.cached_property
+    def _scopes(self) -> frozenset[str]:
+        """The scopes that may be skipped: every variable that needs that is in each of them.
+
+        None, if variables are found without. Those of models within the model may be: Keras puts a
+        model's name before its own layers, and models within it have names of their own.
+        """
+        inside: list[tuple[Variable, frozenset[str]]] = []
+        outside: list[Variable] = []
+        for variable in self._variables:
+            if variable in self._renamed or _is_count(variable):
+                continue
+            named = self._named_as(variable)
+            source = None if named else self._infer(variable)
+            if named or (source is not None and not source.scopes):
+                outside.append(variable)
+            elif source is not None:
+                inside.append((variable, source.scopes))
+        of_own_layers = all(map(_is_in_a_model, outside)) and not any(
+            _is_in_a_model(variable) for variable, _ in inside
+        )
+        if not inside or (outside and not of_own_layers):
+            return frozenset()
+        return frozenset.intersection(*(scopes for _, scopes in inside))
+
+    def _named_as(self, variable: Variable) -> tuple[TensorSpec, ...]:
+        """The tensors of a variable's own names; of those that are ambiguous, any."""
+        try:
+            found = self._find_by_name(variable)
+        except SettingsError:  # its own problem, and said where it is planned
+            return (TensorSpec("", (), None, ""),)
+        return found.specs if found is not None else ()
+
+    def _find_short(self, variable: Variable) -> Source | None:
+        """The variable by names that leave out the models that its layer is in."""
+        try:
+            found = self._find_at(variable, _paths(variable), SHORT)
+        except SettingsError:  # no name of its own, so nothing that it must be
+            return None
+        return found and replace(found, reason=_WITHOUT_MODEL, is_inferred=True)
 
     def _find_in_a_scope(self, variable: Variable) -> Source | None:
         """The variable in one more scope than its name has, if only one tensor answers to that."""
@@ -232,13 +392,14 @@ class Finder:
         for owner in variable.owners:
             if not owner.path or owner.path.partition(".")[0].isdecimal():
                 continue  # `0.weight` has no name of a layer that could agree
-            keys_of = _once_each(functools.partial(self._spellings.in_a_scope, owner.path))
+            scopes = _Scopes(functools.partial(self._spellings.in_a_scope, owner.path))
             for form in self.forms(owner):
-                specs, rivals = self._fill(form, keys_of)
+                specs, rivals = self._fill(form, scopes.keys_of)
                 if rivals:
                     return None
-                if specs and self._found_by_name.isdisjoint(spec.key for spec in specs):
-                    sources.append(Source(specs, owner, form, _IN_SCOPE))
+                skipped = scopes.of(specs)
+                if specs and skipped and self._found_by_name.isdisjoint(s.key for s in specs):
+                    sources.append(Source(specs, owner, form, _IN_SCOPE, True, skipped))
         sources = _whole(sources)
         sources = _fitting(sources, variable) or sources
         return sources[0] if sources and not _differ(sources) else None
@@ -246,30 +407,20 @@ class Finder:
     @functools.cached_property
     def _found_by_name(self) -> frozenset[str]:
         """The keys that variables of the model have names for: nothing else is found as one."""
-        keys: set[str] = set()
-        for variable in self._variables:
-            try:
-                found = self._find_by_name(variable)
-            except SettingsError:  # its own problem, and said where it is planned
-                continue
-            if found is not None:
-                keys.update(spec.key for spec in found.specs)
-        return frozenset(keys)
+        return frozenset(spec.key for v in self._variables for spec in self._named_as(v))
 
     @functools.cached_property
     def _found_otherwise(self) -> frozenset[object]:
         """What variables of the model find at their own names, or in a scope."""
         found: set[object] = set()
         for variable in self._variables:
-            try:
-                source = self._find_by_name(variable) or self._find_in_a_scope(variable)
-            except SettingsError:  # its own problem, and said where it is planned
-                continue
-            found.update(map(_identity, source.specs) if source is not None else ())
+            specs = self._named_as(variable)
+            source = None if specs else self._find_in_a_scope(variable)
+            found.update(map(_identity, source.specs if source is not None else specs))
         return frozenset(found)
 
     def _find_numbered(
-        self, variable: Variable, paths: Sequence[tuple[Owner, str]]
+        self, variable: Variable, paths: Sequence[tuple[Owner, str]], kinds: Kinds
     ) -> Source | None:
         """The variable by its number in a layer of a Keras 3 file, if the layers are alike.
 
@@ -279,11 +430,14 @@ class Finder:
         for owner, path in paths:
             forms = self._forms_of_layer(owner)
             folder = f"{path.replace('.', '/')}/vars/"
-            found = [self._spellings.one(f"{folder}{n}") for n in range(len(forms) + 1)]
+            found = [self._spellings.one(f"{folder}{n}", kinds) for n in range(len(forms) + 1)]
             keys = [key for key in found if key is not None]
             if forms and found[-1] is None and len(keys) == len(forms):
                 specs = (self.spec(keys[list(forms).index(owner.leaf)]),)
-                sources = [Source(specs, owner, form, _BY_NUMBER) for form in forms[owner.leaf]]
+                sources = [
+                    Source(specs, owner, form, _BY_NUMBER, is_inferred=True)
+                    for form in forms[owner.leaf]
+                ]
                 return (_fitting(sources, variable) or sources)[0]
         return None
 
@@ -293,17 +447,27 @@ class Finder:
             forms = self._forms_of_layer(owner)
             if not owner.path or not forms:
                 continue
-            for keys_of in (self._spellings.in_layer, self._spellings.in_a_scope):
-                inside = {_identity(self.spec(key)) for key in keys_of(owner.path, f"{ANY}/{ANY}")}
-                has_own = any(keys_of(owner.path, ANY))  # as WeightNormalization has
+            for scopes in self._wrappers(owner.path):
+                inside = {_identity(self.spec(key)) for key in scopes.keys_of(f"{ANY}/{ANY}")}
+                has_own = any(scopes.keys_of(ANY))  # as WeightNormalization has
                 if has_own or len(inside) != len(forms) or inside & self._found_otherwise:
                     continue
-                in_wrapper = functools.partial(_in_wrapper, keys_of, owner.path)
+                in_wrapper = functools.partial(_in_wrapper, scopes.keys_of)
                 filled = [(self._fill(form, in_wrapper)[0], form) for form in forms[owner.leaf]]
-                sources = [Source(specs, owner, f, _IN_WRAPPER) for specs, f in filled if specs]
+                sources = [
+                    Source(specs, owner, form, _IN_WRAPPER, True, scopes.of(specs))
+                    for specs, form in filled
+                    if specs
+                ]
                 if sources and not _differ(sources):
                     return (_fitting(sources, variable) or sources)[0]
         return None
+
+    def _wrappers(self, path: str) -> Iterable[_Scopes]:
+        """The tensors below a path, and below the same in one more scope."""
+        in_layer = functools.partial(self._spellings.in_layer, path)
+        yield _Scopes(lambda name: (("", key) for key in in_layer(name)))
+        yield _Scopes(functools.partial(self._spellings.in_a_scope, path))
 
     def _forms_of_layer(self, owner: Owner) -> dict[str, tuple[Form, ...]]:
         """The forms of all tensors of an owner's module, by leaf in torch's order.
@@ -321,18 +485,22 @@ class Finder:
         return self._known_forms[known]
 
     def _fill(
-        self, form: Form, keys_of: Callable[[str], Iterable[str]]
+        self,
+        form: Form,
+        keys_of: Callable[[str], Iterable[str]],
+        chosen: Callable[[Sequence[str]], Sequence[str]] = lambda keys: keys,
     ) -> tuple[tuple[TensorSpec, ...], list[str]]:
         """Tensors for all the names of a form, or none; and the keys where several answer to one.
 
         Args:
             form: What is looked for.
             keys_of: The keys that a name within the layer stands for.
+            chosen: Those of several keys that may be meant.
         """
         specs: list[TensorSpec] = []
         for names in form.names:
             hits: dict[object, TensorSpec] = {}
-            for key in (key for name in names for key in keys_of(name)):
+            for key in chosen([key for name in names for key in keys_of(name)]):
                 spec = self.spec(key)
                 hits.setdefault(_identity(spec), spec)
             if len(hits) != 1:
@@ -346,15 +514,82 @@ def with_layout(source: Source, form: Form) -> Source:
     return replace(source, form=form)
 
 
-def _in_wrapper(
-    keys_of: Callable[[str, str], Iterable[str]], path: str, name: str
-) -> Iterable[str]:
+class _Scopes:
+    """The keys of names within a layer, and the scopes that were skipped for each."""
+
+    def __init__(self, find: Callable[[str], Iterable[tuple[str, str]]]) -> None:
+        """Remembers what `find` says: for a name in the layer, scopes and keys."""
+        self._find = find
+        self._of_name: dict[str, tuple[str, ...]] = {}
+        self._of_key: dict[str, set[str]] = {}
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        if name not in self._of_name:
+            found = list(self._find(name))
+            for scope, key in found:
+                self._of_key.setdefault(key, set()).add(scope)
+            self._of_name[name] = tuple(dict.fromkeys(key for _, key in found))
+        return self._of_name[name]
+
+    def of(self, specs: Sequence[TensorSpec]) -> frozenset[str]:
+        """The scopes that all of some tensors are in; without what is no scope."""
+        scopes = [self._of_key[spec.key] for spec in specs]
+        return frozenset(set.intersection(*scopes) - {""}) if scopes else frozenset()
+
+
+def _in_wrapper(keys_of: Callable[[str], Iterable[str]], name: str) -> Iterable[str]:
     """The keys of a tensor of whatever layer is in the one at a path."""
-    return keys_of(path, f"{ANY}/{name}")
+    return keys_of(f"{ANY}/{name}")
+
+
+def _with_ending(
+    keys_of: Callable[[str], Iterable[str]], ending: str
+) -> Callable[[str], Iterable[str]]:
+    return (lambda name: keys_of(name + ending)) if ending else keys_of
+
+
+def _around_leaf(name: str, leaf: str) -> tuple[str | None, str]:
+    """The path before torch's leaf in a name, and what follows it; None if it has no such leaf."""
+    parts = _PARTS.split(name)  # every other is a separator
+    for at in range(len(parts) - 1, -1, -2):
+        if parts[at] == leaf:
+            return "".join(parts[:at])[:-1], "".join(parts[at + 1 :]).replace(".", "/")
+    return None, ""
+
+
+def _rests(path: Sequence[str], name: Sequence[str]) -> Iterable[str]:
+    """What is left of a name within a layer if a path ends in the name's first folders."""
+    for count in range(1, len(name)):
+        ends = path[-count:]
+        if len(ends) == count and all(map(_is_folder, name[:count], ends)):
+            yield "/".join(name[count:])
+
+
+def _is_folder(pattern: str, folder: str) -> bool:
+    return "#" not in pattern and expression(pattern).fullmatch(folder) is not None
 
 
 def _paths(variable: Variable) -> list[tuple[Owner, str]]:
-    return [(owner, owner.path) for owner in variable.owners]
+    """Where a variable's layers are, by their names, and by what the model's wrappers make of it.
+
+    The latter is another only where there is a DataParallel: other wrappers are never looked at.
+    """
+    paths = [(owner, owner.path) for owner in variable.owners]
+    for owner in variable.owners:
+        raw = owner.state_dict_name.removesuffix(owner.leaf)
+        if plain_name(raw) != plain_name(owner.name.removesuffix(owner.leaf)):
+            paths.append((owner, raw.removesuffix(".")))
+    return paths
+
+
+def _is_in_a_model(variable: Variable) -> bool:
+    """Whether its layer is not one of the model's own, but of a module within."""
+    return all("." in owner.path for owner in variable.owners)
+
+
+def _is_count(variable: Variable) -> bool:
+    """Whether it counts steps: such a variable has no layer that could be in a scope."""
+    return not variable.shape and not variable.tensor.is_floating_point()
 
 
 def _once_each(keys_of: Callable[[str], Iterable[str]]) -> Callable[[str], Iterable[str]]:
@@ -419,13 +654,3 @@ def _undecided(layouts: Sequence[str], *, alone: bool) -> str:
 def _identity(spec: TensorSpec) -> object:
     """Equal for keys that are the same bytes, as tied weights in a state_dict are."""
     return spec.key if spec.storage is None else spec.storage
-
-
-def _ambiguous(variable: Variable, keys: Sequence[str]) -> SettingsError:
-    found = " and ".join(repr(key) for key in dict.fromkeys(keys))
-    first, *others = variable.names
-    called = first + (f" (tied with {', '.join(others)})" if others else "")
-    return SettingsError(
-        f"{called} is found under different keys: {found}. Say which one is meant: "
-        f"var_name_to_prev_var_name={{{variable.name!r}: {keys[0]!r}}}."
-    )

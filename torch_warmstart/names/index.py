@@ -10,14 +10,16 @@ from __future__ import annotations
 import bisect
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch_warmstart.errors import near_names
 from torch_warmstart.layouts import LeafName, read_leaf
 from torch_warmstart.layouts.tensorflow import is_slot
-from torch_warmstart.names.conventions import bare_name
+from torch_warmstart.names.conventions import plain_name
 
 _FEW = 2_000  # names that difflib goes through in a few hundredths of a second
+_COMPARISONS = 40_000  # of two names by difflib, for all questions together: about half a second
+_NEAR = 3  # names in an answer
 
 
 class NameIndex:
@@ -25,6 +27,11 @@ class NameIndex:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = list(dict.fromkeys(names))
+        self._comparisons = _COMPARISONS
+
+    def called(self, plain: str) -> Sequence[str]:
+        """The names that are this one but for their spelling."""
+        return self._by_plain_name.get(plain, ())
 
     def matching(self, path: str, name: str) -> Iterator[str]:
         """The names below a path that a name within a layer takes."""
@@ -38,23 +45,47 @@ class NameIndex:
         return iter(self._by_name_without_scope.get(f"{path}/{name}", ()))
 
     def near(self, name: str) -> list[str]:
-        """Names that look like this one, best first."""
+        """Names that look like this one, best first.
+
+        Where thousands of names are not there nobody reads what is near each of them: from some
+        number of comparisons on, only names that share a rare part are looked at.
+        """
+        pool = self._pool(name)
+        if len(pool) > self._comparisons:
+            return self._sharing_a_part(name)
+        self._comparisons -= len(pool)
+        return near_names(name, pool, _NEAR)
+
+    def _pool(self, name: str) -> Sequence[str]:
+        """What is compared with a name in full."""
         if len(self._likely) <= _FEW:
-            return near_names(name, self._likely)
+            return self._likely
         pool: dict[str, None] = {}
         for known in sorted((self._by_part.get(part, []) for part in _parts(name)), key=len):
             if len(pool) + len(known) > _FEW and pool:
                 break
             pool.update(dict.fromkeys(known[:_FEW]))  # rare parts say more than `kernel`
-        return near_names(name, pool)
+        return list(pool)
+
+    def _sharing_a_part(self, name: str) -> list[str]:
+        """The first names that have the rarest part which any name has."""
+        found = [known for part in _parts(name) if (known := self._by_part.get(part))]
+        return min(found, key=len)[:_NEAR] if found else []
 
     @functools.cached_property
     def _sorted(self) -> list[tuple[str, str]]:
-        return sorted((bare_name(name), name) for name in self.names)
+        return sorted((plain_name(name), name) for name in self.names)
+
+    @functools.cached_property
+    def _by_plain_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.names:
+            found.setdefault(plain_name(name), []).append(name)
+        return found
 
     @functools.cached_property
     def _without_scope(self) -> list[tuple[str, str]]:
-        cut = ((bare_name(name).partition("/")[2], name) for name in self.names)
+        cut = ((plain_name(name).partition("/")[2], name) for name in self.names)
         return sorted(entry for entry in cut if entry[0])
 
     @functools.cached_property

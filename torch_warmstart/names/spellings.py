@@ -1,18 +1,25 @@
 """Which tensors of a checkpoint answer to a name, by every spelling that it may have there.
 
-torch's wrappers put something before a name, TensorFlow's savers something behind it, and
-object-based checkpoints have names and paths besides their keys.
+torch's wrappers put something into a name, TensorFlow's savers something behind it, and
+object-based checkpoints have names and paths besides their keys. Where a tensor lies in a file
+(`layers/dense_1/vars/0`, `variables/48`) is no name: it answers only to a user who wrote it.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint, TensorSpec
-from torch_warmstart.layouts import read_leaf
-from torch_warmstart.names.conventions import Conventions, bare_name
+from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint, NameKind, TensorSpec
+from torch_warmstart.layouts import LeafName, read_leaf
+from torch_warmstart.names.conventions import Conventions, bare_name, plain_name
 from torch_warmstart.names.index import NameIndex
+
+_KINDS: tuple[NameKind, ...] = ("own", "short", "storage")
+Kinds = Sequence[NameKind]
+OWN: Kinds = ("own",)
+SHORT: Kinds = ("short",)
+ANY_KIND: Kinds = _KINDS  # those that say more come first
 
 
 class Spellings:
@@ -36,7 +43,7 @@ class Spellings:
     def given(self, name: str) -> tuple[str, ...]:
         """The keys that a name means which a user wrote; several if it is ambiguous.
 
-        `:0` and `.` for `/` are forgiven.
+        `:0` and `.` for `/` are forgiven, and what wrappers put into names.
         """
         slashed = name.replace(".", "/")
         spellings = (name, name.removesuffix(":0"), slashed, name.replace("/", "."))
@@ -45,37 +52,45 @@ class Spellings:
             keys = (spelling,) if is_key else self._checkpoint.keys_of(spelling)
             if keys:
                 return keys
-        return ()
+        return tuple(self._known(self.index.called(plain_name(name))))
 
-    def one(self, name: str) -> str | None:
+    def one(self, name: str, kinds: Kinds) -> str | None:
         """The only key of exactly this name, if there is one."""
+        if self._checkpoint.name_kind(name) not in kinds:
+            return None
         keys = (name,) if name in self._keys else self._checkpoint.keys_of(name)
         return keys[0] if len(keys) == 1 else None
 
-    def in_layer(self, path: str, name: str) -> Iterator[str]:
-        """The keys of a tensor of a layer, by the layer's path and its name in it."""
+    def in_layer(self, path: str, name: str, kinds: Kinds = OWN) -> Sequence[str]:
+        """The keys of a tensor of a layer, by the layer's path and its name in it.
+
+        Of several kinds of names, the first by which there are any.
+        """
         leaf = read_leaf(name)
         layer = leaf.layer_in(path)
         if layer is None:
-            return
-        if leaf.is_pattern and self._conventions.has_own_layers:
-            slashed = layer.replace(".", "/")
-            yield from self._known(self.index.matching(slashed, leaf.name))
-            yield from self._checkpoint.keys_like(f"{slashed}/{leaf.name}".removeprefix("/"))
-        elif self._has_other_names or _slashed(layer, leaf.name) in self._bare_keys:
-            for candidate in self._conventions.spellings(layer, leaf.name):
-                if candidate in self._keys:
-                    yield candidate
-                yield from self._checkpoint.keys_of(candidate)
+            return ()
+        for kind in kinds:
+            found = tuple(self._in_layer(layer, leaf, kind))
+            if found:
+                return found
+        return ()
 
-    def in_a_scope(self, path: str, name: str) -> Iterator[str]:
-        """As `in_layer`, with exactly one more scope before the path."""
+    def in_a_scope(self, path: str, name: str) -> Iterator[tuple[str, str]]:
+        """As `in_layer`, with exactly one more scope before the path: that scope, and the key."""
         leaf = read_leaf(name)
         layer = leaf.layer_in(path)
-        if layer:
-            slashed = layer.replace(".", "/")
-            yield from self._known(self.index.in_a_scope(slashed, leaf.name))
-            yield from self._checkpoint.keys_like(f"{slashed}/{leaf.name}", in_a_scope=True)
+        if not layer:
+            return
+        slashed = layer.replace(".", "/")
+        for other in self._named("own").in_a_scope(slashed, leaf.name):
+            for key in self._known((other,)):
+                yield plain_name(other).partition("/")[0], key
+        pattern = f"{slashed}/{leaf.name}"
+        if self._checkpoint.keys_like(pattern, in_a_scope=True):
+            for scope in self._checkpoint.scopes():
+                for key in self._checkpoint.keys_like(f"{scope}/{pattern}"):
+                    yield scope, key
 
     def layers_of(self, key: str, names: Iterable[str]) -> list[str]:
         """The paths of the layer in which a key has one of these names: `in_layer` backwards."""
@@ -83,6 +98,57 @@ class Spellings:
         called = (bare_name(key), *self._full_names.get(key, ()))
         found = (leaf.layer_of(name) for name in called for leaf in leaves)
         return list(dict.fromkeys(layer for layer in found if layer is not None))
+
+    def says_no_names(self) -> bool:
+        """Whether some tensors are known only by where they lie in the file."""
+        named = {key for kind in ("own", "short") for key in self._keys_of_kind(kind)}
+        return any(key not in named for key in self._keys_of_kind("storage"))
+
+    def _keys_of_kind(self, kind: NameKind) -> Iterator[str]:
+        return self._known(self._named(kind).names)
+
+    def _in_layer(self, layer: str, leaf: LeafName, kind: NameKind) -> Iterator[str]:
+        index = self._named(kind)
+        if leaf.is_pattern and self._conventions.has_own_layers:
+            slashed = layer.replace(".", "/")
+            yield from self._known(index.matching(slashed, leaf.name))
+            path = f"{slashed}/{leaf.name}".removeprefix("/")
+            if self._checkpoint.name_kind(path) == kind:
+                yield from self._checkpoint.keys_like(path)
+            return
+        plain = plain_name(f"{layer}/{leaf.name}" if layer and leaf.name else layer or leaf.name)
+        for front in self._fronts:
+            yield from self._known(index.called(front + plain))
+        if self._has_other_names:
+            for candidate in self._conventions.spellings(layer, leaf.name):
+                if self._checkpoint.name_kind(candidate) == kind:
+                    yield from self._checkpoint.keys_of(candidate)
+
+    def _named(self, kind: NameKind) -> NameIndex:
+        """The names of a kind."""
+        return self._by_kind[kind]
+
+    @functools.cached_property
+    def _by_kind(self) -> dict[NameKind, NameIndex]:
+        kinds: dict[NameKind, list[str]] = {kind: [] for kind in _KINDS}
+        for name in self.index.names:
+            kinds[self._checkpoint.name_kind(name)].append(name)
+        if len(kinds["own"]) == len(self.index.names):
+            return {"own": self.index, "short": NameIndex(()), "storage": NameIndex(())}
+        return {kind: NameIndex(names) for kind, names in kinds.items()}
+
+    @functools.cached_property
+    def _fronts(self) -> tuple[str, ...]:
+        """What stands in front of all names here, counts of steps aside; "" is among them."""
+        return ("", *filter(self._is_in_front, self._conventions.fronts))
+
+    def _is_in_front(self, front: str) -> bool:
+        others = [key for key in self._keys if not plain_name(key).startswith(front)]
+        return len(others) < len(self._keys) and all(map(self._is_count, others))
+
+    def _is_count(self, key: str) -> bool:
+        spec = self.spec(key)
+        return not spec.shape and spec.dtype is not None and not spec.dtype.is_floating_point
 
     @functools.cached_property
     def _full_names(self) -> dict[str, list[str]]:
@@ -104,23 +170,10 @@ class Spellings:
         return frozenset(self._checkpoint)
 
     @functools.cached_property
-    def _bare_keys(self) -> frozenset[str]:
-        """The keys with slashes, and also without what may stand before or behind a name.
-
-        Most names that are looked for are in no spelling there; this tells it at once.
-        """
-        return frozenset(bare for key in self._keys for bare in self._conventions.bare(key))
-
-    @functools.cached_property
     def _has_other_names(self) -> bool:
         return OBJECT_GRAPH_KEY in self._keys or bool(self._checkpoint.full_names())
 
-    def _known(self, names: Iterator[str]) -> Iterator[str]:
+    def _known(self, names: Iterable[str]) -> Iterator[str]:
         """The keys of names that the index has."""
         for name in names:
             yield from (name,) if name in self._keys else self._checkpoint.keys_of(name)
-
-
-def _slashed(path: str, name: str) -> str:
-    joined = f"{path}/{name}" if path and name else path or name
-    return joined.replace(".", "/")

@@ -25,6 +25,7 @@ from torch_warmstart.formats.base import (
     Checkpoint,
     Family,
     GraphOptimizer,
+    NameKind,
     SavedLayer,
     TensorSpec,
 )
@@ -36,6 +37,7 @@ from torch_warmstart.formats.keras.names import (
     keras2_names,
     keras2_weights,
     keras3_names,
+    storage_keys,
 )
 from torch_warmstart.formats.keras.optimizers import find_optimizer
 from torch_warmstart.formats.keras.saved_layers import keras2_layers, keras3_layers
@@ -45,6 +47,7 @@ from torch_warmstart.formats.rows import read_rows
 from torch_warmstart.storage import ByteSource
 
 _CONFIG, _METADATA = "config.json", "metadata.json"
+_LESS_THAN_OWN: tuple[NameKind, ...] = ("short", "storage")
 _MAX_JSON = 256 << 20  # bytes
 
 
@@ -124,17 +127,36 @@ class KerasCheckpoint(Checkpoint):
     def _folders(self) -> list[LayerFolder]:
         return layer_folders(self._tree, read_configs(self._config, self._tree))
 
+    def name_kind(self, name: str) -> NameKind:
+        return self._kinds.get(name, "own")
+
     @functools.cached_property
     def _full_names(self) -> Mapping[str, tuple[str, ...]]:
-        others = keras3_names(self._folders) | self._other_names
-        own: dict[str, tuple[str, ...]] = {}
-        short: dict[str, tuple[str, ...]] = {}
+        short = self._other("short")
+        free = {name: keys for name, keys in short.items() if name not in self._datasets}
+        return {**free, **self._other("storage"), **self._other("own")}
+
+    @functools.cached_property
+    def _kinds(self) -> Mapping[str, NameKind]:
+        """Of names that are not simply what a tensor is called."""
+        own = self._other("own").keys() | self._datasets.keys()
+        found: dict[str, NameKind] = {}
+        for kind in _LESS_THAN_OWN:
+            found.update(dict.fromkeys(self._other(kind).keys() - own, kind))
+        found.update(dict.fromkeys(storage_keys(self._folders) & self._datasets.keys(), "storage"))
+        return found
+
+    def _other(self, kind: NameKind) -> Mapping[str, tuple[str, ...]]:
+        """Names of a kind besides the keys, with the keys that each is for."""
+        found: dict[str, tuple[str, ...]] = {}
         for key, dataset in self._datasets.items():
-            known = others.get(dataset.path, OtherNames())
-            for names, found in ((known.own, own), (known.short, short)):
-                for name in names:
-                    found[name] = (*found.get(name, ()), key)
-        return {name: found for name, found in short.items() if name not in self._datasets} | own
+            for name in getattr(self._others.get(dataset.path, OtherNames()), kind):
+                found[name] = (*found.get(name, ()), key)
+        return found
+
+    @functools.cached_property
+    def _others(self) -> Mapping[str, OtherNames]:
+        return keras3_names(self._folders) | self._other_names
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
         dataset = self._datasets[spec.key]

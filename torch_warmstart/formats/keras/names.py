@@ -30,6 +30,7 @@ class OtherNames:
 
     own: Sequence[str] = ()
     short: Sequence[str] = ()  # without the models it is in; its own unless another has it as such
+    storage: Sequence[str] = ()  # only where it lies, by the classes and numbers of layers
 
 
 # -- Keras 2 -----------------------------------------------------------------------------------
@@ -95,11 +96,35 @@ def keras3_names(folders: Sequence[LayerFolder]) -> dict[str, OtherNames]:
         else:
             found = [(f"{VARS}/{number_of(dataset)}",) for dataset in layer.variables]
             paths = _paths(layer) if _may_be_known_by_others(layer) else []
-        short = _short_paths(layer) if paths else []
+        own = [path for path in paths if path not in _storage_paths(layer)]
+        stored = [path for path in paths if path in _storage_paths(layer)]
+        kinds = (own, _short_paths(layer) if paths else [], stored)
         for dataset, leaves in zip(layer.variables, found, strict=True):
-            own, others = ([f"{p}/{leaf}" for p in ps for leaf in leaves] for ps in (paths, short))
-            names[dataset.path] = OtherNames(own, others)
+            called = ([f"{path}/{leaf}" for path in kind for leaf in leaves] for kind in kinds)
+            names[dataset.path] = OtherNames(*called)
     return names
+
+
+def storage_keys(folders: Sequence[LayerFolder]) -> frozenset[str]:
+    """The paths of datasets in folders that are called by classes and numbers of layers."""
+    return frozenset(
+        dataset.path
+        for layer in folders
+        if layer.folder in _storage_paths(layer)
+        for dataset in layer.variables
+    )
+
+
+def _storage_paths(layer: LayerFolder) -> tuple[str, ...]:
+    """Of the paths to a layer those that say only where it lies.
+
+    Folders in a list are called by the classes of layers and numbered, except in layers of Keras's
+    own, whose lists have an order. By attributes such a layer can only be named by its own name.
+    """
+    listed = [each for each in _chain(layer) if each.is_listed and not _is_in_keras(each)]
+    if not listed:
+        return ()
+    return (layer.folder,) if all(each.name for each in listed) else (layer.folder, _mixed(layer))
 
 
 def _may_be_known_by_others(layer: LayerFolder) -> bool:
@@ -112,9 +137,13 @@ def _paths(layer: LayerFolder) -> list[str]:
 
     By names only if all of them are known. Its folder is not among them.
     """
-    chain = _chain(layer)
-    mixed = "/".join(part for each in chain for part in _by_attribute(each))
-    return [path for path in dict.fromkeys((*_by_names(chain), mixed)) if path != layer.folder]
+    names = (*_by_names(_chain(layer)), _mixed(layer))
+    return [path for path in dict.fromkeys(names) if path != layer.folder]
+
+
+def _mixed(layer: LayerFolder) -> str:
+    """By names and attributes."""
+    return "/".join(part for each in _chain(layer) for part in _by_attribute(each))
 
 
 def _short_paths(layer: LayerFolder) -> list[str]:
@@ -134,9 +163,13 @@ def _by_names(chain: Sequence[LayerFolder]) -> Iterator[str]:
 
 def _by_attribute(layer: LayerFolder) -> tuple[str, ...]:
     """A layer's attribute in the one around it; of one that a model lists, its own name."""
-    is_of_keras = layer.parent is not None and layer.parent.kind in LAYERS
-    listed_name = layer.name if layer.is_listed and not is_of_keras else None
+    listed_name = layer.name if layer.is_listed and not _is_in_keras(layer) else None
     return (listed_name,) if listed_name else layer.steps
+
+
+def _is_in_keras(layer: LayerFolder) -> bool:
+    """Whether the layer around it is one of Keras's own."""
+    return layer.parent is not None and layer.parent.kind in LAYERS
 
 
 def _chain(layer: LayerFolder) -> Sequence[LayerFolder]:

@@ -26,6 +26,7 @@ from torch_warmstart.formats.base import (
     Family,
     GraphOptimizer,
     MalformedError,
+    NameKind,
     SavedLayer,
     TensorLocation,
     TensorSpec,
@@ -135,6 +136,16 @@ class BundleCheckpoint(Checkpoint):
         if self._graph is None:
             return ()
         return self._distinct(self._graph.keys_like(pattern, in_a_scope=in_a_scope))
+
+    def scopes(self) -> tuple[str, ...]:
+        return () if self._graph is None else self._graph.root_edges
+
+    def name_kind(self, name: str) -> NameKind:
+        is_storage = self._graph is not None and object_graph.is_storage_path(name)
+        return "storage" if is_storage else "own"
+
+    def object_paths(self, key: str) -> tuple[str, ...]:
+        return () if self._graph is None else self._graph.paths_to(key)
 
     def _distinct(self, found: Sequence[str]) -> tuple[str, ...]:
         """Of keys that are there, one for each content."""

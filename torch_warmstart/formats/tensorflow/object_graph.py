@@ -14,6 +14,8 @@ Sources: tensorflow `core/protobuf/trackable_object_graph.proto`; how keys are m
 from __future__ import annotations
 
 import functools
+import heapq
+import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +40,23 @@ _ESCAPED = re.compile(r"\.([.S])")  # trackable_utils.escape_local_name
 _UNESCAPED = {".": ".", "S": "/"}
 _ROOT = 0
 _ANY = "*"
+
+# What Keras calls its lists: `layer-3`, `layer_with_weights-0`, `variables/48`.
+_LAYER = re.compile(r"layer(?:_with_weights)?-\d+")
+_LIST = re.compile(r"_?(?:all_|non_|trainable_|model_)*variables|keras_api")
+# How little an edge says of where something is in a model; a path that says most is the best.
+_NAMED, _OF_LAYER, _OF_OPTIMIZER, _OF_LIST = 1, 4, 100, 1_000
+
+
+def is_storage_path(path: str) -> bool:
+    """Whether a path leads through lists of Keras's own, by whose numbers nothing is called."""
+    if "variables/" not in path and "layer" not in path and "keras_api/" not in path:
+        return False
+    parts = path.split("/")
+    numbered = (
+        _LIST.fullmatch(part) and behind.isdecimal() for part, behind in itertools.pairwise(parts)
+    )
+    return any(map(_LAYER.fullmatch, parts)) or any(numbered) or "keras_api" in parts[:-1]
 
 
 @dataclass(slots=True)
@@ -111,6 +130,47 @@ class ObjectGraph:
             for key in self._nodes[node].keys.get(_VARIABLE_VALUE, ())
         ]
         return tuple(dict.fromkeys(keys))
+
+    @property
+    def root_edges(self) -> tuple[str, ...]:
+        """The names of the root's attributes."""
+        return tuple(self._nodes[_ROOT].children) if self._nodes else ()
+
+    def paths_to(self, key: str) -> tuple[str, ...]:
+        """A path to each variable of a key, by the edges that say most; they can be asked for."""
+        nodes = self._nodes_of_keys.get(key, ())
+        paths = ("/".join(self._best_paths[node]) for node in nodes if node in self._best_paths)
+        return tuple(dict.fromkeys(paths))
+
+    @functools.cached_property
+    def _nodes_of_keys(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for number, node in enumerate(self._nodes):
+            if node.value is not None:
+                found.setdefault(node.value, []).append(number)
+        return found
+
+    @functools.cached_property
+    def _best_paths(self) -> dict[int, tuple[str, ...]]:
+        """For each node that is reached from the root, the cheapest edges to it."""
+        found: dict[int, tuple[str, ...]] = {}
+        queue: list[tuple[int, tuple[str, ...], int]] = [(0, (), _ROOT)] if self._nodes else []
+        best = {_ROOT: 0}
+        while queue:
+            cost, path, number = heapq.heappop(queue)
+            if number in found:
+                continue
+            found[number] = path
+            for edge, child in self._edges(number):
+                total = cost + _cost(edge)
+                if total < best.get(child, total + 1):
+                    best[child] = total
+                    heapq.heappush(queue, (total, (*path, edge), child))
+        return found
+
+    def _edges(self, number: int) -> Iterator[tuple[str, int]]:
+        for edge, children in self._nodes[number].children.items():
+            yield from ((edge, child) for child in children)
 
     def _children(self, node: int) -> list[list[int]]:
         return list(self._nodes[node].children.values()) if self._nodes else []
@@ -205,6 +265,14 @@ def _node_id(number: int, count: int) -> int:
     if number >= count:  # a negative number is a huge one here
         raise MalformedError(f"an edge leads to node {number}, but there are {count}")
     return number
+
+
+def _cost(edge: str) -> int:
+    if _LIST.fullmatch(edge):
+        return _OF_LIST
+    if _LAYER.fullmatch(edge):
+        return _OF_LAYER
+    return _OF_OPTIMIZER if "optimizer" in edge else _NAMED
 
 
 def _unescape(name: str) -> str:

@@ -38,9 +38,9 @@ def warm_start(
             replaced; device, dtype, strides and `requires_grad` stay.
         settings: A `WarmStartSettings`; or what its `ckpt_to_initialize_from` takes (a path, a
             state_dict, a module, an open checkpoint), for all trainable variables of that one.
-        optimizer: The model's optimizer, or a list of them. Its state then counts as global
-            variables, named `<variable>/<slot>` (`embed.weight/exp_avg`), which a list of patterns
-            selects. It need not have taken a step yet.
+        optimizer: The model's optimizer, or a list of them. The state of the selected parameters
+            then comes along; with a list of patterns that of the slots whose own names match,
+            `<variable>/<slot>` (`embed.weight/exp_avg`). It need not have taken a step yet.
         progress: Show a progress bar; None shows one for long work on a terminal.
 
     Returns:

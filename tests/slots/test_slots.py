@@ -430,14 +430,16 @@ def test_tensorflows_documented_example():
     optimizer.step()
 
 
-def test_a_str_selects_no_slots_and_says_so():
+def test_a_str_selects_the_slots_of_its_parameters():
     old, old_optimizer = _momentum()
     old_optimizer.step()
     model, optimizer = _momentum()
     report = tws.warm_start(model, saved(old, old_optimizer), optimizer=optimizer)
-    assert not optimizer.state
-    assert "The optimizer's slots stay as they are" in str(report.notes[0])
-    assert len(report.unexpected_keys) == 2
+    for name, parameter in model.items():
+        slot = state_of(old_optimizer, old[name])["momentum_buffer"]
+        assert torch.equal(optimizer.state[parameter]["momentum_buffer"], slot)
+    assert report.notes == ()
+    assert report.unexpected_keys == ()
 
 
 def test_none_takes_what_has_a_vocab_info_and_none_of_its_slots():

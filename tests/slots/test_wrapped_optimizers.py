@@ -356,14 +356,14 @@ def test_an_optimizer_from_before_a_layer_was_replaced_is_noted():
 def test_an_entry_for_a_slot_that_is_not_selected_says_what_selects_it():
     model, optimizer = build("adam", len(OLD))
     settings = WarmStartSettings(
-        {"model": model.state_dict()}, ".*", None, {"embed.weight/exp_avg": "x"}
+        {"model": model.state_dict()}, "out", None, {"embed.weight/exp_avg": "x"}
     )
     with pytest.raises(PlanError) as caught:
         tws.warm_start(model, settings, optimizer=optimizer)
     assert tuple(map(str, caught.value.problems)) == (
         "var_name_to_prev_var_name: 'embed.weight/exp_avg' is not used, because vars_to_warm_start "
-        "does not select it. It is an optimizer's slot: only a list, such as ['.*'], selects "
-        "slots.",
+        "does not select it. It is an optimizer's slot: a str selects those of the parameters that "
+        "it matches, a list those whose own names match.",
     )
     settings = WarmStartSettings({"model": model.state_dict()}, "embed.weight/exp")
     with pytest.raises(PlanError, match=r"It matches the optimizer's slot 'embed\.weight/exp_avg'"):

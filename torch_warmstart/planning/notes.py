@@ -20,7 +20,6 @@ def notes_on(
 ) -> Iterator[Finding]:
     """What is worth knowing about a plan without problems."""
     if selects_parameters_only(settings):
-        yield from _slots_left_behind(settings, items)
         yield from _buffers_left_behind(settings, items, finder)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]
     if lossy:
@@ -29,16 +28,6 @@ def notes_on(
             "model's dtype is narrower than the checkpoint's."
         )
         yield Finding("lossy-cast", "note", lossy[0], text)
-
-
-def _slots_left_behind(settings: WarmStartSettings, items: Iterable[PlanItem]) -> Iterator[Finding]:
-    slot = next((item for item in items if item.variable.slot is not None), None)
-    if slot is not None:
-        text = (
-            "The optimizer's slots stay as they are, because a pattern given as a str selects "
-            f"parameters only. {_write_a_list(settings)}"
-        )
-        yield Finding("slots-left-behind", "warning", slot.name, text)
 
 
 def _buffers_left_behind(

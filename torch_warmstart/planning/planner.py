@@ -25,7 +25,13 @@ from torch_warmstart.planning.lost_parameters import find_lost, say_lost
 from torch_warmstart.planning.notes import audits_of, notes_on
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.selection import spread_over_modules
-from torch_warmstart.planning.slot_decisions import Known, decide_slot, find_strangers, keep_whole
+from torch_warmstart.planning.slot_decisions import (
+    Known,
+    decide_slot,
+    find_left_behind,
+    find_strangers,
+    keep_whole,
+)
 from torch_warmstart.planning.wishes import Wishes, read_wishes
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.slots import Optimizers, SlotFinder, slot_keys, slot_variables
@@ -95,12 +101,11 @@ def _decide(
     )
     of_model = decide_each((wishes[v] for v in variables if v.slot is None), on_variable)
     finder = SlotFinder(located.finder, variables, located.source, settings.optimizer_entry)
-    on_slot = functools.partial(
-        decide_slot, known=Known(wishes, located, finder, remappings, of_model)
-    )
+    known = Known(wishes, located, finder, remappings, of_model)
+    on_slot = functools.partial(decide_slot, known=known)
     of_slots = decide_each((wishes[v] for v in variables if v.slot is not None), on_slot)
     whole, remarks = keep_whole(of_slots)
-    return {**of_model, **whole}, remarks
+    return {**of_model, **whole}, [*remarks, *find_left_behind(of_slots, known)]
 
 
 def _beside(

@@ -50,18 +50,29 @@ def select(
         return [v for v in variables if v in chosen], problems
     if isinstance(selection, str):
         trainable = [variable for variable in variables if variable.trainable]
-        return _by_patterns([selection], trainable, variables, "trainable")
+        chosen, problems = _by_patterns([selection], trainable, variables, "trainable")
+        return _with_slots(chosen, variables), problems
     if isinstance(selection[0], str):
         return _by_patterns(selection, variables, variables, "global")
     return _by_tensors(selection, variables)
+
+
+def _with_slots(parameters: Sequence[Variable], variables: Sequence[Variable]) -> list[Variable]:
+    """The parameters and their slots, in the model's order: an optimizer is given for its state."""
+    chosen = set(parameters)
+    return [v for v in variables if (v.slot.parameter if v.slot is not None else v) in chosen]
 
 
 def needs_a_list(variable: Variable) -> str:
     """A sentence on what a str does not select; nothing for a parameter."""
     if variable.trainable:
         return ""
-    kind = variable.kind
-    return f" It is {_NOT_TRAINABLE[kind]}: only a list, such as ['.*'], selects {kind}s."
+    if variable.slot is not None:
+        return (
+            f" It is {_NOT_TRAINABLE['slot']}: a str selects those of the parameters that it "
+            "matches, a list those whose own names match."
+        )
+    return " It is a buffer: only a list, such as ['.*'], selects buffers."
 
 
 def selects_parameters_only(settings: WarmStartSettings) -> bool:

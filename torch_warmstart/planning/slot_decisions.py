@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from torch_warmstart.errors import Finding, plural
+from torch_warmstart.errors import Finding, WarmStartError, plural
 from torch_warmstart.model import Variable
 from torch_warmstart.names import BY_USER, Source
 from torch_warmstart.planning.deciding import (
@@ -48,6 +48,8 @@ def decide_slot(wish: Wish, known: Known) -> Decision:
     parameter = wish.variable.slot.parameter
     if known.of_model[parameter].is_open:  # said once is enough
         return undecided(wish)
+    if wish.rename is None and wish.vocab is None and not known.finder.has_state:
+        return _without_state(wish, known)
     location = where(known.wishes[parameter], known.located)
     if location.source is None:
         return decide_missing(wish, known.located)
@@ -58,6 +60,17 @@ def decide_slot(wish: Wish, known: Known) -> Decision:
     explanation = "" if found else known.finder.explain(wish.variable, location.source)
     decision = decide_missing(wish, known.located, found or "", explanation)
     return _breaking(decision, explanation) if found is None else decision
+
+
+def _without_state(wish: Wish, known: Known) -> Decision:
+    """A slot that stays as it is because no optimizer was saved: said once, in the same words."""
+    text = (
+        f"{known.located.finder.checkpoint.url} holds no optimizer's state, so there are no slots "
+        "to take: those of `optimizer` stay as they are. If that is meant, leave `optimizer` out."
+    )
+    remark = Finding("no-optimizer-state", "warning", "optimizer", text)
+    item = PlanItem(wish.variable, "kept", "the checkpoint holds no optimizer's state")
+    return Decision(item, is_missing=True, remarks=(remark,))
 
 
 def _find(wish: Wish, parameter: Source, finder: SlotFinder) -> SlotSource | str | None:
@@ -168,6 +181,34 @@ def _whole(decision: Decision, broken: Mapping[Variable, str]) -> Decision:
     if not is_part or item.reason == BY_USER:
         return decision
     return Decision(PlanItem(item.variable, "kept", _NOT_WHOLE), is_missing=True)
+
+
+def find_left_behind(decisions: Mapping[Variable, Decision], known: Known) -> list[Finding]:
+    """An optimizer's state that is there, and of which the settings select nothing."""
+    left = [slot for slot in decisions if _is_left_behind(slot, known)]
+    is_some_taken = any(known.wishes[slot].is_selected for slot in decisions)
+    if not left or is_some_taken or not _has_state(known.finder):
+        return []
+    text = (
+        f"The optimizer's slots (such as {left[0].name!r}) stay as they are though the checkpoint "
+        "has an optimizer's state, because vars_to_warm_start selects none of them: a pattern "
+        "given as a str takes those of the parameters that it matches, a list of patterns those "
+        "whose own names match, such as ['.*']."
+    )
+    return [Finding("slots-left-behind", "warning", left[0].name, text)]
+
+
+def _is_left_behind(slot: Variable, known: Known) -> bool:
+    """Whether a slot is not wanted though its parameter is taken."""
+    assert slot.slot is not None
+    return known.of_model[slot.slot.parameter].item.state != "kept"
+
+
+def _has_state(finder: SlotFinder) -> bool:
+    try:
+        return finder.has_state
+    except WarmStartError:  # it cannot be read, and nobody asked for it
+        return False
 
 
 def find_strangers(decisions: Mapping[Variable, Decision], optimizer: Optimizers) -> list[Finding]:

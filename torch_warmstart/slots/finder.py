@@ -42,6 +42,11 @@ class SlotFinder:
 
         return TensorFlowSlots(self._finder)
 
+    @functools.cached_property
+    def has_state(self) -> bool:
+        """Whether the checkpoint has an optimizer's state, whosever and of whichever kind."""
+        return self._slots.has_state
+
     def find(self, slot: Variable, parameter: Source) -> SlotSource | str | None:
         """Where a slot comes from; why there can be nothing for it; or None if it is missing.
 

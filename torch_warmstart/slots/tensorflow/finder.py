@@ -74,6 +74,11 @@ class TensorFlowSlots:
         self._index = SlotIndex(finder.checkpoint)
         self._not_tied: str | None = None  # the same words for all slots; "": there are none
 
+    @property
+    def has_state(self) -> bool:
+        """Whether there are slots, or what may be some."""
+        return self._index.has_any
+
     def find(self, variable: Variable, parameter: Source) -> SlotSource | str | None:
         """Where a slot comes from; why there can be nothing for it; or None if it is missing.
 

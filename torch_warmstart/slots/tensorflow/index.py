@@ -87,6 +87,11 @@ class SlotIndex:
         """What optimizers kept for the variable of a key."""
         return self._by_variable.get(key, ())
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there are slots, of variables that are known or not."""
+        return bool(self._by_slot or self._untied)
+
     def meaning(self, key: str) -> tuple[Kept, str] | None:
         """The optimizer and the quantity that a tensor is a slot of."""
         return self._by_slot.get(key)

@@ -72,6 +72,11 @@ class TorchSlots:
         self._entry = optimizer_entry
         self._known: dict[str, Identified | SettingsError] = {}  # by path
 
+    @property
+    def has_state(self) -> bool:
+        """Whether the optimizers that are meant kept anything."""
+        return any(parameter.slots for o in self._optimizers for parameter in o.parameters)
+
     def find(self, slot: Variable, parameter: Source) -> SlotSource | str | None:
         """Where a slot comes from; why there can be nothing for it; or None if it is missing.
 
@@ -92,8 +97,6 @@ class TorchSlots:
         """Why `find` found nothing. The same words for all slots that share the reason."""
         assert slot.slot is not None
         where, key = self._checkpoint.url, parameter.specs[0].key
-        if not self._optimizers:
-            return f"{where} holds no optimizer's state, so there are no slots to take."
         hits = self._hits(slot.slot.parameter, parameter.specs[0])
         if not hits:
             names = [p.name for o in self._optimizers for p in o.parameters if p.name]

@@ -396,12 +396,12 @@ def test_a_str_brings_the_slots_of_its_variables_if_the_optimizer_is_given(engin
     momentum = [[5.0], [10.0], [15.0], [20.0]]
     prefix = engine.save(tmp_path, {"fruit": FRUITS, "fruit/Momentum": momentum})
     if engine.is_tensorflow:
-        warmed = engine.warm_start({"fruit": (4, 1)}, prefix, "fruit$")
+        warmed = engine.warm_start({"fruit": (4, 1)}, prefix, "fruit")
         assert_equal(warmed["fruit"], FRUITS)
     else:
         model = model_of({"fruit": torch.zeros(4, 1)})
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        settings = tws.WarmStartSettings(prefix, "fruit$")
+        settings = tws.WarmStartSettings(prefix, "fruit")
         tws.warm_start(model, settings, optimizer=optimizer)
         assert_equal(optimizer.state[model.fruit]["momentum_buffer"], momentum)
 

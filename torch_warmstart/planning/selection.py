@@ -50,8 +50,8 @@ def select(
         return [v for v in variables if v in chosen], problems
     if isinstance(selection, str):
         trainable = [variable for variable in variables if variable.trainable]
-        chosen, problems = _by_patterns([selection], trainable, variables, "trainable")
-        return _with_slots(chosen, variables), problems
+        matching, problems = _by_patterns([selection], trainable, variables, "trainable")
+        return _with_slots(matching, variables), problems
     if isinstance(selection[0], str):
         return _by_patterns(selection, variables, variables, "global")
     return _by_tensors(selection, variables)

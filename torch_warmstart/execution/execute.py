@@ -28,6 +28,7 @@ from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.module_loading import Outcome, load_modules
 from torch_warmstart.execution.prepare import prepare, room_to_work
 from torch_warmstart.execution.report import WarmStartReport, make_report
+from torch_warmstart.execution.telling import log_of, warn_of
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import is_frozen_by_inference, model_variables
 from torch_warmstart.planning import WarmStartPlan
@@ -44,12 +45,16 @@ def execute_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmSt
     the warm start is complete.
     """
     started = time.perf_counter()
+    warn_of(plan.notes)  # may raise, if that is what warnings do here
     run = _Run(plan)
     total = 2 * sum(item.nbytes for item in plan.items if item.state != "kept")
     try:
         with progress_bar(total, show=progress) as advance, torch.no_grad():
             insist(lambda: run.begin(advance), run.settle)
-        return make_report(plan, run.outcome, seconds=plan.seconds + time.perf_counter() - started)
+        seconds = plan.seconds + time.perf_counter() - started
+        report = make_report(plan, run.outcome, seconds=seconds)
+        log_of(report)
+        return report
     except Exception as error:
         raise run.explained(error) from error
     except BaseException as error:

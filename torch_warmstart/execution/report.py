@@ -75,18 +75,22 @@ class WarmStartReport:
         """Everything as plain values that `json.dumps` takes."""
         return asdict(self)
 
+    @property
+    def summary(self) -> str:
+        """One line: from where, how many variables and rows, what was not used."""
+        counts = count_states([account.state for account in self.variables])
+        return f"Warm-started from {self.source}: {counts}; {self._row_totals()}{self._unused()}"
+
     def __str__(self) -> str:
         rows = [_cells(account) for account in self.variables]
         columns = ("variable", "from", "change", "rows", "state", "why")
-        totals = f"{count_states([a.state for a in self.variables])}; {self._row_totals()}"
-        slots = sum(map(is_slot, self.unexpected_keys))
-        unused = f"{len(self.unexpected_keys):,} keys of the checkpoint were not used"
-        unused += f", {slots:,} of them optimizers' slots" if slots else ""
-        notes = [f"Note: {note}" for note in self.notes]
+        counts = count_states([account.state for account in self.variables])
+        totals = f"{counts}; {self._row_totals()}{self._unused()}"
+        notes = [f"{note.severity.capitalize()}: {note}" for note in self.notes]
         headline = f"Warm-started from {self.source} in {self.seconds:.2f} s"
         table = render(columns, fold_endings(fold(rows, names=2), names=2))
         audits = [f"Compare: {audit}" for audit in self.audits]
-        return "\n".join([headline, "", table, "", totals + unused, *notes, *audits])
+        return "\n".join([headline, "", table, "", totals, *notes, *audits])
 
     __repr__ = __str__  # what an interactive session shows
 
@@ -96,6 +100,11 @@ class WarmStartReport:
         console = Console(record=True, file=io.StringIO(), width=10_000)
         console.print(str(self), highlight=False, markup=False)
         return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+    def _unused(self) -> str:
+        slots = sum(map(is_slot, self.unexpected_keys))
+        unused = f"{len(self.unexpected_keys):,} keys of the checkpoint were not used"
+        return unused + (f", {slots:,} of them optimizers' slots" if slots else "")
 
     def _row_totals(self) -> str:
         accounts = [account.rows for account in self.variables if account.rows]

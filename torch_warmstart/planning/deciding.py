@@ -30,7 +30,7 @@ from torch_warmstart.planning.fitting import (
     vocab_axis,
 )
 from torch_warmstart.planning.locating import Located, Location
-from torch_warmstart.planning.plan import Cast, PlanItem, State
+from torch_warmstart.planning.plan import NOT_SELECTED, Cast, PlanItem, State
 from torch_warmstart.planning.wishes import Wish
 from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, VocabInfo
 from torch_warmstart.storage import Storage
@@ -101,7 +101,7 @@ def decide_each(
 
 def _decided(wish: Wish, decide: Callable[[Wish], Decision]) -> Decision:
     if not wish.is_selected:
-        return Decision(PlanItem(wish.variable, "kept", "not selected"))
+        return Decision(PlanItem(wish.variable, "kept", NOT_SELECTED))
     try:
         return decide(wish)
     except ProblemError as problem:
@@ -301,7 +301,7 @@ def remapped_item(
         remapping=remapping,
         axis=axis,
         fill=_fill(variable, info) if remapping.num_without_old_row else None,
-        old_rows_unused=max(0, old_size - remapping.num_old - remapping.num_oov_copied),
+        old_size=old_size,
     )
 
 

@@ -10,9 +10,10 @@ from torch_warmstart.errors import Finding, SettingsError, plural
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.planning.audit import Audit, audit_port
-from torch_warmstart.planning.plan import PlanItem
+from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem
 from torch_warmstart.planning.selection import selects_parameters_only
-from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.settings import VocabInfo, WarmStartSettings
+from torch_warmstart.vocabularies import Remapping
 
 
 def notes_on(
@@ -21,6 +22,10 @@ def notes_on(
     """What is worth knowing about a plan without problems."""
     if selects_parameters_only(settings):
         yield from _buffers_left_behind(settings, items, finder)
+    yield from _everything_kept(items)
+    for item in items:
+        if item.remapping is not None and isinstance(item.vocab, VocabInfo):
+            yield from _on_rows(item, item.remapping, item.vocab)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]
     if lossy:
         text = (
@@ -28,6 +33,54 @@ def notes_on(
             "model's dtype is narrower than the checkpoint's."
         )
         yield Finding("lossy-cast", "note", lossy[0], text)
+
+
+def _everything_kept(items: Sequence[PlanItem]) -> Iterator[Finding]:
+    wanted = [item for item in items if item.reason != NOT_SELECTED]
+    if wanted and all(item.state == "kept" for item in wanted):
+        text = (
+            f"Nothing is taken: {plural(len(wanted), 'selected variable')} "
+            f"{'stays' if len(wanted) == 1 else 'stay'} as they are (such as {wanted[0].name!r}: "
+            f"{wanted[0].reason})."
+        )
+        yield Finding("everything-kept", "warning", wanted[0].name, text)
+
+
+def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator[Finding]:
+    """What is odd about a remapping; what follows a variable, its slots, repeats none of it."""
+    if item.variable.slot is not None:
+        return
+    if remapping.finds_little:
+        entries = remapping.num_present + remapping.num_new
+        text = (
+            f"{item.name}: {remapping.num_present:,} of {plural(entries, 'new entry')} are in the "
+            f"old vocabulary. {remapping.other_reading or 'Is old_vocab the right one?'}"
+        )
+        yield Finding("few-entries-found", "warning", item.name, text)
+    if remapping.num_old > item.old_size:
+        text = (
+            f"{item.name}: the old vocabulary has {plural(remapping.num_old, 'entry')}, but "
+            f"{' and '.join(map(repr, item.keys))} only {plural(item.old_size, 'row')}: is it the "
+            "vocabulary of that checkpoint?"
+        )
+        yield Finding("old-vocab-longer", "warning", item.name, text)
+    if item.old_rows_unused and vocab.num_oov_buckets and not vocab.old_num_oov_buckets:
+        yield _oov_left_behind(item, vocab)
+
+
+def _oov_left_behind(item: PlanItem, vocab: VocabInfo) -> Finding:
+    extra, buckets = item.old_rows_unused, vocab.num_oov_buckets
+    then = (
+        f"to copy them, set old_num_oov_buckets={buckets}"
+        if extra == buckets
+        else f"they mean nothing among {buckets}, as an entry's bucket depends on their number"
+    )
+    text = (
+        f"{item.name}: {plural(extra, 'row')} behind the old vocabulary's "
+        f"{'is' if extra == 1 else 'are'} left behind, and the new OOV rows begin anew. If they "
+        f"were OOV rows, {then}."
+    )
+    return Finding("oov-rows-left-behind", "note", item.name, text)
 
 
 def _buffers_left_behind(

@@ -29,6 +29,7 @@ from torch_warmstart.vocabularies import Remapping
 #   copied     same name, same everything
 #   kept       left as it was; `reason` says why
 State = Literal["remapped", "converted", "renamed", "copied", "kept"]
+NOT_SELECTED = "not selected"  # the reason of what the settings do not ask for
 STATES: tuple[State, ...] = ("remapped", "converted", "renamed", "copied", "kept")
 
 
@@ -91,11 +92,18 @@ class PlanItem:
     remapping: Remapping | None = None
     axis: int = 0  # of the variable, counted from 0
     fill: Fill | None = None  # what rows without an old one get; None: there are none
-    old_rows_unused: int = 0  # rows of the old tensor beyond its vocabulary (and copied OOV rows)
+    old_size: int = 0  # of the old tensor along the axis, in torch's layout
 
     @property
     def name(self) -> str:
         return self.variable.name
+
+    @property
+    def old_rows_unused(self) -> int:
+        """Rows of the old tensor beyond its vocabulary, and the OOV rows that are copied."""
+        remapping = self.remapping
+        known = remapping.num_old + remapping.num_oov_copied if remapping else self.old_size
+        return max(0, self.old_size - known)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -168,7 +176,7 @@ class WarmStartPlan:
         headline = f"Warm start from {self.checkpoint.url} ({self.checkpoint.format})"
         states = count_states([item.state for item in self.items])
         totals = f"{states}; {_bytes(self.bytes_to_read)} to read"
-        notes = [f"Note: {note}" for note in self.notes]
+        notes = [f"{note.severity.capitalize()}: {note}" for note in self.notes]
         audits = [f"Compare: {audit}" for audit in self.audits]
         return "\n".join([headline, "", table, "", totals, *notes, *audits])
 

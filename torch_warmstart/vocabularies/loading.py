@@ -20,6 +20,7 @@ from torch_warmstart.entries import Vocabulary, blocks, in_blocks, in_threads, n
 from torch_warmstart.errors import VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
+from torch_warmstart.vocabularies.content import HEAD, what_else_it_is
 
 _NEWLINE, _RETURN = 10, 13
 _BLOCK = 1 << 20  # bytes searched for newlines at a time, so that they stay in the cache
@@ -53,6 +54,14 @@ def used_entries(vocabulary: Vocabulary, size: int, setting: str) -> Vocabulary:
     return used
 
 
+def check_lines(vocabulary: Vocabulary) -> None:
+    """Raises VocabularyError, with what a file is, unless it is lines of entries."""
+    if vocabulary.is_text and vocabulary.unit == _LINE:
+        otherwise = what_else_it_is(vocabulary.text[:HEAD].cpu().numpy().tobytes())
+        if otherwise:
+            raise VocabularyError(f"{vocabulary.origin} {otherwise}.")
+
+
 def check_no_blanks(vocabulary: Vocabulary) -> None:
     """Raises VocabularyError, with the place, if a line is blank.
 
@@ -81,7 +90,7 @@ def check_no_blanks(vocabulary: Vocabulary) -> None:
 def _read_file(url: str, device: torch.device, storage: Storage) -> Vocabulary:
     try:
         raw = storage.read_all(url)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise VocabularyError(f"Vocabulary file {url} cannot be read: {error}") from error
     if not len(raw):
         raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
@@ -170,13 +179,13 @@ def _from_array(array: Any) -> Vocabulary:
 def _from_sequence(entries: Sequence[Any]) -> Vocabulary:
     _check_not_empty(entries)
     origin = f"the {type(entries).__name__} of length {len(entries):,}"
-    kinds = set(map(type, entries))
+    kinds = {_kind(cls) for cls in set(map(type, entries))}
     if kinds == {int}:
-        return Vocabulary(origin, "entry", ids=torch.tensor(entries, dtype=torch.int64))
+        return Vocabulary(origin, "entry", ids=_ids(entries, origin))
     if kinds == {str}:
         entries = [entry.encode("utf-8", "surrogateescape") for entry in entries]
     elif kinds != {bytes}:
-        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        names = ", ".join(sorted({cls.__name__ for cls in set(map(type, entries))}))
         raise VocabularyError(
             f"A vocabulary is all str, all bytes or all int; {origin} holds {names}."
         )
@@ -184,6 +193,24 @@ def _from_sequence(entries: Sequence[Any]) -> Vocabulary:
     bounds = torch.zeros(len(entries) + 1, dtype=torch.int64)
     torch.cumsum(torch.tensor([*map(len, entries)]), 0, out=bounds[1:])
     return Vocabulary(origin, "entry", data, bounds)
+
+
+def _kind(cls: type) -> type:
+    """What an entry's class counts as: str, bytes or int, and what is derived from them."""
+    if issubclass(cls, bool | np.bool_):
+        return cls
+    if issubclass(cls, int | np.integer):
+        return int
+    return next((kind for kind in (str, bytes) if issubclass(cls, kind)), cls)
+
+
+def _ids(entries: Sequence[Any], origin: str) -> torch.Tensor:
+    try:
+        return torch.tensor([int(entry) for entry in entries], dtype=torch.int64, device="cpu")
+    except (OverflowError, RuntimeError, ValueError) as error:
+        raise VocabularyError(
+            f"{origin} holds an id beyond 64 bits with a sign: {error}."
+        ) from error
 
 
 def _check_not_empty(entries: Any) -> None:

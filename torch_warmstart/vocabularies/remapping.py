@@ -10,15 +10,19 @@ import torch
 
 from torch_warmstart.display import progress_bar
 from torch_warmstart.entries import Vocabulary, positions
-from torch_warmstart.errors import SettingsError, VocabularyError
+from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
 from torch_warmstart.vocabularies.join import MISSING, Joined, join, work_of
 from torch_warmstart.vocabularies.loading import (
+    check_lines,
     check_no_blanks,
     read_vocabulary,
     used_entries,
 )
+from torch_warmstart.vocabularies.readings import other_reading
+
+_LITTLE = 0.1  # of the new entries
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +40,8 @@ class Remapping:
     num_oov_copied: int  # those of them that take an old OOV row
     num_old: int  # old entries in use
     old_rows: int  # rows the old tensor must at least have
+    # Where hardly an entry is found: what would match if they were read otherwise; "": nothing.
+    other_reading: str = ""
 
     @property
     def num_dropped(self) -> int:
@@ -45,6 +51,11 @@ class Remapping:
     @property
     def num_without_old_row(self) -> int:
         return self.num_new + self.num_oov - self.num_oov_copied
+
+    @property
+    def finds_little(self) -> bool:
+        """Whether under a tenth of the new entries are in the old vocabulary."""
+        return self.num_present < _LITTLE * (self.num_present + self.num_new)
 
 
 def generate_vocab_remapping(
@@ -112,20 +123,29 @@ def plan_remapping(
 
     `progress` shows a bar; None shows one for long work on a terminal.
 
-    Raises VocabularyError: as generate_vocab_remapping, and if a new entry that the old vocabulary
-    has is there twice, because two rows would then claim one old row.
+    Raises VocabularyError: as generate_vocab_remapping; if a new entry that the old vocabulary has
+    is there twice, because two rows would then claim one old row; and if no entry is found, but
+    would be if they were read otherwise.
     """
     whole = read_vocabulary(info.new_vocab, device, storage)
+    check_lines(whole)
     check_no_blanks(whole)
     new = used_entries(whole, info.new_vocab_size, "new_vocab_size")
-    old = used_entries(
-        read_vocabulary(info.old_vocab, device, storage), info.old_vocab_size, "old_vocab_size"
-    )
+    before = read_vocabulary(info.old_vocab, device, storage)
+    check_lines(before)
+    old = used_entries(before, info.old_vocab_size, "old_vocab_size")
     num_old = len(old)
     joined = _join(new, old, progress)
     rows, num_present = joined.rows, joined.num_present
     if joined.may_share:
         _check_no_shared_rows(new, rows, num_old)
+    little = num_present < _LITTLE * len(new)
+    otherwise = other_reading(new, old, rows) if little else ""
+    if otherwise and not num_present:
+        raise VocabularyError(
+            f"None of the {plural(len(new), 'entry')} of {new.origin} is in {old.origin}. "
+            f"{otherwise} Write both alike, or pass their entries as sequences."
+        )
     copied = info.old_num_oov_buckets
     highest = int(rows.max()) + 1 if num_present else 0
     return Remapping(
@@ -136,6 +156,7 @@ def plan_remapping(
         num_oov_copied=copied,
         num_old=num_old,
         old_rows=num_old + copied if copied else highest,
+        other_reading=otherwise,
     )
 
 

@@ -1,0 +1,41 @@
+"""What a warm start says beside its report: warnings before the first write, one line in the log.
+
+Each warning is issued once, from the line of the caller's that asked for the warm start, before
+anything is changed: where warnings are errors, the model stays as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch_warmstart.errors import Finding, WarmStartWarning
+from torch_warmstart.execution.report import WarmStartReport
+
+_LOGGER = logging.getLogger("torch_warmstart")
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+def warn_of(findings: Iterable[Finding]) -> None:
+    """Issues a WarmStartWarning for each finding that is a warning."""
+    for finding in findings:
+        if finding.severity == "warning":
+            text = " ".join(filter(None, (finding.text, finding.hint, f"[{finding.code}]")))
+            warnings.warn(WarmStartWarning(text), stacklevel=_frames_of_ours())
+
+
+def _frames_of_ours() -> int:
+    """The `stacklevel` with which `warn_of`'s warning is one of the first line outside."""
+    frame, level = sys._getframe(1), 1  # of `warn_of`, for which it is 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def log_of(report: WarmStartReport) -> None:
+    """One line in the log `torch_warmstart`, of level INFO."""
+    if _LOGGER.isEnabledFor(logging.INFO):
+        _LOGGER.info("%s", report.summary)

@@ -8,8 +8,8 @@ from bundle_writer import write_random_bundle
 from torch import nn
 
 import torch_warmstart as tws
-from torch_warmstart.planning import audit
-from torch_warmstart.planning.audit import Audit, audit_port
+from torch_warmstart.planning import Audit
+from torch_warmstart.planning.checks import audit, audit_port
 
 LAST = nn.Linear(2, 2)  # what is filled besides, for modules without tensors
 

@@ -3,7 +3,7 @@
 from torch_warmstart.planning.assignment import AssignmentMap as AssignmentMap
 from torch_warmstart.planning.assignment import plan_assignment as plan_assignment
 from torch_warmstart.planning.assignment import read_map as read_map
-from torch_warmstart.planning.audit import Audit as Audit
+from torch_warmstart.planning.plan import Audit as Audit
 from torch_warmstart.planning.plan import PlanItem as PlanItem
 from torch_warmstart.planning.plan import RowAccount as RowAccount
 from torch_warmstart.planning.plan import State as State

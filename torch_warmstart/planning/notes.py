@@ -9,8 +9,8 @@ import torch
 from torch_warmstart.errors import Finding, SettingsError, plural
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Finder
-from torch_warmstart.planning.audit import Audit, audit_port
-from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem
+from torch_warmstart.planning.checks import audit_port
+from torch_warmstart.planning.plan import NOT_SELECTED, Audit, PlanItem
 from torch_warmstart.planning.selection import selects_parameters_only
 from torch_warmstart.settings import VocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping

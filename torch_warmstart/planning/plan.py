@@ -18,7 +18,6 @@ from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.new_rows import Constant, Fill, Keep
-from torch_warmstart.planning.audit import Audit
 from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
 
@@ -147,6 +146,20 @@ class PlanItem:
             dropped=remapping.num_dropped,
             old_unused=self.old_rows_unused,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Something to compare with the original program."""
+
+    modules: tuple[str, ...]  # all those it is about, in the model's order
+    problem: str  # what torch does, and what TensorFlow does by default
+    change: str  # the line to change, where the original had TensorFlow's default
+
+    def __str__(self) -> str:
+        first, *others = self.modules
+        more = f" and {plural(len(others), 'other layer')}" if others else ""
+        return f"{first}{more}: {self.problem} {self.change}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

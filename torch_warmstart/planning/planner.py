@@ -18,10 +18,9 @@ from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, 
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
 from torch_warmstart.model import Variable, absent_variables, model_variables
 from torch_warmstart.names import Finder, Source, conventions_of
-from torch_warmstart.planning.beside import find_beside
+from torch_warmstart.planning.checks import find_beside, find_lost, say_lost
 from torch_warmstart.planning.deciding import Decision, Remappings, decide_each, decide_variable
 from torch_warmstart.planning.locating import Located, find_idle_rules, locate
-from torch_warmstart.planning.lost_parameters import find_lost, say_lost
 from torch_warmstart.planning.notes import audits_of, notes_on
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.selection import spread_over_modules

@@ -8,34 +8,19 @@ Each check names the line to change; none of them knows, so none changes anythin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from torch_warmstart.errors import plural
 from torch_warmstart.model import module_names
-from torch_warmstart.planning.flattenings import (
+from torch_warmstart.planning.checks.flattenings import (
     Difference,
     LayoutsOf,
     Modules,
     find_flattenings,
     has_tensors,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """Something to compare with the original program."""
-
-    modules: tuple[str, ...]  # all those it is about, in the model's order
-    problem: str  # what torch does, and what TensorFlow does by default
-    change: str  # the line to change, where the original had TensorFlow's default
-
-    def __str__(self) -> str:
-        first, *others = self.modules
-        more = f" and {plural(len(others), 'other layer')}" if others else ""
-        return f"{first}{more}: {self.problem} {self.change}"
+from torch_warmstart.planning.plan import Audit
 
 
 def audit_port(model: nn.Module, layouts: LayoutsOf) -> tuple[Audit, ...]:

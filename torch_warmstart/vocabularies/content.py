@@ -18,7 +18,7 @@ _MAGIC = (
     (b"\xfd7zXZ\x00", "is compressed by xz"),
     (b"\x28\xb5\x2f\xfd", "is compressed by zstd"),
     (b"PK\x03\x04", "is a zip archive, as .keras, .pt and .npz files are"),
-    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+    (b"\x89HDF", "is an HDF5 file"),
     (b"PAR1", "is a Parquet table"),
     (b"\x93NUMPY", "is an array of numpy's"),
     (b"ARROW1", "is an Arrow table"),

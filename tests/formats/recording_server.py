@@ -17,6 +17,8 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    lies: dict[str, str] = field(default_factory=dict)  # headers of every answer
+    serves_ranges: bool = True
     port: int = 0
 
     @property
@@ -51,7 +53,7 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
                 self._send(404, b"", {}, with_body)
                 return
             wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-            if wanted is None:
+            if wanted is None or not server.serves_ranges:
                 self._send(200, data, {"Accept-Ranges": "bytes"}, with_body)
                 return
             first, last = int(wanted[1]), min(int(wanted[2]), len(data) - 1)
@@ -60,7 +62,8 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
 
         def _send(self, code: int, body: bytes, headers: dict[str, str], with_body: bool) -> None:
             self.send_response(code)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            told = {"Content-Length": str(len(body)), **headers, **server.lies}
+            for name, value in told.items():
                 self.send_header(name, value)
             self.end_headers()
             if with_body:

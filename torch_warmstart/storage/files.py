@@ -15,9 +15,9 @@ import os
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from torch_warmstart.storage.ranges import (
 )
 from torch_warmstart.storage.urls import is_remote, parent
 
+Version = tuple[tuple[str, str], ...]
 Bytes = npt.NDArray[np.uint8]  # a flat view; numpy because it may sit on a mapping at any offset
 
 # Without MAP_NORESERVE Linux refuses a private mapping larger than memory. The name is in Python's
@@ -42,6 +43,8 @@ _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux
 
 _PIECE = 8 << 20  # bytes of one request; several run at a time
 _MAX_BYTES_IN_FLIGHT = 128 << 20  # fetched but not yet in the mirror
+# What fsspec's filesystems call the version of a file, or when it changed.
+_VERSIONS = ("ETag", "etag", "generation", "Last-Modified", "LastModified", "mtime", "created")
 _FILE = "file://"
 _MAX_REQUESTS = 1024  # of one batch
 
@@ -49,7 +52,7 @@ _MAX_REQUESTS = 1024  # of one batch
 class Filesystem(Protocol):
     """What is needed of a remote filesystem; fsspec's have these methods."""
 
-    def size(self, path: str) -> int | None: ...
+    def info(self, path: str) -> Mapping[str, Any]: ...
     def isfile(self, path: str) -> bool: ...
     def isdir(self, path: str) -> bool: ...
     def ls(self, path: str, detail: bool) -> list[str]: ...
@@ -110,7 +113,7 @@ class RemoteFile:
 
     def __init__(self, url: str, filesystem: Filesystem, path: str, max_gap: int) -> None:
         self.url = url
-        self.size = _size_of(url, filesystem, path)
+        self.size, self._version = _size_and_version(url, filesystem, path)
         self._filesystem, self._path = filesystem, path
         self.max_gap: int | None = max_gap
         self._mirror: _Mirror | None = None
@@ -137,15 +140,25 @@ class RemoteFile:
     def _fetch(self, batch: list[Range]) -> None:
         starts, stops = [start for start, _ in batch], [stop for _, stop in batch]
         with reaching(self.url):
-            fetched = self._filesystem.cat_ranges([self._path] * len(batch), starts, stops)
-            for data in fetched:
-                if isinstance(data, Exception):
-                    raise data
-        mirror = self._opened()
+            answers = self._filesystem.cat_ranges([self._path] * len(batch), starts, stops)
+            fetched = list(map(_as_bytes, answers))
+            if len(fetched) != len(batch):
+                raise ValueError(f"{len(batch)} ranges were asked for, {len(fetched)} came")
         for wanted, data in zip(batch, fetched, strict=True):
-            assert not isinstance(data, Exception)
             self._check_length(wanted, len(data))
-            mirror.write(wanted[0], data)
+        self._check_version()
+        mirror = self._opened()
+        for (start, _), data in zip(batch, fetched, strict=True):
+            mirror.write(start, data)
+
+    def _check_version(self) -> None:
+        """Behind what was fetched: if the file is still the one that was opened, that was, too."""
+        if not self._version:
+            return
+        if _size_and_version(self.url, self._filesystem, self._path) != (self.size, self._version):
+            raise CorruptCheckpointError(
+                f"{self.url} has been replaced since it was opened. Open the checkpoint again."
+            )
 
     def _check_length(self, wanted: Range, got: int) -> None:
         start, stop = wanted
@@ -160,7 +173,7 @@ class RemoteFile:
 
     def _opened(self) -> _Mirror:
         if self._mirror is None:
-            self._mirror = _Mirror(self.size)
+            self._mirror = _Mirror(self.url, self.size)
         return self._mirror
 
     def close(self) -> None:
@@ -170,13 +183,19 @@ class RemoteFile:
 class _Mirror:
     """A mapped temporary file that goes with its last view; only what is written takes room."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, url: str, size: int) -> None:
         self._file = tempfile.TemporaryFile(prefix="torch_warmstart_")  # noqa: SIM115
         weakref.finalize(self, self._file.close)
-        self._file.truncate(size)
         self.mapping = np.empty(0, dtype=np.uint8)  # an empty file cannot be mapped
-        if size:
-            self.mapping = np.frombuffer(mmap.mmap(self._file.fileno(), size), dtype=np.uint8)
+        try:
+            self._file.truncate(size)
+            if size:
+                self.mapping = np.frombuffer(mmap.mmap(self._file.fileno(), size), dtype=np.uint8)
+        except (OSError, OverflowError, ValueError) as error:
+            raise StorageError(
+                f"{url} cannot be read: its server says that it has {size:,} bytes, which cannot "
+                f"be mapped: {error}."
+            ) from error
 
     def write(self, offset: int, data: bytes) -> None:
         """Raises StorageError if the disk is full: through the mapping, that ends the process."""
@@ -232,12 +251,24 @@ def check_range(source: ByteSource, offset: int, length: int) -> None:
         )
 
 
-def _size_of(url: str, filesystem: Filesystem, path: str) -> int:
+def _as_bytes(answer: object) -> bytes:
+    if isinstance(answer, Exception):
+        raise answer
+    if not isinstance(answer, bytes):
+        raise TypeError(f"its filesystem answered with {type(answer).__name__}")
+    return answer
+
+
+def _size_and_version(url: str, filesystem: Filesystem, path: str) -> tuple[int, Version]:
+    """How long a file is, and what its filesystem tells its versions apart by, if it does."""
     with reaching(url):
-        size = filesystem.size(path)
+        info = filesystem.info(path)
+        size = info.get("size")
+        if size is not None and int(size) < 0:
+            raise ValueError(f"its size is {size}")
     if size is None:
         raise StorageError(f"{url} cannot be read: its server does not tell how long it is.")
-    return int(size)
+    return int(size), tuple((name, str(info[name])) for name in _VERSIONS if info.get(name))
 
 
 @contextmanager

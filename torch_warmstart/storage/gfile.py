@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch_warmstart.errors import MissingDependencyError
@@ -30,9 +30,11 @@ class GfileFilesystem:
         self._gfile: Any = tf.io.gfile
         self._not_found: type[Exception] = tf.errors.NotFoundError
 
-    def size(self, path: str) -> int:
+    def info(self, path: str) -> Mapping[str, int]:
+        """Size and time, as fsspec calls them."""
         try:
-            return int(self._gfile.stat(path).length)
+            found = self._gfile.stat(path)
+            return {"size": int(found.length), "mtime": int(found.mtime_nsec)}
         except self._not_found as error:
             raise FileNotFoundError(path) from error
 

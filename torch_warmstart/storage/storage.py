@@ -16,8 +16,8 @@ from torch_warmstart.storage.files import (
     RemoteFile,
     reaching,
 )
-from torch_warmstart.storage.redirects import without_headers_elsewhere
 from torch_warmstart.storage.urls import is_remote, parent, stays_below
+from torch_warmstart.storage.web import with_checked_client
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
 _EXTRAS = {
@@ -150,7 +150,7 @@ class Storage:
         with reaching(url):
             try:
                 filesystem, path = fsspec.core.url_to_fs(
-                    url, **without_headers_elsewhere(url, self.options)
+                    url, **with_checked_client(url, self.options)
                 )
             except ImportError as error:
                 raise MissingDependencyError(_how_to_install(url, error)) from error

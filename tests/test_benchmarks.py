@@ -32,6 +32,7 @@ PEERS = {
     "memory": "ours",
     "growth": "ours",
     "imports": "ours,names",
+    "first": "ours",
 }
 
 

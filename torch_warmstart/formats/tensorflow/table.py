@@ -16,8 +16,6 @@ import itertools
 import operator
 from collections.abc import Iterable, Iterator
 
-import cramjam
-
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.recognise import TABLE_FOOTER, is_table
@@ -193,6 +191,8 @@ def _decode_entries(block: Block, stored_size: int) -> Entries:
 
 
 def _unsnap(data: bytes) -> bytes:
+    import cramjam  # TensorFlow's own bundles are not compressed
+
     length, _ = read_varint(data, 0)
     if length > _SNAPPY_MAX_RATIO * len(data):  # before it is allocated
         raise MalformedError(f"{len(data)} snappy bytes claim to unfold to {length}")

@@ -9,7 +9,6 @@ own when they are loaded has been done before (`module_loading`), while it could
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -64,6 +63,10 @@ def _unchecked() -> None:
     """What is called where no source can change."""
 
 
+def _advance_nothing(description: str, count: int) -> None:
+    """What is called where nobody is told."""
+
+
 class RollForward:
     """Steps on their way: what is done, and what it stopped at if it cannot go on."""
 
@@ -74,7 +77,7 @@ class RollForward:
 
         Args:
             prepared: The steps.
-            advance: Is told what has been done; what it raises by itself changes nothing.
+            advance: Is told what has been done, until it raises something.
             check: Raises if a source is no longer what it was when the steps were prepared.
         """
         self._steps = tuple(part for step in prepared.steps for part in _parts(step))
@@ -117,10 +120,11 @@ class RollForward:
             raise
 
     def _tell(self, step: Step) -> None:
-        with contextlib.suppress(Exception):
-            for item in step.items:
-                verb = "Loaded" if isinstance(step, Copy) else item.state.capitalize()
-                self._advance(f"{verb} {item.name}", item.nbytes)
+        advance, self._advance = self._advance, _advance_nothing  # until it has not raised
+        for item in step.items:
+            verb = "Loaded" if isinstance(step, Copy) else item.state.capitalize()
+            advance(f"{verb} {item.name}", item.nbytes)
+        self._advance = advance
 
     def partial(self, error: Exception) -> PartialWriteError:
         """What to raise where it has stopped."""

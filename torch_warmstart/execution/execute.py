@@ -44,11 +44,11 @@ def execute_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmSt
     Raises WarmStartError; KeyboardInterrupt and its like go through, with a note that says whether
     the warm start is complete.
     """
-    started = time.perf_counter()
     warn_of(plan.notes)  # may raise, if that is what warnings do here
     run = _Run(plan)
-    total = 2 * sum(item.nbytes for item in plan.items if item.state != "kept")
     try:
+        started = time.perf_counter()
+        total = 2 * sum(item.nbytes for item in plan.items if item.state != "kept")
         with progress_bar(total, show=progress) as advance, torch.no_grad():
             insist(lambda: run.begin(advance), run.settle)
         seconds = plan.seconds + time.perf_counter() - started

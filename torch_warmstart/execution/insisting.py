@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-TIMES = 24  # interruptions that are survived; a person does not press Ctrl-C as often
+TIMES = 12  # interruptions that are survived; a person does not press Ctrl-C as often
 
 
 def insist(act: Callable[[], object], settle: Callable[[], object], *, times: int = TIMES) -> None:

@@ -18,7 +18,7 @@ PACKAGE = Path(torch_warmstart.__file__).parent
 WHERE = (str(PACKAGE / "execution"), str(PACKAGE / "slots" / "targets.py"))
 
 
-class Interrupted(Exception):  # noqa: N818: as a signal handler of a user's may raise
+class Interrupted(Exception):
     """Raised by a handler."""
 
 
@@ -41,8 +41,8 @@ class Lines:
         try:
             yield self
         finally:
+            sys.setprofile(before[1])  # first: it would put the other back
             sys.settrace(before[0])
-            sys.setprofile(before[1])
 
     def _enter(self, frame, event, arg):
         return self._line if frame.f_code.co_filename.startswith(WHERE) else None

@@ -10,10 +10,10 @@ import os
 import random
 
 import pytest
-from faults.injector import Interrupted, Lines
-from faults.scenes import Scene, scenes, snapshot
 
 import torch_warmstart as tws
+from faults.injector import Interrupted, Lines
+from faults.scenes import Scene, scenes, snapshot
 
 _IS_FULL = "TORCH_WARMSTART_FAULTS" in os.environ
 _SAMPLE = 60  # runs of each scene and kind
@@ -78,9 +78,9 @@ def test_interrupted_anywhere_it_is_as_before_or_as_planned(scene, kind):
             continue
         # An exception is made ours, but not one that strikes before all, or where that is done.
         is_left_alone = kind is KeyboardInterrupt or len(hits) > 1 or at[0] <= _BEFORE_ALL
-        assert isinstance(raised, tws.WarmStartError) or (
-            is_left_alone and type(raised) is kind
-        ), where
+        assert isinstance(raised, tws.WarmStartError) or (is_left_alone and type(raised) is kind), (
+            where
+        )
         said = str(raised) + " ".join(getattr(raised, "__notes__", ()))
         assert not isinstance(raised, tws.PartialWriteError), where
         if "is complete" in said:

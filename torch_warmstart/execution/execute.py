@@ -56,7 +56,10 @@ def execute_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmSt
         log_of(report)
         return report
     except Exception as error:
-        raise run.explained(error) from error
+        ours = run.explained(error)
+        if ours is error:
+            raise
+        raise ours from error
     except BaseException as error:
         _add_note(error, run.state())
         raise
@@ -82,7 +85,7 @@ class _Run:
         prepared = prepare(plan, advance, journal, watch)
         room = room_to_work(prepared)
         prepared = load_modules(plan, prepared, journal, self.outcome)
-        watch.check()
+        watch.check_prepared()
         del room
         self._commit(prepared, advance, watch.check)
 

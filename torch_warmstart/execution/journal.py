@@ -63,15 +63,16 @@ class Journal:
 
     def is_rearranged(self) -> bool:
         """Whether a module has other tensors than it had, or a tensor other memory."""
-        return any(dict(where) != entries for where, entries in self._modules) or not all(
-            _is_same_memory(tensor, memory) for tensor, memory in self._memory
+        return not (
+            all(_is_same_register(where, entries) for where, entries in self._modules)
+            and all(_is_same_memory(tensor, memory) for tensor, memory in self._memory)
         )
 
     def restore(self) -> None:
         """Makes all as it was; a second time makes no difference."""
         self.mode.is_open = False
         for where, entries in self._modules:
-            if dict(where) != entries or list(where) != list(entries):
+            if not _is_same_register(where, entries):
                 where.clear()
                 where.update(entries)
         for tensor, memory in self._memory:
@@ -101,6 +102,13 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _registers(module: Any) -> tuple[dict[str, Any], ...]:
     """Where a module has its tensors and children."""
     return module._parameters, module._buffers, module._modules
+
+
+def _is_same_register(where: Mapping[str, Any], entries: Mapping[str, Any]) -> bool:
+    """Whether the very same objects are there, in the same order."""
+    if list(where) != list(entries):
+        return False
+    return all(where[name] is entry for name, entry in entries.items())
 
 
 def _changed_by(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:

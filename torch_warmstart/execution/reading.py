@@ -43,6 +43,8 @@ class Reader:
         self._checkpoint = checkpoint
         self._overwritten = WrittenMemory(targets)
         self._watch = watch
+        if watch is not None:
+            watch.leave_out(self._overwritten.files)
 
     def read(self, item: PlanItem) -> torch.Tensor:
         """What an item's variable becomes, or the rows of it are taken from."""

@@ -8,14 +8,28 @@ changes itself; one that is changed past torch, through numpy, is not noticed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 import torch
 
 from torch_warmstart.execution.commit import SourceChangedError
 from torch_warmstart.formats import Checkpoint
 
-_State = tuple[int, int, int, int, int] | None
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What the system knows of a file."""
+
+    inode: tuple[int, int]
+    content: tuple[int, int]  # its length, and when it was last written to
+    changed: int  # when, by any means: a time can be set, this one cannot
+    about: tuple[int, int, int, int]  # what else may have been changed then
+
+    def is_edited_since(self, before: _State) -> bool:
+        """Whether its bytes may be others; not by a new link to it, or new rights."""
+        is_touched = self.changed != before.changed and self.about == before.about
+        return self.content != before.content or is_touched
 
 
 class Watch:
@@ -31,14 +45,33 @@ class Watch:
         if not tensor.is_inference():
             self._tensors.append((tensor, tensor._version))
 
-    def check(self) -> None:
-        """Raises SourceChangedError if something has changed."""
+    def leave_out(self, paths: Collection[str]) -> None:
+        """Files that the warm start itself writes to: what it takes from them has been read."""
+        for path in [path for path in self._files if os.path.realpath(path) in paths]:
+            del self._files[path]
+
+    def check_prepared(self) -> None:
+        """Raises SourceChangedError if anything is not what it was, or not the same file."""
         for path, state in self._files.items():
-            if _state(path) != state:
+            now = _state(path)
+            if now is None or state is None or now.inode != state.inode:
+                raise SourceChangedError(f"{path} has been replaced while it was read.")
+        self.check()
+
+    def check(self) -> None:
+        """Raises SourceChangedError if something has changed that is mapped, or in memory.
+
+        A file that another one has replaced is still there for who has mapped it.
+        """
+        for path, state in self._files.items():
+            now = _state(path)
+            if now is None or state is None or now.inode != state.inode:
+                continue
+            if now.is_edited_since(state):
                 raise SourceChangedError(f"{path} has been changed while it was copied.")
         for tensor, version in self._tensors:
             if tensor._version != version:
-                raise SourceChangedError("a tensor of the source was changed while it was copied.")
+                raise SourceChangedError("A tensor of the source was changed while it was copied.")
 
 
 def _local_files(checkpoint: Checkpoint, keys: Iterable[str]) -> list[str]:
@@ -50,9 +83,14 @@ def _local_files(checkpoint: Checkpoint, keys: Iterable[str]) -> list[str]:
     return [path for path in paths if os.path.isfile(path)]
 
 
-def _state(path: str) -> _State:
+def _state(path: str) -> _State | None:
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return _State(
+        (found.st_dev, found.st_ino),
+        (found.st_size, found.st_mtime_ns),
+        found.st_ctime_ns,
+        (found.st_mode, found.st_nlink, found.st_uid, found.st_gid),
+    )

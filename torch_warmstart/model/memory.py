@@ -19,8 +19,7 @@ import torch
 T = TypeVar("T")
 
 _MAPS = "/proc/self/maps"  # Linux; elsewhere a file that is mapped twice is not noticed
-_SHARED = re.compile(r"^(\w+)-(\w+) .w.s \w+ (\w+:\w+ [1-9]\d*)", re.MULTILINE)
-_OF_FILES = re.compile(r"^(\w+)-(\w+) \S+ \w+ (\w+:\w+ [1-9]\d*)", re.MULTILINE)
+_MAPPED = re.compile(r"^(\w+)-(\w+) (\S\S-\S) \w+ (\w+:\w+ [1-9]\d*) +(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -151,9 +150,12 @@ class WrittenMemory:
     """
 
     def __init__(self, targets: Iterable[torch.Tensor]) -> None:
-        targets = list(targets)
-        self._targets = Extents((target, target) for target in targets)
-        self._files = _files_written_through(targets)
+        extents = [(extent_of(target), target) for target in targets]
+        self._targets = Extents((target, target) for _, target in extents)
+        shared = [mapping for mapping in _mappings() if mapping.is_shared]
+        written = [m for m in shared if any(m.holds(extent) for extent, _ in extents)]
+        self._inodes = frozenset(mapping.inode for mapping in written)
+        self.files = frozenset(mapping.path for mapping in written)
 
     def holds(self, source: torch.Tensor) -> bool:
         """Whether a source may change while the targets are written."""
@@ -162,32 +164,32 @@ class WrittenMemory:
             return False
         if next(self._targets.touching(extent), None) is not None:
             return True
-        return bool(self._files) and bool(_files_at(extent, _OF_FILES) & self._files)
+        return bool(self._inodes) and any(
+            mapping.inode in self._inodes and mapping.holds(extent) for mapping in _mappings()
+        )
 
 
-def _files_written_through(targets: Iterable[torch.Tensor]) -> frozenset[str]:
-    extents = [extent_of(target) for target in targets]
-    mappings = list(_mappings(_SHARED))
-    if not mappings:
-        return frozenset()
-    return frozenset(
-        file
-        for extent in extents
-        if extent is not None and extent.device == "cpu"
-        for start, stop, file in mappings
-        if start < extent.stop and extent.start < stop
-    )
+@dataclass(frozen=True, slots=True)
+class _Mapping:
+    """A file in the memory of this process."""
+
+    start: int
+    stop: int
+    is_shared: bool  # what is written there is written to the file
+    inode: str  # with its device
+    path: str
+
+    def holds(self, extent: Extent | None) -> bool:
+        """Whether a byte of an extent is in it."""
+        if extent is None or extent.device != "cpu":
+            return False
+        return self.start < extent.stop and extent.start < self.stop
 
 
-def _files_at(extent: Extent, kind: re.Pattern[str]) -> frozenset[str]:
-    touching = (m for m in _mappings(kind) if m[0] < extent.stop and extent.start < m[1])
-    return frozenset(file for _, _, file in touching)
-
-
-def _mappings(kind: re.Pattern[str]) -> Iterator[tuple[int, int, str]]:
-    """The mapped files of this process: first and last address, and device with inode."""
+def _mappings() -> Iterator[_Mapping]:
+    """Those that are not of programs, as Linux tells them; elsewhere none."""
     if not os.path.exists(_MAPS):
         return
-    with open(_MAPS) as maps:
-        for start, stop, file in kind.findall(maps.read()):
-            yield int(start, 16), int(stop, 16), file
+    with open(_MAPS, errors="surrogateescape") as maps:
+        for start, stop, rights, inode, path in _MAPPED.findall(maps.read()):
+            yield _Mapping(int(start, 16), int(stop, 16), rights.endswith("s"), inode, path)

@@ -372,7 +372,7 @@ for _kind in ("LSTM", "GRU", "SimpleRNN"):
     )
 for _kind in ("LSTM", "GRU"):
     for _gate in ("hard_sigmoid", "tanh", "relu"):
-        one(f"{_kind.lower()}_{_gate}",
+        one(f"{_kind.lower()}_gate_{_gate}",
             lambda L, k=_kind, g=_gate: getattr(L, k)(W, recurrent_activation=g, name="r"), T, W,
             told="r")  # fmt: skip
 one("gru_reset_before", lambda L: L.GRU(W, reset_after=False, name="r"), T, W)

@@ -7,12 +7,13 @@ place.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
 import torch
 
-from torch_warmstart.errors import SettingsError, did_you_mean
+from torch_warmstart.errors import SettingsError, UnsupportedError, did_you_mean
 from torch_warmstart.layouts.layout import IDENTITY, Layout, Tensors
 
 # -- the order of the axes -------------------------------------------------------------------------
@@ -157,6 +158,91 @@ def _channels_last(features: torch.Tensor, channels: int) -> torch.Tensor:
     return torch.unflatten(features, 0, (channels, -1)).transpose(0, 1).flatten(0, 1)
 
 
+# -- products by an equation -----------------------------------------------------------------------
+
+_EQUATION = re.compile(r"(\w*),(\w+)->(\w*)", re.ASCII)
+
+
+def einsum(equation: str) -> Layout:
+    """The kernel of an EinsumDense as the weight of nn.Linear, [out, in]; by its equation.
+
+    The axes that the kernel shares with the input are what nn.Linear takes, in the input's order;
+    those that it shares with the output are what it makes, in the output's
+    (keras/src/layers/core/einsum_dense.py). The inverse cannot know how several axes were one, and
+    writes the first.
+
+    Raises UnsupportedError if no nn.Linear computes it.
+    """
+    given, kernel, made = _axes_of(equation)
+    taken = [axis for axis in given if axis in kernel and axis not in made]
+    new = [axis for axis in made if axis in kernel and axis not in given]
+    if set(kernel) != {*taken, *new} or len({*kernel}) != len(kernel):
+        raise UnsupportedError(
+            f"its equation is {equation!r}, whose kernel is another one for each index of an axis "
+            "that input and output share; nn.Linear has one for all"
+        )
+    order = [kernel.index(axis) for axis in (*new, *taken)]
+    back = [order.index(axis) for axis in range(len(order))]
+
+    def to_torch(tensor: torch.Tensor) -> Tensors:
+        moved = tensor.permute(order)
+        return (moved.reshape(math.prod(moved.shape[: len(new)]), -1),)
+
+    def to_tf(weight: torch.Tensor) -> Tensors:
+        split = weight.view(-1, *[1] * (len(new) - 1), weight.shape[1], *[1] * (len(taken) - 1))
+        return (split.permute(back),)
+
+    return Layout(f"einsum[{equation}]", to_torch, to_tf, ranks=(len(kernel),))
+
+
+def einsum_bias(equation: str, bias_axes: str) -> Layout:
+    """Its bias, which has to have all the axes that the kernel makes; raises UnsupportedError."""
+    given, kernel, made = _axes_of(equation)
+    new = [axis for axis in made if axis in kernel and axis not in given]
+    if [axis for axis in made if axis in bias_axes] != new:
+        raise UnsupportedError(
+            f"its bias is for the axes {bias_axes!r} of {equation!r}, that of nn.Linear for "
+            f"{''.join(new)!r}"
+        )
+
+    def to_torch(bias: torch.Tensor) -> Tensors:
+        return (bias.flatten(),)
+
+    def to_tf(bias: torch.Tensor) -> Tensors:
+        return (bias.view(-1, *[1] * (len(new) - 1)),)
+
+    return Layout(f"einsum_bias[{equation}]", to_torch, to_tf, ranks=(len(new),))
+
+
+def _axes_of(equation: str) -> tuple[str, str, str]:
+    """The axes of the input, the kernel and the output; an ellipsis is in both or in none."""
+    found = _EQUATION.fullmatch(equation.replace("...", "").replace(" ", ""))
+    if found is None:
+        raise UnsupportedError(f"its equation is {equation!r}, which has not two operands")
+    return found[1], found[2], found[3]
+
+
+# -- a kernel that runs the other way --------------------------------------------------------------
+
+
+def _flipped(kernel: torch.Tensor) -> torch.Tensor:
+    return kernel.flip(tuple(range(kernel.dim() - 2)))
+
+
+# Theano's convolutions turned their kernels round, so that of a file of Keras on Theano each is
+# mirrored (keras `engine/saving.py`, `convert_kernel`).
+CONV_FLIPPED = Layout(
+    "conv_flipped",
+    lambda kernel: _last_axes_first(_flipped(kernel)),
+    lambda weight: (_flipped(*_first_axes_last(weight)),),
+)
+CONV_TRANSPOSE_FLIPPED = Layout(
+    "conv_transpose_flipped",
+    lambda kernel: _last_axes_first(_flipped(kernel)),
+    lambda weight: (_flipped(*_first_axes_last(weight)),),
+)
+
+
 # -- a tensor that is only a part of TensorFlow's --------------------------------------------------
 
 
@@ -195,6 +281,7 @@ LAYOUTS = {
     layout.name: layout
     for layout in (
         *(IDENTITY, TRANSPOSE, CONV, CONV_TRANSPOSE, CHANNELS_FIRST),
+        *(CONV_FLIPPED, CONV_TRANSPOSE_FLIPPED),
         *POINTWISE,
         *PRELU,
     )
@@ -208,6 +295,7 @@ NUMBERED: dict[str, Callable[[int], Layout]] = {
         squeeze,
     )
 }
+_BY_EQUATION = re.compile(r"einsum\[(.+)\]")
 _NUMBERED_NAME = re.compile(r"(\w+)\[([1-9]\d*)\]", re.ASCII)
 
 
@@ -218,7 +306,14 @@ def named_layout(name: str) -> Layout:
         return NUMBERED[numbered[1]](int(numbered[2]))
     if name in LAYOUTS:
         return LAYOUTS[name]
-    names = [*LAYOUTS, *(f"{numbered}[number]" for numbered in (*NUMBERED, "stacked"))]
+    by_equation = _BY_EQUATION.fullmatch(name)
+    if by_equation:
+        return einsum(by_equation[1])
+    names = [
+        *LAYOUTS,
+        *(f"{numbered}[number]" for numbered in (*NUMBERED, "stacked")),
+        "einsum[equation]",
+    ]
     raise SettingsError(
         f"no layout is called {name!r}; there are {', '.join(names)}.{did_you_mean(name, names)}"
     )

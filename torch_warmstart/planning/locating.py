@@ -16,6 +16,7 @@ import torch
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError
 from torch_warmstart.model import Variable
 from torch_warmstart.names import BY_USER, Finder, Source
+from torch_warmstart.planning.described import with_config
 from torch_warmstart.planning.renames import Renaming
 from torch_warmstart.planning.selection import Entry
 from torch_warmstart.planning.wishes import Wish, Wishes
@@ -65,11 +66,15 @@ def _locate(wish: Wish, finder: Finder) -> Location:
     variable = wish.variable
     try:
         if wish.rename is not None:
-            return Location(follow_rule(finder, variable, wish.rename), BY_USER)
+            source = follow_rule(finder, variable, wish.rename)
+            return Location(with_config(source, variable, finder.checkpoint), BY_USER)
         source = finder.find(variable)
     except (SettingsError, MissingTensorError) as error:
         return Location(None, error=error)
-    if source is None or is_named_alike(source, variable):
+    if source is None:
+        return Location(None)
+    source = with_config(source, variable, finder.checkpoint)
+    if is_named_alike(source, variable):
         return Location(source)
     return Location(source, source.reason or finder.conventions.how_found)
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from torch_warmstart.errors import Finding, SettingsError, plural
+from torch_warmstart.layouts.tensorflow import Described
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.planning.checks import audit_port
+from torch_warmstart.planning.described import describe, layer_of_module
 from torch_warmstart.planning.plan import NOT_SELECTED, Audit, PlanItem
 from torch_warmstart.planning.selection import selects_parameters_only
 from torch_warmstart.settings import VocabInfo, WarmStartSettings
@@ -116,7 +118,12 @@ def audits_of(
     if not finder.conventions.has_own_layers:
         return ()
     layouts: dict[torch.nn.Module, list[str]] = {}
+    described: dict[torch.nn.Module, Described] = {}
     for item in items:
         if item.state != "kept" and item.owner:
-            layouts.setdefault(item.owner.module, []).append(item.layout.name)
-    return audit_port(model, layouts)
+            module = item.owner.module
+            layouts.setdefault(module, []).append(item.layout.name)
+            layer = finder.checkpoint.layer_of(item.sources[0].key)
+            if layer is not None:
+                described.setdefault(module, describe(layer_of_module(layer, module)))
+    return audit_port(model, layouts, described)

@@ -24,7 +24,14 @@ def keras3_layers(folders: Sequence[LayerFolder], keys: Mapping[str, str]) -> La
         folders: The layers, outer ones first, the model the first of all.
         keys: Of the tensors, by their paths in the file.
     """
-    own = {each.folder: [keys[dataset.path] for dataset in each.variables] for each in folders}
+    own = {
+        each.folder: [
+            keys[dataset.path]
+            for dataset, leaf in zip(each.variables, each.leaves, strict=True)
+            if leaf is None or leaf.name  # without one it is what a layer within has, once more
+        ]
+        for each in folders
+    }
     within: dict[str, list[str]] = {folder: list(found) for folder, found in own.items()}
     for each in reversed(folders):
         if each.parent is not None:

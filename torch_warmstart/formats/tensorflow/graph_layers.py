@@ -31,6 +31,7 @@ _ROOT = "root"
 # Attributes that are layers of a layer; lists of them have numbers in between.
 _WITHIN = ("cell", "cells", "layer", "forward_layer", "backward_layer")
 _DENSE = "_dense"  # the end of those of an attention
+OTHER = "layer"  # a class that is not known, and is none of those that are known by their nodes
 # What nodes of a class have, and of no other: all of it must be there.
 _SIGNATURES = (
     (frozenset({"partial_output_shape", "full_output_shape"}), "einsum_dense"),
@@ -57,8 +58,17 @@ def read_metadata(data: bytes) -> Metadata:
 
 
 def graph_layers(nodes: Sequence[Links], metadata: Metadata) -> Mapping[str, SavedLayer]:
-    """The innermost layer of each variable, by the variable's key."""
-    return _Layers(nodes, metadata).by_key()
+    """The innermost layer of each variable, by the variable's key.
+
+    Keras 3's `export()` lists variables and no layers; there their full names say which are of one.
+    """
+    found = _Layers(nodes, metadata).by_key()
+    by_name: dict[str, list[str]] = {}
+    for node in nodes:
+        if node.key is not None and node.key not in found and "/" in node.full_name:
+            by_name.setdefault(node.full_name.rpartition("/")[0], []).append(node.key)
+    named = (SavedLayer(name, keys=tuple(keys)) for name, keys in by_name.items())
+    return {key: layer for layer in named for key in layer.keys} | found
 
 
 class _Layers:
@@ -153,4 +163,5 @@ class _Layers:
         if isinstance(class_name, str):
             return snake_case(class_name)
         has = self._nodes[number].children.keys()
-        return next((kind for needed, kind in _SIGNATURES if needed <= has), "")
+        known = next((kind for needed, kind in _SIGNATURES if needed <= has), "")
+        return known or (OTHER if "kernel" in has else "")  # Keras 3 calls it `_kernel`

@@ -3,6 +3,8 @@
 `optimizers.py` has the one list of slots' names: is a key an optimizer's, and of which kind.
 """
 
+from torch_warmstart.layouts.tensorflow.described import Described as Described
+from torch_warmstart.layouts.tensorflow.described import as_described as as_described
 from torch_warmstart.layouts.tensorflow.layers import absent_in_tf as absent_in_tf
 from torch_warmstart.layouts.tensorflow.layers import find_form as find_form
 from torch_warmstart.layouts.tensorflow.layers import is_uncounted_in_tf as is_uncounted_in_tf

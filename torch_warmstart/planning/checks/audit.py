@@ -7,12 +7,15 @@ Each check names the line to change; none of them knows, so none changes anythin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
+from torch_warmstart.layouts.tensorflow import Described
 from torch_warmstart.model import module_names
+from torch_warmstart.planning.checks.file_audit import TOLD, compare, untold
 from torch_warmstart.planning.checks.flattenings import (
     Difference,
     LayoutsOf,
@@ -23,28 +26,47 @@ from torch_warmstart.planning.checks.flattenings import (
 from torch_warmstart.planning.plan import Audit
 
 
-def audit_port(model: nn.Module, layouts: LayoutsOf) -> tuple[Audit, ...]:
+def audit_port(
+    model: nn.Module,
+    layouts: LayoutsOf,
+    described: Mapping[nn.Module, Described] = MappingProxyType({}),
+) -> tuple[Audit, ...]:
     """What to compare by hand once a model has been filled from TensorFlow's weights.
 
     Args:
         model: The model.
         layouts: For each module that gets tensors from TensorFlow, the names of the layouts they
             come in. Other modules with tensors of their own were never TensorFlow's.
+        described: What the file says of the layers of these modules, where it has layers. Where it
+            has a layer's configuration, that counts, and what TensorFlow does by default does not.
     """
     if not layouts:
         return ()
     modules = module_names(model)
     found: dict[Difference, list[str]] = {}
-    for name, finding in (*_settings(modules, layouts), *find_flattenings(modules, layouts)):
+    for name, finding in (
+        *_settings(modules, layouts, described),
+        *find_flattenings(modules, layouts),
+    ):
         found.setdefault(finding, []).append(name)
     return tuple(Audit(tuple(names), *finding) for finding, names in found.items())
 
 
-def _settings(modules: Modules, layouts: LayoutsOf) -> Iterable[tuple[str, Difference]]:
-    """What each module was made with that TensorFlow's may not have been made with."""
+def _settings(
+    modules: Modules, layouts: LayoutsOf, described: Mapping[nn.Module, Described]
+) -> Iterable[tuple[str, Difference]]:
+    """What each module was made with that TensorFlow's was not, or may not have been made with."""
     for name, module in modules.items():
         if module in layouts or not has_tensors(module):
-            yield from ((name, finding) for finding in _findings(module))
+            layer = described.get(module)
+            options = layer.options if layer is not None else None
+            if options is not None and isinstance(module, TOLD):
+                yield from ((name, finding) for finding in compare(module, options))
+            else:
+                yield from ((name, finding) for finding in _findings(module))
+            if layer is not None:
+                used = layouts.get(module, ())
+                yield from ((name, finding) for finding in untold(module, layer, used))
 
 
 def _findings(module: nn.Module) -> Iterable[Difference]:

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from torch_warmstart.errors import Finding, plural
-from torch_warmstart.formats import Checkpoint, SavedLayer
+from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import read_leaf
 from torch_warmstart.layouts.tensorflow import is_optimizer_state
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Source, bare_name
+from torch_warmstart.planning.described import layer_of_module
 from torch_warmstart.planning.locating import Located
 
 _SHOWN = 4  # keys in one sentence
@@ -68,14 +69,6 @@ _HINT = (
     "naming the layouts of its variables in var_name_to_layout, or with on_mismatch='keep'."
 )
 
-# Layers of Keras whose tensors may lie in layers within.
-_COMPOUND = {
-    *("lstm", "gru", "simple_rnn", "rnn", "bidirectional", "stacked_rnn_cells"),
-    *("lstm_cell", "gru_cell", "simple_rnn_cell"),
-    *("multi_head_attention", "grouped_query_attention"),
-}
-_AROUND = {"spectral_normalization"}  # of what is within
-_COMPOUND_MODULES = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 _NO_LAYERS = {nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict}
 
 
@@ -211,7 +204,7 @@ class _Layers:
         for spec, names in zip(source.specs, source.form.names, strict=False):
             layer = self._checkpoint.layer_of(spec.key)
             if layer is not None:
-                yield from _layer_of_module(layer, module).keys
+                yield from layer_of_module(layer, module).keys
             else:
                 yield from self._by_name(module, source, spec.key, names)
 
@@ -261,15 +254,6 @@ class _Layers:
             for key in keys:
                 found.setdefault(key, []).append(name)
         return found
-
-
-def _layer_of_module(layer: SavedLayer, module: nn.Module) -> SavedLayer:
-    """The layer that a module stands for, from the innermost one that a tensor is in."""
-    wanted = _COMPOUND if isinstance(module, _COMPOUND_MODULES) else _AROUND
-    found, at = layer, layer.around
-    while at is not None and at.kind in wanted:
-        found, at = at, at.around
-    return found
 
 
 def _slashed(name: str) -> str:

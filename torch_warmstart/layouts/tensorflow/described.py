@@ -1,0 +1,236 @@
+"""What a file says of a layer decides how its tensors are laid out, or that torch cannot have it.
+
+A layer's class and its configuration, where the file has them: the equation of an EinsumDense, the
+activations and the direction of a recurrent layer, what Keras ran on. What is only another value of
+a setting that torch's layer has too is for the audit, not for here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.layouts.layout import IDENTITY, Form, Layout, Shape
+from torch_warmstart.layouts.named import (
+    CONV,
+    CONV_FLIPPED,
+    CONV_TRANSPOSE,
+    CONV_TRANSPOSE_FLIPPED,
+    TRANSPOSE,
+    einsum,
+    einsum_bias,
+)
+from torch_warmstart.layouts.recurrent import KERAS_GRU_KERNEL, KERAS_GRU_NO_BIAS
+
+Options = Mapping[str, Any]
+
+_TORCH_GATES = "sigmoid"
+_EINSUM_UNKNOWN = (
+    "it is the kernel of an EinsumDense, and the file does not have its equation: of shape {} it may "
+    "be for outputs first or last. Name the layout in var_name_to_layout: 'einsum[{}]' and the like, "
+    "with the equation of the original"
+)
+_AXES = "abcdefgh"
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a file says of a layer."""
+
+    kind: str = ""  # its class in snake case; "": not known
+    options: Options | None = None  # its configuration; None: not known
+    backend: str = ""  # what Keras ran on
+    around: str = ""  # the class of the layer that it is in
+
+
+def as_described(
+    form: Form, module: nn.Module, leaf: str, layer: Described, shapes: Sequence[Shape], into: Shape
+) -> Form:
+    """The form of a tensor once it is known what the file says of its layer.
+
+    Args:
+        form: What the names alone make of it.
+        module: torch's layer.
+        leaf: The tensor's name in it.
+        layer: What the file says.
+        shapes: Of the checkpoint's tensors.
+        into: The shape in torch.
+    """
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return _recurrent(form, module, layer)
+    if isinstance(module, nn.Linear):
+        return _product(form, leaf, layer, shapes[0], into)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return _convolution(form, layer)
+    reason = _refused_setting(module, layer.options or {})
+    return replace(form, refusal=reason) if reason else form
+
+
+def _refused_setting(module: nn.Module, options: Options) -> str | None:
+    if isinstance(module, nn.LayerNorm) and options.get("rms_scaling"):
+        return "the file says rms_scaling=True, which does not subtract the mean"
+    axes = options.get("attention_axes")  # None, or once it is built, that of the steps alone
+    if isinstance(module, nn.MultiheadAttention) and isinstance(axes, list) and len(axes) > 1:
+        return f"the file says attention_axes={axes!r}; nn.MultiheadAttention attends along one"
+    return None
+
+
+# -- products --------------------------------------------------------------------------------------
+
+
+def _product(form: Form, leaf: str, layer: Described, shape: Shape, into: Shape) -> Form:
+    equation = (layer.options or {}).get("equation")
+    try:
+        if layer.kind == "einsum_dense" and isinstance(equation, str):
+            return _by_equation(form, leaf, equation, str((layer.options or {}).get("bias_axes")))
+        is_attention = layer.around in ("multi_head_attention", "grouped_query_attention")
+        if leaf != "weight" or form.refusal or is_attention or not _may_be_einsum(layer, shape):
+            return form
+    except UnsupportedError as error:
+        return replace(form, refusal=str(error))
+    fitting = [
+        layout for layout in _products(len(shape)) if layout.shapes_in_torch([shape]) == (into,)
+    ]
+    if len(fitting) > 1:
+        example = f"ab,{_AXES[1 : len(shape) + 1]}->..."
+        return replace(form, refusal=_EINSUM_UNKNOWN.format(list(shape), example))
+    return replace(form, layout=fitting[0]) if fitting else form
+
+
+def _may_be_einsum(layer: Described, shape: Shape) -> bool:
+    """Of a layer that names do not tell, a kernel of more than two axes is none of a Dense."""
+    is_named = layer.kind in ("einsum_dense", "")
+    return layer.kind == "einsum_dense" or (is_named and len(shape) == 3 and 1 not in shape)
+
+
+def _by_equation(form: Form, leaf: str, equation: str, bias_axes: str) -> Form:
+    layout = einsum(equation) if leaf == "weight" else einsum_bias(equation, bias_axes)
+    return replace(form, layout=_plain(layout, equation), refusal=None)
+
+
+def _plain(layout: Layout, equation: str) -> Layout:
+    """`transpose` and `identity` by their own names."""
+    _, kernel, made = equation.replace("...", "").replace(" ", "").replace("->", ",").split(",")
+    if layout.name.startswith("einsum_bias"):
+        return layout if len(layout.ranks or ()) and layout.ranks != (1,) else IDENTITY
+    if len(kernel) != 2:
+        return layout
+    return IDENTITY if kernel[0] in made else TRANSPOSE
+
+
+def _products(rank: int) -> Iterator[Layout]:
+    """The layouts that a kernel may have whose axes are in their natural order."""
+    if rank == 2:
+        yield from (TRANSPOSE, IDENTITY)
+        return
+    for count in range(1, rank):
+        taken, new = _AXES[1 : count + 1], _AXES[count + 1 : rank + 1]
+        yield einsum(f"a{taken},{taken}{new}->a{new}")
+        new, taken = taken, new
+        yield einsum(f"a{taken},{new}{taken}->a{new}")
+
+
+# -- convolutions ----------------------------------------------------------------------------------
+
+_FLIPPED = {CONV.name: CONV_FLIPPED, CONV_TRANSPOSE.name: CONV_TRANSPOSE_FLIPPED}
+
+
+def _convolution(form: Form, layer: Described) -> Form:
+    if layer.backend != "theano" or form.layout is IDENTITY:
+        return form
+    if form.layout.name in _FLIPPED and not layer.kind.startswith(("depthwise", "separable")):
+        return replace(form, layout=_FLIPPED[form.layout.name])
+    reason = "Keras ran on Theano, and which way its kernel is turned there is not known"
+    return replace(form, refusal=reason)
+
+
+# -- recurrent -------------------------------------------------------------------------------------
+
+
+def _recurrent(form: Form, module: nn.Module, layer: Described) -> Form:
+    parts = list(_recurrent_parts(layer.kind, layer.options, reverse=False))
+    for kind, options, reverse in parts:
+        reason = _cannot_be(module, kind, options, reverse=reverse)
+        if reason is not None:
+            return replace(form, refusal=f"the file says {reason}")
+    is_gru = form.layout in (KERAS_GRU_KERNEL, KERAS_GRU_NO_BIAS)
+    if parts and is_gru and all(o.get("reset_after") is True for _, o, _ in parts):
+        return replace(form, refusal=None)  # what a GRU without a bias does not show by itself
+    return form
+
+
+def _recurrent_parts(
+    kind: str, options: Any, *, reverse: bool | None
+) -> Iterator[tuple[str, Options, bool | None]]:
+    """Layers and cells in a configuration: class, options, and whether it is to run backwards.
+
+    None for a cell, which runs as the layer around it does.
+    """
+    if not isinstance(options, Mapping):
+        return
+    inner = {
+        name: _class_and_options(options.get(name)) for name in ("layer", "backward_layer", "cell")
+    }
+    if kind == "bidirectional" and inner["layer"] is not None:
+        ahead = inner["layer"]
+        yield from _recurrent_parts(*ahead, reverse=False)
+        if inner["backward_layer"] is not None:
+            yield from _recurrent_parts(*inner["backward_layer"], reverse=True)
+    elif kind in ("time_distributed", "wrapper") and inner["layer"] is not None:
+        yield from _recurrent_parts(*inner["layer"], reverse=reverse)
+    elif kind == "stacked_rnn_cells":
+        for cell in map(_class_and_options, _listed(options.get("cells"))):
+            if cell is not None:
+                yield from _recurrent_parts(*cell, reverse=None)
+    elif kind == "rnn":
+        yield kind, options, reverse
+        if inner["cell"] is not None:
+            yield from _recurrent_parts(*inner["cell"], reverse=None)
+    else:
+        yield kind, options, reverse
+
+
+def _class_and_options(layer: Any) -> tuple[str, Options] | None:
+    if not isinstance(layer, Mapping) or not isinstance(layer.get("config"), Mapping):
+        return None
+    name = str(layer.get("class_name")).rpartition(">")[2]
+    return _KINDS.get(name, name), layer["config"]
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+_KINDS = {"StackedRNNCells": "stacked_rnn_cells", "RNN": "rnn", "GRU": "gru", "GRUCell": "gru_cell"}
+
+
+def _cannot_be(
+    module: nn.Module, kind: str, options: Options, *, reverse: bool | None
+) -> str | None:
+    """What a part is set to that torch's layer cannot be; None if it can."""
+    backwards = options.get("go_backwards")
+    if reverse is not None and isinstance(backwards, bool) and backwards is not reverse:
+        turned = "backwards" if backwards else "forwards"
+        return (
+            f"go_backwards={backwards}: it runs {turned}, torch's layer does not. A layer that is "
+            "given its steps in the other order can hold it: say so by the layout's name in "
+            "var_name_to_layout"
+        )
+    wanted = getattr(module, "nonlinearity", "tanh") if isinstance(module, _PLAIN_RNN) else "tanh"
+    for name, torch_has in (("activation", wanted), ("recurrent_activation", _TORCH_GATES)):
+        found = options.get(name, torch_has)
+        if found != torch_has:
+            return f"{name}={found!r}, torch's layer has {torch_has}"
+    if kind.startswith("gru") and options.get("reset_after") is False:
+        return (
+            "reset_after=False, which applies the reset gate before the recurrent kernel; torch "
+            "applies it after, and no weights make the two equal"
+        )
+    return None
+
+
+_PLAIN_RNN = (nn.RNN, nn.RNNCell)

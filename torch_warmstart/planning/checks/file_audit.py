@@ -1,0 +1,154 @@
+"""Settings of layers, compared with those that the file says, and what it does not say of them.
+
+What torch's layer cannot have at all is refused where it is laid out. Here are settings that it has
+and that are not the file's, and what would have been refused if the file had it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from torch_warmstart.layouts.tensorflow import Described
+from torch_warmstart.planning.checks.flattenings import Difference
+
+Options = Mapping[str, Any]
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
+# What is compared with a layer's configuration, where the file has one.
+TOLD = (*_NORMS, *_CONVOLUTIONS, nn.RNNBase)
+_CLOSE = 1e-9  # of its size: a decimal in JSON and the same in torch, after one subtraction
+
+
+def compare(module: nn.Module, options: Options) -> Iterator[Difference]:
+    """What a module was made with that the file says otherwise."""
+    if isinstance(module, _NORMS):
+        yield from _norm(module, options)
+    elif isinstance(module, _CONVOLUTIONS):
+        yield from _convolution(module, options)
+    elif isinstance(module, nn.RNNBase):
+        yield from _recurrent(module, options)
+
+
+def _norm(module: nn.Module, options: Options) -> Iterator[Difference]:
+    epsilon = options.get("epsilon")
+    if _is_number(epsilon) and not _equal(module.eps, epsilon):
+        yield _differs("epsilon", epsilon, module, "eps", module.eps, epsilon)
+    momentum = options.get("momentum")
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_number(momentum):
+        wanted = round(1 - momentum, 9)  # what is kept in Keras, what is new in torch
+        if not _equal(module.momentum, wanted):
+            yield _differs("momentum", momentum, module, "momentum", module.momentum, wanted)
+    groups = options.get("groups")
+    if isinstance(module, nn.GroupNorm) and isinstance(groups, int):
+        wanted_groups = module.num_channels if groups == -1 else groups
+        if module.num_groups != wanted_groups:
+            found = module.num_groups
+            yield _differs("groups", groups, module, "num_groups", found, wanted_groups)
+
+
+def _convolution(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[Difference]:
+    rank = len(module.kernel_size)
+    for theirs, ours in (("strides", "stride"), ("dilation_rate", "dilation")):
+        wanted = _sizes(options.get(theirs), rank)
+        found = getattr(module, ours)
+        if wanted is not None and wanted != tuple(found):
+            yield _differs(theirs, list(wanted), module, ours, found, wanted)
+    padding, strides = options.get("padding"), tuple(module.stride)
+    if isinstance(module.padding, str) or not isinstance(padding, str):
+        return
+    if padding == "same" and any(module.padding) and any(stride != 1 for stride in strides):
+        yield (
+            "it pads both sides alike; the file says padding='same', which with a stride of more "
+            "than 1 pads one more at the end where the size is even.",
+            f"Pad by torch.nn.functional.pad(x, ...) and make it {_name(module)}(..., padding=0).",
+        )
+    if padding == "valid" and any(module.padding):
+        yield (
+            f"padding={tuple(module.padding)}; the file says padding='valid', which pads nothing.",
+            "Make it 0, unless it takes the place of a layer that pads.",
+        )
+    if padding == "causal" and any(module.padding):
+        yield (
+            "it pads both sides; the file says padding='causal', which pads the beginning alone.",
+            f"Pad by torch.nn.functional.pad(x, ...) and make it {_name(module)}(..., padding=0).",
+        )
+
+
+def _recurrent(module: nn.RNNBase, options: Options) -> Iterator[Difference]:
+    merge = options.get("merge_mode", "concat")
+    if merge != "concat":
+        yield (
+            f"it puts both directions side by side; the file says merge_mode={merge!r}.",
+            "Merge the halves of its output so.",
+        )
+    if module.dropout:
+        yield (
+            f"dropout={module.dropout} is applied between stacked layers; Keras's dropout= and "
+            "recurrent_dropout= are applied to a cell's inputs and states.",
+            f"Make it {_name(module)}(..., dropout=0) and apply nn.Dropout to the inputs.",
+        )
+
+
+# -- what the file does not say --------------------------------------------------------------------
+
+
+def untold(module: nn.Module, layer: Described, layouts: Sequence[str]) -> Iterator[Difference]:
+    """What would be laid out otherwise, or refused, if the original was not what it seems."""
+    is_recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase)
+    if is_recurrent and layer.options is None and any(n.startswith("keras_") for n in layouts):
+        gates = "" if isinstance(module, nn.RNN | nn.RNNCell) else " and sigmoid at the gates"
+        yield (
+            f"it has {getattr(module, 'nonlinearity', 'tanh')}{gates}, and runs forwards; the file "
+            "does not say what the original had. Keras before 2.3 had "
+            "recurrent_activation='hard_sigmoid' by default.",
+            "If it had other activations or go_backwards=True, torch's layer is not the same.",
+        )
+    if isinstance(module, nn.Linear) and not layer.kind and "transpose" in layouts:
+        if module.in_features == module.out_features:
+            yield (
+                "its kernel is square, and the file does not say of which class its layer is: it "
+                "is taken as that of a Dense, [in, out].",
+                "If it was an EinsumDense with the outputs first ('ab,cb->ac'), say so: "
+                "var_name_to_layout={'<layer>.weight': 'identity'}.",
+            )
+
+
+# -- shared ----------------------------------------------------------------------------------------
+
+
+def _differs(
+    theirs: str, value: Any, module: nn.Module, ours: str, found: Any, wanted: Any
+) -> Difference:
+    return (
+        f"{ours}={found!r}; the file says {theirs}={value!r}.",
+        f"Make it {_name(module)}(..., {ours}={wanted!r}).",
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _equal(found: Any, wanted: float) -> bool:
+    return _is_number(found) and abs(found - wanted) <= _CLOSE + 1e-6 * abs(wanted)
+
+
+def _sizes(value: Any, rank: int) -> tuple[int, ...] | None:
+    if isinstance(value, int):
+        return (value,) * rank
+    if isinstance(value, list | tuple) and len(value) == rank:
+        return tuple(value)
+    return None
+
+
+def _name(module: nn.Module) -> str:
+    return f"nn.{type(module).__name__}"

@@ -1,0 +1,46 @@
+"""What the checkpoint's file says of the layers that a model's modules stand for."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torch_warmstart.formats import Checkpoint, SavedLayer
+from torch_warmstart.layouts.tensorflow import Described, as_described
+from torch_warmstart.model import Variable
+from torch_warmstart.names import Source, with_layout
+
+# Layers of Keras whose tensors may lie in layers within.
+_COMPOUND = {
+    *("lstm", "gru", "simple_rnn", "rnn", "bidirectional", "stacked_rnn_cells"),
+    *("lstm_cell", "gru_cell", "simple_rnn_cell"),
+    *("multi_head_attention", "grouped_query_attention"),
+}
+_AROUND = {"spectral_normalization"}  # of what is within
+_COMPOUND_MODULES = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+
+
+def with_config(source: Source, variable: Variable, checkpoint: Checkpoint) -> Source:
+    """The source, laid out as the file says of its layer, or refused for what it says."""
+    layer = checkpoint.layer_of(source.specs[0].key)
+    if layer is None:
+        return source
+    module = source.owner.module
+    shapes = [spec.shape for spec in source.specs]
+    described = describe(layer_of_module(layer, module))
+    form = as_described(source.form, module, source.owner.leaf, described, shapes, variable.shape)
+    return source if form is source.form else with_layout(source, form)
+
+
+def describe(layer: SavedLayer) -> Described:
+    """A layer of a file as layouts know it."""
+    around = layer.around.kind if layer.around is not None else ""
+    return Described(layer.kind, layer.options, layer.backend, around)
+
+
+def layer_of_module(layer: SavedLayer, module: nn.Module) -> SavedLayer:
+    """The layer that a module stands for, from the innermost one that a tensor is in."""
+    wanted = _COMPOUND if isinstance(module, _COMPOUND_MODULES) else _AROUND
+    found, at = layer, layer.around
+    while at is not None and at.kind in wanted:
+        found, at = at, at.around
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from torch_warmstart.errors import Finding, WarmStartError, plural
@@ -23,7 +23,7 @@ from torch_warmstart.planning.locating import Located, is_named_alike
 from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import AnyVocabInfo
-from torch_warmstart.slots import Optimizers, SlotFinder, SlotSource, left_out, needs
+from torch_warmstart.slots import NoSource, Optimizers, SlotFinder, SlotSource, left_out, needs
 
 _NOT_WHOLE = "the rest of its state is not taken"
 
@@ -57,9 +57,20 @@ def decide_slot(wish: Wish, known: Known) -> Decision:
     found = _find(wish, source, known.finder)
     if isinstance(found, SlotSource):
         return _found(wish, location.source, found, known)
-    explanation = "" if found else known.finder.explain(wish.variable, location.source)
-    decision = decide_missing(wish, known.located, found or "", explanation)
-    return _breaking(decision, explanation) if found is None else decision
+    if found is not None:
+        return _without_source(wish, found, known)
+    explanation = known.finder.explain(wish.variable, location.source)
+    return _breaking(decide_missing(wish, known.located, "", explanation), explanation)
+
+
+def _without_source(wish: Wish, found: NoSource, known: Known) -> Decision:
+    """A slot for which the checkpoint can have nothing."""
+    decision = decide_missing(wish, known.located, found.reason)
+    if not found.warning:
+        return decision
+    name = wish.variable.name
+    remark = Finding("optimizer-begins-anew", "warning", name, found.warning)
+    return replace(decision, remarks=(remark,))
 
 
 def _without_state(wish: Wish, known: Known) -> Decision:
@@ -73,7 +84,7 @@ def _without_state(wish: Wish, known: Known) -> Decision:
     return Decision(item, is_missing=True, remarks=(remark,))
 
 
-def _find(wish: Wish, parameter: Source, finder: SlotFinder) -> SlotSource | str | None:
+def _find(wish: Wish, parameter: Source, finder: SlotFinder) -> SlotSource | NoSource | None:
     if wish.rename is None:
         return finder.find(wish.variable, parameter)
     return finder.find_renamed(wish.variable, parameter, wish.rename.value.names)
@@ -164,14 +175,34 @@ def keep_whole(
             broken.setdefault(variable.slot.parameter, decision.breaks_state)
     whole = {v: _whole(decision, broken) for v, decision in decisions.items()}
     remarks = [remark for decision in whole.values() for remark in decision.remarks]
-    if not broken:
-        return whole, remarks
-    first, why = next(iter(broken.items()))
-    text = (
-        f"The optimizer's state of {plural(len(broken), 'parameter')} (such as {first.name!r}) "
-        f"stays as it is, with all of its slots, as parts of a state do not go together: {why}"
-    )
-    return whole, [Finding("state-not-whole", "note", first.name, text), *remarks]
+    return whole, [*_not_whole(whole, broken), *remarks]
+
+
+def _not_whole(
+    decisions: Mapping[Variable, Decision], broken: Mapping[Variable, str]
+) -> Iterator[Finding]:
+    """What is said of states that are left alone, and of those of which the user named a part."""
+    named: dict[Variable, Variable] = {}  # by parameter: a slot that is taken nevertheless
+    for variable, decision in decisions.items():
+        if decision.item.state != "kept" and variable.slot is not None:
+            named.setdefault(variable.slot.parameter, variable)
+    alone = [parameter for parameter in broken if parameter not in named]
+    if alone:
+        text = (
+            f"The optimizer's state of {plural(len(alone), 'parameter')} (such as "
+            f"{alone[0].name!r}) stays as it is, with all of its slots, as parts of a state do not "
+            f"go together: {broken[alone[0]]}"
+        )
+        yield Finding("state-not-whole", "note", alone[0].name, text)
+    parts = [parameter for parameter in broken if parameter in named]
+    if parts:
+        text = (
+            f"Of the optimizer's state of {plural(len(parts), 'parameter')} (such as "
+            f"{parts[0].name!r}) only what var_name_to_prev_var_name names is taken (such as "
+            f"{named[parts[0]].name!r}); its other slots stay as they are, which may not go "
+            f"together: {broken[parts[0]]}"
+        )
+        yield Finding("state-in-parts", "warning", parts[0].name, text)
 
 
 def _whole(decision: Decision, broken: Mapping[Variable, str]) -> Decision:

@@ -5,6 +5,7 @@ to; a plan decides what happens to it. What TensorFlow calls slots is `layouts/t
 """
 
 from torch_warmstart.slots.finder import SlotFinder as SlotFinder
+from torch_warmstart.slots.saved_slots import NoSource as NoSource
 from torch_warmstart.slots.saved_slots import SlotSource as SlotSource
 from torch_warmstart.slots.saved_slots import slot_keys as slot_keys
 from torch_warmstart.slots.targets import SlotTargets as SlotTargets

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Finder, Source
-from torch_warmstart.slots.saved_slots import SlotSource, SourceOf
+from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf
 
 if TYPE_CHECKING:  # imported where a slot is looked for
     from torch_warmstart.slots.tensorflow import TensorFlowSlots
@@ -40,14 +40,14 @@ class SlotFinder:
             return TorchSlots(self._finder, self._variables, self._source_of, self._entry)
         from torch_warmstart.slots.tensorflow import TensorFlowSlots
 
-        return TensorFlowSlots(self._finder)
+        return TensorFlowSlots(self._finder, self._variables, self._source_of)
 
     @functools.cached_property
     def has_state(self) -> bool:
         """Whether the checkpoint has an optimizer's state, whosever and of whichever kind."""
         return self._slots.has_state
 
-    def find(self, slot: Variable, parameter: Source) -> SlotSource | str | None:
+    def find(self, slot: Variable, parameter: Source) -> SlotSource | NoSource | None:
         """Where a slot comes from; why there can be nothing for it; or None if it is missing.
 
         Args:

@@ -28,6 +28,14 @@ class SlotSource:
     remarks: tuple[str, ...] = ()  # how torch's optimizer goes on differently; said once a plan
 
 
+@dataclass(frozen=True, slots=True)
+class NoSource:
+    """That there can be nothing for a slot in the checkpoint, so that it stays as it is."""
+
+    reason: str
+    warning: str = ""  # what to say of it; "": it is as it should be
+
+
 def slot_form(form: Form) -> Form:
     """How a parameter's slots are kept, if the parameter is kept like this."""
     return Form(form.names, form.layout.slot_layout, form.part)

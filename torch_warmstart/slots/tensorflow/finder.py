@@ -6,6 +6,7 @@ changed as the parameter is. `step` comes from what the same optimizer counted.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,12 +16,14 @@ from torch_warmstart.formats import TensorSpec
 from torch_warmstart.layouts import IDENTITY, Form, Layout
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Finder, Source
-from torch_warmstart.slots.saved_slots import SlotSource, slot_form
+from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
 from torch_warmstart.slots.steps import Power, mu_product_layout, steps_layout
 from torch_warmstart.slots.tensorflow import messages as say
 from torch_warmstart.slots.tensorflow.index import Kept, SlotIndex
 from torch_warmstart.slots.tensorflow.rules import (
     BERT,
+    KERAS,
+    LEGACY_RMSPROP,
     OPTIONS,
     SCALED,
     SIGN_BY_LR,
@@ -40,7 +43,7 @@ class _Missing:
     problem: str
 
 
-_Found = SlotSource | _Missing | str
+_Found = SlotSource | _Missing | NoSource
 
 
 def _column(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -69,17 +72,27 @@ _NUMBERS = ("step", "mu_product")
 class TensorFlowSlots:
     """The slots in a checkpoint that TensorFlow wrote."""
 
-    def __init__(self, finder: Finder) -> None:
+    def __init__(self, finder: Finder, variables: Sequence[Variable], source_of: SourceOf) -> None:
+        """Looks at nothing yet; the arguments are those of `TorchSlots`."""
         self._checkpoint = finder.checkpoint
         self._index = SlotIndex(finder.checkpoint)
+        self._variables, self._source_of = variables, source_of
         self._not_tied: str | None = None  # the same words for all slots; "": there are none
 
     @property
     def has_state(self) -> bool:
         """Whether there are slots, or what may be some."""
-        return self._index.has_any
+        return self._index.has_tied or bool(self._untied)
 
-    def find(self, variable: Variable, parameter: Source) -> SlotSource | str | None:
+    @functools.cached_property
+    def _untied(self) -> list[str]:
+        """The keys of what may be slots, whosever; nothing that a variable is made of."""
+        own = (v for v in self._variables if v.slot is None)
+        sources = (source for v in own if (source := self._source_of(v)) is not None)
+        taken = {spec.key for source in sources for spec in source.specs}
+        return [key for key in self._index.untied if key not in taken]
+
+    def find(self, variable: Variable, parameter: Source) -> SlotSource | NoSource | None:
         """Where a slot comes from; why there can be nothing for it; or None if it is missing.
 
         Raises SettingsError if different tensors could be meant, or lr is 0 where it divides.
@@ -98,7 +111,7 @@ class TensorFlowSlots:
         if target is None:
             return _no_target(variable)
         if slot.name not in (*target.slots, *_NUMBERS):
-            return f"TensorFlow has no counterpart of {slot.name}"
+            return NoSource(f"TensorFlow has no counterpart of {slot.name}")
         kept = [self._kept(variable, target, spec) for spec in parameter.specs]
         missing = [one for one in kept if isinstance(one, _Missing)]
         if missing:
@@ -147,12 +160,23 @@ class TensorFlowSlots:
         if fitting:
             return fitting[0]
         if not every and self._not_tied is None:
-            keys = self._index.untied(spec.shape)
-            url = self._checkpoint.url
-            self._not_tied = say.not_tied(variable, target, url, keys) if keys else ""
+            self._not_tied = self._tell_untied(variable, target, spec)
         return _Missing(
             (not every and self._not_tied) or say.nothing_fits(variable, target, spec, every)
         )
+
+    def _tell_untied(self, variable: Variable, target: Target, spec: TensorSpec) -> str:
+        """That there may be slots, and which is this one if that is known; "": there are none."""
+        if not self._untied:
+            return ""
+        shapes = {key: self._checkpoint.spec(key).shape for key in self._untied}
+        keys = sorted(self._untied, key=lambda key: shapes[key] != spec.shape)
+        name = next(iter(target.slots))
+        fitting = self._index.named_for(spec.key, target.slots[name], target.kinds)
+        advised = [key for key in fitting if shapes.get(key) == spec.shape]
+        slot = f"{_slot(variable).parameter.name}/{name}"
+        example = advised[0] if len(advised) == 1 else None
+        return say.not_tied(self._checkpoint.url, keys, slot, example)
 
     def _fits(self, kept: Kept, spec: TensorSpec) -> bool:
         """Whether slots have the shape of their variable, or are Adafactor's factors."""
@@ -207,33 +231,47 @@ class TensorFlowSlots:
 
     def _steps(self, variable: Variable, kept: Kept) -> tuple[list[str], Layout | None]:
         """The keys of what counted steps, and what makes the count of them, if they are not it."""
+        after = self._index.global_step
         if kept.count is not None:
             return [kept.count], None
         if not kept.powers:
-            return [], None
+            return [after] if after is not None and _may_be_global(kept) else [], None
         betas = _betas(_slot(variable))
         powers = [Power(key, betas[number - 1]) for key, number in kept.powers]
-        keys, after = [power.key for power in powers], self._index.global_step
+        keys = [power.key for power in powers]
         layout = steps_layout(variable.name, powers, after)
         return [*keys, after] if after is not None else keys, layout
 
     def _without_count(self, variable: Variable, kept: Kept) -> _Found:
-        if kept.kind not in ("Adam", "Adamax", "Nadam") and kept.writer != BERT:
-            return f"{kept.writer}'s {kept.kind} counts no steps"
+        if not _is_counted(kept):
+            return NoSource(f"{kept.writer}'s {kept.kind} counts no steps")
         return _Missing(say.not_counted(variable, kept))
+
+
+def _is_counted(kept: Kept) -> bool:
+    """Whether an optimizer goes by the number of its steps."""
+    return kept.kind in ("Adam", "Adamax", "Nadam") or kept.writer == BERT
+
+
+def _may_be_global(kept: Kept) -> bool:
+    """Whether the program's global step is an optimizer's count, where it has none of its own.
+
+    Estimators make it that of a Keras optimizer.
+    """
+    return kept.writer == KERAS or _is_counted(kept)
 
 
 def _no_target(variable: Variable) -> _Found:
     name = torch_name(_slot(variable).optimizer)
     if name is None:
         return _Missing(say.unknown_optimizer(variable))
-    return f"TensorFlow has no counterpart of {name}"
+    return NoSource(f"TensorFlow has no counterpart of {name}", say.no_counterpart(name))
 
 
 def _without(variable: Variable, quantity: str, kept: Kept, spec: TensorSpec) -> _Found:
     """A slot that the right optimizer did not keep: it ran without an option, or it was lost."""
     if quantity in OPTIONS:
-        return f"the checkpoint's {kept.kind} ran without {OPTIONS[quantity]}"
+        return NoSource(f"the checkpoint's {kept.kind} ran without {OPTIONS[quantity]}")
     return _Missing(say.not_kept(variable, kept, spec))
 
 
@@ -248,6 +286,8 @@ def _from_kept(
     notes: tuple[str, ...] = (),
 ) -> SlotSource:
     more = remarks(kept.kind, kept.writer, _slot(variable).optimizer)
+    if kept.is_legacy and "mom" not in kept.slots:
+        more = (LEGACY_RMSPROP,)
     if kept.is_named_otherwise:
         named = f"The checkpoint's optimizer {kept.name!r} keeps what {kept.kind} keeps."
         more = (named, *more)

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch_warmstart.formats import Checkpoint, GraphOptimizer
+from torch_warmstart.formats.tensorflow import ATTRIBUTE_SUFFIX
 from torch_warmstart.layouts.tensorflow import (
     ALL_VARIABLES,
     BERT_WORDS,
@@ -43,8 +44,13 @@ from torch_warmstart.slots.tensorflow.rules import BERT, KERAS, TF1
 
 _PART = re.compile(r"/part_\d+$")
 _MANGLED = re.compile(r".*/.*?(\d+)")
+_LEGACY_RMSPROP = "rms"  # its slot; since Keras 2.11 it is called velocity
 _PRODUCTS = ("momentum_cache", "_u_product")
 _KERAS_H5 = "optimizer_weights/"
+# Lists of a Keras optimizer: the model's own variables, their averages, sums of gradients.
+_NO_SLOTS = frozenset(
+    ("_trainable_variables", "_model_variables_moving_average", "_accumulated_gradients")
+)
 _AVERAGED = "ExponentialMovingAverage"  # kept with a variable by no optimizer
 
 
@@ -59,6 +65,7 @@ class Kept:
     count: str | None = None  # key of its count of steps
     powers: tuple[tuple[str, int], ...] = ()  # keys of powers of beta 1 or 2
     product: str | None = None  # key of Nadam's product of momentums
+    is_legacy: bool = False  # one of Keras's before 2.11, of a kind that has changed since
 
     @property
     def is_named_otherwise(self) -> bool:
@@ -88,29 +95,47 @@ class SlotIndex:
         return self._by_variable.get(key, ())
 
     @property
-    def has_any(self) -> bool:
-        """Whether there are slots, of variables that are known or not."""
-        return bool(self._by_slot or self._untied)
+    def has_tied(self) -> bool:
+        """Whether there are slots of variables that are known."""
+        return bool(self._by_slot)
 
     def meaning(self, key: str) -> tuple[Kept, str] | None:
         """The optimizer and the quantity that a tensor is a slot of."""
         return self._by_slot.get(key)
 
-    def untied(self, shape: tuple[int, ...]) -> list[str]:
-        """Keys of what may be an optimizer's slots, of variables that are not known.
-
-        Those first that have this shape.
-        """
-        return sorted(self._untied, key=lambda key: self._checkpoint.spec(key).shape != shape)
-
     @functools.cached_property
-    def _untied(self) -> list[str]:
+    def untied(self) -> Sequence[str]:
+        """Keys of what may be an optimizer's slots, of variables that are not known."""
         return [
             key
             for name, key in self._keys.items()
             if key not in self._by_slot
+            and key not in self._no_slots
             and self._checkpoint.spec(key).shape
-            and (name.partition("/")[0] in KERAS_FOLDERS or self._is_kept_with_a_variable(name))
+            and (_is_in_an_optimizer(name) or self._is_kept_with_a_variable(name))
+        ]
+
+    @functools.cached_property
+    def _no_slots(self) -> set[str]:
+        """The keys of what an optimizer keeps for variables besides its slots."""
+        optimizers = self._checkpoint.graph_optimizers()
+        listed = [words for optimizer in optimizers for words in optimizer.slots.values()]
+        return {key for words in listed for word, key in words.items() if word in _NO_SLOTS}
+
+    def named_for(self, key: str, quantities: Sequence[str], kinds: Sequence[str]) -> list[str]:
+        """The untied keys whose names say that they are a variable's: kept with it, one only.
+
+        Not those whose names say that they are something else than these quantities. What has a
+        number for a name is nobody's as far as that tells.
+        """
+        head = key.removesuffix(":0") + "/"
+        found = {each.removesuffix(":0"): each for each in self.untied}
+        words = {name.removeprefix(head): name for name in found if name.startswith(head)}
+        wanted = {*quantities}
+        return [
+            found[name]
+            for word, name in words.items()
+            if "/" not in word and (not _means(word, kinds) or _means(word, kinds) & wanted)
         ]
 
     def _is_kept_with_a_variable(self, name: str) -> bool:
@@ -123,9 +148,10 @@ class SlotIndex:
     @functools.cached_property
     def global_step(self) -> str | None:
         """The key of the only global step."""
-        if GLOBAL_STEP in self._keys:
-            return self._keys[GLOBAL_STEP]
-        found = [key for name, key in self._keys.items() if name.endswith("/" + GLOBAL_STEP)]
+        names = {name.removesuffix(ATTRIBUTE_SUFFIX): key for name, key in self._keys.items()}
+        if GLOBAL_STEP in names:
+            return names[GLOBAL_STEP]
+        found = [key for name, key in names.items() if name.endswith("/" + GLOBAL_STEP)]
         return found[0] if len(found) == 1 else None
 
     @functools.cached_property
@@ -226,7 +252,9 @@ class SlotIndex:
             kind = kind_of_name(name) or (kind_of_words(list(words)) if count else None)
             if kind:
                 product = self._first(path, _PRODUCTS)
-                yield owner, Kept(kind, KERAS, _quantities(kind, words), name, count, (), product)
+                slots = _quantities(kind, words)
+                is_legacy = _LEGACY_RMSPROP in words
+                yield owner, Kept(kind, KERAS, slots, name, count, (), product, is_legacy)
 
     def _keras3(self) -> Iterator[tuple[str, Kept]]:
         """The optimizer of Keras 3 in an HDF5 file."""
@@ -324,6 +352,17 @@ def _quantities(kind: str, words: Mapping[str, str]) -> dict[str, str]:
     return {name: key for name, key in found.items() if name is not None}
 
 
+def _means(word: str, kinds: Sequence[str]) -> set[str]:
+    """The quantities that a word stands for in optimizers of these kinds."""
+    return {name for kind in kinds if (name := quantity(kind, word)) is not None}
+
+
+def _is_in_an_optimizer(name: str) -> bool:
+    """Whether a name is that of what an optimizer keeps, and not of what it only refers to."""
+    parts = name.split("/")
+    return parts[0] in KERAS_FOLDERS and _NO_SLOTS.isdisjoint(parts)
+
+
 # -- by the graph ----------------------------------------------------------------------------------
 
 
@@ -337,10 +376,14 @@ def _of_graph(optimizer: GraphOptimizer) -> Iterator[tuple[str, Kept]]:
     name = name or kind
     if writer == TF1 and kind == "SGD":  # the slot of TensorFlow 1's Momentum has the same name
         kind = "Momentum"
-    for variable, words in optimizer.slots.items():
+    for variable, listed in optimizer.slots.items():
+        words = {word: key for word, key in listed.items() if word not in _NO_SLOTS}
+        if not words:
+            continue
         known = tuple((key, number) for key, number in powers if key)
         slots = _quantities(kind, words)
-        yield variable, Kept(kind, writer, slots, name, count, known, product)
+        is_legacy = writer == KERAS and _LEGACY_RMSPROP in words
+        yield variable, Kept(kind, writer, slots, name, count, known, product, is_legacy)
 
 
 def _words(optimizer: GraphOptimizer) -> list[str]:

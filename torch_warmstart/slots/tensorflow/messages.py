@@ -25,14 +25,29 @@ def unknown_optimizer(variable: Variable) -> str:
     )
 
 
-def not_tied(variable: Variable, target: Target, url: str, keys: Sequence[str]) -> str:
-    """There are slots, and nothing that says whose."""
+def no_counterpart(optimizer: str) -> str:
+    """A class of torch.optim that TensorFlow has nothing like."""
+    return (
+        f"TensorFlow has no optimizer like {optimizer}, so that its slots stay as they are, "
+        "whatever state the checkpoint has: it begins anew."
+    )
+
+
+def not_tied(url: str, keys: Sequence[str], slot: str, example: str | None) -> str:
+    """There are slots, and nothing that says whose.
+
+    Args:
+        url: Of the checkpoint.
+        keys: What may be slots.
+        slot: One that is looked for.
+        example: What is known to be that; None: no key is.
+    """
     others = f" and {plural(len(keys) - 1, 'other')}" if len(keys) > 1 else ""
-    slot = f"{_slot(variable).parameter.name}/{next(iter(target.slots))}"
+    shown = repr(example) if example is not None else "..."
     return (
         f"{url} has an optimizer's variables ({keys[0]!r}{others}), but which is whose, or what it "
         "means, cannot be known. Name the key of each slot, for example "
-        f"var_name_to_prev_var_name={{{slot!r}: {keys[0]!r}}}, or leave the slots out of "
+        f"var_name_to_prev_var_name={{{slot!r}: {shown}}}, or leave the slots out of "
         "vars_to_warm_start."
     )
 

@@ -127,6 +127,11 @@ _REMARKS = (
         "Keras' Adafactor adds epsilon_1 to each squared gradient, torch's bounds the estimate.",
     ),
 )
+# tf_keras/src/optimizers/legacy/rmsprop.py: with momentum it calls TensorFlow 1's kernel.
+LEGACY_RMSPROP = (
+    "Keras' RMSprop before 2.11 without momentum adds epsilon to the root, as torch's does: with "
+    "eps=epsilon (1e-7 unless it was set) torch goes on in the same way."
+)
 SCALED = (
     "Keras and TensorFlow keep {quantity} with the learning rate in it; it is divided by torch's "
     "lr as it is now ({lr:g}), so set lr to the one to go on with before the warm start."

@@ -15,7 +15,7 @@ from torch_warmstart.formats import SavedOptimizer, SavedParameter, TensorSpec
 from torch_warmstart.layouts import Form
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Finder, Source
-from torch_warmstart.slots.saved_slots import SlotSource, SourceOf, slot_form
+from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
 from torch_warmstart.slots.steps import mu_product_layout
 from torch_warmstart.slots.torch.positions import Identified, Positions, without_wrappers
 from torch_warmstart.slots.torch_optimizers import (
@@ -26,7 +26,7 @@ from torch_warmstart.slots.torch_optimizers import (
     torch_name,
 )
 
-_NO_STATE = "the checkpoint's optimizer had none for it"
+_NO_STATE = NoSource("the checkpoint's optimizer had none for it")
 _PRODUCT, _STEP = "mu_product", "step"
 
 
@@ -77,7 +77,7 @@ class TorchSlots:
         """Whether the optimizers that are meant kept anything."""
         return any(parameter.slots for o in self._optimizers for parameter in o.parameters)
 
-    def find(self, slot: Variable, parameter: Source) -> SlotSource | str | None:
+    def find(self, slot: Variable, parameter: Source) -> SlotSource | NoSource | None:
         """Where a slot comes from; why there can be nothing for it; or None if it is missing.
 
         Raises SettingsError if optimizers' states cannot be told apart, or positions not checked.

@@ -319,17 +319,18 @@ def test_groups_in_an_order_of_their_own():
 
 
 def test_groups_without_counterpart_are_an_error_that_says_what_to_do():
-    old = Net()
-    old_optimizer = _decaying(old)
+    """Where the shapes of their parameters do not say which group had which, either."""
+    old = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(3)))
+    parameters = list(old.parameters())
+    old_optimizer = torch.optim.AdamW([{"params": parameters[:1]}, {"params": parameters[1:]}])
     step(old, old_optimizer)
     with pytest.raises(PlanError) as caught:
-        take_slots(CONTAINERS["usual"](old, old_optimizer))
+        take_slots(CONTAINERS["usual"](old, old_optimizer), copy.deepcopy(old))
     (problem,) = map(str, caught.value.problems)
     assert problem == (
         "The optimizer's state at 'optimizer' in <state_dict> numbers its parameters without "
-        "naming them, and which are which is unclear: it has groups of 3 and 4 parameters, and "
-        "`optimizer` no such groups to compare them with. Save it from an optimizer with named "
-        "parameters (torch.optim.Adam(model.named_parameters())), or name keys in "
+        "naming them, and which are which is unclear: their shapes fit in more than one order. "
+        "Save it from an optimizer with named parameters (torch.optim.Adam(model.named_parameters())), or name keys in "
         "var_name_to_prev_var_name, such as 'optimizer/state/0/step', or leave the slots out of "
         "vars_to_warm_start."
     )

@@ -312,8 +312,9 @@ def test_amsgrad_that_is_new_is_told():
     def amsgrad(parameters):
         return torch.optim.Adam(parameters, amsgrad=True)
 
-    with pytest.raises(PlanError, match="no 'max_exp_avg_sq', .*it was trained without amsgrad"):
-        take_slots(checkpoint, kind=amsgrad)
+    _, _, report = take_slots(checkpoint, kind=amsgrad)
+    reason = report["embed.weight/max_exp_avg_sq"].reason
+    assert reason == "the checkpoint's optimizer ran without amsgrad"
     for settings in ({"on_missing": "keep"}, {"selection": ["(?!.*max)"]}):
         model, optimizer, _ = take_slots(checkpoint, kind=amsgrad, **settings)
         slots = optimizer.state[model.out.weight]

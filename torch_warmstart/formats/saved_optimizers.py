@@ -4,7 +4,8 @@ torch writes them in three ways. `optimizer.state_dict()` numbers the parameters
 the param groups and, where the optimizer was made from named parameters, lists their names.
 torch.distributed's keep the state by name; flattened, a key is `state.<name>.<slot>`.
 
-A slot's key is the path to it: `optimizer/state/0/exp_avg`.
+A slot's key is the path to it: `optimizer/state/0/exp_avg`. Of optimizers that count the steps of a
+param group (apex's, LAMB), that is each parameter's `step`: `optimizer/param_groups/0/step`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 _Tree = Mapping[Any, Any]
 
 _DEPTH = 4  # of an optimizer's state in a container
-_STATE, _GROUPS = "state", "param_groups"
+_STATE, _GROUPS, _STEP = "state", "param_groups", "step"
 # Of a flattened key: what comes before, the parameter's name, the slot's.
 _FLAT_STATE = re.compile(r"(|.*?\.)state\.(.+)\.([^.]+)", re.DOTALL)
 _FLAT_GROUP = re.compile(r"(|.*?\.)param_groups\.(.+)\.([^.]+)", re.DOTALL)
@@ -94,7 +95,7 @@ def in_keys(keys: Iterable[str]) -> tuple[SavedOptimizer, ...]:
 
 def may_be_slot(key: str) -> bool:
     """Whether a key can be a slot's: cheaper than to look for optimizers."""
-    return _STATE in key
+    return _STATE in key or _GROUPS in key
 
 
 # -- where they are --------------------------------------------------------------------------------
@@ -143,6 +144,9 @@ def _nested(path: str, node: _Tree, load: Callable[[Any], Any]) -> Iterator[_Fou
         for slot, value in slots.items() if isinstance(slots, Mapping) else ():
             key = _join(path, _STATE, identity, slot)
             keys[str(slot)], values[key] = key, value
+        if keys and _STEP not in keys and group < len(groups) and _STEP in groups[group]:
+            key = _join(path, _GROUPS, group, _STEP)  # one count for a group, as apex has it
+            keys[_STEP], values[key] = key, groups[group][_STEP]
         parameters.append(SavedParameter(name, group, keys))
     options = frozenset(option for group in groups for option in group if isinstance(option, str))
     yield SavedOptimizer(path, tuple(parameters), options), values
@@ -189,12 +193,15 @@ def _flat(path: str, node: _Tree, _: Callable[[Any], Any]) -> Iterator[_Found]:
     """The optimizers whose flattened keys a mapping has, one for each thing that comes before."""
     grouped: dict[str, dict[str, None]] = {}
     options: dict[str, set[str]] = {}
+    counts: dict[tuple[str, str], str] = {}  # of steps, in the param group of a parameter
     slots: dict[str, dict[str, dict[str, str]]] = {}  # by what comes before, and parameter
     values: dict[str, Any] = {}
     for key in node:
         if isinstance(key, str) and (match := _FLAT_GROUP.fullmatch(key)):
             grouped.setdefault(match[1], {})[match[2]] = None
             options.setdefault(match[1], set()).add(match[3])
+            if match[3] == _STEP:
+                counts[match[1], match[2]] = key
         elif isinstance(key, str) and (match := _FLAT_STATE.fullmatch(key)):
             of_parameter = slots.setdefault(match[1], {}).setdefault(match[2], {})
             of_parameter[match[3]] = _join(path, key)
@@ -202,6 +209,10 @@ def _flat(path: str, node: _Tree, _: Callable[[Any], Any]) -> Iterator[_Found]:
     for prefix, by_name in slots.items():
         if prefix not in grouped and not _USUAL_PREFIX.fullmatch(prefix):
             continue  # a module that is called `state`
+        for name, kept in by_name.items():
+            if _STEP not in kept and (prefix, name) in counts:
+                kept[_STEP] = _join(path, counts[prefix, name])
+                values[kept[_STEP]] = node[counts[prefix, name]]
         names = dict.fromkeys([*grouped.get(prefix, ()), *by_name])
         parameters = tuple(SavedParameter(name, 0, by_name.get(name, {})) for name in names)
         keys = {key for parameter in parameters for key in parameter.slots.values()}

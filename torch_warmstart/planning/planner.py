@@ -29,6 +29,7 @@ from torch_warmstart.planning.slot_decisions import (
     decide_slot,
     find_left_behind,
     find_strangers,
+    find_uncounted,
     keep_whole,
 )
 from torch_warmstart.planning.wishes import Wishes, read_wishes
@@ -104,7 +105,11 @@ def _decide(
     on_slot = functools.partial(decide_slot, known=known)
     of_slots = decide_each((wishes[v] for v in variables if v.slot is not None), on_slot)
     whole, remarks = keep_whole(of_slots)
-    return {**of_model, **whole}, [*remarks, *find_left_behind(of_slots, known)]
+    return {**of_model, **whole}, [
+        *remarks,
+        *find_left_behind(of_slots, known),
+        *find_uncounted(whole),
+    ]
 
 
 def _beside(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from torch_warmstart.errors import Finding, WarmStartError, plural
-from torch_warmstart.model import Variable
+from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Source
 from torch_warmstart.planning.deciding import (
     Decision,
@@ -25,6 +25,12 @@ from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import AnyVocabInfo
 from torch_warmstart.slots import NoSource, Optimizers, SlotFinder, SlotSource, left_out, needs
 
+_AVERAGES, _STEP = {"exp_avg", "exp_avg_sq"}, "step"
+_STEPS_NOT_SET = (
+    "{name} gets the averages, but keeps no count of steps with its parameters: where it counts "
+    "them in its param groups, set that to the checkpoint's (`group['step']`), or it corrects the "
+    "bias of averages that have none."
+)
 _NOT_WHOLE = "the rest of its state is not taken"
 
 
@@ -66,10 +72,16 @@ def decide_slot(wish: Wish, known: Known) -> Decision:
 def _without_source(wish: Wish, found: NoSource, known: Known) -> Decision:
     """A slot for which the checkpoint can have nothing."""
     decision = decide_missing(wish, known.located, found.reason)
-    if not found.warning:
+    variable = wish.variable
+    assert variable.slot is not None
+    if found.warning:
+        remark = Finding("optimizer-begins-anew", "warning", variable.name, found.warning)
+    elif variable.slot.present and not needs(variable.slot.optimizer, variable.slot.name):
+        slot, optimizer = variable.slot.name, type(variable.slot.optimizer).__name__
+        text = f"{optimizer} keeps {slot!r} from steps of its own: {found.reason}."
+        remark = Finding("slot-of-own-steps", "warning", variable.name, text)
+    else:
         return decision
-    name = wish.variable.name
-    remark = Finding("optimizer-begins-anew", "warning", name, found.warning)
     return replace(decision, remarks=(remark,))
 
 
@@ -240,6 +252,24 @@ def _has_state(finder: SlotFinder) -> bool:
         return finder.has_state
     except WarmStartError:  # it cannot be read, and nobody asked for it
         return False
+
+
+def find_uncounted(decisions: Mapping[Variable, Decision]) -> list[Finding]:
+    """Optimizers that get averages and count their steps elsewhere, as apex's do."""
+    taken: dict[int, set[str]] = {}
+    known: dict[int, Slot] = {}
+    for variable, decision in decisions.items():
+        if variable.slot is not None:
+            known.setdefault(id(variable.slot.optimizer), variable.slot)
+            names = taken.setdefault(id(variable.slot.optimizer), set())
+            names.update({variable.slot.name} if decision.item.state != "kept" else ())
+            names.update({_STEP} if variable.slot.name == _STEP else ())
+    return [
+        Finding("steps-not-set", "warning", name, _STEPS_NOT_SET.format(name=name))
+        for key, slot in known.items()
+        if taken[key] >= _AVERAGES and _STEP not in taken[key]
+        for name in [type(slot.optimizer).__name__]
+    ]
 
 
 def find_strangers(decisions: Mapping[Variable, Decision], optimizer: Optimizers) -> list[Finding]:

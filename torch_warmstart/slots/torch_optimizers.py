@@ -46,6 +46,8 @@ _KINDS: Mapping[str, _Kind] = {
     "Rprop": _kind("step prev step_size"),
     "ASGD": _kind("step eta mu ax"),
 }
+# Of slots that are kept with an option.
+_OPTIONS = {"max_exp_avg_sq": "amsgrad", "grad_avg": "centered", "momentum_buffer": "momentum"}
 # Classes that keep what another keeps and mean the same by it.
 _SAME = {"AdamW": "Adam", "SparseAdam": "Adam"}
 
@@ -131,3 +133,8 @@ def needs(optimizer: torch.optim.Optimizer, slot: str) -> bool:
     name = torch_name(optimizer) or ""
     kind = _KINDS.get(_SAME.get(name, name))
     return kind is None or slot not in kind.with_option
+
+
+def option_of(optimizer: torch.optim.Optimizer, slot: str) -> str | None:
+    """The option with which an optimizer keeps a slot that the others do without."""
+    return None if needs(optimizer, slot) else _OPTIONS.get(slot, slot)

@@ -22,6 +22,7 @@ from torch_warmstart.slots.torch_optimizers import (
     can_go_on,
     kinds_of,
     kinds_of_optimizer,
+    option_of,
     remark,
     torch_name,
 )
@@ -90,8 +91,12 @@ class TorchSlots:
             raise self._ambiguous(slot, having)
         if having:
             return self._source(slot, parameter, having[0])
-        frozen = hits and not any(hit.parameter.slots for hit in hits)
-        return _NO_STATE if frozen else None
+        if hits and not any(hit.parameter.slots for hit in hits):
+            return _NO_STATE
+        option = option_of(slot.slot.optimizer, slot.slot.name)
+        if option and any(hit.parameter.slots and can_go_on(hit.kinds, here) for hit in hits):
+            return NoSource(f"the checkpoint's optimizer ran without {option}")
+        return None
 
     def explain(self, slot: Variable, parameter: Source) -> str:
         """Why `find` found nothing. The same words for all slots that share the reason."""
@@ -111,13 +116,11 @@ class TorchSlots:
         lacking = [name for name in wanted if name not in there]
         if not lacking:
             return f"{slot.name}: the optimizer's state in {where} has none for {key!r}."
-        why = "another optimizer, or one with other options, made it"
-        if lacking == ["max_exp_avg_sq"]:
-            why = "it was trained without amsgrad"
         kept, others = _listed(there, "and"), _listed(lacking, "or")
         return (
             f"The optimizer's state in {where} has {kept}, but no {others}, as "
-            f"{type(slot.slot.optimizer).__name__} keeps here: {why}."
+            f"{type(slot.slot.optimizer).__name__} keeps here: another optimizer, or one with "
+            "other options, made it."
         )
 
     def renamed(self, slot: Variable, parameter: Source, specs: Sequence[TensorSpec]) -> SlotSource:

@@ -21,6 +21,7 @@ from torch_warmstart.slots.saved_slots import SourceOf, slot_keys
 
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
 _STEP = "step"
+_MAX_WAYS = 64  # to divide the first so many parameters among groups; beyond it is not told
 _SHOWN = 3  # names listed in a message
 
 
@@ -60,6 +61,7 @@ class Positions:
                 problems.append(problem)
             elif order not in fitting:
                 fitting.append(order)
+        fitting = fitting or list(self._orders_by_shape(optimizer))
         if len(fitting) == 1 or (fitting and fitting[0] == self._keys and not self._is_sorted):
             by_key = dict(zip(fitting[0], optimizer.parameters, strict=True))
             return Identified(by_key, self._doubt(optimizer, fitting[0]))
@@ -85,6 +87,35 @@ class Positions:
             else:
                 continue
             yield merged
+
+    def _orders_by_shape(self, optimizer: SavedOptimizer) -> Iterator[list[str]]:
+        """The orders that a saved optimizer's groups may have had, as far as shapes tell; two do.
+
+        Each group has its parameters in the order of the checkpoint's model, and each parameter is
+        in one of them.
+        """
+        sizes = optimizer.group_sizes
+        if len(sizes) < 2 or sum(sizes) != len(self._keys):
+            return
+        firsts = [sum(sizes[:number]) for number in range(len(sizes))]
+        # By how many each group has already: which group each key went to, in up to two ways.
+        ways: dict[tuple[int, ...], list[tuple[int, ...]]] = {(0,) * len(sizes): [()]}
+        for key in self._keys:
+            longer: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+            for counts, chosen in ways.items():
+                for number, (count, size) in enumerate(zip(counts, sizes, strict=True)):
+                    if count == size:
+                        continue
+                    if self._fits(key, optimizer.parameters[firsts[number] + count]):
+                        after = (*counts[:number], count + 1, *counts[number + 1 :])
+                        listed = longer.setdefault(after, [])
+                        listed += [(*way, number) for way in chosen[: 2 - len(listed)]]
+            if len(longer) > _MAX_WAYS:
+                return
+            ways = longer
+        for way in ways.get(sizes, ()):
+            placed = zip(self._keys, way, strict=True)
+            yield [key for key, _ in sorted(placed, key=lambda pair: pair[1])]
 
     @functools.cached_property
     def _keys(self) -> list[str]:

@@ -23,8 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch_warmstart.formats import Checkpoint, GraphOptimizer
-from torch_warmstart.formats.tensorflow import ATTRIBUTE_SUFFIX
+from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint, GraphOptimizer
 from torch_warmstart.layouts.tensorflow import (
     ALL_VARIABLES,
     BERT_WORDS,

@@ -24,3 +24,28 @@ def test_the_warning_is_a_user_warning_of_its_own():
     assert issubclass(tws.WarmStartWarning, UserWarning)
     with pytest.warns(tws.WarmStartWarning, match="everything is kept"):
         warnings.warn("everything is kept", tws.WarmStartWarning, stacklevel=1)
+
+
+def _problem(subject: str, text: str, code: str = "not-in-checkpoint") -> tws.Finding:
+    return tws.Finding(code, "error", subject, text, "Name its key.")
+
+
+def test_what_is_said_of_several_alike_shares_a_line_and_a_hint():
+    names = [f"v{number}" for number in range(9)]
+    problems = [_problem(name, f"{name} is not there.") for name in names]
+    error = tws.PlanError("Two kinds:", [*problems, _problem("w", "w is another.")])
+    assert str(error) == (
+        "Two kinds:\n"
+        "  1. v0 is not there. The same of v1, v2, v3, v4, v5 and 3 others.\n"
+        "  2. w is another.\n"
+        "Name its key."
+    )
+    assert len(error.problems) == 10
+
+
+def test_equal_texts_are_one_problem_and_other_codes_are_another():
+    twice = [_problem("a", "a is wrong."), _problem("a", "a is wrong.")]
+    other = _problem("b", "b is wrong.", "other-code")
+    error = tws.PlanError("Problems:", [*twice, other])
+    assert str(error) == "Problems:\n  1. a is wrong.\n  2. b is wrong.\nName its key."
+    assert error.problems == (twice[0], other)

@@ -73,7 +73,7 @@ norm.running_var                                 [2]                            
 norm.num_batches_tracked                         scalar                                                           kept       not selected
 
 12 variables: 1 remapped, 3 converted, 2 renamed, 3 copied, 3 kept; 0.1 KiB to read
-Note: 2 buffers that the checkpoint has (such as 'norm.running_mean') stay as they are, because a\
+Warning: 2 buffers that the checkpoint has (such as 'norm.running_mean') stay as they are, because a\
  pattern given as a str selects parameters only. To take them too, write a list: \
 vars_to_warm_start=['.*'].
 Compare: norm: eps=1e-05 and momentum=0.1 are torch's default; Keras has epsilon=0.001 and \

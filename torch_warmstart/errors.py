@@ -30,6 +30,7 @@ from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
 
+_NAMED = 5  # subjects of which a problem says the same, before the others are counted
 _NEAR_NAMES_EXHAUSTIVE = 2_000  # difflib costs about 10 us a candidate; beyond this, filter first
 
 
@@ -80,17 +81,39 @@ class SettingsError(WarmStartError, ValueError):
 class PlanError(SettingsError):
     """A plan with problems: `problems` holds a `Finding` each, the message all of them.
 
-    Problems of the same text are one, and a hint that several share is said once, below them.
+    Problems of the same text are one, those that say the same of several subjects share a line, and
+    a hint that several share is said once, below them.
     """
 
     def __init__(self, headline: str, problems: Sequence[Finding]) -> None:
         self.problems = tuple({problem.text: problem for problem in problems}.values())
         numbered = [
-            f"  {number}. " + problem.text.replace("\n", "\n     ")
-            for number, problem in enumerate(self.problems, 1)
+            f"  {number}. " + line.replace("\n", "\n     ")
+            for number, line in enumerate(_lines(self.problems), 1)
         ]
         hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
         super().__init__("\n".join([headline, *numbered, *hints]))
+
+
+def _lines(problems: Iterable[Finding]) -> list[str]:
+    """The problems' texts; what is said of several subjects alike is said of the first."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for problem in problems:
+        begins = bool(problem.subject) and problem.text.startswith(problem.subject)
+        said = problem.text[len(problem.subject) :] if begins else problem.text
+        alike.setdefault((problem.code, said), []).append(problem)
+    return [first.text + _the_same_of(others) for first, *others in alike.values()]
+
+
+def _the_same_of(others: Sequence[Finding]) -> str:
+    if not others:
+        return ""
+    named = [other.subject for other in others[:_NAMED]]
+    more = len(others) - len(named)
+    last = [f"{more:,} {'other' if more == 1 else 'others'}"] if more else []
+    *before, end = [*named, *last]
+    listed = f"{', '.join(before)} and {end}" if before else end
+    return f" The same of {listed}."
 
 
 class CheckpointError(WarmStartError):

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import torch
 
+from torch_warmstart.model.boxes import Box, boxes_of
+
 Kind = Literal["parameter", "buffer", "slot"]
 Shape = tuple[int, ...]
 
@@ -90,6 +92,11 @@ class Variable:
     @property
     def shape(self) -> Shape:
         return tuple(self.tensor.shape)
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The parts of it that this process holds."""
+        return boxes_of(self.tensor)
 
     @property
     def device(self) -> torch.device:

@@ -7,6 +7,7 @@ the first fault meet the second.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch_warmstart
 
 PACKAGE = Path(torch_warmstart.__file__).parent
+IS_FULL = "TORCH_WARMSTART_FAULTS" in os.environ  # all points; else a sample
 WHERE = (str(PACKAGE / "execution"), str(PACKAGE / "slots" / "targets.py"))
 
 

@@ -6,16 +6,14 @@ TORCH_WARMSTART_FAULTS=1 (`make faults`).
 
 from __future__ import annotations
 
-import os
 import random
 
 import pytest
 
 import torch_warmstart as tws
-from faults.injector import Interrupted, Lines
+from faults.injector import IS_FULL, Interrupted, Lines
 from faults.scenes import Scene, scenes, snapshot
 
-_IS_FULL = "TORCH_WARMSTART_FAULTS" in os.environ
 _SAMPLE = 60  # runs of each scene and kind
 _BEFORE_ALL = 8  # lines of `execute`, where nothing has begun
 _KINDS = (KeyboardInterrupt, Interrupted)
@@ -56,7 +54,7 @@ def _points(count: int, seed: str) -> list[tuple[int, ...]]:
     once = [(at,) for at in range(1, count + 1)]
     again = [(at, at + rng.choice([1, 2, 3, 5, 8, 13])) for at in range(1, count + 1)]
     thrice = [(at, at + rng.randint(1, 9), at + rng.randint(10, 30)) for at in range(1, count + 1)]
-    if _IS_FULL:
+    if IS_FULL:
         return once + again + thrice
     return [rng.choice(kind) for kind in (once, again, thrice) for _ in range(_SAMPLE // 3)]
 

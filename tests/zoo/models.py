@@ -149,7 +149,8 @@ def nested_twice(t: Tape) -> int:
         return u(u.L.Dense(W, name="bottom"), u.input(W))
 
     def middle(u: Tape) -> int:
-        return u(u.L.Dense(W, name="half"), u(u.within("deep", deep), u.input(W)))
+        x = u.input(W)
+        return u(u.L.Dense(W, name="mid_den"), u(u.within("deep", deep), x))
 
     return t(t.L.Dense(W, name="top"), t(t.within("middle", middle), t.input(W)))
 
@@ -243,9 +244,14 @@ def seq2seq(t: Tape) -> int:
 one("no_bias", lambda L: L.Dense(W, use_bias=False, name="d"), W)
 one("dense_of_sequences", lambda L: L.Dense(W, name="d"), T, W)
 one("einsum", lambda L: L.EinsumDense("ab,bc->ac", W, bias_axes="c", name="d"), W)
-one("einsum_transposed", lambda L: L.EinsumDense("ab,cb->ac", W, name="d"), W)
-one("einsum_transposed_bias", lambda L: L.EinsumDense("ab,cb->ac", W, bias_axes="c", name="d"), W)
-one("einsum_sequences", lambda L: L.EinsumDense("abc,dc->abd", (None, W), name="d"), T, W)
+one("einsum_transposed", lambda L: L.EinsumDense("ab,cb->ac", W, name="d"), W, told="d")
+one(
+    "einsum_transposed_bias",
+    lambda L: L.EinsumDense("ab,cb->ac", W, bias_axes="c", name="d"),
+    W,
+    told="d",
+)
+one("einsum_sequences", lambda L: L.EinsumDense("abc,dc->abd", (None, W), name="d"), T, W, told="d")
 one(
     "einsum_heads_in",
     lambda L: L.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", name="d"),
@@ -342,7 +348,7 @@ one("layer_norm_no_center", lambda L: L.LayerNormalization(center=False, name="n
 one("layer_norm_two_axes", lambda L: L.LayerNormalization(axis=[1, 2], name="n"), 3, W)
 one("layer_norm_cube", lambda L: L.LayerNormalization(axis=[1, 2, 3], name="n"), W, W, W)
 one("layer_norm_rms", lambda L: L.LayerNormalization(rms_scaling=True, name="n"), W,
-    libraries=KERAS)  # fmt: skip
+    libraries=KERAS, told="n")  # fmt: skip
 one("group_norm", lambda L: L.GroupNormalization(2, name="n"), 3, 3, W)
 one("group_norm_no_scale", lambda L: L.GroupNormalization(2, scale=False, name="n"), 3, W)
 one("rms_norm", lambda L: L.RMSNormalization(name="n"), T, W, libraries=KERAS)

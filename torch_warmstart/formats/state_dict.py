@@ -11,6 +11,7 @@ import torch
 from torch_warmstart.dtypes import dtype_name, take_rows
 from torch_warmstart.formats import nested
 from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
+from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
 
 
@@ -47,6 +48,8 @@ class StateDictCheckpoint(Checkpoint):
             if isinstance(key, str) and isinstance(value, torch.Tensor)
         }
         self._metadata = getattr(chosen, "_metadata", None)
+        if self._metadata is None and not path:  # a module's own has it; a dict is anybody's
+            self.family = family_of(self._tensors)
         self._container = state  # optimizers' states lie beside what was chosen
 
     def metadata(self) -> Any:

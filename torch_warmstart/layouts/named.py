@@ -274,6 +274,22 @@ def stacked_row(name: str) -> int | None:
     return int(numbered[1]) if numbered else None
 
 
+def concatenated(count: int) -> Layout:
+    """Rows that are cut into several tensors, one behind the other.
+
+    Tensor2tensor keeps a table as `weights_0`, `weights_1`, ...; the inverse cuts as it does, into
+    sizes that differ by one at most.
+    """
+
+    def to_torch(*parts: torch.Tensor) -> Tensors:
+        return (torch.cat(parts),)
+
+    def to_tf(table: torch.Tensor) -> Tensors:
+        return table.tensor_split(count)
+
+    return Layout("concatenated", to_torch, to_tf, num_tf=count)
+
+
 # -- by name ---------------------------------------------------------------------------------------
 
 # What a user may name in var_name_to_layout, and with a number in brackets.

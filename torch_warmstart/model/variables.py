@@ -36,13 +36,14 @@ class Owner:
 
     name: str  # without wrappers: "encoder.0.weight"
     state_dict_name: str  # with them: "module.encoder.0.weight"
-    module: torch.nn.Module
-    leaf: str  # "weight"
+    module: torch.nn.Module  # the layer; of what it computes a weight from, too
+    leaf: str  # "weight", "parametrizations.weight.original"
 
     @property
     def path(self) -> str:
         """The module's own name: "encoder.0", or "" for the root."""
-        return self.name.rpartition(".")[0]
+        own = self.name.removesuffix(f".{self.leaf}") if "." in self.leaf else self.name
+        return own if own != self.name else self.name.rpartition(".")[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,15 +109,32 @@ def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     """All parameters and persistent buffers of a model, in the order the model lists them."""
     found: dict[int, Variable] = {}
     modules = list(_walk(model))
+    layers = _parametrized(modules)
     for path, raw_path, module in modules:
         for leaf, parameter in module._parameters.items():
-            owner = Owner(path + leaf, raw_path + leaf, module, leaf)
+            name = path + leaf
+            layer = layers.get(path)
+            owner = Owner(name, raw_path + leaf, module, leaf)
+            if layer is not None:
+                owner = Owner(name, raw_path + leaf, layer[1], name.removeprefix(layer[0]))
             _add(found, parameter, "parameter", owner)
     for path, raw_path, module in modules:
         for leaf, buffer in module._buffers.items():
             if leaf not in module._non_persistent_buffers_set:
                 _add(found, buffer, "buffer", Owner(path + leaf, raw_path + leaf, module, leaf))
     return tuple(found.values())
+
+
+def _parametrized(
+    modules: Iterable[tuple[str, str, torch.nn.Module]],
+) -> dict[str, tuple[str, torch.nn.Module]]:
+    """The layers whose weights are computed, by the path of what they are computed from."""
+    return {
+        f"{path}parametrizations.{name}.": (path, module)
+        for path, _, module in modules
+        if torch.nn.utils.parametrize.is_parametrized(module)
+        for name in module.parametrizations  # type: ignore[union-attr]
+    }
 
 
 def absent_variables(model: torch.nn.Module) -> tuple[Variable, ...]:

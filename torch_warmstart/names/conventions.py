@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint
-from torch_warmstart.layouts import Form
+from torch_warmstart.layouts import Form, torch_forms
 from torch_warmstart.layouts.tensorflow import tf_forms
 from torch_warmstart.model import WRAPPER_CHILDREN
 
@@ -54,7 +54,7 @@ class Conventions(ABC):
 
     def forms(self, module: nn.Module, leaf: str) -> tuple[Form, ...]:
         """The ways in which a tensor of a layer may be kept."""
-        return tf_forms(module, leaf) if self.has_own_layers else (Form(((leaf,),)),)
+        return tf_forms(module, leaf) if self.has_own_layers else torch_forms(module, leaf)
 
     def spelt(self, name: str) -> str:
         """A variable's name as keys are written here."""

@@ -550,10 +550,11 @@ def _with_ending(
 
 def _around_leaf(name: str, leaf: str) -> tuple[str | None, str]:
     """The path before torch's leaf in a name, and what follows it; None if it has no such leaf."""
-    parts = _PARTS.split(name)  # every other is a separator
-    for at in range(len(parts) - 1, -1, -2):
-        if parts[at] == leaf:
-            return "".join(parts[:at])[:-1], "".join(parts[at + 1 :]).replace(".", "/")
+    parts, wanted = _PARTS.split(name), leaf.split(".")  # every other part is a separator
+    size = 2 * len(wanted) - 1
+    for at in range(len(parts) - size, -1, -2):
+        if parts[at : at + size : 2] == wanted:
+            return "".join(parts[:at])[:-1], "".join(parts[at + size :]).replace(".", "/")
     return None, ""
 
 

@@ -1,8 +1,7 @@
 """numpy's `.npy` (one array) and `.npz` (a zip of them). Pickles inside are never loaded.
 
-The family is "torch": an array in such a file says nothing of the framework it came from, and
-taken as it is, nothing is transposed that should not be. A square kernel of TensorFlow needs
-`var_name_to_layout={...: "transpose"}`.
+An array says nothing of the framework it came from. Its name does where it is one of TensorFlow's
+(`families`); a `.npy`, which has none, is taken as it is.
 
 Arrays are views of the mapped file where possible. Compressed members of a `.npz` are read whole.
 """
@@ -24,6 +23,7 @@ from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.arrays.numpy_dtypes import tensor_of_bytes, torch_dtype
 from torch_warmstart.formats.arrays.zip_members import ZipMembers
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
+from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import NPY_MAGIC, NPY_SUFFIX
 from torch_warmstart.formats.rows import read_rows
@@ -106,7 +106,7 @@ class NpzCheckpoint(Checkpoint):
     """Arrays by name. Members that are no arrays are left out, as numpy leaves them as bytes."""
 
     format = "numpy .npz file"
-    family: Family = "torch"
+    family: Family
     has_checksums = True
 
     def __init__(self, url: str, source: ByteSource, *, verify: bool) -> None:
@@ -116,6 +116,7 @@ class NpzCheckpoint(Checkpoint):
         names = [name for name in self._members.infos if name.endswith(NPY_SUFFIX)]
         self._members.prefetch_heads(names, _USUAL_HEAD)
         self._headers = {name.removesuffix(NPY_SUFFIX): self._read_header(name) for name in names}
+        self.family = family_of(self._headers)
         self._verified: set[str] = set()
 
     def _read_header(self, name: str) -> ArrayHeader:

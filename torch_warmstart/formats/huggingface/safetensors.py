@@ -21,6 +21,7 @@ import torch
 
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
+from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import SAFETENSORS_LENGTH
 from torch_warmstart.formats.rows import read_rows
@@ -78,18 +79,19 @@ class SafetensorsCheckpoint(Checkpoint):
     """One `.safetensors` file; its header is checked when it is opened."""
 
     format = "safetensors file"
-    family: Family = "torch"
+    family: Family
 
     def __init__(self, source: ByteSource) -> None:
         """Reads the header; raises CorruptCheckpointError."""
         self.url = source.url
         self._source = source
         try:
-            self._entries = _read_header(source)
+            self._entries, said = _read_header(source)
         except _HeaderError as error:
             raise CorruptCheckpointError(
                 f"{self.url} is not a valid safetensors file: {error}."
             ) from error
+        self.family = family_of(self._entries, said)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -141,8 +143,8 @@ class _HeaderError(Exception):
     """The header contradicts the format."""
 
 
-def _read_header(source: ByteSource) -> dict[str, _Entry]:
-    """The tensors by key, in the order of the header."""
+def _read_header(source: ByteSource) -> tuple[dict[str, _Entry], Any]:
+    """The tensors by key, in the order of the header; and what it says of who wrote them."""
     if source.size < SAFETENSORS_LENGTH:
         raise _HeaderError(f"it has only {source.size} bytes")
     length = int.from_bytes(source.read(0, SAFETENSORS_LENGTH).tobytes(), "little")
@@ -154,7 +156,8 @@ def _read_header(source: ByteSource) -> dict[str, _Entry]:
         key: _parse_entry(key, value, data) for key, value in header.items() if key != _METADATA
     }
     _check_layout(entries, data, source.size)
-    return entries
+    metadata = header.get(_METADATA)
+    return entries, metadata.get("format") if isinstance(metadata, dict) else None
 
 
 def _parse_json(text: bytes) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from torch_warmstart.errors import CorruptCheckpointError, SettingsError
 from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorLocation, TensorSpec
+from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.huggingface import safetensors
 from torch_warmstart.formats.huggingface.optimizers import with_optimizers
 from torch_warmstart.formats.place import Place
@@ -48,13 +49,14 @@ class ShardedCheckpoint(Checkpoint):
     """Tensors in several files, and which is where."""
 
     format = "sharded Hugging Face checkpoint"
-    family: Family = "torch"
+    family: Family
 
     def __init__(self, place: Place) -> None:
         """Reads the index; raises CorruptCheckpointError."""
         self.url = place.url
         self._place = place
         self._map = _read_weight_map(place)
+        self.family = family_of(self._map)
         self._shards: dict[str, Checkpoint] = {}
 
     def __iter__(self) -> Iterator[str]:

@@ -21,11 +21,13 @@ from torch_warmstart.layouts.named import (
     PRELU,
     STACKED,
     TRANSPOSE,
+    concatenated,
     depthwise,
     named_layout,
     squeeze,
     stacked_row,
 )
+from torch_warmstart.layouts.parametrized import forms_of_original, original_of
 from torch_warmstart.layouts.tensorflow.attention import attention_forms, attention_linear_forms
 from torch_warmstart.layouts.tensorflow.recurrent import named_recurrent_form, recurrent_forms
 
@@ -112,6 +114,9 @@ _REFUSALS: tuple[_Refusal, ...] = (
 
 def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     """The ways in which TensorFlow may keep a tensor of a layer; its own name is among them."""
+    original = original_of(module, leaf)
+    if original is not None:
+        return forms_of_original(original, tf_forms(module, original.leaf))
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return recurrent_forms(module, leaf)
     if isinstance(module, nn.MultiheadAttention):
@@ -128,6 +133,8 @@ def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     ]
     if isinstance(module, nn.Linear):
         forms += attention_linear_forms(module, leaf)
+    if leaf == "weight" and isinstance(module, _TABLES):
+        forms += _TABLE_IN_PARTS
     # A refusal comes first: where no form makes the right shape, it is what the user hears.
     refused = [
         _refused(module, leaf, refusal.tf_names, refusal.reason)
@@ -135,6 +142,15 @@ def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
         if isinstance(module, refusal.modules) and refusal.leaf == leaf
     ]
     return (*refused, *forms) or (Form(((leaf,),)),)
+
+
+# Tensor2tensor's tables, of words and of the softmax over them, which is not transposed either.
+_TABLES = (*_EMBEDDING, *_LINEAR)
+_MOST_PARTS = 64
+_TABLE_IN_PARTS = tuple(
+    Form(tuple((f"weights_{part}",) for part in range(count)), concatenated(count))
+    for count in range(2, _MOST_PARTS + 1)
+)
 
 
 def find_form(layout: str, module: nn.Module, leaf: str) -> Form:

@@ -63,20 +63,25 @@ def _settings(
             if options is not None and isinstance(module, TOLD):
                 yield from ((name, finding) for finding in compare(module, options))
             else:
-                yield from ((name, finding) for finding in _findings(module))
+                yield from ((name, finding) for finding in _findings(module, _CHECKS))
+            if module in layouts:
+                yield from ((name, finding) for finding in _findings(module, _ALWAYS))
             if layer is not None:
                 used = layouts.get(module, ())
                 yield from ((name, finding) for finding in untold(module, layer, used))
 
 
-def _findings(module: nn.Module) -> Iterable[Difference]:
-    for types, check in _CHECKS:
+def _findings(
+    module: nn.Module, checks: Sequence[tuple[tuple[type[nn.Module], ...], Check]]
+) -> Iterable[Difference]:
+    for types, check in checks:
         if isinstance(module, types):
             finding = check(module)
             if finding is not None:
                 yield finding
 
 
+Check = Callable[[Any], Difference | None]
 _KEEPS = 0.5  # a momentum above it is one of Keras's: 0.9, 0.99
 
 
@@ -116,6 +121,33 @@ def _other_norm(module: nn.Module) -> Difference | None:
     return (
         "eps=1e-05 is torch's default; Keras has epsilon=0.001, BERT 1e-12.",
         f"Make it {_name(module)}(..., eps=1e-3).",
+    )
+
+
+def _several_axes(module: nn.LayerNorm) -> Difference | None:
+    """Sizes that are the same with the channels first and last do not show which they are."""
+    sizes = module.normalized_shape
+    if module.weight is None or len(sizes) < 2 or (*sizes[-1:], *sizes[:-1]) != tuple(sizes):
+        return None
+    return (
+        "it has a scale for each place, in an order that its sizes do not show; TensorFlow's are by "
+        "places, then channels.",
+        "If the module is given channels first, say so of its weight and its bias: "
+        "var_name_to_layout={'<layer>.weight': 'channels_first', '<layer>.bias': 'channels_first'}.",
+    )
+
+
+def _spectral_norm(module: nn.Module) -> Difference | None:
+    lists = getattr(module, "parametrizations", {}).values()
+    kinds = {type(each).__name__ for found in lists for each in found}
+    kinds |= {type(hook).__name__ for hook in module._forward_pre_hooks.values()}
+    if not kinds & {"_SpectralNorm", "SpectralNorm"}:
+        return None
+    return (
+        "it divides its weight by an estimate of its norm, which the checkpoint does not have and "
+        "which is still that of the weight before.",
+        "Run some batches in training mode, or if the original was not normalised, take the "
+        "normalisation off.",
     )
 
 
@@ -214,7 +246,12 @@ def _recurrent_dropout(module: nn.Module) -> Difference | None:
     )
 
 
-_CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Callable[[Any], Difference | None]]] = (
+# What no configuration tells.
+_ALWAYS: Sequence[tuple[tuple[type[nn.Module], ...], Check]] = (
+    ((nn.LayerNorm,), _several_axes),
+    ((nn.Module,), _spectral_norm),
+)
+_CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Check]] = (
     ((nn.modules.batchnorm._BatchNorm,), _batch_norm),
     ((nn.modules.batchnorm._BatchNorm,), _copied_momentum),
     ((nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm), _other_norm),

@@ -120,6 +120,13 @@ def untold(module: nn.Module, layer: Described, layouts: Sequence[str]) -> Itera
                 "If it was an EinsumDense with the outputs first ('ab,cb->ac'), say so: "
                 "var_name_to_layout={'<layer>.weight': 'identity'}.",
             )
+    if isinstance(module, nn.LayerNorm) and layer.options is None:
+        if module.bias is not None and len(layouts) == 1:
+            yield (
+                "the file has one of its two tensors, and does not say whether its layer was made "
+                "with center=False, scale=False, or with rms_scaling=True.",
+                "If it was rms_scaling=True, nn.LayerNorm is not the same: it subtracts the mean.",
+            )
 
 
 # -- shared ----------------------------------------------------------------------------------------

@@ -120,8 +120,8 @@ def _at_unflatten(
     name: str, linear: nn.Linear, behind: str, channels: int, layouts: LayoutsOf
 ) -> Iterator[tuple[str, Difference]]:
     used = layouts.get(linear)
-    if used is None or any(layout.startswith("unflatten_") for layout in used):
-        return
+    if used is None or all(layout.startswith("unflatten_") for layout in used):
+        return  # weight and bias together, or it is half done
     leaves = ("weight", "bias") if linear.bias is not None else ("weight",)
     entries = ", ".join(f"{f'{name}.{x}'!r}: 'unflatten_channels_last[{channels}]'" for x in leaves)
     yield (

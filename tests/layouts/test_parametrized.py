@@ -1,0 +1,112 @@
+"""A layer's weight is the layer's weight, under whatever attribute either side has it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+
+import torch_warmstart as tws
+
+MAKERS = {
+    "linear": (lambda: nn.Linear(4, 4), (4,)),
+    "conv": (lambda: nn.Conv2d(4, 4, 4), (4, 4, 4)),
+    "transposed": (lambda: nn.ConvTranspose1d(4, 4, 4), (4, 4)),
+}
+WRAPPERS = {"old": weight_norm, "new": parametrizations.weight_norm}
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+
+
+def around(layer):
+    return nn.ModuleDict({"fc": layer}).eval()
+
+
+def same(found, wanted, shape):
+    x = torch.randn(2, *shape)
+    assert torch.allclose(found["fc"](x), wanted["fc"](x), atol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_plain_weight_of_torch_is_its_norm_and_itself(kind, wrap):
+    make, shape = MAKERS[kind]
+    plain = around(make())
+    normed = around(WRAPPERS[wrap](make()))
+    tws.warm_start(normed, plain.state_dict())
+    same(normed, plain, shape)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_normed_weight_becomes_a_plain_one(kind, wrap):
+    make, shape = MAKERS[kind]
+    plain, normed = around(make()), around(WRAPPERS[wrap](make()))
+    for parameter in normed.parameters():
+        nn.init.normal_(parameter)
+    tws.warm_start(plain, normed.state_dict())
+    same(plain, normed, shape)
+
+
+@pytest.mark.parametrize(("source", "target"), [("old", "new"), ("new", "old"), ("new", "new")])
+def test_old_and_new_functions_are_one(source, target):
+    make, shape = MAKERS["conv"]
+    old, new = around(WRAPPERS[source](make())), around(WRAPPERS[target](make()))
+    for parameter in old.parameters():
+        nn.init.normal_(parameter)
+    tws.warm_start(new, old.state_dict())
+    same(new, old, shape)
+
+
+@pytest.mark.parametrize("wrap", [spectral_norm, parametrizations.spectral_norm])
+def test_a_spectrally_normed_weight_becomes_a_plain_one(wrap):
+    plain, normed = around(nn.Linear(4, 4)), around(wrap(nn.Linear(4, 4)))
+    tws.warm_start(plain, normed.state_dict())
+    same(plain, normed, (4,))
+
+
+def test_a_pruned_weight_becomes_a_plain_one():
+    plain, pruned = around(nn.Linear(4, 4)), nn.ModuleDict({"fc": nn.Linear(4, 4)})
+    prune.l1_unstructured(pruned["fc"], "weight", amount=0.5)
+    tws.warm_start(plain, pruned.state_dict())
+    same(plain, pruned, (4,))
+    with pytest.raises(tws.PlanError, match="weight_mask"):
+        tws.warm_start(
+            plain,
+            tws.WarmStartSettings(
+                pruned.state_dict(), var_name_to_prev_var_name={"fc.weight": "fc.weight_orig"}
+            ),
+        )
+
+
+@pytest.fixture
+def kernel():
+    """A square kernel of TensorFlow's."""
+    kernel, bias = torch.randn(4, 4), torch.randn(4)
+    return {"fc/kernel": kernel, "fc/bias": bias}, kernel
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize("rules", [None, {"fc.": "fc/"}])
+def test_a_kernel_into_a_normed_layer_is_transposed(kernel, wrap, rules):
+    path, value = kernel
+    normed = around(WRAPPERS[wrap](nn.Linear(4, 4)))
+    tws.warm_start(normed, tws.WarmStartSettings(path, var_name_to_prev_var_name=rules))
+    x = torch.randn(2, 4)
+    assert torch.allclose(normed["fc"](x), x @ value + normed["fc"].bias, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [None, {"fc.parametrizations.weight.original": "fc/kernel"}])
+def test_a_kernel_into_a_spectrally_normed_layer_is_transposed_and_told(kernel, rule):
+    path, value = kernel
+    normed = around(parametrizations.spectral_norm(nn.Linear(4, 4)))
+    report = tws.warm_start(normed, tws.WarmStartSettings(path, var_name_to_prev_var_name=rule))
+    assert torch.equal(normed["fc"].parametrizations.weight.original, value.t())
+    assert any("estimate of its norm" in str(audit) for audit in report.audits)
+
+
+def test_an_orthogonal_weight_is_refused(kernel):
+    path, _ = kernel
+    layer = around(parametrizations.orthogonal(nn.Linear(4, 4)))
+    with pytest.raises(tws.PlanError, match="_Orthogonal computes it from other values"):
+        tws.warm_start(layer, path)

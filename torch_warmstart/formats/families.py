@@ -1,0 +1,46 @@
+"""Whose names and layouts the tensors of a neutral format follow: read from its content.
+
+A `.safetensors`, a `.npz` and a dict hold arrays of any framework. Which one wrote them is said by
+safetensors' metadata, by the `:0` that TensorFlow puts behind names, or by what the tensors are called
+in their layers: torch has `weight` where Keras has `kernel`, `gamma` and `embeddings`. A file that has
+torch's names too is torch's (BERT's norms in old torch files have `gamma` and `beta`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch_warmstart.formats.base import Family
+
+_OF_TENSORFLOW = frozenset(
+    {
+        *("kernel", "gamma", "beta", "embeddings", "moving_mean", "moving_variance"),
+        *("recurrent_kernel", "depthwise_kernel", "pointwise_kernel", "embedding_weights"),
+    }
+)
+_OF_TORCH = frozenset(
+    {
+        *("weight", "running_mean", "running_var", "num_batches_tracked"),
+        *("in_proj_weight", "weight_ih_l0", "weight_g", "weight_v", "weight_orig"),
+    }
+)
+_SAID: dict[object, Family] = {"tf": "tensorflow", "flax": "tensorflow", "pt": "torch"}
+
+
+def family_of(keys: Iterable[str], said: Any = None) -> Family:
+    """The family of tensors by their keys.
+
+    Args:
+        keys: All of them.
+        said: What safetensors' metadata has under "format".
+    """
+    if isinstance(said, str) and said in _SAID:
+        return _SAID[said]
+    leaves = set()
+    for key in keys:
+        if key.endswith(":0"):
+            return "tensorflow"
+        leaves.add(key.replace("/", ".").rpartition(".")[2])
+    is_tensorflow = bool(leaves & _OF_TENSORFLOW) and not leaves & _OF_TORCH
+    return "tensorflow" if is_tensorflow else "torch"

@@ -1,0 +1,184 @@
+"""A layer's weight under other attributes: normalised, pruned, or computed from what is trained.
+
+torch.nn.utils.parametrizations keeps what it computes a weight from as
+`parametrizations.weight.original`, or `original0` and `original1`; the functions before it, and
+torch.nn.utils.prune, as `weight_g` and `weight_v`, or `weight_orig` beside `weight_u`, `weight_v` or
+`weight_mask`. Either way it is still the layer's weight, whichever of the two sides has it so.
+
+weight norm     weight = g * v / norm(v); the norm is over all axes that g has of size 1
+spectral norm   weight = orig / (u . orig v), with the orig as a matrix of its first axis
+pruning         weight = orig * mask
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.layouts.layout import IDENTITY, Form, Layout, Tensors
+
+_NEW = re.compile(r"parametrizations\.(\w+)\.original([01]?)")
+_OLD = re.compile(r"(\w+)_(orig|g|v)")
+_NOT_INVERTED = "{} computes it from other values than a weight; which they would be is not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What a tensor is of the weight that is computed from it."""
+
+    leaf: str  # what the layer calls the weight
+    part: str  # "orig": as the weight itself; "g" and "v" of weight norm
+    dim: int = 0  # of weight norm
+    refusal: str | None = None  # a parametrization that nobody can go back from
+
+
+def original_of(module: nn.Module, leaf: str) -> Original | None:
+    """Which part of which weight a tensor of a layer is; None if it is what it seems."""
+    new = _NEW.fullmatch(leaf)
+    if new is not None:
+        return _of_parametrization(module, new[1], new[2])
+    old = _OLD.fullmatch(leaf)
+    if old is None:
+        return None
+    for hook in module._forward_pre_hooks.values():
+        kind = type(hook).__name__
+        if getattr(hook, "name", getattr(hook, "_tensor_name", None)) != old[1]:
+            continue
+        if kind == "WeightNorm" and old[2] in "gv":
+            return Original(old[1], old[2], _dim(hook))
+        if old[2] == "orig":
+            return Original(old[1], "orig")
+    return None
+
+
+def _of_parametrization(module: nn.Module, leaf: str, number: str) -> Original | None:
+    try:
+        (parametrization,) = module.parametrizations[leaf]  # type: ignore[union-attr,operator,misc]
+    except (AttributeError, KeyError, TypeError, ValueError):  # none, or several in a row
+        return Original(leaf, "orig", refusal=_NOT_INVERTED.format("a chain of parametrizations"))
+    kind = type(parametrization).__name__
+    if kind == "_WeightNorm" and number:
+        return Original(leaf, "gv"[int(number)], _dim(parametrization))
+    if kind == "_SpectralNorm":
+        return Original(leaf, "orig")
+    return Original(leaf, "orig", refusal=_NOT_INVERTED.format(kind))
+
+
+def _dim(normed: object) -> int:
+    dim = getattr(normed, "dim", 0)
+    return -1 if dim is None else int(dim)
+
+
+def forms_of_original(original: Original, forms: tuple[Form, ...]) -> tuple[Form, ...]:
+    """The forms of a part of a weight, from those that the weight itself would have."""
+    if original.refusal is not None:
+        return tuple(Form(form.names, refusal=form.refusal or original.refusal) for form in forms)
+    if original.part == "orig":
+        return forms
+    part = "gv".index(original.part)
+    return tuple(
+        Form(
+            form.names,
+            weight_norm(form.layout, form.part, original.dim),
+            part=part,
+            refusal=form.refusal,
+        )
+        for form in forms
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def weight_norm(layout: Layout, part: int, dim: int) -> Layout:
+    """A plain weight as g and v: its norm, and itself."""
+
+    def to_torch(*tensors: torch.Tensor) -> Tensors:
+        weight = layout.to_torch(*tensors)[part]
+        axes = [axis for axis in range(weight.dim()) if axis != dim % weight.dim()]
+        if dim == -1:
+            return torch.linalg.vector_norm(weight), weight
+        return torch.linalg.vector_norm(weight, dim=axes, keepdim=True), weight
+
+    def to_tf(g: torch.Tensor, v: torch.Tensor) -> Tensors:
+        return layout.to_tf(_weight_normed(g, v)[0])
+
+    name = "weight_norm" if layout is IDENTITY else f"weight_norm[{layout.name}]"
+    return Layout(name, to_torch, to_tf, layout.num_tf, layout.ranks, _NO_SLOTS)
+
+
+def _refused_slots(*_: torch.Tensor) -> Tensors:
+    raise UnsupportedError("a weight's slots are not those of the values that it is computed from")
+
+
+_NO_SLOTS = Layout("no_slots", _refused_slots, _refused_slots)
+
+
+def _no_inverse(*_: torch.Tensor) -> Tensors:
+    raise UnsupportedError("what a weight was computed from cannot be told from it")
+
+
+# -- a plain weight from what another was computed from --------------------------------------------
+
+
+def _weight_normed(g: torch.Tensor, v: torch.Tensor) -> Tensors:
+    if g.dim() not in (0, v.dim()):
+        raise RuntimeError("a norm of another rank")
+    axes = [axis for axis in range(v.dim()) if g.dim() == 0 or g.shape[axis] == 1]
+    norm = torch.linalg.vector_norm(v, dim=axes or None, keepdim=g.dim() > 0)
+    if g.dim() and any(g.shape[axis] not in (1, v.shape[axis]) for axis in range(v.dim())):
+        raise RuntimeError("a norm of another weight")
+    return (v * (g / norm),)
+
+
+def _split(weight: torch.Tensor) -> Tensors:
+    axes = list(range(1, weight.dim()))
+    return torch.linalg.vector_norm(weight, dim=axes, keepdim=True), weight
+
+
+def _spectral_normed(original: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> Tensors:
+    sigma = torch.dot(u, torch.mv(original.flatten(1), v))
+    return (original / sigma,)
+
+
+def _pruned(original: torch.Tensor, mask: torch.Tensor) -> Tensors:
+    if original.shape != mask.shape:
+        raise RuntimeError("a mask of another weight")
+    return (original * mask,)
+
+
+MERGED_NORM = Layout("weight_norm", _weight_normed, _split, num_tf=2, for_slots=_NO_SLOTS)
+MERGED_SPECTRAL = Layout(
+    "spectral_norm", _spectral_normed, _no_inverse, num_tf=3, for_slots=_NO_SLOTS
+)
+MERGED_MASK = Layout("pruned", _pruned, _no_inverse, num_tf=2, for_slots=_NO_SLOTS)
+
+
+def torch_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
+    """The ways in which torch may have saved a tensor of a layer; its own name is the first."""
+    own = Form(((leaf,),))
+    original = original_of(module, leaf)
+    if original is not None:
+        plain = forms_of_original(original, (Form(((original.leaf,),)),))
+        other = _other_spellings(original.leaf, original.part)
+        return (own, *plain, *(Form(((name,),)) for name in other if name != leaf))
+    if not leaf.startswith("weight"):
+        return (own,)
+    new = f"parametrizations.{leaf}"
+    names = {part: _other_spellings(leaf, part) for part in ("orig", "g", "v")}
+    u, v = ((f"{leaf}_{x}", f"{new}.0._{x}") for x in "uv")
+    return (
+        own,
+        Form((names["g"], names["v"]), MERGED_NORM),
+        Form((names["orig"], u, v), MERGED_SPECTRAL),
+        Form((names["orig"], (f"{leaf}_mask",)), MERGED_MASK),
+    )
+
+
+def _other_spellings(leaf: str, part: str) -> tuple[str, ...]:
+    """What the old functions call a part, and what the new ones do."""
+    new = {"orig": "original", "g": "original0", "v": "original1"}[part]
+    return f"{leaf}_{part}", f"parametrizations.{leaf}.{new}"

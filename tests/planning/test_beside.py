@@ -1,4 +1,4 @@
-"""Of a layer from which something is taken, every tensor is used, known to have no effect, or told."""
+"""Of a layer from which something is taken every tensor is used, without effect, or told."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ BOTH, KERAS, TF_KERAS = ("keras", "tf_keras"), ("keras",), ("tf_keras",)
 class Animal:
     """A model of the zoo.
 
-    `told` is a layer whose output differs from Keras's in a way that torch's layer cannot help, where
-    the file does not say so either: an audit must name it.
+    `told` is a layer that torch's cannot be, where the file does not say so either: its output is
+    another one, and an audit must name it.
     """
 
     name: str

@@ -37,7 +37,7 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def module_of(layer: Any, shapes: Sequence[Shape]) -> Made:
-    """The module for a layer, None if it has no weights, and what runs it on tensors like Keras's."""
+    """The module for a layer, None if it has no weights, and what runs it as Keras does."""
     config = layer.get_config()
     kind = type(layer).__name__
     return _MAKERS[kind](layer, config, shapes)
@@ -261,7 +261,7 @@ def _bidirectional(layer: Any, config: dict[str, Any], shapes: Sequence[Shape]) 
     module = _rnn_module(kind, shapes[0][-1], inner["config"], bidirectional=True)
 
     def run(x: torch.Tensor) -> torch.Tensor:
-        found, states = module(x)
+        found, _ = module(x)
         ahead, back = found.chunk(2, -1)
         if not inner["config"]["return_sequences"]:
             ahead, back = ahead[:, -1], back[:, 0]

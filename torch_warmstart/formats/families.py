@@ -1,9 +1,9 @@
 """Whose names and layouts the tensors of a neutral format follow: read from its content.
 
 A `.safetensors`, a `.npz` and a dict hold arrays of any framework. Which one wrote them is said by
-safetensors' metadata, by the `:0` that TensorFlow puts behind names, or by what the tensors are called
-in their layers: torch has `weight` where Keras has `kernel`, `gamma` and `embeddings`. A file that has
-torch's names too is torch's (BERT's norms in old torch files have `gamma` and `beta`).
+safetensors' metadata, by the `:0` that TensorFlow puts behind names, or by what the tensors are
+called in their layers: torch has `weight` where Keras has `kernel`, `gamma` and `embeddings`. What
+has torch's names too is torch's (BERT's norms in old torch files have `gamma` and `beta`).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 torch.nn.utils.parametrizations keeps what it computes a weight from as
 `parametrizations.weight.original`, or `original0` and `original1`; the functions before it, and
-torch.nn.utils.prune, as `weight_g` and `weight_v`, or `weight_orig` beside `weight_u`, `weight_v` or
-`weight_mask`. Either way it is still the layer's weight, whichever of the two sides has it so.
+torch.nn.utils.prune, as `weight_g` and `weight_v`, or `weight_orig` beside `weight_u`, `weight_v`
+or `weight_mask`. Either way it is still the layer's weight, whichever of the two sides has it so.
 
 weight norm     weight = g * v / norm(v); the norm is over all axes that g has of size 1
 spectral norm   weight = orig / (u . orig v), with the orig as a matrix of its first axis
@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,10 +58,10 @@ def original_of(module: nn.Module, leaf: str) -> Original | None:
 
 
 def _of_parametrization(module: nn.Module, leaf: str, number: str) -> Original | None:
-    try:
-        (parametrization,) = module.parametrizations[leaf]  # type: ignore[union-attr,operator,misc]
-    except (AttributeError, KeyError, TypeError, ValueError):  # none, or several in a row
+    lists: Any = getattr(module, "parametrizations", {})
+    if leaf not in lists or len(lists[leaf]) != 1:
         return Original(leaf, "orig", refusal=_NOT_INVERTED.format("a chain of parametrizations"))
+    parametrization = lists[leaf][0]
     kind = type(parametrization).__name__
     if kind == "_WeightNorm" and number:
         return Original(leaf, "gv"[int(number)], _dim(parametrization))

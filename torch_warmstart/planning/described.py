@@ -27,7 +27,14 @@ def with_config(source: Source, variable: Variable, checkpoint: Checkpoint) -> S
     module = source.owner.module
     shapes = [spec.shape for spec in source.specs]
     described = describe(layer_of_module(layer, module))
-    form = as_described(source.form, module, source.owner.leaf, described, shapes, variable.shape)
+    form = as_described(
+        source.form,
+        described,
+        module=module,
+        leaf=source.owner.leaf,
+        shapes=shapes,
+        into=variable.shape,
+    )
     return source if form is source.form else with_layout(source, form)
 
 

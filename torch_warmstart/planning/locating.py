@@ -66,8 +66,8 @@ def _locate(wish: Wish, finder: Finder) -> Location:
     variable = wish.variable
     try:
         if wish.rename is not None:
-            source = follow_rule(finder, variable, wish.rename)
-            return Location(with_config(source, variable, finder.checkpoint), BY_USER)
+            named = follow_rule(finder, variable, wish.rename)
+            return Location(with_config(named, variable, finder.checkpoint), BY_USER)
         source = finder.find(variable)
     except (SettingsError, MissingTensorError) as error:
         return Location(None, error=error)

@@ -30,9 +30,9 @@ Options = Mapping[str, Any]
 
 _TORCH_GATES = "sigmoid"
 _EINSUM_UNKNOWN = (
-    "it is the kernel of an EinsumDense, and the file does not have its equation: of shape {} it may "
-    "be for outputs first or last. Name the layout in var_name_to_layout: 'einsum[{}]' and the like, "
-    "with the equation of the original"
+    "it is the kernel of an EinsumDense, and the file does not have its equation: of shape {} it "
+    "may have its outputs first or last. Name its layout in var_name_to_layout, with the equation "
+    "of the original: 'einsum[ab,bc->ac]'"
 )
 _AXES = "abcdefgh"
 
@@ -48,15 +48,21 @@ class Described:
 
 
 def as_described(
-    form: Form, module: nn.Module, leaf: str, layer: Described, shapes: Sequence[Shape], into: Shape
+    form: Form,
+    layer: Described,
+    *,
+    module: nn.Module,
+    leaf: str,
+    shapes: Sequence[Shape],
+    into: Shape,
 ) -> Form:
     """The form of a tensor once it is known what the file says of its layer.
 
     Args:
         form: What the names alone make of it.
+        layer: What the file says.
         module: torch's layer.
         leaf: The tensor's name in it.
-        layer: What the file says.
         shapes: Of the checkpoint's tensors.
         into: The shape in torch.
     """
@@ -96,8 +102,7 @@ def _product(form: Form, leaf: str, layer: Described, shape: Shape, into: Shape)
         layout for layout in _products(len(shape)) if layout.shapes_in_torch([shape]) == (into,)
     ]
     if len(fitting) > 1:
-        example = f"ab,{_AXES[1 : len(shape) + 1]}->..."
-        return replace(form, refusal=_EINSUM_UNKNOWN.format(list(shape), example))
+        return replace(form, refusal=_EINSUM_UNKNOWN.format(list(shape)))
     return replace(form, layout=fitting[0]) if fitting else form
 
 

@@ -130,10 +130,10 @@ def _several_axes(module: nn.LayerNorm) -> Difference | None:
     if module.weight is None or len(sizes) < 2 or (*sizes[-1:], *sizes[:-1]) != tuple(sizes):
         return None
     return (
-        "it has a scale for each place, in an order that its sizes do not show; TensorFlow's are by "
-        "places, then channels.",
-        "If the module is given channels first, say so of its weight and its bias: "
-        "var_name_to_layout={'<layer>.weight': 'channels_first', '<layer>.bias': 'channels_first'}.",
+        "it has a scale for each place, in an order that its sizes do not show; TensorFlow's are "
+        "by places, then channels.",
+        "If the module is given channels first, say so of its weight and its bias: var_name_to_"
+        "layout={'<layer>.weight': 'channels_first', '<layer>.bias': 'channels_first'}.",
     )
 
 

@@ -5,8 +5,8 @@ each layer from which something is taken all tensors are looked at: one that a v
 is made of is used, whether it is selected or not; of a few it is known that they have no effect,
 which is said; any other is a problem.
 
-Which tensors are a layer's is said by the file where it has layers, and else by names: what lies in
-the same folder, and of layers that keep theirs in folders within (cells), what lies in those.
+Which tensors are a layer's is said by the file where it has layers, and else by names: what lies
+in the same folder, and of layers that keep theirs in folders within, such as cells, in those.
 """
 
 from __future__ import annotations

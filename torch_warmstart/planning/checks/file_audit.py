@@ -7,7 +7,7 @@ and that are not the file's, and what would have been refused if the file had it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
@@ -41,27 +41,25 @@ def compare(module: nn.Module, options: Options) -> Iterator[Difference]:
 def _norm(module: nn.Module, options: Options) -> Iterator[Difference]:
     epsilon = options.get("epsilon")
     if _is_number(epsilon) and not _equal(module.eps, epsilon):
-        yield _differs("epsilon", epsilon, module, "eps", module.eps, epsilon)
+        yield _differs(module, "eps", epsilon, f"epsilon={epsilon!r}")
     momentum = options.get("momentum")
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_number(momentum):
         wanted = round(1 - momentum, 9)  # what is kept in Keras, what is new in torch
         if not _equal(module.momentum, wanted):
-            yield _differs("momentum", momentum, module, "momentum", module.momentum, wanted)
+            yield _differs(module, "momentum", wanted, f"momentum={momentum!r}")
     groups = options.get("groups")
     if isinstance(module, nn.GroupNorm) and isinstance(groups, int):
         wanted_groups = module.num_channels if groups == -1 else groups
         if module.num_groups != wanted_groups:
-            found = module.num_groups
-            yield _differs("groups", groups, module, "num_groups", found, wanted_groups)
+            yield _differs(module, "num_groups", wanted_groups, f"groups={groups!r}")
 
 
 def _convolution(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[Difference]:
     rank = len(module.kernel_size)
     for theirs, ours in (("strides", "stride"), ("dilation_rate", "dilation")):
         wanted = _sizes(options.get(theirs), rank)
-        found = getattr(module, ours)
-        if wanted is not None and wanted != tuple(found):
-            yield _differs(theirs, list(wanted), module, ours, found, wanted)
+        if wanted is not None and wanted != tuple(getattr(module, ours)):
+            yield _differs(module, ours, wanted, f"{theirs}={list(wanted)!r}")
     padding, strides = options.get("padding"), tuple(module.stride)
     if isinstance(module.padding, str) or not isinstance(padding, str):
         return
@@ -113,35 +111,41 @@ def untold(module: nn.Module, layer: Described, layouts: Sequence[str]) -> Itera
             "If it had other activations or go_backwards=True, torch's layer is not the same.",
         )
     if isinstance(module, nn.Linear) and not layer.kind and "transpose" in layouts:
-        if module.in_features == module.out_features:
-            yield (
-                "its kernel is square, and the file does not say of which class its layer is: it "
-                "is taken as that of a Dense, [in, out].",
-                "If it was an EinsumDense with the outputs first ('ab,cb->ac'), say so: "
-                "var_name_to_layout={'<layer>.weight': 'identity'}.",
-            )
-    if isinstance(module, nn.LayerNorm) and layer.options is None:
-        if module.bias is not None and len(layouts) == 1:
-            yield (
-                "the file has one of its two tensors, and does not say whether its layer was made "
-                "with center=False, scale=False, or with rms_scaling=True.",
-                "If it was rms_scaling=True, nn.LayerNorm is not the same: it subtracts the mean.",
-            )
+        yield from _square_kernel(module)
+    if isinstance(module, nn.LayerNorm) and layer.options is None and len(layouts) == 1:
+        yield from _half_a_norm(module)
+
+
+def _square_kernel(module: nn.Linear) -> Iterator[Difference]:
+    if module.in_features == module.out_features:
+        yield (
+            "its kernel is square, and the file does not say of which class its layer is: it is "
+            "taken as that of a Dense, [in, out].",
+            "If it was an EinsumDense with the outputs first ('ab,cb->ac'), say so: "
+            "var_name_to_layout={'<layer>.weight': 'identity'}.",
+        )
+
+
+def _half_a_norm(module: nn.LayerNorm) -> Iterator[Difference]:
+    if module.bias is not None:
+        yield (
+            "the file has one of its two tensors, and does not say whether its layer was made with "
+            "center=False, scale=False, or with rms_scaling=True.",
+            "If it was rms_scaling=True, nn.LayerNorm is not the same: it subtracts the mean.",
+        )
 
 
 # -- shared ----------------------------------------------------------------------------------------
 
 
-def _differs(
-    theirs: str, value: Any, module: nn.Module, ours: str, found: Any, wanted: Any
-) -> Difference:
+def _differs(module: nn.Module, setting: str, wanted: Any, said: str) -> Difference:
     return (
-        f"{ours}={found!r}; the file says {theirs}={value!r}.",
-        f"Make it {_name(module)}(..., {ours}={wanted!r}).",
+        f"{setting}={getattr(module, setting)!r}; the file says {said}.",
+        f"Make it {_name(module)}(..., {setting}={wanted!r}).",
     )
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -5,6 +5,7 @@
 #              BENCH_ARGS="vocab --rows 500000" (see benchmarks/README.md)
 # make fuzz    hostile files for FUZZ_SECONDS, all formats or FUZZ_FORMATS="tf-v2 torch ..."
 # make differential  2,500 warm starts drawn at random, against TensorFlow's; other ones each time
+# make zoo     small Keras models in every format against their torch twins; none may be silently wrong
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
 #
 # Every target makes its own .venv if needed and tests the installed wheel, not the source tree.
@@ -17,7 +18,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_FORMATS ?=
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi') pyproject.toml constraints.txt
 
-.PHONY: demo test lint format bench fuzz differential fixtures clean
+.PHONY: demo test lint format bench fuzz differential zoo fixtures clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -42,6 +43,9 @@ fuzz: $(VENV)/.test
 
 differential: $(VENV)/.test
 	TORCH_WARMSTART_DIFFERENTIAL_EXAMPLES=2500 $(BIN)/pytest -rP tests/parity/test_differential.py $(PYTEST_ARGS)
+
+zoo: $(VENV)/.test
+	TORCH_WARMSTART_ZOO=whole $(BIN)/pytest -rP tests/zoo $(PYTEST_ARGS)
 
 fixtures: $(VENV)/.test
 	$(BIN)/python tests/fixtures/make_fixtures.py

@@ -81,6 +81,8 @@ def outcome(animal: Animal, tape: Tape, library: str, suffix: str, path: str) ->
     torch.manual_seed(3)
     twin = Twin(tape).eval()
     _randomise(twin)
+    if animal.wrap is not None:
+        animal.wrap(twin.get_submodule("d"))
     rules = dict(folders_of(tape)) if (library, suffix) == ("tf_keras", "weights.h5") else None
     settings = tws.WarmStartSettings(path, [".*"], None, rules)
     try:

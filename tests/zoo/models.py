@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch.nn.utils import parametrizations
 from zoo.tape import Tape
 
 Build = Callable[[Tape], Any]
@@ -29,6 +30,7 @@ class Animal:
     build: Build
     libraries: tuple[str, ...] = BOTH
     after: Callable[[Any], None] | None = None  # what is done to the model before it is saved
+    wrap: Callable[[Any], Any] | None = None  # what is done to the layer `d` of the twin
     told: str = ""
 
 
@@ -293,6 +295,14 @@ one("time_distributed", lambda L: L.TimeDistributed(L.Dense(W), name="d"), T, W)
 one("spectral", lambda L: L.SpectralNormalization(L.Dense(W), name="d"), W, libraries=KERAS)
 one("spectral_conv", lambda L: L.SpectralNormalization(L.Conv2D(W, 2), name="d"), 6, 6, W,
     libraries=KERAS)  # fmt: skip
+
+one("weight_normed", lambda L: L.Dense(W, name="d"), W, wrap=parametrizations.weight_norm)
+one("weight_normed_conv", lambda L: L.Conv2D(W, 2, name="d"), 6, 6, W,
+    wrap=parametrizations.weight_norm)  # fmt: skip
+one("weight_normed_einsum", lambda L: L.EinsumDense("abc,cde->abde", (None, 2, 3), name="d"), T, W,
+    wrap=parametrizations.weight_norm)  # fmt: skip
+one("spectrally_normed", lambda L: L.Dense(W, name="d"), W, wrap=parametrizations.spectral_norm,
+    told="d")  # fmt: skip
 
 # -- convolutions ----------------------------------------------------------------------------------
 

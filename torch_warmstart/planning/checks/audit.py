@@ -63,25 +63,22 @@ def _settings(
             if options is not None and isinstance(module, TOLD):
                 yield from ((name, finding) for finding in compare(module, options))
             else:
-                yield from ((name, finding) for finding in _findings(module, _CHECKS))
+                yield from ((name, finding) for finding in _findings(module))
             if module in layouts:
-                yield from ((name, finding) for finding in _findings(module, _ALWAYS))
+                yield from ((name, finding) for finding in _untold_by_any(module, layouts[module]))
             if layer is not None:
                 used = layouts.get(module, ())
                 yield from ((name, finding) for finding in untold(module, layer, used))
 
 
-def _findings(
-    module: nn.Module, checks: Sequence[tuple[tuple[type[nn.Module], ...], Check]]
-) -> Iterable[Difference]:
-    for types, check in checks:
+def _findings(module: nn.Module) -> Iterable[Difference]:
+    for types, check in _CHECKS:
         if isinstance(module, types):
             finding = check(module)
             if finding is not None:
                 yield finding
 
 
-Check = Callable[[Any], Difference | None]
 _KEEPS = 0.5  # a momentum above it is one of Keras's: 0.9, 0.99
 
 
@@ -122,6 +119,13 @@ def _other_norm(module: nn.Module) -> Difference | None:
         "eps=1e-05 is torch's default; Keras has epsilon=0.001, BERT 1e-12.",
         f"Make it {_name(module)}(..., eps=1e-3).",
     )
+
+
+def _untold_by_any(module: nn.Module, used: Sequence[str]) -> Iterable[Difference]:
+    """What no configuration tells either."""
+    if isinstance(module, nn.LayerNorm) and "channels_first" not in used:
+        yield from filter(None, [_several_axes(module)])
+    yield from filter(None, [_spectral_norm(module)])
 
 
 def _several_axes(module: nn.LayerNorm) -> Difference | None:
@@ -246,12 +250,7 @@ def _recurrent_dropout(module: nn.Module) -> Difference | None:
     )
 
 
-# What no configuration tells.
-_ALWAYS: Sequence[tuple[tuple[type[nn.Module], ...], Check]] = (
-    ((nn.LayerNorm,), _several_axes),
-    ((nn.Module,), _spectral_norm),
-)
-_CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Check]] = (
+_CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Callable[[Any], Difference | None]]] = (
     ((nn.modules.batchnorm._BatchNorm,), _batch_norm),
     ((nn.modules.batchnorm._BatchNorm,), _copied_momentum),
     ((nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm), _other_norm),

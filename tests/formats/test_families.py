@@ -1,0 +1,81 @@
+"""Who wrote the tensors of a neutral format is read from its content."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import torch_warmstart as tws
+from torch_warmstart.formats.families import family_of
+
+
+@pytest.mark.parametrize(
+    ("keys", "said", "family"),
+    [
+        (["enc/dense/kernel:0"], None, "tensorflow"),
+        (["enc.dense.weight"], "tf", "tensorflow"),
+        (["enc.dense.kernel"], "pt", "torch"),
+        (["params.Dense_0.kernel"], "flax", "tensorflow"),
+        (["a/kernel", "a/bias"], None, "tensorflow"),
+        (["emb/embeddings"], None, "tensorflow"),
+        (["a.weight", "LayerNorm.gamma"], None, "torch"),
+        (["a.weight"], None, "torch"),
+        ([], None, "torch"),
+    ],
+)
+def test_by_what_is_said_and_by_names(keys, said, family):
+    assert family_of(keys, said) == family
+
+
+@pytest.fixture
+def square():
+    return torch.randn(3, 3), torch.randn(3)
+
+
+def model():
+    return nn.ModuleDict({"enc": nn.ModuleDict({"dense": nn.Linear(3, 3)})})
+
+
+@pytest.mark.parametrize("ending", ["", ":0"])
+@pytest.mark.parametrize("kind", ["safetensors", "npz", "dict"])
+def test_a_square_kernel_of_tensorflow_is_transposed(kind, ending, square, tmp_path):
+    weight, bias = square
+    state = {f"enc/dense/kernel{ending}": weight, f"enc/dense/bias{ending}": bias}
+    source = state
+    if kind == "safetensors":
+        source = str(tmp_path / "m.safetensors")
+        save_file(state, source, metadata={"format": "tf"})
+    elif kind == "npz":
+        source = str(tmp_path / "m.npz")
+        np.savez(source, **{key: value.numpy() for key, value in state.items()})
+    ported = model()
+    tws.warm_start(ported, source)
+    assert torch.equal(ported["enc"]["dense"].weight, weight.t())
+    assert torch.equal(ported["enc"]["dense"].bias, bias)
+
+
+def test_a_modules_own_state_is_torchs_whatever_its_names():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel = nn.Parameter(torch.randn(3, 3))
+
+    old, new = nn.ModuleDict({"own": Own()}), nn.ModuleDict({"own": Own()})
+    tws.warm_start(new, old.state_dict())
+    assert torch.equal(new["own"].kernel, old["own"].kernel)
+    assert tws.load_checkpoint(old.state_dict()).family == "torch"
+
+
+def test_a_table_in_parts_is_one_table():
+    parts = {f"shared/weights_{n}": torch.randn(2 if n < 14 else 1, 4) for n in range(16)}
+    whole = torch.cat(list(parts.values()))
+    state = {**parts, "out/kernel": torch.randn(4, 2)}
+    by_itself, by_rule = nn.ModuleDict({"shared": nn.Embedding(30, 4)}), nn.Embedding(30, 4)
+    tws.warm_start(by_itself, state)
+    assert torch.equal(by_itself["shared"].weight, whole)
+    settings = tws.WarmStartSettings(state, var_name_to_prev_var_name={"weight": list(parts)})
+    tws.warm_start(by_rule, settings)
+    assert torch.equal(by_rule.weight, whole)

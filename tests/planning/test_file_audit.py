@@ -1,0 +1,90 @@
+"""Audits compare with what the file says where it says it, and with defaults where it does not."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from torch_warmstart.layouts.tensorflow import Described
+from torch_warmstart.planning.audit import audit_port
+
+
+def audits(module, options, kind="", layouts=("identity", "identity")):
+    found = audit_port(
+        nn.ModuleDict({"it": module}), {module: list(layouts)}, {module: Described(kind, options)}
+    )
+    return [str(audit) for audit in found]
+
+
+def test_torchs_default_is_right_where_the_file_has_it():
+    norm = nn.BatchNorm1d(2)
+    assert audits(norm, {"epsilon": 1e-5, "momentum": 0.9}) == []
+    assert audits(nn.LayerNorm(2), {"epsilon": 1e-5}) == []
+
+
+def test_another_epsilon_is_told_whatever_it_is():
+    norm = nn.BatchNorm1d(2, eps=1e-3, momentum=0.01)
+    assert audits(norm, {"epsilon": 0.1, "momentum": 0.99}) == [
+        "it: eps=0.001; the file says epsilon=0.1. Make it nn.BatchNorm1d(..., eps=0.1)."
+    ]
+    assert (
+        "momentum=0.9. Make it nn.BatchNorm1d(..., momentum=0.1)"
+        in audits(norm, {"epsilon": 1e-3, "momentum": 0.9})[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "said"),
+    [
+        (nn.GroupNorm(2, 4, 1e-3), {"epsilon": 1e-3, "groups": 4}, "num_groups=2"),
+        (nn.RMSNorm(4), {"epsilon": 1e-6}, "eps=None; the file says epsilon=1e-06"),
+        (nn.Conv2d(2, 2, 3), {"strides": [2, 2], "padding": "valid"}, "stride=(1, 1)"),
+        (nn.Conv2d(2, 2, 3, 2, 1), {"strides": [2, 2], "padding": "same"}, "one more at the end"),
+        (nn.Conv2d(2, 2, 3, padding=1), {"strides": 1, "padding": "valid"}, "pads nothing"),
+        (nn.Conv1d(2, 2, 3, padding=2), {"padding": "causal"}, "pads the beginning alone"),
+        (nn.Conv1d(2, 2, 3), {"dilation_rate": [2]}, "dilation=(1,)"),
+        (nn.LSTM(2, 2, bidirectional=True), {"merge_mode": "sum"}, "merge_mode='sum'"),
+    ],
+)
+def test_other_settings(module, options, said):
+    (found,) = audits(module, options)
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        (nn.Conv2d(2, 2, 3, 2), {"strides": [2, 2], "padding": "same"}),
+        (nn.Conv2d(2, 2, 3, padding=1), {"strides": [1, 1], "padding": "same"}),
+        (nn.GroupNorm(4, 4, 1e-3), {"epsilon": 1e-3, "groups": -1}),
+        (nn.LSTM(2, 2), {"activation": "tanh"}),
+    ],
+)
+def test_settings_that_agree_are_not_told(module, options):
+    assert audits(module, options) == []
+
+
+def test_what_the_file_does_not_say_and_would_matter_is_told():
+    (recurrent,) = audits(nn.LSTM(2, 2), None, layouts=["keras_cell"] * 4)
+    assert "hard_sigmoid" in recurrent
+    assert audits(nn.LSTM(2, 2), None, layouts=["tf1_lstm[forget_bias=1.0]"] * 4) == []
+    (square,) = audits(nn.Linear(3, 3), None, layouts=["transpose", "identity"])
+    assert "square" in square
+    assert audits(nn.Linear(3, 3), None, "dense", ["transpose", "identity"]) == []
+    assert audits(nn.Linear(3, 2), None, layouts=["transpose", "identity"]) == []
+
+
+def test_sizes_that_do_not_show_their_order_are_told():
+    (cube,) = audits(nn.LayerNorm((4, 4, 4)), {"epsilon": 1e-5})
+    assert "channels_first" in cube
+    assert audits(nn.LayerNorm((3, 4)), {"epsilon": 1e-5}) == []
+    done = ["channels_first", "channels_first"]
+    assert audits(nn.LayerNorm((4, 4, 4)), {"epsilon": 1e-5}, layouts=done) == []
+
+
+def test_a_bias_that_is_left_unpermuted_keeps_the_audit():
+    model = nn.Sequential(nn.Linear(2, 12), nn.Unflatten(1, (3, 2, 2)), nn.Conv2d(3, 1, 1))
+    half = {model[0]: ["unflatten_channels_last[3]", "identity"]}
+    both = {model[0]: ["unflatten_channels_last[3]"] * 2}
+    assert any("unflatten_channels_last" in str(audit) for audit in audit_port(model, half))
+    assert not audit_port(model, both)

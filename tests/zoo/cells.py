@@ -21,7 +21,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell: "same", "refused", "told" or "wrong"."""
+    """What became of a cell: "same", "refused", "cannot", "told" or "wrong"."""
 
     verdict: str
     why: str = ""
@@ -91,7 +91,7 @@ def outcome(animal: Animal, tape: Tape, library: str, suffix: str, path: str) ->
             warnings.simplefilter("ignore", tws.WarmStartWarning)
             tws.apply_plan(plan)
     except tws.WarmStartError as error:
-        return Outcome("refused", str(error))
+        return Outcome("cannot" if animal.cannot else "refused", str(error))
     given = inputs_of(tape)
     expected = _outputs(tape.model(given if len(given) > 1 else given[0]))
     with torch.no_grad():
@@ -99,7 +99,8 @@ def outcome(animal: Animal, tape: Tape, library: str, suffix: str, path: str) ->
     error = float(np.abs(found - expected).max() / max(1, np.abs(expected).max()))
     if error <= TOLERANCE:
         return Outcome("same", str(error))
-    audits = [audit for audit in plan.audits if animal.told and animal.told in audit.modules]
+    layer = animal.told or animal.cannot
+    audits = [audit for audit in plan.audits if layer and layer in audit.modules]
     if audits:
         return Outcome("told", str(audits[0]))
     return Outcome("wrong", f"{error:.3g} apart\n{plan}")
@@ -124,5 +125,8 @@ def _outputs(found: Any) -> np.ndarray:
 def count(outcomes: dict[tuple[str, str, str], Outcome]) -> str:
     """One line for a run."""
     counts = Counter(each.verdict for each in outcomes.values())
-    shown = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("same", "refused", "told"))
-    return f"{len(outcomes)} cells: {shown}, {counts['wrong']} silently wrong"
+    return (
+        f"{len(outcomes)} cells: {counts['same']} the same, {counts['refused']} refused, "
+        f"{counts['cannot']} refused as torch has no such layer, {counts['told']} told by an audit, "
+        f"{counts['wrong']} silently wrong"
+    )

@@ -22,8 +22,9 @@ BOTH, KERAS, TF_KERAS = ("keras", "tf_keras"), ("keras",), ("tf_keras",)
 class Animal:
     """A model of the zoo.
 
-    `told` is a layer that torch's cannot be, where the file does not say so either: its output is
-    another one, and an audit must name it.
+    `cannot` is a layer that no weights of torch's make equal: it must be refused, or where the file
+    does not say what it is, an audit must name it. `told` is one of which the same holds only where
+    the file does not say what it is.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Animal:
     after: Callable[[Any], None] | None = None  # what is done to the model before it is saved
     wrap: Callable[[Any], Any] | None = None  # what is done to the layer `d` of the twin
     told: str = ""
+    cannot: str = ""
 
 
 ZOO: list[Animal] = []
@@ -358,7 +360,7 @@ one("layer_norm_no_center", lambda L: L.LayerNormalization(center=False, name="n
 one("layer_norm_two_axes", lambda L: L.LayerNormalization(axis=[1, 2], name="n"), 3, W)
 one("layer_norm_cube", lambda L: L.LayerNormalization(axis=[1, 2, 3], name="n"), W, W, W)
 one("layer_norm_rms", lambda L: L.LayerNormalization(rms_scaling=True, name="n"), W,
-    libraries=KERAS, told="n")  # fmt: skip
+    libraries=KERAS, cannot="n")  # fmt: skip
 one("group_norm", lambda L: L.GroupNormalization(2, name="n"), 3, 3, W)
 one("group_norm_no_scale", lambda L: L.GroupNormalization(2, scale=False, name="n"), 3, W)
 one("rms_norm", lambda L: L.RMSNormalization(name="n"), T, W, libraries=KERAS)
@@ -379,7 +381,7 @@ for _kind in ("LSTM", "GRU", "SimpleRNN"):
         W,
     )
     one(f"{_low}_relu", lambda L, k=_kind: getattr(L, k)(W, activation="relu", name="r"), T, W,
-        told="r")  # fmt: skip
+        cannot="" if _kind == "SimpleRNN" else "r")  # fmt: skip
     one(
         f"{_low}_two_cells",
         lambda L, k=_kind: L.RNN([getattr(L, f"{k}Cell")(W) for _ in range(2)], name="r"),
@@ -390,14 +392,14 @@ for _kind in ("LSTM", "GRU"):
     for _gate in ("hard_sigmoid", "tanh", "relu"):
         one(f"{_kind.lower()}_gate_{_gate}",
             lambda L, k=_kind, g=_gate: getattr(L, k)(W, recurrent_activation=g, name="r"), T, W,
-            told="r")  # fmt: skip
-one("gru_reset_before", lambda L: L.GRU(W, reset_after=False, name="r"), T, W)
+            cannot="r")  # fmt: skip
+one("gru_reset_before", lambda L: L.GRU(W, reset_after=False, name="r"), T, W, cannot="r")
 one(
     "gru_reset_before_no_bias",
     lambda L: L.GRU(W, reset_after=False, use_bias=False, name="r"),
     T,
     W,
-    told="r",
+    cannot="r",
 )
 one(
     "bidirectional_summed",
@@ -410,30 +412,32 @@ one(
     lambda L: L.Bidirectional(L.LSTM(W, recurrent_activation="hard_sigmoid"), name="r"),
     T,
     W,
-    told="r",
+    cannot="r",
 )
 one("cell", lambda L: L.RNN(L.LSTMCell(W), return_sequences=True, name="r"), T, W)
 one("cell_hard", lambda L: L.RNN(L.GRUCell(W, recurrent_activation="hard_sigmoid"), name="r"), T, W,
-    told="r")  # fmt: skip
+    cannot="r")  # fmt: skip
 one("three_cells", lambda L: L.RNN([L.LSTMCell(W) for _ in range(3)], name="r"), T, W)
 one("dropout_within", lambda L: L.LSTM(W, dropout=0.5, recurrent_dropout=0.5, name="r"), T, W)
 
 # -- attention -------------------------------------------------------------------------------------
 
 
-def _attention(name: str, libraries: tuple[str, ...] = BOTH, **options: Any) -> None:
+def _attention(
+    name: str, libraries: tuple[str, ...] = BOTH, cannot: str = "", **options: Any
+) -> None:
     def build(t: Tape) -> int:
         x = t.input(T, W)
         x = t(t.L.MultiHeadAttention(2, W // 2, name="att", **options), x, x)
         return t(t.L.Dense(W, name="out"), x)
 
-    ZOO.append(Animal(name, build, libraries))
+    ZOO.append(Animal(name, build, libraries, cannot=cannot))
 
 
 _attention("attention")
 _attention("attention_no_bias", use_bias=False)
 _attention("attention_dropout", dropout=0.5)
-_attention("attention_gate", KERAS, use_gate=True)
+_attention("attention_gate", KERAS, "att", use_gate=True)
 
 
 @animal()

@@ -612,8 +612,8 @@ def _leaves_that_tf_has(module: torch.nn.Module) -> list[str]:
 
 def _is_a_layers_own(forms: Sequence[Form]) -> bool:
     """Whether a tensor is one of a kind of layer that TensorFlow has, and kept as one tensor."""
-    return all(len(form.names) == 1 for form in forms) and any(
-        len(form.names[0]) > 1 for form in forms
+    return any(
+        len(form.names) == 1 and len(form.names[0]) > 1 and form.refusal is None for form in forms
     )
 
 

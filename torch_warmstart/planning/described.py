@@ -15,6 +15,8 @@ _COMPOUND = {
     *("lstm_cell", "gru_cell", "simple_rnn_cell"),
     *("multi_head_attention", "grouped_query_attention"),
 }
+# What it calls the layers within, whose equations are its own.
+_PROJECTIONS = {"query", "key", "value", "attention_output"}
 _AROUND = {"spectral_normalization"}  # of what is within
 _COMPOUND_MODULES = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
@@ -41,6 +43,8 @@ def with_config(source: Source, variable: Variable, checkpoint: Checkpoint) -> S
 def describe(layer: SavedLayer) -> Described:
     """A layer of a file as layouts know it."""
     around = layer.around.kind if layer.around is not None else ""
+    if not layer.kind and layer.name.rpartition("/")[2] in _PROJECTIONS:
+        around = "multi_head_attention"
     return Described(layer.kind, layer.options, layer.backend, around)
 
 

@@ -63,12 +63,15 @@ def graph_layers(nodes: Sequence[Links], metadata: Metadata) -> Mapping[str, Sav
     Keras 3's `export()` lists variables and no layers; there their full names say which are of one.
     """
     found = _Layers(nodes, metadata).by_key()
-    by_name: dict[str, list[str]] = {}
-    for node in nodes:
-        if node.key is not None and node.key not in found and "/" in node.full_name:
-            by_name.setdefault(node.full_name.rpartition("/")[0], []).append(node.key)
-    named = (SavedLayer(name, keys=tuple(keys)) for name, keys in by_name.items())
-    return {key: layer for layer in named for key in layer.keys} | found
+    by_name: dict[str, dict[str, str]] = {}  # by layer; of a variable that is there twice one key
+    others = [n for n in nodes if n.key is not None and n.key not in found and "/" in n.full_name]
+    for node in others:
+        assert node.key is not None
+        layer, _, name = node.full_name.rpartition("/")
+        by_name.setdefault(layer, {}).setdefault(name, node.key)
+    named = {name: SavedLayer(name, keys=tuple(keys.values())) for name, keys in by_name.items()}
+    by_key = {str(node.key): named[node.full_name.rpartition("/")[0]] for node in others}
+    return by_key | found
 
 
 class _Layers:

@@ -127,6 +127,6 @@ def count(outcomes: dict[tuple[str, str, str], Outcome]) -> str:
     counts = Counter(each.verdict for each in outcomes.values())
     return (
         f"{len(outcomes)} cells: {counts['same']} the same, {counts['refused']} refused, "
-        f"{counts['cannot']} refused as torch has no such layer, {counts['told']} told by an audit, "
-        f"{counts['wrong']} silently wrong"
+        f"{counts['cannot']} refused as torch has no such layer, {counts['told']} told by an "
+        f"audit, {counts['wrong']} silently wrong"
     )

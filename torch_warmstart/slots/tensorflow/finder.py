@@ -196,7 +196,8 @@ class TensorFlowSlots:
         keys = [k.slots[q] for k, q in zip(kept, quantities, strict=True) if q is not None]
         specs = [self._checkpoint.spec(key) for key in keys]
         scale, notes = _scale(variable, quantities[0] or "")
-        if parameter.form.layout.for_slots is not None and parameter.owner.leaf.startswith("bias"):
+        is_bias = parameter.owner.leaf.startswith("bias")
+        if parameter.form.layout.for_slots is not None and is_bias and _learns_both(parameter):
             notes = (*notes, TWO_BIASES)
         form = slot_form(parameter.form)
         return _from_kept(_source(specs, variable, form), variable, kept[0], scale, notes)
@@ -315,3 +316,11 @@ def _source(specs: Sequence[TensorSpec], variable: Variable, form: Form) -> Sour
 def _slot(variable: Variable) -> Slot:
     assert variable.slot is not None
     return variable.slot
+
+
+def _learns_both(parameter: Source) -> bool:
+    """Whether both biases of a recurrent layer are trained, where TensorFlow has one."""
+    owner = parameter.owner
+    ih, hh = (owner.leaf.replace("_hh", "_ih"), owner.leaf.replace("_ih", "_hh"))
+    both = (getattr(owner.module, name, None) for name in (ih, hh))
+    return all(bias is not None and bias.requires_grad for bias in both)

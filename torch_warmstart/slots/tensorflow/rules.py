@@ -142,7 +142,8 @@ UNKNOWN_SCALE = (
 )
 TWO_BIASES = (
     "torch's recurrent layers add two biases where TensorFlow has one. Both take its slots and get "
-    "its gradient, so that together they move twice as far."
+    "its gradient, so that together they move twice as far. With bias_hh frozen "
+    "(requires_grad=False) before the optimizer is made, it goes on exactly as TensorFlow does."
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from torch_warmstart.layouts.tensorflow import Described
-from torch_warmstart.planning.audit import audit_port
+from torch_warmstart.planning.checks.audit import audit_port
 
 
 def audits(module, options, kind="", layouts=("identity", "identity")):

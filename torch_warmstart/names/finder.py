@@ -38,7 +38,7 @@ from torch_warmstart.names.spellings import ANY_KIND, OWN, SHORT, Kinds, Spellin
 
 _SETTING = "var_name_to_prev_var_name"
 BY_USER = "renamed in settings"  # how a variable or a slot was found
-_WITHOUT_MODEL = "TensorFlow's name, without its model's"
+WITHOUT_MODEL = "TensorFlow's name, without its model's"
 _IN_SCOPE = "TensorFlow's name, in a scope"
 _BY_NUMBER = "Keras's number in the layer"
 _IN_WRAPPER = "TensorFlow's name, in a wrapper"
@@ -66,8 +66,8 @@ class Source:
         return shapes[self.form.part] if shapes and self.form.part < len(shapes) else None
 
     @property
-    def identity(self) -> object:
-        """Equal for sources of the same bytes."""
+    def identity(self) -> tuple[object, ...]:
+        """Equal for sources of the same bytes, and each part of it for tensors of the same."""
         return tuple(_identity(spec) for spec in self.specs)
 
 
@@ -125,9 +125,9 @@ class Finder:
             return self._inferred[variable]
         return self._if_in_the_scope(self._infer(variable))
 
-    def says_no_names(self) -> bool:
-        """Whether the checkpoint has tensors of which it says only where they lie in the file."""
-        return self._spellings.says_no_names()
+    def without_a_name(self) -> str | None:
+        """Where a tensor lies of which the checkpoint says no more than that, if there is one."""
+        return self._spellings.without_a_name()
 
     def find_renamed(
         self, variable: Variable, owner: Owner, names: Sequence[str], asked_by: str = _SETTING
@@ -177,12 +177,16 @@ class Finder:
         return None
 
     def nearest(self, variable: Variable) -> list[str]:
-        """Keys of the checkpoint that look like a variable's name."""
-        return self.near(self.conventions.spelt(variable.name))
+        """What the checkpoint calls tensors that looks like a variable's name."""
+        return self._spellings.near_names(self.conventions.spelt(variable.name))
 
     def forms(self, owner: Owner) -> tuple[Form, ...]:
         """The forms that a tensor of the model may have in the checkpoint."""
         return self._forms_of(owner.module, owner.leaf)
+
+    def ending_in(self, ending: str) -> Sequence[str]:
+        """Names of the checkpoint that end in these parts, two at least."""
+        return self._spellings.ending_in(ending)
 
     def near(self, name: str) -> list[str]:
         """Keys and other names of the checkpoint that look like a name."""
@@ -384,7 +388,7 @@ class Finder:
             found = self._find_at(variable, _paths(variable), SHORT)
         except SettingsError:  # no name of its own, so nothing that it must be
             return None
-        return found and replace(found, reason=_WITHOUT_MODEL, is_inferred=True)
+        return found and replace(found, reason=WITHOUT_MODEL, is_inferred=True)
 
     def _find_in_a_scope(self, variable: Variable) -> Source | None:
         """The variable in one more scope than its name has, if only one tensor answers to that."""

@@ -44,6 +44,12 @@ class NameIndex:
             return _matching(self._without_scope, f"{path}/", leaf)
         return iter(self._by_name_without_scope.get(f"{path}/{name}", ()))
 
+    def ending_in(self, ending: str) -> Sequence[str]:
+        """The names that end in these parts; slots of optimizers are left out."""
+        last = "/".join(ending.split("/")[-2:])
+        found = self._by_ending.get(last, ())
+        return [name for name in found if f"/{plain_name(name)}".endswith(f"/{ending}")]
+
     def near(self, name: str) -> list[str]:
         """Names that look like this one, best first.
 
@@ -93,6 +99,14 @@ class NameIndex:
         found: dict[str, list[str]] = {}
         for bare, name in self._without_scope:
             found.setdefault(bare, []).append(name)
+        return found
+
+    @functools.cached_property
+    def _by_ending(self) -> dict[str, list[str]]:
+        """By the last two parts of a name, or by all where it has but one."""
+        found: dict[str, list[str]] = {}
+        for name in self._likely:
+            found.setdefault("/".join(plain_name(name).split("/")[-2:]), []).append(name)
         return found
 
     @functools.cached_property

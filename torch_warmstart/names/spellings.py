@@ -99,13 +99,19 @@ class Spellings:
         found = (leaf.layer_of(name) for name in called for leaf in leaves)
         return list(dict.fromkeys(layer for layer in found if layer is not None))
 
-    def says_no_names(self) -> bool:
-        """Whether some tensors are known only by where they lie in the file."""
-        named = {key for kind in ("own", "short") for key in self._keys_of_kind(kind)}
-        return any(key not in named for key in self._keys_of_kind("storage"))
+    def ending_in(self, ending: str) -> Sequence[str]:
+        """What tensors are called that ends in these parts."""
+        return self._named("own").ending_in(ending)
 
-    def _keys_of_kind(self, kind: NameKind) -> Iterator[str]:
-        return self._known(self._named(kind).names)
+    def near_names(self, name: str) -> list[str]:
+        """What tensors are called that looks like a name."""
+        return self._named("own").near(name) or self._named("short").near(name)
+
+    def without_a_name(self) -> str | None:
+        """The first name that only says where a tensor lies of which nothing else is known."""
+        named = {key for kind in ("own", "short") for key in self._known(self._named(kind).names)}
+        stored = (name for name in self._named("storage").names if "optimizer" not in name)
+        return next((n for n in stored if named.isdisjoint(self._known((n,)))), None)
 
     def _in_layer(self, layer: str, leaf: LeafName, kind: NameKind) -> Iterator[str]:
         index = self._named(kind)

@@ -134,7 +134,7 @@ def decide_variable(
     _check_target(variable)
     location = where(wish, located)
     if location.source is None:
-        return decide_missing(wish, located)
+        return decide_missing(wish, located, explanation=location.explanation)
     check_writable(variable)
     return decide_found(wish, location.source, location.how, remappings)
 
@@ -266,9 +266,8 @@ def _item(
     variable: Variable, source: Source, how: str, state: State, cast: Cast | None, **more: Any
 ) -> PlanItem:
     form = source.form
-    return PlanItem(
-        variable, state, how, source.specs, source.owner, form.layout, form.part, cast, **more
-    )
+    taken = (variable, state, how, source.specs, source.owner, form.layout, form.part, cast)
+    return PlanItem(*taken, is_inferred=source.is_inferred, **more)
 
 
 def _state(source: Source, cast: Cast | None) -> State:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
-from torch_warmstart.errors import Finding, MissingTensorError, SettingsError
+from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
+from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Variable
-from torch_warmstart.names import BY_USER, Finder, Source
+from torch_warmstart.names import BY_USER, WITHOUT_MODEL, Finder, Source, common_rule
 from torch_warmstart.planning.described import with_config
 from torch_warmstart.planning.renames import Renaming
 from torch_warmstart.planning.selection import Entry
 from torch_warmstart.planning.wishes import Wish, Wishes
+from torch_warmstart.settings import SETTING, Rule
+
+_SUGGESTED = "suggested"  # a rule that nobody has looked at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +34,7 @@ class Location:
     how: str = ""  # it was found, where that is not by its own name
     # Different tensors answer to it, or what a rule asks for is not there.
     error: SettingsError | MissingTensorError | None = None
+    explanation: str = ""  # why what it could be is not taken for it
 
 
 @dataclass(frozen=True, eq=False)  # without slots, for the cached property
@@ -42,6 +47,11 @@ class Located:
     def source(self, variable: Variable) -> Source | None:
         """What a variable is made of; None too if that is a problem of its own."""
         return self.of_variable[variable].source
+
+    def scope_of(self, variable: Variable) -> str:
+        """The scope that was skipped to find a variable; or ""."""
+        source = self.source(variable)
+        return min(source.scopes) if source is not None and source.scopes else ""
 
     def in_module(self, module: torch.nn.Module) -> Sequence[Variable]:
         """The parameters and buffers of a module."""
@@ -59,24 +69,89 @@ class Located:
 def locate(wishes: Wishes, finder: Finder) -> Located:
     """Where each parameter and buffer comes from, selected or not."""
     found = {v: _locate(wish, finder) for v, wish in wishes.items() if v.slot is None}
-    return Located(finder, found)
+    return Located(finder, _without_doubles(found))
 
 
 def _locate(wish: Wish, finder: Finder) -> Location:
     variable = wish.variable
     try:
         if wish.rename is not None:
-            named = follow_rule(finder, variable, wish.rename)
-            return Location(with_config(named, variable, finder.checkpoint), BY_USER)
+            named = with_config(
+                follow_rule(finder, variable, wish.rename), variable, finder.checkpoint
+            )
+            return _by_rule(named, wish.rename.value.rule)
         source = finder.find(variable)
     except (SettingsError, MissingTensorError) as error:
         return Location(None, error=error)
     if source is None:
         return Location(None)
     source = with_config(source, variable, finder.checkpoint)
-    if is_named_alike(source, variable):
+    if is_named_alike(source, variable) and not source.is_inferred:
         return Location(source)
     return Location(source, source.reason or finder.conventions.how_found)
+
+
+def _by_rule(source: Source, rule: Rule) -> Location:
+    if not rule.is_suggested:
+        return Location(source, BY_USER)
+    return Location(replace(source, is_inferred=True), _SUGGESTED)
+
+
+def _without_doubles(found: Mapping[Variable, Location]) -> dict[Variable, Location]:
+    """The same, but what was inferred for a variable is not taken if it may be another's.
+
+    That is where another one is made of it, and where a name leaves out the model that its layer is
+    in, while another variable, which is nowhere, is called so in a module. Variables of one module
+    may share a tensor, as gates do, and a user's rules may give one to two.
+    """
+    guessed = [variable for variable, location in found.items() if _is_guessed(location)]
+    users: dict[object, list[Variable]] = {}
+    for variable, location in found.items():
+        for part in location.source.identity if guessed and location.source is not None else ():
+            users.setdefault(part, []).append(variable)
+    nowhere = [v for v, location in found.items() if location.source is None]
+    ends = {end: v for v in nowhere for name in v.names for end in _endings(name)}
+    rivals: dict[Variable, Variable] = {}
+    for variable in guessed:
+        source = found[variable].source
+        assert source is not None
+        others = [user for part in source.identity for user in users[part]]
+        if source.reason == WITHOUT_MODEL:
+            others += [ends[name] for name in variable.names if name in ends]
+        other = _of_another_module(variable, others)
+        if other is not None:
+            rivals[variable] = other
+    return {v: _not_taken(v, at, rivals[v]) if v in rivals else at for v, at in found.items()}
+
+
+def _endings(name: str) -> Iterator[str]:
+    """A name without its first parts."""
+    while "." in name:
+        name = name.partition(".")[2]
+        yield name
+
+
+def _is_guessed(location: Location) -> bool:
+    source = location.source
+    return source is not None and source.is_inferred and location.how != _SUGGESTED
+
+
+def _of_another_module(variable: Variable, others: Iterable[Variable]) -> Variable | None:
+    modules = {owner.module for owner in variable.owners}
+    return next((v for v in others if modules.isdisjoint(o.module for o in v.owners)), None)
+
+
+def _not_taken(variable: Variable, location: Location, other: Variable) -> Location:
+    assert location.source is not None
+    keys = [spec.key for spec in location.source.specs]
+    target = keys[0] if len(keys) == 1 else keys
+    explanation = (
+        f"{variable.name} is not in the checkpoint under a name of its own. It could be "
+        f"{' + '.join(map(repr, keys))} ({location.how}), but so is {other.name}, and the two are "
+        "not tied. If both are to be filled from it, say so: "
+        f"{SETTING}={{{variable.name!r}: {target!r}}}."
+    )
+    return Location(None, explanation=explanation)
 
 
 def follow_rule(finder: Finder, variable: Variable, rename: Entry[Renaming]) -> Source:
@@ -132,3 +207,48 @@ def _idle(wish: Wish, finder: Finder) -> Finding:
         f"{renaming.rule}: {finder.checkpoint.url} has nothing of what it asks for, such as "
         f"{name!r} for {wish.rename.owner.name!r}.{f' Did you mean {near}?' if near else ''}",
     )
+
+
+def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozenset[Variable]]:
+    """One problem for most of what is not found, if it has one cause; and those variables.
+
+    One rule would find it, or the file does not say what its layers are called. With
+    on_missing='keep' it is a warning, and nothing is a problem of theirs anyway.
+    """
+    missing = [wish for wish in wishes.values() if _is_missing(wish, located)]
+    if not missing:
+        return {}
+    sources = (location.source for location in located.of_variable.values())
+    taken = {spec.key for source in sources if source is not None for spec in source.specs}
+    rule = common_rule(located.finder, [wish.variable for wish in missing], taken)
+    stored = located.finder.without_a_name() if rule is None else None
+    first = (rule.found[0][0] if rule is not None else missing[0].variable).name
+    others = f", and so are {plural(len(missing) - 1, 'other variable')}"
+    text = f"{first} is not in the checkpoint{others if len(missing) > 1 else ''}."
+    if rule is not None:
+        text += (
+            f" One rule finds {len(rule.found):,} of them: {SETTING}={rule}. With it, {first} is "
+            f"{rule.found[0][1]!r}."
+        )
+        explained = frozenset(variable for variable, _ in rule.found)
+    elif stored is not None:
+        text += (
+            f" The file does not say what its layers are called: {stored!r} is only where a tensor "
+            "lies in it. suggest_names() proposes rules, by types, shapes and order."
+        )
+        explained = frozenset(wish.variable for wish in missing)
+    else:
+        return {}
+    code = "rule-missing" if rule is not None else "layers-without-names"
+    is_kept = all(wish.may_be_missing for wish in missing)
+    return {Finding(code, "warning" if is_kept else "error", first, text): explained}
+
+
+def _is_missing(wish: Wish, located: Located) -> bool:
+    variable = wish.variable
+    if not wish.is_selected or wish.rename is not None or variable.slot is not None:
+        return False
+    location = located.of_variable[variable]
+    is_there = location.source is not None or location.error is not None or location.explanation
+    owner = variable.owners[0]
+    return not is_there and not is_uncounted_in_tf(owner.module, owner.leaf)

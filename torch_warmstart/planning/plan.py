@@ -92,6 +92,7 @@ class PlanItem:
     axis: int = 0  # of the variable, counted from 0
     fill: Fill | None = None  # what rows without an old one get; None: there are none
     old_size: int = 0  # of the old tensor along the axis, in torch's layout
+    is_inferred: bool = False  # from names that are not the variable's own, or a suggestion
 
     @property
     def name(self) -> str:
@@ -178,6 +179,16 @@ class WarmStartPlan:
     seconds: float  # that planning took
 
     @property
+    def inferred(self) -> tuple[str, ...]:
+        """The variables whose tensors are not certain: `reason` of their items says what they are.
+
+        A scope was skipped, a number taken for a name, a suggestion nobody has looked at. Certain
+        is what a rule of the user's says, what is called the same, and TensorFlow's names for the
+        leaf in a layer of that type.
+        """
+        return tuple(item.name for item in self.items if item.is_inferred)
+
+    @property
     def bytes_to_read(self) -> int:
         """Bytes of the tensors that will be read, each key once."""
         used = [spec for item in self.items if item.state != "kept" for spec in item.sources]
@@ -202,7 +213,8 @@ _COLUMNS = ("variable", "from", "shape", "change", "rows", "decision", "why")
 def _cells(item: PlanItem) -> tuple[str, ...]:
     key = " + ".join(map(shorten, item.keys))
     shape, rows = item.shape_change, _rows(item)
-    return item.name, key, shape, item.change, rows, item.state, item.reason
+    why = f"inferred: {item.reason}" if item.is_inferred else item.reason
+    return item.name, key, shape, item.change, rows, item.state, why
 
 
 def _rows(item: PlanItem) -> str:

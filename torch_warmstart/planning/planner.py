@@ -20,8 +20,8 @@ from torch_warmstart.model import Variable, absent_variables, model_variables
 from torch_warmstart.names import Finder, Source, conventions_of
 from torch_warmstart.planning.checks import find_beside, find_lost, say_lost
 from torch_warmstart.planning.deciding import Decision, Remappings, decide_each, decide_variable
-from torch_warmstart.planning.locating import Located, find_idle_rules, locate
-from torch_warmstart.planning.notes import audits_of, notes_on
+from torch_warmstart.planning.locating import Located, find_idle_rules, find_missing_rule, locate
+from torch_warmstart.planning.notes import audits_of, notes_on, notes_on_names
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.selection import spread_over_modules
 from torch_warmstart.planning.slot_decisions import (
@@ -48,8 +48,10 @@ def make_plan(
     variables = _variables(model, optimizer)
     wishes = read_wishes(spread_over_modules(settings, variables), variables)
     _check_optimizer_entry(settings, checkpoint, optimizer)
-    located = locate(wishes, Finder(checkpoint, variables))
-    idle = find_idle_rules(wishes, located)
+    renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
+    located = locate(wishes, Finder(checkpoint, variables, renamed))
+    missing_rule = find_missing_rule(wishes, located)
+    idle = find_idle_rules(wishes, located) | _errors_of(missing_rule)
     decisions, remarks = _decide(wishes, located, frozenset().union(*idle.values()))
     strangers = find_strangers(decisions, optimizer) if optimizer is not None else []
     lost = find_lost(wishes.settings, absent_variables(model), located)
@@ -58,7 +60,9 @@ def make_plan(
     if problems:
         raise PlanError(_headline(checkpoint, problems), problems)
     items = tuple(decision.item for decision in decisions.values())
-    notes = [*notes_on(wishes.settings, items, located.finder), *remarks, *strangers, *losses]
+    of_names = [*missing_rule, *notes_on_names(items, located)]
+    of_model = notes_on(wishes.settings, items, located.finder)
+    notes = [*of_names, *of_model, *remarks, *strangers, *losses]
     return WarmStartPlan(
         model=model,
         checkpoint=checkpoint,
@@ -130,6 +134,12 @@ def _beside(
 
 def _problems(decisions: Mapping[Variable, Decision]) -> list[Finding]:
     return [d.problem for d in decisions.values() if d.problem is not None]
+
+
+def _errors_of(
+    findings: Mapping[Finding, frozenset[Variable]],
+) -> dict[Finding, frozenset[Variable]]:
+    return {finding: who for finding, who in findings.items() if finding.severity == "error"}
 
 
 def _only(findings: Iterable[Finding], severity: Severity) -> list[Finding]:

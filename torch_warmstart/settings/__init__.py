@@ -3,6 +3,7 @@
 Nothing here knows a model or a checkpoint.
 """
 
+from torch_warmstart.settings.name_rules import SETTING as SETTING
 from torch_warmstart.settings.name_rules import NameRules as NameRules
 from torch_warmstart.settings.name_rules import Names as Names
 from torch_warmstart.settings.name_rules import Pattern as Pattern

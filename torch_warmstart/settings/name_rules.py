@@ -6,6 +6,7 @@ r"""How names changed: what `var_name_to_prev_var_name` may hold, as a list of r
     [(r"blocks\.(\d+)\.(.+)", r"b\1/\2")]     patterns for whole names: what takes their place
     lambda name: name.replace("fc", "old")    a function; None for names that it leaves alone
     NameRules(...)                            all of these together, as a rules file has them
+    suggest_names(...)                        the same, those of which it is sure
 
 A variable's own entry counts more than any scope, an inner scope more than one around it, a scope
 more than a pattern, a pattern more than those behind it, and any of them more than a function.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal
 
 from torch_warmstart.errors import SettingsError
@@ -38,8 +39,9 @@ class NameRules:
         names: Variable name to its key or keys in the checkpoint; a scope of the model, with a dot
             or slash at its end, to a scope of the checkpoint.
         patterns: Pairs of a pattern for whole names and what takes the name's place.
-        layouts: What the file has for `var_name_to_layout`; it takes effect only there.
+        layouts: For `var_name_to_layout`, where what stands there itself counts more.
         origin: The file that the rules are from, for messages.
+        is_suggested: Whether they were proposed, and nobody has looked at them.
 
     Raises:
         SettingsError: a rule is malformed.
@@ -54,6 +56,7 @@ class NameRules:
     _: KW_ONLY
     layouts: Mapping[str, str] = field(default_factory=dict, repr=False)
     origin: str = field(default="", repr=False)
+    is_suggested: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", _checked_names(self.names, self._setting))
@@ -84,6 +87,7 @@ class Rule:
     target: Names | NameFunction
     text: str  # as the user wrote it, for messages
     setting: str = SETTING  # where it stands, for messages
+    is_suggested: bool = False  # proposed, and not looked at
 
     def __str__(self) -> str:
         return f"{self.setting}: {self.text}"
@@ -93,6 +97,9 @@ def checked_renames(value: Any) -> RenameSetting:
     """A copy of what a user gave; SettingsError if it is nothing that can be applied."""
     if value is None:
         return {}
+    as_rules = getattr(value, "as_rules", None)  # suggestions, which this room does not know
+    if callable(as_rules):
+        value = as_rules()
     if isinstance(value, NameRules):
         return value
     if isinstance(value, Mapping):
@@ -114,12 +121,18 @@ def rules_of(value: RenameSetting | None) -> list[Rule]:
         return []
     if isinstance(value, NameRules):
         where = f"{SETTING} ({value.origin})" if value.origin else SETTING
-        return [*_name_rules(value.names, where), *_pattern_rules(value.patterns, where)]
+        rules = [*_name_rules(value.names, where), *_pattern_rules(value.patterns, where)]
+        return [replace(rule, is_suggested=value.is_suggested) for rule in rules]
     if isinstance(value, Mapping):
         return _name_rules(value, SETTING)
     if callable(value):
         return [Rule("function", "", value, "the function")]
     return _pattern_rules(value, SETTING)
+
+
+def layouts_of(value: RenameSetting) -> Mapping[str, str]:
+    """What rules say for `var_name_to_layout`."""
+    return value.layouts if isinstance(value, NameRules) else {}
 
 
 def canonical_scope(scope: str) -> str:

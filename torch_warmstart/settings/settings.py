@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.settings.name_rules import RenameSetting, checked_renames
+from torch_warmstart.settings.name_rules import RenameSetting, checked_renames, layouts_of
 from torch_warmstart.storage import MAX_GAP, Storage
 
 # A path or URL of a file with one entry a line, or the entries themselves.
@@ -136,8 +136,9 @@ class WarmStartSettings:
             at the end ({"bert.": "model/bert/"}, "/" is the root). Or a sequence of pairs of a
             pattern for the whole name and its replacement, the first that matches counts. Or a
             function from a name to a key, a list of keys or None. Or `NameRules`, for all of these,
-            as `load_rules` returns them. A leaf may be torch's or TensorFlow's: `old.weight` finds
-            `old/kernel`. A rule that is for no selected variable is an error.
+            as `load_rules` returns them, with the layouts among them; or `Suggestions`, of which
+            those of high confidence are taken. A leaf may be torch's or TensorFlow's: `old.weight`
+            finds `old/kernel`. A rule that is for no selected variable is an error.
         var_name_to_layout: Variable name to the layout change to apply instead of the one that its
             module type calls for: "identity" or "transpose".
         on_missing: "error", or "keep" variables that the checkpoint does not have as they are.
@@ -196,6 +197,8 @@ class WarmStartSettings:
             )  # a copy: later changes to theirs have no effect
         renames = checked_renames(self.var_name_to_prev_var_name)
         object.__setattr__(self, "var_name_to_prev_var_name", renames)
+        layouts = {**layouts_of(renames), **(self.var_name_to_layout or {})}
+        object.__setattr__(self, "var_name_to_layout", layouts or self.var_name_to_layout)
         for name in ("on_missing", "on_mismatch"):
             if getattr(self, name) not in ("error", "keep"):
                 raise SettingsError(f"{name} is 'error' or 'keep', not {getattr(self, name)!r}.")

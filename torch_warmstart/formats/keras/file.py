@@ -139,7 +139,7 @@ class KerasCheckpoint(Checkpoint):
     @functools.cached_property
     def _kinds(self) -> Mapping[str, NameKind]:
         """Of names that are not simply what a tensor is called."""
-        own = self._other("own").keys() | self._datasets.keys()
+        own = self._other("own").keys() | (self._datasets.keys() - self._other("short").keys())
         found: dict[str, NameKind] = {}
         for kind in _LESS_THAN_OWN:
             found.update(dict.fromkeys(self._other(kind).keys() - own, kind))

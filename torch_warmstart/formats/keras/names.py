@@ -47,8 +47,10 @@ def keras2_names(tree: Tree) -> tuple[dict[str, str], dict[str, OtherNames]]:
     for path, layer, weight in weights:
         # Layers shared between models are written twice; some versions write `kernel` only.
         keys[path] = weight if counts[weight] == 1 else path.removesuffix(":0")
-        own, short = ([n] if n != keys[path] else [] for n in (_from_layer(layer, weight), weight))
-        others[path] = OtherNames(own, short)
+        full = _from_layer(layer, weight)
+        own = [full] if full != keys[path] else []
+        is_short = full.endswith(f"/{weight}")  # a key may be
+        others[path] = OtherNames(own, [weight] if is_short or weight != keys[path] else [])
     return keys, others
 
 

@@ -141,8 +141,11 @@ class BundleCheckpoint(Checkpoint):
         return () if self._graph is None else self._graph.root_edges
 
     def name_kind(self, name: str) -> NameKind:
-        is_storage = self._graph is not None and object_graph.is_storage_path(name)
-        return "storage" if is_storage else "own"
+        if self._graph is None:
+            return "own"
+        if name in self._graph.short_names:
+            return "short"
+        return "storage" if object_graph.is_storage_path(name) else "own"
 
     def object_paths(self, key: str) -> tuple[str, ...]:
         return () if self._graph is None else self._graph.paths_to(key)

@@ -17,7 +17,7 @@ import functools
 import heapq
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch_warmstart.formats.base import GraphOptimizer, MalformedError, SavedLayer
@@ -143,6 +143,23 @@ class ObjectGraph:
         return tuple(dict.fromkeys(paths))
 
     @functools.cached_property
+    def short_names(self) -> frozenset[str]:
+        """Full names that leave out the models which layers are in, as tf_keras's do.
+
+        Such a layer is listed by a model that another model lists, and its name has no part more
+        than the edges from there.
+        """
+        return frozenset(
+            name
+            for name, keys in self.full_names.items()
+            if all(self._is_short(name, k) for k in keys)
+        )
+
+    def _is_short(self, name: str, key: str) -> bool:
+        paths = [path.split("/") for path in self.paths_to(key)]
+        return bool(paths) and all(map(functools.partial(_leaves_out, name), paths))
+
+    @functools.cached_property
     def _nodes_of_keys(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
         for number, node in enumerate(self._nodes):
@@ -265,6 +282,11 @@ def _node_id(number: int, count: int) -> int:
     if number >= count:  # a negative number is a huge one here
         raise MalformedError(f"an edge leads to node {number}, but there are {count}")
     return number
+
+
+def _leaves_out(name: str, path: Sequence[str]) -> bool:
+    listed = [at for at, edge in enumerate(path) if _LAYER.fullmatch(edge)]
+    return len(listed) > 1 and name.count("/") <= len(path) - 1 - listed[-1]
 
 
 def _cost(edge: str) -> int:

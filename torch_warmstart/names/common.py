@@ -1,0 +1,113 @@
+"""The one rule that would find most of what is not found: a prefix more or less, another scope."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
+from torch_warmstart.layouts import read_leaf
+from torch_warmstart.model import Owner, Variable
+from torch_warmstart.names.conventions import plain_name
+from torch_warmstart.names.finder import Finder
+
+_SAMPLED = 64  # variables whose names are compared with the checkpoint's
+_ALIKE = 20  # names of the checkpoint that are looked at for each
+_TRIED = 4  # rules
+_FEWEST = 3  # variables that are worth a rule
+
+_Move = tuple[tuple[str, ...], tuple[str, ...]]  # the beginnings of names here and there
+
+
+@dataclass(frozen=True, slots=True)
+class CommonRule:
+    """A scope of the model, the one that stands for it in the checkpoint, and what that finds."""
+
+    source: str
+    target: str
+    found: tuple[tuple[Variable, str], ...]  # with the first key of each
+
+    def __str__(self) -> str:
+        return f"{{{self.source!r}: {self.target!r}}}"
+
+
+def common_rule(
+    finder: Finder, missing: Sequence[Variable], taken: Collection[str] = ()
+) -> CommonRule | None:
+    """A rule for scopes that finds most of some variables, all of their own shapes.
+
+    None if there is none, or another one finds as many.
+
+    Args:
+        finder: Of the checkpoint.
+        missing: Variables that are not found by their own names.
+        taken: Keys that others are found by.
+    """
+    if len(missing) < _FEWEST:
+        return None
+    likely = Counter(_moves(finder, _sample(missing))).most_common(_TRIED)
+    tried = [_tried(finder, move, missing, taken) for move, _ in likely]
+    tried.sort(key=lambda rule: -len(rule.found))
+    counts = [len(rule.found) for rule in tried]
+    if not tried or counts[0] < max(_FEWEST, len(missing) // 2 + 1):
+        return None
+    return None if counts[0] in counts[1:] else tried[0]
+
+
+def _sample(variables: Sequence[Variable]) -> Sequence[Variable]:
+    return variables[:: max(1, len(variables) // _SAMPLED)][:_SAMPLED]
+
+
+def _moves(finder: Finder, variables: Iterable[Variable]) -> Iterator[_Move]:
+    """How the beginnings of variables' names differ from those of names that end alike."""
+    for variable in variables:
+        owner = variable.owners[0]
+        ours = tuple(part for part in plain_name(owner.path).split("/") if part)
+        yield from dict.fromkeys(
+            _without_common_end(ours, theirs) for theirs in _layers_like(finder, owner, ours)
+        )
+
+
+def _layers_like(finder: Finder, owner: Owner, path: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The paths of layers in the checkpoint that are called so, and have such a tensor."""
+    names = {name for form in finder.forms(owner) for names in form.names for name in names}
+    for leaf in map(read_leaf, sorted(names)):
+        if leaf.is_pattern or leaf.child is not None or not leaf.name:
+            continue
+        wanted = leaf.name.split("/")
+        for name in finder.ending_in("/".join([*path[-1:], *wanted]))[:_ALIKE]:
+            yield tuple(plain_name(name).split("/")[: -len(wanted)])
+
+
+def _without_common_end(ours: tuple[str, ...], theirs: tuple[str, ...]) -> _Move:
+    while ours and theirs and ours[-1] == theirs[-1]:
+        ours, theirs = ours[:-1], theirs[:-1]
+    return ours, theirs
+
+
+def _tried(
+    finder: Finder, move: _Move, missing: Iterable[Variable], taken: Collection[str]
+) -> CommonRule:
+    ours, theirs = move
+    begin = "".join(f"{part}." for part in ours)
+    target = "".join(f"{part}{finder.conventions.separator}" for part in theirs)
+    found = [
+        (variable, key)
+        for variable in missing
+        if (key := _found(finder, variable, begin, target)) is not None and key not in taken
+    ]
+    return CommonRule(begin or "/", target or "/", tuple(found))
+
+
+def _found(finder: Finder, variable: Variable, begin: str, target: str) -> str | None:
+    owner = variable.owners[0]
+    if not owner.name.startswith(begin):
+        return None
+    name = target + owner.name.removeprefix(begin).replace(".", finder.conventions.separator)
+    try:
+        source = finder.find_renamed(variable, owner, (name,))
+        fits = source.form.refusal is None and source.shape == variable.shape
+    except (MissingTensorError, SettingsError, UnsupportedError):
+        return None
+    return source.specs[0].key if fits else None

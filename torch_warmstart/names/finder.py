@@ -125,6 +125,11 @@ class Finder:
             return self._inferred[variable]
         return self._if_in_the_scope(self._infer(variable))
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """The checkpoint's; to look one up here costs a tenth of what it costs there."""
+        return self._spellings.keys
+
     def without_a_name(self) -> str | None:
         """Where a tensor lies of which the checkpoint says no more than that, if there is one."""
         return self._spellings.without_a_name()

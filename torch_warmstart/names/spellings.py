@@ -58,7 +58,7 @@ class Spellings:
         """The only key of exactly this name, if there is one."""
         if self._checkpoint.name_kind(name) not in kinds:
             return None
-        keys = (name,) if name in self._keys else self._checkpoint.keys_of(name)
+        keys = (name,) if name in self.keys else self._checkpoint.keys_of(name)
         return keys[0] if len(keys) == 1 else None
 
     def in_layer(self, path: str, name: str, kinds: Kinds = OWN) -> Sequence[str]:
@@ -122,7 +122,7 @@ class Spellings:
             if self._checkpoint.name_kind(path) == kind:
                 yield from self._checkpoint.keys_like(path)
             return
-        plain = plain_name(f"{layer}/{leaf.name}" if layer and leaf.name else layer or leaf.name)
+        plain = "/".join(filter(None, (_plain_path(layer), _plain_path(leaf.name))))
         for front in self._fronts:
             yield from self._known(index.called(front + plain))
         if self._has_other_names:
@@ -149,8 +149,8 @@ class Spellings:
         return ("", *filter(self._is_in_front, self._conventions.fronts))
 
     def _is_in_front(self, front: str) -> bool:
-        others = [key for key in self._keys if not plain_name(key).startswith(front)]
-        return len(others) < len(self._keys) and all(map(self._is_count, others))
+        others = [key for key in self.keys if not plain_name(key).startswith(front)]
+        return len(others) < len(self.keys) and all(map(self._is_count, others))
 
     def _is_count(self, key: str) -> bool:
         spec = self.spec(key)
@@ -171,15 +171,21 @@ class Spellings:
         return self._specs[key]
 
     @functools.cached_property
-    def _keys(self) -> frozenset[str]:
+    def keys(self) -> frozenset[str]:
         """To ask for a key here costs a tenth of what it costs in a checkpoint's own index."""
         return frozenset(self._checkpoint)
 
     @functools.cached_property
     def _has_other_names(self) -> bool:
-        return OBJECT_GRAPH_KEY in self._keys or bool(self._checkpoint.full_names())
+        return OBJECT_GRAPH_KEY in self.keys or bool(self._checkpoint.full_names())
 
     def _known(self, names: Iterable[str]) -> Iterator[str]:
         """The keys of names that the index has."""
         for name in names:
-            yield from (name,) if name in self._keys else self._checkpoint.keys_of(name)
+            yield from (name,) if name in self.keys else self._checkpoint.keys_of(name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _plain_path(path: str) -> str:
+    """The same for the names of a layer's tensors, which are asked for one after the other."""
+    return plain_name(f"{path}/").removesuffix("/")

@@ -223,11 +223,11 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
     rule = common_rule(located.finder, [wish.variable for wish in missing], taken)
     stored = located.finder.without_a_name() if rule is None else None
     first = (rule.found[0][0] if rule is not None else missing[0].variable).name
-    others = f", and so are {plural(len(missing) - 1, 'other variable')}"
+    others = f", and neither are {plural(len(missing) - 1, 'other variable')}"
     text = f"{first} is not in the checkpoint{others if len(missing) > 1 else ''}."
     if rule is not None:
         text += (
-            f" One rule finds {len(rule.found):,} of them: {SETTING}={rule}. With it, {first} is "
+            f" One rule finds {len(rule.found):,} of the {len(missing):,}: {SETTING}={rule}. With it, {first} is "
             f"{rule.found[0][1]!r}."
         )
         explained = frozenset(variable for variable, _ in rule.found)

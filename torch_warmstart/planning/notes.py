@@ -212,12 +212,12 @@ def _averages(items: Iterable[PlanItem], finder: Finder) -> Iterator[Finding]:
 def _average_of(key: str, finder: Finder) -> tuple[str, str] | None:
     """The average of a tensor, if there is one, and the rule by which averages are taken."""
     for ending in _AVERAGES:
-        if (name := f"{bare_name(key)}/{ending}") in finder.checkpoint:
+        if (name := f"{bare_name(key)}/{ending}") in finder.keys:
             return name, rf"[(r'(.+)', r'\1/{ending}')]"
     separator = finder.conventions.separator
     first, _, rest = key.partition(separator)
     for model in _MODELS_OF_AVERAGES:
         for name in (f"{model}{separator}{key}", f"{model}{separator}{rest}"):
-            if first != model and name in finder.checkpoint:
+            if first != model and name in finder.keys:
                 return name, f"{{'/': {f'{model}{separator}'!r}}}"
     return None

@@ -16,7 +16,7 @@ alike the order of the layers decides, and the suggestion says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,7 +86,8 @@ def suggest_for_model(
     if problems:
         raise PlanError("Names cannot be suggested for these settings:", problems)
     # Rules that are wrong are a plan's business.
-    renames, _ = read_renames(settings.var_name_to_prev_var_name, variables, variables)
+    every = frozenset(variables)
+    renames, _ = read_renames(settings.var_name_to_prev_var_name, variables, every)
     finder = Finder(checkpoint, variables)
     return suggest(finder, variables, {id(v) for v in chosen}, {id(v) for v in renames})
 
@@ -214,7 +215,7 @@ def _round(layers: Sequence[Layer], candidates_of: CandidatesOf, claimed: set[st
             scored.append(_Group(members, free))
     chosen: list[tuple[_Group, int, int]] = []
     done: set[int] = set()
-    for group, row, column in _best_first(scored):
+    for group, row, column in _best_first(scored, done):
         layer, candidate = group.layers[row], group.candidates[column]
         if id(layer) not in done and not candidate.keys & claimed:
             done.add(id(layer))
@@ -223,8 +224,13 @@ def _round(layers: Sequence[Layer], candidates_of: CandidatesOf, claimed: set[st
     return _confirmed([_judge(*pair) for pair in chosen])
 
 
-def _best_first(groups: Sequence[_Group]) -> Iterator[tuple[_Group, int, int]]:
-    """Pairs by their score: first the likeliest of each layer, then whatever else there is."""
+def _best_first(
+    groups: Sequence[_Group], done: Collection[int]
+) -> Iterator[tuple[_Group, int, int]]:
+    """Pairs by their score: first the likeliest of each layer, then whatever else there is.
+
+    `done` are the ids of layers that have found theirs meanwhile.
+    """
     likeliest, others = [], []
     for group in groups:
         scores = group.with_order()
@@ -237,8 +243,9 @@ def _best_first(groups: Sequence[_Group]) -> Iterator[tuple[_Group, int, int]]:
     for _, group, row, column in likeliest:
         yield group, row, column
     for group, rest in others:
-        for row in range(len(group.layers)):
-            yield from ((group, row, int(at)) for at in rest[row])
+        for row, layer in enumerate(group.layers):
+            if id(layer) not in done:
+                yield from ((group, row, int(at)) for at in rest[row])
 
 
 def _judge(group: _Group, row: int, column: int) -> Match:

@@ -60,10 +60,12 @@ class AvailableTensors:
         called = _unique_names(checkpoint)
         tensors = []
         for key in checkpoint:
+            if key in without:
+                continue
             name = called.get(key) or bare_name(key)
             spec = checkpoint.get(key)
             is_state = is_slot(key) or is_optimizer_state(name)  # a key may be a path through one
-            if key in without or spec is None or spec.dtype is None or is_state:
+            if spec is None or spec.dtype is None or is_state:
                 continue
             tensors.append(
                 Tensor(name, spec, tuple(re.split(r"[/.]" if separator == "." else "/", name)))

@@ -11,5 +11,6 @@ from torch_warmstart.planning.plan import WarmStartPlan as WarmStartPlan
 from torch_warmstart.planning.plan import count_states as count_states
 from torch_warmstart.planning.planner import make_plan as make_plan
 from torch_warmstart.planning.renames import read_renames as read_renames
+from torch_warmstart.planning.selection import by_variable as by_variable
 from torch_warmstart.planning.selection import select as select
 from torch_warmstart.planning.selection import spread_over_modules as spread_over_modules

@@ -227,8 +227,8 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
     text = f"{first} is not in the checkpoint{others if len(missing) > 1 else ''}."
     if rule is not None:
         text += (
-            f" One rule finds {len(rule.found):,} of the {len(missing):,}: {SETTING}={rule}. With it, {first} is "
-            f"{rule.found[0][1]!r}."
+            f" One rule finds {len(rule.found):,} of the {len(missing):,}: {SETTING}={rule}. With "
+            f"it, {first} is {rule.found[0][1]!r}."
         )
         explained = frozenset(variable for variable, _ in rule.found)
     elif stored is not None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from torch_warmstart.layouts import IDENTITY, Form, read_leaf
 from torch_warmstart.layouts.tensorflow import one_layer_forms
-from torch_warmstart.model import Owner, Variable
+from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit, Tensor, fits_shape, natural
 
@@ -48,6 +48,7 @@ class Candidate:
     path: str | None = None  # of the layer, if it is one there
     is_named: bool = False  # whether its tensors are called as TensorFlow calls them
     remark: str = ""
+    is_foreign: bool = False  # whether it has a name that such a tensor never has
 
     @property
     def keys(self) -> frozenset[str]:
@@ -123,7 +124,7 @@ def named_candidates(finder: Finder, available: AvailableTensors) -> CandidatesO
         found = _common(available, layer.tensors, forms)
         return [Candidate(base, fits, base, is_named=True) for base, fits in found.items()]
 
-    return _once_each_kind(finder, find)
+    return _once_each_kind(finder, find, available)
 
 
 def chained_candidates(finder: Finder, available: AvailableTensors) -> CandidatesOf:
@@ -141,7 +142,7 @@ def chained_candidates(finder: Finder, available: AvailableTensors) -> Candidate
         chains = itertools.islice(_chains(found), _CHAINS)
         return [_chain(layer, order, bases, found) for bases in chains]
 
-    return _once_each_kind(finder, find)
+    return _once_each_kind(finder, find, available)
 
 
 def shaped_candidates(finder: Finder, available: AvailableTensors) -> CandidatesOf:
@@ -154,10 +155,10 @@ def shaped_candidates(finder: Finder, available: AvailableTensors) -> Candidates
             Candidate(parent, fits)
             for parent, tensors in available.by_parent.items()
             if len(tensors) == len(layer.tensors)
-            and (fits := _only_way(layer, forms, tensors)) is not None
+            and (fits := _only_way(available, layer, forms, tensors)) is not None
         ]
 
-    return _once_each_kind(finder, find)
+    return _once_each_kind(finder, find, available)
 
 
 def single_candidates(finder: Finder, available: AvailableTensors) -> CandidatesOf:
@@ -165,26 +166,26 @@ def single_candidates(finder: Finder, available: AvailableTensors) -> Candidates
 
     def find(layer: Layer, forms: _FormsOf) -> list[Candidate]:
         ((owner, variable),) = layer.tensors
-        own = {n for form in forms(owner) for names in form.names for n in names}
+        foreign = _TF_LEAVES - {n for form in forms(owner) for names in form.names for n in names}
+        shape = available.shape_of(variable)
         return [
-            Candidate(tensor.name, (fit,))
+            Candidate(tensor.name, (fit,), is_foreign=tensor.leaf in foreign)
             for tensor in available.tensors
-            if tensor.leaf not in _TF_LEAVES - own
-            and (fit := _fit_alone(forms(owner), owner, variable, tensor)) is not None
+            if (fit := _fit_alone(forms(owner), owner, shape, tensor)) is not None
         ]
 
-    return _once_each_kind(finder, find)
+    return _once_each_kind(finder, find, available)
 
 
 def _once_each_kind(
-    finder: Finder, find: Callable[[Layer, _FormsOf], list[Candidate]]
+    finder: Finder, find: Callable[[Layer, _FormsOf], list[Candidate]], available: AvailableTensors
 ) -> CandidatesOf:
     """The same list for layers that have the same candidates."""
     known: dict[object, list[Candidate]] = {}
 
     def candidates_of(layer: Layer) -> list[Candidate]:
         forms = _in_layer(finder, layer)
-        key = _signature(layer, forms)
+        key = _signature(layer, forms, available)
         if key not in known:
             known[key] = find(layer, forms)
         return known[key]
@@ -192,12 +193,12 @@ def _once_each_kind(
     return candidates_of
 
 
-def _signature(layer: Layer, forms: _FormsOf) -> object:
+def _signature(layer: Layer, forms: _FormsOf, available: AvailableTensors) -> object:
     """Equal for layers that have the same candidates."""
     return tuple(
         (
             owner.leaf,
-            variable.shape,
+            available.shape_of(variable),
             tuple((f.names, f.layout.name, f.part, f.refusal) for f in forms(owner)),
         )
         for owner, variable in layer.tensors
@@ -211,7 +212,7 @@ def _common(
 
     Second paths to the same tensors are left out: a cell is a layer's, and one by itself.
     """
-    fits = [available.fits(forms(owner), variable.shape) for owner, variable in tensors]
+    fits = [available.fits(forms(owner), available.shape_of(v)) for owner, v in tensors]
     found: dict[frozenset[str], tuple[str, tuple[Fit, ...]]] = {}
     for base in sorted(fits[0], key=natural):
         if all(base in fit for fit in fits):
@@ -268,11 +269,14 @@ def _chain(
 # -- by shape --------------------------------------------------------------------------------------
 
 
-def _only_way(layer: Layer, forms: _FormsOf, tensors: Sequence[Tensor]) -> tuple[Fit, ...] | None:
+def _only_way(
+    available: AvailableTensors, layer: Layer, forms: _FormsOf, tensors: Sequence[Tensor]
+) -> tuple[Fit, ...] | None:
     """The tensors in the order of the layer's, if their shapes leave no choice."""
     fits = []
     for owner, variable in layer.tensors:
-        found = (_fit_alone(forms(owner), owner, variable, tensor) for tensor in tensors)
+        shape = available.shape_of(variable)
+        found = (_fit_alone(forms(owner), owner, shape, tensor) for tensor in tensors)
         fitting = [fit for fit in found if fit is not None]
         if len(fitting) != 1:
             return None
@@ -280,14 +284,12 @@ def _only_way(layer: Layer, forms: _FormsOf, tensors: Sequence[Tensor]) -> tuple
     return tuple(fits) if _is_of_different_tensors(fits) else None
 
 
-def _fit_alone(
-    forms: Iterable[Form], owner: Owner, variable: Variable, tensor: Tensor
-) -> Fit | None:
+def _fit_alone(forms: Iterable[Form], owner: Owner, shape: Shape, tensor: Tensor) -> Fit | None:
     """A tensor as a variable: laid out as its module's, or if only that fits, as it is."""
     usable = [f for f in forms if f.refusal is None and len(f.names) == 1]
-    if len(variable.shape) > 1 or not usable:
+    if len(shape) > 1 or not usable:
         usable.append(Form(((owner.leaf,),), IDENTITY))
     for form in usable:
-        if fits_shape(form, [tensor.spec], variable.shape):
+        if fits_shape(form, [tensor.spec], shape):
             return Fit((tensor,), form)
     return None

@@ -3,7 +3,9 @@ r"""Rules that stand for many renames: scopes, and patterns where numbers are ca
 Of a layer `encoder.layer.3.attention.self` that is at `bert/encoder/layer_3/attention/self`, what
 both end in is cut off. What is left is a scope, or with its numbers a pattern:
 `encoder\.layer\.(\d+)\.(.+)` to `bert/encoder/layer_\1/\2`. A rule is proposed only if it
-makes of every variable that it matches what is proposed for that variable, or found for it anyway.
+makes of every variable that it matches what is proposed for that variable, or found for it anyway:
+it is tried. A pattern needs two layers whose numbers differ, and carries over every number that it
+matches; other numbers stand in it as they are.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ class Move:
 
     ours: str
     theirs: str
-    leaves: Mapping[str, str]  # of its variables, by their names
 
 
 @dataclass(slots=True)
@@ -54,6 +55,13 @@ class _Draft:
             return begin_of(self.target) + name.removeprefix(self.scope).replace(".", "/")
         match = self.expression.fullmatch(name)
         return match.expand(self.target) if match else None
+
+    def has_examples(self, names: Iterable[str]) -> bool:
+        """Whether a pattern stands for layers of different numbers, so that it is one."""
+        if self.expression is None:
+            return True
+        matches = map(self.expression.fullmatch, names)
+        return len({match.groups()[:-1] for match in matches if match is not None}) > 1
 
     def matching(self, names: Sequence[str]) -> list[str]:
         """Those of some names, sorted, that the rule is for."""
@@ -81,7 +89,7 @@ def find_rules(
         moves: Of the layers for which there are suggestions.
         items: The suggestions.
     """
-    check = _Check(finder, variables, _expected(finder, variables, found, items), moves)
+    check = _Check(finder, variables, _expected(finder, variables, found, items))
     by_name = {item.variable: item for item in items}
     at = {name: number for number, name in enumerate(by_name)}
     names = sorted(by_name)
@@ -97,7 +105,7 @@ def find_rules(
     covered: set[str] = set()
     for draft in drafts:
         own = [name for name in draft.variables if name not in covered]
-        if len(own) < _FEWEST or not check.is_right(draft):
+        if len(own) < _FEWEST or not draft.has_examples(own) or not check.is_right(draft):
             continue
         covered.update(own)
         least = max((by_name[name].confidence for name in own), key=CONFIDENCES.index)
@@ -144,14 +152,21 @@ def _rules_for(ours: Sequence[str], theirs: Sequence[str]) -> Iterable[_Draft]:
     """The rules that carry one path to the other, with all below it."""
     scope, target = "".join(f"{part}." for part in ours), "".join(f"{part}/" for part in theirs)
     yield _Draft(scope or "/", target or "/")
-    numbers = _NUMBER.findall(scope)
-    if not numbers or not set(_NUMBER.findall(target)) <= set(numbers):
+    carried = [n for n in _NUMBER.findall(scope) if n in _NUMBER.findall(target)]
+    there = set(_NUMBER.findall(target))
+    if not carried or not there <= set(carried):
         return
-    if len(set(numbers)) < len(numbers):  # which number goes where is not clear
+    if len(set(carried)) < len(carried):  # which number goes where is not clear
         return
-    pattern = _NUMBER.sub(r"(\\d+)", re.escape(scope)) + "(.+)"
-    replacement = _NUMBER.sub(lambda n: f"\\g<{numbers.index(n[0]) + 1}>", target)
-    replacement = _short_references(f"{replacement}\\g<{len(numbers) + 1}>")
+    pieces = _NUMBER.split(scope)
+    numbers = [r"(\d+)" if n in carried else n for n in _NUMBER.findall(scope)]
+    pattern = "".join(
+        re.escape(piece) + number
+        for piece, number in itertools.zip_longest(pieces, numbers, fillvalue="")
+    )
+    pattern += "(.+)"
+    replacement = _NUMBER.sub(lambda n: f"\\g<{carried.index(n[0]) + 1}>", target)
+    replacement = _short_references(f"{replacement}\\g<{len(carried) + 1}>")
     yield _Draft(pattern, replacement, re.compile(pattern, re.DOTALL))
 
 
@@ -168,16 +183,10 @@ class _Check:
         finder: Finder,
         variables: Sequence[Variable],
         expected: Mapping[int, tuple[str, ...]],
-        moves: Iterable[Move],
     ) -> None:
         self._finder, self._expected = finder, expected
         self._owners = {o.name: (variable, o) for variable in variables for o in variable.owners}
         self._names = sorted(self._owners)
-        self._proposed = {
-            name: f"{move.theirs}/{leaf}" if move.theirs else leaf
-            for move in moves
-            for name, leaf in move.leaves.items()
-        }
 
     def is_right(self, draft: _Draft) -> bool:
         return all(self._is_right(draft, name) for name in draft.matching(self._names))
@@ -185,8 +194,6 @@ class _Check:
     def _is_right(self, draft: _Draft, name: str) -> bool:
         renamed = draft.apply(name)
         assert renamed is not None
-        if renamed.replace(".", "/") == self._proposed.get(name, "").replace(".", "/"):
-            return True  # as proposed, so there is no need to look
         variable, owner = self._owners[name]
         try:
             source = self._finder.find_renamed(variable, owner, (renamed,))

@@ -52,6 +52,15 @@ def tokens_of(name: str) -> tuple[str, ...]:
     return tuple(_canonical(word.lower()) for word in _WORD.findall(name))
 
 
+@functools.lru_cache(maxsize=65536)
+def spelling_of(name: str) -> tuple[str, ...]:
+    """The words and numbers of a name as they are written, in lower case: no synonyms."""
+    return tuple(
+        str(int(word)) if word.isdecimal() and word.isascii() else word.lower()
+        for word in _WORD.findall(name)
+    )
+
+
 def _canonical(word: str) -> str:
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss") and word != "bias":
         word = word[:-1]

@@ -15,11 +15,14 @@ alike the order of the layers decides, and the suggestion says so.
 
 from __future__ import annotations
 
+import functools
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from torch_warmstart.errors import PlanError, SettingsError
@@ -28,7 +31,7 @@ from torch_warmstart.layouts import IDENTITY, Form
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Variable, model_variables
 from torch_warmstart.names import Finder
-from torch_warmstart.planning import read_renames, select, spread_over_modules
+from torch_warmstart.planning import by_variable, read_renames, select, spread_over_modules
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.suggesting.candidates import (
     Candidate,
@@ -48,6 +51,7 @@ from torch_warmstart.suggesting.similarity import (
     Scores,
     alikeness,
     shared_words,
+    spelling_of,
     tokens_of,
 )
 from torch_warmstart.suggesting.suggestions import Confidence, Suggestion, Suggestions
@@ -59,6 +63,8 @@ _CANDIDATES = 24  # looked at for each layer at first
 _ALTERNATIVES = 4  # shown
 _ORDER = 1e-3  # how much the order counts: less than any difference between names
 _MANY = 3  # layers of one kind that agree
+_SAME_SIZE = 0.05  # how much the size along a vocabulary counts: less than another name
+_TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,12 +94,30 @@ def suggest_for_model(
     # Rules that are wrong are a plan's business.
     every = frozenset(variables)
     renames, _ = read_renames(settings.var_name_to_prev_var_name, variables, every)
-    finder = Finder(checkpoint, variables)
-    return suggest(finder, variables, {id(v) for v in chosen}, {id(v) for v in renames})
+    finder = Finder(checkpoint, variables, frozenset(renames))
+    free = _free_axes(settings, variables)
+    return suggest(finder, variables, {id(v) for v in chosen}, {id(v) for v in renames}, free)
+
+
+def _free_axes(
+    settings: WarmStartSettings, variables: Sequence[Variable]
+) -> dict[Variable, frozenset[int]]:
+    """The axes along which a vocabulary may have changed: their sizes are no evidence."""
+    setting = "var_name_to_vocab_info"
+    entries, _ = by_variable(settings.var_name_to_vocab_info, setting, variables, variables)
+    free = {variable: {entry.value.axis} for variable, entry in entries.items()}
+    for variable in variables:
+        if any(isinstance(owner.module, _TABLES) for owner in variable.owners):
+            free.setdefault(variable, set()).add(0)
+    return {v: frozenset(axis % len(v.shape) for axis in axes) for v, axes in free.items()}
 
 
 def suggest(
-    finder: Finder, variables: Sequence[Variable], wanted: set[int], renamed: set[int]
+    finder: Finder,
+    variables: Sequence[Variable],
+    wanted: set[int],
+    renamed: set[int],
+    free_axes: Mapping[Variable, frozenset[int]],
 ) -> Suggestions:
     """Suggestions for variables that find nothing.
 
@@ -102,11 +126,12 @@ def suggest(
         variables: All of the model's; slots follow their variables and are left out.
         wanted: Ids of those that are selected; the others help to recognise their layers.
         renamed: Ids of those that the user has renamed already.
+        free_axes: The axes of each along which sizes say nothing.
     """
     model = [variable for variable in variables if variable.slot is None]
     found, lost = _sort_out(finder, model, renamed)
     available = AvailableTensors.of(
-        finder.checkpoint, {key for keys in found.values() for key in keys}
+        finder.checkpoint, {key for keys in found.values() for key in keys}, free_axes
     )
     matches = _match(finder, available, lost)
     items = _items(finder, matches, lost, wanted)
@@ -168,13 +193,27 @@ def _without(layers: Sequence[Layer], matches: Sequence[Match]) -> list[Layer]:
 # -- which of them ---------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+class _Agreeing:
+    """Names, to count those that agree with another: `_agree` for many at once."""
+
+    def __init__(self, named: Sequence[Layer] | Sequence[Candidate]) -> None:
+        spellings = [spelling_of(each.name) for each in named]
+        self._whole = Counter(spellings)
+        self._ends = Counter(s[at:] for s in spellings for at in range(len(s)))
+
+    def count(self, name: str) -> int:
+        own = spelling_of(name)
+        return self._ends[own] + sum(self._whole[own[at:]] for at in range(1, len(own)))
+
+
+@dataclass
 class _Group:
     """Layers that have the same candidates, and how alike the names of each pair are."""
 
     layers: list[Layer]
     candidates: list[Candidate]
     scores: Scores = field(init=False)  # [layers, candidates]
+    is_plain: npt.NDArray[np.bool_] = field(init=False)  # no size and no leaf speaks against it
     by_words: Scores = field(init=False)  # the same without numbers
     by_rank: bool = field(init=False)  # whether numbers are compared by their rank
     by_order: bool = field(init=False)  # whether the order of all layers is all there is
@@ -189,8 +228,35 @@ class _Group:
         if self.by_rank:
             ours, theirs = _ranked(ours), _ranked(theirs)
         self.by_order = len(ours) == len(theirs) and _are_counted_through(ours, theirs)
-        self.scores = alikeness(ours, theirs)
+        same = self._of_same_size()
+        self.is_plain = same & ~np.array([candidate.is_foreign for candidate in self.candidates])
+        self.scores = alikeness(ours, theirs) + _SAME_SIZE * same * (not same.all())
         self.by_words = alikeness(_without_numbers(ours), _without_numbers(theirs))
+
+    def _of_same_size(self) -> npt.NDArray[np.bool_]:
+        """The pairs whose sizes agree along vocabularies too."""
+        known: dict[object, int] = {}
+        shapes = (
+            [tuple(v.shape for _, v in layer.tensors) for layer in self.layers],
+            [tuple(fit.shape for fit in candidate.fits) for candidate in self.candidates],
+        )
+        ours, theirs = (
+            np.array([known.setdefault(shape, len(known)) for shape in side]) for side in shapes
+        )
+        same: npt.NDArray[np.bool_] = ours[:, None] == theirs[None, :]
+        return same
+
+    def may_be(self, row: int, column: int) -> bool:
+        """Whether it is plain, or names agree in what sizes and the tensor's own name do not."""
+        layer, candidate = self.layers[row], self.candidates[column]
+        if self.is_plain[row, column]:
+            return True
+        return bool(set(_words(layer, candidate)) - KINDS_OF_LAYERS) or _agree(layer, candidate)
+
+    @functools.cached_property
+    def agreeing(self) -> tuple[_Agreeing, _Agreeing]:
+        """The layers' names, and the candidates', by how they end."""
+        return _Agreeing(self.layers), _Agreeing(self.candidates)
 
     def with_order(self) -> Scores:
         """The scores with a little for pairs that are at the same position in their order."""
@@ -217,7 +283,8 @@ def _round(layers: Sequence[Layer], candidates_of: CandidatesOf, claimed: set[st
     done: set[int] = set()
     for group, row, column in _best_first(scored, done):
         layer, candidate = group.layers[row], group.candidates[column]
-        if id(layer) not in done and not candidate.keys & claimed:
+        is_free = id(layer) not in done and not candidate.keys & claimed
+        if is_free and group.may_be(row, column):
             done.add(id(layer))
             claimed |= candidate.keys
             chosen.append((group, row, column))
@@ -245,7 +312,8 @@ def _best_first(
     for group, rest in others:
         for row, layer in enumerate(group.layers):
             if id(layer) not in done:
-                yield from ((group, row, int(at)) for at in rest[row])
+                plain = (int(at) for at in rest[row] if group.is_plain[row, at])
+                yield from ((group, row, at) for at in plain)
 
 
 def _judge(group: _Group, row: int, column: int) -> Match:
@@ -264,19 +332,35 @@ def _judge(group: _Group, row: int, column: int) -> Match:
 
 def _confidence(group: _Group, row: int, column: int) -> tuple[Confidence, str]:
     layer, candidate = group.layers[row], group.candidates[column]
-    score, words_score = float(group.scores[row, column]), float(group.by_words[row, column])
+    score = float(group.scores[row, column])
     of_type = "by name and shape" if candidate.is_named else "by shape"
     words = _words(layer, candidate)
     names = f"names agree in {', '.join(words)}" if words else "names share nothing"
     if len(group.layers) == len(group.candidates) == 1:
         agree = f"; {names}" if words else ""
         return _confidence_of_the_only(layer, candidate, score), f"only this fits {of_type}{agree}"
+    if _agree(layer, candidate) and _is_only_one_to_agree(group, row, column):
+        return "high", f"fits {of_type}; {names}"
+    return _confidence_of_the_best(group, row, column, words)
+
+
+def _confidence_of_the_best(
+    group: _Group, row: int, column: int, words: Sequence[str]
+) -> tuple[Confidence, str]:
+    """How sure a pair is that is the best of several."""
+    candidate = group.candidates[column]
+    score, words_score = float(group.scores[row, column]), float(group.by_words[row, column])
+    of_type = "by name and shape" if candidate.is_named else "by shape"
+    names = f"names agree in {', '.join(words)}" if words else "names share nothing"
     is_close = score < _best_rival(group.scores, row, column) + _MARGIN
     if is_close or not words or group.by_order:
         return "low", f"several fit {of_type}, only their order decides; {names}"
     by_number = words_score < _best_rival(group.by_words, row, column) + _MARGIN
     if by_number and not set(words) - KINDS_OF_LAYERS:
-        return "low", f"several fit {of_type}, only their numbers decide; {names}"
+        agrees = _same_numbers(group)
+        why = "and its numbers agree" if agrees else "only their numbers decide"
+        several = f"fits {of_type}" if agrees else f"several fit {of_type}"
+        return "medium" if agrees else "low", f"{several}, {why}; {names}"
     if by_number and group.by_rank:
         as_many = len(group.layers) == len(group.candidates)
         level: Confidence = "medium" if as_many and words_score >= 1.5 * _ALIKE else "low"
@@ -285,6 +369,35 @@ def _confidence(group: _Group, row: int, column: int) -> tuple[Confidence, str]:
         return "low", f"fits {of_type}, and so do others; {names}"
     sure = _ALIKE if candidate.is_named else 1.5 * _ALIKE
     return "high" if score >= sure else "medium", f"fits {of_type}; {names}"
+
+
+def _agree(layer: Layer, candidate: Candidate) -> bool:
+    """Whether names are the same but for punctuation and what stands in front of one."""
+    ours, theirs = spelling_of(layer.name), spelling_of(candidate.name)
+    short, long = sorted((ours, theirs), key=len)
+    return bool(set(short) - {t for t in short if t.isdecimal()}) and long[-len(short) :] == short
+
+
+def _is_only_one_to_agree(group: _Group, row: int, column: int) -> bool:
+    layers, candidates = group.agreeing
+    in_row = candidates.count(group.layers[row].name)
+    return in_row == layers.count(group.candidates[column].name) == 1
+
+
+def _same_numbers(group: _Group) -> bool:
+    """Whether layers and candidates are numbered alike, each once, from the same number on."""
+    ours = [_numbers(layer.name) for layer in group.layers]
+    theirs = [_numbers(candidate.name) for candidate in group.candidates]
+    return not group.by_rank and len(set(ours)) == len(ours) and sorted(ours) == sorted(theirs)
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(token) for token in tokens_of(name) if token.isdecimal())
+
+
+def _is_same_size(layer: Layer, candidate: Candidate) -> bool:
+    pairs = zip(layer.tensors, candidate.fits, strict=True)
+    return all(fit.shape == variable.shape for (_, variable), fit in pairs)
 
 
 def _best_rival(scores: Scores, row: int, column: int) -> float:
@@ -396,10 +509,7 @@ def _ranked(names: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
 def _moves(matches: Sequence[Match], separator: str) -> Iterator[Move]:
     for match in matches:
         if match.candidate.path is not None:
-            begin = f"{match.layer.name}." if match.layer.name else ""
-            names = [owner.name for owner, _ in match.layer.tensors]
-            owned = {name: name.removeprefix(begin).replace(".", "/") for name in names}
-            yield Move(match.layer.name, match.candidate.path.replace(separator, "/"), owned)
+            yield Move(match.layer.name, match.candidate.path.replace(separator, "/"))
 
 
 def _items(
@@ -423,7 +533,12 @@ def _items(
         rivals = (candidate.fits[at].names for candidate in match.alternatives)
         others = tuple(names for names in dict.fromkeys(rivals) if names != fit.names)
         layout = _layout_to_name(finder.forms(owner), fit)
-        remarks = [match.candidate.remark, "not transposed, by its shape" if layout else ""]
+        is_resized = fit.shape != variable.shape
+        remarks = [
+            match.candidate.remark,
+            "not transposed, by its shape" if layout else "",
+            "of another size, so a VocabInfo must say which row is which" if is_resized else "",
+        ]
         reason = "; ".join(filter(None, [match.reason, *remarks]))
         items.append(Suggestion(owner.name, fit.names, match.confidence, reason, others, layout))
     return items

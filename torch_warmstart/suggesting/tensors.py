@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import Form, Shape, expression, read_leaf
 from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
+from torch_warmstart.model import Variable
 from torch_warmstart.names import bare_name, conventions_of
+
+ANY_SIZE = -1  # along the axis of a vocabulary, which has changed or may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ class Fit:
     def names(self) -> tuple[str, ...]:
         return tuple(tensor.name for tensor in self.tensors)
 
+    @property
+    def shape(self) -> Shape | None:
+        """In torch."""
+        return shape_in_torch(self.form, [tensor.spec for tensor in self.tensors])
+
 
 @dataclass
 class AvailableTensors:
@@ -49,10 +57,16 @@ class AvailableTensors:
 
     tensors: list[Tensor]
     separator: str
+    free_axes: Mapping[Variable, frozenset[int]]  # those along which sizes say nothing
     _known_paths: dict[str, dict[str, Tensor | None]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, taken: Iterable[str]) -> AvailableTensors:
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        taken: Iterable[str],
+        free_axes: Mapping[Variable, frozenset[int]],
+    ) -> AvailableTensors:
         """The tensors of a checkpoint besides those of the keys that are taken."""
         without = set(taken)
         conventions = conventions_of(checkpoint)
@@ -73,7 +87,12 @@ class AvailableTensors:
         if not conventions.has_optimizer_entries:
             names = {tensor.name for tensor in tensors} | set(checkpoint)
             tensors = [t for t in tensors if t.name.rpartition("/")[0] not in names]
-        return cls(sorted(tensors, key=lambda tensor: natural(tensor.name)), separator)
+        return cls(sorted(tensors, key=lambda tensor: natural(tensor.name)), separator, free_axes)
+
+    def shape_of(self, variable: Variable) -> Shape:
+        """The shape that a variable's tensor must have, with `ANY_SIZE` where any will do."""
+        free = self.free_axes.get(variable, frozenset())
+        return tuple(ANY_SIZE if at in free else size for at, size in enumerate(variable.shape))
 
     def fits(self, forms: Sequence[Form], shape: Shape) -> dict[str, Fit]:
         """By the path of a layer, what could be a tensor of it in one of these forms."""
@@ -129,14 +148,22 @@ class AvailableTensors:
 
 
 def fits_shape(form: Form, specs: Sequence[TensorSpec], shape: Shape) -> bool:
-    """Whether tensors become one of this shape."""
-    if len(specs) != len(form.names):
+    """Whether tensors become one of this shape, in which `ANY_SIZE` is any."""
+    found = shape_in_torch(form, specs)
+    if found is None or len(found) != len(shape):
         return False
+    return all(wanted in (size, ANY_SIZE) for size, wanted in zip(found, shape, strict=True))
+
+
+def shape_in_torch(form: Form, specs: Sequence[TensorSpec]) -> Shape | None:
+    """What tensors become; None if the form's layout does not take them."""
+    if len(specs) != len(form.names):
+        return None
     try:
         shapes = form.layout.shapes_in_torch([spec.shape for spec in specs])
     except UnsupportedError:
-        return False
-    return shapes is not None and shapes[form.part] == shape
+        return None
+    return None if shapes is None else shapes[form.part]
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -6,3 +6,4 @@ from torch_warmstart.display.tables import fold as fold
 from torch_warmstart.display.tables import fold_endings as fold_endings
 from torch_warmstart.display.tables import render as render
 from torch_warmstart.display.tables import shorten as shorten
+from torch_warmstart.display.tables import shorten_apart as shorten_apart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from torch_warmstart.errors import printable
@@ -54,6 +55,13 @@ def shorten(path: str) -> str:
         parts = parts[1:]
         path = "/".join([first, "...", *parts])
     return path
+
+
+def shorten_apart(paths: Iterable[str]) -> dict[str, str]:
+    """Each path shortened, unless another one would then look the same."""
+    short = {path: shorten(path) for path in dict.fromkeys(paths)}
+    counts = Counter(short.values())
+    return {path: shown if counts[shown] == 1 else path for path, shown in short.items()}
 
 
 def fold(rows: Iterable[Row], names: int) -> list[Row]:

@@ -6,17 +6,19 @@ It is made from names, shapes, dtypes and vocabularies alone; no tensor byte is 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from torch_warmstart.display import fold, fold_endings, render, shorten
+from torch_warmstart.display import fold, fold_endings, render, shorten_apart
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, plural
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Owner, Shape, Variable
+from torch_warmstart.names import bare_name
 from torch_warmstart.new_rows import Constant, Fill, Keep
 from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
@@ -195,7 +197,8 @@ class WarmStartPlan:
         return sum(spec.nbytes for spec in {spec.key: spec for spec in used}.values())
 
     def __str__(self) -> str:
-        rows = fold((_cells(item) for item in self.items), names=2)
+        shown = self._shown_keys()
+        rows = fold((_cells(item, shown) for item in self.items), names=2)
         table = render(_COLUMNS, fold_endings(rows, names=2, joined=_COLUMNS.index("shape")))
         headline = f"Warm start from {self.checkpoint.url} ({self.checkpoint.format})"
         states = count_states([item.state for item in self.items])
@@ -204,14 +207,32 @@ class WarmStartPlan:
         audits = [f"Compare: {audit}" for audit in self.audits]
         return "\n".join([headline, "", table, "", totals, *notes, *audits])
 
+    def _shown_keys(self) -> dict[str, str]:
+        """What each key is shown as: by what the tensor is called, if that is one tensor's."""
+        keys = dict.fromkeys(key for item in self.items for key in item.keys)
+        called = {key: bare_name(key) for key in keys}
+        if any(self.checkpoint.name_kind(key) == "storage" for key in keys):
+            called.update(_own_names(self.checkpoint, keys))
+        short = shorten_apart(called.values())
+        return {key: short[name] for key, name in called.items()}
+
     __repr__ = __str__  # what an interactive session shows
+
+
+def _own_names(checkpoint: Checkpoint, keys: Collection[str]) -> dict[str, str]:
+    """A name of its own for each key that has one, the longest: it says most."""
+    found: dict[str, str] = {}
+    for name, of in checkpoint.full_names().items():
+        if len(of) == 1 and of[0] in keys and checkpoint.name_kind(name) == "own":
+            found[of[0]] = max(found.get(of[0], ""), name, key=len)
+    return found
 
 
 _COLUMNS = ("variable", "from", "shape", "change", "rows", "decision", "why")
 
 
-def _cells(item: PlanItem) -> tuple[str, ...]:
-    key = " + ".join(map(shorten, item.keys))
+def _cells(item: PlanItem, shown: Mapping[str, str]) -> tuple[str, ...]:
+    key = " + ".join(shown[key] for key in item.keys)
     shape, rows = item.shape_change, _rows(item)
     why = f"inferred: {item.reason}" if item.is_inferred else item.reason
     return item.name, key, shape, item.change, rows, item.state, why

@@ -435,7 +435,8 @@ def _confirmed(matches: Sequence[Match]) -> list[Match]:
     for match in matches:
         alike = kinds[_kind(match.layer.name), _kind(match.candidate.name)]
         agree = len(alike) >= _MANY and all(m.confidence in ("high", "medium") for m in alike)
-        agree = agree and not match.by_rank and bool(_words(match.layer, match.candidate))
+        words = set(_words(match.layer, match.candidate)) - KINDS_OF_LAYERS
+        agree = agree and not match.by_rank and bool(words)
         if match.confidence == "medium" and agree:
             reason = f"{match.reason}; so do others of the kind"
             confirmed.append(Match(match.layer, match.candidate, "high", reason, ()))

@@ -81,8 +81,8 @@ class Suggestions:
     def as_rules(self, min_confidence: Confidence = "high") -> NameRules:
         """The rules for `var_name_to_prev_var_name`, of this confidence and above.
 
-        Scopes and patterns where they stand for several variables, else the names themselves.
-        `.layouts` is for `var_name_to_layout`.
+        Scopes and patterns where they stand for several variables, else the names themselves; and
+        the layouts that they need. A plan says of each variable that it was suggested.
         """
         rules = self._rules_of(min_confidence)
         covered = {name for rule in rules for name in rule.variables}
@@ -90,7 +90,8 @@ class Suggestions:
         names: dict[str, Names] = {item.variable: item.target for item in items}
         patterns: list[Pattern] = [(r.source, r.target) for r in rules if not r.is_scope]
         scopes = {rule.source: rule.target for rule in rules if rule.is_scope}
-        return NameRules({**names, **scopes}, patterns, layouts=self.layouts(min_confidence))
+        layouts = self.layouts(min_confidence)
+        return NameRules({**names, **scopes}, patterns, layouts=layouts, is_suggested=True)
 
     def layouts(self, min_confidence: Confidence = "high") -> dict[str, str]:
         """What `var_name_to_layout` needs, of this confidence and above."""
@@ -125,7 +126,10 @@ class Suggestions:
         if not self.items:
             return f"Names for {self.url}: nothing to suggest; {found} are found by themselves."
         folded = fold(map(_cells, self.items), names=2)
-        rows = [(variable, shorten(key), *rest) for variable, key, *rest in folded]
+        rows = [
+            (variable, " + ".join(map(shorten, keys.split(" + "))), *rest)
+            for variable, keys, *rest in folded
+        ]
         table = render(_COLUMNS, rows)
         counts = {level: sum(i.confidence == level for i in self.items) for level in CONFIDENCES}
         listed = ", ".join(f"{count:,} {level}" for level, count in counts.items() if count)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import PlanError, SettingsError
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
 from torch_warmstart.storage import MAX_GAP, Storage
@@ -75,7 +75,12 @@ def plan_warm_start(
     from torch_warmstart.planning import make_plan
 
     checkpoint, settings = _open(model, settings)
-    return make_plan(model, settings, checkpoint, optimizer)
+    try:
+        return make_plan(model, settings, checkpoint, optimizer)
+    except PlanError as error:
+        from torch_warmstart.suggesting import with_proposals
+
+        raise with_proposals(error, model, settings, checkpoint) from None
 
 
 def _open(

@@ -249,9 +249,17 @@ class Finder:
     # -- by the model's name -----------------------------------------------------------------------
 
     def _find_by_name(self, variable: Variable) -> Source | None:
-        """The variable where its own names lead to; raises as `_find_at`."""
+        """The variable where its own names lead to, or those without its models'.
+
+        Raises as `_find_at`.
+        """
         if variable not in self._found:
-            self._found[variable] = self._find_at(variable, _paths(variable), OWN)
+            paths = _paths(variable)
+            found = self._find_at(variable, paths, OWN)
+            if found is None and self.conventions.has_scopes:
+                short = self._find_at(variable, paths, SHORT)
+                found = short and replace(short, reason=WITHOUT_MODEL, is_inferred=True)
+            self._found[variable] = found
         return self._found[variable]
 
     def _find_at(
@@ -341,8 +349,7 @@ class Finder:
     def _infer(self, variable: Variable) -> Source | None:
         """The variable by what is evidence, and no name; of scopes, each by itself."""
         return (
-            self._find_short(variable)
-            or self._find_in_a_scope(variable)
+            self._find_in_a_scope(variable)
             or self._find_numbered(variable, _paths(variable), OWN)
             or self._find_wrapped(variable)
         )
@@ -386,14 +393,6 @@ class Finder:
         except SettingsError:  # its own problem, and said where it is planned
             return (TensorSpec("", (), None, ""),)
         return found.specs if found is not None else ()
-
-    def _find_short(self, variable: Variable) -> Source | None:
-        """The variable by names that leave out the models that its layer is in."""
-        try:
-            found = self._find_at(variable, _paths(variable), SHORT)
-        except SettingsError:  # no name of its own, so nothing that it must be
-            return None
-        return found and replace(found, reason=WITHOUT_MODEL, is_inferred=True)
 
     def _find_in_a_scope(self, variable: Variable) -> Source | None:
         """The variable in one more scope than its name has, if only one tensor answers to that."""

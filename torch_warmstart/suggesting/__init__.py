@@ -5,6 +5,7 @@
 """
 
 from torch_warmstart.suggesting.suggest import suggest_for_model as suggest_for_model
+from torch_warmstart.suggesting.suggest import with_proposals as with_proposals
 from torch_warmstart.suggesting.suggestions import SuggestedRule as SuggestedRule
 from torch_warmstart.suggesting.suggestions import Suggestion as Suggestion
 from torch_warmstart.suggesting.suggestions import Suggestions as Suggestions

@@ -19,7 +19,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,7 @@ _ALIKE, _SOMEWHAT_ALIKE = 0.45, 0.2
 _CANDIDATES = 24  # looked at for each layer at first
 _ALTERNATIVES = 4  # shown
 _ORDER = 1e-3  # how much the order counts: less than any difference between names
+_MOST = 5_000  # variables of a model for which an error proposes rules
 _MANY = 3  # layers of one kind that agree
 _SAME_SIZE = 0.05  # how much the size along a vocabulary counts: less than another name
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
@@ -97,6 +98,31 @@ def suggest_for_model(
     finder = Finder(checkpoint, variables, frozenset(renames))
     free = _free_axes(settings, variables)
     return suggest(finder, variables, {id(v) for v in chosen}, {id(v) for v in renames}, free)
+
+
+def with_proposals(
+    error: PlanError, model: torch.nn.Module, settings: WarmStartSettings, checkpoint: Checkpoint
+) -> PlanError:
+    """A plan's error with rules for a file that does not say what its layers are called.
+
+    They cannot be found any other way. A model of very many variables gets none: an error is to
+    come at once.
+    """
+    is_asked = any(problem.code == "layers-without-names" for problem in error.problems)
+    if not is_asked or len(model_variables(model)) > _MOST:
+        return error
+    try:
+        lines = suggest_for_model(model, settings, checkpoint).proposals()
+    except SettingsError:  # which the plan's error tells
+        return error
+    if not lines:
+        return error
+    hint = "\n  ".join(["Rules that suggest_names() proposes; look at each:", *lines])
+    problems = [
+        replace(problem, hint=hint) if problem.code == "layers-without-names" else problem
+        for problem in error.problems
+    ]
+    return PlanError(str(error).partition("\n")[0], problems)
 
 
 def _free_axes(

@@ -93,6 +93,15 @@ class Suggestions:
         layouts = self.layouts(min_confidence)
         return NameRules({**names, **scopes}, patterns, layouts=layouts, is_suggested=True)
 
+    def proposals(self, shown: int = _SHOWN) -> list[str]:
+        """The first rules and names with what each is worth, a line each, for an error."""
+        covered = {name for rule in self.rules for name in rule.variables}
+        lines = [f"{rule}  {rule.confidence}, for {_count(rule)}" for rule in self.rules]
+        items = [item for item in self.items if item.names and item.variable not in covered]
+        lines += [f"{{{i.variable!r}: {i.target!r}}}  {i.confidence}" for i in items]
+        more = [f"... and {len(lines) - shown:,} more"] if len(lines) > shown else []
+        return lines[:shown] + more
+
     def layouts(self, min_confidence: Confidence = "high") -> dict[str, str]:
         """What `var_name_to_layout` needs, of this confidence and above."""
         items = self._sure(min_confidence)

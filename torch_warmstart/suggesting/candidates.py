@@ -43,7 +43,7 @@ class Layer:
 class Candidate:
     """Where a layer could be in the checkpoint."""
 
-    name: str  # what is compared with names of the model
+    name: str  # what is compared with names of the model; "": it has none that says anything
     fits: tuple[Fit, ...]  # one a tensor of the layer
     path: str | None = None  # of the layer, if it is one there
     is_named: bool = False  # whether its tensors are called as TensorFlow calls them
@@ -122,7 +122,9 @@ def named_candidates(finder: Finder, available: AvailableTensors) -> CandidatesO
 
     def find(layer: Layer, forms: _FormsOf) -> list[Candidate]:
         found = _common(available, layer.tensors, forms)
-        return [Candidate(base, fits, base, is_named=True) for base, fits in found.items()]
+        return [
+            Candidate(_told(base, fits), fits, base, is_named=True) for base, fits in found.items()
+        ]
 
     return _once_each_kind(finder, find, available)
 
@@ -152,7 +154,7 @@ def shaped_candidates(finder: Finder, available: AvailableTensors) -> Candidates
         if len(layer.tensors) == 1:
             return []
         return [
-            Candidate(parent, fits)
+            Candidate(_told(parent, fits), fits)
             for parent, tensors in available.by_parent.items()
             if len(tensors) == len(layer.tensors)
             and (fits := _only_way(available, layer, forms, tensors)) is not None
@@ -169,7 +171,7 @@ def single_candidates(finder: Finder, available: AvailableTensors) -> Candidates
         foreign = _TF_LEAVES - {n for form in forms(owner) for names in form.names for n in names}
         shape = available.shape_of(variable)
         return [
-            Candidate(tensor.name, (fit,), is_foreign=tensor.leaf in foreign)
+            Candidate(_told(tensor.name, (fit,)), (fit,), is_foreign=tensor.leaf in foreign)
             for tensor in available.tensors
             if (fit := _fit_alone(forms(owner), owner, shape, tensor)) is not None
         ]
@@ -263,7 +265,13 @@ def _chain(
     by_name = dict(zip(order, found, strict=True))
     fits = tuple(by_name[owner.name] for owner, _ in layer.tensors)
     remark = "a layer of the checkpoint for each of the module's"
-    return Candidate(" ".join(bases), fits, is_named=True, remark=remark)
+    return Candidate(_told(" ".join(bases), fits), fits, is_named=True, remark=remark)
+
+
+def _told(name: str, fits: Iterable[Fit]) -> str:
+    """A name, if it is one and not only where tensors lie in a file."""
+    is_stored = any(tensor.is_stored for fit in fits for tensor in fit.tensors)
+    return "" if is_stored else name
 
 
 # -- by shape --------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class Tensor:
     name: str
     spec: TensorSpec
     parts: tuple[str, ...]  # of the name
+    is_stored: bool = False  # whether that is only where it lies in the file
 
     @property
     def leaf(self) -> str:
@@ -81,9 +82,8 @@ class AvailableTensors:
             is_state = is_slot(key) or is_optimizer_state(name)  # a key may be a path through one
             if spec is None or spec.dtype is None or is_state:
                 continue
-            tensors.append(
-                Tensor(name, spec, tuple(re.split(r"[/.]" if separator == "." else "/", name)))
-            )
+            parts = tuple(re.split(r"[/.]" if separator == "." else "/", name))
+            tensors.append(Tensor(name, spec, parts, checkpoint.name_kind(name) == "storage"))
         if not conventions.has_optimizer_entries:
             names = {tensor.name for tensor in tensors} | set(checkpoint)
             tensors = [t for t in tensors if t.name.rpartition("/")[0] not in names]
@@ -177,11 +177,16 @@ def _fits(form: Form, tensors: Sequence[Tensor], shape: Shape) -> bool:
 
 
 def _unique_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """For each key the full name that is its alone, the one with most parts before others."""
+    """For each key the full name that is its alone, those that say most before others."""
     found: dict[str, str] = {}
     for name, keys in checkpoint.full_names().items():
         if len(keys) == 1 and name.count("/") > 0:
             known = found.get(keys[0])
-            if known is None or ("/vars/" in known) > ("/vars/" in name):
+            if known is None or _says_less(checkpoint, known, name):
                 found[keys[0]] = name
     return found
+
+
+def _says_less(checkpoint: Checkpoint, known: str, name: str) -> bool:
+    kinds = [("own", "short", "storage").index(checkpoint.name_kind(n)) for n in (known, name)]
+    return (kinds[0], "/vars/" in known) > (kinds[1], "/vars/" in name)

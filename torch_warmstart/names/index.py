@@ -18,7 +18,7 @@ from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.names.conventions import plain_name
 
 _FEW = 2_000  # names that difflib goes through in a few hundredths of a second
-_COMPARISONS = 40_000  # of two names by difflib, for all questions together: about half a second
+_COMPARISONS = 15_000  # of two names by difflib, for all questions together: a fraction of a second
 _NEAR = 3  # names in an answer
 
 

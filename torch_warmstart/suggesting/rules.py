@@ -136,7 +136,8 @@ def _drafts(moves: Iterable[Move]) -> list[_Draft]:
     rules: dict[tuple[str, str], _Draft] = {}
     for move in moves:
         ours, theirs = _without_common_end(move.ours.split("."), move.theirs.split("/"))
-        for draft in _rules_for(ours, theirs):
+        whole = _Draft(f"{move.ours}." if move.ours else "/", f"{move.theirs}/".lstrip("/") or "/")
+        for draft in (*_rules_for(ours, theirs), whole):  # the layer's own, if no wider one holds
             rules.setdefault((draft.source, draft.target), draft)
     return list(rules.values())
 

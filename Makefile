@@ -4,6 +4,7 @@
 # make bench   against TensorFlow, Polars and others, each run in its own process; some of it with
 #              BENCH_ARGS="vocab --rows 500000" (see benchmarks/README.md)
 # make fuzz    hostile files for FUZZ_SECONDS, all formats or FUZZ_FORMATS="tf-v2 torch ..."
+# make faults  warm starts interrupted at every line, request and operation, and random models
 # make differential  2,500 warm starts drawn at random, against TensorFlow's; other ones each time
 # make zoo     small Keras models in every format against their torch twins; none may be silently wrong
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
@@ -18,7 +19,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_FORMATS ?=
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi') pyproject.toml constraints.txt
 
-.PHONY: demo test lint format bench fuzz differential zoo fixtures clean
+.PHONY: demo test lint format bench fuzz differential zoo fixtures clean faults
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -40,6 +41,9 @@ bench: $(VENV)/.bench
 
 fuzz: $(VENV)/.test
 	cd tests && ../$(BIN)/python -m fuzz.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_FORMATS)
+
+faults: $(VENV)/.test
+	TORCH_WARMSTART_FAULTS=1 $(BIN)/pytest -n 2 --dist worksteal tests/faults $(PYTEST_ARGS)
 
 differential: $(VENV)/.test
 	TORCH_WARMSTART_DIFFERENTIAL_EXAMPLES=2500 $(BIN)/pytest -rP tests/parity/test_differential.py $(PYTEST_ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
     url: str  # where it is, for messages
     format: str  # what it is, for messages: "TensorFlow V2 checkpoint", ...
     family: Family
+    is_callers: bool = False  # whether its tensors are those that the caller has in memory
     has_checksums: bool = False  # whether `verify` reads whole tensors to check them
 
     def spec(self, key: str) -> TensorSpec:
@@ -118,9 +120,9 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
 
         Returns:
             A torch.Tensor on the CPU of `spec(key).shape` (with `rows`, the first size is
-            `len(rows)`), which is the caller's: to change it does not change the checkpoint. A
-            string tensor comes as a flat list of `bytes` in C order, since torch
-            has no strings; `spec(key).shape` tells its shape.
+            `len(rows)`). To change it does not change the checkpoint, unless that is what the
+            caller has in memory. A string tensor comes as a flat list of `bytes` in C order, since
+            torch has no strings; `spec(key).shape` tells its shape.
 
         Raises:
             MissingTensorError: there is no such tensor.
@@ -130,8 +132,16 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
                 several tensors.
         """
         tensor = self.view_tensor(key, rows)
-        is_lent = rows is None and isinstance(tensor, torch.Tensor)
-        return tensor.clone() if is_lent else tensor
+        is_lent = rows is None and isinstance(tensor, torch.Tensor) and not self.is_callers
+        return self._copied(key, tensor) if is_lent else tensor
+
+    def _copied(self, key: str, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy; asked for twice, it is one as long as somebody has it, and no more memory."""
+        copies = self.__dict__.setdefault("_copies", weakref.WeakValueDictionary())
+        copy: torch.Tensor | None = copies.get(key)
+        if copy is None:
+            copy = copies[key] = tensor.clone()
+        return copy
 
     def view_tensor(self, key: str, rows: torch.Tensor | None = None) -> Any:
         """As `get_tensor`, but what is only looked at: on top of the file where possible."""
@@ -226,6 +236,10 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
     def metadata(self) -> Any:
         """What torch keeps in `state_dict()._metadata`, or None."""
         return None
+
+    def extra_states(self) -> tuple[str, ...]:
+        """Keys of what modules keep beside their tensors (`get_extra_state`), if that is none."""
+        return ()
 
     def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
         """What optimizers kept, where a torch checkpoint holds that too.

@@ -14,6 +14,9 @@ from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
 
+EXTRA_STATE = "_extra_state"  # torch's name for it, behind its module's
+_IN_MEMORY = "torch state_dict"
+
 
 class StateDictCheckpoint(Checkpoint):
     """Tensors by name that are already in memory, or mapped."""
@@ -26,7 +29,7 @@ class StateDictCheckpoint(Checkpoint):
         url: str = "<state_dict>",
         *,
         entry: str | None = None,
-        format: str = "torch state_dict",
+        format: str = _IN_MEMORY,
     ) -> None:
         """Keeps references to the tensors; entries that are no tensors are left out.
 
@@ -40,6 +43,7 @@ class StateDictCheckpoint(Checkpoint):
             SettingsError: no entry is a tensor, or several mappings could be meant.
         """
         self.url = url
+        self.is_callers = format == _IN_MEMORY
         path, chosen = nested.choose(state, url, entry, torch.Tensor)
         self.format = f"{format}, entry {path!r}" if path else format
         self._tensors = {
@@ -47,6 +51,13 @@ class StateDictCheckpoint(Checkpoint):
             for key, value in chosen.items()
             if isinstance(key, str) and isinstance(value, torch.Tensor)
         }
+        self._extra_states = tuple(
+            key
+            for key, value in chosen.items()
+            if isinstance(key, str)
+            and key.rpartition(".")[2] == EXTRA_STATE
+            and not isinstance(value, torch.Tensor)
+        )
         self._metadata = getattr(chosen, "_metadata", None)
         if self._metadata is None and not path:  # a module's own has it; a dict is anybody's
             self.family = family_of(self._tensors)
@@ -57,6 +68,9 @@ class StateDictCheckpoint(Checkpoint):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
+
+    def extra_states(self) -> tuple[str, ...]:
+        return self._extra_states
 
     def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
         return self._optimizers[0]

@@ -71,7 +71,7 @@ def make_plan(
         unused_keys=_unused_keys(checkpoint, items, with_slots=optimizer is not None),
         missing=tuple(d.item.name for d in decisions.values() if d.is_missing),
         mismatched=tuple(d.mismatch for d in decisions.values() if d.mismatch is not None),
-        notes=tuple({note.text: note for note in notes}.values()),
+        notes=tuple({note.text: note for note in [*notes, *_extra_states(checkpoint)]}.values()),
         audits=audits_of(model, items, located.finder),
         seconds=time.perf_counter() - started,
     )
@@ -153,7 +153,21 @@ def _unused_keys(
     used = {key for item in items for key in item.keys}
     keys = [key for key in checkpoint if key != OBJECT_GRAPH_KEY]
     slots = slot_keys(checkpoint.optimizer_states()) if with_slots else []
-    return tuple(key for key in dict.fromkeys([*keys, *slots]) if key not in used)
+    listed = dict.fromkeys([*keys, *slots, *checkpoint.extra_states()])
+    return tuple(key for key in listed if key not in used)
+
+
+def _extra_states(checkpoint: Checkpoint) -> list[Finding]:
+    """What modules keep beside their tensors: nobody else knows what it is."""
+    keys = checkpoint.extra_states()
+    if not keys:
+        return []
+    text = (
+        f"{keys[0]}{f' and {len(keys) - 1} more' if keys[1:] else ''} of {checkpoint.url}: what a "
+        "module keeps beside its tensors is not taken."
+    )
+    hint = "Call the module's set_extra_state() with it."
+    return [Finding("extra-state-left", "note", keys[0], f"{text} {hint}", hint)]
 
 
 def _headline(checkpoint: Checkpoint, problems: Sequence[Finding]) -> str:

@@ -44,6 +44,7 @@ class TensorSpec:
     dtype: torch.dtype | None  # what get_tensor returns; None: strings, or not for torch
     stored_dtype: str  # the format's own word: "float", "qint8", "string", ...
     storage: Hashable = None  # equal for keys that share their bytes; None: shared with no other
+    unreadable: str = ""  # why it cannot be read, to follow its key; "": that is its dtype
 
     @property
     def numel(self) -> int:
@@ -270,6 +271,8 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
         )
 
     def _check_readable(self, spec: TensorSpec) -> None:
+        if spec.unreadable:
+            raise UnsupportedError(f"{self.url}: tensor {spec.key!r} {spec.unreadable}.")
         if spec.dtype is None and spec.stored_dtype != "string":
             raise UnsupportedError(
                 f"{self.url}: tensor {spec.key!r} is of type {spec.stored_dtype}, "

@@ -13,6 +13,7 @@ from torch_warmstart.formats import nested
 from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
+from torch_warmstart.formats.tensors import plain, shape_of, why_unreadable
 
 EXTRA_STATE = "_extra_state"  # torch's name for it, behind its module's
 _IN_MEMORY = "torch state_dict"
@@ -90,13 +91,16 @@ class StateDictCheckpoint(Checkpoint):
         tensor = self._tensor(key)
         if tensor is None:
             return None
-        name = dtype_name(tensor.dtype)
-        return TensorSpec(key, tuple(tensor.shape), tensor.dtype, name, _storage(tensor))
+        shape, name = shape_of(tensor), dtype_name(tensor.dtype)
+        unreadable = why_unreadable(tensor)
+        if unreadable:
+            return TensorSpec(key, shape, None, name, unreadable=unreadable)
+        return TensorSpec(key, shape, tensor.dtype, name, _storage(tensor))
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
         found = self._tensor(spec.key)
         assert found is not None  # it has a spec
-        tensor = found.detach()
+        tensor = plain(found)
         return tensor if rows is None else take_rows(tensor, rows.to(tensor.device))
 
 
@@ -106,6 +110,7 @@ def open_module(module: torch.nn.Module) -> StateDictCheckpoint:
 
 
 def _storage(tensor: torch.Tensor) -> object:
-    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+    if not tensor.numel():
         return None  # nothing that has an address
-    return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+    views = (tensor.is_conj(), tensor.is_neg())
+    return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, *views)

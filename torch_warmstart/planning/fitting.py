@@ -92,6 +92,9 @@ def choose_cast(variable: Variable, source: Source) -> Cast | None:
 
 def _dtypes(variable: Variable, source: Source) -> list[torch.dtype]:
     for spec in source.specs:
+        if spec.unreadable:
+            text = f"{variable.name}: {spec.key!r} {spec.unreadable}."
+            raise ProblemError("tensor-unreadable", variable, text)
         if spec.dtype is None:
             raise ProblemError(
                 "dtype-mismatch",

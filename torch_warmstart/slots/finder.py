@@ -16,6 +16,14 @@ if TYPE_CHECKING:  # imported where a slot is looked for
     from torch_warmstart.slots.torch import TorchSlots
 
 
+# Of embedding variables (DeepRec, TFRA, dynamicemb): how values end, and the keys beside them.
+_OF_TABLES = (
+    ("-values", "-keys"),
+    ("_values", "_keys"),
+    ("-sparse_incr_values", "-sparse_incr_keys"),
+)
+
+
 class SlotFinder:
     """Finds the slots of variables whose own tensors in the checkpoint are known."""
 
@@ -74,4 +82,17 @@ class SlotFinder:
                 f"slot is too; var_name_to_prev_var_name names {len(names)}."
             )
         specs = tuple(self._finder.named(slot.owners[0], name) for name in names)
+        for spec in specs:
+            self._check_unkeyed(slot, spec.key)
         return self._slots.renamed(slot, parameter, specs)
+
+    def _check_unkeyed(self, slot: Variable, key: str) -> None:
+        """Raises SettingsError for the values of a table by keys: each has keys of its own."""
+        for values, keys in _OF_TABLES:
+            listed = key.removesuffix(values) + keys
+            if key.endswith(values) and listed in self._finder.checkpoint:
+                raise SettingsError(
+                    f"{slot.name}: {key!r} is a table by keys, whose rows are those of "
+                    f"{listed!r}: a slot has keys of its own, in an order of their own, so that "
+                    "its rows are not those of its variable. Leave this slot to begin anew."
+                )

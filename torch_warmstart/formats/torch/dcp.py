@@ -31,6 +31,7 @@ from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import DCP_METADATA
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
 from torch_warmstart.formats.sources import SourceFile, Window
+from torch_warmstart.formats.tensors import plain, why_unreadable, why_unreadable_dtype
 from torch_warmstart.formats.torch.dcp_metadata import (
     Chunk,
     StoredObject,
@@ -115,7 +116,11 @@ class DcpCheckpoint(Checkpoint):
         stored = self._stored(key)
         if stored is None:
             return None
-        return TensorSpec(key, tuple(stored.shape), stored.dtype, dtype_name(stored.dtype))
+        shape, name = tuple(stored.shape), dtype_name(stored.dtype)
+        unreadable = why_unreadable_dtype(stored.dtype)
+        if unreadable:
+            return TensorSpec(key, shape, None, name, unreadable=unreadable)
+        return TensorSpec(key, shape, stored.dtype, name)
 
     def location(self, key: str) -> TensorLocation:
         self.spec(key)
@@ -168,12 +173,14 @@ class DcpCheckpoint(Checkpoint):
         loaded = self._load_part(tensor.key, chunk.file, chunk.offset, chunk.length)
         if not isinstance(loaded, torch.Tensor):
             raise MalformedError(f"{chunk.file} holds a {type(loaded).__name__} in its place")
+        if why_unreadable(loaded):
+            raise MalformedError(f"what {chunk.file} holds in its place {why_unreadable(loaded)}")
         if tuple(loaded.shape) != chunk.box.sizes or loaded.dtype != tensor.dtype:
             raise MalformedError(
                 f"{chunk.file} holds {loaded.dtype} of shape {tuple(loaded.shape)} in place of "
                 f"{tensor.dtype} of shape {chunk.box.sizes}"
             )
-        return loaded.detach()
+        return plain(loaded)
 
     def _load_part(self, key: str, name: str, offset: int, length: int) -> Any:
         source = self._file(name)

@@ -1,0 +1,69 @@
+"""Which of torch's tensors have values that can be read, and what the others are.
+
+A state_dict may hold tensors whose bytes are not their values (quantised, sparse, nested ones),
+that have none (on the meta device, lazy), or whose values only their own class knows. torch's
+functions for plain tensors fail on them in ways of their own, or end the process.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+_QUANTISED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
+_QUANTISED_TEXT = (
+    "is quantised ({}): its bytes are not its values. Save what dequantize() makes of it"
+)
+
+
+def why_unreadable(tensor: torch.Tensor) -> str:
+    """What a tensor is whose values cannot be read, to follow its name; "": they can."""
+    if torch.nn.parameter.is_lazy(tensor):
+        return "is a lazy parameter, which has no shape yet: run a batch through its model first"
+    if _is_of_own_dispatch(tensor):
+        return _of_class(tensor)
+    if tensor.is_nested:
+        return "is a nested tensor, which has no one shape"
+    if tensor.is_meta:
+        return "is on the meta device and holds no values"
+    if tensor.layout is not torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.").removeprefix("_")
+        return f"is {layout}, not strided. Save what to_dense() makes of it"
+    return why_unreadable_dtype(tensor.dtype)
+
+
+def why_unreadable_dtype(dtype: torch.dtype) -> str:
+    """The same, where only the dtype is known."""
+    name = str(dtype).removeprefix("torch.")
+    return _QUANTISED_TEXT.format(name) if dtype in _QUANTISED else ""
+
+
+def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """A tensor's shape; () for one that has none."""
+    has_none = torch.nn.parameter.is_lazy(tensor) or tensor.is_nested
+    return () if has_none else tuple(tensor.shape)
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A readable tensor whose bytes are its values: conjugated and negated views are made so."""
+    return tensor.detach().resolve_conj().resolve_neg()
+
+
+def _is_of_own_dispatch(tensor: torch.Tensor) -> bool:
+    """Whether a subclass decides what every operation on it does, as DTensor and torchao's do."""
+    own = type(tensor).__torch_dispatch__
+    return bool(own is not torch.Tensor.__torch_dispatch__)
+
+
+def _of_class(tensor: torch.Tensor) -> str:
+    distributed = sys.modules.get("torch.distributed.tensor")
+    if distributed is not None and isinstance(tensor, distributed.DTensor):
+        return (
+            "is a DTensor, of which this process has a part. Pass what full_tensor() makes of it, "
+            "or what torch.distributed.checkpoint saved"
+        )
+    return (
+        f"is a {type(tensor).__name__}, whose values only its own code knows. Pass a plain tensor, "
+        "such as dequantize() makes of a quantised one"
+    )

@@ -18,7 +18,7 @@ from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, 
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
 from torch_warmstart.model import Variable, absent_variables, model_variables
 from torch_warmstart.names import Finder, Source, conventions_of
-from torch_warmstart.planning.checks import find_beside, find_lost, say_lost
+from torch_warmstart.planning.checks import find_altered, find_beside, find_lost, say_lost
 from torch_warmstart.planning.deciding import Decision, Remappings, decide_each, decide_variable
 from torch_warmstart.planning.locating import Located, find_idle_rules, find_missing_rule, locate
 from torch_warmstart.planning.notes import audits_of, notes_on, notes_on_names
@@ -55,8 +55,11 @@ def make_plan(
     decisions, remarks = _decide(wishes, located, frozenset().union(*idle.values()))
     strangers = find_strangers(decisions, optimizer) if optimizer is not None else []
     lost = find_lost(wishes.settings, absent_variables(model), located)
-    losses = [*say_lost(wishes.settings, lost), *_beside(wishes, decisions, located, lost)]
-    problems = [*wishes.problems, *idle, *_problems(decisions), *_only(losses, "error")]
+    altered, losses = find_altered(wishes, decisions, located)
+    losses += say_lost(wishes.settings, lost)
+    whole = {v: d for v, d in decisions.items() if v not in altered}
+    losses += _beside(wishes, whole, located, lost)
+    problems = [*wishes.problems, *idle, *_problems(whole), *_only(losses, "error")]
     if problems:
         raise PlanError(_headline(checkpoint, problems), problems)
     items = tuple(decision.item for decision in decisions.values())

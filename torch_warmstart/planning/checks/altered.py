@@ -1,0 +1,204 @@
+"""Layers that a torch checkpoint keeps in another form than their weights: quantised, or adapted.
+
+By the names of what stands for a weight, or lies beside it. A weight of which that is so is never
+taken as if it were whole: its numbers want scales, or an adapter that was trained is added to them.
+What a variable of the model is made of is no mark: then the model keeps the layer in the same form.
+"""
+
+from __future__ import annotations
+
+import bisect
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch_warmstart.errors import Finding, Severity, plural
+from torch_warmstart.formats import Checkpoint
+from torch_warmstart.model import Variable
+from torch_warmstart.planning.deciding import Decision
+from torch_warmstart.planning.locating import Located
+from torch_warmstart.planning.wishes import Wishes
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A way to keep a weight, and what tells it.
+
+    `ends` are what may follow the weight's own name, `marks` names in the layer's folder; with `*`
+    for any run of characters. Those of `narrow` tell it only of numbers of one byte, as scales are
+    also called so where nothing is quantised.
+    """
+
+    code: str
+    ends: tuple[str, ...]
+    marks: tuple[str, ...]
+    narrow: tuple[str, ...]
+    what: str
+    advice: str
+
+
+_FORMS = (
+    _Form(
+        "weight-quantised",
+        (
+            *("_scale_inv", "_scale", "_scale_2", "_zero_point", "_packed", "_blocks", "_scales"),
+            *("_format", "_global_scale", ".absmax", ".quant_map", ".nested_*", ".quant_state*"),
+            *("._data", "._scale", "._shift"),
+        ),
+        ("SCB", "qweight", "qzeros", "W_q"),
+        ("scale", "scales", "*_scale", "*scale_inv", "zero_point", "*zeros"),
+        "is quantised in the checkpoint: its numbers are not the weight without their scales",
+        "Save it dequantised, with the library that quantised it (transformers: "
+        "model.dequantize()).",
+    ),
+    _Form(
+        "weight-adapted",
+        (),
+        (
+            *("*lora_*", "hada_*", "lokr_*", "oft_*", "boft_*", "ia3_*", "vera_*", "dora_*"),
+            "adapter_*",
+        ),
+        (),
+        "has an adapter beside it in the checkpoint, which is added to it or multiplied with it",
+        "Merge it where it was trained (peft: model.merge_and_unload(); loralib: model.eval() "
+        "before it is saved) and save that.",
+    ),
+    _Form(
+        "weight-replaced",
+        (),
+        ("modules_to_save.*",),
+        (),
+        "was trained anew in the checkpoint, beside the original",
+        "Name the trained one: var_name_to_prev_var_name.",
+    ),
+)
+_HINT = (
+    "A weight that the checkpoint keeps in another form: to take the numbers as they are all the "
+    "same, say so by its layout, var_name_to_layout={...: 'identity'}."
+)
+# Folders that peft puts around what it adapts, or replaces.
+_ORIGINAL = "original_module"
+_AROUND = ("base_layer", _ORIGINAL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    variable: Variable
+    form: _Form
+    mark: str  # a key that tells it
+
+
+def find_altered(
+    wishes: Wishes, decisions: Mapping[Variable, Decision], located: Located
+) -> tuple[frozenset[Variable], list[Finding]]:
+    """The variables whose weights are kept in another form, and what to say of them, once a form.
+
+    An error where one would be taken, or is asked for and not found; a warning where it stays as it
+    is. What has a layout of the user's is the user's word.
+    """
+    if located.finder.conventions.has_own_layers:
+        return frozenset(), []
+    found = list(_tell(wishes, decisions, located))
+    findings = []
+    for form in _FORMS:
+        told = [each for each in found if each.form is form]
+        bad = [each for each in told if _is_wrong(decisions[each.variable])]
+        if bad:
+            findings.append(_finding(bad, "error"))
+        elif told:
+            findings.append(_finding(told, "warning"))
+    return frozenset(each.variable for each in found), findings
+
+
+def _is_wrong(decision: Decision) -> bool:
+    return decision.problem is not None or decision.item.state != "kept"
+
+
+def _tell(
+    wishes: Wishes, decisions: Mapping[Variable, Decision], located: Located
+) -> Iterator[_Told]:
+    checkpoint = located.finder.checkpoint
+    folders = _Folders(checkpoint)
+    sources = [location.source for location in located.of_variable.values()]
+    used = {spec.key for source in sources if source is not None for spec in source.specs}
+    for variable, decision in decisions.items():
+        if variable.slot is not None or (decision.is_open and decision.problem is None):
+            continue
+        if not wishes[variable].is_selected or wishes[variable].layout is not None:
+            continue
+        source = located.source(variable)
+        if source is not None:
+            keys, is_found = [spec.key for spec in source.specs], True
+        else:
+            fronts = [front.replace("/", ".") for front in located.finder.conventions.fronts]
+            keys = [front + name for front in ("", *fronts) for name in variable.names]
+            is_found = False
+        told = next(
+            (t for key in keys if (t := _mark(folders, key, used, is_found=is_found))), None
+        )
+        if told is not None:
+            yield _Told(variable, *told)
+
+
+def _mark(
+    folders: _Folders, key: str, used: set[str], *, is_found: bool
+) -> tuple[_Form, str] | None:
+    """The form that a key is kept in, and a key that tells it."""
+    folder, _, leaf = key.rpartition(".")
+    parent, _, last = folder.rpartition(".")
+    searched = (folder, parent) if last in _AROUND else (folder,)
+    is_narrow = is_found and folders.is_narrow(key)
+    for form in _FORMS:
+        is_whole = form.code == "weight-replaced"  # all of the layer
+        if (is_found and last != _ORIGINAL) if is_whole else leaf == "bias":
+            continue
+        for place in searched:
+            keys = folders.marks(place, leaf, form, is_narrow=is_narrow)
+            mark = next((each for each in keys if each != key and each not in used), None)
+            if mark is not None:
+                return form, mark
+    return None
+
+
+def _finding(told: Sequence[_Told], severity: Severity) -> Finding:
+    first, form = told[0], told[0].form
+    name = first.variable.name
+    more = f" (and {plural(len(told) - 1, 'other variable')})" if len(told) > 1 else ""
+    text = f"{name}{more} {form.what}: it has {first.mark!r}. {form.advice}"
+    return Finding(form.code, severity, name, text, _HINT)
+
+
+class _Folders:
+    """A checkpoint's keys by their folders."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._sorted = sorted(checkpoint)
+        self._known: dict[tuple[str, str, bool], list[str]] = {}
+
+    def marks(self, folder: str, leaf: str, form: _Form, *, is_narrow: bool) -> Iterator[str]:
+        """The keys that tell of a weight in a folder that it is kept in a form."""
+        start = f"{folder}.{leaf}" if folder else leaf
+        yield from self._matching(start, form.ends)
+        asked = folder, form.code, is_narrow
+        if asked not in self._known:
+            names = (*form.marks, *(form.narrow if is_narrow else ()))
+            self._known[asked] = list(self._matching(f"{folder}." if folder else "", names))
+        yield from self._known[asked]
+
+    def _matching(self, start: str, names: Sequence[str]) -> Iterator[str]:
+        """The keys that begin like this and go on with one of the names, or a folder of one."""
+        wanted = re.compile("|".join(fnmatch.translate(name) for name in names) or "(?!)")
+        for at in range(bisect.bisect_left(self._sorted, start), len(self._sorted)):
+            key = self._sorted[at]
+            if not key.startswith(start):
+                return
+            rest = key[len(start) :]
+            if wanted.match(rest) or wanted.match(rest[:1] + rest[1:].partition(".")[0]):
+                yield key
+
+    def is_narrow(self, key: str) -> bool:
+        """Whether a tensor's numbers are of one byte, as quantised ones are."""
+        dtype = self._checkpoint.spec(key).dtype
+        return dtype is not None and dtype.itemsize == 1

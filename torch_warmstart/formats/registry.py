@@ -19,6 +19,7 @@ from torch_warmstart.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
     SettingsError,
+    UnsupportedError,
 )
 from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import Checkpoint
@@ -84,6 +85,8 @@ def _check_entry(entry: object) -> None:
 def _place_at(url: object, storage: Storage, *, verify: bool, entry: str | None) -> Place:
     if not isinstance(url, str) or not url:
         raise SettingsError(f"A checkpoint's path must be a non-empty str, not {url!r}.")
+    if url.startswith("~") and not os.path.lexists(url):  # as a shell has it
+        url = os.path.expanduser(url)
     return Place(url, storage.connected(url), verify=verify, entry=entry)
 
 
@@ -115,6 +118,11 @@ def _choose(place: Place, name: str | None) -> Format:
             return candidate
         reasons.append(f"  {candidate.title}: {reason}")
     if place.is_file:
+        from torch_warmstart.formats.strangers import what_it_is  # for an error
+
+        known = what_it_is(place)
+        if known:
+            raise UnsupportedError(f"{place.url} {known}.")
         listed = "\n".join(reasons)
         raise CorruptCheckpointError(
             f"{place.url} ({place.source.size:,} bytes) is no checkpoint of a known format:\n"

@@ -33,6 +33,8 @@ _REFUSED = re.compile(
     r"GLOBAL ([^\s,]+)|unrecognized function (.+)|`add_safe_globals`,? but got (.+)|(`.+) must be "
     r"imported"
 )
+# The number that torch.save of the old format begins with, as a pickle has it.
+_MAGIC_NUMBER = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _DETAIL = re.compile(r"WeightsUnpickler error: (.+)")
 
 
@@ -85,6 +87,11 @@ def load_place(place: Place) -> Any:
             f"{place.url} is a TorchScript archive, which holds code. Load it where you trust it, "
             "with torch.jit.load, and pass the module."
         )
+    if place.head(1) == _PICKLE_MAGIC and _MAGIC_NUMBER not in place.head(64):
+        raise UnsupportedError(
+            f"{place.url} is a plain pickle, not what torch.save writes: loading it could run code. "
+            "Load it where you trust it, and pass the mapping of names to tensors or arrays."
+        )
     source = place.source
     if isinstance(source, LocalFile):
         return load_tensors(place.url, place.url, mmap=_can_be_mapped(place))
@@ -113,7 +120,9 @@ def _refusal(url: str, what: str) -> str:
     return (
         f"{url} holds more than tensors and plain containers, and loading that could run code: it "
         f"asks for {what}. Load it where you trust it, and pass the state_dict itself: "
-        "torch.save(model.state_dict(), ...) writes a file that can be read here."
+        "torch.save(model.state_dict(), ...) writes a file that can be read here. If you trust just "
+        "what it asks for (a Namespace, a Path, a numpy scalar), allow that: with "
+        "torch.serialization.safe_globals([...]) around this call."
     )
 
 

@@ -15,7 +15,7 @@ from torch_warmstart.storage import ByteSource, Storage, base_name, is_signed
 # -- torch ---------------------------------------------------------------------------------------
 
 DCP_METADATA = ".metadata"
-_PICKLE_MAGIC = b"\x80"
+PICKLE_MAGIC = b"\x80"
 
 
 def torch_distributed(place: Place) -> str | None:
@@ -33,7 +33,7 @@ def torch_zip(place: Place) -> str | None:
 
 def torch_legacy(place: Place) -> str | None:
     """Whether a file begins as a pickle does."""
-    return None if place.head(1) == _PICKLE_MAGIC else "does not begin as a pickle does"
+    return None if place.head(1) == PICKLE_MAGIC else "does not begin as a pickle does"
 
 
 # -- Hugging Face --------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from torch_warmstart.errors import (
     WarmStartError,
 )
 from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.recognise import PICKLE_MAGIC
 from torch_warmstart.formats.sources import SourceFile
 from torch_warmstart.formats.state_dict import StateDictCheckpoint
 from torch_warmstart.storage import LocalFile
@@ -87,7 +88,7 @@ def load_place(place: Place) -> Any:
             f"{place.url} is a TorchScript archive, which holds code. Load it where you trust it, "
             "with torch.jit.load, and pass the module."
         )
-    if place.head(1) == _PICKLE_MAGIC and _MAGIC_NUMBER not in place.head(64):
+    if place.head(1) == PICKLE_MAGIC and _MAGIC_NUMBER not in place.head(64):
         raise UnsupportedError(
             f"{place.url} is a plain pickle, not what torch.save writes: loading it could run code. "
             "Load it where you trust it, and pass the mapping of names to tensors or arrays."

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
 from torch_warmstart.formats import saved_optimizers
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer
+from torch_warmstart.storage import Guard
 
 Family = Literal["tensorflow", "torch"]  # whose layouts and names the tensors follow
 # How much a name says.
@@ -89,10 +90,42 @@ class SavedLayer:
     backend: str = ""  # what Keras ran on, where the file says so
 
 
+_Made = TypeVar("_Made", bound="Checkpoint")
+
+
+class _Readers:
+    """Who reads from a checkpoint; it is closed when nobody does."""
+
+    def __init__(self) -> None:
+        self._guard, self._count = Guard(), 0
+        self._close: Callable[[], None] | None = None  # what is left to do
+
+    def __enter__(self) -> None:
+        with self._guard:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            self._count -= 1
+        self._close_if_free()
+
+    def close(self, close: Callable[[], None]) -> None:
+        """Calls it now, or when the last who reads is done."""
+        with self._guard:
+            self._close = close
+        self._close_if_free()
+
+    def _close_if_free(self) -> None:
+        with self._guard:  # nobody begins to read meanwhile
+            if self._close is not None and not self._count:
+                close, self._close = self._close, None
+                close()
+
+
 class Checkpoint(Mapping[str, TensorSpec], ABC):
     """An open checkpoint: a mapping of key to `TensorSpec`, whose tensors are read on demand.
 
-    A context manager; tensors read from it stay valid after it is closed.
+    A context manager; tensors read from it stay valid after it is closed. Threads may share it.
     """
 
     url: str  # where it is, for messages
@@ -100,6 +133,12 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
     family: Family
     is_callers: bool = False  # whether its tensors are those that the caller has in memory
     has_checksums: bool = False  # whether `verify` reads whole tensors to check them
+    _readers: _Readers
+
+    def __new__(cls: type[_Made], *_: Any, **__: Any) -> _Made:
+        made = super().__new__(cls)
+        made._readers = _Readers()
+        return made
 
     def spec(self, key: str) -> TensorSpec:
         """The spec of a tensor, by its key or by another name that `keys_of` knows.
@@ -150,7 +189,8 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
         if rows is not None:
             _check_rows(spec, rows)
         self._check_readable(spec)
-        return self._read(spec, rows)
+        with self._readers:
+            return self._read(spec, rows)
 
     def row_blocks(self, key: str, rows: torch.Tensor) -> Sequence[Block]:
         """Reads a tensor as it lies in the file: on top of it where possible, without copies.
@@ -172,9 +212,10 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
         """
         spec = self.spec(key)
         self._check_readable(spec)
-        if not spec.shape or not spec.numel:
-            return [(0, self._read(spec, None))]
-        return self._row_blocks(spec, rows)
+        with self._readers:
+            if not spec.shape or not spec.numel:
+                return [(0, self._read(spec, None))]
+            return self._row_blocks(spec, rows)
 
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:  # noqa: ARG002
         return [(0, self._read(spec, None))]
@@ -251,7 +292,14 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
         return saved_optimizers.in_keys(self) if self.family == "torch" else ()
 
     def close(self) -> None:
-        """Lets go of the files."""
+        """Lets go of the files, as soon as no other thread reads from them.
+
+        They are opened again if the checkpoint is read after that.
+        """
+        self._readers.close(self._close)
+
+    def _close(self) -> None:
+        """Lets go of the files; nobody reads from them."""
 
     def _find_named(self, name: str) -> TensorSpec:
         keys = self.keys_of(name)

@@ -3,8 +3,41 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
 
-from torch_warmstart.storage import Bytes, ByteSource, Ranges, check_range, shifted
+from torch_warmstart.storage import Bytes, ByteSource, Guard, Ranges, check_range, shifted
+
+
+class Closable(Protocol):
+    """A file, or what has files."""
+
+    def close(self) -> None: ...
+
+
+Opened = TypeVar("Opened", bound=Closable)
+
+
+class OpenOnce(Generic[Opened]):
+    """The files of a checkpoint, each opened when it is first needed, whichever thread asks."""
+
+    def __init__(self) -> None:
+        self._guard = Guard()
+        self._opened: dict[Hashable, Opened] = {}
+
+    def get(self, name: Hashable, open_it: Callable[[], Opened]) -> Opened:
+        """The file of a name."""
+        with self._guard:
+            if name not in self._opened:
+                self._opened[name] = open_it()
+            return self._opened[name]
+
+    def close(self) -> None:
+        """Closes them all; one that is asked for again is opened anew."""
+        with self._guard:
+            opened, self._opened = self._opened, {}
+        for file in opened.values():
+            file.close()
 
 
 class Window:

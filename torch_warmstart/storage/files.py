@@ -15,18 +15,21 @@ import os
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from torch_warmstart.errors import CorruptCheckpointError, StorageError, WarmStartError
+from torch_warmstart.storage.guards import Guard
 from torch_warmstart.storage.ranges import (
     NO_RANGES,
     Range,
+    RangeArray,
     Ranges,
+    as_array,
     batches,
     covers,
     subtract,
@@ -109,37 +112,49 @@ class LocalFile:
 
 
 class RemoteFile:
-    """A file behind a URL, mirrored range by range."""
+    """A file behind a URL, mirrored range by range.
+
+    Threads may share it. One that wants what another is fetching waits for it. Whoever reads while
+    the file is closed goes on with the mirror that he has begun with.
+    """
 
     def __init__(self, url: str, filesystem: Filesystem, path: str, max_gap: int) -> None:
         self.url = url
         self.size, self._version = _size_and_version(url, filesystem, path)
         self._filesystem, self._path = filesystem, path
         self.max_gap: int | None = max_gap
+        self._guard = Guard()
         self._mirror: _Mirror | None = None
-        self._present = NO_RANGES
+        self._pid = os.getpid()
 
     def read(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)
-        if not covers(self._present, offset, offset + length):
-            self.prefetch([(offset, offset + length)])
-        return self.view(offset, length)
+        mirror = self._opened()
+        if not covers(mirror.present, offset, offset + length):
+            self._fetch_into(mirror, [(offset, offset + length)])
+        return mirror.mapping[offset : offset + length]
 
     def view(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)
         return self._opened().mapping[offset : offset + length]
 
     def prefetch(self, ranges: Ranges) -> None:
-        joined = union(subtract(ranges, self._present), self.max_gap or 0)
-        # What is there stays as it is, in a gap too: the owner of a tensor may have written to it.
-        missing = subtract(joined, self._present)
-        for batch in batches(missing, _PIECE, _MAX_BYTES_IN_FLIGHT, _MAX_REQUESTS):
-            self._fetch(batch)
-        self._present = union(np.concatenate([self._present, missing]))
+        self._fetch_into(self._opened(), ranges)
 
-    def _fetch(self, batch: list[Range]) -> None:
+    def _fetch_into(self, mirror: _Mirror, ranges: Ranges) -> None:
+        joined = union(subtract(ranges, mirror.present), self.max_gap or 0)
+        while mirror.lacks(joined):
+            taken = mirror.take(joined)
+            try:
+                for batch in batches(taken, _PIECE, _MAX_BYTES_IN_FLIGHT, _MAX_REQUESTS):
+                    mirror.write(zip(batch, self._fetch(batch), strict=True))
+            finally:
+                mirror.give_back(taken)
+
+    def _fetch(self, batch: list[Range]) -> list[bytes]:
+        self._check_process()
         starts, stops = [start for start, _ in batch], [stop for _, stop in batch]
-        with reaching(self.url):
+        with reaching(self.url), _one_at_a_time(self._filesystem):
             answers = self._filesystem.cat_ranges([self._path] * len(batch), starts, stops)
             fetched = list(map(_as_bytes, answers))
             if len(fetched) != len(batch):
@@ -147,9 +162,15 @@ class RemoteFile:
         for wanted, data in zip(batch, fetched, strict=True):
             self._check_length(wanted, len(data))
         self._check_version()
-        mirror = self._opened()
-        for (start, _), data in zip(batch, fetched, strict=True):
-            mirror.write(start, data)
+        return fetched
+
+    def _check_process(self) -> None:
+        """An event loop and its connections stay behind when a process forks."""
+        if _is_concurrent(self._filesystem) and self._pid != os.getpid():
+            raise StorageError(
+                f"{self.url} was opened before this process was forked off, so that its connection "
+                "is another process's. Open the checkpoint in the process that reads it."
+            )
 
     def _check_version(self) -> None:
         """Behind what was fetched: if the file is still the one that was opened, that was, too."""
@@ -172,33 +193,85 @@ class RemoteFile:
         )
 
     def _opened(self) -> _Mirror:
-        if self._mirror is None:
-            self._mirror = _Mirror(self.url, self.size)
-        return self._mirror
+        with self._guard:
+            if self._mirror is None:
+                self._mirror = _Mirror(self.url, self.size)
+            return self._mirror
 
     def close(self) -> None:
-        self._mirror, self._present = None, NO_RANGES
+        with self._guard:
+            self._mirror = None
 
 
 class _Mirror:
-    """A mapped temporary file that goes with its last view; only what is written takes room."""
+    """A mapped temporary file that goes with its last view; only what is written takes room.
+
+    The file has no name and is its owner's alone, so nothing is left of it however the process
+    ends. A range is `present` once its bytes are there, and `pending` while a thread fetches it.
+    """
 
     def __init__(self, url: str, size: int) -> None:
-        self._file = tempfile.TemporaryFile(prefix="torch_warmstart_")  # noqa: SIM115
-        weakref.finalize(self, self._file.close)
+        self.present, self._pending = NO_RANGES, NO_RANGES
+        self._guard, self._pid = Guard(), os.getpid()
         self.mapping = np.empty(0, dtype=np.uint8)  # an empty file cannot be mapped
         try:
+            self._file = tempfile.TemporaryFile(prefix="torch_warmstart_")  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
             self._file.truncate(size)
             if size:
                 self.mapping = np.frombuffer(mmap.mmap(self._file.fileno(), size), dtype=np.uint8)
-        except (OSError, OverflowError, ValueError) as error:
+        except OSError as error:
+            raise StorageError(
+                f"{url} cannot be read: of what its server says are {size:,} bytes no copy can be "
+                f"kept in {tempfile.gettempdir()}, or it cannot be mapped: {error}."
+            ) from error
+        except (OverflowError, ValueError) as error:
             raise StorageError(
                 f"{url} cannot be read: its server says that it has {size:,} bytes, which cannot "
                 f"be mapped: {error}."
             ) from error
 
-    def write(self, offset: int, data: bytes) -> None:
+    def lacks(self, ranges: RangeArray) -> bool:
+        """Whether something of the ranges is not there."""
+        return len(subtract(ranges, self.present)) > 0
+
+    def take(self, ranges: RangeArray) -> RangeArray:
+        """What the calling thread is to fetch of the ranges.
+
+        Empty, after a while, if others were fetching all of it; then it is time to look again.
+        """
+        with self._guard:
+            self._forget_other_process()
+            missing = subtract(ranges, self.present)
+            mine = subtract(missing, self._pending)
+            if len(mine):
+                self._pending = union(np.concatenate([self._pending, mine]))
+            elif len(missing):
+                self._guard.wait()
+            return mine
+
+    def _forget_other_process(self) -> None:
+        """Those who were fetching when this process was forked off are not in it."""
+        if self._pid != os.getpid():
+            self._pending, self._pid = NO_RANGES, os.getpid()
+
+    def give_back(self, taken: RangeArray) -> None:
+        """Ends what `take` began, whatever came of it."""
+        with self._guard:
+            self._pending = subtract(self._pending, taken)
+            self._guard.wake()
+
+    def write(self, fetched: Iterable[tuple[Range, bytes]]) -> None:
         """Raises StorageError if the disk is full: through the mapping, that ends the process."""
+        ranges = []
+        for (start, stop), data in fetched:
+            self._write(start, data)
+            ranges.append((start, stop))
+        with self._guard:
+            self.present = union(np.concatenate([self.present, as_array(ranges)]))
+            self._guard.wake()
+
+    def _write(self, offset: int, data: bytes) -> None:
         if not hasattr(os, "pwrite"):  # Windows, which has set the room aside
             self.mapping[offset : offset + len(data)] = np.frombuffer(data, dtype=np.uint8)
             return
@@ -211,6 +284,19 @@ class _Mirror:
                 f"What is fetched cannot be kept in {tempfile.gettempdir()}: {error.strerror}. Set "
                 "TMPDIR to a directory with more room."
             ) from error
+
+
+_ALONE = Guard()
+
+
+def _one_at_a_time(filesystem: Filesystem) -> AbstractContextManager[None]:
+    """Holds others up where a filesystem shares its open files or its connection."""
+    return nullcontext() if _is_concurrent(filesystem) else _ALONE
+
+
+def _is_concurrent(filesystem: Filesystem) -> bool:
+    """Whether it runs requests in an event loop, as fsspec says; then it can run them at once."""
+    return bool(getattr(filesystem, "async_impl", False))
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from torch_warmstart.errors import MissingDependencyError
 class GfileFilesystem:
     """A filesystem whose paths are whole URLs."""
 
+    async_impl = True  # as fsspec says that threads may share it: each read opens the file anew
+
     def __init__(self) -> None:
         _import_triton_first()
         try:

@@ -20,7 +20,7 @@ _FIRST, _LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 def union(ranges: Ranges, gap: int = 0) -> RangeArray:
     """The ranges sorted and joined; those at most `gap` bytes apart become one."""
-    wanted = _as_array(ranges)
+    wanted = as_array(ranges)
     wanted = wanted[wanted[:, 0] < wanted[:, 1]]
     if not len(wanted):
         return NO_RANGES
@@ -59,7 +59,7 @@ def covers(present: RangeArray, start: int, stop: int) -> bool:
 
 def shifted(ranges: Ranges, offset: int) -> RangeArray:
     """The ranges, each `offset` bytes further on."""
-    return _as_array(ranges) + offset
+    return as_array(ranges) + offset
 
 
 def batches(ranges: RangeArray, piece: int, total: int, count: int) -> Iterator[list[Range]]:
@@ -81,7 +81,8 @@ def batches(ranges: RangeArray, piece: int, total: int, count: int) -> Iterator[
         yield group
 
 
-def _as_array(ranges: Ranges) -> RangeArray:
+def as_array(ranges: Ranges) -> RangeArray:
+    """Ranges as one array of [n, 2]."""
     return np.asarray(ranges, dtype=np.int64).reshape(-1, 2)
 
 

@@ -98,7 +98,7 @@ class NpyCheckpoint(Checkpoint):
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
         return [(0, _view_array(self._source, self._headers[spec.key], rows))]
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._source.close()
 
 
@@ -155,7 +155,7 @@ class NpzCheckpoint(Checkpoint):
         source = self._members.open(spec.key + NPY_SUFFIX)
         return [(0, _view_array(source, self._headers[spec.key], rows))]
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._source.close()
 
 

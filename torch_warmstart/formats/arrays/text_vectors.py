@@ -196,7 +196,7 @@ class TextVectors(VectorTable):
     def _corrupt(self, line: int, fact: str) -> CorruptCheckpointError:
         return CorruptCheckpointError(f"{self.url}: line {line + self._first_line:,}: {fact}.")
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._source.close()
 
 

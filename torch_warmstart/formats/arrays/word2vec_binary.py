@@ -85,5 +85,5 @@ class Word2vecBinary(VectorTable):
             out[row] = self._raw[offset : offset + out.shape[1]]
         return torch.from_numpy(out.view("<f4").astype(np.float32, copy=False))
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._source.close()

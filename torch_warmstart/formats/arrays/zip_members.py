@@ -15,7 +15,7 @@ import numpy as np
 
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.sources import SourceFile, Window
-from torch_warmstart.storage import Bytes, ByteSource, Ranges, check_range
+from torch_warmstart.storage import Bytes, ByteSource, Guard, Ranges, check_range
 
 _LOCAL_HEADER = b"PK\x03\x04"
 _LOCAL_HEADER_SIZE = 30  # and behind it the name and the extra field, whose sizes end it
@@ -52,6 +52,7 @@ class ZipMembers:
     def __init__(self, source: ByteSource) -> None:
         """Reads the directory; raises CorruptCheckpointError or UnsupportedError."""
         self._source = source
+        self._guard = Guard()  # for the archive, which has one position in its file
         try:
             self._archive = zipfile.ZipFile(SourceFile(source))
         except _BROKEN_ZIP as error:
@@ -93,7 +94,7 @@ class ZipMembers:
         if self.is_stored(name):
             window = self._window(self.infos[name])
             return window.read(0, min(size, window.size)).tobytes()
-        with self._open(name) as file:
+        with self._guard, self._open(name) as file:
             return self._read_packed(name, file, size)
 
     def is_stored(self, name: str) -> bool:
@@ -106,7 +107,7 @@ class ZipMembers:
             return self._window(info)
         end = info.header_offset + _LOCAL_HEADER_SIZE + len(info.filename) + info.compress_size
         self._source.prefetch([(info.header_offset, min(end, self._source.size))])
-        with self._open(name) as file:
+        with self._guard, self._open(name) as file:
             data = self._read_packed(name, file, info.file_size)
             if len(data) != info.file_size or file.read(1):
                 raise self._corrupt(f"member {name!r} does not have the size it claims")

@@ -82,5 +82,5 @@ class _WithOptimizers(Checkpoint):
     def metadata(self) -> Any:
         return self._weights.metadata()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._weights.close()

@@ -135,7 +135,7 @@ class SafetensorsCheckpoint(Checkpoint):
         there = torch.from_numpy(read_rows(self._source, entry.start, length, row_bytes, rows))
         return there.view(-1, row_bytes).index_select(0, rows).flatten()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._source.close()
 
 

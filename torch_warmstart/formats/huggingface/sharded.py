@@ -22,6 +22,7 @@ from torch_warmstart.formats.huggingface import safetensors
 from torch_warmstart.formats.huggingface.optimizers import with_optimizers
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import WEIGHT_MAP
+from torch_warmstart.formats.sources import OpenOnce
 from torch_warmstart.storage import below, join, named_by, parent
 
 _MAX_INDEX = 64 << 20  # bytes
@@ -57,7 +58,7 @@ class ShardedCheckpoint(Checkpoint):
         self._place = place
         self._map = _read_weight_map(place)
         self.family = family_of(self._map)
-        self._shards: dict[str, Checkpoint] = {}
+        self._shards = OpenOnce[Checkpoint]()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._map)
@@ -97,17 +98,15 @@ class ShardedCheckpoint(Checkpoint):
         return self._shard(self._map[spec.key]).row_blocks(spec.key, rows)
 
     def _shard(self, name: str) -> Checkpoint:
-        if name not in self._shards:
-            directory = parent(self.url)
-            url = below(directory, name)
-            with named_by(self.url, url):
-                self._shards[name] = _open_file(Place(url, self._place.storage))
-        return self._shards[name]
+        return self._shards.get(name, lambda: self._open_shard(name))
 
-    def close(self) -> None:
-        for shard in self._shards.values():
-            shard.close()
-        self._shards.clear()
+    def _open_shard(self, name: str) -> Checkpoint:
+        url = below(parent(self.url), name)
+        with named_by(self.url, url):
+            return _open_file(Place(url, self._place.storage))
+
+    def _close(self) -> None:
+        self._shards.close()
 
 
 def _read_weight_map(place: Place) -> dict[str, str]:

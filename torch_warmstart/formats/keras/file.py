@@ -189,7 +189,7 @@ class KerasCheckpoint(Checkpoint):
             raw = read_rows(self._source, offset, dataset.nbytes, row_bytes, rows)
         return tensor_of_bytes(raw, _bits(dataset.dtype), dataset.shape)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self._source.close()
 
 

@@ -33,6 +33,7 @@ from torch_warmstart.formats.base import (
 )
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import Run, fetch_rows, read_rows
+from torch_warmstart.formats.sources import OpenOnce
 from torch_warmstart.formats.tensorflow import object_graph, paths
 from torch_warmstart.formats.tensorflow.dtypes import STRING
 from torch_warmstart.formats.tensorflow.graph_layers import (
@@ -91,7 +92,7 @@ class BundleCheckpoint(Checkpoint):
         self._index_url = prefix + ".index"
         self._table = Table(storage.open(self._index_url))
         self._header = self._read_header()
-        self._shards: dict[int, ByteSource] = {}
+        self._shards = OpenOnce[ByteSource]()
         self._verified: set[str] = set()
         self._slices: dict[str, list[Entry]] = {}  # by key, of tensors whose slices were looked up
         # Of the table, as far as it was looked into; kept decoded where that would take long again.
@@ -437,19 +438,17 @@ class BundleCheckpoint(Checkpoint):
         return read_rows(source, entry.offset, entry.size, entry.row_bytes, rows)
 
     def _shard(self, number: int) -> ByteSource:
-        if number not in self._shards:
-            url = self._shard_url(number)
-            with named_by(self._index_url, url):
-                self._shards[number] = self._storage.open(url)
-        return self._shards[number]
+        return self._shards.get(number, lambda: self._open_shard(self._shard_url(number)))
+
+    def _open_shard(self, url: str) -> ByteSource:
+        with named_by(self._index_url, url):
+            return self._storage.open(url)
 
     def _shard_url(self, number: int) -> str:
         return f"{self.url}.data-{number:05d}-of-{self._header.num_shards:05d}"
 
-    def close(self) -> None:
-        for shard in self._shards.values():
-            shard.close()
-        self._shards.clear()
+    def _close(self) -> None:
+        self._shards.close()
 
     def _corrupt(self, key: str, fact: str) -> CorruptCheckpointError:
         return CorruptCheckpointError(f"{self.url}: tensor {key!r} is damaged: {fact}.")

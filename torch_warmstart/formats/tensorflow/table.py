@@ -104,9 +104,10 @@ class Table:
         return keys, handles
 
     def _entries(self, block: int) -> Entries:
-        if self._cached is None or self._cached[0] != block:
-            self._cached = (block, self._decode_block(self._handles[block]))
-        return self._cached[1]
+        cached = self._cached  # once: another thread may put another block there
+        if cached is None or cached[0] != block:
+            cached = self._cached = (block, self._decode_block(self._handles[block]))
+        return cached[1]
 
     def _decode_block(self, handle: Handle) -> Entries:
         try:

@@ -198,7 +198,7 @@ class V1Checkpoint(Checkpoint):
             )
         return _submessage(_submessage(record, 2), 3)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         for source in self._sources:
             source.close()
 

@@ -30,7 +30,7 @@ from torch_warmstart.formats.base import (
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import DCP_METADATA
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
-from torch_warmstart.formats.sources import SourceFile, Window
+from torch_warmstart.formats.sources import OpenOnce, SourceFile, Window
 from torch_warmstart.formats.tensors import plain, why_unreadable, why_unreadable_dtype
 from torch_warmstart.formats.torch.dcp_metadata import (
     Chunk,
@@ -78,7 +78,7 @@ class DcpCheckpoint(Checkpoint):
         path, self._tensors = _choose(self._tree, self.url, place.entry)
         title = "torch.distributed checkpoint"
         self.format = f"{title}, entry {path!r}" if path else title
-        self._files: dict[str, ByteSource] = {}
+        self._files = OpenOnce[ByteSource]()
         for name in {chunk.file for tensor in self._tensors.values() for chunk in tensor.chunks}:
             below(self.url, name)  # every other is checked when it is opened
 
@@ -202,16 +202,14 @@ class DcpCheckpoint(Checkpoint):
             return None
 
     def _file(self, name: str) -> ByteSource:
-        if name not in self._files:
-            url = below(self.url, name)
-            with named_by(join(self.url, DCP_METADATA), url):
-                self._files[name] = self._storage.open(url)
-        return self._files[name]
+        return self._files.get(name, lambda: self._open_file(below(self.url, name)))
 
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
+    def _open_file(self, url: str) -> ByteSource:
+        with named_by(join(self.url, DCP_METADATA), url):
+            return self._storage.open(url)
+
+    def _close(self) -> None:
+        self._files.close()
 
 
 def _choose(

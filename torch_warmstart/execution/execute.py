@@ -63,6 +63,8 @@ def execute_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmSt
     except BaseException as error:
         _add_note(error, run.state())
         raise
+    finally:
+        run.close()
 
 
 class _Run:
@@ -73,6 +75,7 @@ class _Run:
         self._plan = plan
         self._journal: Journal | None = None
         self._forward: RollForward | None = None
+        self._watch: Watch | None = None
 
     def begin(self, advance: Advance) -> None:
         """All up to the commit; may be left anywhere."""
@@ -80,6 +83,7 @@ class _Run:
         check_unchanged(plan)
         used = [item for item in plan.items if item.state != "kept"]
         watch = Watch(plan.checkpoint, {key for item in used for key in item.keys})
+        self._watch = watch
         slots = [item.variable.tensor for item in plan.items if item.variable.slot is not None]
         self._journal = journal = Journal(plan.model, slots)
         prepared = prepare(plan, advance, journal, watch)
@@ -99,6 +103,11 @@ class _Run:
             self._forward.finish()
         elif self._journal is not None:
             self._journal.restore()
+
+    def close(self) -> None:
+        """Lets go of the source, whatever became of it."""
+        if self._watch is not None:
+            self._watch.close()
 
     def state(self) -> str:
         """What has become of model and optimizer."""

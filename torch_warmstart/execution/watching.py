@@ -1,8 +1,9 @@
 """Whether what is copied stays what it was when it was verified.
 
-A file on this machine is looked at again while it is copied: its length, its times, which file it
-is. What came from elsewhere lies in a file that nobody else has. A tensor in memory counts its
-changes itself; one that is changed past torch, through numpy, is not noticed.
+A file on this machine is leased, where the system has that, so that who wants to write to it waits,
+and looked at again while it is copied: its length, its times, which file it is. What came from
+elsewhere lies in a file that nobody else has. A tensor in memory counts its changes itself; one
+that is changed past torch, through numpy, is not noticed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from torch_warmstart.execution.commit import SourceChangedError
 from torch_warmstart.formats import Checkpoint
+from torch_warmstart.storage import Leases
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,15 @@ class Watch:
     """The local files of a checkpoint, and tensors, as they were at first."""
 
     def __init__(self, checkpoint: Checkpoint, keys: Iterable[str]) -> None:
-        """Looks at the files that hold the keys."""
-        self._files = {path: _state(path) for path in _local_files(checkpoint, keys)}
+        """Looks at the files that hold the keys, and keeps others from writing to them."""
+        paths = checkpoint.local_files(keys)
+        self._leases = Leases(paths)
+        self._files = {path: _state(path) for path in paths}
         self._tensors: list[tuple[torch.Tensor, int]] = []
+
+    def close(self) -> None:
+        """Lets others write to the files again."""
+        self._leases.close()
 
     def add(self, tensor: torch.Tensor) -> None:
         """Watches a tensor in memory."""
@@ -72,15 +80,6 @@ class Watch:
         for tensor, version in self._tensors:
             if tensor._version != version:
                 raise SourceChangedError("A tensor of the source was changed while it was copied.")
-
-
-def _local_files(checkpoint: Checkpoint, keys: Iterable[str]) -> list[str]:
-    """Paths of the files that hold tensors; none for a checkpoint in memory or behind a URL."""
-    url = checkpoint.url
-    folder = url if os.path.isdir(url) else os.path.dirname(url)
-    names = dict.fromkeys(name for key in keys for name in checkpoint.location(key).files)
-    paths = [os.path.join(folder, name) for name in names]
-    return [path for path in paths if os.path.isfile(path)]
 
 
 def _state(path: str) -> _State | None:

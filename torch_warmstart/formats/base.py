@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -134,10 +135,12 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
     is_callers: bool = False  # whether its tensors are those that the caller has in memory
     has_checksums: bool = False  # whether `verify` reads whole tensors to check them
     _readers: _Readers
+    _folder: str  # where the process was when it was opened
 
     def __new__(cls: type[_Made], *_: Any, **__: Any) -> _Made:
         made = super().__new__(cls)
         made._readers = _Readers()
+        made._folder = _here()
         return made
 
     def spec(self, key: str) -> TensorSpec:
@@ -234,6 +237,14 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
         """The files that hold a tensor, and into how many slices it is cut."""
         self.spec(key)
         return TensorLocation((self.url.rsplit("/", 1)[-1],))
+
+    def local_files(self, keys: Iterable[str]) -> list[str]:
+        """Paths of the files that hold tensors; none in memory or behind a URL."""
+        url = os.path.join(self._folder, self.url)
+        folder = url if os.path.isdir(url) else os.path.dirname(url)
+        names = dict.fromkeys(name for key in keys for name in self.location(key).files)
+        paths = [os.path.join(folder, name) for name in names]
+        return [path for path in paths if os.path.isfile(path)]
 
     def full_names(self) -> Mapping[str, tuple[str, ...]]:
         """Other names of tensors: name to keys; more than one key if the name is ambiguous."""
@@ -363,6 +374,13 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
 
     def __repr__(self) -> str:
         return f"<{self.format} {self.url!r}, {len(self)} tensors>"
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # the directory is gone
+        return ""
 
 
 def _check_rows(spec: TensorSpec, rows: torch.Tensor) -> None:

@@ -5,10 +5,10 @@ The one door for bytes; nothing here knows what they mean.
 
 from torch_warmstart.storage.files import Bytes as Bytes
 from torch_warmstart.storage.files import ByteSource as ByteSource
-from torch_warmstart.storage.files import LocalFile as LocalFile
 from torch_warmstart.storage.files import check_range as check_range
-from torch_warmstart.storage.files import named_by as named_by
 from torch_warmstart.storage.guards import Guard as Guard
+from torch_warmstart.storage.local import Leases as Leases
+from torch_warmstart.storage.local import LocalFile as LocalFile
 from torch_warmstart.storage.ranges import NO_RANGES as NO_RANGES
 from torch_warmstart.storage.ranges import Range as Range
 from torch_warmstart.storage.ranges import RangeArray as RangeArray

@@ -1,18 +1,14 @@
-"""Files as byte sources: local ones are mapped, remote ones mirrored.
+"""Files as byte sources, and those behind a URL: mirrored range by range.
 
-A remote file is mirrored: the ranges that are asked for are fetched, many at a time, into a sparse
-temporary file, which is mapped in turn. So both kinds hand out views, nothing is fetched twice, and
-what nobody asks for is never touched.
-
-A local mapping is private (copy on write): a tensor made on top of it may be written to by its
-owner, and the file never changes.
+The ranges that are asked for are fetched, many at a time, into a sparse temporary file, which is
+mapped. So it hands out views as a local file does, nothing is fetched twice, and what nobody asks
+for is never touched.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import sys
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,20 +31,14 @@ from torch_warmstart.storage.ranges import (
     subtract,
     union,
 )
-from torch_warmstart.storage.urls import is_remote, parent
 
 Version = tuple[tuple[str, str], ...]
 Bytes = npt.NDArray[np.uint8]  # a flat view; numpy because it may sit on a mapping at any offset
-
-# Without MAP_NORESERVE Linux refuses a private mapping larger than memory. The name is in Python's
-# mmap only from 3.13 on; the value is asm-generic's, shared by x86 and arm.
-_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 _PIECE = 8 << 20  # bytes of one request; several run at a time
 _MAX_BYTES_IN_FLIGHT = 128 << 20  # fetched but not yet in the mirror
 # What fsspec's filesystems call the version of a file, or when it changed.
 _VERSIONS = ("ETag", "etag", "generation", "Last-Modified", "LastModified", "mtime", "created")
-_FILE = "file://"
 _MAX_REQUESTS = 1024  # of one batch
 
 
@@ -84,31 +74,6 @@ class ByteSource(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-class LocalFile:
-    """A local file, mapped into memory on first use. Views outlive `close()`."""
-
-    max_gap: int | None = None
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.size = os.stat(url).st_size
-        self._mapping: Bytes | None = None
-
-    def read(self, offset: int, length: int) -> Bytes:
-        check_range(self, offset, length)
-        if self._mapping is None:
-            self._mapping = _map_file(self.url, self.size)
-        return self._mapping[offset : offset + length]
-
-    def prefetch(self, ranges: Ranges) -> None:
-        pass  # the operating system reads ahead
-
-    view = read
-
-    def close(self) -> None:
-        self._mapping = None  # the mapping itself goes when its last view does
 
 
 class RemoteFile:
@@ -299,35 +264,6 @@ def _is_concurrent(filesystem: Filesystem) -> bool:
     return bool(getattr(filesystem, "async_impl", False))
 
 
-@contextmanager
-def named_by(index: str, url: str) -> Iterator[None]:
-    """Around opening a file that an index names: if it is not there, the checkpoint is damaged.
-
-    Nor may it be a link that leads out of the directory where the index is. Where the index is a
-    link itself, as in Hugging Face's cache, the directory to which that leads counts too.
-    """
-    if not is_remote(url.removeprefix(_FILE)):
-        _check_link(index, url)
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise CorruptCheckpointError(
-            f"{index} says that tensors are in {url}, which does not exist. Copy all files of a "
-            "checkpoint together."
-        ) from error
-
-
-def _check_link(index: str, url: str) -> None:
-    path, naming = url.removeprefix(_FILE), index.removeprefix(_FILE)
-    real = os.path.realpath(path)
-    homes = (os.path.realpath(parent(naming)), parent(os.path.realpath(naming)))
-    if not any(real.startswith(home.rstrip(os.sep) + os.sep) for home in homes):
-        raise CorruptCheckpointError(
-            f"{index} names {url}, a link that leads out of its directory, to {real}. If that is "
-            "the file that is meant, copy it there."
-        )
-
-
 def check_range(source: ByteSource, offset: int, length: int) -> None:
     """Raises CorruptCheckpointError unless the range lies within the file."""
     if offset < 0 or length < 0 or offset + length > source.size:
@@ -368,16 +304,3 @@ def reaching(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StorageError(f"{url} cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _map_file(path: str, size: int) -> Bytes:
-    if size == 0:
-        return np.empty(0, dtype=np.uint8)  # an empty file cannot be mapped
-    with open(path, "rb") as file:
-        if sys.platform == "win32":
-            mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
-        else:
-            flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
-            protection = mmap.PROT_READ | mmap.PROT_WRITE
-            mapping = mmap.mmap(file.fileno(), size, flags=flags, prot=protection)
-    return np.frombuffer(mapping, dtype=np.uint8)

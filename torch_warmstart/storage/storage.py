@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,14 +13,15 @@ from torch_warmstart.storage.files import (
     Bytes,
     ByteSource,
     Filesystem,
-    LocalFile,
     RemoteFile,
     reaching,
 )
+from torch_warmstart.storage.local import LocalFile
 from torch_warmstart.storage.urls import is_remote, parent, stays_below
 from torch_warmstart.storage.web import with_checked_client
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
+_FILE = "file://"
 _EXTRAS = {
     "gs": "gcs",
     "gcs": "gcs",
@@ -38,6 +40,7 @@ class _Root:
     url: str
     filesystem: Filesystem | None  # None: local
     path: str = ""
+    folder: str = ""  # where the process was: relative paths are seen from there for good
 
     def path_of(self, url: str) -> str:
         """The path of a URL beside or below it, by comparing texts: no parser sees the URL."""
@@ -85,15 +88,42 @@ class Storage:
     def connected(self, url: str) -> Storage:
         """The same, on the one filesystem that a user's URL leads to."""
         if self._is_local(url):
-            return replace(self, _root=_Root(url, None))
+            return replace(self, _root=_Root(url, None, folder=_here()))
         return replace(self, _root=_Root(url, *self._connect(url)))
 
     def open(self, url: str) -> ByteSource:
         """Opens a file; raises FileNotFoundError if there is none."""
         if self._is_local(url):
-            return LocalFile(url)
+            return LocalFile(url, self._path(url))
         filesystem, path = self._connect(url)
         return RemoteFile(url, filesystem, path, self.max_gap)
+
+    @contextmanager
+    def named_by(self, index: str, url: str) -> Iterator[None]:
+        """Around opening a file that an index names: if it is not there, the checkpoint is damaged.
+
+        Nor may it be a link that leads out of the directory where the index is. Where the index is
+        a link itself, as in Hugging Face's cache, the directory to which that leads counts too.
+        """
+        if not is_remote(url.removeprefix(_FILE)):
+            self._check_link(index, url)
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise CorruptCheckpointError(
+                f"{index} says that tensors are in {url}, which does not exist. Copy all files of "
+                "a checkpoint together."
+            ) from error
+
+    def _check_link(self, index: str, url: str) -> None:
+        path, naming = (self._path(name.removeprefix(_FILE)) for name in (url, index))
+        real = os.path.realpath(path)
+        homes = (os.path.realpath(parent(naming)), parent(os.path.realpath(naming)))
+        if not any(real.startswith(home.rstrip(os.sep) + os.sep) for home in homes):
+            raise CorruptCheckpointError(
+                f"{index} names {url}, a link that leads out of its directory, to {real}. If that "
+                "is the file that is meant, copy it there."
+            )
 
     def read_all(self, url: str) -> Bytes:
         """The whole of a file; local ones are mapped, not copied."""
@@ -106,7 +136,7 @@ class Storage:
     def exists(self, url: str) -> bool:
         """True if `url` is a file."""
         if self._is_local(url):
-            return os.path.isfile(url)
+            return os.path.isfile(self._path(url))
         filesystem, path = self._connect(url)
         with reaching(url):
             return bool(filesystem.isfile(path))
@@ -114,7 +144,7 @@ class Storage:
     def is_directory(self, url: str) -> bool:
         """True if `url` is a directory, or on an object store, a prefix with something in it."""
         if self._is_local(url):
-            return os.path.isdir(url)
+            return os.path.isdir(self._path(url))
         filesystem, path = self._connect(url)
         return _is_directory(filesystem, path)
 
@@ -122,7 +152,7 @@ class Storage:
         """Names (not paths) of what is directly in a directory, sorted; empty if there is none."""
         if self._is_local(url):
             try:
-                return sorted(os.listdir(url))
+                return sorted(os.listdir(self._path(url)))
             except (FileNotFoundError, NotADirectoryError):
                 return []
         filesystem, path = self._connect(url)
@@ -132,6 +162,10 @@ class Storage:
             listed = filesystem.ls(path, detail=False)
         names = (str(inside).rstrip("/").rsplit("/", 1)[-1] for inside in listed)
         return sorted(name for name in names if stays_below(name))
+
+    def _path(self, url: str) -> str:
+        """Where a local file is, wherever the process has gone meanwhile."""
+        return os.path.join("" if self._root is None else self._root.folder, url)
 
     def _is_local(self, url: str) -> bool:
         if self._root is not None:
@@ -169,6 +203,13 @@ class Storage:
 
 
 LOCAL = Storage()  # what a path needs that says nothing else
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # the directory is gone; nothing will be found in it
+        return ""
 
 
 def _is_directory(filesystem: Filesystem, path: str) -> bool:

@@ -192,7 +192,7 @@ def test_a_tensor_outlives_its_closed_checkpoint(prefix: Path) -> None:
 
 def _records_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     log: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(storage, "LocalFile", lambda url: RecordingFile(url, log))
+    monkeypatch.setattr(storage, "LocalFile", lambda url, _: RecordingFile(url, log))
     return log
 
 

@@ -17,7 +17,7 @@ from torch_warmstart.formats.base import Block, Checkpoint, TensorLocation, Tens
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 from torch_warmstart.formats.state_dict import StateDictCheckpoint
-from torch_warmstart.storage import join
+from torch_warmstart.storage import ByteSource, LocalFile, join
 
 _NAME = re.compile(r"(optimizer(?:_\d+)?)\.(?:pt|bin)")
 
@@ -34,6 +34,7 @@ class _WithOptimizers(Checkpoint):
     def __init__(self, weights: Checkpoint, directory: Place, files: Mapping[str, str]) -> None:
         self.url, self.format, self.family = weights.url, weights.format, weights.family
         self._weights, self._directory, self._files = weights, directory, files
+        self._mapped: list[ByteSource] = []
 
     def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
         return self._slots.optimizer_states()
@@ -42,7 +43,9 @@ class _WithOptimizers(Checkpoint):
     def _slots(self) -> StateDictCheckpoint:
         from torch_warmstart.formats.torch import load_place
 
-        loaded = {stem: load_place(self._place_of(stem)) for stem in sorted(self._files)}
+        places = {stem: self._place_of(stem) for stem in sorted(self._files)}
+        loaded = {stem: load_place(place) for stem, place in places.items()}
+        self._mapped = [place.source for place in places.values()]
         nothing = {"": torch.empty(0)}  # it must hold a tensor of its own
         return StateDictCheckpoint({"model": nothing, **loaded}, self._directory.url, entry="model")
 
@@ -54,6 +57,12 @@ class _WithOptimizers(Checkpoint):
         is_slot = key.partition("/")[0] in self._files and key not in self._weights
         return self._slots if is_slot else self._weights
 
+    def _check(self) -> None:
+        """That the files which torch has mapped by itself are what they were."""
+        for source in self._mapped:
+            if isinstance(source, LocalFile):
+                source.check()
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)
 
@@ -62,9 +71,11 @@ class _WithOptimizers(Checkpoint):
         return spec
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
+        self._check()
         return self._holder(spec.key).view_tensor(spec.key, rows)
 
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        self._check()
         return self._holder(spec.key).row_blocks(spec.key, rows)
 
     def prefetch(self, keys: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from torch_warmstart.formats.huggingface.optimizers import with_optimizers
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import WEIGHT_MAP
 from torch_warmstart.formats.sources import OpenOnce
-from torch_warmstart.storage import below, join, named_by, parent
+from torch_warmstart.storage import below, join, parent
 
 _MAX_INDEX = 64 << 20  # bytes
 _LFS_POINTER = b"version https://git-lfs"
@@ -102,7 +102,7 @@ class ShardedCheckpoint(Checkpoint):
 
     def _open_shard(self, name: str) -> Checkpoint:
         url = below(parent(self.url), name)
-        with named_by(self.url, url):
+        with self._place.storage.named_by(self.url, url):
             return _open_file(Place(url, self._place.storage))
 
     def _close(self) -> None:

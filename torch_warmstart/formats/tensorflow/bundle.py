@@ -59,7 +59,6 @@ from torch_warmstart.storage import (
     Storage,
     base_name,
     join,
-    named_by,
     parent,
 )
 
@@ -441,7 +440,7 @@ class BundleCheckpoint(Checkpoint):
         return self._shards.get(number, lambda: self._open_shard(self._shard_url(number)))
 
     def _open_shard(self, url: str) -> ByteSource:
-        with named_by(self._index_url, url):
+        with self._storage.named_by(self._index_url, url):
             return self._storage.open(url)
 
     def _shard_url(self, number: int) -> str:

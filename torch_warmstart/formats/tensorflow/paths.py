@@ -34,7 +34,6 @@ from torch_warmstart.storage import (
     is_remote,
     is_signed,
     join,
-    named_by,
     parent,
 )
 
@@ -174,7 +173,9 @@ def _from_state_file(directory: str, storage: Storage) -> Found:
         found = Found(candidate) if is_prefix(candidate, storage) else None
         found = found or _find_v1(candidate, storage)
         if found is not None:
-            with named_by(url, found.v1_files[0] if found.v1_files else f"{found.prefix}.index"):
+            with storage.named_by(
+                url, found.v1_files[0] if found.v1_files else f"{found.prefix}.index"
+            ):
                 return found
     looked = " and ".join(f"{candidate}.index" for candidate in candidates)
     raise CheckpointNotFoundError(

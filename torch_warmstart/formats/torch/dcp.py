@@ -44,7 +44,6 @@ from torch_warmstart.storage import (
     Range,
     below,
     join,
-    named_by,
     parent,
 )
 
@@ -205,7 +204,7 @@ class DcpCheckpoint(Checkpoint):
         return self._files.get(name, lambda: self._open_file(below(self.url, name)))
 
     def _open_file(self, url: str) -> ByteSource:
-        with named_by(join(self.url, DCP_METADATA), url):
+        with self._storage.named_by(join(self.url, DCP_METADATA), url):
             return self._storage.open(url)
 
     def _close(self) -> None:

@@ -22,11 +22,12 @@ from torch_warmstart.errors import (
     UnsupportedError,
     WarmStartError,
 )
+from torch_warmstart.formats.base import TensorSpec
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import PICKLE_MAGIC
 from torch_warmstart.formats.sources import SourceFile
 from torch_warmstart.formats.state_dict import StateDictCheckpoint
-from torch_warmstart.storage import LocalFile
+from torch_warmstart.storage import ByteSource, LocalFile
 
 _TORCHSCRIPT = "/constants.pkl"  # what torch.load knows such an archive by
 # How torch words what it refuses: a name, a call, an instance. Its other errors are of bad bytes.
@@ -53,7 +54,20 @@ def open_file(place: Place) -> StateDictCheckpoint:
             f"{place.url} holds a {type(loaded).__name__}, not a state_dict: a mapping of names to "
             "tensors."
         )
-    return StateDictCheckpoint(loaded, place.url, entry=place.entry, format="torch file")
+    checkpoint = _TorchFile(loaded, place.url, entry=place.entry, format="torch file")
+    checkpoint.mapped = place.source if _can_be_mapped(place) else None
+    return checkpoint
+
+
+class _TorchFile(StateDictCheckpoint):
+    """What torch has loaded, on top of the file if it has mapped that."""
+
+    mapped: ByteSource | None
+
+    def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
+        if isinstance(self.mapped, LocalFile):
+            self.mapped.check()
+        return super()._read(spec, rows)
 
 
 def load_tensors(file: str | IO[bytes], url: str, *, mmap: bool = False) -> Any:
@@ -95,7 +109,7 @@ def load_place(place: Place) -> Any:
         )
     source = place.source
     if isinstance(source, LocalFile):
-        return load_tensors(place.url, place.url, mmap=_can_be_mapped(place))
+        return load_tensors(source.path, place.url, mmap=_can_be_mapped(place))
     source.prefetch([(0, source.size)])  # torch would ask for it bit by bit
     return load_tensors(cast("IO[bytes]", SourceFile(source)), place.url)
 
@@ -105,7 +119,7 @@ def _can_be_mapped(place: Place) -> bool:
 
     torch saves them so. A zip that was packed anew may be compressed, and torch would map that.
     """
-    if not place.zip_names:
+    if not place.zip_names or not isinstance(place.source, LocalFile):
         return False
     with zipfile.ZipFile(SourceFile(place.source)) as archive:
         return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())

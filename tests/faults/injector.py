@@ -20,6 +20,9 @@ IS_FULL = "TORCH_WARMSTART_FAULTS" in os.environ  # all points; else a sample
 WHERE = (str(PACKAGE / "execution"), str(PACKAGE / "slots" / "targets.py"))
 
 
+_ROUNDS = 6  # of a loop, or calls of a function, that are struck one by one
+
+
 class Interrupted(Exception):
     """Raised by a handler."""
 
@@ -32,6 +35,8 @@ class Lines:
     ) -> None:
         self.count = 0  # lines so far
         self.hits: list[str] = []  # where it has raised
+        self._times: dict[object, int] = {}  # by line: how often it was run
+        self.points: list[int] = []  # numbers of lines, without the later rounds of loops
         self._at, self._kind = frozenset(at), kind
 
     @contextmanager
@@ -52,6 +57,10 @@ class Lines:
     def _line(self, frame, event, arg):
         if event == "line":
             self.count += 1
+            where = (frame.f_code, frame.f_lineno)
+            self._times[where] = self._times.get(where, 0) + 1
+            if self._times[where] <= _ROUNDS:
+                self.points.append(self.count)
             if self.count in self._at:
                 self.hits.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
                 raise self._kind(f"at line {self.count}")

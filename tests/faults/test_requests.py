@@ -176,6 +176,29 @@ def _values(found):
     return {k: v[2] if isinstance(v, tuple) and k[:5] != "state" else v for k, v in found.items()}
 
 
+_HOOKED = """
+    import resource
+    import torch
+    torch.set_num_threads(1)
+    import torch_warmstart as tws
+
+    model = torch.nn.Sequential(torch.nn.Linear(6000, 6000), torch.nn.Linear(6000, 6000))
+    own = torch.nn.Linear(100, 100)  # small, with a hook of its own
+    own.register_load_state_dict_post_hook(lambda module, keys: None)
+    model.append(own)
+    names = []
+    model.register_load_state_dict_pre_hook(lambda _, state, *rest: names.extend(
+        (key, value.shape) for key, value in state.items()
+    ))
+    source = {k: torch.ones_like(v) for k, v in model.state_dict().items()}
+    now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + 60 * 2**20, -1))  # of a model of 275 MiB
+    tws.warm_start(model, source)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+    print(len(names), all(bool((p == 1).all()) for p in model.parameters()))
+"""
+
+
 _LIMITED = """
     import resource, sys
     import torch
@@ -207,16 +230,24 @@ _LIMITED = """
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="Linux tells the memory")
-@pytest.mark.parametrize("mebibytes", [1, 30, 60, 90, 120, 400])
-def test_too_little_memory_shows_before_anything_is_written(mebibytes):
-    root = str(Path(tws.__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(_LIMITED), str(mebibytes)],
+def test_a_model_with_hooks_is_not_copied():
+    assert _run(_HOOKED).stdout.split() == ["6", "True"]
+
+
+def _run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": root},
+        env={**os.environ, "PYTHONPATH": str(Path(tws.__file__).parents[1])},
         check=False,
     )
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="Linux tells the memory")
+@pytest.mark.parametrize("mebibytes", [1, 30, 60, 90, 120, 400])
+def test_too_little_memory_shows_before_anything_is_written(mebibytes):
+    done = _run(_LIMITED, str(mebibytes))
     assert done.stdout.split() in (["nothing", "True", "False"], ["complete", "False", "True"]), (
         done
     )

@@ -217,3 +217,12 @@ def test_thousands_of_missing_names_are_told_at_once():
     with cpu_seconds_below(8), pytest.raises(PlanError) as caught:
         tws.plan_warm_start(model, checkpoint)
     assert len(caught.value.problems) == 2_000
+
+
+def test_numbers_that_nobody_counts_to_are_words():
+    long = "9" * 5_000
+    model = modules(**{f"fc{k}_{long}": nn.Linear(2, 2) for k in (1, 2)})
+    checkpoint = write({k: s for n in (1, 2) for k, s in dense(f"old/dense_{n}_{long}").items()})
+    suggestions = tws.suggest_names(model, checkpoint)
+    assert len(suggestions.items) == 4
+    assert long in str(suggestions)

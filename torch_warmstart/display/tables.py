@@ -12,7 +12,7 @@ from torch_warmstart.errors import printable
 
 Row = tuple[str, ...]
 
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"(?<!\d)\d{1,18}(?!\d)")  # nothing is counted further
 _LONGEST_PATH = 48  # characters; names of feature columns reach a hundred
 _GAP = "  "  # a table is never wrapped, whatever the terminal; pipe it through less -S
 

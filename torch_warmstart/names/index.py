@@ -20,6 +20,7 @@ from torch_warmstart.names.conventions import plain_name
 _FEW = 2_000  # names that difflib goes through in a few hundredths of a second
 _COMPARISONS = 15_000  # of two names by difflib, for all questions together: a fraction of a second
 _NEAR = 3  # names in an answer
+_MAX_DIGITS = 18  # of a number in a name
 
 
 class NameIndex:
@@ -152,7 +153,9 @@ def _numbered(entries: Iterable[tuple[str, str]], begin: str, leaf: LeafName) ->
     for compared, name in entries:
         match = leaf.expression.fullmatch(compared, len(begin))
         assert match is not None  # it is an entry of the leaf's
-        found.setdefault(int(match[1] or 0), []).append(name)
+        number = match[1] or "0"
+        if len(number) <= _MAX_DIGITS:  # nothing is counted further
+            found.setdefault(int(number), []).append(name)
     if leaf.number is not None and len(found) == leaf.count:
         yield from found[sorted(found)[leaf.number]]
 

@@ -22,6 +22,7 @@ from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
 
 _SELECTION = "vars_to_warm_start"
 _NOT_TRAINABLE = {"buffer": "a buffer", "slot": "an optimizer's slot"}
+_NEAR_LOOKED_FOR = 20  # names that are not there; nobody reads more, and each costs a search
 _NO_VOCAB_INFO = "vars_to_warm_start=None takes only variables with a VocabInfo; there is none."
 
 
@@ -149,13 +150,14 @@ def by_variable(
         usable: Those that may have an entry; one for another would silently do nothing.
     """
     entries: dict[Variable, Entry[Value]] = {}
-    problems = []
+    problems: list[Finding] = []
     owners = _by_name(variables) if mapping else {}
     for name, value in (mapping or {}).items():
         found = _find(owners, name)
         if found is None:
             names = [n for variable in variables for n in variable.names]
-            text = f"{setting}: the model has no variable {name!r}.{did_you_mean(name, names)}"
+            near = did_you_mean(name, names) if len(problems) < _NEAR_LOOKED_FOR else ""
+            text = f"{setting}: the model has no variable {name!r}.{near}"
             problems.append(Finding("unknown-variable", "error", name, text))
         elif found[0] not in usable:
             text = (

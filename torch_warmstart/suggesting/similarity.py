@@ -42,6 +42,7 @@ _SAME = {
 KINDS_OF_LAYERS = frozenset(
     ("batch", "bias", "block", "conv", "dense", "embedding", "layer", "norm", "weight")
 )
+_MAX_DIGITS = 18  # of a number
 _WORD_WEIGHT, _PAIR_WEIGHT, _NUMBER_WEIGHT = 1.0, 0.5, 1.0
 _BEGINNINGS = {1: 0.15, 3: 0.25}  # characters of a word: weight
 
@@ -49,16 +50,19 @@ _BEGINNINGS = {1: 0.15, 3: 0.25}  # characters of a word: weight
 @functools.lru_cache(maxsize=65536)
 def tokens_of(name: str) -> tuple[str, ...]:
     """The words and numbers of a name, in lower case, synonyms and plurals as one word."""
-    return tuple(_canonical(word.lower()) for word in _WORD.findall(name))
+    return tuple(_canonical(_token(word)) for word in _WORD.findall(name))
+
+
+def _token(word: str) -> str:
+    """In lower case; of digits that nobody counts to, a word."""
+    return f"n{word}" if len(word) > _MAX_DIGITS and word.isdecimal() else word.lower()
 
 
 @functools.lru_cache(maxsize=65536)
 def spelling_of(name: str) -> tuple[str, ...]:
     """The words and numbers of a name as they are written, in lower case: no synonyms."""
-    return tuple(
-        str(int(word)) if word.isdecimal() and word.isascii() else word.lower()
-        for word in _WORD.findall(name)
-    )
+    tokens = map(_token, _WORD.findall(name))
+    return tuple(str(int(token)) if token.isdecimal() else token for token in tokens)
 
 
 def _canonical(word: str) -> str:

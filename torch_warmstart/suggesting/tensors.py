@@ -18,6 +18,7 @@ from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
 from torch_warmstart.model import Variable
 from torch_warmstart.names import bare_name, conventions_of
 
+_MAX_DIGITS = 18  # of a number in a name
 ANY_SIZE = -1  # along the axis of a vocabulary, which has changed or may have
 
 
@@ -169,7 +170,11 @@ def shape_in_torch(form: Form, specs: Sequence[TensorSpec]) -> Shape | None:
 def natural(name: str) -> list[tuple[int, str]]:
     """A key to sort names by, in which `dense_10` comes behind `dense_9`."""
     parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return [(int(part), "") if _is_number(part) else (-1, part) for part in parts]
+
+
+def _is_number(part: str) -> bool:
+    return part.isdecimal() and len(part) <= _MAX_DIGITS
 
 
 def _fits(form: Form, tensors: Sequence[Tensor], shape: Shape) -> bool:

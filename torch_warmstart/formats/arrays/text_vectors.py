@@ -15,6 +15,7 @@ The family is "torch": a table of vectors has no layout to change.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import warnings
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ _SNIFFED_LINES = 20
 _MIN_DIMENSION = 2
 _BLOCK = 16 << 20  # bytes of text read at a time
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FRACTION = re.compile(rb"[.eE]")
 _IN_NUMBERS = np.zeros(256, dtype=bool)
 _IN_NUMBERS[list(b"0123456789+-.eE ")] = True
 
@@ -170,8 +172,9 @@ class TextVectors(VectorTable):
             raise self._bad_field_count(int(lines[line]), int(behind[line] - before[line]))
         stops: Places = spaces[chosen]
         for line in np.flatnonzero(chosen > before).tolist():  # few: tokens with spaces in them
-            words = raw[starts[line] : stops[line]].tobytes().split(b" ")
-            if _NUMBER.fullmatch(words[-1]):
+            last = raw[starts[line] : stops[line]].tobytes().split(b" ")[-1]
+            vector = raw[stops[line] + 1 : ends[line]].tobytes().split(b" ")
+            if _is_one_of(last, vector):
                 raise self._bad_field_count(int(lines[line]), int(behind[line] - before[line]))
         return stops
 
@@ -219,7 +222,9 @@ def _guess(head: bytes, whole: bool) -> _Guess:
         raise ValueError("it has no line of text")
     if any(b"\0" in word for words in fields for word in words):
         raise ValueError("it is not text")
-    dimension = int(header[2]) if header else min(len(words) for words in fields) - 1
+    dimension = int(header[2]) if header else min(map(_count_numbers, fields))
+    if dimension < _MIN_DIMENSION and not header:  # no vectors; or a line of them is damaged
+        dimension = min(map(len, fields)) - 1
     if dimension < _MIN_DIMENSION:
         raise ValueError("its lines are not a token and two or more numbers each")
     for number, words in enumerate(fields, 2 if header else 1):
@@ -234,6 +239,22 @@ def _is_number(field: bytes) -> bool:
         return False
     with np.errstate(over="ignore"):
         return bool(np.isfinite(np.float32(float(field))))
+
+
+def _is_one_of(word: bytes, vector: list[bytes]) -> bool:
+    """Whether a word before a vector looks like one more number of it.
+
+    A whole number is part of the token, as in `Apollo 13`, if the vector's are written otherwise.
+    """
+    if word.isdigit() and all(_FRACTION.search(number) for number in vector):
+        return False
+    return bool(_NUMBER.fullmatch(word))
+
+
+def _count_numbers(words: list[bytes]) -> int:
+    """How many numbers a line ends with, its first word aside."""
+    numbers = itertools.takewhile(_is_number, reversed(words[1:]))
+    return sum(1 for _ in numbers)
 
 
 def _stripped(line: bytes) -> bytes:

@@ -33,7 +33,9 @@ class Comparison:
         return self.max_rel_error <= self.tolerance  # not where it is NaN
 
 
-def compare(name: str, actual: Any, record: Any, rtol: float | None) -> Iterator[Comparison]:
+def compare(
+    name: str, actual: Any, record: Any, rtol: float | None, *, channels_last: bool
+) -> Iterator[Comparison]:
     """Every tensor of a record with its counterpart in what the model gave.
 
     Args:
@@ -41,19 +43,23 @@ def compare(name: str, actual: Any, record: Any, rtol: float | None) -> Iterator
         actual: What the model gave; None: nothing.
         record: An array, a sequence, or a mapping by name.
         rtol: The largest error allowed; None: what suits the dtype.
+        channels_last: Whether the record's channels may be last where torch has them behind the
+            batch; a remark says where they are.
 
-    Raises SettingsError if the model gave no such part.
+    Raises SettingsError if the model gave no such part, or if model and record agree in nothing but
+    NaN, which proves nothing.
     """
+    more = {"channels_last": channels_last}
     if isinstance(record, Mapping):
         for key, part in record.items():
-            yield from compare(f"{name}.{key}", _part(name, actual, key), part, rtol)
+            yield from compare(f"{name}.{key}", _part(name, actual, key), part, rtol, **more)
     elif isinstance(record, list | tuple) and not _is_numbers(record):
         for at, part in enumerate(record):
-            yield from compare(f"{name}[{at}]", _part(name, actual, at), part, rtol)
+            yield from compare(f"{name}[{at}]", _part(name, actual, at), part, rtol, **more)
     else:
         if isinstance(actual, list | tuple) and actual:
             actual = actual[0]  # a layer that gives more, such as its state
-        yield _compare_tensors(name, actual, as_tensor(record), rtol)
+        yield _compare_tensors(name, actual, as_tensor(record), rtol, channels_last)
 
 
 def _part(name: str, actual: Any, key: Any) -> Any:
@@ -71,30 +77,39 @@ def _part(name: str, actual: Any, key: Any) -> Any:
 
 
 def _compare_tensors(
-    name: str, actual: Any, record: torch.Tensor, rtol: float | None
+    name: str, actual: Any, record: torch.Tensor, rtol: float | None, channels_last: bool
 ) -> Comparison:
     if not isinstance(actual, torch.Tensor):
         remark = "was not run" if actual is None else f"is a {type(actual).__name__}"
         return Comparison(name, None, float("nan"), float("nan"), rtol or 0.0, remark)
     shape = tuple(actual.shape)
     tolerance = _tolerance(actual, record) if rtol is None else rtol
-    ways = list(_same_shape(actual, record))
+    ways = [(record, "")] if record.shape == actual.shape else []
+    if channels_last:
+        ways += _moved(actual, record, "the record's channels are last")
     if not ways:
-        remark = f"the record has shape {list(record.shape)}"
+        moved = _moved(actual, record, "; give record.movedim(-1, 1) if its channels are last")
+        remark = f"the record has shape {list(record.shape)}{''.join(hint for _, hint in moved)}"
         return Comparison(name, shape, float("nan"), float("nan"), tolerance, remark)
     errors = [(*_errors(actual, way), remark or _nan_remark(way)) for way, remark in ways]
     absolute, relative, remark = min(errors, key=lambda e: (math.isnan(e[1]), e[1]))
+    if relative <= tolerance and record.numel() and bool(record.isnan().all()):
+        raise SettingsError(
+            f"verify_port: {name} is nothing but NaN in the record and in the model, which proves "
+            "nothing. Record it again, or leave it out."
+        )
     if not relative <= tolerance:
         remark = _activated(actual, [way for way, _ in ways], tolerance) or remark
     return Comparison(name, shape, absolute, relative, tolerance, remark)
 
 
-def _same_shape(actual: torch.Tensor, record: torch.Tensor) -> Iterator[tuple[torch.Tensor, str]]:
-    """The record as it is, and with its channels moved to where torch has them."""
-    if record.shape == actual.shape:
-        yield record, ""
-    if record.ndim >= 3 and record.movedim(-1, 1).shape == actual.shape:
-        yield record.movedim(-1, 1), "the record's channels are last"
+def _moved(
+    actual: torch.Tensor, record: torch.Tensor, remark: str
+) -> list[tuple[torch.Tensor, str]]:
+    """The record with its channels moved to where torch has them, if it has the shape then."""
+    if record.ndim < 3 or record.movedim(-1, 1).shape != actual.shape:
+        return []
+    return [(record.movedim(-1, 1), remark)]
 
 
 # What Keras puts into a layer (`Dense(activation=...)`) where torch has a module of its own.
@@ -127,9 +142,15 @@ def _errors(actual: torch.Tensor, record: torch.Tensor) -> tuple[float, float]:
     """The largest absolute error, and the same by the largest absolute recorded value."""
     if not record.numel():
         return 0.0, 0.0
-    mine, theirs = (t.detach().cpu().to(_wide(t)) for t in (actual, record))
+    mine, theirs = (t.detach().cpu() for t in (actual, record))
+    whole = not any(t.is_floating_point() or t.is_complex() for t in (mine, theirs))
+    differ = mine != theirs if whole else None  # exactly; float64 cannot hold every int64
+    mine, theirs = (t.to(_wide(t)) for t in (mine, theirs))
     same = (mine == theirs) | (mine.isnan() & theirs.isnan())  # infinities have no difference
-    absolute = float(torch.where(same, 0.0, (mine - theirs).abs()).max())
+    apart = torch.where(same, 0.0, (mine - theirs).abs())
+    absolute = float(
+        (apart if differ is None else torch.where(differ, apart.clamp(1.0), 0.0)).max()
+    )
     scale = float(theirs.abs().nan_to_num(0.0, 0.0, 0.0).max())
     return absolute, absolute / scale if scale else (float("inf") if absolute else 0.0)
 

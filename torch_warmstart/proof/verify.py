@@ -82,10 +82,11 @@ def verify_port(
             the model's device, and floating ones cast to its dtype, as Keras does; the result says
             if they were.
         expected: What the original computed, in the structure of the model's output: an array, a
-            sequence, or a mapping by name; what it leaves out is not compared.
+            sequence, or a mapping by name; what it leaves out is not compared. Its axes are in
+            the order of the model's.
         layers: Module name to what the original computed there, for a comparison layer by layer.
-            The record of a convolution may have its channels last, as TensorFlow has them. Of a
-            module that runs more than once only the first call is compared.
+            Here a record may have its channels last, as TensorFlow has them; the result says of
+            which. Of a module that runs more than once only the first call is compared.
         rtol: The largest error allowed, as a part of the largest absolute recorded value. None:
             1e-5, or what suits the model's dtype (1e-10 for float64).
 
@@ -93,8 +94,8 @@ def verify_port(
         The largest absolute and relative error of each; true if all agree.
 
     Raises:
-        SettingsError: there is no such module, the model's output has no such part, or nothing at
-            all was recorded, which would prove nothing.
+        SettingsError: there is no such module, the model's output has no such part, or the record
+            proves nothing: nothing at all was recorded, or model and record are only NaN.
 
     Example:
         >>> check = verify_port(torch.nn.Identity(), torch.ones(2), torch.ones(2))
@@ -111,13 +112,13 @@ def verify_port(
         arguments = _Arguments(model)
         output = arguments.call(inputs)
     compared = {
-        name: list(compare(name, seen.get(name), record, rtol))
+        name: list(compare(name, seen.get(name), record, rtol, channels_last=True))
         for name, record in (layers or {}).items()
     }
     in_order = [*seen, *(name for name in compared if name not in seen)]
     check = PortCheck(
         layers=tuple(comparison for name in in_order for comparison in compared[name]),
-        outputs=tuple(compare("output", output, expected, rtol)),
+        outputs=tuple(compare("output", output, expected, rtol, channels_last=False)),
         cast=", ".join(arguments.casts),
     )
     if not any(map(_says_something, (*check.layers, *check.outputs))):

@@ -145,7 +145,7 @@ def _regex(text: str) -> re.Pattern[str]:
 
 
 def _row_range(text: str) -> slice:
-    match = re.fullmatch(r"(\d*):(\d*)", text)
+    match = re.fullmatch(r"(\d{0,18}):(\d{0,18})", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no range such as 0:5")
     start, stop = (int(bound) if bound else None for bound in match.groups())

@@ -86,7 +86,7 @@ def read_leaf(written: str) -> LeafName:
 def expression(pattern: str) -> re.Pattern[str]:
     """A part of a name as a regular expression."""
     pieces = (re.escape(piece).replace(re.escape(ANY), "[^/]*") for piece in _pieces(pattern))
-    return re.compile(r"(?:_(\d+))?".join(pieces))
+    return re.compile(r"(?:_(\d{1,18}))?".join(pieces))
 
 
 def _pieces(pattern: str) -> list[str]:

@@ -265,7 +265,7 @@ def squeeze(axes: int) -> Layout:
 # All layers in one tensor, [layers, ...], each of which is a tensor of its own in torch: XLNet with
 # `untie_r`. `stacked[2]` is the third of them.
 STACKED = Layout("stacked", lambda stack: stack.unbind(0), lambda *rows: (torch.stack(rows),))
-_ROW_NAME = re.compile(r"stacked\[(\d+)\]", re.ASCII)
+_ROW_NAME = re.compile(r"stacked\[(\d{1,18})\]", re.ASCII)
 
 
 def stacked_row(name: str) -> int | None:
@@ -312,7 +312,7 @@ NUMBERED: dict[str, Callable[[int], Layout]] = {
     )
 }
 _BY_EQUATION = re.compile(r"einsum\[(.+)\]")
-_NUMBERED_NAME = re.compile(r"(\w+)\[([1-9]\d*)\]", re.ASCII)
+_NUMBERED_NAME = re.compile(r"(\w+)\[([1-9]\d{0,17})\]", re.ASCII)
 
 
 def named_layout(name: str) -> Layout:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Scores = npt.NDArray[np.float32]
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d{1,18}")
 _SAME = {
     word: words[0]
     for words in (

@@ -110,7 +110,7 @@ _SIGNATURES = {
 # -- which names are an optimizer's ----------------------------------------------------------------
 
 # What follows a variable's key.
-TF1_SLOT = re.compile(rf"({'|'.join(TF1_OPTIMIZERS)})(?:_(\d+))?")
+TF1_SLOT = re.compile(rf"({'|'.join(TF1_OPTIMIZERS)})(?:_(\d{{1,18}}))?")
 # Counts of steps, beside an optimizer's slots.
 COUNTS = ("iter", "_iterations", "iterations", "iteration")
 GLOBAL_STEP = "global_step"

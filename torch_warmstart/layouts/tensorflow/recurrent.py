@@ -53,7 +53,7 @@ _STACKED_DIRECTIONS_REFUSAL = (
 
 _FORGET_BIAS = 1.0  # the default of every LSTM cell of TensorFlow 1
 _LAYOUT_NAME = re.compile(r"(tf1_lstm\w*)(?:\[forget_bias=([-+.\de]+)\])?", re.ASCII)
-_LEAF = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d+)(_reverse)?)?")
+_LEAF = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d{1,18})(_reverse)?)?")
 
 # In this order layouts of whole cells return them; a projection's kernel comes with the kernel.
 _PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

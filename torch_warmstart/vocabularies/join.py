@@ -1,10 +1,11 @@
 """The hash join: for every entry of one vocabulary, its place in another.
 
-The entries' bytes are hashed to 64 bits a word at a time. What is left of a hash beside an entry's
-number is sorted together with that number as one integer, both vocabularies at once, so equal
-entries become neighbours: old before new, in order. Neighbours are then verified by comparing the
-bytes, so a collision can cost time but never a wrong row. Everything is code without a loop over
-entries and runs on whatever device the vocabularies are on, in blocks.
+The entries' bytes are hashed to 64 bits a word at a time, with numbers drawn anew in each process.
+What is left of a hash beside an entry's number is sorted together with that number as one integer,
+both vocabularies at once, so equal entries become neighbours: old before new, in order. Neighbours
+are then verified by comparing the bytes, so a collision can cost time but never a wrong row.
+Everything is code without a loop over entries and runs on whatever device the vocabularies are on,
+in blocks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -40,14 +42,25 @@ _SORTERS = 4  # threads that sort; what it takes to keep more of them busy takes
 _BITS = 64  # of a hash, and of a key
 _LONG = 1024  # bytes; the rest of longer entries is hashed and compared one entry at a time
 
-# Odd 64-bit constants of Knuth's multiplicative hashing and of splitmix64, as signed integers; and
-# powers of the second, one for each word of an entry.
-_STEP = -7046029254386353131  # 0x9E3779B97F4A7C15
-_MIX = -4658895280553007687  # 0xBF58476D1CE4E5B9
-_FACTORS = [
-    int.from_bytes(pow(_MIX, 1 + at, 1 << _BITS).to_bytes(WORD, "little"), "little", signed=True)
-    for at in range(_LONG // WORD)
-]
+
+class _Salt:
+    """The numbers that hashes are made with: nobody can choose entries that collide under them.
+
+    Multiplying by odd numbers drawn at random is a universal hash: of whatever entries, few collide
+    in the high bits. Other numbers make other hashes, and the same rows.
+    """
+
+    def __init__(self, seed: bytes) -> None:
+        drawn = hashlib.shake_256(seed).digest(_LONG + 2 * WORD)
+        self.key = drawn[:WORD]  # for what is hashed one entry at a time
+        self.factors = [  # one for each word of an entry
+            int.from_bytes(drawn[at : at + WORD], "little", signed=True) | 1
+            for at in range(WORD, len(drawn), WORD)
+        ]
+        self.step = self.factors.pop()  # for lengths and ids
+
+
+_SALT = _Salt(os.urandom(16))  # another one in each process
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,14 +221,14 @@ def _tell_apart(
 def hash_entries(vocabulary: Vocabulary, block: slice) -> torch.Tensor:
     """A 64-bit hash of each entry: int64, best in the high bits; equal entries have equal ones."""
     if vocabulary.ids is not None:  # they only need to be spread
-        return vocabulary.ids[block] * _STEP
+        return vocabulary.ids[block] * _SALT.step
     return _hash_block(vocabulary, block)
 
 
 def _hash_block(vocabulary: Vocabulary, block: slice) -> torch.Tensor:
     data, (starts, lengths) = vocabulary.text, vocabulary.places(block)
     longest = int(lengths.max())
-    hashes = lengths * _STEP
+    hashes = lengths * _SALT.step
     for offset in range(0, min(longest, _LONG), WIDEST):
         if not offset:
             hashes += _hash_words(data, starts, lengths, 0, longest)
@@ -224,7 +237,7 @@ def _hash_block(vocabulary: Vocabulary, block: slice) -> torch.Tensor:
         hashes[at] += _hash_words(data, starts[at], lengths[at], offset, longest)
     for at in positions(lengths > _LONG).tolist():
         rest = data[int(starts[at]) + _LONG : int(starts[at] + lengths[at])].cpu().numpy().tobytes()
-        digest = hashlib.blake2b(rest, digest_size=WORD).digest()
+        digest = hashlib.blake2b(rest, digest_size=WORD, key=_SALT.key).digest()
         hashes[at] ^= int.from_bytes(digest, "little", signed=True)
     return hashes
 
@@ -242,7 +255,7 @@ def _hash_words(
     words ^= words >> (_BITS // 2)  # repeats the sign, which can be undone: no two become one
     total = torch.zeros_like(lengths)
     for number, word in enumerate(words.unbind(1), offset // WORD):
-        total += word * _FACTORS[number]
+        total += word * _SALT.factors[number]
     return total
 
 

@@ -228,7 +228,7 @@ def _checked_patterns(patterns: Sequence[Any], setting: str) -> tuple[Pattern, .
 def _check_pattern(pattern: str, replacement: str, setting: str) -> None:
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise SettingsError(
             f"{setting}: {pattern!r} is not a regular expression: {error}."
         ) from error

@@ -46,6 +46,7 @@ _HEADLINE = (
     "How the model's names differ from the checkpoint's. Every rule that is not commented out must "
     "be used."
 )
+_MAX_SIZE = 64 << 20  # bytes; a million rules are less
 _WIDTH = 96  # characters of a comment in a line
 
 
@@ -71,13 +72,13 @@ def load_rules(path: str | os.PathLike[str]) -> NameRules:
     """
     name = os.path.basename(os.fspath(path))
     toml = importlib.import_module(_TOML)
+    text = _read(path)
     try:
-        with open(path, "rb") as file:
-            content = toml.load(file)
-    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = toml.loads(text.decode())
+    except ValueError as error:  # TOML's, UTF-8's, or that of a number of too many digits
         raise SettingsError(f"{name} is no TOML file: {error}.") from error
-    except OSError as error:
-        raise SettingsError(f"Rules file {os.fspath(path)} cannot be read: {error}.") from error
+    except RecursionError as error:
+        raise SettingsError(f"{name} is no rules file: its values are nested too deep.") from error
     for section, entries in content.items():
         _check_section(name, section, entries)
     sections = {section: content.get(section, {}) for section in _SECTIONS}
@@ -89,6 +90,18 @@ def load_rules(path: str | os.PathLike[str]) -> NameRules:
     )
 
 
+def _read(path: str | os.PathLike[str]) -> bytes:
+    where = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MAX_SIZE + 1)
+    except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
+        raise SettingsError(f"Rules file {where} cannot be read: {error}.") from error
+    if len(text) > _MAX_SIZE:
+        raise SettingsError(f"{where} is no rules file: it is above {_MAX_SIZE:,} bytes.")
+    return text
+
+
 def _check_section(name: str, section: str, entries: Any) -> None:
     if section not in _SECTIONS or not isinstance(entries, Mapping):
         raise SettingsError(
@@ -96,6 +109,12 @@ def _check_section(name: str, section: str, entries: Any) -> None:
             f"{', '.join(f'[{known}]' for known in _SECTIONS)}.{did_you_mean(section, _SECTIONS)}"
         )
     for source, target in entries.items():
+        listed = target if isinstance(target, list) else [target]
+        if any(isinstance(value, Mapping | list) for value in listed):
+            raise SettingsError(
+                f"{name}: [{section}] {source!r} is a table or a list of lists; a rule is a "
+                "name or a list of names."
+            )
         if section in ("patterns", "layouts") and not isinstance(target, str):
             raise SettingsError(f"{name}: [{section}] {source!r} is a str, not {target!r}.")
         if section in ("names", "scopes") and is_scope(source) != (section == "scopes"):
@@ -113,8 +132,12 @@ def write_rules(path: str | os.PathLike[str], lines: Iterable[Line]) -> None:
         inside = [line for line in listed if line.section == section]
         if inside:
             texts += ["", f"[{section}]  # {about}", *map(_entry, inside)]
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write("\n".join(texts) + "\n")
+    try:
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            file.write("\n".join(texts) + "\n")
+    except (OSError, ValueError) as error:
+        where = os.fspath(path)
+        raise SettingsError(f"Rules file {where} cannot be written: {error}.") from error
 
 
 def lines_of(renames: RenameSetting) -> list[Line]:

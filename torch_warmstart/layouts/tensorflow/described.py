@@ -24,6 +24,7 @@ from torch_warmstart.layouts.named import (
     einsum,
     einsum_bias,
 )
+from torch_warmstart.layouts.parametrized import forms_of_original, original_of
 from torch_warmstart.layouts.recurrent import KERAS_GRU_KERNEL, KERAS_GRU_NO_BIAS
 
 Options = Mapping[str, Any]
@@ -35,6 +36,10 @@ _EINSUM_UNKNOWN = (
     "of the original: 'einsum[ab,bc->ac]'"
 )
 _AXES = "abcdefgh"
+
+
+# Stands for the layout that the names alone make of a weight, where another is computed from it.
+_NOT_SAID = Layout("as_named", IDENTITY.to_torch, IDENTITY.to_tf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,20 @@ def as_described(
         shapes: Of the checkpoint's tensors.
         into: The shape in torch.
     """
+    original = original_of(module, leaf)
+    if original is not None:
+        whole = tuple(getattr(module, original.leaf).shape)
+        base = as_described(
+            replace(form, layout=_NOT_SAID),
+            layer,
+            module=module,
+            leaf=original.leaf,
+            shapes=shapes,
+            into=whole,
+        )
+        if base.layout is _NOT_SAID:
+            return replace(form, refusal=base.refusal)
+        return forms_of_original(original, (replace(base, part=0),))[0]
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return _recurrent(form, module, layer)
     if isinstance(module, nn.Linear):
@@ -145,7 +164,7 @@ _FLIPPED = {CONV.name: CONV_FLIPPED, CONV_TRANSPOSE.name: CONV_TRANSPOSE_FLIPPED
 
 
 def _convolution(form: Form, layer: Described) -> Form:
-    if layer.backend != "theano" or form.layout is IDENTITY:
+    if layer.backend != "theano" or form.layout is IDENTITY:  # a bias
         return form
     if form.layout.name in _FLIPPED and not layer.kind.startswith(("depthwise", "separable")):
         return replace(form, layout=_FLIPPED[form.layout.name])

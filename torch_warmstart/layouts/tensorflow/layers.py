@@ -177,8 +177,16 @@ def absent_in_tf(module: nn.Module, leaf: str) -> float | None:
 
 
 def is_uncounted_in_tf(module: nn.Module, leaf: str) -> bool:
-    """True for `num_batches_tracked`, which TensorFlow has no counterpart for."""
-    return leaf == "num_batches_tracked" and isinstance(module, _RUNNING)
+    """True for what TensorFlow has no counterpart for.
+
+    That is `num_batches_tracked`, and the vectors by which torch estimates a spectral norm.
+    """
+    if leaf == "num_batches_tracked":
+        return isinstance(module, _RUNNING)
+    if leaf in ("_u", "_v"):
+        return type(module).__name__ == "_SpectralNorm"
+    weight = original_of(module, f"{leaf.rpartition('_')[0]}_orig")
+    return leaf.endswith(("_u", "_v")) and weight is not None and weight.refusal is None
 
 
 # -- convolutions ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch_warmstart.formats import nested
 from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
-from torch_warmstart.formats.tensors import plain, shape_of, why_unreadable
+from torch_warmstart.formats.tensors import plain, shape_of, why_unreadable, with_tensors
 
 EXTRA_STATE = "_extra_state"  # torch's name for it, behind its module's
 _IN_MEMORY = "torch state_dict"
@@ -45,6 +45,7 @@ class StateDictCheckpoint(Checkpoint):
         """
         self.url = url
         self.is_callers = format == _IN_MEMORY
+        state = with_tensors(state)
         path, chosen = nested.choose(state, url, entry, torch.Tensor)
         self.format = f"{format}, entry {path!r}" if path else format
         self._tensors = {

@@ -8,9 +8,13 @@ functions for plain tensors fail on them in ways of their own, or end the proces
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 
+_DEPTH = 4  # of mappings in a container, in which arrays are looked for
 _QUANTISED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 _QUANTISED_TEXT = (
     "is quantised ({}): its bytes are not its values. Save what dequantize() makes of it"
@@ -48,6 +52,29 @@ def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
 def plain(tensor: torch.Tensor) -> torch.Tensor:
     """A readable tensor whose bytes are its values: conjugated and negated views are made so."""
     return tensor.detach().resolve_conj().resolve_neg()
+
+
+def with_tensors(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, Any]:
+    """A container with tensors for its numpy arrays, over the same memory where torch can."""
+    changed: dict[Any, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, np.ndarray):
+            tensor = _from_numpy(value)
+            changed.update({} if tensor is None else {key: tensor})
+        elif isinstance(value, Mapping) and depth:
+            inner = with_tensors(value, depth - 1)
+            changed.update({} if inner is value else {key: inner})
+    return {**tree, **changed} if changed else tree
+
+
+def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor | None:
+    """None: torch has no such dtype."""
+    try:
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        is_plain = native.flags.writeable and all(stride >= 0 for stride in native.strides)
+        return torch.from_numpy(native if is_plain else native.copy())
+    except TypeError:
+        return None
 
 
 def _is_of_own_dispatch(tensor: torch.Tensor) -> bool:

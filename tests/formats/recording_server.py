@@ -19,6 +19,9 @@ class Server:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     lies: dict[str, str] = field(default_factory=dict)  # headers of every answer
     serves_ranges: bool = True
+    status: int = 200  # of answers that hold a file; another one comes without
+    everywhere: bytes | None = None  # what is at every other path
+    drips: threading.Event | None = None  # until it is set, a body does not come to its end
     port: int = 0
 
     @property
@@ -48,7 +51,10 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             if self.path in server.redirects:
                 self._send(302, b"", {"Location": server.redirects[self.path]}, with_body)
                 return
-            data = server.files.get(self.path)
+            data = server.files.get(self.path, server.everywhere)
+            if server.status != 200:
+                self._send(server.status, b"", {}, with_body)
+                return
             if data is None:
                 self._send(404, b"", {}, with_body)
                 return
@@ -67,6 +73,12 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.end_headers()
             if with_body:
+                if server.drips is not None:
+                    self.wfile.write(body[:1])
+                    self.wfile.flush()
+                    server.drips.wait()
+                    self.close_connection = True
+                    return
                 self.wfile.write(body)
 
     return Handler

@@ -7,6 +7,7 @@ for is never touched.
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import tempfile
@@ -31,6 +32,7 @@ from torch_warmstart.storage.ranges import (
     subtract,
     union,
 )
+from torch_warmstart.storage.web import is_absence
 
 Version = tuple[tuple[str, str], ...]
 Bytes = npt.NDArray[np.uint8]  # a flat view; numpy because it may sit on a mapping at any offset
@@ -299,8 +301,19 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no such file: {url}") from error
+        if is_absence(error):
+            raise FileNotFoundError(f"no such file: {url}") from error
+        raise _unreachable(url, error.__cause__ or error) from error
     except (ImportError, WarmStartError):
         raise
     except Exception as error:
-        raise StorageError(f"{url} cannot be read: {type(error).__name__}: {error}") from error
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: BaseException) -> StorageError:
+    if isinstance(error, TimeoutError | asyncio.TimeoutError):  # two classes up to Python 3.10
+        return StorageError(
+            f"{url} cannot be read: a request took longer than its server has time for. "
+            "storage_options={'timeout': seconds} sets how much it has on the web."
+        )
+    return StorageError(f"{url} cannot be read: {type(error).__name__}: {error}")

@@ -18,7 +18,7 @@ from torch_warmstart.storage.files import (
 )
 from torch_warmstart.storage.local import LocalFile
 from torch_warmstart.storage.urls import is_remote, parent, stays_below
-from torch_warmstart.storage.web import with_checked_client
+from torch_warmstart.storage.web import is_absence, is_web, with_checked_client
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
 _FILE = "file://"
@@ -139,7 +139,14 @@ class Storage:
             return os.path.isfile(self._path(url))
         filesystem, path = self._connect(url)
         with reaching(url):
-            return bool(filesystem.isfile(path))
+            if not is_web(url):
+                return bool(filesystem.isfile(path))
+            try:  # there fsspec takes every answer but yes for no
+                return filesystem.info(path).get("type") != "directory"
+            except FileNotFoundError as error:
+                if is_absence(error):
+                    return False
+                raise
 
     def is_directory(self, url: str) -> bool:
         """True if `url` is a directory, or on an object store, a prefix with something in it."""

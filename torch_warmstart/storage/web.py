@@ -10,20 +10,58 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from torch_warmstart.errors import StorageError
+from torch_warmstart.errors import SettingsError, StorageError
 
 _WEB = ("http://", "https://")
 _OURS = {"accept", "accept-encoding", "range", "user-agent"}  # what a request is made of
 _ASKED = re.compile(r"bytes=(\d+)-(\d+)")
 _TOLD = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _WHOLE, _PARTIAL = 200, 206
+_ABSENT = (404, 410)
+REQUEST_SECONDS = 300.0  # for one request and its answer, unless `storage_options` say otherwise
+
+
+def is_web(url: str) -> bool:
+    """Whether a web server is asked for it."""
+    return url.startswith(_WEB)
 
 
 def with_checked_client(url: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options of a filesystem; of the web, with a client that believes no server."""
-    if not url.startswith(_WEB) or "get_client" in options:
+    if not is_web(url) or "get_client" in options:
         return options
-    return {**options, "get_client": _client}
+    return {**options, "get_client": _client, "timeout": _limit(options.get("timeout"))}
+
+
+def _limit(told: Any) -> Any:
+    """How long a request may take in all, so that a server which drips comes to an end."""
+    try:
+        import aiohttp
+    except ImportError:  # fsspec tells what is missing
+        return told
+    if isinstance(told, aiohttp.ClientTimeout):
+        return told
+    seconds = REQUEST_SECONDS if told is None else told
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise SettingsError(
+            "storage_options['timeout'] is how many seconds one request may take, or an "
+            f"aiohttp.ClientTimeout, not {told!r}."
+        )
+    return aiohttp.ClientTimeout(total=seconds)
+
+
+def is_absence(error: FileNotFoundError) -> bool:
+    """Whether a file is not there, rather than its server unable or unwilling to say.
+
+    fsspec calls whatever goes wrong with a web server's first answer "not found".
+    """
+    cause = error.__cause__
+    if cause is None or not type(cause).__module__.startswith(("aiohttp.", "asyncio", "builtins")):
+        return True
+    if isinstance(cause, TimeoutError):
+        return False
+    status = getattr(cause, "status", None)
+    return status in _ABSENT if status is not None else isinstance(cause, FileNotFoundError)
 
 
 async def _client(**options: Any) -> Any:

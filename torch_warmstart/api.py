@@ -86,6 +86,7 @@ def plan_warm_start(
 def _open(
     model: torch.nn.Module, settings: WarmStartSettings | Any
 ) -> tuple[Checkpoint, WarmStartSettings]:
+    from torch_warmstart.model import model_variables
     from torch_warmstart.settings import WarmStartSettings
 
     if not isinstance(model, torch.nn.Module):
@@ -98,6 +99,7 @@ def _open(
         verify=settings.verify,
         format=settings.format,
         entry=settings.entry,
+        wanted=frozenset(name for v in model_variables(model) for name in v.names),
     )
     return checkpoint, settings
 

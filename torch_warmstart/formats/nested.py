@@ -7,7 +7,7 @@ be. An optimizer's state is never taken on its own account, and nothing is guess
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,24 +21,36 @@ _Tree = Mapping[Any, Any]
 _USUAL = frozenset({"state_dict", "model", "model_state_dict", "module"})
 _LIGHTNING = "pytorch-lightning_version"
 _EXTRA_STATE = "_extra_state"  # the end of a key under which a module keeps what it likes
+_PREFIXES = ("module.", "_orig_mod.")  # of wrappers, before the names of all tensors
 _DEPTH = 2
 _SHOWN = 8  # keys or entries listed in an error
 
 
-def choose(tree: _Tree, where: str, entry: str | None, leaf: type) -> tuple[str, _Tree]:
+def choose(
+    tree: _Tree, where: str, entry: str | None, leaf: type, wanted: Collection[str] = ()
+) -> tuple[str, _Tree]:
     """The mapping that is meant, and the path of keys to it ("": the whole).
+
+    A mapping without tensors of its own whose mappings all belong to a model is taken with the
+    names joined by dots, if the user names it, or if only so there are the names wanted.
 
     Args:
         tree: The container.
         where: What it is called in messages.
-        entry: The user's path of keys, with `/` between them; None to look.
+        entry: The user's path of keys, with `/` between them; "": the whole; None to look.
         leaf: The type of what counts as a tensor.
+        wanted: The names of a model's tensors, where that is known: what has some is meant, if
+            nothing else has.
 
     Raises:
         SettingsError: there is no such entry, none with tensors, or several.
     """
     path, node = ("", tree) if entry is None else (entry, _follow(tree, where, entry))
-    found = _choose_below(node, leaf)
+    found = _having(node, leaf, frozenset(wanted)) if wanted else {}
+    found = found or _choose_below(node, leaf)
+    if entry == "" or (entry is not None and len(found) > 1):
+        joined = _joined(node, leaf)
+        found = {"": joined} if joined else {}
     if len(found) == 1:
         below, chosen = next(iter(found.items()))
         return "/".join(part for part in (path, below) if part), chosen
@@ -97,6 +109,52 @@ def _choose_below(node: _Tree, leaf: type) -> dict[str, _Tree]:
     has_own = _has_leaves(node, leaf)
     if has_own and not any(path.split("/")[0] in _USUAL for path in found):
         return {"": node}
+    return found
+
+
+def _having(node: _Tree, leaf: type, wanted: frozenset[str]) -> dict[str, _Tree]:
+    """The mappings at or below a node that have tensors of the names wanted, by path.
+
+    Of their own; or if there is none, with those of mappings further down.
+    """
+    below = _candidates(node, leaf, _DEPTH)
+    found = {"": node, **below} if _has_leaves(node, leaf) else below
+    having = {path: each for path, each in found.items() if _has_any(each, leaf, wanted)}
+    if having or "" in found:
+        return having
+    inner = {k: v for k, v in node.items() if isinstance(k, str) and isinstance(v, Mapping)}
+    joined = {k: _joined(v, leaf) for k, v in {"": node, **inner}.items() if not _is_aside(k, v)}
+    return {path: each for path, each in joined.items() if _has_any(each, leaf, wanted)}
+
+
+def _has_any(node: _Tree, leaf: type, wanted: frozenset[str]) -> bool:
+    names = (key for key, value in node.items() if _is_leaf(key, value, leaf))
+    return any(part in wanted for name in names for part in _unprefixed(name))
+
+
+def _unprefixed(name: str) -> Iterator[str]:
+    """A name, and the same without what wrappers put before it."""
+    yield name
+    while name.startswith(_PREFIXES):
+        name = name.partition(".")[2]
+        yield name
+
+
+def _joined(node: _Tree, leaf: type) -> dict[str, Any]:
+    """The tensors of a mapping and of those below it, their names joined by dots; each once."""
+    found: dict[str, Any] = {}
+    seen: set[int] = set()  # a container may contain itself, or one thing many times
+    todo: list[tuple[str, _Tree]] = [("", node)]
+    while todo:
+        prefix, each = todo.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        for key, value in each.items():
+            if _is_leaf(key, value, leaf):
+                found[prefix + key] = value
+            elif isinstance(key, str) and isinstance(value, Mapping) and not _is_aside(key, value):
+                todo.append((f"{prefix}{key}.", value))
     return found
 
 

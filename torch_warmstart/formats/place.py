@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar, cast
 
 from torch_warmstart.formats.sources import SourceFile
@@ -21,12 +21,19 @@ class Place:
     """A path, and what is there. Nothing is asked of the filesystem twice."""
 
     def __init__(
-        self, url: str, storage: Storage, *, verify: bool = True, entry: str | None = None
+        self,
+        url: str,
+        storage: Storage,
+        *,
+        verify: bool = True,
+        entry: str | None = None,
+        wanted: Collection[str] = (),
     ) -> None:
         self.url, self.storage = url, storage
         # For those who open it: check checksums; which mapping of a nested container is meant.
         self.verify, self.entry = verify, entry
         self._found: dict[Callable[[Place], Any], Any] = {}
+        self.wanted = wanted  # the names of the model's tensors, which tell that too
 
     @functools.cached_property
     def is_file(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ def open_checkpoint(
     verify: bool = True,
     format: str | None = None,
     entry: str | None = None,
+    wanted: Collection[str] = (),
 ) -> Checkpoint:
     """Opens whatever holds tensors by name; see `api.load_checkpoint`."""
     _check_entry(entry)
@@ -56,10 +57,11 @@ def open_checkpoint(
         module: Checkpoint = _reader("state_dict", "open_module")(source)
         return module
     if isinstance(source, Mapping):
-        state: Checkpoint = _reader("state_dict", "StateDictCheckpoint")(source, entry=entry)
+        make = _reader("state_dict", "StateDictCheckpoint")
+        state: Checkpoint = make(source, entry=entry, wanted=wanted)
         return state
     if isinstance(source, str | os.PathLike):
-        place = _place_at(os.fspath(source), storage, verify=verify, entry=entry)
+        place = _place_at(os.fspath(source), storage, verify=verify, entry=entry, wanted=wanted)
         return _open_place(place, format)
     raise SettingsError(
         "A checkpoint is a path or URL, a state_dict, a torch.nn.Module or an open checkpoint, "
@@ -75,19 +77,19 @@ def latest_checkpoint(directory: str, storage: Storage = LOCAL) -> str | None:
 
 
 def _check_entry(entry: object) -> None:
-    if entry is not None and not (isinstance(entry, str) and entry.strip("/")):
+    if entry not in (None, "") and not (isinstance(entry, str) and entry.strip("/")):
         raise SettingsError(
             "entry is a path of keys in a nested checkpoint, such as 'model' or 'ema/model', not "
             f"{entry!r}."
         )
 
 
-def _place_at(url: object, storage: Storage, *, verify: bool, entry: str | None) -> Place:
+def _place_at(url: object, storage: Storage, **options: Any) -> Place:
     if not isinstance(url, str) or not url:
         raise SettingsError(f"A checkpoint's path must be a non-empty str, not {url!r}.")
     if url.startswith("~") and not os.path.lexists(url):  # as a shell has it
         url = os.path.expanduser(url)
-    return Place(url, storage.connected(url), verify=verify, entry=entry)
+    return Place(url, storage.connected(url), **options)
 
 
 def _open_place(place: Place, name: str | None) -> Checkpoint:

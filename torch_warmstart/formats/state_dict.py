@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ class StateDictCheckpoint(Checkpoint):
         *,
         entry: str | None = None,
         format: str = _IN_MEMORY,
+        wanted: Collection[str] = (),
     ) -> None:
         """Keeps references to the tensors; entries that are no tensors are left out.
 
@@ -39,6 +40,7 @@ class StateDictCheckpoint(Checkpoint):
             url: Where it is, for messages.
             entry: Which mapping of a nested container is meant; None: there must be only one.
             format: What it is, for messages.
+            wanted: The names of a model's tensors, which tell what is meant of several.
 
         Raises:
             SettingsError: no entry is a tensor, or several mappings could be meant.
@@ -46,7 +48,7 @@ class StateDictCheckpoint(Checkpoint):
         self.url = url
         self.is_callers = format == _IN_MEMORY
         state = with_tensors(state)
-        path, chosen = nested.choose(state, url, entry, torch.Tensor)
+        path, chosen = nested.choose(state, url, entry, torch.Tensor, wanted)
         self.format = f"{format}, entry {path!r}" if path else format
         self._tensors = {
             key: value

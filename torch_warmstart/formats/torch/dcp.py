@@ -11,7 +11,7 @@ Source: torch `distributed/checkpoint/filesystem.py`, `metadata.py`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import IO, Any, cast
 
@@ -54,7 +54,8 @@ _MAX_OBJECT = 64 << 20  # bytes: the names of a param group's parameters
 def open_place(place: Place) -> DcpCheckpoint:
     """Opens a directory, or the `.metadata` in one."""
     directory = place.url if place.is_directory else parent(place.url)
-    return DcpCheckpoint(Place(directory, place.storage, verify=place.verify, entry=place.entry))
+    options: dict[str, Any] = {"verify": place.verify, "entry": place.entry, "wanted": place.wanted}
+    return DcpCheckpoint(Place(directory, place.storage, **options))
 
 
 class DcpCheckpoint(Checkpoint):
@@ -74,7 +75,7 @@ class DcpCheckpoint(Checkpoint):
         self._storage = place.storage
         items = decode_metadata(self._read_metadata(), join(self.url, DCP_METADATA))
         self._tree = _tree(items, self.url)
-        path, self._tensors = _choose(self._tree, self.url, place.entry)
+        path, self._tensors = _choose(self._tree, self.url, place.entry, place.wanted)
         title = "torch.distributed checkpoint"
         self.format = f"{title}, entry {path!r}" if path else title
         self._files = OpenOnce[ByteSource]()
@@ -212,13 +213,13 @@ class DcpCheckpoint(Checkpoint):
 
 
 def _choose(
-    tree: Mapping[str, Any], url: str, entry: str | None
+    tree: Mapping[str, Any], url: str, entry: str | None, wanted: Collection[str]
 ) -> tuple[str, dict[str, StoredTensor]]:
     """The tensors of the mapping that is meant, under their names in it.
 
     torch flattens nested state_dicts, and keeps the paths.
     """
-    path, chosen = nested.choose(tree, url, entry, StoredTensor)
+    path, chosen = nested.choose(tree, url, entry, StoredTensor, wanted)
     return path, dict(_leaves(chosen, ""))
 
 

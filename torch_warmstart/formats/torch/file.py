@@ -54,7 +54,9 @@ def open_file(place: Place) -> StateDictCheckpoint:
             f"{place.url} holds a {type(loaded).__name__}, not a state_dict: a mapping of names to "
             "tensors."
         )
-    checkpoint = _TorchFile(loaded, place.url, entry=place.entry, format="torch file")
+    checkpoint = _TorchFile(
+        loaded, place.url, entry=place.entry, format="torch file", wanted=place.wanted
+    )
     checkpoint.mapped = place.source if _can_be_mapped(place) else None
     return checkpoint
 
@@ -104,8 +106,8 @@ def load_place(place: Place) -> Any:
         )
     if place.head(1) == PICKLE_MAGIC and _MAGIC_NUMBER not in place.head(64):
         raise UnsupportedError(
-            f"{place.url} is a plain pickle, not what torch.save writes: loading it could run code. "
-            "Load it where you trust it, and pass the mapping of names to tensors or arrays."
+            f"{place.url} is a plain pickle, not what torch.save writes: loading it could run "
+            "code. Load it where you trust it, and pass the mapping of names to tensors or arrays."
         )
     source = place.source
     if isinstance(source, LocalFile):
@@ -135,8 +137,8 @@ def _refusal(url: str, what: str) -> str:
     return (
         f"{url} holds more than tensors and plain containers, and loading that could run code: it "
         f"asks for {what}. Load it where you trust it, and pass the state_dict itself: "
-        "torch.save(model.state_dict(), ...) writes a file that can be read here. If you trust just "
-        "what it asks for (a Namespace, a Path, a numpy scalar), allow that: with "
+        "torch.save(model.state_dict(), ...) writes a file that can be read here. If you trust "
+        "just what it asks for (a Namespace, a Path, a numpy scalar), allow that: with "
         "torch.serialization.safe_globals([...]) around this call."
     )
 

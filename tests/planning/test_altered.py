@@ -108,7 +108,7 @@ def test_the_original_beside_a_trained_one_is_never_taken():
 def test_what_stays_as_it_is_is_a_warning():
     model = _model()
     report = tws.warm_start(model, tws.WarmStartSettings(QUANTISED["gptq"], on_missing="keep"))
-    assert [(n.code, n.severity) for n in report.notes] == [("weight-quantised", "warning")]
+    assert ("weight-quantised", "warning") in [(n.code, n.severity) for n in report.notes]
 
 
 def test_a_taken_one_is_refused_even_where_misfits_are_kept():

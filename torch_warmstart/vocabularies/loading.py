@@ -91,7 +91,8 @@ def _read_file(url: str, device: torch.device, storage: Storage) -> Vocabulary:
     try:
         raw = storage.read_all(url)
     except OSError as error:
-        raise VocabularyError(f"Vocabulary file {url} cannot be read: {error}") from error
+        why = error if error.errno is None else OSError(error.errno, error.strerror, url)
+        raise VocabularyError(f"Vocabulary file {url} cannot be read: {why}") from error
     if not len(raw):
         raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
     data, bounds, may_be_blank = _split_lines(torch.from_numpy(raw).to(device))

@@ -1,0 +1,65 @@
+"""Every code of a problem, a warning or a note is on the page that lists them, and no other is."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import torch_warmstart as tws
+from torch_warmstart import errors
+
+PACKAGE = Path(tws.__file__).parent
+PAGE = Path(__file__).parents[1] / "docs" / "findings.md"
+_SAID_BY = {"Finding", "ProblemError", "_Form"}
+_CODE = re.compile(r"[a-z]+(-[a-z]+)*")
+
+
+def _texts(node: ast.expr, names: dict[str, ast.expr]) -> Iterator[str]:
+    """The strings that an expression may be."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from (*_texts(node.body, names), *_texts(node.orelse, names))
+    elif isinstance(node, ast.Name) and node.id in names:
+        yield from _texts(names[node.id], {})
+
+
+def _said_in(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    names = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    for call in calls:
+        if isinstance(call.func, ast.Name) and call.func.id in _SAID_BY:
+            yield from _texts(call.args[0], names)
+
+
+def _codes() -> set[str]:
+    said = {code for path in PACKAGE.rglob("*.py") for code in _said_in(path)}
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    raised = {cls.code for cls in classes if issubclass(cls, tws.WarmStartError)}
+    return said | raised
+
+
+def _listed() -> list[str]:
+    return re.findall(r"^\| `([\w-]+)` \|", PAGE.read_text(), re.MULTILINE)
+
+
+def test_the_page_lists_every_code_once_in_order():
+    listed = _listed()
+    assert listed == sorted(set(listed))
+    assert set(listed) == _codes()
+
+
+@pytest.mark.parametrize("code", sorted(_codes()))
+def test_a_code_is_in_kebab_case(code):
+    assert _CODE.fullmatch(code)

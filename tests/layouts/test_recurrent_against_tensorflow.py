@@ -240,7 +240,7 @@ def test_a_single_cell_of_torch_is_a_layer_of_keras(cell, module, dtype, librari
 @pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore")
 def test_a_gru_without_a_bias_is_taken_at_the_users_word(libraries, tmp_path):
-    case = Case(_gru, nn.GRU, "3 h5", wide=UNITS, bias=False)
+    case = Case(_gru, nn.GRU, "3 weights.h5", wide=UNITS, bias=False)  # which has no configuration
     model = _keras_model(libraries["3"], case)
     path = _file(case, model, tmp_path)
     ported = nn.ModuleDict({"enc": _module(case)})

@@ -7,6 +7,7 @@ from torch import nn
 
 from torch_warmstart.layouts.tensorflow import Described
 from torch_warmstart.planning.checks.audit import audit_port
+from torch_warmstart.planning.checks.file_audit import untold
 
 
 def audits(module, options, kind="", layouts=("identity", "identity")):
@@ -64,14 +65,18 @@ def test_settings_that_agree_are_not_told(module, options):
     assert audits(module, options) == []
 
 
+def told(module, kind, layouts):
+    return ["".join(found) for found in untold(module, Described(kind), layouts)]
+
+
 def test_what_the_file_does_not_say_and_would_matter_is_told():
-    (recurrent,) = audits(nn.LSTM(2, 2), None, layouts=["keras_cell"] * 4)
+    (recurrent,) = told(nn.LSTM(2, 2), "", ["keras_cell"] * 4)
     assert "hard_sigmoid" in recurrent
-    assert audits(nn.LSTM(2, 2), None, layouts=["tf1_lstm[forget_bias=1.0]"] * 4) == []
-    (square,) = audits(nn.Linear(3, 3), None, layouts=["transpose", "identity"])
+    assert told(nn.LSTM(2, 2), "", ["tf1_lstm[forget_bias=1.0]"] * 4) == []
+    (square,) = told(nn.Linear(3, 3), "", ["transpose", "identity"])
     assert "square" in square
-    assert audits(nn.Linear(3, 3), None, "dense", ["transpose", "identity"]) == []
-    assert audits(nn.Linear(3, 2), None, layouts=["transpose", "identity"]) == []
+    assert told(nn.Linear(3, 3), "dense", ["transpose", "identity"]) == []
+    assert told(nn.Linear(3, 2), "", ["transpose", "identity"]) == []
 
 
 def test_sizes_that_do_not_show_their_order_are_told():

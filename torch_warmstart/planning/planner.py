@@ -21,7 +21,8 @@ from torch_warmstart.names import Finder, Source, conventions_of
 from torch_warmstart.planning.checks import find_altered, find_beside, find_lost, say_lost
 from torch_warmstart.planning.deciding import Decision, Remappings, decide_each, decide_variable
 from torch_warmstart.planning.locating import Located, find_idle_rules, find_missing_rule, locate
-from torch_warmstart.planning.notes import audits_of, notes_on, notes_on_names
+from torch_warmstart.planning.name_notes import notes_on_names
+from torch_warmstart.planning.notes import audits_of, notes_on
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.selection import spread_over_modules
 from torch_warmstart.planning.slot_decisions import (

@@ -15,7 +15,7 @@ from torch import nn
 
 from torch_warmstart.layouts.tensorflow import Described
 from torch_warmstart.model import module_names
-from torch_warmstart.planning.checks.file_audit import TOLD, compare, untold
+from torch_warmstart.planning.checks.file_audit import TOLD, compare
 from torch_warmstart.planning.checks.flattenings import (
     Difference,
     LayoutsOf,
@@ -66,9 +66,6 @@ def _settings(
                 yield from ((name, finding) for finding in _findings(module))
             if module in layouts:
                 yield from ((name, finding) for finding in _untold_by_any(module, layouts[module]))
-            if layer is not None:
-                used = layouts.get(module, ())
-                yield from ((name, finding) for finding in untold(module, layer, used))
 
 
 def _findings(module: nn.Module) -> Iterable[Difference]:

@@ -1,0 +1,113 @@
+"""What a plan says of names: what was inferred, what lies beside, and that nothing was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
+from torch_warmstart.names import BY_USER, Finder, bare_name
+from torch_warmstart.planning.locating import Located
+from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem
+from torch_warmstart.settings import SETTING
+
+_AVERAGES = ("ExponentialMovingAverage", "EMA", "ema", "average")  # behind a tensor's name
+_MODELS_OF_AVERAGES = ("ema", "model_ema", "ema_model", "module_ema")  # before all names
+
+
+def notes_on_names(items: Sequence[PlanItem], located: Located) -> Iterator[Finding]:
+    """What was inferred, what was not taken, and that nothing was."""
+    model = [item for item in items if item.variable.slot is None]
+    yield from _nothing_taken(model)
+    inferred = [item for item in model if item.is_inferred]
+    in_scope = [item for item in inferred if located.scope_of(item.variable)]
+    if in_scope:
+        yield _in_scope(in_scope, model, located)
+    others: dict[str, list[PlanItem]] = {}
+    for item in inferred:
+        if item not in in_scope:
+            others.setdefault(item.reason, []).append(item)
+    yield from (_inferred(reason, found) for reason, found in others.items())
+    yield from _averages(model, located.finder)
+
+
+def _nothing_taken(items: Sequence[PlanItem]) -> Iterator[Finding]:
+    chosen = [item for item in items if item.reason != NOT_SELECTED]
+    if chosen and all(item.state == "kept" for item in chosen):
+        text = (
+            f"Nothing is taken from the checkpoint: {plural(len(chosen), 'variable')} (such as "
+            f"{chosen[0].name!r}: {chosen[0].reason}) stay as they are."
+        )
+        yield Finding("everything-kept", "warning", chosen[0].name, text)
+
+
+def _in_scope(inferred: Sequence[PlanItem], items: Sequence[PlanItem], located: Located) -> Finding:
+    first = inferred[0]
+    scope = f"{located.scope_of(first.variable)}/"
+    text = (
+        f"{plural(len(inferred), 'variable')} (such as {first.name!r}) are inferred: all of them "
+        f"are in {scope!r} in the checkpoint, which their names do not say."
+    )
+    rule = _rule_for_scope(first, scope, items, located)
+    sure = f" A rule makes it sure: {SETTING}={rule}." if rule else ""
+    return Finding("scope-skipped", "note", first.name, text + sure)
+
+
+def _rule_for_scope(
+    first: PlanItem, scope: str, items: Sequence[PlanItem], located: Located
+) -> str:
+    """A rule that finds the same: for all names, or for the first of the layers."""
+    by_names = [item for item in items if item.state != "kept" and item.reason != BY_USER]
+    if by_names and all(_finds(located.finder, item, scope) for item in by_names):
+        return f"{{'/': {scope!r}}}"
+    path = first.owner.path if first.owner is not None else ""
+    target = f"{scope}{path.replace('.', '/')}/"
+    return f"{{{path + '.'!r}: {target!r}}}" if _finds(located.finder, first, scope) else ""
+
+
+def _finds(finder: Finder, item: PlanItem, scope: str) -> bool:
+    """Whether an item's tensors are found by its name in a scope."""
+    assert item.owner is not None
+    name = scope + item.owner.name.replace(".", "/")
+    try:
+        found = finder.find_renamed(item.variable, item.owner, (name,))
+    except (MissingTensorError, SettingsError):
+        return False
+    return tuple(spec.key for spec in found.specs) == item.keys
+
+
+def _inferred(reason: str, items: Sequence[PlanItem]) -> Finding:
+    first = items[0]
+    text = (
+        f"{plural(len(items), 'variable')} (such as {first.name!r} from "
+        f"{' + '.join(map(repr, first.keys))}) are inferred: {reason}. A rule of your own in "
+        f"{SETTING} makes it sure."
+    )
+    return Finding("names-inferred", "note", first.name, text)
+
+
+def _averages(items: Iterable[PlanItem], finder: Finder) -> Iterator[Finding]:
+    """Averages of what is taken that lie beside it."""
+    keys = [key for item in items if item.state != "kept" for key in item.keys]
+    found = [pair for key in keys if (pair := _average_of(key, finder)) is not None]
+    if not found:
+        return
+    average, rule = found[0]
+    text = (
+        f"{plural(len(found), 'tensor')} that are taken have averages beside them (such as "
+        f"{average!r}), which are not. To take those: {SETTING}={rule}."
+    )
+    yield Finding("averages-left-behind", "note", average, text)
+
+
+def _average_of(key: str, finder: Finder) -> tuple[str, str] | None:
+    """The average of a tensor, if there is one, and the rule by which averages are taken."""
+    for ending in _AVERAGES:
+        if (name := f"{bare_name(key)}/{ending}") in finder.keys:
+            return name, rf"[(r'(.+)', r'\1/{ending}')]"
+    separator = finder.conventions.separator
+    first, _, rest = key.partition(separator)
+    for model in _MODELS_OF_AVERAGES:
+        for name in (f"{model}{separator}{key}", f"{model}{separator}{rest}"):
+            if first != model and name in finder.keys:
+                return name, f"{{'/': {f'{model}{separator}'!r}}}"
+    return None

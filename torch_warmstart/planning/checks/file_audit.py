@@ -39,19 +39,22 @@ def compare(module: nn.Module, options: Options) -> Iterator[Difference]:
 
 
 def _norm(module: nn.Module, options: Options) -> Iterator[Difference]:
-    epsilon = options.get("epsilon")
-    if _is_number(epsilon) and not _equal(module.eps, epsilon):
-        yield _differs(module, "eps", epsilon, f"epsilon={epsilon!r}")
-    momentum = options.get("momentum")
+    """All that differs at once, for it is one line to change."""
+    wanted: dict[str, tuple[Any, str]] = {}
+    epsilon, momentum, groups = (options.get(name) for name in ("epsilon", "momentum", "groups"))
+    if _is_number(epsilon):
+        wanted["eps"] = epsilon, f"epsilon={epsilon!r}"
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_number(momentum):
-        wanted = round(1 - momentum, 9)  # what is kept in Keras, what is new in torch
-        if not _equal(module.momentum, wanted):
-            yield _differs(module, "momentum", wanted, f"momentum={momentum!r}")
-    groups = options.get("groups")
+        # What is kept in Keras, what is new in torch.
+        wanted["momentum"] = round(1 - momentum, 9), f"momentum={momentum!r}"
     if isinstance(module, nn.GroupNorm) and isinstance(groups, int):
-        wanted_groups = module.num_channels if groups == -1 else groups
-        if module.num_groups != wanted_groups:
-            yield _differs(module, "num_groups", wanted_groups, f"groups={groups!r}")
+        wanted["num_groups"] = module.num_channels if groups == -1 else groups, f"groups={groups!r}"
+    differ = {k: v for k, v in wanted.items() if not _equal(getattr(module, k), v[0])}
+    if differ:
+        mine = " and ".join(f"{name}={getattr(module, name)!r}" for name in differ)
+        theirs = " and ".join(said for _, said in differ.values())
+        change = ", ".join(f"{name}={value!r}" for name, (value, _) in differ.items())
+        yield f"{mine}; the file says {theirs}.", f"Make it {_name(module)}(..., {change})."
 
 
 def _convolution(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[Difference]:

@@ -95,7 +95,7 @@ def url():
     torch.manual_seed(1)
     state = {k: v.contiguous() for k, v in Plain(5).state_dict().items()}
     for name in list(state):  # so that each is asked for by itself
-        state[f"{name}_"] = torch.zeros(1 << 18)
+        state[f"others.{name}"] = torch.zeros(1 << 18)
     with fsspec.open("memory://faults/model.safetensors", "wb") as file:
         file.write(safetensors.torch.save(state))
     return "memory://faults/model.safetensors"

@@ -10,6 +10,7 @@ from differential import (
     Scenario,
 )
 from rewrites import (
+    agrees_only_otherwise,
     axes_from_the_start,
     by_dotted_names,
     by_names_without_output_number,
@@ -20,6 +21,7 @@ from rewrites import (
     found_in_another_spelling,
     has_too_few_rows,
     is_found_twice,
+    is_of_another_form,
     leaves_old_rows_behind,
     none_takes_buffers,
     old_sizes_of_columns,
@@ -192,6 +194,22 @@ DEVIATIONS: tuple[Deviation, ...] = (
         ours="remap it: a torch variable is whole",
         why="there is nothing to refuse",
         rewrite=whole_where_columns_are_cut,
+    ),
+    Deviation(
+        "D-OTHER-CONTENT",
+        theirs="reads whatever bytes a vocabulary file has as lines",
+        ours="refuse a file that is something else than text, and say what it is",
+        why="a table, an archive or a byte-order mark as entries would be found nowhere",
+        applies=is_of_another_form,
+        refusal=r"not (text with )?one entry a line|one entry a line|is UTF-16|a byte-order mark",
+    ),
+    Deviation(
+        "D-NOTHING-FOUND",
+        theirs="fills all rows anew if none of a vocabulary is found",
+        ours="refuse it where another reading of the entries would match",
+        why="a change of case or a prefix would cost the whole table, in silence",
+        applies=agrees_only_otherwise,
+        refusal=r"None of the .* is in .* that were tried would be found if",
     ),
     Deviation(
         "D-FEWER-ROWS",

@@ -25,6 +25,10 @@ from differential import (
 )
 from drawn_scenarios import tf_items
 
+from torch_warmstart.vocabularies.content import HEAD, what_else_it_is
+from torch_warmstart.vocabularies.loading import read_vocabulary
+from torch_warmstart.vocabularies.readings import other_reading
+
 # -- selection -------------------------------------------------------------------------------------
 
 
@@ -370,6 +374,31 @@ def whole_where_columns_are_cut(scenario: Scenario) -> Scenario:
         and part_count(r.variable.shape, r.variable.cut) > 1
     }
     return with_variables(scenario, lambda v: replace(v, cut=None) if v.name in cut else v)
+
+
+def is_of_another_form(scenario: Scenario) -> bool:
+    """Whether a vocabulary file is something else than text with an entry a line."""
+    files = [file for v in scenario.vocabs.values() for file in (v.new, v.old)]
+    return any(what_else_it_is(file[:HEAD]) for file in files)
+
+
+def agrees_only_otherwise(scenario: Scenario) -> bool:
+    """Whether none of a vocabulary is found, but would be if it were read otherwise."""
+    return any(map(_agrees_only_otherwise, scenario.vocabs.values()))
+
+
+def _agrees_only_otherwise(vocab: Vocab) -> bool:
+    new, old = _entries(vocab.new, vocab.new_size), _entries(vocab.old, vocab.old_size)
+    if not new or not old or set(new) & set(old):
+        return False
+    none = torch.full((len(new),), -1)
+    return other_reading(read_vocabulary(new), read_vocabulary(old), none) != ""
+
+
+def _entries(file: bytes, size: int) -> list[bytes]:
+    lines = file.removesuffix(b"\n").split(b"\n")
+    entries = [line.removesuffix(b"\r") for line in lines]
+    return entries if size == -1 else entries[:size]
 
 
 def has_too_few_rows(scenario: Scenario) -> bool:

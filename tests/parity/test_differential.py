@@ -210,6 +210,12 @@ SHOWN = {
         with_vocab(with_variable(ROWS, cut=(0, 2)), new=b"x\nx"), {"a"}, "an entry twice"
     ),
     "D-PART-COLUMNS": Shown(with_variable(ROWS, cut=(1, 2)), "additional rows", {"a"}),
+    "D-OTHER-CONTENT": Shown(
+        with_vocab(ROWS, new=b"\xef\xbb\xbfx\nz\n"), {"a"}, "begins with a byte-order mark"
+    ),
+    "D-NOTHING-FOUND": Shown(
+        with_vocab(ROWS, new=b"X\nY\n", old=b"x\ny\n"), {"a"}, "would be found if case were ignored"
+    ),
     "D-FEWER-ROWS": Shown(with_vocab(ROWS, oov=1), {"a"}, "has size 2 along axis 0"),
     "D-COLUMNS-FEWER-ROWS": Shown(with_stored(COLUMNS, shape=(3, 3)), {"a"}, "apart from axis 1"),
     "D-PAST-COLUMNS": Shown(with_stored(COLUMNS, shape=(2, 2)), {"a"}, "reach to row 2"),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import torch_warmstart as tws
+from torch_warmstart.vocabularies.content import HEAD, what_else_it_is
 
 pytestmark = pytest.mark.tensorflow
 
@@ -175,9 +176,15 @@ def check_scenario(scenario: Scenario, folder: Path) -> None:
         {"table": start}, source, var_name_to_vocab_info={"table": theirs}
     )
     model = Table(start)
-    report = tws.warm_start(
-        model, tws.WarmStartSettings(source, var_name_to_vocab_info={"table": ours})
-    )
+    settings = tws.WarmStartSettings(source, var_name_to_vocab_info={"table": ours})
+    if nothing_is_found(scenario):  # D-NOTHING-FOUND, where another reading would match
+        try:
+            report = tws.warm_start(model, settings)
+        except tws.PlanError as error:
+            assert "that were tried would be found if" in str(error)
+            return
+    else:
+        report = tws.warm_start(model, settings)
     assert_same({"table": model.table.detach().numpy()}, expected)
     assert report["table"].rows == expected_rows(scenario)
 
@@ -198,10 +205,19 @@ def vocab_infos(scenario: Scenario, folder: Path) -> tuple[tws.VocabInfo, Any]:
     if scenario.with_backup:
         ours = partial(nn.init.constant_, val=BACKUP)
         theirs = tf_oracle.constant_initializer(BACKUP)
+    # D-OTHER-CONTENT: where we refuse a file, its entries are given as a sequence.
+    files = {"new_vocab": scenario.new_file, "old_vocab": scenario.old_file}
+    entries = {"new_vocab": scenario.new, "old_vocab": scenario.old}
+    given = {name: entries[name] for name, file in files.items() if what_else_it_is(file[:HEAD])}
     return (
-        tws.VocabInfo(**fields, backup_initializer=ours),
+        tws.VocabInfo(**{**fields, **given}, backup_initializer=ours),
         tf_oracle.vocab_info(**fields, backup_initializer=theirs),
     )
+
+
+def nothing_is_found(scenario: Scenario) -> bool:
+    used = len(scenario.old) if scenario.old_vocab_size == -1 else scenario.old_vocab_size
+    return not set(scenario.new[: scenario.new_vocab_size]) & set(scenario.old[:used])
 
 
 def expected_rows(scenario: Scenario) -> tws.RowAccount:

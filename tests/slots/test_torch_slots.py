@@ -189,7 +189,7 @@ def test_a_parameter_that_the_state_does_not_name():
     state["param_groups"][0]["param_names"][0] = "embedding.weight"
     checkpoint = {"model": old.state_dict(), "optimizer": state}
     message = (
-        r"embed\.weight/exp_avg: the optimizer's state in <state_dict> has no parameter "
+        r"embed\.weight/step: the optimizer's state in <state_dict> has no parameter "
         r"'embed\.weight'\. Did you mean 'embedding\.weight'"
     )
     with pytest.raises(PlanError, match=message):

@@ -88,7 +88,7 @@ def test_oov_rows_that_are_left_behind_name_the_setting():
     settings = tws.WarmStartSettings(table, ".*", {"e.weight": info})
     (note,) = tws.plan_warm_start(model, settings).notes
     assert (note.code, note.severity) == ("oov-rows-left-behind", "note")
-    assert "to copy them, set old_num_oov_buckets=2" in note.text
+    assert "old_num_oov_buckets=2 copies them" in note.text
     assert start(OLD, table=table, oov=2, old_num_oov_buckets=2)[0] == []
 
 

@@ -62,7 +62,7 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
 def _oov_left_behind(item: PlanItem, vocab: VocabInfo) -> Finding:
     extra, buckets = item.old_rows_unused, vocab.num_oov_buckets
     then = (
-        f"to copy them, set old_num_oov_buckets={buckets}"
+        f"old_num_oov_buckets={buckets} copies them"
         if extra == buckets
         else f"they mean nothing among {buckets}, as an entry's bucket depends on their number"
     )

@@ -17,6 +17,7 @@ _SAMPLE = 2_000  # new entries that are looked for
 _MOST = 500_000  # old entries that they are looked for among
 _BOM = b"\xef\xbb\xbf"
 _PREFIXES = ("▁".encode(), "Ġ".encode(), b"##")  # sentencepiece's, byte-level BPE's, WordPiece's
+_TOLD_APART = 0.9  # of a side's entries, which a reading may at most make alike
 _SHARE = 0.1  # of the sample that a reading must find to be worth saying
 
 Reading = Callable[[bytes], bytes]
@@ -89,6 +90,9 @@ def other_reading(new: Vocabulary, old: Vocabulary, rows: torch.Tensor) -> str:
 
 
 def _count(read: Reading, tried: Sequence[bytes], known: Sequence[bytes]) -> int:
-    """How many would be found, among entries that are still told from each other."""
-    there = set(map(read, known))
-    return sum(read(entry) in there for entry in tried if read(entry))
+    """How many would be found; none, if entries of a side are no more told from each other."""
+    sides = [[read(entry) for entry in side] for side in (tried, known)]
+    if any(len(set(side)) < _TOLD_APART * len(side) for side in sides):
+        return 0
+    there = set(sides[1])
+    return sum(entry in there for entry in sides[0] if entry)

@@ -139,8 +139,15 @@ class ObjectGraph:
     def paths_to(self, key: str) -> tuple[str, ...]:
         """A path to each variable of a key, by the edges that say most; they can be asked for."""
         nodes = self._nodes_of_keys.get(key, ())
-        paths = ("/".join(self._best_paths[node]) for node in nodes if node in self._best_paths)
+        paths = ("/".join(self._best_path(node)) for node in nodes if node in self._best_edges)
         return tuple(dict.fromkeys(paths))
+
+    def _best_path(self, number: int) -> list[str]:
+        edges = []
+        while number != _ROOT:
+            number, edge = self._best_edges[number]
+            edges.append(edge)
+        return edges[::-1]
 
     @functools.cached_property
     def short_names(self) -> frozenset[str]:
@@ -168,21 +175,25 @@ class ObjectGraph:
         return found
 
     @functools.cached_property
-    def _best_paths(self) -> dict[int, tuple[str, ...]]:
-        """For each node that is reached from the root, the cheapest edges to it."""
-        found: dict[int, tuple[str, ...]] = {}
-        queue: list[tuple[int, tuple[str, ...], int]] = [(0, (), _ROOT)] if self._nodes else []
+    def _best_edges(self) -> dict[int, tuple[int, str]]:
+        """For each node that is reached from the root, the last edge of the cheapest way to it.
+
+        And the node that it comes from. Ways may be as long as the graph has nodes, so that no more
+        than their ends are kept.
+        """
+        found: dict[int, tuple[int, str]] = {}
+        queue = [(0, "", _ROOT, _ROOT)] if self._nodes else []
         best = {_ROOT: 0}
         while queue:
-            cost, path, number = heapq.heappop(queue)
+            cost, edge, before, number = heapq.heappop(queue)
             if number in found:
                 continue
-            found[number] = path
+            found[number] = before, edge
             for edge, child in self._edges(number):
                 total = cost + _cost(edge)
                 if total < best.get(child, total + 1):
                     best[child] = total
-                    heapq.heappush(queue, (total, (*path, edge), child))
+                    heapq.heappush(queue, (total, edge, number, child))
         return found
 
     def _edges(self, number: int) -> Iterator[tuple[str, int]]:

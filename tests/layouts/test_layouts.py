@@ -64,7 +64,7 @@ def test_no_element_is_read_twice_and_the_order_of_axes_costs_no_copy(name, shap
     old = torch.arange(np.prod(shape), dtype=torch.float64).reshape(shape)
     (new,) = named_layout(name).to_torch(old)
     assert torch.equal(new.flatten().sort().values, old.flatten())
-    if "flatten" not in name:
+    if "flatten" not in name and "flipped" not in name:  # torch has no strides backwards
         assert new.data_ptr() == old.data_ptr()
 
 

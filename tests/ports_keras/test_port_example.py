@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from example_runs import ROOT, run_example
 
-from torch_warmstart.cli import main as cli
+from torch_warmstart import cli
 
 pytest.importorskip("h5py")
 

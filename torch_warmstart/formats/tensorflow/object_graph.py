@@ -39,6 +39,7 @@ _VARIABLE_VALUE = "VARIABLE_VALUE"
 _ESCAPED = re.compile(r"\.([.S])")  # trackable_utils.escape_local_name
 _UNESCAPED = {".": ".", "S": "/"}
 _ROOT = 0
+_LONGEST_WAY = 100  # edges from the root to a variable, of which real models have a dozen
 _ANY = "*"
 
 # What Keras calls its lists: `layer-3`, `layer_with_weights-0`, `variables/48`.
@@ -178,22 +179,22 @@ class ObjectGraph:
     def _best_edges(self) -> dict[int, tuple[int, str]]:
         """For each node that is reached from the root, the last edge of the cheapest way to it.
 
-        And the node that it comes from. Ways may be as long as the graph has nodes, so that no more
-        than their ends are kept.
+        And the node that it comes from. A graph may be made as deep as it has nodes: where the way
+        is longer than any program's, there is none.
         """
         found: dict[int, tuple[int, str]] = {}
-        queue = [(0, "", _ROOT, _ROOT)] if self._nodes else []
+        queue = [(0, 0, "", _ROOT, _ROOT)] if self._nodes else []
         best = {_ROOT: 0}
         while queue:
-            cost, edge, before, number = heapq.heappop(queue)
+            cost, length, edge, before, number = heapq.heappop(queue)
             if number in found:
                 continue
             found[number] = before, edge
-            for edge, child in self._edges(number):
+            for edge, child in self._edges(number) if length < _LONGEST_WAY else ():
                 total = cost + _cost(edge)
                 if total < best.get(child, total + 1):
                     best[child] = total
-                    heapq.heappush(queue, (total, edge, number, child))
+                    heapq.heappush(queue, (total, length + 1, edge, number, child))
         return found
 
     def _edges(self, number: int) -> Iterator[tuple[str, int]]:

@@ -1,6 +1,6 @@
 """What tells a format: first bytes, names in a directory or a zip, TensorFlow's names of files.
 
-The one owner of "which format is this". A sniffer returns None if a place is of its format, else
+What tells each format. A sniffer returns None if a place is of its format, else
 why not. None of them needs a reader of any format; only tables of words are looked at by their own.
 """
 

@@ -1,7 +1,7 @@
 """What the settings ask of each variable: whether it is wanted, by which name, layout and rows.
 
-The settings' dicts go by names; from here on everything goes by variable. An entry that is of no
-use is a problem: a misspelt one would silently do nothing.
+The settings' dicts go by names; from here on everything goes by variable. What is wrong with them
+comes along: an entry or a rule of no use (`selection`, `renames`) would silently do nothing.
 """
 
 from __future__ import annotations

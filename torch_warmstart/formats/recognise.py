@@ -1,7 +1,7 @@
 """What tells a format: first bytes, names in a directory or a zip, TensorFlow's names of files.
 
-What tells each format. A sniffer returns None if a place is of its format, else
-why not. None of them needs a reader of any format; only tables of words are looked at by their own.
+A sniffer returns None if a place is of its format, else why not; `registry` asks them in its order.
+None needs a reader of any format; only tables of words are looked at by their own.
 """
 
 from __future__ import annotations

@@ -64,6 +64,7 @@ def execute_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmSt
         _add_note(error, run.state())
         raise
     finally:
+        torch.set_grad_enabled(run.had_grad)  # an interrupt may strike before `no_grad` is left
         run.close()
 
 
@@ -72,6 +73,7 @@ class _Run:
 
     def __init__(self, plan: WarmStartPlan) -> None:
         self.outcome = Outcome()
+        self.had_grad = torch.is_grad_enabled()
         self._plan = plan
         self._journal: Journal | None = None
         self._forward: RollForward | None = None

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from torch_warmstart import gather_rows
-from torch_warmstart.execution import gather
+from torch_warmstart.execution.gathering import gather
 
 ROW_BYTES = (4, 16, 48, 64, 128, 200, 256, 260, 1024, 4096)
 DENSITIES = (1.0, 0.8, 0.1, 0.001)

@@ -17,7 +17,7 @@ import torch
 
 from torch_warmstart.display import Advance
 from torch_warmstart.errors import PartialWriteError
-from torch_warmstart.execution.gather import fill_rows, gather_blocks
+from torch_warmstart.execution.gathering import fill_rows, gather_blocks
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.formats import Block
 from torch_warmstart.planning import PlanItem

@@ -23,7 +23,7 @@ from torch_warmstart.execution.commit import (
     Prepared,
     Write,
 )
-from torch_warmstart.execution.gather import CHUNK_BYTES
+from torch_warmstart.execution.gathering import CHUNK_BYTES
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.reading import Reader, fetch_and_verify
 from torch_warmstart.execution.watching import Watch

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_warmstart import SettingsError, gather_rows
-from torch_warmstart.execution import gather
+from torch_warmstart.execution.gathering import gather
 
 DTYPES = [
     torch.float32,
@@ -97,7 +97,7 @@ def on_a_gpu(monkeypatch):
 
 def _install_kernel(monkeypatch, move_rows):
     kernel = None if move_rows is None else SimpleNamespace(move_rows=move_rows)
-    monkeypatch.setitem(sys.modules, "torch_warmstart.execution.row_kernel", kernel)
+    monkeypatch.setitem(sys.modules, "torch_warmstart.execution.gathering.row_kernel", kernel)
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 2, 3)], ids=str)

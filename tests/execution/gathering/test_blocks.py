@@ -14,9 +14,9 @@ from test_row_kernel import load
 from test_streaming import Player, finish
 
 from torch_warmstart import SettingsError
-from torch_warmstart.execution import gather
-from torch_warmstart.execution.gather import _place, gather_blocks
-from torch_warmstart.execution.streaming import stream_rows
+from torch_warmstart.execution.gathering import gather
+from torch_warmstart.execution.gathering.gather import _place, gather_blocks
+from torch_warmstart.execution.gathering.streaming import stream_rows
 
 
 def _cut(source, edges, dim=0):

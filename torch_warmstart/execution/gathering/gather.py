@@ -21,8 +21,8 @@ import torch
 
 from torch_warmstart.dtypes import as_bits, as_bytes, is_aligned
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.execution.gathering.streaming import Place, cuda_streams, stream_rows
 from torch_warmstart.execution.insisting import insist_once
-from torch_warmstart.execution.streaming import Place, cuda_streams, stream_rows
 from torch_warmstart.formats import Block
 
 CHUNK_BYTES = 64 << 20  # of destination rows worked on at a time, and of source rows on their way
@@ -240,7 +240,7 @@ def _moved_by_kernel(
     if _triton_would_crash():
         return False
     try:
-        from torch_warmstart.execution.row_kernel import move_rows  # imports Triton
+        from torch_warmstart.execution.gathering.row_kernel import move_rows  # imports Triton
 
         return move_rows(source, rows, out, places)
     except Exception:  # no Triton, no C compiler for it, a GPU it does not know: not the caller's

@@ -23,7 +23,8 @@ triton = pytest.importorskip("triton", reason="Triton is not made for this platf
 
 def load(*, interpreted: bool) -> ModuleType:
     """A module of our own: whether a kernel is interpreted is decided where it is defined."""
-    path = os.path.join(os.path.dirname(torch_warmstart.__file__), "execution", "row_kernel.py")
+    package = os.path.dirname(torch_warmstart.__file__)
+    path = os.path.join(package, "execution", "gathering", "row_kernel.py")
     spec = importlib.util.spec_from_file_location(f"row_kernel_{interpreted}", path)
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:

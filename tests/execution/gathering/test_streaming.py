@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_warmstart import gather_rows
-from torch_warmstart.execution import gather, streaming
-from torch_warmstart.execution.gather import _place
-from torch_warmstart.execution.streaming import Batch, Streams, plan_batches, stream_rows
+from torch_warmstart.execution.gathering import gather, streaming
+from torch_warmstart.execution.gathering.gather import _place
+from torch_warmstart.execution.gathering.streaming import Batch, Streams, plan_batches, stream_rows
 
 
 class PlayedEvent:

@@ -1,0 +1,6 @@
+"""The hot path: rows from where they are to where they belong, on whatever device. No plan here."""
+
+from torch_warmstart.execution.gathering.gather import CHUNK_BYTES as CHUNK_BYTES
+from torch_warmstart.execution.gathering.gather import fill_rows as fill_rows
+from torch_warmstart.execution.gathering.gather import gather_blocks as gather_blocks
+from torch_warmstart.execution.gathering.gather import gather_rows as gather_rows

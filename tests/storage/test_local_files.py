@@ -128,7 +128,7 @@ import os, random, subprocess, sys
 import torch, torch_warmstart as tw
 from pathlib import Path
 
-folder, kind = Path(sys.argv[1]), sys.argv[2]
+folder, kind, leases = Path(sys.argv[1]), *sys.argv[2:]
 path = folder / "m"
 good = torch.arange(400_000, dtype=torch.float32).reshape(1000, 400) + 1
 
@@ -147,6 +147,7 @@ for seed in range(12):
     model = torch.nn.Linear(400, 1000, bias=False)
     torch.nn.init.zeros_(model.weight)
     plan = tw.plan_warm_start(model, str(path))
+    writer = None if leases == "leased" else open(path, "r+b")  # as long as it is open, no lease
     delay = random.Random(seed).random() * 0.01
     cut = subprocess.Popen([sys.executable, "-S", "-c", cutter, str(path), str(delay)])
     try:
@@ -161,21 +162,26 @@ for seed in range(12):
     except tw.PartialWriteError:
         endings.add("told")
     cut.wait()
+    if writer is not None:
+        writer.close()
 print(sorted(endings))
 """
 
 
 @linux
+@pytest.mark.parametrize("leases", ["leased", "not leased"])
 @pytest.mark.parametrize("kind", ["safetensors", "torch"])
-def test_a_file_that_is_cut_at_any_moment_ends_no_process(tmp_path: Path, kind: str) -> None:
+def test_a_file_that_is_cut_at_any_moment_ends_no_process(
+    tmp_path: Path, kind: str, leases: str
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path), kind],
+        [sys.executable, "-c", CHILD, str(tmp_path), kind, leases],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(tw.__file__).parents[1])},
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
     assert "before" in done.stdout or "told" in done.stdout
 
 

@@ -17,7 +17,13 @@ import torch
 
 from torch_warmstart.display import Advance
 from torch_warmstart.errors import PartialWriteError
-from torch_warmstart.execution.gathering import fill_rows, gather_blocks
+from torch_warmstart.execution.gathering import (
+    copy_guarded,
+    duplicate,
+    fill_rows,
+    gather_blocks,
+    gather_guarded,
+)
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.formats import Block
 from torch_warmstart.planning import PlanItem
@@ -187,15 +193,19 @@ class Copy:
     target: torch.Tensor
     scale: float
     items: tuple[PlanItem, ...]
+    safe: bool = True  # nobody can cut the file that the source may lie in
 
     def run(self) -> None:
         """Copies and scales it."""
-        self.target.copy_(self.source)
+        if self.safe:
+            self.target.copy_(self.source)
+        else:
+            copy_guarded(self.source, self.target)
         _scale(self.target, self.scale)
 
     def staged(self) -> torch.Tensor:
         """As the checkpoint has it, which is how it goes into `load_state_dict`."""
-        return self.source.clone()
+        return self.source.clone() if self.safe else duplicate(self.source)
 
     def onto(self, target: torch.Tensor) -> Copy:
         """The same for another target."""
@@ -221,10 +231,12 @@ class Gather:
     scale: float  # not 1 for slots only, whose rows without an old one are filled
     filling: Filling | None
     items: tuple[PlanItem, ...]
+    safe: bool = True  # as a copy is
 
     def run(self) -> None:
         """Gathers, scales and fills them."""
-        gather_blocks(self.blocks, self.remapping, self.target, dim=self.axis)
+        gather = gather_blocks if self.safe else gather_guarded
+        gather(self.blocks, self.remapping, self.target, self.axis)
         _scale(self.target, self.scale)
         if self.filling is not None:
             fill_rows(self.filling.rows, self.filling.at, self.target, self.axis)

@@ -84,10 +84,12 @@ def room_to_work(prepared: Prepared) -> torch.Tensor:
 
 def _step(item: PlanItem, target: torch.Tensor, reader: Reader, journal: Journal | None) -> Write:
     if item.remapping is None:
-        return Copy(reader.read(item), target, item.scale, (item,))
+        return Copy(reader.read(item), target, item.scale, (item,), reader.is_safe(item))
+    rows, axis = item.remapping.rows, item.axis
     blocks = tuple(reader.read_blocks(item))
-    filling = _filling(item, item.remapping.rows, journal)
-    return Gather(blocks, item.remapping.rows, target, item.axis, item.scale, filling, (item,))
+    filling = _filling(item, rows, journal)
+    safe = reader.is_safe(item)
+    return Gather(blocks, rows, target, axis, item.scale, filling, (item,), safe)
 
 
 # -- variables that share memory -------------------------------------------------------------------

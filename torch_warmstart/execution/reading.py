@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from torch_warmstart.display import Advance
+from torch_warmstart.execution.gathering import duplicate
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block, Checkpoint
 from torch_warmstart.layouts import IDENTITY
@@ -60,6 +61,10 @@ class Reader:
             (first, item.layout.to_torch(self._apart(block))[item.part]) for first, block in blocks
         ]
 
+    def is_safe(self, item: PlanItem) -> bool:
+        """Whether what an item is made of can be looked at as long as the steps hold it."""
+        return self._watch is None or self._watch.is_safe(item.keys)
+
     def _tensor(self, key: str) -> torch.Tensor:
         tensor = self._checkpoint.view_tensor(key)
         assert isinstance(tensor, torch.Tensor)
@@ -67,7 +72,7 @@ class Reader:
 
     def _apart(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._overwritten.holds(tensor):
-            return tensor.clone()  # warm-started from itself: read before it is overwritten
+            return duplicate(tensor)  # warm-started from itself: read before it is overwritten
         if self._watch is not None:
             self._watch.add(tensor)
         return tensor

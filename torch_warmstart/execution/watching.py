@@ -1,7 +1,8 @@
 """Whether what is copied stays what it was when it was verified.
 
-A file on this machine is leased, where the system has that, so that who wants to write to it waits,
-and looked at again while it is copied: its length, its times, which file it is. What came from
+A file on this machine is leased, where the system has that, so that who wants to write to it waits;
+else its bytes are copied by a way that notices a cut (`gathering.guarded`). It is looked at again
+while it is copied: its length, its times, which file it is. What came from
 elsewhere lies in a file that nobody else has. A tensor in memory counts its changes itself; one
 that is changed past torch, through numpy, is not noticed.
 """
@@ -16,7 +17,7 @@ import torch
 
 from torch_warmstart.execution.commit import SourceChangedError
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.storage import Leases
+from torch_warmstart.storage import Leases, is_safe
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,19 @@ class Watch:
     def __init__(self, checkpoint: Checkpoint, keys: Iterable[str]) -> None:
         """Looks at the files that hold the keys, and keeps others from writing to them."""
         paths = checkpoint.local_files(keys)
+        self._checkpoint = checkpoint
         self._leases = Leases(paths)
+        self._is_all_safe = all(map(is_safe, paths))
         self._files = {path: _state(path) for path in paths}
         self._tensors: list[tuple[torch.Tensor, int]] = []
 
     def close(self) -> None:
         """Lets others write to the files again."""
         self._leases.close()
+
+    def is_safe(self, keys: Iterable[str]) -> bool:
+        """Whether nobody can cut what tensors lie in while it is copied."""
+        return self._is_all_safe or all(map(is_safe, self._checkpoint.local_files(keys)))
 
     def add(self, tensor: torch.Tensor) -> None:
         """Watches a tensor in memory."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from torch_warmstart.storage import Bytes, ByteSource, Guard, Ranges, check_range, shifted
@@ -55,6 +55,10 @@ class Window:
     def view(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)
         return self._source.view(self.offset + offset, length)
+
+    def pieces(self, offset: int, length: int) -> Iterator[Bytes]:
+        check_range(self, offset, length)
+        return self._source.pieces(self.offset + offset, length)
 
     def prefetch(self, ranges: Ranges) -> None:
         self._source.prefetch(shifted(ranges, self.offset))

@@ -7,7 +7,9 @@ from torch_warmstart.storage.files import Bytes as Bytes
 from torch_warmstart.storage.files import ByteSource as ByteSource
 from torch_warmstart.storage.files import check_range as check_range
 from torch_warmstart.storage.guards import Guard as Guard
-from torch_warmstart.storage.local import Leases as Leases
+from torch_warmstart.storage.leases import Leases as Leases
+from torch_warmstart.storage.leases import copied as copied
+from torch_warmstart.storage.leases import is_safe as is_safe
 from torch_warmstart.storage.local import LocalFile as LocalFile
 from torch_warmstart.storage.ranges import NO_RANGES as NO_RANGES
 from torch_warmstart.storage.ranges import Range as Range

@@ -72,7 +72,14 @@ class ByteSource(Protocol):
         ...
 
     def view(self, offset: int, length: int) -> Bytes:
-        """As `read`, but of bytes that were prefetched; others may come as zeros."""
+        """As `read`, but of bytes that were prefetched; others may come as zeros.
+
+        It is no copy, so a local file that nobody leases must not be cut while it is looked at.
+        """
+        ...
+
+    def pieces(self, offset: int, length: int) -> Iterator[Bytes]:
+        """What `read` gives, in pieces to be looked at once each; safe whatever is cut."""
         ...
 
     def close(self) -> None: ...
@@ -104,6 +111,9 @@ class RemoteFile:
     def view(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)
         return self._opened().mapping[offset : offset + length]
+
+    def pieces(self, offset: int, length: int) -> Iterator[Bytes]:
+        return iter([self.read(offset, length)])
 
     def prefetch(self, ranges: Ranges) -> None:
         self._fetch_into(self._opened(), ranges)

@@ -1,12 +1,10 @@
-"""Files of this machine: mapped, small ones read, and leased while they are copied.
+"""Files of this machine: mapped, small ones read.
 
 A mapping is private (copy on write): a tensor made on top of it may be written to by its owner, and
 the file never changes. It keeps no descriptor, so a checkpoint may have any number of files.
 
-Whoever touches a mapping behind the end of a file that was cut meanwhile is killed by the system
-(SIGBUS). So a file is looked at before something of it is handed out, and leased while a model is
-written: who wants to write to it waits until that is done, or the system's patience is over
-(45 s on Linux).
+A file is looked at before something of it is handed out, as it may have been cut or changed. What
+guards it from then on is a lease, or that it is copied by a system call (`leases`).
 """
 
 from __future__ import annotations
@@ -14,9 +12,8 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,15 +22,14 @@ import torch
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.storage.files import Bytes, check_range
 from torch_warmstart.storage.guards import Guard
+from torch_warmstart.storage.leases import copied, is_safe
 from torch_warmstart.storage.ranges import Ranges
 
 # Without MAP_NORESERVE Linux refuses a private mapping larger than memory. The name is in Python's
 # mmap only from 3.13 on; the value is asm-generic's, shared by x86 and arm.
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 _SMALL = 64 << 10  # bytes of a file that is read whole: for a few pages a mapping costs more
-_MAX_LEASES = 512  # each keeps a descriptor
-_SHARE_OF_DESCRIPTORS = 4  # that leases may take: one in so many
-_F_SETSIG = 10  # fcntl's number, which Python does not name
+_SMALL_PART = 256 << 10  # bytes of a header or the like, which are copied
 
 _State = tuple[int, int, int, int]
 
@@ -57,13 +53,25 @@ class LocalFile:
         self._mapping: Bytes | None = None
 
     def read(self, offset: int, length: int) -> Bytes:
+        there = self.view(offset, length)
+        if length > _SMALL_PART or self._is_safe():
+            return there
+        pieces = [piece.copy() for piece in copied(there, self.url)]
+        return np.concatenate(pieces) if pieces else there
+
+    def view(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)
         return self._mapped()[offset : offset + length]
 
+    def pieces(self, offset: int, length: int) -> Iterator[Bytes]:
+        there = self.view(offset, length)
+        return iter([there]) if self._is_safe() else copied(there, self.url)
+
+    def _is_safe(self) -> bool:
+        return self.size <= _SMALL or is_safe(self.path)
+
     def prefetch(self, ranges: Ranges) -> None:
         pass  # the operating system reads ahead
-
-    view = read
 
     def check(self) -> None:
         """Raises CorruptCheckpointError if what was mapped of it has been changed or cut.
@@ -144,44 +152,3 @@ def _map_without_descriptor(file: int, path: str, size: int) -> Bytes:
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         mapping = mmap.mmap(file, size, flags=flags, prot=protection)
         return np.frombuffer(mapping, dtype=np.uint8)
-
-
-class Leases:
-    """Files that nobody can begin to write to or cut for a while, as far as the system has leases.
-
-    It has them on Linux, for files of one's own on a disk of one's own that nobody has open for
-    writing. For others nothing is done.
-    """
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        """Takes them; close them soon."""
-        self._files: list[int] = []
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            if hasattr(fcntl, "F_SETLEASE"):
-                self._take(list(paths)[: _most_leases()])
-
-    def _take(self, paths: list[str]) -> None:
-        import fcntl
-
-        for path in paths:
-            with contextlib.suppress(OSError):
-                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-                self._files.append(file)
-                # What it sends by itself when somebody has to wait, SIGIO, ends a process.
-                fcntl.fcntl(file, _F_SETSIG, signal.SIGURG)
-                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-
-    def close(self) -> None:
-        """Lets those go on who wait."""
-        while self._files:
-            os.close(self._files.pop())
-
-
-def _most_leases() -> int:
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = soft if soft != resource.RLIM_INFINITY else _MAX_LEASES * _SHARE_OF_DESCRIPTORS
-    return min(_MAX_LEASES, few // _SHARE_OF_DESCRIPTORS)

@@ -4,3 +4,6 @@ from torch_warmstart.execution.gathering.gather import CHUNK_BYTES as CHUNK_BYTE
 from torch_warmstart.execution.gathering.gather import fill_rows as fill_rows
 from torch_warmstart.execution.gathering.gather import gather_blocks as gather_blocks
 from torch_warmstart.execution.gathering.gather import gather_rows as gather_rows
+from torch_warmstart.execution.gathering.guarded import copy_guarded as copy_guarded
+from torch_warmstart.execution.gathering.guarded import duplicate as duplicate
+from torch_warmstart.execution.gathering.guarded import gather_guarded as gather_guarded

@@ -50,7 +50,7 @@ from torch_warmstart.formats.tensorflow.records import (
     decode_strings,
 )
 from torch_warmstart.formats.tensorflow.table import Table
-from torch_warmstart.formats.tensorflow.wire import decode_text, encode_text, masked_crc
+from torch_warmstart.formats.tensorflow.wire import crc32c, decode_text, encode_text, mask_crc
 from torch_warmstart.storage import (
     LOCAL,
     Bytes,
@@ -423,7 +423,10 @@ class BundleCheckpoint(Checkpoint):
         return decode_strings(self._raw(entry), entry, check=check, big_endian=big_endian)
 
     def _check_crc(self, entry: Entry) -> None:
-        computed = masked_crc(self._raw(entry))
+        crc = 0
+        for piece in self._shard(entry.shard).pieces(entry.offset, entry.size):
+            crc = crc32c(piece, crc)
+        computed = mask_crc(crc)
         if computed != entry.crc:
             raise MalformedError(
                 f"its checksum is {entry.crc:#010x} in the index, {computed:#010x} computed over "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,10 @@ class RecordingFile(storage.LocalFile):
     def read(self, offset: int, length: int) -> storage.Bytes:
         self._log.append((Path(self.url).name, offset, length))
         return super().read(offset, length)
+
+    def pieces(self, offset: int, length: int) -> Iterator[storage.Bytes]:
+        self._log.append((Path(self.url).name, offset, length))
+        return super().pieces(offset, length)
 
 
 def assert_read_or_refused(path: Path) -> None:

@@ -47,14 +47,7 @@ def execute_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmSt
     warn_of(plan.notes)  # may raise, if that is what warnings do here
     run = _Run(plan)
     try:
-        started = time.perf_counter()
-        total = 2 * sum(item.nbytes for item in plan.items if item.state != "kept")
-        with progress_bar(total, show=progress) as advance, torch.no_grad():
-            insist(lambda: run.begin(advance), run.settle)
-        seconds = plan.seconds + time.perf_counter() - started
-        report = make_report(plan, run.outcome, seconds=seconds)
-        log_of(report)
-        return report
+        return _carry_out(plan, run, progress)
     except Exception as error:
         ours = run.explained(error)
         if ours is error:
@@ -63,9 +56,20 @@ def execute_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmSt
     except BaseException as error:
         _add_note(error, run.state())
         raise
+
+
+def _carry_out(plan: WarmStartPlan, run: _Run, progress: bool | None) -> WarmStartReport:
+    try:
+        started = time.perf_counter()
+        total = 2 * sum(item.nbytes for item in plan.items if item.state != "kept")
+        with progress_bar(total, show=progress) as advance, torch.no_grad():
+            insist(lambda: run.begin(advance), run.settle)
+        seconds = plan.seconds + time.perf_counter() - started
+        report = make_report(plan, run.outcome, seconds=seconds)
+        log_of(report)
+        return report
     finally:
-        torch.set_grad_enabled(run.had_grad)  # an interrupt may strike before `no_grad` is left
-        run.close()
+        insist(run.close, run.close)
 
 
 class _Run:
@@ -73,7 +77,7 @@ class _Run:
 
     def __init__(self, plan: WarmStartPlan) -> None:
         self.outcome = Outcome()
-        self.had_grad = torch.is_grad_enabled()
+        self._had_grad = torch.is_grad_enabled()
         self._plan = plan
         self._journal: Journal | None = None
         self._forward: RollForward | None = None
@@ -107,7 +111,8 @@ class _Run:
             self._journal.restore()
 
     def close(self) -> None:
-        """Lets go of the source, whatever became of it."""
+        """Lets go of the source, whatever became of it, and of the caller's thread."""
+        torch.set_grad_enabled(self._had_grad)  # an interrupt may strike before no_grad is left
         if self._watch is not None:
             self._watch.close()
 

@@ -48,6 +48,11 @@ class Located:
         """What a variable is made of; None too if that is a problem of its own."""
         return self.of_variable[variable].source
 
+    def is_there(self, variable: Variable) -> bool:
+        """Whether the checkpoint has it, once or more than once."""
+        location = self.of_variable[variable]
+        return location.source is not None or isinstance(location.error, SettingsError)
+
     def scope_of(self, variable: Variable) -> str:
         """The scope that was skipped to find a variable; or ""."""
         source = self.source(variable)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from torch_warmstart.errors import Finding, SettingsError, plural
+from torch_warmstart.errors import Finding, plural
 from torch_warmstart.layouts.tensorflow import Described
-from torch_warmstart.model import Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.planning.checks import audit_port, untold
 from torch_warmstart.planning.described import describe, layer_of_module
+from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import Audit, PlanItem
 from torch_warmstart.planning.selection import selects_parameters_only
 from torch_warmstart.settings import VocabInfo, WarmStartSettings
@@ -19,15 +19,15 @@ from torch_warmstart.vocabularies import Remapping
 
 
 def notes_on(
-    settings: WarmStartSettings, items: Sequence[PlanItem], finder: Finder
+    settings: WarmStartSettings, items: Sequence[PlanItem], located: Located
 ) -> Iterator[Finding]:
     """What is worth knowing about a plan without problems."""
     if selects_parameters_only(settings):
-        yield from _buffers_left_behind(settings, items, finder)
+        yield from _buffers_left_behind(settings, items, located)
     for item in items:
         if item.remapping is not None and isinstance(item.vocab, VocabInfo):
             yield from _on_rows(item, item.remapping, item.vocab)
-    yield from _untold(items, finder)
+    yield from _untold(items, located.finder)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]
     if lossy:
         text = (
@@ -75,11 +75,11 @@ def _oov_left_behind(item: PlanItem, vocab: VocabInfo) -> Finding:
 
 
 def _buffers_left_behind(
-    settings: WarmStartSettings, items: Iterable[PlanItem], finder: Finder
+    settings: WarmStartSettings, items: Iterable[PlanItem], located: Located
 ) -> Iterator[Finding]:
     """Unselected buffers the checkpoint has: in TensorFlow a silent loss of accuracy."""
     buffers = [item.variable for item in items if item.variable.kind == "buffer"]
-    left = [buffer.name for buffer in buffers if _is_in(finder, buffer)]
+    left = [buffer.name for buffer in buffers if located.is_there(buffer)]
     if left:
         text = (
             f"{plural(len(left), 'buffer')} that the checkpoint has (such as {left[0]!r}) stay as "
@@ -91,13 +91,6 @@ def _buffers_left_behind(
 
 def _write_a_list(settings: WarmStartSettings) -> str:
     return f"To take them too, write a list: vars_to_warm_start=[{settings.vars_to_warm_start!r}]."
-
-
-def _is_in(finder: Finder, variable: Variable) -> bool:
-    try:
-        return finder.find(variable) is not None
-    except SettingsError:  # there, and more than once
-        return True
 
 
 def audits_of(

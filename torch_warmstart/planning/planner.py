@@ -3,7 +3,7 @@
 Nothing here reads a tensor or changes the model. Each step takes values and returns values; what is
 wrong is collected on the way and raised together, so that a set of settings is mended in one go.
 
-    variables ─► wishes ─► located ─► decisions ─► slots' decisions, whole ─► plan, or PlanError
+    variables ─► wishes ─► located ─► names ─► decisions ─► losses ─► plan, or PlanError
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -51,22 +52,15 @@ def make_plan(
     _check_optimizer_entry(settings, checkpoint, optimizer)
     renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
     located = locate(wishes, Finder(checkpoint, variables, renamed))
-    missing_rule = find_missing_rule(wishes, located)
-    idle = find_idle_rules(wishes, located) | _errors_of(missing_rule)
-    decisions, remarks = _decide(wishes, located, frozenset().union(*idle.values()))
-    strangers = find_strangers(decisions, optimizer) if optimizer is not None else []
-    lost = find_lost(wishes.settings, absent_variables(model), located)
-    altered, losses = find_altered(wishes, decisions, located)
-    losses += say_lost(wishes.settings, lost)
-    whole = {v: d for v, d in decisions.items() if v not in altered}
-    losses += _beside(wishes, whole, located, lost)
-    problems = [*wishes.problems, *idle, *_problems(whole), *_only(losses, "error")]
+    names = _judge_names(wishes, located)
+    decisions, of_slots = _decide(wishes, located, optimizer, names.explained)
+    losses = _judge_losses(model, wishes, located, decisions)
+    problems = [*wishes.problems, *names.problems, *losses.problems]
     if problems:
         raise PlanError(_headline(checkpoint, problems), problems)
     items = tuple(decision.item for decision in decisions.values())
-    of_names = [*missing_rule, *notes_on_names(items, located)]
-    of_model = notes_on(wishes.settings, items, located.finder)
-    notes = [*of_names, *of_model, *remarks, *strangers, *losses]
+    of_names = [*names.notes, *notes_on_names(items, located)]
+    notes = [*of_names, *notes_on(wishes.settings, items, located), *of_slots, *losses.notes]
     return WarmStartPlan(
         model=model,
         checkpoint=checkpoint,
@@ -98,14 +92,33 @@ def _check_optimizer_entry(
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What is wrong after a step, and what is only worth saying."""
+
+    problems: Sequence[Finding] = ()
+    notes: Sequence[Finding] = ()
+    explained: frozenset[Variable] = (
+        frozenset()
+    )  # by a problem here, so they need none of their own
+
+
+def _judge_names(wishes: Wishes, located: Located) -> _Judgement:
+    """One finding where one rule is at fault for many variables."""
+    missing_rule = find_missing_rule(wishes, located)
+    idle = find_idle_rules(wishes, located)
+    wrong = {**idle, **{f: who for f, who in missing_rule.items() if f.severity == "error"}}
+    return _Judgement(list(wrong), list(missing_rule), frozenset().union(*wrong.values()))
+
+
 def _decide(
-    wishes: Wishes, located: Located, idle: frozenset[Variable]
+    wishes: Wishes, located: Located, optimizer: Optimizers | None, explained: frozenset[Variable]
 ) -> tuple[dict[Variable, Decision], list[Finding]]:
     """What happens to each variable, slots last; and what there is to say about the slots."""
     settings, variables = wishes.settings, list(wishes)
     remappings = Remappings(settings.storage)
     on_variable = functools.partial(
-        decide_variable, located=located, idle=idle, remappings=remappings
+        decide_variable, located=located, idle=explained, remappings=remappings
     )
     of_model = decide_each((wishes[v] for v in variables if v.slot is None), on_variable)
     finder = SlotFinder(located.finder, variables, located.source, settings.optimizer_entry)
@@ -113,11 +126,29 @@ def _decide(
     on_slot = functools.partial(decide_slot, known=known)
     of_slots = decide_each((wishes[v] for v in variables if v.slot is not None), on_slot)
     whole, remarks = keep_whole(of_slots)
-    return {**of_model, **whole}, [
+    decisions = {**of_model, **whole}
+    strangers = find_strangers(decisions, optimizer) if optimizer is not None else []
+    return decisions, [
         *remarks,
         *find_left_behind(of_slots, known),
         *find_uncounted(whole),
+        *strangers,
     ]
+
+
+def _judge_losses(
+    model: torch.nn.Module,
+    wishes: Wishes,
+    located: Located,
+    decisions: Mapping[Variable, Decision],
+) -> _Judgement:
+    """What is wrong with the decisions, and what would be lost by them."""
+    lost = find_lost(wishes.settings, absent_variables(model), located)
+    altered, losses = find_altered(wishes, decisions, located)
+    as_found = {v: d for v, d in decisions.items() if v not in altered}
+    losses += [*say_lost(wishes.settings, lost), *_beside(wishes, as_found, located, lost)]
+    problems = [d.problem for d in as_found.values() if d.problem is not None]
+    return _Judgement([*problems, *_only(losses, "error")], losses)
 
 
 def _beside(
@@ -134,16 +165,6 @@ def _beside(
     ]
     for beside in find_beside(taken, located, [source for _, source in lost]):
         yield from beside.findings(may_be_lost=wishes.settings.on_mismatch == "keep")
-
-
-def _problems(decisions: Mapping[Variable, Decision]) -> list[Finding]:
-    return [d.problem for d in decisions.values() if d.problem is not None]
-
-
-def _errors_of(
-    findings: Mapping[Finding, frozenset[Variable]],
-) -> dict[Finding, frozenset[Variable]]:
-    return {finding: who for finding, who in findings.items() if finding.severity == "error"}
 
 
 def _only(findings: Iterable[Finding], severity: Severity) -> list[Finding]:

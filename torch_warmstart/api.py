@@ -155,6 +155,8 @@ def load_checkpoint(
     storage_options: Mapping[str, Any] | None = None,
     filesystem: Literal["auto", "fsspec", "gfile"] = "auto",
     max_gap: int = MAX_GAP,
+    mirror_dir: str | os.PathLike[str] | None = None,
+    mirror_limit: int | None = None,
 ) -> Checkpoint:
     """Opens a checkpoint of any format for reading; no tensor is read yet.
 
@@ -171,6 +173,8 @@ def load_checkpoint(
             TensorFlow's only for `gs://` where gcsfs is not installed and TensorFlow is.
         max_gap: Of a remote file, bytes between two ranges that are rather fetched for nothing
             than left out at the price of another request.
+        mirror_dir: Where copies of what is fetched lie. None: where Python's `tempfile` says.
+        mirror_limit: Bytes that these copies may take together. None: as much as there is room.
 
     Returns:
         A mapping of key to `TensorSpec`, and a context manager.
@@ -180,7 +184,7 @@ def load_checkpoint(
         CorruptCheckpointError: the index or header is damaged.
         UnsupportedError: a format that is not read.
     """
-    storage = Storage(storage_options or {}, filesystem, max_gap)
+    storage = Storage(storage_options or {}, filesystem, max_gap, mirror_dir, mirror_limit)
     return open_checkpoint(source, storage=storage, verify=verify, format=format, entry=entry)
 
 

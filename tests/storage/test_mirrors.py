@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from remote_files import put, remote
 
 import torch_warmstart as tw
@@ -59,3 +60,46 @@ def test_no_room_for_it_is_our_error(remote: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tempfile, "TemporaryFile", no_more)
     with pytest.raises(tw.StorageError, match="Too many open files"):
         source.read(0, 10)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_it_lies_where_the_user_says(remote: str, tmp_path: Path) -> None:
+    source = Storage(mirror_dir=tmp_path).open(put(f"{remote}/f", bytes(1000)))
+    source.read(0, 1000)
+    assert len(descriptors(tmp_path)) > 0
+    source.close()
+    assert descriptors(tmp_path) == []
+
+
+def test_it_takes_no_more_room_than_the_user_says(remote: str) -> None:
+    storage = Storage(max_gap=0, mirror_limit=1000)
+    one = storage.open(put(f"{remote}/one", bytes(900)))
+    other = storage.open(put(f"{remote}/other", b"x" * 900))
+    one.read(0, 600)
+    one.read(0, 500)  # nothing is kept twice
+    with pytest.raises(tw.StorageError, match=r"600 more bytes .* mirror_limit=1,000 .* 600 are"):
+        other.read(0, 600)
+    assert bytes(other.read(0, 400)) == b"x" * 400
+    one.close()
+    assert bytes(other.read(0, 900)) == b"x" * 900
+
+
+def test_a_warm_start_above_the_limit_changes_nothing(remote: str) -> None:
+    from safetensors.torch import save
+
+    model = torch.nn.Linear(8, 8)
+    before = model.weight.detach().clone()
+    url = put(f"{remote}/m.safetensors", save({"weight": torch.ones(8, 8), "bias": torch.ones(8)}))
+    with pytest.raises(tw.StorageError, match="mirror_limit=300"):
+        tw.warm_start(model, tw.WarmStartSettings(url, mirror_limit=300))
+    assert torch.equal(model.weight, before)
+    tw.warm_start(model, tw.WarmStartSettings(url, mirror_limit=10_000))
+    assert model.weight.detach().eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("mirror_dir", "/no/such/place"), ("mirror_limit", "1 GB")]
+)
+def test_settings_that_cannot_be_are_refused(field: str, value: str) -> None:
+    with pytest.raises(tw.SettingsError, match=field):
+        tw.WarmStartSettings("x", **{field: value})

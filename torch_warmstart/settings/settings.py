@@ -154,6 +154,9 @@ class WarmStartSettings:
         filesystem: "fsspec", "gfile" (TensorFlow's own filesystems) or "auto".
         max_gap: Of a remote file, bytes between two ranges that are rather fetched for nothing
             than left out at the price of another request.
+        mirror_dir: Where copies of what is fetched of remote files lie, while they are needed.
+            None: where Python's `tempfile` says.
+        mirror_limit: Bytes that these copies may take together. None: as much as there is room.
 
     In every name of a variable, `a/b` may be written for `a.b`.
 
@@ -176,11 +179,14 @@ class WarmStartSettings:
     storage_options: Mapping[str, Any] | None = None
     filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
     max_gap: int = MAX_GAP
+    mirror_dir: str | os.PathLike[str] | None = None
+    mirror_limit: int | None = None
 
     @property
     def storage(self) -> Storage:
         """Where files come from, as these settings say."""
-        return Storage(self.storage_options or {}, self.filesystem, self.max_gap)
+        options, limit = self.storage_options or {}, self.mirror_limit
+        return Storage(options, self.filesystem, self.max_gap, self.mirror_dir, limit)
 
     def __post_init__(self) -> None:
         source = self.ckpt_to_initialize_from

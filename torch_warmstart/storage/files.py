@@ -85,6 +85,31 @@ class ByteSource(Protocol):
     def close(self) -> None: ...
 
 
+class Mirrors:
+    """Where copies of remote files lie, and how much room they may take together."""
+
+    def __init__(self, directory: str | None = None, limit: int | None = None) -> None:
+        self.directory = directory
+        self._limit, self._taken = limit, 0
+        self._guard = Guard()
+
+    def take(self, count: int, url: str) -> None:
+        """Asks for room; raises StorageError where there is no more."""
+        with self._guard:
+            if self._limit is not None and self._taken + count > self._limit:
+                raise StorageError(
+                    f"{url}: {count:,} more bytes are needed of it, and of mirror_limit="
+                    f"{self._limit:,} bytes {self._taken:,} are in use. Set mirror_limit higher, "
+                    "or take less of the checkpoint."
+                )
+            self._taken += count
+
+    def give_back(self, count: int) -> None:
+        """Of what a copy had that is gone."""
+        with self._guard:
+            self._taken -= count
+
+
 class RemoteFile:
     """A file behind a URL, mirrored range by range.
 
@@ -92,8 +117,10 @@ class RemoteFile:
     the file is closed goes on with the mirror that he has begun with.
     """
 
-    def __init__(self, url: str, filesystem: Filesystem, path: str, max_gap: int) -> None:
-        self.url = url
+    def __init__(
+        self, url: str, filesystem: Filesystem, path: str, max_gap: int, mirrors: Mirrors
+    ) -> None:
+        self.url, self._mirrors = url, mirrors
         self.size, self._version = _size_and_version(url, filesystem, path)
         self._filesystem, self._path = filesystem, path
         self.max_gap: int | None = max_gap
@@ -123,6 +150,7 @@ class RemoteFile:
         while mirror.lacks(joined):
             taken = mirror.take(joined)
             try:
+                mirror.make_room(taken)
                 for batch in batches(taken, _PIECE, _MAX_BYTES_IN_FLIGHT, _MAX_REQUESTS):
                     mirror.write(zip(batch, self._fetch(batch), strict=True))
             finally:
@@ -172,7 +200,7 @@ class RemoteFile:
     def _opened(self) -> _Mirror:
         with self._guard:
             if self._mirror is None:
-                self._mirror = _Mirror(self.url, self.size)
+                self._mirror = _Mirror(self.url, self.size, self._mirrors)
             return self._mirror
 
     def close(self) -> None:
@@ -187,12 +215,17 @@ class _Mirror:
     ends. A range is `present` once its bytes are there, and `pending` while a thread fetches it.
     """
 
-    def __init__(self, url: str, size: int) -> None:
+    def __init__(self, url: str, size: int, mirrors: Mirrors) -> None:
+        self._url, self._mirrors, self._room = url, mirrors, [0]
+        self._directory = mirrors.directory or tempfile.gettempdir()
+        weakref.finalize(self, _give_back, mirrors, self._room)
         self.present, self._pending = NO_RANGES, NO_RANGES
         self._guard, self._pid = Guard(), os.getpid()
         self.mapping = np.empty(0, dtype=np.uint8)  # an empty file cannot be mapped
         try:
-            self._file = tempfile.TemporaryFile(prefix="torch_warmstart_")  # noqa: SIM115
+            self._file = tempfile.TemporaryFile(  # noqa: SIM115
+                prefix="torch_warmstart_", dir=mirrors.directory
+            )
             weakref.finalize(self, self._file.close)
             self._file.truncate(size)
             if size:
@@ -200,13 +233,19 @@ class _Mirror:
         except OSError as error:
             raise StorageError(
                 f"{url} cannot be read: of what its server says are {size:,} bytes no copy can be "
-                f"kept in {tempfile.gettempdir()}, or it cannot be mapped: {error}."
+                f"kept in {self._directory}, or it cannot be mapped: {error}."
             ) from error
         except (OverflowError, ValueError) as error:
             raise StorageError(
                 f"{url} cannot be read: its server says that it has {size:,} bytes, which cannot "
                 f"be mapped: {error}."
             ) from error
+
+    def make_room(self, ranges: RangeArray) -> None:
+        """Before something is fetched; raises StorageError where it may not be kept."""
+        count = int((ranges[:, 1] - ranges[:, 0]).sum())
+        self._mirrors.take(count, self._url)
+        self._room[0] += count
 
     def lacks(self, ranges: RangeArray) -> bool:
         """Whether something of the ranges is not there."""
@@ -258,9 +297,13 @@ class _Mirror:
                 left = left[os.pwrite(self._file.fileno(), left, offset + len(data) - len(left)) :]
         except OSError as error:
             raise StorageError(
-                f"What is fetched cannot be kept in {tempfile.gettempdir()}: {error.strerror}. Set "
-                "TMPDIR to a directory with more room."
+                f"What is fetched cannot be kept in {self._directory}: {error.strerror}. Set "
+                "mirror_dir to a directory with more room."
             ) from error
+
+
+def _give_back(mirrors: Mirrors, room: list[int]) -> None:
+    mirrors.give_back(room[0])
 
 
 _ALONE = Guard()

@@ -13,6 +13,7 @@ from torch_warmstart.storage.files import (
     Bytes,
     ByteSource,
     Filesystem,
+    Mirrors,
     RemoteFile,
     reaching,
 )
@@ -70,11 +71,16 @@ class Storage:
             tensorflow-io-gcs-filesystem for `gs://`); "auto" takes fsspec, and TensorFlow's only
             for `gs://` where gcsfs is not installed and TensorFlow is.
         max_gap: Bytes that are rather fetched for nothing than left out between two ranges.
+        mirror_dir: Where copies of what is fetched lie. None: where Python's `tempfile` says.
+        mirror_limit: Bytes that these copies may take together. None: as much as there is room.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
     max_gap: int = MAX_GAP
+    mirror_dir: str | os.PathLike[str] | None = None
+    mirror_limit: int | None = None
+    _mirrors: Mirrors | None = field(default=None, repr=False, compare=False)
     _root: _Root | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +90,14 @@ class Storage:
             )
         if isinstance(self.max_gap, bool) or not isinstance(self.max_gap, int) or self.max_gap < 0:
             raise SettingsError(f"max_gap is a number of bytes, at least 0, not {self.max_gap!r}.")
+        limit, folder = self.mirror_limit, self.mirror_dir
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise SettingsError(f"mirror_limit is a number of bytes or None, not {limit!r}.")
+        if folder is not None and not os.path.isdir(folder):
+            raise SettingsError(f"mirror_dir is no directory: {folder}.")
+        if self._mirrors is None:
+            mirrors = Mirrors(None if folder is None else os.fspath(folder), limit)
+            object.__setattr__(self, "_mirrors", mirrors)
 
     def connected(self, url: str) -> Storage:
         """The same, on the one filesystem that a user's URL leads to."""
@@ -96,7 +110,8 @@ class Storage:
         if self._is_local(url):
             return LocalFile(url, self._path(url))
         filesystem, path = self._connect(url)
-        return RemoteFile(url, filesystem, path, self.max_gap)
+        assert self._mirrors is not None
+        return RemoteFile(url, filesystem, path, self.max_gap, self._mirrors)
 
     @contextmanager
     def named_by(self, index: str, url: str) -> Iterator[None]:

@@ -43,7 +43,7 @@ FORBIDDEN = {
     "settings": ("entries", "display"),
     "model": ("storage", "entries", "display"),
     "layouts": ("storage", "entries", "display"),
-    "vocabularies": ("model", "formats", "layouts"),
+    "vocabularies": ("model", "layouts"),
     "new_rows": ("model", "formats", "names", "vocabularies"),
     "slots": ("settings", "vocabularies", "storage"),
     "execution": ("names", "vocabularies", "suggesting"),

@@ -9,6 +9,7 @@ from .api import load_variable as load_variable
 from .api import plan_warm_start as plan_warm_start
 from .api import suggest_names as suggest_names
 from .api import warm_start as warm_start
+from .entries import Vocabulary as Vocabulary
 from .errors import CheckpointError as CheckpointError
 from .errors import CheckpointNotFoundError as CheckpointNotFoundError
 from .errors import CorruptCheckpointError as CorruptCheckpointError
@@ -33,6 +34,7 @@ from .planning import RowAccount as RowAccount
 from .planning import WarmStartPlan as WarmStartPlan
 from .proof import PortCheck as PortCheck
 from .proof import verify_port as verify_port
+from .settings import FROM_CHECKPOINT as FROM_CHECKPOINT
 from .settings import ClipOrPad as ClipOrPad
 from .settings import NameRules as NameRules
 from .settings import VocabInfo as VocabInfo

@@ -15,7 +15,7 @@ from fuzz.seeds import VOCABULARY
 from torch_warmstart.api import latest_checkpoint, load_checkpoint, warm_start
 from torch_warmstart.errors import WarmStartError
 from torch_warmstart.formats.base import Checkpoint
-from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary, used_entries
+from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary, used_rows
 
 _MOST_KEYS = 200  # of one case
 _MOST_ROWS = 1000
@@ -131,9 +131,10 @@ def _warm_start(url: str) -> None:
 
 
 def _read_vocabulary(url: str) -> None:
-    vocabulary = read_vocabulary(url)
-    check_no_blanks(vocabulary)
-    used_entries(vocabulary, min(2, len(vocabulary)), "new_vocab_size")
+    whole = read_vocabulary(url)
+    check_no_blanks(whole.listed)
+    used_rows(whole, min(2, len(whole)), "new_vocab_size")
+    vocabulary = whole.listed
     entries = [vocabulary.entry(at) for at in range(min(len(vocabulary), _MOST_ROWS))]
     for at in (0, len(vocabulary) - 1):
         vocabulary.show(at)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import torch_warmstart as tws
-from torch_warmstart.vocabularies.content import HEAD, what_else_it_is
+from torch_warmstart.vocabularies.loading.content import HEAD, what_else_it_is
 
 pytestmark = pytest.mark.tensorflow
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch_warmstart.entries import parallel
 from torch_warmstart.vocabularies import join as join_module
 from torch_warmstart.vocabularies.join import hash_entries, join, work_of
-from torch_warmstart.vocabularies.loading import read_vocabulary
+from torch_warmstart.vocabularies.loading import read_entries as read_vocabulary
 
 TOKENS = st.lists(st.binary(max_size=40), min_size=1, max_size=30, unique=True)
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_warmstart import SettingsError, VocabularyError, generate_vocab_remapping
-from torch_warmstart.vocabularies import loading as vocab
-from torch_warmstart.vocabularies.loading import read_vocabulary
+from torch_warmstart.vocabularies.loading import lines as vocab
+from torch_warmstart.vocabularies.loading import read_entries as read_vocabulary
 
 LINE = st.binary(min_size=1, max_size=6).filter(
     lambda line: b"\n" not in line and line != b"\r"  # a lone \r is a blank line

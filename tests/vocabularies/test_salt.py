@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from torch_warmstart.vocabularies import join as join_module
 from torch_warmstart.vocabularies.join import hash_entries, join
-from torch_warmstart.vocabularies.loading import read_vocabulary
+from torch_warmstart.vocabularies.loading import read_entries as read_vocabulary
 
 SEEDS = st.binary(max_size=32)
 TOKENS = st.lists(st.binary(max_size=40), min_size=1, max_size=30, unique=True)

@@ -3,11 +3,18 @@
 Nothing here knows where a vocabulary comes from or what it is for.
 """
 
+from torch_warmstart.entries.entries import Entries as Entries
 from torch_warmstart.entries.parallel import GRAIN as GRAIN
 from torch_warmstart.entries.parallel import blocks as blocks
 from torch_warmstart.entries.parallel import in_blocks as in_blocks
 from torch_warmstart.entries.parallel import in_threads as in_threads
+from torch_warmstart.entries.vocabulary import FILE_KIND as FILE_KIND
+from torch_warmstart.entries.vocabulary import FILE_VERSION as FILE_VERSION
+from torch_warmstart.entries.vocabulary import MASK as MASK
+from torch_warmstart.entries.vocabulary import OOV as OOV
+from torch_warmstart.entries.vocabulary import PADDING as PADDING
 from torch_warmstart.entries.vocabulary import Vocabulary as Vocabulary
+from torch_warmstart.entries.vocabulary import worked_by as worked_by
 from torch_warmstart.entries.words import WIDEST as WIDEST
 from torch_warmstart.entries.words import WORD as WORD
 from torch_warmstart.entries.words import drop_behind as drop_behind

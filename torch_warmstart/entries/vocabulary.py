@@ -1,101 +1,336 @@
-"""A vocabulary as a value: its entries, where they are, and how one is shown.
+"""A vocabulary as a value: which row stands for which entry, and which rows are special.
 
-Entries stay where they are, as positions in one buffer. Where they come from is not known here.
+Where it comes from is not known here. What reads one, and what looks entries up, stands above this
+folder and says so when it is imported (`worked_by`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import importlib
+import json
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, overload
 
+import numpy as np
 import torch
 
-_SHOWN_CHARACTERS = 60
+from torch_warmstart.entries.entries import Entries
+from torch_warmstart.errors import SettingsError
+
+# What rows can be for, besides those that a tokenizer names itself (`pad_token`, `bos_token`, ...).
+OOV = "oov"  # what stands for every entry that is not listed, by its hash where there are several
+MASK = "mask"  # what stands for no input
+PADDING = "padding"  # rows behind the last entry that make up a rounder number
+
+FILE_KIND = "torch_warmstart.vocabulary"
+FILE_VERSION = 1
+_FINGERPRINT_VERSION = 1
+_STRIDE = 1 << 16  # entries at a time
+
+_works: dict[str, Callable[..., Any]] = {}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def worked_by(**works: Callable[..., Any]) -> None:
+    """Says who does what a vocabulary offers but cannot do itself: `load` and `rows`."""
+    _works.update(works)
+
+
+def _work(name: str) -> Callable[..., Any]:
+    if name not in _works:  # who only has the value, from a checkpoint say, has not imported them
+        importlib.import_module(f"{__name__.partition('.')[0]}.vocabularies")
+    return _works[name]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Vocabulary:
-    """Entries in order, either text (bytes) or integer ids, on any device."""
+    """Which row of a table stands for which entry.
 
-    origin: str  # for messages: the path, or what kind of sequence it was
-    unit: str  # for messages: "line" of a file, "entry" of a sequence
-    # Text: its bytes, uint8, and where each entry starts and one more would, int64. Between the end
-    # of an entry and the start of the next are `gap` bytes.
-    data: torch.Tensor | None = None
-    bounds: torch.Tensor | None = None
-    gap: int = 0
-    ids: torch.Tensor | None = None  # int64
-    may_be_blank: bool = True  # False where no entry is
+    `len()` is the number of rows: those of entries, special ones, gaps and padding. Make one with
+    `Vocabulary.load`; everything that takes a vocabulary takes what `load` takes, and a
+    `Vocabulary` too.
+
+    Attributes:
+        listed: The entries that rows stand for, in the order of their rows.
+        num_rows: How many rows there are, with and without an entry.
+        at: The row of each listed entry, ascending: int64. None: one after another from `first` on.
+        first: The row of the first listed entry, where `at` is None.
+        special: What rows are for: "oov" (all that is not listed), "mask" (no input), "padding"
+            (what makes up a rounder number), or what a tokenizer calls its tokens, "pad_token".
+        oov_hash: Which function chooses among several OOV rows; "": not known.
+        is_padded: Whether tables of it are customarily made higher, to a multiple of 8 or more.
+
+    Example:
+        >>> vocab = Vocabulary.load(["paris", "rome"])
+        >>> vocab.rows(["rome", "oslo"])
+        tensor([ 1, -1])
+    """
+
+    listed: Entries
+    num_rows: int
+    at: torch.Tensor | None = None
+    first: int = 0
+    special: Mapping[str, range] = field(default_factory=dict)
+    oov_hash: str = ""
+    is_padded: bool = False
+
+    def __post_init__(self) -> None:
+        special = {name: rows for name, rows in sorted(self.special.items()) if len(rows)}
+        object.__setattr__(self, "special", MappingProxyType(special))
+
+    @classmethod
+    def load(
+        cls,
+        source: Any,
+        *,
+        column: str | int | None = None,
+        key: str | None = None,
+        format: str | None = None,
+    ) -> Vocabulary:
+        """Reads a vocabulary from what people hold one in.
+
+        Args:
+            source: A path or URL: text with one entry a line, compressed or not; csv, tsv, Parquet
+                or JSON lines with a `column`; `vocab.json`, `tokenizer.json`, the directory of a
+                tokenizer, sentencepiece's `.model` and `.vocab`, a tiktoken file, what `save`
+                wrote; a `.keras`, `.h5`, SavedModel or checkpoint with the name of the layer or
+                table as `key`. Or entries: a sequence of str, bytes or int, an array of numpy's,
+                an integer tensor, a column of pandas', polars' or pyarrow's. Or a mapping of entry
+                to row. Or an object that has a vocabulary: a lookup layer of Keras's, a tokenizer
+                of Hugging Face's, sentencepiece's or tiktoken's.
+            column: Which column of a table, by name, or by number from 0.
+            key: Which layer or table of a file that may hold several.
+            format: What the file is, where its content does not tell: "lines", "csv", "tsv",
+                "jsonl", "vocab", "tiktoken".
+
+        Returns:
+            The vocabulary, on the CPU. Text is bytes, UTF-8 where it came as str.
+
+        Raises:
+            VocabularyError: the source is not there, empty or not what it should be; the message
+                says what it is and what to write.
+            SettingsError: the source is of no such kind, or a setting is of no use for it.
+            MissingDependencyError: a package that reads it is not installed.
+        """
+        loaded: Vocabulary = _work("load")(source, column=column, key=key, format=format)
+        return loaded
 
     def __len__(self) -> int:
-        if self.ids is not None:
-            return len(self.ids)
-        assert self.bounds is not None
-        return len(self.bounds) - 1
+        return self.num_rows
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of its entries."""
-        if self.ids is not None:
-            return self.ids.nbytes
-        assert self.bounds is not None
-        return int(self.bounds[-1] - self.bounds[0])
+    def origin(self) -> str:
+        """Where it comes from, for messages."""
+        return self.listed.origin
 
     @property
-    def is_text(self) -> bool:
-        return self.ids is None
+    def entries(self) -> Sequence[bytes | int | None]:
+        """What each row stands for: bytes, or int; None where it stands for no entry."""
+        return _RowEntries(self)
 
     @property
-    def device(self) -> torch.device:
-        """Where the entries are."""
-        entries = self.bounds if self.ids is None else self.ids
-        assert entries is not None
-        return entries.device
+    def entry_rows(self) -> torch.Tensor:
+        """The row of each listed entry: int64, ascending."""
+        if self.at is not None:
+            return self.at
+        return torch.arange(self.first, self.first + len(self.listed), device=self.listed.device)
+
+    def rows(self, entries: Any) -> torch.Tensor:
+        """The row of each entry.
+
+        Args:
+            entries: What `load` takes as entries: a sequence or array of str, bytes or int.
+
+        Returns:
+            int64 of `[len(entries)]`; -1 for what is not listed.
+
+        Raises:
+            VocabularyError: text is looked up among ids, or ids among text.
+        """
+        found: torch.Tensor = _work("rows")(self, entries)
+        return found
 
     @property
-    def text(self) -> torch.Tensor:
-        """The bytes of a text vocabulary."""
-        assert self.data is not None
-        return self.data
+    def fingerprint(self) -> str:
+        """What is equal for vocabularies of the same rows and special rows, and for no others.
 
-    def places(self, at: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where entries of a text vocabulary start, and how long they are: int64."""
-        assert self.bounds is not None
-        if isinstance(at, slice):
-            starts, following = self.bounds[:-1][at], self.bounds[1:][at]
-        else:
-            starts, following = (self.bounds.index_select(0, at + behind) for behind in (0, 1))
-        return starts, following - starts - self.gap
+        `1:` and 32 hexadecimal digits; the number changes if it is ever made otherwise.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        told = {
+            "rows": self.num_rows,
+            "kind": self._kind,
+            "special": {name: [rows.start, rows.stop] for name, rows in self.special.items()},
+            "oov_hash": self.oov_hash if len(self.special.get(OOV, ())) > 1 else "",
+        }
+        digest.update(json.dumps(told, sort_keys=True).encode())
+        rows = self.entry_rows
+        for start in range(0, len(self.listed), _STRIDE):
+            step = slice(start, start + _STRIDE)
+            digest.update(_raw(rows[step]))
+            if self.listed.ids is not None:
+                digest.update(_raw(self.listed.ids[step]))
+            else:
+                data, lengths = self.listed.packed(step)
+                digest.update(_raw(lengths))
+                digest.update(_raw(data))
+        return f"{_FINGERPRINT_VERSION}:{digest.hexdigest()}"
 
-    def entry(self, index: int) -> bytes | int:
-        """One entry, for messages and for the rare cases that need it as a value."""
-        if self.ids is not None:
-            return int(self.ids[index])
-        start, length = (int(place) for place in self.places(slice(index, index + 1)))
-        return bytes(self.text[start : start + length].cpu().numpy())
+    @property
+    def _kind(self) -> str:
+        if self.listed.is_text:
+            return "text"
+        return "uint64" if self.listed.is_unsigned else "int64"
 
-    def show(self, index: int) -> str:
-        """An entry and its place: `'b' (line 2)`."""
-        value = self.entry(index)
-        text = (
-            repr(value.decode("utf-8", "backslashreplace")) if isinstance(value, bytes) else value
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the rows, special ones too, into one file that `Vocabulary.load` reads.
+
+        It is a safetensors file: `bytes` and `lengths`, or `ids`; and `rows`, where there are gaps.
+        What was there before is replaced, whole or not at all.
+
+        Raises SettingsError: nothing can be written there.
+        """
+        tensors = _tensors_of(self)
+        about = {
+            "format": FILE_KIND,
+            "version": FILE_VERSION,
+            "num_rows": self.num_rows,
+            "first": self.first,
+            "special": {name: [rows.start, rows.stop] for name, rows in self.special.items()},
+            "oov_hash": self.oov_hash,
+            "is_padded": self.is_padded,
+            "kind": self._kind,
+        }
+        try:
+            _write(os.fspath(path), tensors, json.dumps(about))
+        except OSError as error:
+            raise SettingsError(f"{path} cannot be written: {error}.") from error
+
+    def head(self, count: int) -> Vocabulary:
+        """The first `count` rows."""
+        if count >= self.num_rows:
+            return self
+        kept = int((self.entry_rows < count).sum())
+        special = {name: range(r.start, min(r.stop, count)) for name, r in self.special.items()}
+        return replace(
+            self,
+            listed=self.listed.slice(0, kept),
+            num_rows=count,
+            at=None if self.at is None else self.at[:kept],
+            special=special,
         )
-        shown = str(text)
-        if len(shown) > _SHOWN_CHARACTERS:
-            shown = shown[:_SHOWN_CHARACTERS] + "..."
-        return f"{shown} ({self.unit} {index + 1:,})"
 
-    def slice(self, start: int, stop: int) -> Vocabulary:
-        """Entries `[start, stop)`; no bytes are copied."""
-        if self.ids is not None:
-            return replace(self, ids=self.ids[start:stop])
-        assert self.bounds is not None
-        return replace(self, bounds=self.bounds[start : stop + 1])
+    def padded_to(self, count: int) -> Vocabulary:
+        """The same with rows of no entry behind, up to `count`."""
+        if count <= self.num_rows:
+            return self
+        before = self.special.get(PADDING)
+        start = before.start if before and before.stop == self.num_rows else self.num_rows
+        special = {**self.special, PADDING: range(start, count)}
+        return replace(self, num_rows=count, special=special)
 
     def to(self, device: torch.device) -> Vocabulary:
         """The same vocabulary on a device."""
-        moved = {
-            name: tensor.to(device)
-            for name in ("data", "bounds", "ids")
-            if (tensor := getattr(self, name)) is not None
-        }
-        return replace(self, **moved)
+        at = None if self.at is None else self.at.to(device)
+        return replace(self, listed=self.listed.to(device), at=at)
+
+    def show(self, index: int) -> str:
+        """A listed entry and its place, by its number among the listed ones: `'b' (line 2)`."""
+        return self.listed.show(index)
+
+    def __repr__(self) -> str:
+        special = "".join(f", {name} {_span(rows)}" for name, rows in self.special.items())
+        kind = {"text": "text", "int64": "ids", "uint64": "unsigned ids"}[self._kind]
+        return (
+            f"<Vocabulary of {self.origin}: {self.num_rows:,} rows, {len(self.listed):,} entries "
+            f"({kind}){special}>"
+        )
+
+
+class _RowEntries(Sequence[bytes | int | None]):
+    """What rows stand for, one by one; made when they are looked at."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._of = vocabulary
+        self._rows = vocabulary.entry_rows
+
+    def __len__(self) -> int:
+        return self._of.num_rows
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | int | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes | int | None]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        number = int(torch.searchsorted(self._rows, row))
+        if number == len(self._rows) or int(self._rows[number]) != row:
+            return None
+        return self._of.listed.entry(number)
+
+    def __iter__(self) -> Iterator[bytes | int | None]:
+        row = 0
+        for start in range(0, len(self._rows), _STRIDE):
+            step = slice(start, start + _STRIDE)
+            values = self._of.listed.values(step)
+            for at, value in zip(self._rows[step].tolist(), values, strict=True):
+                while row < at:
+                    yield None
+                    row += 1
+                yield value
+                row += 1
+        while row < len(self):
+            yield None
+            row += 1
+
+
+def _span(rows: range) -> str:
+    return str(rows.start) if len(rows) == 1 else f"{rows.start}-{rows.stop - 1}"
+
+
+def _raw(tensor: torch.Tensor) -> memoryview:
+    return np.ascontiguousarray(tensor.cpu().numpy()).view(np.uint8).data
+
+
+def _tensors_of(vocabulary: Vocabulary) -> dict[str, tuple[str, torch.Tensor]]:
+    """What a file holds: name to safetensors' word for the dtype, and the tensor."""
+    listed, tensors = vocabulary.listed, {}
+    if listed.ids is not None:
+        tensors["ids"] = "U64" if listed.is_unsigned else "I64", listed.ids
+    else:
+        steps = range(0, len(listed), _STRIDE)
+        packed = [listed.packed(slice(start, start + _STRIDE)) for start in steps]
+        nothing = torch.empty(0, dtype=torch.uint8)
+        tensors["bytes"] = "U8", torch.cat([nothing, *(data.cpu() for data, _ in packed)])
+        lengths = [torch.empty(0, dtype=torch.int64), *(length.cpu() for _, length in packed)]
+        tensors["lengths"] = "I64", torch.cat(lengths)
+    if vocabulary.at is not None:
+        tensors["rows"] = "I64", vocabulary.at
+    return tensors
+
+
+def _write(path: str, tensors: Mapping[str, tuple[str, torch.Tensor]], about: str) -> None:
+    header: dict[str, Any] = {"__metadata__": {"vocabulary": about}}
+    end = 0
+    ordered = sorted(tensors.items(), key=lambda item: -item[1][1].itemsize)  # so all are aligned
+    for name, (word, tensor) in ordered:
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": word, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    beside = f"{path}.{os.getpid()}.part"
+    try:
+        with open(beside, "wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for _, (_, tensor) in ordered:
+                file.write(_raw(tensor))
+        os.replace(beside, path)
+    finally:
+        if os.path.exists(beside):
+            os.unlink(beside)

@@ -111,7 +111,7 @@ class WarmStartReport:
         if not accounts:
             return ""
         copied = sum(rows.copied + rows.oov_copied for rows in accounts)
-        fresh = sum(rows.initialised + rows.oov_initialised for rows in accounts)
+        fresh = sum(rows.initialised + rows.oov_initialised + rows.vacant for rows in accounts)
         left = sum(rows.left for rows in accounts)
         total = sum(rows.total for rows in accounts)
         parts = f"{copied:,} copied, {fresh:,} initialised" + (f", {left:,} left" if left else "")

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
 from torch_warmstart.formats import saved_optimizers
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer
@@ -301,6 +302,13 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
         checkpoint's own, unless the optimizer's state lies flattened between the weights.
         """
         return saved_optimizers.in_keys(self) if self.family == "torch" else ()
+
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """The vocabularies that the checkpoint itself holds, by the name of their layer or table.
+
+        Raises CorruptCheckpointError: one of them is not what its form says.
+        """
+        return {}
 
     def close(self) -> None:
         """Lets go of the files, as soon as no other thread reads from them.

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Container, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, VocabularyError
+from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.layouts.tensorflow import absent_in_tf, is_uncounted_in_tf
 from torch_warmstart.model import Shape, Variable, why_unwritable
@@ -30,6 +31,7 @@ from torch_warmstart.planning.fitting import (
     vocab_axis,
 )
 from torch_warmstart.planning.locating import Located, Location
+from torch_warmstart.planning.old_vocabularies import old_vocabulary
 from torch_warmstart.planning.plan import NOT_SELECTED, Cast, PlanItem, State
 from torch_warmstart.planning.wishes import Wish
 from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, VocabInfo
@@ -65,8 +67,8 @@ class Decision:
 class Remappings:
     """The remapping of each VocabInfo; variables with the same vocabularies share one."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, checkpoint: Checkpoint, storage: Storage) -> None:
+        self._checkpoint, self._storage = checkpoint, storage
         self._known: dict[Hashable, Remapping] = {}
 
     def of(self, info: AnyVocabInfo, size: int, old_size: int, device: torch.device) -> Remapping:
@@ -78,8 +80,10 @@ class Remappings:
             return remapping_by_position(size, old_size, device)
         known = _vocabularies_of(info), device
         if known not in self._known:
-            self._known[known] = plan_remapping(info, device, self._storage)
-        return self._known[known]
+            old = old_vocabulary(info.old_vocab, self._checkpoint, self._storage)
+            full = replace(info, old_vocab=old)
+            self._known[known] = plan_remapping(full, device, self._storage)
+        return self._known[known].padded_to(size)
 
 
 def _vocabularies_of(info: VocabInfo) -> Hashable:

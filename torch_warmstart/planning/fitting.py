@@ -151,14 +151,22 @@ def check_new_rows(variable: Variable, remapping: Remapping, axis: int) -> None:
     if size == described:
         return
     fitting = [at for at, length in enumerate(variable.shape) if length == described]
+    empty = remapping.num_vacant
+    vacant = f", {plural(empty, 'row')} without an entry" if empty else ""
     hint = f" (axis {fitting[0]} has that size)" if fitting else ""
     raise ProblemError(
         "vocab-size",
         variable,
         f"{variable.name} has size {size:,} along axis {axis}, but its VocabInfo describes "
-        f"{described:,}{hint}: {described - remapping.num_oov:,} new entries and "
-        f"{plural(remapping.num_oov, 'OOV row')}.",
+        f"{described:,}{hint}: {described - remapping.num_oov - remapping.num_vacant:,} new "
+        f"entries{vacant} and {plural(remapping.num_oov, 'OOV row')}.{_padded_by(remapping, size)}",
     )
+
+
+def _padded_by(remapping: Remapping, size: int) -> str:
+    if not remapping.is_padded or size <= len(remapping.rows):
+        return ""
+    return f" If the further rows are padding, write new_vocab_size={size}."
 
 
 def check_old_rows(
@@ -166,12 +174,12 @@ def check_old_rows(
 ) -> None:
     """Raises ProblemError unless the old tensor has the rows that the old vocabulary stands for."""
     copied = remapping.num_oov_copied
-    if copied and remapping.old_rows != old_size:
+    if remapping.oov_are_last and remapping.old_rows != old_size:
         raise ProblemError(
             "oov-rows-unclear",
             variable,
-            f"{variable.name}: {plural(remapping.num_old, 'old entry')} and "
-            f"{plural(copied, 'old OOV row')} make {plural(remapping.old_rows, 'row')}, but "
+            f"{variable.name}: {plural(remapping.num_old - copied, 'old entry')} "
+            f"and {plural(copied, 'old OOV row')} make {plural(remapping.old_rows, 'row')}, but "
             f"{keys_of(source)} has {old_size:,} along axis {axis}: where its OOV rows are is "
             "unclear.",
         )

@@ -49,7 +49,7 @@ class Cast:
 
 @dataclass(frozen=True, slots=True)
 class RowAccount:
-    """What became of the rows of a remapped variable; `copied` to `left` add up to `total`."""
+    """What became of the rows of a remapped variable; up to `left`, and `vacant`, they add up."""
 
     total: int  # rows of the new variable along its axis
     copied: int  # from the old row of the same entry
@@ -59,6 +59,7 @@ class RowAccount:
     left: int  # rows without an old row that stay as the model had them ("keep")
     dropped: int  # old entries that the new vocabulary does not have
     old_unused: int  # old rows beyond the old vocabulary
+    vacant: int = 0  # rows that stand for no entry (gaps, padding), filled by the initializer
 
     def __str__(self) -> str:
         new = {
@@ -66,6 +67,7 @@ class RowAccount:
             "oov copied": self.oov_copied,
             "initialised": self.initialised,
             "oov initialised": self.oov_initialised,
+            "without an entry": self.vacant,
             "left as they are": self.left,
         }
         old = {"dropped": self.dropped, "old rows unused": self.old_unused}
@@ -102,9 +104,9 @@ class PlanItem:
 
     @property
     def old_rows_unused(self) -> int:
-        """Rows of the old tensor beyond its vocabulary, and the OOV rows that are copied."""
+        """Rows of the old tensor beyond those that its vocabulary describes."""
         remapping = self.remapping
-        known = remapping.num_old + remapping.num_oov_copied if remapping else self.old_size
+        known = remapping.num_old if remapping else self.old_size
         return max(0, self.old_size - known)
 
     @property
@@ -145,6 +147,7 @@ class PlanItem:
             oov_copied=remapping.num_oov_copied,
             initialised=0 if keeps else remapping.num_new,
             oov_initialised=0 if keeps else oov_without,
+            vacant=0 if keeps else remapping.num_vacant,
             left=remapping.num_without_old_row if keeps else 0,
             dropped=remapping.num_dropped,
             old_unused=self.old_rows_unused,

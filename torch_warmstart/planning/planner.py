@@ -116,7 +116,7 @@ def _decide(
 ) -> tuple[dict[Variable, Decision], list[Finding]]:
     """What happens to each variable, slots last; and what there is to say about the slots."""
     settings, variables = wishes.settings, list(wishes)
-    remappings = Remappings(settings.storage)
+    remappings = Remappings(located.finder.checkpoint, settings.storage)
     on_variable = functools.partial(
         decide_variable, located=located, idle=explained, remappings=remappings
     )

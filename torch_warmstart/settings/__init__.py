@@ -18,9 +18,11 @@ from torch_warmstart.settings.rules_file import lines_of as lines_of
 from torch_warmstart.settings.rules_file import load_rules as load_rules
 from torch_warmstart.settings.rules_file import write_rules as write_rules
 from torch_warmstart.settings.settings import ALL_ENTRIES as ALL_ENTRIES
+from torch_warmstart.settings.settings import FROM_CHECKPOINT as FROM_CHECKPOINT
 from torch_warmstart.settings.settings import KEEP as KEEP
 from torch_warmstart.settings.settings import AnyVocabInfo as AnyVocabInfo
 from torch_warmstart.settings.settings import ClipOrPad as ClipOrPad
+from torch_warmstart.settings.settings import FromCheckpoint as FromCheckpoint
 from torch_warmstart.settings.settings import Initializer as Initializer
 from torch_warmstart.settings.settings import VocabInfo as VocabInfo
 from torch_warmstart.settings.settings import VocabSource as VocabSource

@@ -7,9 +7,8 @@ Names, order and defaults of the positional fields are TensorFlow's
 from __future__ import annotations
 
 import inspect
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
@@ -19,15 +18,34 @@ from torch_warmstart.errors import SettingsError
 from torch_warmstart.settings.name_rules import RenameSetting, checked_renames, layouts_of
 from torch_warmstart.storage import MAX_GAP, Storage
 
-# A path or URL of a file with one entry a line, or the entries themselves.
-VocabSource = (
-    str | os.PathLike[str] | Sequence[str] | Sequence[bytes] | Sequence[int] | torch.Tensor
-)
+# A path or URL, the entries themselves, or an object that has a vocabulary: what
+# `Vocabulary.load` takes. Whoever reads it looks what it is.
+VocabSource = Any
 Initializer = Callable[..., Any]
 OnProblem = Literal["error", "keep"]
 
 ALL_ENTRIES = -1
 KEEP = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class FromCheckpoint:
+    """The old vocabulary that the checkpoint holds; `["name"]`: that of a layer or table."""
+
+    name: str | None = None
+
+    def __getitem__(self, name: str) -> FromCheckpoint:
+        if not isinstance(name, str) or not name:
+            raise SettingsError(
+                f"FROM_CHECKPOINT takes the name of a layer or table, not {name!r}."
+            )
+        return FromCheckpoint(name)
+
+    def __repr__(self) -> str:
+        return "FROM_CHECKPOINT" + (f"[{self.name!r}]" if self.name else "")
+
+
+FROM_CHECKPOINT = FromCheckpoint()
 
 
 @dataclass(frozen=True)
@@ -38,11 +56,15 @@ class VocabInfo:
     vocabulary does not have, and the OOV rows, are filled by `backup_initializer`.
 
     Args:
-        new_vocab: Path or URL of a file with one entry a line, or a sequence of str, bytes or int.
-        new_vocab_size: How many of its entries are used, from the first; -1 for all. The variable
+        new_vocab: What `Vocabulary.load` takes: path or URL of a file with one entry a line, or of
+            a tokenizer's; a sequence or array of str, bytes or int; a column that exports Arrow; a
+            mapping of entry to row; a lookup layer or tokenizer; a `Vocabulary`.
+        new_vocab_size: How many of its rows are used, from the first; -1 for all. The variable
             must have exactly this many rows, and `num_oov_buckets` more.
-        num_oov_buckets: Out-of-vocabulary rows of the new variable, after the vocabulary's.
-        old_vocab: As `new_vocab`, for the vocabulary the checkpoint was trained with.
+        num_oov_buckets: Out-of-vocabulary rows of the new variable, after the vocabulary's; 0 where
+            the vocabulary has its own, as Keras's layers have.
+        old_vocab: As `new_vocab`, for the vocabulary the checkpoint was trained with. By default
+            `FROM_CHECKPOINT`, the one that the checkpoint itself holds.
         old_vocab_size: How many of its entries were used; -1 for all.
         backup_initializer: What fills rows that have no old row. None: zeros, as in TensorFlow.
             "keep": what the model holds already. A callable: it gets a tensor of the variable's
@@ -51,8 +73,12 @@ class VocabInfo:
         axis: Which axis of the *torch* variable the vocabulary is for; negative counts from the
             end. The rows of an embedding and the classes of `nn.Linear.weight` are axis 0.
         old_num_oov_buckets: How many OOV rows the old variable had. 0 (TensorFlow's behaviour):
-            the new OOV rows are initialised. Otherwise it must equal `num_oov_buckets`, since an
-            entry's bucket is its hash modulo their number, and the OOV rows are copied.
+            the new OOV rows are initialised. None: they are copied if both vocabularies state
+            theirs, with one count and, of several, one hash. Otherwise it must equal the number of
+            the new ones, since an entry's bucket is its hash modulo their number, and they are
+            copied.
+        min_found: Which part of the new entries must at least be in the old vocabulary, from 0 to
+            1; if fewer are, the plan is refused.
         generator: Passed to `backup_initializer` as `generator=`, for reproducible rows. It
             advances with each use: a second warm start with it draws other rows.
 
@@ -61,14 +87,15 @@ class VocabInfo:
     """
 
     new_vocab: VocabSource
-    new_vocab_size: int
-    num_oov_buckets: int
-    old_vocab: VocabSource
+    new_vocab_size: int = ALL_ENTRIES
+    num_oov_buckets: int = 0
+    old_vocab: VocabSource | FromCheckpoint = FROM_CHECKPOINT
     old_vocab_size: int = ALL_ENTRIES
     backup_initializer: Initializer | Literal["keep"] | None = None
     axis: int = 0
     _: KW_ONLY
-    old_num_oov_buckets: int = 0
+    old_num_oov_buckets: int | None = None
+    min_found: float = 0.0
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
@@ -76,10 +103,12 @@ class VocabInfo:
             _check_vocab_source(name, getattr(self, name))
         for name in ("new_vocab_size", "old_vocab_size"):
             _check_vocab_size(name, getattr(self, name))
-        for name in ("num_oov_buckets", "old_num_oov_buckets"):
-            _check_int(name, getattr(self, name), minimum=0)
+        _check_int("num_oov_buckets", self.num_oov_buckets, minimum=0)
+        if self.old_num_oov_buckets is not None:
+            _check_int("old_num_oov_buckets", self.old_num_oov_buckets, minimum=0)
+        _check_share("min_found", self.min_found)
         _check_int("axis", self.axis)
-        if self.old_num_oov_buckets not in (0, self.num_oov_buckets):
+        if self.old_num_oov_buckets not in (None, 0, self.num_oov_buckets):
             raise SettingsError(
                 f"VocabInfo: old_num_oov_buckets={self.old_num_oov_buckets} and num_oov_buckets="
                 f"{self.num_oov_buckets} differ. An entry's bucket is its hash modulo their "
@@ -276,15 +305,24 @@ def _named(types: type | tuple[type, ...]) -> str:
 
 
 def _check_vocab_source(name: str, source: object) -> None:
-    if isinstance(source, bytes) or not isinstance(
-        source, str | os.PathLike | Sequence | torch.Tensor
+    """Refuses what holds no entries or has no order, before anything is read."""
+    if source is None or isinstance(
+        source, bytes | bytearray | int | float | complex | set | frozenset | Iterator
     ):
         raise SettingsError(
-            f"VocabInfo: {name} is a path or URL, or a sequence of str, bytes or int; "
+            f"VocabInfo: {name} is a path or URL, or a sequence, array or column of str, bytes or "
+            "int, or a mapping of entry to row, or an object that has a vocabulary; "
             f"not a {type(source).__name__}."
         )
     if isinstance(source, str) and not source:
         raise SettingsError(f"VocabInfo: {name} is an empty path.")
+    if isinstance(source, FromCheckpoint) and name == "new_vocab":
+        raise SettingsError("VocabInfo: new_vocab cannot be FROM_CHECKPOINT: that is the old one.")
+
+
+def _check_share(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise SettingsError(f"VocabInfo: {name} is a part, from 0 to 1, not {value!r}.")
 
 
 def _check_vocab_size(name: str, size: object) -> None:

@@ -1,5 +1,7 @@
 """Vocabularies as people hold them, and from two of them a remapping of rows."""
 
+from torch_warmstart.vocabularies.loading import is_tokenizer_directory as is_tokenizer_directory
+from torch_warmstart.vocabularies.loading import read_vocabulary as read_vocabulary
 from torch_warmstart.vocabularies.remapping import Remapping as Remapping
 from torch_warmstart.vocabularies.remapping import (
     generate_vocab_remapping as generate_vocab_remapping,

@@ -24,7 +24,7 @@ from torch_warmstart.entries import (
     GRAIN,
     WIDEST,
     WORD,
-    Vocabulary,
+    Entries,
     drop_behind,
     in_blocks,
     in_threads,
@@ -98,7 +98,7 @@ class _Packing:
         return self.side - 1
 
 
-def join(new: Vocabulary, old: Vocabulary, advance: Advance = lambda *_: None) -> Joined:
+def join(new: Entries, old: Entries, advance: Advance = lambda *_: None) -> Joined:
     """Looks up every entry of `new` in `old`: both text or both ids, on one device.
 
     Only `old` must not repeat itself. `advance` is told of `work_of` bytes of work altogether.
@@ -121,12 +121,12 @@ def join(new: Vocabulary, old: Vocabulary, advance: Advance = lambda *_: None) -
     return Joined(rows, num_present, may_share, repeat)
 
 
-def work_of(new: Vocabulary, old: Vocabulary) -> int:
+def work_of(new: Entries, old: Entries) -> int:
     """Bytes that a join tells of: all that is hashed, sorted and compared."""
     return old.nbytes + 2 * new.nbytes + WORD * (len(old) + len(new))
 
 
-def _steps(vocabulary: Vocabulary) -> Iterator[tuple[slice, Vocabulary]]:
+def _steps(vocabulary: Entries) -> Iterator[tuple[slice, Entries]]:
     for start in range(0, len(vocabulary), _STRIDE):
         step = slice(start, min(start + _STRIDE, len(vocabulary)))
         yield step, vocabulary.slice(step.start, step.stop)
@@ -136,12 +136,12 @@ def _steps(vocabulary: Vocabulary) -> Iterator[tuple[slice, Vocabulary]]:
 
 
 def _pack(
-    keys: torch.Tensor, vocabulary: Vocabulary, side: int, packing: _Packing, advance: Advance
+    keys: torch.Tensor, vocabulary: Entries, side: int, packing: _Packing, advance: Advance
 ) -> None:
     """Writes the keys of a vocabulary's entries."""
     for step, part in _steps(vocabulary):
 
-        def work(block: slice, part: Vocabulary = part, step: slice = step) -> None:
+        def work(block: slice, part: Entries = part, step: slice = step) -> None:
             numbers = torch.arange(block.start, block.stop, device=keys.device) + step.start
             hashes = hash_entries(part, block).bitwise_and_(packing.hash_mask)
             torch.bitwise_or(hashes, numbers.bitwise_or_(side), out=keys[step][block])
@@ -200,7 +200,7 @@ def _match(
 
 
 def _tell_apart(
-    old: Vocabulary, alike: torch.Tensor
+    old: Entries, alike: torch.Tensor
 ) -> tuple[tuple[int, int] | None, dict[bytes | int, int]]:
     """Of old entries that share a hash: two places of an equal one, and all of them by value."""
     same = alike[_same(old, alike[:, 0], old, alike[:, 1])]
@@ -218,14 +218,14 @@ def _tell_apart(
 # -- hashing ---------------------------------------------------------------------------------------
 
 
-def hash_entries(vocabulary: Vocabulary, block: slice) -> torch.Tensor:
+def hash_entries(vocabulary: Entries, block: slice) -> torch.Tensor:
     """A 64-bit hash of each entry: int64, best in the high bits; equal entries have equal ones."""
     if vocabulary.ids is not None:  # they only need to be spread
         return vocabulary.ids[block] * _SALT.step
     return _hash_block(vocabulary, block)
 
 
-def _hash_block(vocabulary: Vocabulary, block: slice) -> torch.Tensor:
+def _hash_block(vocabulary: Entries, block: slice) -> torch.Tensor:
     data, (starts, lengths) = vocabulary.text, vocabulary.places(block)
     longest = int(lengths.max())
     hashes = lengths * _SALT.step
@@ -262,9 +262,7 @@ def _hash_words(
 # -- comparing -------------------------------------------------------------------------------------
 
 
-def _different(
-    new: Vocabulary, rows: torch.Tensor, old: Vocabulary, advance: Advance
-) -> torch.Tensor:
+def _different(new: Entries, rows: torch.Tensor, old: Entries, advance: Advance) -> torch.Tensor:
     """The new entries, by index, that are not what was found for them in `old`."""
     different = []
     for step, part in _steps(new):
@@ -273,7 +271,7 @@ def _different(
     return torch.cat([rows.new_empty(0), *different])
 
 
-def _different_of(new: Vocabulary, rows: torch.Tensor, old: Vocabulary) -> torch.Tensor:
+def _different_of(new: Entries, rows: torch.Tensor, old: Entries) -> torch.Tensor:
     def work(block: slice) -> torch.Tensor:
         found = rows[block]
         same = _same(new, block, old, found.clamp(min=0))  # as if what is missing were the first
@@ -284,7 +282,7 @@ def _different_of(new: Vocabulary, rows: torch.Tensor, old: Vocabulary) -> torch
 
 
 def _same(
-    left: Vocabulary, left_at: torch.Tensor | slice, right: Vocabulary, right_at: torch.Tensor
+    left: Entries, left_at: torch.Tensor | slice, right: Entries, right_at: torch.Tensor
 ) -> torch.Tensor:
     """Whether entries are equal, pair by pair: bool of `len(right_at)`."""
     if left.ids is not None and right.ids is not None:
@@ -293,7 +291,7 @@ def _same(
 
 
 def _same_text(
-    left: Vocabulary, left_at: torch.Tensor | slice, right: Vocabulary, right_at: torch.Tensor
+    left: Entries, left_at: torch.Tensor | slice, right: Entries, right_at: torch.Tensor
 ) -> torch.Tensor:
     if not len(right_at):
         return torch.ones_like(right_at, dtype=torch.bool)

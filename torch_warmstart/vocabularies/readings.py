@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from torch_warmstart.entries import Vocabulary
+from torch_warmstart.entries import Entries
 
 _SAMPLE = 2_000  # new entries that are looked for
 _MOST = 500_000  # old entries that they are looked for among
@@ -64,7 +64,7 @@ _READINGS: Sequence[tuple[str, Reading]] = (
 )
 
 
-def other_reading(new: Vocabulary, old: Vocabulary, rows: torch.Tensor) -> str:
+def other_reading(new: Entries, old: Entries, rows: torch.Tensor) -> str:
     """What would match of the entries that were not found; "" if no other reading would.
 
     Args:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from torch_warmstart.display import progress_bar
-from torch_warmstart.entries import Vocabulary, positions
+from torch_warmstart.entries import OOV, PADDING, Entries, Vocabulary, positions, worked_by
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
@@ -17,20 +17,22 @@ from torch_warmstart.vocabularies.join import MISSING, Joined, join, work_of
 from torch_warmstart.vocabularies.loading import (
     check_lines,
     check_no_blanks,
+    read_entries,
     read_vocabulary,
-    used_entries,
+    used_rows,
 )
 from torch_warmstart.vocabularies.readings import other_reading
 
 _LITTLE = 0.1  # of the new entries
+_PADDED_TO = tuple(8 << power for power in range(7))  # multiples that tables are made higher to
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Remapping:
     """What a `VocabInfo` means for the rows of a variable.
 
-    `rows` has one old row, or -1, for each new row, OOV rows included: int64 on the device of the
-    variable. The counts add up to its length.
+    `rows` has one old row, or -1, for each new row, special ones included: int64 on the device of
+    the variable. `num_present`, `num_new`, `num_oov` and `num_vacant` add up to its length.
     """
 
     rows: torch.Tensor
@@ -38,24 +40,38 @@ class Remapping:
     num_new: int  # new entries that it does not have
     num_oov: int  # OOV rows of the new variable
     num_oov_copied: int  # those of them that take an old OOV row
-    num_old: int  # old entries in use
+    num_dropped: int  # old entries that the new vocabulary does not have
+    num_old: int  # rows that the old vocabulary describes, those of OOV included
     old_rows: int  # rows the old tensor must at least have
+    num_vacant: int = 0  # new rows that stand for no entry: gaps and padding
+    oov_are_last: bool = False  # the old OOV rows are those behind all others, wherever that is
+    is_padded: bool = False  # whether a variable may have further rows, up to a round number
     # Where hardly an entry is found: what would match if they were read otherwise; "": nothing.
     other_reading: str = ""
 
     @property
-    def num_dropped(self) -> int:
-        """Old entries that the new vocabulary does not have."""
-        return self.num_old - self.num_present
+    def num_without_old_row(self) -> int:
+        return self.num_new + self.num_vacant + self.num_oov - self.num_oov_copied
 
     @property
-    def num_without_old_row(self) -> int:
-        return self.num_new + self.num_oov - self.num_oov_copied
+    def share_found(self) -> float:
+        """Which part of the new entries is in the old vocabulary."""
+        return self.num_present / max(1, self.num_present + self.num_new)
 
     @property
     def finds_little(self) -> bool:
         """Whether under a tenth of the new entries are in the old vocabulary."""
         return self.num_present < _LITTLE * (self.num_present + self.num_new)
+
+    def padded_to(self, size: int) -> Remapping:
+        """The same for a table that is higher than its vocabulary, if that is a rounder number."""
+        count = len(self.rows)
+        rounded = {-(-count // multiple) * multiple for multiple in _PADDED_TO}
+        if not self.is_padded or size <= count or size not in rounded:
+            return self
+        behind = self.rows.new_full((size - count,), MISSING)
+        vacant = self.num_vacant + size - count
+        return replace(self, rows=torch.cat([self.rows, behind]), num_vacant=vacant)
 
 
 def generate_vocab_remapping(
@@ -97,19 +113,47 @@ def generate_vocab_remapping(
             "new_vocab_offset is at least 0, the two sizes at least 0 (or -1: all)."
         )
     storage = Storage(storage_options or {})
-    new = read_vocabulary(new_vocab, device, storage)
-    check_no_blanks(new)
-    old = used_entries(
-        read_vocabulary(old_vocab, device, storage), old_vocab_size, "old_vocab_size"
-    )
+    new = _as_tensorflow(new_vocab, device, storage)
+    check_no_blanks(new.listed)
+    old = used_rows(_as_tensorflow(old_vocab, device, storage), old_vocab_size, "old_vocab_size")
     stop = len(new) if num_new_vocab == ALL_ENTRIES else new_vocab_offset + num_new_vocab
     if not new_vocab_offset <= stop <= len(new):
         raise VocabularyError(
             f"Entries {new_vocab_offset:,} to {stop:,} are asked for, but {new.origin} has "
             f"{len(new):,}."
         )
-    joined = _join(new.slice(new_vocab_offset, stop), old)
-    return joined.rows, joined.num_present
+    rows, joined = _rows_between(_part(new, new_vocab_offset, stop), old)
+    return rows, joined.num_present
+
+
+def _as_tensorflow(source: VocabSource, device: torch.device | str, storage: Storage) -> Vocabulary:
+    """A vocabulary; of a sequence every item is an entry."""
+    if isinstance(source, list | tuple):
+        entries = read_entries(source, device, storage)
+        if len(entries) == len(source):
+            return Vocabulary(entries, len(entries))
+    return read_vocabulary(source, device, storage)
+
+
+def _part(vocabulary: Vocabulary, start: int, stop: int) -> Vocabulary:
+    """Rows `[start, stop)`, counted from 0."""
+    rows = vocabulary.entry_rows
+    first, last = int((rows < start).sum()), int((rows < stop).sum())
+    listed = vocabulary.listed.slice(first, last)
+    at = None if vocabulary.at is None else vocabulary.at[first:last] - start
+    return Vocabulary(listed, stop - start, at, max(0, vocabulary.first - start))
+
+
+def rows_of(vocabulary: Vocabulary, entries: Any) -> torch.Tensor:
+    """`Vocabulary.rows`."""
+    if not len(entries):
+        return torch.empty(0, dtype=torch.int64)
+    wanted = read_entries(entries, vocabulary.listed.device)
+    rows, _ = _rows_between(Vocabulary(wanted, len(wanted)), vocabulary)
+    return rows
+
+
+worked_by(rows=rows_of)
 
 
 def plan_remapping(
@@ -127,37 +171,137 @@ def plan_remapping(
     is there twice, because two rows would then claim one old row; and if no entry is found, but
     would be if they were read otherwise.
     """
-    whole = read_vocabulary(info.new_vocab, device, storage)
-    check_lines(whole)
-    check_no_blanks(whole)
-    new = used_entries(whole, info.new_vocab_size, "new_vocab_size")
-    before = read_vocabulary(info.old_vocab, device, storage)
-    check_lines(before)
-    old = used_entries(before, info.old_vocab_size, "old_vocab_size")
-    num_old = len(old)
-    joined = _join(new, old, progress)
-    rows, num_present = joined.rows, joined.num_present
+    new, before, old = _both(info, device, storage)
+    rows, joined = _rows_between(new, old, progress)
     if joined.may_share:
-        _check_no_shared_rows(new, rows, num_old)
-    little = num_present < _LITTLE * len(new)
-    otherwise = other_reading(new, old, rows) if little else ""
-    if otherwise and not num_present:
+        _check_no_shared_rows(new, rows, len(old))
+    little = joined.num_present < _LITTLE * len(new.listed)
+    otherwise = other_reading(new.listed, old.listed, joined.rows) if little else ""
+    if otherwise and not joined.num_present:
         raise VocabularyError(
-            f"None of the {plural(len(new), 'entry')} of {new.origin} is in {old.origin}. "
+            f"None of the {plural(len(new.listed), 'entry')} of {new.origin} is in {old.origin}. "
             f"{otherwise} Write both alike, or pass their entries as sequences."
         )
-    copied = info.old_num_oov_buckets
-    highest = int(rows.max()) + 1 if num_present else 0
+    _take_special_rows(rows, new, old)
+    _take_oov_rows(rows, new, old, info.old_num_oov_buckets)
+    remapping = _remapping_of(rows, new, old, otherwise)
+    return replace(remapping, old_rows=len(old), oov_are_last=True) if old != before else remapping
+
+
+def _both(
+    info: VocabInfo, device: torch.device, storage: Storage
+) -> tuple[Vocabulary, Vocabulary, Vocabulary]:
+    """The new vocabulary with its OOV rows, the old one as it is, and that with its OOV rows."""
+    whole = read_vocabulary(info.new_vocab, device, storage)
+    check_lines(whole.listed)
+    check_no_blanks(whole.listed)
+    new = used_rows(whole, info.new_vocab_size, "new_vocab_size")
+    new = _with_buckets(new, info.num_oov_buckets, "num_oov_buckets")
+    before = read_vocabulary(info.old_vocab, device, storage)
+    check_lines(before.listed)
+    before = used_rows(before, info.old_vocab_size, "old_vocab_size")
+    return new, before, _with_buckets(before, info.old_num_oov_buckets or 0, "old_num_oov_buckets")
+
+
+def _with_buckets(vocabulary: Vocabulary, buckets: int, setting: str) -> Vocabulary:
+    """The vocabulary with its OOV rows: its own, or as many as a setting says behind the others."""
+    own = len(vocabulary.special.get(OOV, ()))
+    if own and buckets not in (0, own):
+        raise VocabularyError(
+            f"{setting}={buckets}, but {vocabulary.origin} has {plural(own, 'OOV row')} of its "
+            f"own. Leave {setting} out."
+        )
+    if own or not buckets:
+        return vocabulary
+    count = len(vocabulary)
+    special = {**vocabulary.special, OOV: range(count, count + buckets)}
+    return replace(vocabulary, num_rows=count + buckets, special=special)
+
+
+def _rows_between(
+    new: Vocabulary, old: Vocabulary, progress: bool | None = None
+) -> tuple[torch.Tensor, Joined]:
+    """For each new row the old row of the same entry, or -1; and what the join found."""
+    joined = _join(new.listed, old.listed, progress)
+    rows = joined.rows
+    if old.at is not None or old.first:
+        shifted = old.entry_rows.index_select(0, rows.clamp(min=0)) if len(rows) else rows
+        rows = torch.where(rows < 0, rows, shifted)
+    if new.at is None and not new.first and len(new) == len(rows):
+        return rows, joined
+    placed = rows.new_full((len(new),), MISSING)
+    placed[new.entry_rows] = rows
+    return placed, joined
+
+
+def _take_special_rows(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> None:
+    """What both sides have one row for takes the old one, whatever it is called there.
+
+    In place; an entry of the same name comes first, and no old row is taken twice.
+    """
+    for name, mine in new.special.items():
+        theirs = old.special.get(name, ())
+        if name in (OOV, PADDING) or len(mine) != 1 or len(theirs) != 1:
+            continue
+        if int(rows[mine.start]) < 0 and not bool((rows == theirs[0]).any()):
+            rows[mine.start] = theirs[0]
+
+
+def _take_oov_rows(
+    rows: torch.Tensor, new: Vocabulary, old: Vocabulary, old_buckets: int | None
+) -> None:
+    """OOV rows take old ones where they mean the same: one for all, or one hash, or it is said."""
+    mine, theirs = new.special.get(OOV, range(0)), old.special.get(OOV, range(0))
+    if old_buckets and len(mine) != len(theirs):
+        raise VocabularyError(
+            f"old_num_oov_buckets={old_buckets}, but the new vocabulary has "
+            f"{plural(len(mine), 'OOV row')}. An entry's bucket is its hash modulo their number, "
+            "so old OOV rows mean nothing in the new variable: write 0."
+        )
+    has_one_hash = len(mine) == 1 or (new.oov_hash == old.oov_hash != "")
+    if old_buckets == 0:  # nor by what their token is called
+        rows[mine.start : mine.stop] = MISSING
+    elif len(mine) == len(theirs) and (old_buckets or has_one_hash):
+        rows[mine.start : mine.stop] = torch.arange(theirs.start, theirs.stop, device=rows.device)
+
+
+def _remapping_of(
+    rows: torch.Tensor, new: Vocabulary, old: Vocabulary, otherwise: str
+) -> Remapping:
+    """The rows with their account: each is an entry's, an OOV row or stands for nothing."""
+    oov = new.special.get(OOV, range(0))
+    found, num_oov_copied = (int((part >= 0).sum()) for part in (rows, rows[oov.start : oov.stop]))
+    num_present, num_named = found - num_oov_copied, _count_named(new)
     return Remapping(
-        rows=_with_oov(rows, num_old, info.num_oov_buckets, copied),
+        rows=rows,
         num_present=num_present,
-        num_new=len(new) - num_present,
-        num_oov=info.num_oov_buckets,
-        num_oov_copied=copied,
-        num_old=num_old,
-        old_rows=num_old + copied if copied else highest,
+        num_new=num_named - num_present,
+        num_oov=len(oov),
+        num_oov_copied=num_oov_copied,
+        num_dropped=_count_named(old) - num_present,
+        num_old=len(old),
+        old_rows=int(rows.max()) + 1 if found else 0,
+        num_vacant=len(rows) - num_named - len(oov),
+        is_padded=new.is_padded,
         other_reading=otherwise,
     )
+
+
+def _count_named(vocabulary: Vocabulary) -> int:
+    """Rows that stand for an entry, or for what only one row is for; not those of OOV."""
+    count = len(vocabulary.listed)
+    for name, rows in vocabulary.special.items():
+        if name == OOV:
+            count -= _listed_in(vocabulary, rows)
+        elif name != PADDING:
+            count += len(rows) - _listed_in(vocabulary, rows)
+    return count
+
+
+def _listed_in(vocabulary: Vocabulary, rows: range) -> int:
+    """How many of some rows have an entry."""
+    of = vocabulary.entry_rows
+    return int(((of >= rows.start) & (of < rows.stop)).sum())
 
 
 def remapping_by_position(new_size: int, old_size: int, device: torch.device) -> Remapping:
@@ -171,12 +315,13 @@ def remapping_by_position(new_size: int, old_size: int, device: torch.device) ->
         num_new=new_size - shared,
         num_oov=0,
         num_oov_copied=0,
+        num_dropped=old_size - shared,
         num_old=old_size,
         old_rows=shared,
     )
 
 
-def _join(new: Vocabulary, old: Vocabulary, progress: bool | None = None) -> Joined:
+def _join(new: Entries, old: Entries, progress: bool | None = None) -> Joined:
     if new.is_text != old.is_text:
         text, ids = (new, old) if new.is_text else (old, new)
         raise VocabularyError(
@@ -184,6 +329,8 @@ def _join(new: Vocabulary, old: Vocabulary, progress: bool | None = None) -> Joi
         )
     with progress_bar(work_of(new, old), show=progress) as advance:
         joined = join(new, old, advance)
+    if new.is_unsigned != old.is_unsigned and new.ids is not None:
+        joined = _without_alike(joined, new.ids)
     if joined.repeat is not None:
         first, second = joined.repeat
         raise VocabularyError(
@@ -193,13 +340,10 @@ def _join(new: Vocabulary, old: Vocabulary, progress: bool | None = None) -> Joi
     return joined
 
 
-def _with_oov(rows: torch.Tensor, num_old: int, num_oov: int, copied: int) -> torch.Tensor:
-    """The rows and behind them the OOV buckets', of which the first take the old ones."""
-    if not num_oov:
-        return rows
-    oov = torch.full((num_oov,), MISSING, dtype=torch.int64, device=rows.device)
-    oov[:copied] = torch.arange(num_old, num_old + copied, device=rows.device)
-    return torch.cat([rows, oov])
+def _without_alike(joined: Joined, ids: torch.Tensor) -> Joined:
+    """Without those below zero, which are above all others where ids have no sign."""
+    rows = torch.where(ids < 0, MISSING, joined.rows)
+    return replace(joined, rows=rows, num_present=int((rows >= 0).sum()))
 
 
 def _check_no_shared_rows(new: Vocabulary, rows: torch.Tensor, num_old: int) -> None:
@@ -207,8 +351,8 @@ def _check_no_shared_rows(new: Vocabulary, rows: torch.Tensor, num_old: int) -> 
     shared = positions(claims > 1)
     if not len(shared):
         return
-    places = positions(rows == shared[0])
+    numbers = torch.searchsorted(new.entry_rows, positions(rows == shared[0]))
     raise VocabularyError(
-        f"{new.origin} has an entry twice: {new.show(int(places[0]))} and "
-        f"{new.show(int(places[1]))}. Two rows of the new variable would claim the same old row."
+        f"{new.origin} has an entry twice: {new.show(int(numbers[0]))} and "
+        f"{new.show(int(numbers[1]))}. Two rows of the new variable would claim the same old row."
     )

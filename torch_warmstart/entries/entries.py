@@ -1,0 +1,145 @@
+"""Entries one after another: where they are, and how one is shown.
+
+They stay where they are, as places in one buffer. Where they come from is not known here, nor which
+row each has: that is a `Vocabulary`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+_SHOWN_CHARACTERS = 60
+_UNSIGNED = 1 << 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entries:
+    """Entries in order, either text (bytes) or integer ids, on any device."""
+
+    origin: str  # for messages: the path, or what kind of sequence it was
+    unit: str  # for messages: "line" of a file, "entry" of a sequence
+    # Text: its bytes, uint8, and where each entry starts and one more would, int64. Between the end
+    # of an entry and the start of the next are `gap` bytes.
+    data: torch.Tensor | None = None
+    bounds: torch.Tensor | None = None
+    gap: int = 0
+    ids: torch.Tensor | None = None  # int64
+    may_be_blank: bool = True  # False where no entry is
+    # Of text whose entries do not lie one behind the other: how long each is, int64. `bounds` then
+    # has no place beyond the last.
+    lengths: torch.Tensor | None = None
+    is_unsigned: bool = False  # whether ids below zero stand for those from 2**63 on
+
+    def __len__(self) -> int:
+        if self.ids is not None:
+            return len(self.ids)
+        assert self.bounds is not None
+        return len(self.bounds) - (self.lengths is None)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its entries."""
+        if self.ids is not None:
+            return self.ids.nbytes
+        if self.lengths is not None:
+            return int(self.lengths.sum())
+        assert self.bounds is not None
+        return int(self.bounds[-1] - self.bounds[0])
+
+    @property
+    def is_text(self) -> bool:
+        return self.ids is None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the entries are."""
+        entries = self.bounds if self.ids is None else self.ids
+        assert entries is not None
+        return entries.device
+
+    @property
+    def text(self) -> torch.Tensor:
+        """The bytes of text entries."""
+        assert self.data is not None
+        return self.data
+
+    def places(self, at: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where text entries start, and how long they are: int64."""
+        assert self.bounds is not None
+        if self.lengths is not None:
+            if isinstance(at, slice):
+                return self.bounds[at], self.lengths[at]
+            return self.bounds.index_select(0, at), self.lengths.index_select(0, at)
+        if isinstance(at, slice):
+            starts, following = self.bounds[:-1][at], self.bounds[1:][at]
+        else:
+            starts, following = (self.bounds.index_select(0, at + behind) for behind in (0, 1))
+        return starts, following - starts - self.gap
+
+    def entry(self, index: int) -> bytes | int:
+        """One entry, for messages and for the rare cases that need it as a value."""
+        if self.ids is not None:
+            return int(self.ids[index]) % _UNSIGNED if self.is_unsigned else int(self.ids[index])
+        start, length = (int(place) for place in self.places(slice(index, index + 1)))
+        return bytes(self.text[start : start + length].cpu().numpy())
+
+    def show(self, index: int) -> str:
+        """An entry and its place: `'b' (line 2)`."""
+        value = self.entry(index)
+        text = (
+            repr(value.decode("utf-8", "backslashreplace")) if isinstance(value, bytes) else value
+        )
+        shown = str(text)
+        if len(shown) > _SHOWN_CHARACTERS:
+            shown = shown[:_SHOWN_CHARACTERS] + "..."
+        return f"{shown} ({self.unit} {index + 1:,})"
+
+    def values(self, at: slice) -> Sequence[bytes | int]:
+        """Some of them as Python's values."""
+        if self.ids is not None:
+            ids: list[int] = self.ids[at].tolist()
+            return [number % _UNSIGNED for number in ids] if self.is_unsigned else ids
+        data, lengths = self.packed(at)
+        ends = lengths.cumsum(0).tolist()
+        raw = data.cpu().numpy().tobytes()
+        return [raw[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
+
+    def packed(self, at: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bytes of some of them with nothing between, and how long each is."""
+        starts, lengths = self.places(at)
+        if not len(lengths):
+            return self.text[:0], lengths
+        if torch.equal(starts[1:], (starts + lengths)[:-1]):
+            return self.text[int(starts[0]) : int(starts[-1] + lengths[-1])], lengths
+        shifts = starts - (lengths.cumsum(0) - lengths)
+        places = shifts.repeat_interleave(lengths)
+        places += torch.arange(len(places), device=places.device)
+        return self.text.index_select(0, places), lengths
+
+    def slice(self, start: int, stop: int) -> Entries:
+        """Entries `[start, stop)`; no bytes are copied."""
+        if self.ids is not None:
+            return replace(self, ids=self.ids[start:stop])
+        assert self.bounds is not None
+        if self.lengths is not None:
+            return replace(self, bounds=self.bounds[start:stop], lengths=self.lengths[start:stop])
+        return replace(self, bounds=self.bounds[start : stop + 1])
+
+    def take(self, at: torch.Tensor) -> Entries:
+        """The entries of these numbers, in this order; no bytes are copied."""
+        if self.ids is not None:
+            return replace(self, ids=self.ids.index_select(0, at))
+        starts, lengths = self.places(at)
+        return replace(self, bounds=starts, lengths=lengths, gap=0)
+
+    def to(self, device: torch.device) -> Entries:
+        """The same entries on a device."""
+        moved = {
+            name: tensor.to(device)
+            for name in ("data", "bounds", "ids", "lengths")
+            if (tensor := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)

@@ -1,0 +1,343 @@
+"""Entries in memory: sequences, arrays of numpy's, tensors, mappings of entry to row.
+
+What numpy holds as an array of its own kinds is turned into bytes by vectors of code points,
+without a Python object for any entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from torch_warmstart.entries import MASK, OOV, Entries, Vocabulary
+from torch_warmstart.errors import VocabularyError
+
+_ENTRY = "entry"  # what an entry of a sequence is called
+_STRIDE = 1 << 18  # entries turned into bytes at a time
+_HIGHEST = 1 << 63  # an id from here on has no sign
+_NO_ROW = 1 << 48  # no table has so many rows
+# What Keras's lookup layers put before the entries: `['', '[UNK]', 'a']`.
+_KERAS_MASK, _KERAS_OOV = "", "[UNK]"
+_OF_KERAS = 64  # OOV rows that are looked for at most
+_SURROGATES = (0xDC80, 0xDCFF)  # what a byte that is no UTF-8 is decoded as by `surrogateescape`
+
+
+def vocabulary_of(entries: Entries, **more: Any) -> Vocabulary:
+    """A vocabulary whose rows are the entries, in order."""
+    return Vocabulary(entries, len(entries), **more)
+
+
+def from_tensor(tensor: torch.Tensor) -> Vocabulary:
+    """Integer ids of any width."""
+    if tensor.dtype == torch.uint64:
+        return _from_ids(tensor.cpu().numpy(), "the tensor of ids")
+    dtype = tensor.dtype
+    if tensor.ndim != 1 or dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        raise VocabularyError(
+            f"A vocabulary given as a tensor is a vector of integer ids, not {dtype} of shape "
+            f"{tuple(tensor.shape)}."
+        )
+    _check_not_empty(tensor)
+    return vocabulary_of(Entries("the tensor of ids", _ENTRY, ids=tensor.detach().to(torch.int64)))
+
+
+def from_numpy(array: npt.NDArray[Any]) -> Vocabulary:
+    """An array of str, bytes, integers or objects: a vector."""
+    if array.ndim != 1:
+        raise VocabularyError(
+            f"A vocabulary given as an array is a vector of entries, not {array.dtype} of shape "
+            f"{array.shape}. Pass one column of it."
+        )
+    _check_not_empty(array)
+    kind, origin = array.dtype.kind, f"the {array.dtype} array of length {len(array):,}"
+    if kind == "O":
+        return from_sequence(array.tolist(), origin)
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        kept = ~np.ma.getmaskarray(array)
+        return with_gaps(from_numpy(np.asarray(array)[kept]), kept, origin)
+    if kind in "iu":
+        return _from_ids(np.ascontiguousarray(array), origin)
+    if kind in "US":
+        return vocabulary_of(_from_fixed(array, origin))
+    if kind == "T":
+        return _from_string_dtype(array, origin)
+    raise VocabularyError(
+        f"A vocabulary is str, bytes or integers; {origin} is neither. Convert it first: "
+        "array.astype(str), or .astype('int64')."
+    )
+
+
+def _from_ids(array: npt.NDArray[Any], origin: str) -> Vocabulary:
+    _check_not_empty(array)
+    native = array.astype(array.dtype.newbyteorder("="))  # a copy: theirs may change
+    is_unsigned = native.dtype == np.uint64 and bool((native >= np.uint64(_HIGHEST)).any())
+    ids = native.view(np.int64) if native.dtype == np.uint64 else native.astype(np.int64)
+    entries = Entries(origin, _ENTRY, ids=torch.from_numpy(ids), is_unsigned=is_unsigned)
+    return vocabulary_of(entries)
+
+
+# -- text of numpy's -------------------------------------------------------------------------------
+
+
+def _from_fixed(array: npt.NDArray[Any], origin: str) -> Entries:
+    """Text of one width, filled up with zeros: S is bytes, U code points of four bytes."""
+    steps = [array[start : start + _STRIDE] for start in range(0, len(array), _STRIDE)]
+    encode = _encode_bytes if array.dtype.kind == "S" else _encode_text
+    encoded = [encode(np.ascontiguousarray(step), origin) for step in steps]
+    data = np.concatenate([data for data, _ in encoded])
+    return text_entries(data, np.concatenate([lengths for _, lengths in encoded]), origin)
+
+
+def text_entries(
+    data: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64], origin: str, unit: str = _ENTRY
+) -> Entries:
+    """Entries that lie one behind the other in a buffer."""
+    bounds = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=bounds[1:])
+    held = torch.from_numpy(data if len(data) else np.zeros(1, dtype=np.uint8))
+    return Entries(origin, unit, held, torch.from_numpy(bounds))
+
+
+def _encode_bytes(
+    step: npt.NDArray[Any], origin: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    del origin
+    raw = step.view(np.uint8).reshape(len(step), -1)
+    lengths = _used(raw != 0)
+    inside = np.arange(raw.shape[1]) < lengths[:, None]
+    return raw[inside], lengths
+
+
+def _encode_text(
+    step: npt.NDArray[Any], origin: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    native = step.astype(step.dtype.newbyteorder("="), copy=False)
+    codes = native.view(np.uint32).reshape(len(step), -1)
+    lengths = _used(codes != 0)
+    inside = np.arange(codes.shape[1]) < lengths[:, None]
+    flat = codes[inside]
+    if not len(flat) or int(flat.max()) < 0x80:
+        return flat.astype(np.uint8), lengths
+    data, sizes = _utf8(flat, origin)
+    in_bytes = np.zeros(len(flat) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=in_bytes[1:])
+    ends = np.cumsum(lengths)
+    return data, in_bytes[ends] - in_bytes[ends - lengths]
+
+
+def _used(is_used: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """How many of each row count, up to the last that is used."""
+    if not is_used.shape[1]:
+        return np.zeros(len(is_used), dtype=np.int64)
+    behind = np.argmax(is_used[:, ::-1], axis=1)
+    lengths: npt.NDArray[np.int64] = is_used.shape[1] - behind
+    lengths[~is_used.any(axis=1)] = 0
+    return lengths
+
+
+def _utf8(
+    codes: npt.NDArray[np.uint32], origin: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Code points as UTF-8, and how many bytes each takes."""
+    escaped = (codes >= _SURROGATES[0]) & (codes <= _SURROGATES[1])
+    if bool((((codes >= 0xD800) & (codes <= 0xDFFF)) & ~escaped).any()):
+        raise VocabularyError(f"{origin} holds half of a surrogate pair, which is no text.")
+    sizes = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
+    sizes[escaped] = 1
+    starts = np.cumsum(sizes) - sizes
+    data = np.empty(int(sizes.sum()), dtype=np.uint8)
+    for size in range(1, 5):
+        at = np.flatnonzero(sizes == size)
+        here, places = codes[at], starts[at]
+        if size == 1:
+            data[places] = here & 0xFF  # of an escaped byte the byte itself: U+DC80 stands for 0x80
+            continue
+        lead = (0xF00 >> size) & 0xFF
+        data[places] = lead | (here >> 6 * (size - 1))
+        for number in range(1, size):
+            data[places + number] = 0x80 | ((here >> 6 * (size - 1 - number)) & 0x3F)
+    return data, sizes
+
+
+def _from_string_dtype(array: npt.NDArray[Any], origin: str) -> Vocabulary:
+    """Numpy's text of any width, by way of the width that each step of it needs."""
+    missing = np.zeros(len(array), dtype=bool)
+    if hasattr(array.dtype, "na_object"):
+        missing = _is_missing(array)
+        array = array[~missing]
+    encoded = []
+    for start in range(0, len(array), _STRIDE):
+        step = array[start : start + _STRIDE]
+        width = max(1, int(np.strings.str_len(step).max()))
+        encoded.append(_encode_text(step.astype(f"U{width}"), origin))
+    data = [data for data, _ in encoded] or [np.empty(0, dtype=np.uint8)]
+    lengths = [length for _, length in encoded] or [np.empty(0, dtype=np.int64)]
+    found = text_entries(np.concatenate(data), np.concatenate(lengths), origin)
+    return with_gaps(vocabulary_of(found), ~missing, origin)
+
+
+def _is_missing(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    nothing = array.dtype.na_object  # type: ignore[attr-defined]
+    if isinstance(nothing, float):
+        is_nan: npt.NDArray[np.bool_] = np.isnan(array)
+        return is_nan
+    return np.array([entry is nothing for entry in array.tolist()], dtype=bool)
+
+
+def with_gaps(vocabulary: Vocabulary, kept: npt.NDArray[np.bool_], origin: str) -> Vocabulary:
+    """Entries in the rows that are kept; the others stand for nothing."""
+    if kept.all():
+        return vocabulary
+    if not kept.any():
+        raise VocabularyError(f"{origin} holds no entry at all.")
+    rows = torch.from_numpy(np.flatnonzero(kept)).index_select(0, vocabulary.entry_rows)
+    return Vocabulary(vocabulary.listed, len(kept), at=rows)
+
+
+# -- Python's own ----------------------------------------------------------------------------------
+
+
+def from_sequence(
+    entries: Sequence[Any], origin: str = "", *, has_keras_rows: bool = True
+) -> Vocabulary:
+    """str, bytes or int, one for each row; None for a row without an entry.
+
+    With `has_keras_rows` a list as Keras's `get_vocabulary()` begins with the rows for no input and
+    for what is not listed.
+    """
+    _check_not_empty(entries)
+    origin = origin or f"the {type(entries).__name__} of length {len(entries):,}"
+    classes = set(map(type, entries))
+    if type(None) in classes and len(classes) > 1:
+        kept = np.array([entry is not None for entry in entries])
+        some = from_sequence([entry for entry in entries if entry is not None], origin)
+        return with_gaps(some, kept, origin)
+    kinds = {_kind(cls) for cls in classes}
+    if kinds == {int}:
+        return vocabulary_of(_of_ints(entries, origin))
+    if kinds == {str}:
+        before = _keras_rows(entries) if has_keras_rows else {}
+        found = _joined([_encoded(entry, origin) for entry in entries], origin)
+        return with_rows_before(found, before)
+    if kinds == {bytes}:
+        return vocabulary_of(_joined(entries, origin))
+    names = ", ".join(sorted({cls.__name__ for cls in classes}))
+    raise VocabularyError(f"A vocabulary is all str, all bytes or all int; {origin} holds {names}.")
+
+
+def _keras_rows(entries: Sequence[str]) -> dict[str, int]:
+    """How many rows stand before the entries that Keras's `get_vocabulary()` returns."""
+    masks = int(entries[0] == _KERAS_MASK)
+    oov = 0
+    while masks + oov < min(len(entries), _OF_KERAS) and entries[masks + oov] == _KERAS_OOV:
+        oov += 1
+    return {MASK: masks, OOV: oov} if oov else {}
+
+
+def with_rows_before(found: Entries, before: Mapping[str, int], **more: Any) -> Vocabulary:
+    """A vocabulary that begins with special rows, whose tokens are among the entries.
+
+    Several rows of one token have none for an entry: nobody could tell them apart.
+    """
+    special: dict[str, range] = {}
+    start = 0
+    for name, count in before.items():
+        if count:
+            special[name] = range(start, start + count)
+            start += count
+    dropped = [rows for rows in special.values() if len(rows) > 1]
+    if not dropped:
+        return vocabulary_of(found, special=special, **more)
+    kept = torch.ones(len(found), dtype=torch.bool)
+    for rows in dropped:
+        kept[rows.start : rows.stop] = False
+    at = kept.nonzero().flatten()
+    return Vocabulary(found.take(at), len(found), at=at, special=special, **more)
+
+
+def from_mapping(mapping: Mapping[Any, Any], origin: str = "", **more: Any) -> Vocabulary:
+    """Entry to row; rows that no entry has are gaps."""
+    _check_not_empty(mapping)
+    origin = origin or f"the mapping of {len(mapping):,} entries"
+    numbers = set(map(type, mapping.values()))
+    if not all(issubclass(cls, int | np.integer) and cls is not bool for cls in numbers):
+        names = ", ".join(sorted(cls.__name__ for cls in numbers))
+        raise VocabularyError(
+            f"A mapping that is a vocabulary leads from an entry to its row; {origin} leads to "
+            f"{names}."
+        )
+    rows = _of_ints(list(mapping.values()), origin).ids
+    assert rows is not None
+    order = torch.argsort(rows)
+    rows = rows[order]
+    keys = list(mapping)
+    if int(rows[0]) < 0 or int(rows[-1]) >= _NO_ROW:
+        raise VocabularyError(
+            f"{origin} has row {int(rows[0] if rows[0] < 0 else rows[-1]):,}: rows are counted "
+            "from 0, and a table has that many."
+        )
+    same = (rows.diff() == 0).nonzero().flatten()
+    if len(same):
+        first, second = (keys[int(order[int(same[0]) + behind])] for behind in (0, 1))
+        raise VocabularyError(
+            f"{origin} has two entries of row {int(rows[same[0]]):,}: {_short(first)} and "
+            f"{_short(second)}."
+        )
+    listed = from_sequence([keys[number] for number in order.tolist()], origin).listed
+    if len(listed) < len(keys):
+        raise VocabularyError(f"{origin} holds None, which is no entry.")
+    return Vocabulary(listed, int(rows[-1]) + 1, at=None if _is_range(rows) else rows, **more)
+
+
+def _is_range(rows: torch.Tensor) -> bool:
+    return int(rows[0]) == 0 and int(rows[-1]) == len(rows) - 1
+
+
+def _short(entry: Any) -> str:
+    shown = repr(entry)
+    return shown if len(shown) <= 60 else shown[:60] + "..."
+
+
+def _joined(entries: Sequence[bytes], origin: str) -> Entries:
+    data = np.frombuffer(bytearray(b"".join(entries)), dtype=np.uint8)
+    return text_entries(data, np.fromiter(map(len, entries), np.int64, len(entries)), origin)
+
+
+def _encoded(entry: str, origin: str) -> bytes:
+    try:
+        return entry.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise VocabularyError(
+            f"{origin} holds half of a surrogate pair, which is no text: {_short(entry)}."
+        ) from error
+
+
+def _kind(cls: type) -> type:
+    """What an entry's class counts as: str, bytes or int, and what is derived from them."""
+    if issubclass(cls, bool | np.bool_):
+        return cls
+    if issubclass(cls, int | np.integer):
+        return int
+    return next((kind for kind in (str, bytes) if issubclass(cls, kind)), cls)
+
+
+def _of_ints(entries: Sequence[Any], origin: str) -> Entries:
+    numbers = [int(entry) for entry in entries]
+    low, high = min(numbers), max(numbers)
+    if low < -_HIGHEST or high >= 2 * _HIGHEST or (low < 0 and high >= _HIGHEST):
+        raise VocabularyError(
+            f"{origin} holds ids from {_short(low)} to {_short(high)}, beyond 64 bits with or "
+            "without a sign."
+        )
+    if high >= _HIGHEST:
+        return _from_ids(np.array(numbers, dtype=np.uint64), origin).listed
+    return Entries(origin, _ENTRY, ids=torch.tensor(numbers, dtype=torch.int64, device="cpu"))
+
+
+def _check_not_empty(entries: Any) -> None:
+    if not len(entries):
+        raise VocabularyError("A vocabulary needs at least one entry; an empty sequence was given.")

@@ -1,0 +1,336 @@
+"""What exports Arrow's C data interface: columns of pandas', polars', pyarrow's and others'.
+
+The C structs are read where they are, without the library that made them, and no entry becomes a
+Python object. (The Arrow specification: "The Arrow C data interface", "The Arrow C stream
+interface", "Arrow columnar format"; the PyCapsule interface names the capsules.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from torch_warmstart.entries import Entries, Vocabulary
+from torch_warmstart.errors import VocabularyError
+from torch_warmstart.vocabularies.loading.arrays import from_numpy, with_gaps
+
+_ENTRY = "entry"
+_DEEPEST = 8  # dictionaries of dictionaries that are followed
+_INLINE = 12  # bytes of a view's text that stand in the view itself
+_VIEW = 16  # bytes of a view: length, then the text, or its beginning, buffer and offset
+
+
+class _Schema(ctypes.Structure):
+    pass
+
+
+class _Array(ctypes.Structure):
+    pass
+
+
+_Schema._fields_ = [
+    ("format", ctypes.c_char_p),
+    ("name", ctypes.c_char_p),
+    ("metadata", ctypes.c_void_p),
+    ("flags", ctypes.c_int64),
+    ("n_children", ctypes.c_int64),
+    ("children", ctypes.POINTER(ctypes.POINTER(_Schema))),
+    ("dictionary", ctypes.POINTER(_Schema)),
+    ("release", ctypes.CFUNCTYPE(None, ctypes.POINTER(_Schema))),
+    ("private_data", ctypes.c_void_p),
+]
+_Array._fields_ = [
+    ("length", ctypes.c_int64),
+    ("null_count", ctypes.c_int64),
+    ("offset", ctypes.c_int64),
+    ("n_buffers", ctypes.c_int64),
+    ("n_children", ctypes.c_int64),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_Array))),
+    ("dictionary", ctypes.POINTER(_Array)),
+    ("release", ctypes.CFUNCTYPE(None, ctypes.POINTER(_Array))),
+    ("private_data", ctypes.c_void_p),
+]
+
+
+class _Stream(ctypes.Structure):
+    pass
+
+
+_Stream._fields_ = [
+    (
+        "get_schema",
+        ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Stream), ctypes.POINTER(_Schema)),
+    ),
+    ("get_next", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Stream), ctypes.POINTER(_Array))),
+    ("get_last_error", ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.POINTER(_Stream))),
+    ("release", ctypes.CFUNCTYPE(None, ctypes.POINTER(_Stream))),
+    ("private_data", ctypes.c_void_p),
+]
+
+_INTEGERS = {  # by the letters of their formats
+    b"c": np.int8,
+    b"C": np.uint8,
+    b"s": np.int16,
+    b"S": np.uint16,
+    b"i": np.int32,
+    b"I": np.uint32,
+    b"l": np.int64,
+    b"L": np.uint64,
+}
+_OFFSETS = {b"u": np.int32, b"z": np.int32, b"U": np.int64, b"Z": np.int64}
+_VIEWS = (b"vu", b"vz")
+_STRUCT = b"+s"
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A chunk: ids, or places in a buffer; and which of them are there (None: all)."""
+
+    is_there: npt.NDArray[np.bool_] | None
+    ids: npt.NDArray[Any] | None = None
+    data: npt.NDArray[np.uint8] | None = None
+    starts: npt.NDArray[np.int64] | None = None
+    lengths: npt.NDArray[np.int64] | None = None
+
+    def take(self, at: npt.NDArray[np.int64]) -> _Column:
+        """The entries of these numbers, as a dictionary's indices name them."""
+        picked = {
+            name: None if values is None else values[at]
+            for name in ("is_there", "ids", "starts", "lengths")
+            for values in [getattr(self, name)]
+        }
+        return replace(self, **picked)
+
+
+def exports_arrow(source: Any) -> bool:
+    """Whether it has a column, or a table, to export."""
+    return hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__")
+
+
+def from_arrow(source: Any, column: str | int | None = None) -> Vocabulary:
+    """A column's entries; nulls are rows without one."""
+    origin = f"the {type(source).__module__.split('.')[0]} {type(source).__name__}"
+    chunks = list(_chunks_of(source, column, origin))
+    total = sum(_length(chunk) for chunk in chunks)
+    if not total:
+        raise VocabularyError(
+            f"A vocabulary needs at least one entry; {origin} that was given is empty."
+        )
+    origin = f"{origin} of length {total:,}"
+    kept = _kept(chunks)
+    if all(chunk.ids is not None for chunk in chunks):
+        ids = np.concatenate([chunk.ids for chunk in chunks if chunk.ids is not None])
+        found = from_numpy(ids if kept is None else ids[kept])
+        found = replace(found, listed=replace(found.listed, origin=origin))
+    else:
+        entries = _text(chunks, origin)
+        if kept is not None:
+            entries = entries.take(torch.from_numpy(np.flatnonzero(kept)))
+        found = Vocabulary(entries, len(entries))
+    return found if kept is None else with_gaps(found, kept, origin)
+
+
+def _kept(chunks: list[_Column]) -> npt.NDArray[np.bool_] | None:
+    if all(chunk.is_there is None or bool(chunk.is_there.all()) for chunk in chunks):
+        return None
+    parts = [
+        np.ones(_length(chunk), dtype=bool) if chunk.is_there is None else chunk.is_there
+        for chunk in chunks
+    ]
+    kept: npt.NDArray[np.bool_] = np.concatenate(parts)
+    if not kept.any():
+        raise VocabularyError("A vocabulary needs at least one entry; a column of nulls was given.")
+    return kept
+
+
+def _length(chunk: _Column) -> int:
+    values = chunk.ids if chunk.ids is not None else chunk.lengths
+    assert values is not None
+    return len(values)
+
+
+def _text(chunks: list[_Column], origin: str) -> Entries:
+    """The chunks' buffers one behind the other, and the places of all entries in them."""
+    buffers = [chunk.data for chunk in chunks if chunk.data is not None]
+    begins = np.cumsum([0, *(len(data) for data in buffers)])
+    data = buffers[0].copy() if len(buffers) == 1 else np.concatenate(buffers)
+    starts = [c.starts + at for c, at in zip(chunks, begins, strict=False) if c.starts is not None]
+    lengths = np.concatenate([chunk.lengths for chunk in chunks if chunk.lengths is not None])
+    if not len(data):
+        data = np.zeros(1, dtype=np.uint8)
+    return Entries(
+        origin,
+        _ENTRY,
+        torch.from_numpy(data),
+        torch.from_numpy(np.concatenate(starts)),
+        lengths=torch.from_numpy(lengths),
+    )
+
+
+# -- the C interface -------------------------------------------------------------------------------
+
+
+def _chunks_of(source: Any, column: str | int | None, origin: str) -> Iterator[_Column]:
+    """The chunks of a column, copied out of the memory that is released behind each."""
+    if hasattr(source, "__arrow_c_stream__"):
+        capsule = source.__arrow_c_stream__()
+        stream = _pointer(capsule, b"arrow_array_stream", _Stream)
+        schema = _Schema()
+        _check(stream.get_schema(ctypes.byref(stream), ctypes.byref(schema)), stream, origin)
+        try:
+            yield from _chunks_in(stream, schema, column, origin)
+        finally:
+            _release(schema)
+        return
+    schema_capsule, array_capsule = source.__arrow_c_array__()
+    schema = _pointer(schema_capsule, b"arrow_schema", _Schema)
+    array = _pointer(array_capsule, b"arrow_array", _Array)
+    yield _column(schema, array, column, origin)
+
+
+def _chunks_in(
+    stream: Any, schema: Any, column: str | int | None, origin: str
+) -> Iterator[_Column]:
+    while True:
+        array = _Array()
+        _check(stream.get_next(ctypes.byref(stream), ctypes.byref(array)), stream, origin)
+        if not array.release:  # the stream is at its end
+            return
+        try:
+            yield _column(schema, array, column, origin)
+        finally:
+            _release(array)
+
+
+def _pointer(capsule: Any, name: bytes, kind: type[ctypes.Structure]) -> Any:
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return kind.from_address(get(capsule, name))
+
+
+def _release(struct: Any) -> None:
+    if struct.release:
+        struct.release(ctypes.byref(struct))
+
+
+def _check(status: int, stream: Any, origin: str) -> None:
+    if not status:
+        return
+    said = stream.get_last_error(ctypes.byref(stream))
+    reason = said.decode("utf-8", "replace") if said else f"error {status}"
+    raise VocabularyError(f"{origin} cannot be read: {reason}.")
+
+
+def _column(schema: Any, array: Any, column: str | int | None, origin: str) -> _Column:
+    """The chunk of a column; of a table, the named one or the only one."""
+    if schema.format != _STRUCT:
+        if column is not None:
+            raise VocabularyError(f"{origin} is one column, so column={column!r} is of no use.")
+        return _decoded(schema, array, origin)
+    number = _number_of(schema, column, origin)
+    child, inside = schema.children[number].contents, array.children[number].contents
+    found = _decoded(child, inside, origin)
+    start = array.offset  # of the table; its columns know nothing of it
+    if start or _length(found) != array.length:
+        found = found.take(np.arange(start, start + array.length))
+    return found
+
+
+def _number_of(schema: Any, column: str | int | None, origin: str) -> int:
+    names = [
+        (schema.children[number].contents.name or b"").decode("utf-8", "replace")
+        for number in range(schema.n_children)
+    ]
+    if column is None and len(names) == 1:
+        return 0
+    if isinstance(column, int) and 0 <= column < len(names):
+        return column
+    if isinstance(column, str) and names.count(column) == 1:
+        return names.index(column)
+    listed = ", ".join(repr(name) for name in names[:10]) + (", ..." if names[10:] else "")
+    asked = "" if column is None else f"no column {column!r}, but "
+    raise VocabularyError(
+        f"{origin} is a table with {asked}the columns {listed}: say which one holds the entries "
+        f"by Vocabulary.load(..., column={names[0] if names else 'name'!r})."
+    )
+
+
+def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:
+    form, length, offset = schema.format, array.length, array.offset
+    there = _valid(array)
+    if schema.dictionary:
+        if depth >= _DEEPEST or form not in _INTEGERS:
+            raise VocabularyError(f"{origin} is encoded by a dictionary that cannot be followed.")
+        values = _decoded(schema.dictionary.contents, array.dictionary.contents, origin, depth + 1)
+        at = _buffer(array, 1, _INTEGERS[form], length, offset).astype(np.int64)
+        if there is not None:
+            at[~there] = 0
+        if not _length(values):  # of nulls only
+            values = _Column(np.zeros(1, dtype=bool), data=np.empty(0, np.uint8))
+            zeros = np.zeros(1, dtype=np.int64)
+            values = replace(values, starts=zeros, lengths=zeros)
+        if len(at) and not 0 <= int(at.min()) <= int(at.max()) < _length(values):
+            raise VocabularyError(f"{origin} names entries that its dictionary does not have.")
+        found = values.take(at)
+        inner = found.is_there
+        both = there if inner is None else inner if there is None else there & inner
+        return replace(found, is_there=both)
+    if form in _INTEGERS:
+        return _Column(there, ids=_buffer(array, 1, _INTEGERS[form], length, offset).copy())
+    if form in _OFFSETS:
+        bounds = _buffer(array, 1, _OFFSETS[form], length + 1 if length else 0, offset)
+        edges = bounds.astype(np.int64) if length else np.zeros(1, dtype=np.int64)
+        first, last = int(edges[0]), int(edges[-1])
+        data = _buffer(array, 2, np.uint8, last - first, first)
+        return _Column(there, None, data.copy(), edges[:-1] - first, np.diff(edges))
+    if form in _VIEWS:
+        return _of_views(array, there)
+    raise VocabularyError(
+        f"{origin} is of Arrow's type {form.decode('ascii', 'replace')!r}: a vocabulary is text, "
+        "binary or integers. Cast the column first."
+    )
+
+
+def _of_views(array: Any, there: npt.NDArray[np.bool_] | None) -> _Column:
+    """Text by views: short ones hold theirs, the others lie in further buffers."""
+    views = _buffer(array, 1, np.uint8, array.length * _VIEW, array.offset * _VIEW)
+    words = views.view(np.int32).reshape(-1, 4)
+    count = array.n_buffers - 3  # the last one holds the sizes of those before
+    sizes = _buffer(array, array.n_buffers - 1, np.int64, count, 0)
+    further = [_buffer(array, 2 + n, np.uint8, int(sizes[n]), 0) for n in range(count)]
+    begins = np.cumsum([len(views), *map(int, sizes)])
+    lengths = words[:, 0].astype(np.int64)
+    starts = np.arange(array.length, dtype=np.int64) * _VIEW + 4
+    is_long = lengths > _INLINE
+    if there is not None:
+        is_long &= there
+        lengths[~there] = 0
+    starts[is_long] = begins[words[is_long, 2]] + words[is_long, 3]
+    return _Column(there, None, np.concatenate([views, *further]), starts, lengths)
+
+
+def _valid(array: Any) -> npt.NDArray[np.bool_] | None:
+    """Which entries are there; None: all."""
+    if array.null_count == 0 or not array.n_buffers or not array.buffers[0] or not array.length:
+        return None
+    stop = array.offset + array.length
+    bits = _buffer(array, 0, np.uint8, -(-stop // 8), 0)
+    there = np.unpackbits(bits, bitorder="little")[array.offset : stop].astype(bool)
+    return None if there.all() else there
+
+
+def _buffer(array: Any, number: int, dtype: Any, count: int, offset: int) -> npt.NDArray[Any]:
+    """Elements of a buffer where they are; they must be copied before the array is released."""
+    size = np.dtype(dtype).itemsize
+    address = array.buffers[number] if number < array.n_buffers else None
+    if not address or not count:
+        return np.empty(0, dtype=dtype)
+    raw = (ctypes.c_char * (count * size)).from_address(address + offset * size)
+    return np.frombuffer(raw, dtype=dtype)

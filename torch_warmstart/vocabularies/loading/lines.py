@@ -1,0 +1,123 @@
+"""Text with one entry a line.
+
+A vocabulary file is bytes. A line ends at a newline, exactly one carriage return before it is
+dropped, and everything else is significant: no text mode, no splitlines(), no stripping
+(tensorflow `core/lib/io/inputbuffer.cc`). Blank lines are errors. Entries stay where they are, as
+places in one buffer; a local file is mapped, not copied.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from torch_warmstart.entries import Entries, blocks, in_blocks, in_threads, new_words, positions
+from torch_warmstart.errors import VocabularyError
+from torch_warmstart.vocabularies.loading.content import HEAD, what_else_it_is
+
+_NEWLINE, _RETURN = 10, 13
+_BLOCK = 1 << 20  # bytes searched for newlines at a time, so that they stay in the cache
+_LINE = "line"  # what an entry of a file is called
+
+
+def entries_of_lines(data: torch.Tensor, origin: str) -> Entries:
+    """The lines of a file's bytes, uint8, of which there is at least one."""
+    data, bounds, may_be_blank = _split_lines(data)
+    return Entries(origin, _LINE, data, bounds, gap=1, may_be_blank=may_be_blank)
+
+
+def check_lines(vocabulary: Entries) -> None:
+    """Raises VocabularyError, with what a file is, unless it is lines of entries."""
+    if vocabulary.is_text and vocabulary.unit == _LINE:
+        otherwise = what_else_it_is(vocabulary.text[:HEAD].cpu().numpy().tobytes())
+        if otherwise:
+            raise VocabularyError(f"{vocabulary.origin} {otherwise}.")
+
+
+def check_no_blanks(vocabulary: Entries) -> None:
+    """Raises VocabularyError, with the place, if a line is blank.
+
+    In a file it is a slip. In a sequence it is an entry: Keras's `get_vocabulary()` begins with "".
+    """
+    if not vocabulary.is_text or vocabulary.unit != _LINE or not vocabulary.may_be_blank:
+        return
+
+    def blanks_in(block: slice) -> torch.Tensor:
+        _, lengths = vocabulary.places(block)
+        if int(lengths.min()) > 0:
+            return lengths.new_empty(0)
+        at: torch.Tensor = positions(lengths == 0) + block.start
+        return at
+
+    blank = torch.cat(in_blocks(blanks_in, len(vocabulary), vocabulary.device))
+    if not len(blank):
+        return
+    raise VocabularyError(
+        f"{vocabulary.origin}: {vocabulary.unit} {int(blank[0]) + 1:,} is blank"
+        + (f" ({len(blank):,} are)" if len(blank) > 1 else "")
+        + ". Every line of a vocabulary is an entry, and a blank one is most likely a slip."
+    )
+
+
+def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """The bytes without returns that end lines, and where each line starts and one more would.
+
+    And whether a line may be blank. Where no line ends in a return, which is the rule, nothing is
+    copied.
+    """
+    parts = blocks(len(data), data.device, _BLOCK)
+    scans = _scan(data, parts)
+    if any(scan.has_return for scan in scans):
+        data = _without_returns(data, parts)
+        parts = blocks(len(data), data.device, _BLOCK)
+        scans = _scan(data, parts)
+    newlines = [scan.newlines for scan in scans]
+    counts = [len(found) for found in newlines]
+    unfinished = int(data[-1]) != _NEWLINE  # the newline that ends the file begins no line
+    bounds = new_words(1 + sum(counts) + unfinished, data.device)
+    bounds[0], bounds[-1] = 0, len(data) + 1
+    starts = bounds[1 : 1 + sum(counts)].split_with_sizes(counts)
+    for part, found, here in zip(parts, newlines, starts, strict=True):
+        torch.add(found, part.start + 1, out=here)
+    return data, bounds, any(scan.may_have_blank for scan in scans)
+
+
+class _Scan(NamedTuple):
+    """What is in a part of a file."""
+
+    newlines: torch.Tensor  # their places in the part
+    has_return: bool
+    may_have_blank: bool  # a blank line that ends in the part
+
+
+def _scan(data: torch.Tensor, parts: list[slice]) -> list[_Scan]:
+    """What is in each part."""
+
+    def scan(part: slice) -> _Scan:
+        here = data[part]
+        if here.device.type != "cpu":
+            return _Scan(positions(here == _NEWLINE), bool((here == _RETURN).any()), True)
+        raw = here.numpy()  # which numpy compares in a fifth of torch's time
+        newlines = np.flatnonzero(raw == _NEWLINE)
+        begins = part.start == 0 or int(data[part.start - 1]) == _NEWLINE  # a line, with the part
+        blank = (begins and raw[0] == _NEWLINE) or bool((np.diff(newlines) == 1).any())
+        return _Scan(torch.from_numpy(newlines), bool((raw == _RETURN).any()), blank)
+
+    return in_threads(scan, parts, data.device)
+
+
+def _without_returns(data: torch.Tensor, parts: list[slice]) -> torch.Tensor:
+    """The bytes without the one return that may end a line."""
+
+    def keep(part: slice) -> torch.Tensor:
+        here, following = data[part], data[part.start + 1 : part.stop + 1]
+        kept = here != _RETURN
+        kept[: len(following)] |= following != _NEWLINE
+        return here[kept]
+
+    pieces = in_threads(keep, parts, data.device)
+    if int(data[-1]) == _RETURN:  # it ended a line, if only a blank one
+        pieces.append(data.new_tensor([_NEWLINE]))
+    return torch.cat(pieces)

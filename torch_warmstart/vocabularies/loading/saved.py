@@ -1,0 +1,99 @@
+"""What `Vocabulary.save` wrote: a safetensors file, of which every number is looked at."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from torch_warmstart.entries import FILE_KIND, FILE_VERSION, Entries, Vocabulary
+from torch_warmstart.errors import VocabularyError
+from torch_warmstart.storage import Bytes
+from torch_warmstart.vocabularies.loading.arrays import text_entries
+
+_DTYPES = {"U8": np.uint8, "I64": np.int64, "U64": np.uint64}
+_MOST = 1 << 20  # bytes of a header
+
+
+class _BadError(Exception):
+    """What is wrong with the file, to follow its name."""
+
+
+def is_saved(raw: Bytes) -> bool:
+    """Whether it is a file of ours, by its first bytes."""
+    head = raw[:_MOST].tobytes()
+    size = int.from_bytes(head[:8], "little")
+    return size < len(raw) and head[8:9] == b"{" and FILE_KIND.encode() in head[: 8 + size]
+
+
+def read_saved(raw: Bytes, url: str) -> Vocabulary:
+    """The vocabulary in a file of ours; VocabularyError if it is damaged."""
+    try:
+        return _read(raw, url)
+    except (_BadError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        why = str(error) if isinstance(error, _BadError) else "its header is not what we write"
+        raise VocabularyError(f"{url} is a damaged vocabulary: {why}. Save it again.") from error
+
+
+def _read(raw: Bytes, url: str) -> Vocabulary:
+    size = int.from_bytes(raw[:8].tobytes(), "little")
+    header = json.loads(raw[8 : 8 + size].tobytes())
+    about = json.loads(header["__metadata__"]["vocabulary"])
+    if about["format"] != FILE_KIND or about["version"] != FILE_VERSION:
+        raise _BadError(f"its version is {about['version']!r}, and {FILE_VERSION} is known here")
+    tensors = {
+        name: _tensor(raw[8 + size :], spec) for name, spec in header.items() if name[0] != "_"
+    }
+    listed = _listed(tensors, about, url)
+    num_rows, first, at = about["num_rows"], about["first"], tensors.get("rows")
+    special = {str(name): range(*_pair(span, num_rows)) for name, span in about["special"].items()}
+    if not all(isinstance(number, int) and number >= 0 for number in (num_rows, first)):
+        raise _BadError("a number of rows is none")
+    if (
+        at is not None
+        and len(at)
+        and (len(at) != len(listed) or int(at[0]) < 0 or bool((np.diff(at) <= 0).any()))
+    ):
+        raise _BadError("its rows are not in order")
+    last = int(at[-1]) + 1 if at is not None and len(at) else first + len(listed)
+    if last > num_rows:
+        raise _BadError("an entry is beyond its last row")
+    return Vocabulary(
+        listed,
+        num_rows,
+        None if at is None else torch.from_numpy(at.copy()),
+        first,
+        special,
+        str(about["oov_hash"]),
+        bool(about["is_padded"]),
+    )
+
+
+def _listed(tensors: dict[str, npt.NDArray[Any]], about: Any, url: str) -> Entries:
+    unit = "entry"
+    if about["kind"] in ("int64", "uint64"):
+        ids = torch.from_numpy(tensors["ids"].view(np.int64).copy())
+        return Entries(url, unit, ids=ids, is_unsigned=about["kind"] == "uint64")
+    data, lengths = tensors["bytes"], tensors["lengths"].astype(np.int64)
+    if (len(lengths) and int(lengths.min()) < 0) or float(lengths.sum(dtype=float)) != len(data):
+        raise _BadError("the lengths of its entries do not add up")
+    return text_entries(data.copy(), lengths, url, unit)
+
+
+def _tensor(data: Bytes, spec: Any) -> npt.NDArray[Any]:
+    start, stop = spec["data_offsets"]
+    dtype = np.dtype(_DTYPES[spec["dtype"]])
+    (count,) = spec["shape"]
+    if not 0 <= start <= stop <= len(data) or (stop - start) != count * dtype.itemsize:
+        raise _BadError("a tensor of it is not within the file")
+    return np.frombuffer(data[start:stop].tobytes(), dtype=dtype)
+
+
+def _pair(span: Any, num_rows: int) -> tuple[int, int]:
+    start, stop = span
+    if not 0 <= int(start) <= int(stop) <= num_rows:
+        raise _BadError("a special row is beyond its last row")
+    return int(start), int(stop)

@@ -1,0 +1,132 @@
+"""What people hold vocabularies in becomes a `Vocabulary`: which reader is for what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch_warmstart.entries import Entries, Vocabulary, worked_by
+from torch_warmstart.errors import SettingsError, VocabularyError, plural
+from torch_warmstart.settings import ALL_ENTRIES
+from torch_warmstart.storage import LOCAL, Storage
+from torch_warmstart.vocabularies.loading.arrays import (
+    from_mapping,
+    from_numpy,
+    from_sequence,
+    from_tensor,
+)
+from torch_warmstart.vocabularies.loading.arrow import exports_arrow, from_arrow
+from torch_warmstart.vocabularies.loading.files import read_file
+from torch_warmstart.vocabularies.loading.lines import check_lines, check_no_blanks
+from torch_warmstart.vocabularies.loading.objects import from_object
+
+
+def read_vocabulary(
+    source: Any,
+    device: torch.device | str = "cpu",
+    storage: Storage = LOCAL,
+    *,
+    column: str | int | None = None,
+    key: str | None = None,
+    format: str | None = None,
+) -> Vocabulary:
+    """Reads a vocabulary, whole.
+
+    Raises:
+        VocabularyError: it is empty, not there, or not what it should be.
+        SettingsError: it is of no kind that holds a vocabulary.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = os.path.expanduser(os.fspath(source))
+        vocabulary = read_file(path, storage, column=column, key=key, format=format)
+    else:
+        for name, value in (("key", key), ("format", format)):
+            if value is not None:
+                raise SettingsError(f"{name}={value!r} is for files; entries were given.")
+        vocabulary = _in_memory(source, column)
+    return vocabulary.to(torch.device(device))
+
+
+def read_entries(
+    source: Any, device: torch.device | str = "cpu", storage: Storage = LOCAL
+) -> Entries:
+    """The entries that a vocabulary lists, all of them and without their rows.
+
+    Of a sequence what Keras calls `[UNK]` is an entry as any other, as it is to TensorFlow.
+    """
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        return from_sequence(source, has_keras_rows=False).listed.to(torch.device(device))
+    return read_vocabulary(source, device, storage).listed
+
+
+def load(
+    source: Any,
+    *,
+    column: str | int | None = None,
+    key: str | None = None,
+    format: str | None = None,
+) -> Vocabulary:
+    """`Vocabulary.load`."""
+    vocabulary = read_vocabulary(source, column=column, key=key, format=format)
+    check_lines(vocabulary.listed)
+    check_no_blanks(vocabulary.listed)
+    return vocabulary
+
+
+worked_by(load=load)
+
+
+def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
+    if exports_arrow(source):
+        return from_arrow(source, column)
+    if column is not None:
+        raise SettingsError(f"column={column!r} is for tables; a {_name(source)} was given.")
+    if isinstance(source, Vocabulary):
+        return source
+    found = from_object(source)
+    if found is not None:
+        return found
+    for kind, read in _KINDS:
+        if isinstance(source, kind) and not isinstance(source, bytes | bytearray | memoryview):
+            return read(source)
+    if callable(getattr(source, "to_numpy", None)):  # pandas' before it exported Arrow
+        return from_numpy(np.asarray(source.to_numpy()))
+    raise SettingsError(
+        f"A vocabulary is a path or URL, a sequence or array of str, bytes or int, a mapping of "
+        f"entry to row, a column that exports Arrow, a lookup layer or a tokenizer; not a "
+        f"{_name(source)}."
+    )
+
+
+_KINDS: tuple[tuple[type, Callable[[Any], Vocabulary]], ...] = (
+    (torch.Tensor, from_tensor),
+    (np.ndarray, from_numpy),
+    (Mapping, from_mapping),
+    (Sequence, from_sequence),
+)
+
+
+def _name(source: Any) -> str:
+    return type(source).__name__
+
+
+def used_rows(vocabulary: Vocabulary, size: int, setting: str) -> Vocabulary:
+    """The first `size` rows (-1: all), no entry of them blank; VocabularyError otherwise.
+
+    Of what tables are customarily padded for, such as a tokenizer, `size` may be larger.
+    """
+    if size > len(vocabulary):
+        if not vocabulary.is_padded:
+            what = vocabulary.listed.unit if len(vocabulary.listed) == len(vocabulary) else "row"
+            raise VocabularyError(
+                f"{setting}={size:,}, but {vocabulary.origin} has only "
+                f"{plural(len(vocabulary), what)}."
+            )
+        return vocabulary.padded_to(size)
+    used = vocabulary if size == ALL_ENTRIES else vocabulary.head(size)
+    check_no_blanks(used.listed)
+    return used

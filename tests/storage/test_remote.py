@@ -350,5 +350,7 @@ def test_a_full_disk_is_told(remote, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", write)
-    with pytest.raises(tw.StorageError, match=r"No space left on device\. Set mirror_dir to a direc"):
+    with pytest.raises(
+        tw.StorageError, match=r"No space left on device\. Set mirror_dir to a direc"
+    ):
         tw.load_checkpoint(remote)

@@ -7,6 +7,7 @@ Names, order and defaults of the positional fields are TensorFlow's
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field

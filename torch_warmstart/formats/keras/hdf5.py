@@ -5,19 +5,22 @@ filters that are loaded as plugins, link groups in circles and claim any size. O
 followed, each group once; only filters that h5py brings along are run; sizes are bounded by the
 file's. h5py sees a file object, never a path.
 
-The tree is walked once, when the file is opened, and h5py holds nothing afterwards. A dataset
-that lies in one piece is read from the byte source as every other tensor is: mapped, or fetched by
-ranges. Only chunked datasets are read through h5py.
+The tree is walked when the file is opened, and h5py holds nothing afterwards. A dataset that lies
+in one piece is read from the byte source as every other tensor is: mapped, or fetched by ranges.
+Only chunked datasets are read through h5py.
+
+Strings of variable length are read last, in a second pass (`_read_heap_texts`), as libhdf5 can loop
+for ever over the heaps they lie in.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
-import functools
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +35,7 @@ from torch_warmstart.errors import (
 from torch_warmstart.formats.arrays import native, torch_dtype
 from torch_warmstart.formats.rows import row_ranges
 from torch_warmstart.formats.sources import SourceFile
-from torch_warmstart.storage import ByteSource
+from torch_warmstart.storage import ByteSource, Range
 
 _MAX_RATIO = 1_100  # deflate's best is 1032 to 1
 _MAX_DEPTH = 100  # groups in groups; Keras nests as deep as models do
@@ -85,7 +88,14 @@ def read_tree(source: ByteSource) -> Tree:
     with _opened(source) as file:
         walk = _Walk(source)
         walk.run(file.id)
-        return Tree(tuple(walk.datasets), walk.texts)
+    found = _read_heap_texts(source, walk)
+    marks = {path: texts["dtype"] for path, texts in found.items() if "dtype" in texts}
+    datasets = tuple(
+        replace(dataset, marked=" ".join(marks[dataset.path])) if dataset.path in marks else dataset
+        for dataset in walk.datasets
+    )
+    texts = {path: {**texts, **found.get(path, {})} for path, texts in walk.texts.items()}
+    return Tree(datasets, texts)
 
 
 def read_dataset(source: ByteSource, dataset: Dataset, rows: torch.Tensor | None) -> Any:
@@ -104,9 +114,10 @@ def read_dataset(source: ByteSource, dataset: Dataset, rows: torch.Tensor | None
 
 
 @contextlib.contextmanager
-def _opened(source: ByteSource) -> Iterator[Any]:
+def _opened(source: ByteSource, data: Sequence[Range] = ()) -> Iterator[Any]:
+    """A file; nothing of `data` is read, which is what its datasets hold."""
     h5py = _import_h5py()
-    stream = _Stream(source)
+    stream = _Stream(source, data)
     try:
         with h5py.File(stream, "r") as file:
             yield file
@@ -131,13 +142,19 @@ def _import_h5py() -> Any:
 class _Stream(SourceFile):
     """A source as h5py wants it; it remembers the error that made a read fail."""
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: ByteSource, data: Sequence[Range]) -> None:
         super().__init__(source)
         self.error: Exception | None = None
+        self._data = data
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         try:
             start, stop = self._at, min(self._at + len(buffer), self._source.size)
+            if _enters(start, stop, self._data):
+                raise CorruptCheckpointError(
+                    f"{self._source.url}: what its header points to at offset {start:,} is the "
+                    "data of a tensor."
+                )
             first = start - start % _BLOCK
             last = min(stop + -stop % _BLOCK, self._source.size)
             if start < stop:
@@ -148,12 +165,6 @@ class _Stream(SourceFile):
             raise
 
 
-_HEAP = re.compile(rb"GCOL\x01\0\0\0")  # a global heap collection: signature, version, reserved
-_HEAP_OBJECT = 16  # bytes of an object's header, and of the collection's own
-_MAX_SCAN = 1 << 30  # bytes looked through for heaps; about a second
-_MAX_REMOTE_SCAN = 16 << 20  # bytes fetched for it
-
-
 class _Walk:
     """One pass over the groups of a file, depth first, without recursion."""
 
@@ -162,6 +173,7 @@ class _Walk:
         self._seen: set[int] = set()  # groups, by address: hard links may form circles
         self.datasets: list[Dataset] = []
         self.texts: dict[str, Texts] = {}
+        self.in_heaps: dict[str, None] = {}  # groups and datasets with strings of variable length
 
     def run(self, root: Any) -> None:
         todo = [("", root, 0)]
@@ -173,7 +185,7 @@ class _Walk:
             if address in self._seen:
                 continue
             self._seen.add(address)
-            self.texts[path] = self._read_texts(group)
+            self.texts[path] = self._read_texts(path, group)
             inner = [(p, g, depth + 1) for p, g in self._children(path, group)]
             todo.extend(reversed(inner))
 
@@ -203,7 +215,7 @@ class _Walk:
             path=path,
             shape=shape or (),
             dtype=None if shape is None else dtype,
-            marked=" ".join(self._read_texts(found).get("dtype", ())),
+            marked=" ".join(self._read_texts(path, found).get("dtype", ())),
             address=_address(found),
             offset=_offset(found, dtype, math.prod(shape or ())),
             chunk_rows=layout.get_chunk()[0] if chunked else 1,
@@ -221,63 +233,20 @@ class _Walk:
                     f"{dataset.path!r} claims {size:,} bytes in a file of {self._source.size:,}"
                 )
 
-    def _read_texts(self, owner: Any) -> Texts:
-        """The attributes that are strings, or lists of them."""
-        h5py = _import_h5py()
+    def _read_texts(self, path: str, owner: Any) -> Texts:
+        """The attributes that are strings of one length, or lists of them."""
         texts: Texts = {}
-        for number in range(h5py.h5a.get_num_attrs(owner)):
-            attribute = h5py.h5a.open(owner, index=number)
-            empty = attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL
-            if empty or not isinstance(attribute.get_type(), h5py.h5t.TypeStringID):
-                continue
+        for attribute in _text_attributes(owner):
             if math.prod(attribute.shape) > self._source.size:
                 raise self._corrupt(f"an attribute claims {math.prod(attribute.shape):,} strings")
-            if attribute.get_type().is_variable_str() and not self._heaps_can_be_read:
-                continue
-            values = np.empty(attribute.shape, dtype=attribute.dtype)
-            attribute.read(values)
-            name = attribute.name.decode("utf-8", "surrogateescape")
-            texts[name] = [_text(value) for value in values.ravel().tolist()]
+            if attribute.get_type().is_variable_str():
+                self.in_heaps[path] = None
+            else:
+                texts.update([_read_text(attribute)])
         return texts
-
-    @functools.cached_property
-    def _heaps_can_be_read(self) -> bool:
-        """Whether strings of variable length may be read: libhdf5 can loop over their heaps.
-
-        Reading one, it steps from object to object of a global heap, and one of no size stops it
-        there for ever, beyond the reach of a signal. So the heaps are looked through before. In a
-        file that is too large for that such strings are left out, and with them Keras 3's names.
-        """
-        size = self._source.size
-        if size > (_MAX_SCAN if self._source.max_gap is None else _MAX_REMOTE_SCAN):
-            return False
-        data = self._source.read(0, size).data
-        for match in _HEAP.finditer(data):
-            if not _is_sound_heap(data, match.start()):
-                raise self._corrupt(f"its global heap at offset {match.start():,} has no end")
-        return True
 
     def _corrupt(self, fact: str) -> CorruptCheckpointError:
         return CorruptCheckpointError(f"{self._source.url}: {fact}.")
-
-
-def _is_sound_heap(data: memoryview, start: int) -> bool:
-    """Whether every object of a global heap collection lies in it and leads on to the next.
-
-    HDF5 File Format Specification, III.E: after 16 bytes of header, objects of index (2 bytes),
-    reference count (2), reserved (4), size (8) and data padded to 8. Index 0 is free space, whose
-    size counts its own 16 bytes.
-    """
-    end = start + int.from_bytes(data[start + 8 : start + 16], "little")
-    at = start + _HEAP_OBJECT
-    while at + _HEAP_OBJECT <= min(end, len(data)):
-        index = int.from_bytes(data[at : at + 2], "little")
-        size = int.from_bytes(data[at + 8 : at + 16], "little")
-        step = size if index == 0 else _HEAP_OBJECT + size + -size % 8
-        if step < _HEAP_OBJECT or at + step > end:
-            return False
-        at += step
-    return True
 
 
 def _dtype(found: Any) -> np.dtype[Any] | None:
@@ -320,3 +289,119 @@ def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.rstrip(b"\0").decode("utf-8", "surrogateescape")
     return str(value)
+
+
+# -- attributes that are strings -------------------------------------------------------------------
+
+
+def _text_attributes(owner: Any) -> Iterator[Any]:
+    h5py = _import_h5py()
+    for number in range(h5py.h5a.get_num_attrs(owner)):
+        attribute = h5py.h5a.open(owner, index=number)
+        empty = attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL
+        if not empty and isinstance(attribute.get_type(), h5py.h5t.TypeStringID):
+            yield attribute
+
+
+def _read_text(attribute: Any) -> tuple[str, list[str]]:
+    values = np.empty(attribute.shape, dtype=attribute.dtype)
+    attribute.read(values)
+    name = attribute.name.decode("utf-8", "surrogateescape")
+    return name, [_text(value) for value in values.ravel().tolist()]
+
+
+# -- heaps, where strings of variable length lie ---------------------------------------------------
+#
+# Reading one, libhdf5 steps from object to object of a global heap, and one of no size stops it
+# there for ever, beyond the reach of a signal. So the heaps are looked through before: wherever one
+# can begin but in the data of tensors, which is most of a file. There none may be: a read that
+# begins there, or comes far into it, is refused. libhdf5 reads a heap from its beginning, at least
+# `_LEAST_HEAP` bytes of it, and what it reads ahead of a header (512 bytes) is less than `_AHEAD`.
+
+_HEAP = re.compile(rb"GCOL\x01\0\0\0")  # a global heap collection: signature, version, reserved
+_HEAP_OBJECT = 16  # bytes of an object's header, and of the collection's own
+_LEAST_HEAP = 4096
+_AHEAD = _LEAST_HEAP // 2
+_LARGE = 64 << 10  # bytes of data that it is worth to leave out
+_MAX_SCAN = 1 << 30  # bytes looked through for heaps; about a second
+_MAX_REMOTE_SCAN = 16 << 20  # bytes fetched for it
+
+
+def _read_heap_texts(source: ByteSource, walk: _Walk) -> dict[str, Texts]:
+    """The attributes that are strings of variable length, by the group or dataset they are of.
+
+    In a file with too much to look through they are left out, and with them Keras 3's names.
+    """
+    data = _data_ranges(walk.datasets)
+    if not walk.in_heaps or not _check_heaps(source, data):
+        return {}
+    h5py = _import_h5py()
+    found: dict[str, Texts] = {}
+    with _opened(source, data) as file:
+        for path in walk.in_heaps:
+            name = path.encode("utf-8", "surrogateescape")
+            owner = h5py.h5o.open(file.id, name) if name else file.id
+            found[path] = dict(
+                _read_text(attribute)
+                for attribute in _text_attributes(owner)
+                if attribute.get_type().is_variable_str()
+            )
+    return found
+
+
+def _data_ranges(datasets: Sequence[Dataset]) -> list[Range]:
+    """Where large datasets lie that are in one piece, in order, each once."""
+    found = {(d.offset, d.offset + d.nbytes) for d in datasets if d.offset is not None}
+    return [(start, stop) for start, stop in sorted(found) if stop - start >= _LARGE]
+
+
+def _check_heaps(source: ByteSource, data: Sequence[Range]) -> bool:
+    """Whether all heaps outside of the data have been looked through.
+
+    Raises CorruptCheckpointError where libhdf5 would not come to the end of one.
+    """
+    edges = [0, *(edge for start, stop in data for edge in (start, stop)), source.size]
+    between = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+    is_remote = source.max_gap is not None
+    if sum(b - a for a, b in between) > (_MAX_REMOTE_SCAN if is_remote else _MAX_SCAN):
+        return False
+    source.prefetch(between)
+    for first, behind in between:
+        part = source.read(first, min(behind + _HEAP_OBJECT, source.size) - first).data
+        for match in _HEAP.finditer(part):
+            if not _is_sound_heap(source, first + match.start()):
+                raise CorruptCheckpointError(
+                    f"{source.url}: its global heap at offset {first + match.start():,} has no end."
+                )
+    return True
+
+
+def _enters(start: int, stop: int, data: Sequence[Range]) -> bool:
+    """Whether a read is of data: it begins there, or comes farther into it than reading ahead."""
+    at = max(0, bisect.bisect_right(data, (start, math.inf)) - 1)
+    for first, behind in data[at : at + 2]:
+        if first <= start < behind or start < first < stop - _AHEAD:
+            return True
+    return False
+
+
+def _is_sound_heap(source: ByteSource, start: int) -> bool:
+    """Whether every object of a global heap collection lies in it and leads on to the next.
+
+    HDF5 File Format Specification, III.E: after 16 bytes of header, objects of index (2 bytes),
+    reference count (2), reserved (4), size (8) and data padded to 8. Index 0 is free space, whose
+    size counts its own 16 bytes.
+    """
+    data = source.read(start, min(_LEAST_HEAP, source.size - start)).data
+    size = int.from_bytes(data[8:16], "little")
+    if size > len(data):
+        data = source.read(start, min(size, source.size - start)).data
+    at = _HEAP_OBJECT
+    while at + _HEAP_OBJECT <= min(size, len(data)):
+        index = int.from_bytes(data[at : at + 2], "little")
+        length = int.from_bytes(data[at + 8 : at + 16], "little")
+        step = length if index == 0 else _HEAP_OBJECT + length + -length % 8
+        if step < _HEAP_OBJECT or at + step > size:
+            return False
+        at += step
+    return True

@@ -98,14 +98,18 @@ def test_oov_rows_that_are_left_behind_name_the_setting():
         ("table.txt", b"ant\t0\nbee\t1\ncat\t2\n", "is a table with a number behind a tab"),
         ("bom.txt", b"\xef\xbb\xbfant\nbee\n", "begins with a byte-order mark"),
         ("wide.txt", "ant\nbee\n".encode("utf-16"), "is UTF-16"),
-        ("v.gz", b"\x1f\x8b\x08\x00rest", "is compressed by gzip"),
-        ("m.keras", b"PK\x03\x04rest", "is a zip archive, as .keras"),
-        ("m.h5", b"\x89HDF\r\n\x1a\nrest", "is an HDF5 file"),
-        ("v.parquet", b"PAR1rest", "is a Parquet table"),
-        ("vocab.json", b'{"ant": 0, "bee": 1}', "is JSON"),
-        ("tokenizer.json", b'{\n  "version": "1.0",\n  "truncation": null', "is JSON"),
-        ("list.json", b'["ant", "bee"]', "is JSON"),
-        ("m.model", b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02", "is binary"),
+        ("v.gz", b"\x1f\x8b\x08\x00rest", "is compressed and damaged"),
+        ("m.keras", b"PK\x03\x04rest", "holds no vocabulary that can be read"),
+        ("m.h5", b"\x89HDF\r\n\x1a\nrest", "holds no vocabulary that can be read"),
+        ("v.parquet", b"PAR1rest", "cannot be read as parquet"),
+        ("other.json", b'{"ant": "0", "bee": 1}', "is JSON, but neither"),
+        (
+            "tokenizer.json",
+            b'{\n  "version": "1.0",\n  "truncation": null',
+            "begins as JSON does, but is none",
+        ),
+        ("list.json", b'["ant", 1.5]', "is JSON, but neither"),
+        ("m.model", b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18", "is binary"),
         ("lfs.txt", b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
     ],
 )
@@ -173,7 +177,7 @@ def test_an_id_beyond_64_bits_is_refused():
 
 
 def test_a_directory_is_no_vocabulary(tmp_path):
-    with pytest.raises(tws.PlanError, match="cannot be read"):
+    with pytest.raises(tws.PlanError, match="holds no vocabulary that can be read"):
         start(str(tmp_path))
 
 

@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torch_warmstart.entries import MASK, OOV, Entries, Vocabulary
+from torch_warmstart.entries import (
+    MASK,
+    OOV,
+    Entries,
+    Vocabulary,
+    entries_of_bytes,
+    text_entries,
+    with_rows_before,
+)
 from torch_warmstart.errors import VocabularyError
 
 _ENTRY = "entry"  # what an entry of a sequence is called
@@ -90,16 +98,6 @@ def _from_fixed(array: npt.NDArray[Any], origin: str) -> Entries:
     encoded = [encode(np.ascontiguousarray(step), origin) for step in steps]
     data = np.concatenate([data for data, _ in encoded])
     return text_entries(data, np.concatenate([lengths for _, lengths in encoded]), origin)
-
-
-def text_entries(
-    data: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int64], origin: str, unit: str = _ENTRY
-) -> Entries:
-    """Entries that lie one behind the other in a buffer."""
-    bounds = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=bounds[1:])
-    held = torch.from_numpy(data if len(data) else np.zeros(1, dtype=np.uint8))
-    return Entries(origin, unit, held, torch.from_numpy(bounds))
 
 
 def _encode_bytes(
@@ -221,10 +219,10 @@ def from_sequence(
         return vocabulary_of(_of_ints(entries, origin))
     if kinds == {str}:
         before = _keras_rows(entries) if has_keras_rows else {}
-        found = _joined([_encoded(entry, origin) for entry in entries], origin)
+        found = entries_of_bytes([_encoded(entry, origin) for entry in entries], origin)
         return with_rows_before(found, before)
     if kinds == {bytes}:
-        return vocabulary_of(_joined(entries, origin))
+        return vocabulary_of(entries_of_bytes(entries, origin))
     names = ", ".join(sorted({cls.__name__ for cls in classes}))
     raise VocabularyError(f"A vocabulary is all str, all bytes or all int; {origin} holds {names}.")
 
@@ -236,27 +234,6 @@ def _keras_rows(entries: Sequence[str]) -> dict[str, int]:
     while masks + oov < min(len(entries), _OF_KERAS) and entries[masks + oov] == _KERAS_OOV:
         oov += 1
     return {MASK: masks, OOV: oov} if oov else {}
-
-
-def with_rows_before(found: Entries, before: Mapping[str, int], **more: Any) -> Vocabulary:
-    """A vocabulary that begins with special rows, whose tokens are among the entries.
-
-    Several rows of one token have none for an entry: nobody could tell them apart.
-    """
-    special: dict[str, range] = {}
-    start = 0
-    for name, count in before.items():
-        if count:
-            special[name] = range(start, start + count)
-            start += count
-    dropped = [rows for rows in special.values() if len(rows) > 1]
-    if not dropped:
-        return vocabulary_of(found, special=special, **more)
-    kept = torch.ones(len(found), dtype=torch.bool)
-    for rows in dropped:
-        kept[rows.start : rows.stop] = False
-    at = kept.nonzero().flatten()
-    return Vocabulary(found.take(at), len(found), at=at, special=special, **more)
 
 
 def from_mapping(mapping: Mapping[Any, Any], origin: str = "", **more: Any) -> Vocabulary:
@@ -300,11 +277,6 @@ def _is_range(rows: torch.Tensor) -> bool:
 def _short(entry: Any) -> str:
     shown = repr(entry)
     return shown if len(shown) <= 60 else shown[:60] + "..."
-
-
-def _joined(entries: Sequence[bytes], origin: str) -> Entries:
-    data = np.frombuffer(bytearray(b"".join(entries)), dtype=np.uint8)
-    return text_entries(data, np.fromiter(map(len, entries), np.int64, len(entries)), origin)
 
 
 def _encoded(entry: str, origin: str) -> bytes:

@@ -42,18 +42,19 @@ def what_else_it_is(head: bytes) -> str:
             return f"{what}; {_DO}, or a file with one entry a line"
     if b"\0" in head:
         return f"is binary, not text with one entry a line; {_DO}"
-    if _is_json(head):
+    if is_json(head):
         return f"is JSON, not text with one entry a line; {_DO} in the order of their ids"
     if _is_table(head):
         return (
-            "is a table with a number behind a tab in each line, not one entry a line; "
-            f"{_DO}: the first column, in the order of the rows"
+            "is a table with a number behind a tab in each line, not one entry a line; if its "
+            "lines are in the order of the rows, pass Vocabulary.load(..., column=0, format='tsv')"
+            f", else {_DO.removeprefix('pass ')}"
         )
     return ""
 
 
-def _is_json(head: bytes) -> bool:
-    """An object or a list with strings, as `vocab.json` and `tokenizer.json` are."""
+def is_json(head: bytes) -> bool:
+    """Whether it begins as an object or a list with strings, as `vocab.json` is."""
     return re.match(rb"\s*(\{\s*\"|\[\s*(\"|\{\s*\"))", head) is not None and (
         b'":' in head or b'" :' in head or b'",' in head
     )

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Callable
+
+import numpy as np
 import torch
 
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import VocabularyError
-from torch_warmstart.storage import Bytes, Storage
-from torch_warmstart.vocabularies.loading.arrays import vocabulary_of
+from torch_warmstart.errors import SettingsError, VocabularyError, WarmStartError, did_you_mean
+from torch_warmstart.formats import open_checkpoint
+from torch_warmstart.storage import Bytes, Storage, base_name
+from torch_warmstart.vocabularies.loading.arrays import from_numpy, vocabulary_of
+from torch_warmstart.vocabularies.loading.compression import decompressed
+from torch_warmstart.vocabularies.loading.content import HEAD, is_json
 from torch_warmstart.vocabularies.loading.lines import entries_of_lines
 from torch_warmstart.vocabularies.loading.saved import is_saved, read_saved
+from torch_warmstart.vocabularies.loading.sentencepiece import is_model, read_model, read_vocab
+from torch_warmstart.vocabularies.loading.tables import TABLES, read_table
+from torch_warmstart.vocabularies.loading.tiktoken import is_tiktoken, read_tiktoken
+from torch_warmstart.vocabularies.loading.tokenizer_files import (
+    is_tokenizer_directory,
+    read_directory,
+    read_json,
+)
+
+_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\x93NUMPY": "npy"}
+_CONTAINERS = (b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")  # .keras and .h5
+_SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_PACKED = re.compile(r"\.(gz|bz2|xz|zst|zstd)$")
+_SCORED = re.compile(rb"[^\n]+\t-?\d+(\.\d+)?(e-?\d+)?")
+_FORMATS = ("lines", *TABLES, "json", "model", "vocab", "tiktoken", "npy")
 
 
 def read_file(
@@ -20,11 +43,142 @@ def read_file(
     key: str | None = None,
     format: str | None = None,
 ) -> Vocabulary:
-    """A file or directory as a vocabulary."""
+    """A file or directory as a vocabulary.
+
+    Args:
+        url: Where it is.
+        storage: What opens it.
+        column: Of a table.
+        key: The layer or table of a file that may hold several.
+        format: One of those above, where the content does not tell.
+    """
+    if format is not None and format not in _FORMATS:
+        raise SettingsError(f"format is one of {', '.join(_FORMATS)}, not {format!r}.")
+    if key is not None or storage.is_directory(url):
+        return _read_directory(url, storage, key)
     raw = _bytes_of(url, storage)
-    if is_saved(raw):
+    if raw[:8].tobytes().startswith(_CONTAINERS):
+        return _in_checkpoint(url, storage, key)
+    raw = decompressed(raw, url)
+    form = format or _form_of(raw, url, column)
+    if column is not None and form not in TABLES:
+        raise SettingsError(f"column={column!r} is for tables, and {url} is read as {form}.")
+    if not len(raw):
+        raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
+    return _read(raw, url, form, column)
+
+
+def _read(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabulary:
+    if form in TABLES:
+        return read_table(raw, url, form, column)
+    if form == "saved":
         return read_saved(raw, url)
-    return vocabulary_of(entries_of_lines(torch.from_numpy(raw), url))
+    if form == "npy":
+        return _read_npy(raw, url)
+    if form == "lines":
+        writable = raw if raw.flags.writeable else raw.copy()
+        return vocabulary_of(entries_of_lines(torch.from_numpy(writable), url))
+    readers = {
+        "json": read_json,
+        "model": read_model,
+        "vocab": read_vocab,
+        "tiktoken": read_tiktoken,
+    }
+    return readers[form](raw.tobytes(), url)
+
+
+def _form_of(raw: Bytes, url: str, column: str | int | None) -> str:
+    """What a file is, by its first bytes; by its name only what has none of its own."""
+    head = raw[:HEAD].tobytes()
+    for magic, form in _MAGIC.items():
+        if head.startswith(magic):
+            return form
+    if is_saved(raw):
+        return "saved"
+    suffix = _suffix(url)
+    if column is not None:
+        return _SUFFIXES.get(suffix) or _table_form(head)
+    if suffix in _SUFFIXES and _is_wide(head, suffix):
+        return _SUFFIXES[suffix]
+    return next((form for form, fits in _FORMS if fits(head, suffix, raw)), "lines")
+
+
+def _table_form(head: bytes) -> str:
+    if is_json(head):
+        return "jsonl"
+    return "tsv" if b"\t" in head.split(b"\n")[0] else "csv"
+
+
+# In this order; whether a file is one by its first bytes, its suffix and all of it.
+_FORMS: tuple[tuple[str, Callable[[bytes, str, Bytes], bool]], ...] = (
+    ("json", lambda head, *_: is_json(head)),
+    ("tiktoken", lambda head, suffix, _: suffix == ".tiktoken" or is_tiktoken(head)),
+    ("vocab", lambda head, suffix, _: suffix == ".vocab" or _is_scored(head)),
+    ("model", lambda head, _, raw: head[:1] == b"\n" and is_model(raw.tobytes())),
+)
+
+
+def _suffix(url: str) -> str:
+    name = _PACKED.sub("", base_name(url).lower())
+    return "." + name.rpartition(".")[2] if "." in name else ""
+
+
+def _is_wide(head: bytes, suffix: str) -> bool:
+    """Whether a table has more than one column, so that it is no list of entries."""
+    first = head.split(b"\n")[0]
+    return {".csv": b",", ".tsv": b"\t"}.get(suffix, b"{") in first
+
+
+def _is_scored(head: bytes) -> bool:
+    """Whether each line is a piece and its score, and one of the first is for what is unknown."""
+    lines = head.split(b"\n")[:-1]
+    return b"<unk>\t0" in lines[:10] and all(_SCORED.fullmatch(line) for line in lines)
+
+
+def _read_npy(raw: Bytes, url: str) -> Vocabulary:
+    try:
+        array = np.load(io.BytesIO(raw.tobytes()), allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        raise VocabularyError(
+            f"{url} is an array of numpy's that cannot be read as text or integers: {error}"
+        ) from error
+    return from_numpy(array)
+
+
+def _read_directory(url: str, storage: Storage, key: str | None) -> Vocabulary:
+    if key is None and is_tokenizer_directory(url, storage):
+        return read_directory(url, storage)
+    return _in_checkpoint(url, storage, key)
+
+
+def _in_checkpoint(url: str, storage: Storage, key: str | None) -> Vocabulary:
+    """The vocabulary of a layer or a table in a file that holds several."""
+    try:
+        with open_checkpoint(url, storage=storage) as checkpoint:
+            found = checkpoint.vocabularies()
+    except WarmStartError as error:
+        if isinstance(error, VocabularyError | ImportError):
+            raise
+        why = str(error).split("\n", 1)[0].rstrip(":")
+        raise VocabularyError(f"{url} holds no vocabulary that can be read: {why}") from error
+    if key is not None and key in found:
+        return found[key]
+    if key is None and len(found) == 1:
+        return next(iter(found.values()))
+    if not found:
+        raise VocabularyError(
+            f"{url} holds no vocabulary: no lookup layer or table with its entries is in it. Pass "
+            "the entries as a sequence, or a file with one entry a line."
+        )
+    names = ", ".join(map(repr, list(found)[:10])) + (", ..." if len(found) > 10 else "")
+    if key is None:
+        raise VocabularyError(
+            f"{url} holds several vocabularies: {names}. Say which: "
+            f"Vocabulary.load(..., key={next(iter(found))!r})."
+        )
+    raise VocabularyError(
+        f"{url} holds no vocabulary {key!r}, but {names}.{did_you_mean(key, found)}"
+    )
 
 
 def _bytes_of(url: str, storage: Storage) -> Bytes:
@@ -36,8 +190,3 @@ def _bytes_of(url: str, storage: Storage) -> Bytes:
     if not len(raw):
         raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
     return raw
-
-
-def is_tokenizer_directory(url: str, storage: Storage) -> bool:
-    """Whether a directory holds a tokenizer's files."""
-    return storage.is_directory(url) and False

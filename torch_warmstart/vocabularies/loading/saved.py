@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torch_warmstart.entries import FILE_KIND, FILE_VERSION, Entries, Vocabulary
+from torch_warmstart.entries import FILE_KIND, FILE_VERSION, Entries, Vocabulary, text_entries
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.storage import Bytes
-from torch_warmstart.vocabularies.loading.arrays import text_entries
 
 _DTYPES = {"U8": np.uint8, "I64": np.int64, "U64": np.uint64}
 _MOST = 1 << 20  # bytes of a header

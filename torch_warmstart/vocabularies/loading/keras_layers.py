@@ -1,0 +1,51 @@
+"""Keras's lookup layers: `StringLookup`, `IntegerLookup`, `TextVectorization`, of any Keras.
+
+What rows they put before the entries `entries.LookupLayer` knows; nothing of Keras is imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from torch_warmstart.entries import LookupLayer, Vocabulary
+from torch_warmstart.errors import VocabularyError
+
+_CLASSES = {"IndexLookup", "StringLookup", "IntegerLookup", "TextVectorization"}
+_LIBRARIES = {"keras", "tf_keras", "tensorflow"}
+
+
+def is_keras_lookup(source: Any) -> bool:
+    """Whether it is such a layer, or one derived from it."""
+    return any(
+        cls.__name__ in _CLASSES and cls.__module__.partition(".")[0] in _LIBRARIES
+        for cls in type(source).__mro__
+    )
+
+
+def from_keras_layer(layer: Any) -> Vocabulary:
+    """The rows of what follows the layer.
+
+    Raises VocabularyError: it has no vocabulary yet, or turns indices into entries.
+    """
+    lookup = getattr(layer, "_lookup_layer", layer)
+    origin = f"the {type(layer).__name__} {layer.name!r}"
+    try:
+        entries = [e.item() if isinstance(e, np.generic) else e for e in layer.get_vocabulary()]
+    except Exception as error:
+        raise VocabularyError(f"{origin} cannot tell its vocabulary: {error}") from error
+    names = ("mask_token", "oov_token", "num_oov_indices", "output_mode", "oov_method", "salt")
+    config = {name: getattr(lookup, name, None) for name in (*names, "max_tokens")}
+    made = LookupLayer.from_config({**config, "pad_to_max_tokens": _pads(lookup)})
+    found = None if made is None else made.vocabulary(entries, origin)
+    if found is None or getattr(lookup, "invert", False) or not len(found.listed):
+        raise VocabularyError(
+            f"{origin} has no entries that rows could stand for: adapt() it first, or pass its "
+            "entries as a sequence, in the order of their rows."
+        )
+    return found
+
+
+def _pads(lookup: Any) -> bool:
+    return bool(getattr(lookup, "pad_to_max_tokens", False))

@@ -1,0 +1,199 @@
+"""Tokenizers in files: `vocab.json`, `tokenizer.json`, and the directory that holds one.
+
+Which token is for what is read from `tokenizer_config.json` and `special_tokens_map.json`. A
+directory of which only the class could tell how it numbers its pieces is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch_warmstart.entries import Vocabulary
+from torch_warmstart.errors import VocabularyError
+from torch_warmstart.storage import Storage, join
+from torch_warmstart.vocabularies.loading.arrays import from_mapping, from_sequence
+from torch_warmstart.vocabularies.loading.sentencepiece import read_model
+
+# What Hugging Face calls the tokens that it has a use for.
+ROLES = (
+    *("bos_token", "eos_token", "unk_token", "sep_token"),
+    *("pad_token", "cls_token", "mask_token"),
+)
+_TOKENIZER, _VOCAB, _LINES = "tokenizer.json", "vocab.json", "vocab.txt"
+_MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+_CONFIGS = ("special_tokens_map.json", "tokenizer_config.json")
+# Classes that take sentencepiece's numbers as they are; others move them (XLM-R, mBART, BARThez).
+_AS_NUMBERED = ("Llama", "T5", "Gemma", "Albert", "XLNet", "Mistral", "Reformer", "BigBird")
+Read = Callable[[str], bytes]
+
+
+def read_json(raw: bytes, url: str) -> Vocabulary:
+    """`tokenizer.json`, `vocab.json`, or a list of entries; VocabularyError if it is other JSON."""
+    found = _parsed(raw, url)
+    if isinstance(found, dict) and isinstance(found.get("model"), dict):
+        return _of_tokenizer(found, url)
+    if isinstance(found, dict) and found and all(type(row) is int for row in found.values()):
+        return from_mapping(found, url, is_padded=True)
+    if isinstance(found, list) and found and {type(entry) for entry in found} <= {str, int}:
+        return from_sequence(found, url)
+    raise VocabularyError(
+        f"{url} is JSON, but neither a mapping of token to id (vocab.json), nor a tokenizer.json, "
+        "nor a list of entries. Pass its entries as a sequence, in the order of their rows."
+    )
+
+
+def _parsed(raw: bytes, url: str) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise VocabularyError(f"{url} begins as JSON does, but is none: {error}.") from error
+
+
+def _of_tokenizer(tokenizer: Mapping[str, Any], url: str) -> Vocabulary:
+    """The model's tokens, and those that were added."""
+    tokens = tokenizer["model"].get("vocab")
+    if isinstance(tokens, list):  # Unigram: pieces with scores
+        pieces = [pair[0] if isinstance(pair, list) and pair else None for pair in tokens]
+        if not all(isinstance(piece, str) for piece in pieces):
+            raise _no_tokenizer(url, "a piece of its vocabulary is no text")
+        tokens = {piece: row for row, piece in enumerate(pieces)}
+        if len(tokens) != len(pieces):
+            raise _no_tokenizer(url, "a piece of its vocabulary is there twice")
+    if not isinstance(tokens, dict) or not all(type(row) is int for row in tokens.values()):
+        raise _no_tokenizer(url, "its model has no vocabulary of tokens and ids")
+    merged = {**tokens, **dict(_added(tokenizer.get("added_tokens") or [], url))}
+    vocabulary = from_mapping(merged, url, is_padded=True)
+    unknown = tokenizer["model"].get("unk_token")
+    padding = tokenizer.get("padding") or {}
+    roles = {"unk_token": unknown, "pad_token": padding.get("pad_token")}
+    return with_roles(vocabulary, roles, merged)
+
+
+def _added(tokens: Any, url: str) -> Iterator[tuple[str, int]]:
+    for token in tokens if isinstance(tokens, list) else [None]:
+        content = token.get("content") if isinstance(token, dict) else None
+        row = token.get("id") if isinstance(token, dict) else None
+        if not isinstance(content, str) or type(row) is not int:
+            raise _no_tokenizer(url, "an added token has no content or no id")
+        yield content, row
+
+
+def _no_tokenizer(url: str, why: str) -> VocabularyError:
+    return VocabularyError(f"{url} is not a whole tokenizer.json: {why}.")
+
+
+def with_roles(
+    vocabulary: Vocabulary, roles: Mapping[str, Any], rows: Mapping[str, int]
+) -> Vocabulary:
+    """The vocabulary with what its tokens are for; tokens that it does not have are for nothing."""
+    special = dict(vocabulary.special)
+    for name, token in roles.items():
+        text = token.get("content") if isinstance(token, Mapping) else token
+        row = rows.get(str(text)) if text is not None else None
+        if row is not None:
+            special[name] = range(row, row + 1)
+    return replace(vocabulary, special=special)
+
+
+# -- a directory -----------------------------------------------------------------------------------
+
+
+def is_tokenizer_directory(url: str, storage: Storage) -> bool:
+    """Whether a directory holds a tokenizer's files."""
+    if not storage.is_directory(url):
+        return False
+    return bool({_TOKENIZER, _VOCAB, _LINES, *_MODELS} & set(storage.list_directory(url)))
+
+
+def read_directory(url: str, storage: Storage) -> Vocabulary:
+    """The tokenizer in a directory; rows as many as its model's `config.json` says, if it does."""
+    names = set(storage.list_directory(url))
+
+    def read(name: str) -> bytes:
+        return storage.read_all(join(url, name)).tobytes()
+
+    vocabulary = _tokens_of(url, names, read)
+    roles: dict[str, Any] = {}
+    configs = {name: _config(name, url, names, read) for name in (*_CONFIGS, "config.json")}
+    for name in _CONFIGS:
+        roles |= {role: configs[name][role] for role in ROLES if configs[name].get(role)}
+    rows = _rows_by_token(vocabulary, roles)
+    vocabulary = with_roles(vocabulary, roles, rows)
+    size = configs["config.json"].get("vocab_size")
+    if type(size) is int and len(vocabulary) < size < 2 * len(vocabulary):
+        vocabulary = vocabulary.padded_to(size)
+    return vocabulary
+
+
+def _tokens_of(url: str, names: set[str], read: Read) -> Vocabulary:
+    if _TOKENIZER in names:
+        return read_json(read(_TOKENIZER), join(url, _TOKENIZER))
+    added = _config("added_tokens.json", url, names, read)
+    if _VOCAB in names:
+        vocabulary = read_json(read(_VOCAB), join(url, _VOCAB))
+    elif _LINES in names:
+        lines = read(_LINES).split(b"\n")
+        vocabulary = from_sequence(
+            [line.removesuffix(b"\r") for line in lines[: -1 if not lines[-1] else None]],
+            join(url, _LINES),
+        )
+    else:
+        vocabulary = _of_model(url, names, read)
+    return _with_added(vocabulary, {**_declared(url, names, read), **added})
+
+
+def _of_model(url: str, names: set[str], read: Read) -> Vocabulary:
+    name = next((name for name in _MODELS if name in names), None)
+    if name is None:
+        raise VocabularyError(
+            f"{url} is a directory without a tokenizer: none of {_TOKENIZER}, {_VOCAB}, {_LINES} "
+            f"or {_MODELS[0]} is in it. Name the file that holds the vocabulary."
+        )
+    made_by = str(_config("tokenizer_config.json", url, names, read).get("tokenizer_class") or "")
+    if not made_by.startswith(_AS_NUMBERED):
+        raise VocabularyError(
+            f"{url} has only {name}, and {made_by or 'no class'} in its tokenizer_config.json: "
+            "some tokenizers number sentencepiece's pieces otherwise. Pass the tokenizer itself "
+            f"(AutoTokenizer.from_pretrained(...)), or {join(url, name)} if its numbers are meant."
+        )
+    return read_model(read(name), join(url, name))
+
+
+def _declared(url: str, names: set[str], read: Read) -> dict[str, int]:
+    """Tokens that `tokenizer_config.json` adds, by id."""
+    decoder = _config("tokenizer_config.json", url, names, read).get("added_tokens_decoder")
+    found = {}
+    for row, token in decoder.items() if isinstance(decoder, dict) else ():
+        content = token.get("content") if isinstance(token, dict) else None
+        if isinstance(content, str) and row.isdecimal() and len(row) < 12:
+            found[content] = int(row)
+    return found
+
+
+def _with_added(vocabulary: Vocabulary, added: Mapping[str, Any]) -> Vocabulary:
+    rows = {token: row for token, row in added.items() if type(row) is int}
+    listed = vocabulary.rows(list(rows)).tolist() if rows else []
+    further = {t.encode(): row for (t, row), at in zip(rows.items(), listed, strict=True) if at < 0}
+    if not further:
+        return vocabulary
+    entries = list(vocabulary.entries)
+    merged = {entry: row for row, entry in enumerate(entries) if entry is not None}
+    found = from_mapping({**merged, **further}, vocabulary.origin, is_padded=True)
+    return replace(found, special=vocabulary.special)
+
+
+def _rows_by_token(vocabulary: Vocabulary, roles: Mapping[str, Any]) -> dict[str, int]:
+    texts = [token.get("content") if isinstance(token, dict) else token for token in roles.values()]
+    wanted = [text for text in texts if isinstance(text, str)]
+    rows = vocabulary.rows(wanted).tolist() if wanted else []
+    return {text: row for text, row in zip(wanted, rows, strict=True) if row >= 0}
+
+
+def _config(name: str, url: str, names: set[str], read: Read) -> dict[str, Any]:
+    if name not in names:
+        return {}
+    found = _parsed(read(name), join(url, name))
+    return found if isinstance(found, dict) else {}

@@ -351,6 +351,6 @@ def test_a_full_disk_is_told(remote, monkeypatch):
 
     monkeypatch.setattr(os, "pwrite", write)
     with pytest.raises(
-        tw.StorageError, match=r"No space left on device\. Set mirror_dir to a direc"
+        tw.StorageError, match=r"No space left on device\. Set mirror_dir"
     ):
         tw.load_checkpoint(remote)

@@ -103,7 +103,7 @@ def end_of(path: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("within", [0, 5_000, ROWS * 4 - 8])
 def test_a_heap_in_the_data_of_a_tensor_is_refused(path: Path, within: int) -> None:
     content = bytearray(path.read_bytes())
-    heap, (start, stop) = heap_of(bytes(content)), data_of(path)
+    heap, (start, _stop) = heap_of(bytes(content)), data_of(path)
     at = start + within
     evil = looping(bytes(content), heap)
     content += bytes(max(0, at + len(evil) - len(content)))

@@ -28,14 +28,14 @@ LAYERS = (
     {"names", "vocabularies"},
     {"slots", "new_rows"},
     {"planning"},
-    {"execution", "suggesting", "proof"},
+    {"execution", "suggesting", "proof", "conversion"},
     {"api"},
     {"tensorflow_names", "cli"},
     {"__init__", "__main__"},
 )
 LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
 # Formats use each other's parts, in this order.
-FORMATS = ("", "arrays", "tensorflow", "torch", "huggingface", "keras")
+FORMATS = ("", "listing", "arrays", "tensorflow", "torch", "huggingface", "keras")
 TOP = {"__init__", "__main__", "api", "dtypes", "errors", "tensorflow_names"}
 # What a folder or a module must not know, whatever its layer.
 FORBIDDEN = {

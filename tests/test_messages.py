@@ -62,15 +62,14 @@ def test_a_plan_is_a_table(checkpoint):
         == """\
 Warm start from model.ckpt-7 (TensorFlow V2 checkpoint)
 
-variable                  from                   shape             change     rows                                decision   why
-words.weight              words/embeddings       [4, 2] -> [3, 2]             2 copied, 1 initialised; 2 dropped  remapped   TensorFlow's name
-layers.{0...2}.weight     layers/{0...2}/kernel  [2, 2]            transpose                                      converted  TensorFlow's name
-layers.{0...2}.bias       layers/{0...2}/bias    [2]                                                              copied
-norm.weight               norm/gamma             [2]                                                              renamed    TensorFlow's name
-norm.bias                 norm/beta              [2]                                                              renamed    TensorFlow's name
-norm.running_mean                                [2]                                                              kept       not selected
-norm.running_var                                 [2]                                                              kept       not selected
-norm.num_batches_tracked                         scalar                                                           kept       not selected
+variable               from                   shape             change     decision   why
+words.weight           words/embeddings       [4, 2] -> [3, 2]             remapped   TensorFlow's name
+    rows: 2 copied, 1 initialised; 2 dropped; 0 in place, 2 moved
+layers.{0...2}.weight  layers/{0...2}/kernel  [2, 2]            transpose  converted  TensorFlow's name
+layers.{0...2}.bias    layers/{0...2}/bias    [2]                          copied
+norm.weight            norm/gamma             [2]                          renamed    TensorFlow's name
+norm.bias              norm/beta              [2]                          renamed    TensorFlow's name
+Not selected, left as they are: 3 variables: norm.running_mean, norm.running_var, norm.num_batches_tracked
 
 12 variables: 1 remapped, 3 converted, 2 renamed, 3 copied, 3 kept; 0.1 KiB to read
 Warning: 2 buffers that the checkpoint has (such as 'norm.running_mean') stay as they are, because a\
@@ -90,15 +89,15 @@ def test_a_report_is_a_table(checkpoint):
         == """\
 Warm-started from model.ckpt-7 in 0.00 s
 
-variable                  from                  rows                                    state     why
-words.weight              words/embeddings      2 copied, 1 oov initialised; 2 dropped  remapped  TensorFlow's name
-layers.{0...2}.weight                                                                   kept      not selected
-layers.{0...2}.bias                                                                     kept      not selected
-norm.weight               norm/gamma                                                    renamed   TensorFlow's name
-norm.bias                 norm/beta                                                     renamed   TensorFlow's name
-norm.running_mean         norm/moving_mean                                              renamed   TensorFlow's name
-norm.running_var          norm/moving_variance                                          renamed   TensorFlow's name
-norm.num_batches_tracked                                                                kept      TensorFlow has no counterpart
+variable                  from                  state     why
+words.weight              words/embeddings      remapped  TensorFlow's name
+    rows: 2 copied, 1 oov initialised; 2 dropped; 0 in place, 2 moved
+norm.weight               norm/gamma            renamed   TensorFlow's name
+norm.bias                 norm/beta             renamed   TensorFlow's name
+norm.running_mean         norm/moving_mean      renamed   TensorFlow's name
+norm.running_var          norm/moving_variance  renamed   TensorFlow's name
+norm.num_batches_tracked                        kept      TensorFlow has no counterpart
+Not selected, left as they are: 6 variables: layers.{0...2}.weight, layers.{0...2}.bias
 
 12 variables: 1 remapped, 4 renamed, 7 kept; 3 remapped rows: 2 copied, 1 initialised; 7 keys of \
 the checkpoint were not used

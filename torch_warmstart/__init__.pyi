@@ -2,13 +2,18 @@
 # type checkers. A name comes from a folder or a module beside this file, never from inside one.
 
 from .api import apply_plan as apply_plan
+from .api import convert as convert
+from .api import diff as diff
 from .api import latest_checkpoint as latest_checkpoint
 from .api import list_variables as list_variables
 from .api import load_checkpoint as load_checkpoint
+from .api import load_settings as load_settings
 from .api import load_variable as load_variable
 from .api import plan_warm_start as plan_warm_start
+from .api import save_settings as save_settings
 from .api import suggest_names as suggest_names
 from .api import warm_start as warm_start
+from .conversion import Conversion as Conversion
 from .entries import Vocabulary as Vocabulary
 from .errors import CheckpointError as CheckpointError
 from .errors import CheckpointNotFoundError as CheckpointNotFoundError
@@ -32,7 +37,9 @@ from .formats import TensorSpec as TensorSpec
 from .planning import PlanItem as PlanItem
 from .planning import RowAccount as RowAccount
 from .planning import WarmStartPlan as WarmStartPlan
+from .proof import CheckpointDiff as CheckpointDiff
 from .proof import PortCheck as PortCheck
+from .proof import TensorChange as TensorChange
 from .proof import verify_port as verify_port
 from .settings import FROM_CHECKPOINT as FROM_CHECKPOINT
 from .settings import ClipOrPad as ClipOrPad

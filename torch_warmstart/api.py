@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -18,8 +19,10 @@ from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
 from torch_warmstart.storage import MAX_GAP, Storage
 
 if TYPE_CHECKING:
+    from torch_warmstart.conversion import Conversion
     from torch_warmstart.execution import WarmStartReport
     from torch_warmstart.planning import WarmStartPlan
+    from torch_warmstart.proof import CheckpointDiff
     from torch_warmstart.settings import WarmStartSettings
     from torch_warmstart.suggesting import Suggestions
 
@@ -186,6 +189,148 @@ def load_checkpoint(
     """
     storage = Storage(storage_options or {}, filesystem, max_gap, mirror_dir, mirror_limit)
     return open_checkpoint(source, storage=storage, verify=verify, format=format, entry=entry)
+
+
+def convert(
+    source: Any,
+    path: str | os.PathLike[str],
+    *,
+    model: torch.nn.Module | None = None,
+    settings: WarmStartSettings | Any = None,
+    force: bool = False,
+    dry_run: bool = False,
+    progress: bool | None = None,
+) -> Conversion:
+    """Writes a checkpoint's tensors, or those of a model that they are loaded into, to a file.
+
+    The file is there whole or not at all. Tensors are read and written one after another: memory
+    is needed for the largest that cannot be mapped, not for all.
+
+    Args:
+        source: As for `load_checkpoint`.
+        path: A local `.safetensors` or `.pt` (`.pth`, `.bin`).
+        model: Warm-started from `source`, in place; its `state_dict()` is written. None: the
+            checkpoint's tensors as they are, under their own names.
+        settings: How `model` is warm-started, a `WarmStartSettings`; its checkpoint is replaced by
+            `source`, unless that is None. None: all global variables (`[".*"]`).
+        force: Replace a file that is there.
+        dry_run: Write nothing, and leave `model` as it is; the result says what would be written.
+        progress: Show a progress bar; None shows one for long work on a terminal.
+
+    Returns:
+        What was written, and what was left out: strings, and dtypes that the format has not.
+
+    Raises:
+        SettingsError: the path is taken or of an unknown kind; a `.pt` would not tell whose layouts
+            the tensors have; there is nothing to write.
+        PlanError: the model cannot be warm-started.
+        CheckpointError: the checkpoint is missing or damaged.
+
+    Example:
+        >>> tws.convert("model_dir", "model.safetensors")                # doctest: +SKIP
+    """
+    from torch_warmstart.conversion import convert_checkpoint, write_state
+
+    if model is None:
+        if settings is not None:
+            raise SettingsError("settings are of no use to convert() without a model.")
+        with load_checkpoint(source) as checkpoint:
+            return convert_checkpoint(
+                checkpoint, path, force=force, dry_run=dry_run, progress=progress
+            )
+    plan = plan_warm_start(model, _settings_for(source, settings))
+    url = plan.checkpoint.url
+    if dry_run:
+        return write_state(model.state_dict(), path, url, force=force, dry_run=True)
+    write_state(model.state_dict(), path, url, force=force, dry_run=True)  # before anything changes
+    apply_plan(plan, progress=progress)
+    return write_state(model.state_dict(), path, url, force=force, progress=progress)
+
+
+def _settings_for(source: Any, settings: WarmStartSettings | Any) -> WarmStartSettings:
+    from torch_warmstart.settings import WarmStartSettings
+
+    if settings is None:
+        return WarmStartSettings(source, [".*"])
+    return settings if source is None else replace(settings, ckpt_to_initialize_from=source)
+
+
+def diff(
+    old: Any, new: Any, *, values: bool = True, progress: bool | None = None
+) -> CheckpointDiff:
+    """Compares two checkpoints: names, shapes, dtypes, and values with their norms.
+
+    Args:
+        old: As for `load_checkpoint`.
+        new: The same.
+        values: Compare values too; without, only what the indexes say, and nothing is found
+            renamed.
+        progress: Show a progress bar; None shows one for long work on a terminal.
+
+    Returns:
+        What differs; true if anything does. A tensor under another name is "renamed" if it alone
+        has the same bytes.
+
+    Raises:
+        CheckpointError: one of them is missing or damaged.
+
+    Example:
+        >>> print(tws.diff("yesterday.pt", "today.pt"))                  # doctest: +SKIP
+    """
+    from torch_warmstart.proof import diff_checkpoints
+
+    with load_checkpoint(old) as one, load_checkpoint(new) as other:
+        return diff_checkpoints(one, other, values=values, progress=progress)
+
+
+def load_settings(path: str | os.PathLike[str]) -> WarmStartSettings | list[WarmStartSettings]:
+    """Reads settings from a TOML file; docs/cli.md shows one.
+
+    Fields have their names in `WarmStartSettings` and `VocabInfo`. Paths in it are as they would be
+    in Python: relative ones begin at the working directory.
+
+    Args:
+        path: A local file.
+
+    Returns:
+        The settings; a list, if the file has `[[warm_start]]` tables.
+
+    Raises:
+        SettingsError: the file cannot be read, is no TOML, or a field is unknown or wrong.
+
+    Example:
+        >>> settings = tws.load_settings("warmstart.toml")               # doctest: +SKIP
+    """
+    from torch_warmstart.settings import read_settings
+
+    return read_settings(path, _initializers())
+
+
+def save_settings(
+    path: str | os.PathLike[str], settings: WarmStartSettings | Sequence[WarmStartSettings]
+) -> None:
+    """Writes settings into a TOML file that `load_settings` reads.
+
+    Args:
+        path: A local file; one that is there is replaced.
+        settings: One, or a list of them.
+
+    Raises:
+        SettingsError: a field holds what TOML cannot say (a model, a tensor, a function that is
+            none of `torch.nn.init`, a generator); the message names it. Nothing is written.
+
+    Example:
+        >>> tws.save_settings("warmstart.toml", settings)                # doctest: +SKIP
+    """
+    from torch_warmstart.settings import write_settings
+
+    write_settings(path, settings, _initializers())
+
+
+def _initializers() -> dict[str, Any]:
+    """What `backup_initializer` may be in a file, by name: the functions of torch.nn.init."""
+    functions = vars(torch.nn.init).items()
+    return {n: f for n, f in functions if n.endswith("_") and not n.startswith("_") and callable(f)}
 
 
 def list_variables(source: Any) -> list[tuple[str, tuple[int, ...]]]:

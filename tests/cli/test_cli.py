@@ -16,9 +16,9 @@ import torch
 from bundle_writer import BundleEntry, DType, write_bundle
 
 from torch_warmstart import cli
-from torch_warmstart.cli.inspect import TensorRow, _cells
-from torch_warmstart.cli.main import _storage_option
+from torch_warmstart.cli.arguments import _storage_option
 from torch_warmstart.formats import registry
+from torch_warmstart.formats.listing.tensors import TensorRow
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -44,8 +44,8 @@ scalar         float32     []             4
 string_scalar  string      []
 strings        string      [5]
 uint8          uint8       [5]            5
+In all rows: file model.ckpt-7.data-00000-of-00001
 
-All in model.ckpt-7.data-00000-of-00001
 18 tensors, 384 elements, 1,542 bytes: 333 float32, 6 string, 6 int32, 5 bfloat16, 5 float16, \
 5 int8, 5 uint8, 4 complex128, 4 float64, 4 bool, 4 int64, 3 complex64
 """
@@ -61,8 +61,8 @@ plain        float32  [2, 2]      16
 rows         float32  [10, 4]    160       3
 scope/int32  int32    [5, 2]      40       3
 vector       float32  [130]      520       3
+In all rows: file model.ckpt.data-00000-of-00001
 
-All in model.ckpt.data-00000-of-00001
 7 tensors, 239 elements, 914 bytes: 208 float32, 21 float16, 10 int32
 """
 
@@ -97,7 +97,7 @@ def test_of_several_data_files_each_tensor_names_its_own(capsys):
     files = {line.split()[-1] for line in lines[3:-2]}
     assert files == {f"model.ckpt.data-0000{n}-of-00003" for n in range(3)}
     assert lines[7].endswith("2  model.ckpt.data-00000-of-00003, model.ckpt.data-00001-of-00003")
-    assert not any(line.startswith("All in") for line in lines)
+    assert not any(line.startswith("In all rows: file") for line in lines)
 
 
 def test_a_state_dict_is_listed(tmp_path, capsys):
@@ -111,8 +111,8 @@ def test_a_state_dict_is_listed(tmp_path, capsys):
         "key       dtype    shape   bytes",
         "a         int8     [4]         4",
         "b.weight  float32  [3, 2]     24",
+        "In all rows: file model.pt",
         "",
-        "All in model.pt",
         "2 tensors, 10 elements, 28 bytes: 6 float32, 4 int8",
     ]
 
@@ -121,8 +121,9 @@ def test_an_entry_of_a_nested_file_is_chosen(tmp_path, capsys):
     path = tmp_path / "training.pt"
     torch.save({"ema": {"w": torch.zeros(3)}, "raw": {"w": torch.zeros(3)}}, path)
 
-    assert out_of(capsys, path, "--entry", "ema").endswith("1 tensor, 3 elements, 12 bytes\n")
-    assert cli.main(["inspect", str(path)]) == 1
+    printed = out_of(capsys, path, "--entry", "ema")
+    assert printed.endswith("1 tensor, 3 elements, 12 bytes\nBesides raw: dict of 1\n")
+    assert cli.main(["inspect", str(path)]) == 2
     assert "'ema'" in capsys.readouterr().err
 
 
@@ -143,11 +144,12 @@ def test_a_type_that_torch_calls_otherwise_is_told_as_it_is_stored(tmp_path, cap
     ]
     write_bundle(tmp_path / "ckpt", entries)
 
-    assert out_of(capsys, tmp_path / "ckpt").splitlines()[2:6] == [
-        "key  dtype    stored as  shape  bytes",
-        "a    float32             [1]        4",
-        "q    int8     qint8      [1]        1",
-        "v    variant             [1]",
+    assert out_of(capsys, tmp_path / "ckpt").splitlines()[2:7] == [
+        "key  dtype    stored as  bytes",
+        "a    float32                 4",
+        "q    int8     qint8          1",
+        "v    variant",
+        "In all rows: shape [1], file ckpt.data-00000-of-00001",
     ]
 
 
@@ -156,8 +158,7 @@ def test_a_type_that_torch_calls_otherwise_is_told_as_it_is_stored(tmp_path, cap
     [("F32", "float32"), ("I64", "int64"), ("U8", "uint8"), ("BF16", "bfloat16"), ("BOOL", "bool")],
 )
 def test_words_for_the_same_type_are_not_told_twice(stored, torch_name):
-    row = TensorRow("k", torch_name, stored, (), 1, 1, (), 0)
-    assert _cells(row, False)[2] == ""
+    assert TensorRow("k", torch_name, stored, (), 1, 1, (), 0).stored_as == ""
 
 
 def test_patterns_choose_keys_and_size_sorts_them(capsys):
@@ -169,9 +170,14 @@ def test_patterns_choose_keys_and_size_sorts_them(capsys):
     assert lines[-1].startswith("3 tensors, 336 elements, 1,360 bytes")
 
 
-def test_a_pattern_that_finds_nothing_leaves_the_totals(capsys):
-    assert out_of(capsys, "name_based", "--pattern", "nothing") == (
+def test_a_pattern_that_finds_nothing_exits_with_1_and_near_keys(capsys):
+    assert cli.main(["inspect", "name_based", "--pattern", "dense/kernal$"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == (
         "name_based/model.ckpt-7: TensorFlow V2 checkpoint\n\n0 tensors, 0 elements, 0 bytes\n"
+    )
+    assert captured.err == (
+        "None of 18 tensors matches 'dense/kernal$'. Did you mean 'dense/kernel' or 'dense/bias'?\n"
     )
 
 
@@ -188,6 +194,8 @@ def test_json_is_one_document_with_everything(capsys):
     document = json.loads(out_of(capsys, "partitioned", "--json", "--pattern", "^half|plain"))
 
     assert document == {
+        "version": 1,
+        "kind": "checkpoint",
         "url": "partitioned/model.ckpt",
         "format": "TensorFlow V2 checkpoint",
         "tensors": [
@@ -200,6 +208,7 @@ def test_json_is_one_document_with_everything(capsys):
                 "bytes": 42,
                 "files": ["model.ckpt.data-00000-of-00001"],
                 "num_slices": 3,
+                "layer": "",
             },
             {
                 "key": "plain",
@@ -210,8 +219,13 @@ def test_json_is_one_document_with_everything(capsys):
                 "bytes": 16,
                 "files": ["model.ckpt.data-00000-of-00001"],
                 "num_slices": 0,
+                "layer": "",
             },
         ],
+        "optimizers": [],
+        "vocabularies": {},
+        "tables": {},
+        "besides": {},
         "totals": {
             "tensors": 2,
             "elements": 25,
@@ -264,7 +278,7 @@ def test_a_scalar_is_shown_and_has_no_rows(capsys):
     assert out_of(capsys, "name_based", "--values", "global_step") == (
         "global_step: int64 []\ntensor(7)\n"
     )
-    assert cli.main(["inspect", "name_based", "--values", "global_step", "--rows", "0:1"]) == 1
+    assert cli.main(["inspect", "name_based", "--values", "global_step", "--rows", "0:1"]) == 2
     assert "'global_step' is a scalar" in capsys.readouterr().err
 
 
@@ -287,7 +301,7 @@ def test_rows_past_the_end_are_none(capsys):
     ],
 )
 def test_errors_are_one_message_on_stderr(arguments, message, capsys):
-    assert cli.main(["inspect", *arguments]) == 1
+    assert cli.main(["inspect", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err
@@ -297,7 +311,7 @@ def test_errors_are_one_message_on_stderr(arguments, message, capsys):
 def test_a_damaged_tensor_is_an_error_unless_checksums_are_not_wanted(tmp_path, capsys):
     write_bundle(tmp_path / "ckpt", [BundleEntry("s", DType.INT32, (), bytes(4), crc=1)])
 
-    assert cli.main(["inspect", str(tmp_path / "ckpt"), "--values", "s"]) == 1
+    assert cli.main(["inspect", str(tmp_path / "ckpt"), "--values", "s"]) == 2
     assert "tensor 's' is damaged: its checksum" in capsys.readouterr().err
     shown = out_of(capsys, tmp_path / "ckpt", "--values", "s", "--no-verify")
     assert shown == "s: int32 []\ntensor(0, dtype=torch.int32)\n"
@@ -306,7 +320,7 @@ def test_a_damaged_tensor_is_an_error_unless_checksums_are_not_wanted(tmp_path, 
 def test_a_damaged_entry_is_an_error_that_names_the_tensor(tmp_path, capsys):
     write_bundle(tmp_path / "ckpt", [BundleEntry("s", DType.INT32, (2,), bytes(8), size=4)])
 
-    assert cli.main(["inspect", str(tmp_path / "ckpt")]) == 1
+    assert cli.main(["inspect", str(tmp_path / "ckpt")]) == 2
     assert "tensor 's' is damaged: it has 4 bytes" in capsys.readouterr().err
 
 

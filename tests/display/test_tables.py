@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch_warmstart.display.tables import fold, fold_endings, render, shorten
+from torch_warmstart.display.folding import fold, fold_endings, shorten_apart
+from torch_warmstart.display.tables import render
 
 
 def test_columns_are_aligned_and_empty_ones_left_out():
@@ -10,7 +11,7 @@ def test_columns_are_aligned_and_empty_ones_left_out():
     assert text == "name    size\na       [1, 2]\nlonger  [/x]"
 
 
-def test_a_long_cell_is_never_wrapped_or_cut():
+def test_without_a_width_a_long_cell_is_never_wrapped_or_cut():
     assert "x" * 500 in render(("name",), [("x" * 500,)])
 
 
@@ -82,9 +83,9 @@ def test_names_without_slash_have_no_ending():
 
 def test_a_long_path_loses_its_middle():
     long = "dnn/input_from_feature_columns/input_layer/city_embedding/embedding_weights"
-    assert shorten(long) == "dnn/.../city_embedding/embedding_weights"
-    assert shorten("dnn/hiddenlayer_0/kernel") == "dnn/hiddenlayer_0/kernel"
-    assert shorten("x" * 80) == "x" * 80
+    short = {long: "dnn/.../city_embedding/embedding_weights"}
+    same = ["dnn/hiddenlayer_0/kernel", "x" * 80]
+    assert shorten_apart([long, *same]) == {**short, **{path: path for path in same}}
 
 
 def test_wide_characters_take_two_columns_and_combining_ones_none():

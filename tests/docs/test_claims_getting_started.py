@@ -58,9 +58,10 @@ def test_warm_start_does_both_in_one_call() -> None:
     assert torch.equal(one["t"].weight, two["t"].weight)
 
 
-def test_there_is_one_line_for_each_parameter_and_persistent_buffer() -> None:
+def test_there_is_one_line_for_each_parameter_and_persistent_buffer_that_is_selected() -> None:
     model = Net()
-    plan = tws.plan_warm_start(model, model.state_dict())
+    settings = tws.WarmStartSettings(model.state_dict(), [".*"])
+    plan = tws.plan_warm_start(model, settings)
     report = tws.apply_plan(plan)
     names = set(model.state_dict())
     assert {account.name for account in report.variables} == names

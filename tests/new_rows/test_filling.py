@@ -92,7 +92,7 @@ def test_it_has_a_text(fill, text):
 )
 def test_the_dry_run_says_what_is_not_zeros(initializer, rows):
     _, plan = _plan(ClipOrPad(backup_initializer=initializer))
-    assert f"  {rows}  remapped" in str(plan)
+    assert f"    rows: {rows}; 2 in place, 0 moved\n" in str(plan)
 
 
 def test_where_every_row_has_an_old_one_nothing_is_made():

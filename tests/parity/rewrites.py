@@ -25,8 +25,8 @@ from differential import (
 )
 from drawn_scenarios import tf_items
 
-from torch_warmstart.vocabularies.loading.content import HEAD, what_else_it_is
 from torch_warmstart.vocabularies.loading import read_entries as read_vocabulary
+from torch_warmstart.vocabularies.loading.content import HEAD, what_else_it_is
 from torch_warmstart.vocabularies.readings import other_reading
 
 # -- selection -------------------------------------------------------------------------------------

@@ -505,6 +505,7 @@ def run_block(code: str, namespace: dict[str, Any]) -> str:
 def test_the_guide_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_what_the_guide_reads(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
     namespace: dict[str, Any] = {}
     for code, shown in GUIDE_BLOCK.findall(GUIDE.read_text(encoding="utf-8")):
         assert run_block(code, namespace) == shown

@@ -232,7 +232,7 @@ def test_the_command_casts_a_record_and_says_so(folder, capsys):
     ("arguments", "message"),
     [
         (["verified_model:make", "none.npz"], "verify_port compared nothing: `expected` and"),
-        (["verified_model", "record.npz"], "given as MODULE:CALLABLE, not 'verified_model'"),
+        (["verified_model", "record.npz"], "given as MODULE:CALLABLE, or as a directory"),
         (["verified_model:mak", "record.npz"], "There is no 'verified_model:mak'"),
         (["no_such:make", "record.npz"], "There is no 'no_such:make'"),
         (["verified_model:nothing", "record.npz"], "makes a int, not a torch.nn.Module"),
@@ -240,5 +240,5 @@ def test_the_command_casts_a_record_and_says_so(folder, capsys):
     ],
 )
 def test_the_command_says_what_is_wrong(folder, capsys, arguments, message):
-    assert main(["verify", *arguments]) == 1
+    assert main(["verify", *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -391,9 +391,10 @@ def test_a_plan_of_many_layers_with_slots_is_short():
     table = str(plan).split("\n\n")[1].splitlines()
     assert [" ".join(line.split()) for line in table[3:]] == [
         "{0...11}.weight/{step,exp_avg,exp_avg_sq} "
-        "optimizer/state/{0,2...22}/{step,exp_avg,exp_avg_sq} scalar, [4, 4] copied by position",
+        "optimizer/state/{0,2...22}/{step,exp_avg,exp_avg_sq} scalar, [4, 4] by position",
         "{0...11}.bias/{step,exp_avg,exp_avg_sq} "
-        "optimizer/state/{1,3...23}/{step,exp_avg,exp_avg_sq} scalar, [4] copied by position",
+        "optimizer/state/{1,3...23}/{step,exp_avg,exp_avg_sq} scalar, [4] by position",
+        "In all rows: decision copied",
     ]
     report = str(tws.apply_plan(plan))
     assert "{0...11}.bias/{step,exp_avg,exp_avg_sq}" in report

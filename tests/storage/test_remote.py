@@ -350,7 +350,5 @@ def test_a_full_disk_is_told(remote, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", write)
-    with pytest.raises(
-        tw.StorageError, match=r"No space left on device\. Set mirror_dir"
-    ):
+    with pytest.raises(tw.StorageError, match=r"No space left on device\. Set mirror_dir"):
         tw.load_checkpoint(remote)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import json
 import lzma
@@ -54,10 +55,8 @@ def test_a_cut_or_flipped_compressed_file_is_refused(tmp_path, packer):
             load(write(tmp_path, "v", whole[:at]))
         flipped = bytearray(whole)
         flipped[at] ^= 0xFF
-        try:
+        with contextlib.suppress(tws.VocabularyError):
             load(write(tmp_path, "v", bytes(flipped)))
-        except tws.VocabularyError:
-            pass
 
 
 @pytest.mark.parametrize("packer", PACKERS)

@@ -187,7 +187,8 @@ def test_tiktoken(tmp_path):
     )
     vocab = load(encoding)
     assert len(vocab) == encoding.n_vocab == 301
-    assert vocab.entries[257] == b"hel" and vocab.entries[299] is None
+    assert vocab.entries[257] == b"hel"
+    assert vocab.entries[299] is None
     assert vocab.rows([b"he", "<|end|>"][:1]).tolist() == [256]
     lines = [base64.b64encode(token) + b" %d" % rank for token, rank in RANKS.items()]
     path = tmp_path / "ranks.txt"

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from torch_warmstart.api import load_checkpoint, warm_start
+from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
+from torch_warmstart.cli.models import make_model
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.proof import PortCheck, verify_port
+from torch_warmstart.proof import verify_port
 from torch_warmstart.settings import WarmStartSettings, load_rules
 
 
-def verify(options: argparse.Namespace) -> PortCheck:
-    """Runs the command; the result is what is to be printed."""
+def verify(options: argparse.Namespace) -> Answer:
+    """Runs the command; exits with 1 if the model departs from the record."""
     model = make_model(options.model)
     if options.checkpoint is not None:
         warm_start(model, WarmStartSettings(options.checkpoint, [".*"], **_rules(options.rules)))
     with load_checkpoint(options.record) as record:
         inputs, outputs, layers = (_section(record, name) for name in _SECTIONS)
-    return verify_port(model, inputs, outputs, layers=layers, rtol=options.rtol)
+    check = verify_port(model, inputs, outputs, layers=layers, rtol=options.rtol)
+    return Answer(check, OK if check.ok else DIFFERENT)
 
 
 def _rules(path: str | None) -> dict[str, Any]:
@@ -36,23 +35,6 @@ def _rules(path: str | None) -> dict[str, Any]:
 
 
 _SECTIONS = ("inputs", "outputs", "layers")
-
-
-def make_model(where: str) -> torch.nn.Module:
-    """What a `module:callable` returns, a module in the working directory included."""
-    module_name, _, callable_name = where.partition(":")
-    if not module_name or not callable_name:
-        raise SettingsError(f"The model is given as MODULE:CALLABLE, not {where!r}.")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        make = getattr(importlib.import_module(module_name), callable_name)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"There is no {where!r}: {error}.") from error
-    model = make()
-    if not isinstance(model, torch.nn.Module):
-        raise SettingsError(f"{where} makes a {type(model).__name__}, not a torch.nn.Module.")
-    return model
 
 
 def _section(record: Checkpoint, name: str) -> Any:

@@ -18,14 +18,15 @@ def _advance_nothing(description: str, count: int) -> None:
 
 
 @contextmanager
-def progress_bar(total: int, *, show: bool | None) -> Iterator[Advance]:
+def progress_bar(total: int, *, show: bool | None, title: str = "Warm start") -> Iterator[Advance]:
     """Yields a function to call after each step.
 
     Args:
         total: Bytes of work altogether.
         show: True or False; None shows a bar if the work is long and stderr is a terminal.
+        title: What the work is called before its first step.
     """
-    bar = _open_bar(total) if _is_shown(total, show=show) else None
+    bar = _open_bar(total, title) if _is_shown(total, show=show) else None
     try:
         yield bar.advance if bar is not None else _advance_nothing
     finally:
@@ -42,9 +43,9 @@ def _is_shown(total: int, *, show: bool | None) -> bool:
         return False
 
 
-def _open_bar(total: int) -> _Bar | None:
+def _open_bar(total: int, title: str) -> _Bar | None:
     try:
-        return _Bar(total)
+        return _Bar(total, title)
     except Exception:  # whatever keeps a bar from being shown
         return None
 
@@ -52,7 +53,7 @@ def _open_bar(total: int) -> _Bar | None:
 class _Bar:
     """A bar that gives up at its first failure: a closed or full stderr stops no work."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, title: str = "Warm start") -> None:
         # Imported for a bar only: it takes longer than small work.
         from rich.console import Console
         from rich.progress import (
@@ -61,19 +62,21 @@ class _Bar:
             Progress,
             TextColumn,
             TimeRemainingColumn,
+            TransferSpeedColumn,
         )
 
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),  # names may have [brackets]
             BarColumn(),
             DownloadColumn(),
+            TransferSpeedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             auto_refresh=False,  # a thread of its own would fail where nobody catches it
             redirect_stdout=False,  # which a bar that fails would not give back
             redirect_stderr=False,
         )
-        self._task = self._progress.add_task("Warm start", total=total)
+        self._task = self._progress.add_task(title, total=total)
         self._is_alive = True
         self._shown = 0.0  # when, in seconds
         try:

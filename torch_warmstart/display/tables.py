@@ -1,181 +1,101 @@
-"""Rows of text as an aligned table, with repeated layers folded into one row. Knows no models."""
+"""Rows of text as an aligned table that fits into a width. Knows nothing of what it shows.
+
+Written out by hand: rich takes forty seconds over the 100,000 rows of a large checkpoint, and
+breaks names only where they have blanks.
+"""
 
 from __future__ import annotations
 
-import itertools
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
+from torch_warmstart.display.folding import Row
+from torch_warmstart.display.wrapping import text_width, wrapped
 from torch_warmstart.errors import printable
 
-Row = tuple[str, ...]
-
-_NUMBER = re.compile(r"(?<!\d)\d{1,18}(?!\d)")  # nothing is counted further
-_LONGEST_PATH = 48  # characters; names of feature columns reach a hundred
-_GAP = "  "  # a table is never wrapped, whatever the terminal; pipe it through less -S
+GAP = "  "
+_INDENT = "  "  # of a cell's second line
+_NARROW = 8  # columns; no column of text is made narrower while another is wider than that
 
 
-def render(columns: Sequence[str], rows: Iterable[Row], right: Iterable[str] = ()) -> str:
+def render(
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    right: Iterable[str] = (),
+    width: int | None = None,
+) -> str:
     """An aligned table; columns named in `right` are right-aligned, empty ones are left out.
 
-    Written out by hand: rich takes forty seconds over the 100,000 rows of a large checkpoint.
-    """
-    listed = [tuple(printable(cell) for cell in row) for row in (tuple(columns), *rows)]
-    used = [at for at in range(len(columns)) if any(row[at] for row in listed[1:])]
-    to_right = set(right)
-    cells = [_column([row[at] for row in listed], columns[at] in to_right) for at in used]
-    return "\n".join(_GAP.join(line).rstrip() for line in zip(*cells, strict=True))
-
-
-def _column(cells: list[str], to_right: bool) -> list[str]:
-    """The cells padded to the width of the widest."""
-    widths = [_width(cell) for cell in cells]
-    widest = max(widths)
-    padding = [" " * (widest - width) for width in widths]
-    if to_right:
-        return [pad + cell for pad, cell in zip(padding, cells, strict=True)]
-    return [cell + pad for pad, cell in zip(padding, cells, strict=True)]
-
-
-def _width(cell: str) -> int:
-    """Columns that a terminal gives to a text."""
-    if cell.isascii():
-        return len(cell)
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in cell)
-    narrow = sum(not unicodedata.combining(character) for character in cell)
-    return wide + narrow
-
-
-def shorten(path: str) -> str:
-    """A long path with its middle parts left out: `dnn/.../city/embedding_weights`."""
-    first, *parts = path.split("/")
-    while len(path) > _LONGEST_PATH and len(parts) > 1:
-        parts = parts[1:]
-        path = "/".join([first, "...", *parts])
-    return path
-
-
-def shorten_apart(paths: Iterable[str]) -> dict[str, str]:
-    """Each path shortened, unless another one would then look the same."""
-    short = {path: shorten(path) for path in dict.fromkeys(paths)}
-    counts = Counter(short.values())
-    return {path: shown if counts[shown] == 1 else path for path, shown in short.items()}
-
-
-def fold(rows: Iterable[Row], names: int) -> list[Row]:
-    """Joins rows that differ only in one number within their first `names` cells.
-
-    `layers.0.weight` to `layers.11.weight` become `layers.{0...11}.weight`; the other cells must be
-    equal. A folded row stands where its first row stood.
-    """
-    groups: dict[Row, list[_Numbered]] = {}
-    for at, row in enumerate(rows):
-        template = tuple(_NUMBER.sub("#", cell) for cell in row[:names])
-        groups.setdefault(template + row[names:], []).append((at, row))
-    parts = itertools.chain.from_iterable(_split(group) for group in groups.values())
-    return _in_order(_fold_group(part, names) for part in parts)
-
-
-def fold_endings(rows: Iterable[Row], names: int, joined: int | None = None) -> list[Row]:
-    """Joins rows that differ only in what follows the last slash of their first `names` cells.
-
-    `w/exp_avg` and `w/exp_avg_sq` become `w/{exp_avg,exp_avg_sq}`. A folded row stands where its
-    first row stood.
+    A cell that is too wide for its column goes on below; nothing is left out.
 
     Args:
-        rows: The rows.
-        names: How many cells may differ.
-        joined: The number of another cell that may differ; each value is shown once.
+        columns: The headings.
+        rows: The cells of each row.
+        right: Headings of the columns that are aligned on the right.
+        width: How wide a line may be; None: as wide as it is.
     """
-    groups: dict[Row, list[_Numbered]] = {}
-    for at, row in enumerate(rows):
-        stems = tuple(stem for stem, _ in _endings(row, names))
-        others = tuple(c for n, c in enumerate(row) if n >= names and n != joined)
-        key = (*stems, *others) if "/" in row[0] else (*row, str(at))
-        groups.setdefault(key, []).append((at, row))
-    return _in_order(_join_endings(group, names, joined) for group in groups.values())
+    head, body = table_lines(columns, rows, right, width)
+    return "\n".join([*head, *(line for lines in body for line in lines)])
 
 
-_Numbered = tuple[int, Row]  # a row and its place
+def table_lines(
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    right: Iterable[str] = (),
+    width: int | None = None,
+) -> tuple[list[str], list[list[str]]]:
+    """As `render`: the lines of the headings, and those of each row."""
+    listed = [tuple(printable(cell) for cell in row) for row in (tuple(columns), *rows)]
+    used = [at for at in range(len(columns)) if any(row[at] for row in listed[1:])]
+    to_right = [columns[at] in set(right) for at in used]
+    cells = [tuple(row[at] for at in used) for row in listed]
+    widths = fitted(natural_widths(cells), to_right, width)
+    head, *body = (_lines(row, widths, to_right) for row in cells)
+    return head, body
 
 
-def _in_order(groups: Iterable[list[_Numbered]]) -> list[Row]:
-    """The rows, each where the first of those that it stands for stood."""
-    rows = itertools.chain.from_iterable(groups)
-    return [row for _, row in sorted(rows, key=lambda numbered: numbered[0])]
+def natural_widths(rows: Sequence[Row]) -> list[int]:
+    """The width of the widest cell of each column."""
+    return [max(map(text_width, column)) for column in zip(*rows, strict=True)]
 
 
-def _split(group: list[_Numbered]) -> Iterable[list[_Numbered]]:
-    """Rows of one template by all numbers of their first cells but the one that varies most.
-
-    Numbers that vary alike count as one: `hiddenlayer_0/batchnorm_0`.
-    """
-    columns = list(zip(*(_NUMBER.findall(row[0]) for _, row in group), strict=True))
-    varying = list(dict.fromkeys(column for column in columns if len(set(column)) > 1))
-    if len(varying) < 2:
-        return [group]
-    widest = max(varying, key=lambda column: len(set(column)))
-    others = list(zip(*(column for column in varying if column != widest), strict=True))
-    parts: dict[tuple[str, ...], list[_Numbered]] = {}
-    for numbered, values in zip(group, others, strict=True):
-        parts.setdefault(values, []).append(numbered)
-    return parts.values()
+def total_width(widths: Sequence[int]) -> int:
+    """How wide a table is."""
+    return sum(widths) + len(GAP) * max(0, len(widths) - 1)
 
 
-def _fold_group(group: list[_Numbered], names: int) -> list[_Numbered]:
-    if len(group) == 1:
-        return group
-    at, first = group[0]
-    cells = [_fold_cells([row[number] for _, row in group]) for number in range(names)]
-    if any(cell is None for cell in cells):
-        return group
-    return [(at, (*(cell or "" for cell in cells), *first[names:]))]
+def fitted(widths: list[int], to_right: Sequence[bool], width: int | None) -> list[int]:
+    """The widths of columns that fit: the widest give way, numbers last of all."""
+    if width is None:
+        return list(widths)
+    gentle = [w if right else min(w, _NARROW) for w, right in zip(widths, to_right, strict=True)]
+    return _shrunk(_shrunk(list(widths), gentle, width), [1] * len(widths), width)
 
 
-def _fold_cells(cells: list[str]) -> str | None:
-    """One cell for several, or None if they differ in more than one number."""
-    numbers = [_NUMBER.findall(cell) for cell in cells]
-    columns = list(zip(*numbers, strict=True))
-    varying = {column for column in columns if len(set(column)) > 1}
-    if len(varying) > 1:  # `hiddenlayer_0/batchnorm_0` varies as one number, `0.1` and `1.0` do not
-        return None
-    texts = iter(_range(column) if column in varying else column[0] for column in columns)
-    return _NUMBER.sub(lambda _: next(texts), cells[0])
-
-
-def _range(numbers: tuple[str, ...]) -> str:
-    """`{0...11}`, `{1,13...133}` or `{0,2,5}`."""
-    values = sorted(int(number) for number in numbers)
-    steps = {after - before for before, after in itertools.pairwise(values)}
-    if steps == {1} and len(values) > 2:
-        return f"{{{values[0]}...{values[-1]}}}"
-    if len(steps) == 1 and 0 not in steps and len(values) > 3:
-        return f"{{{values[0]},{values[1]}...{values[-1]}}}"
-    return "{" + ",".join(str(value) for value in values) + "}"
-
-
-def _endings(row: Row, names: int) -> list[tuple[str, str]]:
-    """The first cells as stem and ending: the first's ending if they have it, or their own."""
-    ending = row[0].rpartition("/")[2]
-    found = []
-    for cell in row[:names]:
-        has_it = cell.endswith((f"/{ending}", f".{ending}"))
-        own = ending if has_it else cell.rpartition("/")[2]
-        found.append((cell.removesuffix(own), own))
+def _shrunk(widths: list[int], least: Sequence[int], width: int) -> list[int]:
+    """The widths with the widest of those that may give way narrower, until they fit."""
+    found = list(widths)
+    while total_width(found) > width:
+        room = [(size, at) for at, size in enumerate(found) if size > least[at]]
+        if not room:
+            break
+        found[max(room, key=lambda one: (one[0], -one[1]))[1]] -= 1
     return found
 
 
-def _join_endings(group: list[_Numbered], names: int, joined: int | None) -> list[_Numbered]:
-    if len(group) == 1:
-        return group
-    at, first = group[0]
-    endings = [_endings(row, names) for _, row in group]
-    cells = list(first)
-    for number in range(names):
-        ends = [ending[number][1] for ending in endings]
-        cells[number] = endings[0][number][0] + ("{" + ",".join(ends) + "}" if any(ends) else "")
-    if joined is not None:
-        cells[joined] = ", ".join(dict.fromkeys(row[joined] for _, row in group))
-    return [(at, tuple(cells))]
+def _lines(row: Row, widths: Sequence[int], to_right: Sequence[bool]) -> list[str]:
+    """A row as lines: more than one if a cell is wider than its column."""
+    if all(text_width(cell) <= width for cell, width in zip(row, widths, strict=True)):
+        cells: Iterable[tuple[str, ...]] = [row]
+    else:
+        parts = [
+            wrapped(cell, width, indent=_INDENT if width > _NARROW else "")
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        cells = zip_longest(*parts, fillvalue="")
+    return [GAP.join(map(_padded, line, widths, to_right)).rstrip() for line in cells]
+
+
+def _padded(cell: str, width: int, to_right: bool) -> str:
+    padding = " " * (width - text_width(cell))
+    return padding + cell if to_right else cell + padding

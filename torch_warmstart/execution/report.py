@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from torch_warmstart.display import fold, fold_endings, render, shorten
+from torch_warmstart.display import VERSION, Entry, Sheet, Shown
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import Finding
+from torch_warmstart.errors import Finding, printable
 from torch_warmstart.execution.module_loading import Outcome
 from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.model import overlapping, share_elements
-from torch_warmstart.planning import Audit, PlanItem, RowAccount, State, WarmStartPlan, count_states
+from torch_warmstart.planning import (
+    ASIDE,
+    Audit,
+    PlanItem,
+    RowAccount,
+    State,
+    WarmStartPlan,
+    count_states,
+    entry,
+    remarks,
+    totals_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,7 @@ class VariableAccount:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class WarmStartReport:
+class WarmStartReport(Shown):
     """What a warm start did.
 
     Unpacks as torch's own result does: `missing, unexpected = warm_start(...)`.
@@ -72,8 +82,17 @@ class WarmStartReport:
         return sum(account.state == state for account in self.variables)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values that `json.dumps` takes."""
-        return asdict(self)
+        """Everything as plain values that `json.dumps` takes, with `version` and `totals`."""
+        accounts = [(account.state, account.rows) for account in self.variables]
+        totals = {
+            **totals_of(accounts),
+            "bytes_read": self.bytes_read,
+            "unexpected_keys": len(self.unexpected_keys),
+        }
+        return {"version": VERSION, "kind": "report", "totals": totals, **asdict(self)}
+
+    def _records(self) -> list[dict[str, Any]]:
+        return [asdict(account) for account in self.variables]
 
     @property
     def summary(self) -> str:
@@ -82,24 +101,27 @@ class WarmStartReport:
         return f"Warm-started from {self.source}: {counts}; {self._row_totals()}{self._unused()}"
 
     def __str__(self) -> str:
-        rows = [_cells(account) for account in self.variables]
-        columns = ("variable", "from", "change", "rows", "state", "why")
+        return self._sheet().as_text()
+
+    def __repr__(self) -> str:
         counts = count_states([account.state for account in self.variables])
-        totals = f"{counts}; {self._row_totals()}{self._unused()}"
-        notes = [f"{note.severity.capitalize()}: {note}" for note in self.notes]
-        headline = f"Warm-started from {self.source} in {self.seconds:.2f} s"
-        table = render(columns, fold_endings(fold(rows, names=2), names=2))
-        audits = [f"Compare: {audit}" for audit in self.audits]
-        return "\n".join([headline, "", table, "", totals, *notes, *audits])
+        return f"<WarmStartReport from {printable(self.source)}: {counts}>"
 
-    __repr__ = __str__  # what an interactive session shows
-
-    def _repr_html_(self) -> str:
-        from rich.console import Console
-
-        console = Console(record=True, file=io.StringIO(), width=10_000)
-        console.print(str(self), highlight=False, markup=False)
-        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+    def _sheet(self) -> Sheet:
+        counts = count_states([account.state for account in self.variables])
+        return Sheet(
+            f"Warm-started from {self.source} in {self.seconds:.2f} s",
+            ("variable", "from", "change", "state", "why"),
+            tuple(map(_entry, self.variables)),
+            f"{counts}; {self._row_totals()}{self._unused()}",
+            aside=ASIDE,
+            names=2,
+            paths="from",
+            reasons="why",
+            state="state",
+            remarks=remarks(self.notes, self.audits),
+            folds_endings=True,
+        )
 
     def _unused(self) -> str:
         slots = sum(map(is_slot, self.unexpected_keys))
@@ -118,9 +140,9 @@ class WarmStartReport:
         return f"{total:,} remapped rows: {parts}; "
 
 
-def _cells(account: VariableAccount) -> tuple[str, ...]:
-    keys, rows = " + ".join(map(shorten, account.keys)), str(account.rows or "")
-    return account.name, keys, account.change, rows, account.state, account.reason
+def _entry(account: VariableAccount) -> Entry:
+    cells = (account.name, account.key or "", account.change, account.state, account.reason)
+    return entry(cells, account.reason, account.rows)
 
 
 def account_for(item: PlanItem) -> VariableAccount:

@@ -12,9 +12,11 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from torch_warmstart.display import Sheet, Shown
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
 from torch_warmstart.formats import saved_optimizers
+from torch_warmstart.formats.listing import list_tensors
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 from torch_warmstart.storage import Guard
 
@@ -124,7 +126,7 @@ class _Readers:
                 close()
 
 
-class Checkpoint(Mapping[str, TensorSpec], ABC):
+class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
     """An open checkpoint: a mapping of key to `TensorSpec`, whose tensors are read on demand.
 
     A context manager; tensors read from it stay valid after it is closed. Threads may share it.
@@ -309,6 +311,17 @@ class Checkpoint(Mapping[str, TensorSpec], ABC):
         Raises CorruptCheckpointError: one of them is not what its form says.
         """
         return {}
+
+    def besides(self) -> Mapping[str, str]:
+        """What the file holds that is no tensor of it: where, and what it is in a few words."""
+        return dict.fromkeys(self.extra_states(), "what a module keeps beside its tensors")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it holds as plain values that `json.dumps` takes, with `version` and `totals`."""
+        return list_tensors(self).to_dict()
+
+    def _sheet(self) -> Sheet:
+        return list_tensors(self)._sheet()
 
     def close(self) -> None:
         """Lets go of the files, as soon as no other thread reads from them.

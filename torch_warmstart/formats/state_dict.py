@@ -17,6 +17,7 @@ from torch_warmstart.formats.tensors import plain, shape_of, why_unreadable, wit
 
 EXTRA_STATE = "_extra_state"  # torch's name for it, behind its module's
 _IN_MEMORY = "torch state_dict"
+_LONGEST = 60  # characters of a value beside the tensors
 
 
 class StateDictCheckpoint(Checkpoint):
@@ -66,6 +67,7 @@ class StateDictCheckpoint(Checkpoint):
         if self._metadata is None and not path:  # a module's own has it; a dict is anybody's
             self.family = family_of(self._tensors)
         self._container = state  # optimizers' states lie beside what was chosen
+        self._path = path
 
     def metadata(self) -> Any:
         return self._metadata
@@ -75,6 +77,16 @@ class StateDictCheckpoint(Checkpoint):
 
     def extra_states(self) -> tuple[str, ...]:
         return self._extra_states
+
+    def besides(self) -> Mapping[str, str]:
+        optimizers = (saved.path.split("/")[0] for saved in self.optimizer_states())
+        told = {self._path.split("/")[0], *optimizers, *self._tensors}
+        aside = {
+            str(key): _in_words(value)
+            for key, value in self._container.items()
+            if str(key) not in told
+        }
+        return {**super().besides(), **aside}
 
     def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
         return self._optimizers[0]
@@ -110,6 +122,22 @@ class StateDictCheckpoint(Checkpoint):
 def open_module(module: torch.nn.Module) -> StateDictCheckpoint:
     """A module's own state_dict as a checkpoint."""
     return StateDictCheckpoint(module.state_dict(), f"<{type(module).__name__}>")
+
+
+def _in_words(value: object) -> str:
+    """What an entry is: its value, if that is a short one."""
+    if isinstance(value, bool | int | float | str | None):
+        try:
+            text = repr(value[:_LONGEST] if isinstance(value, str) else value)
+        except ValueError:  # a number of too many digits
+            text = "a number"
+        return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    kind = type(value).__name__
+    if isinstance(value, torch.Tensor):
+        return f"{dtype_name(value.dtype)} {list(shape_of(value))}"
+    if isinstance(value, Mapping | list | tuple | set):
+        return f"{kind} of {len(value):,}"
+    return kind
 
 
 def _storage(tensor: torch.Tensor) -> object:

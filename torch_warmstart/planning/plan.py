@@ -6,15 +6,15 @@ It is made from names, shapes, dtypes and vocabularies alone; no tensor byte is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import torch
 
-from torch_warmstart.display import fold, fold_endings, render, shorten_apart
+from torch_warmstart.display import VERSION, Entry, Sheet, Shown
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import Finding, plural
+from torch_warmstart.errors import Finding, plural, printable
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Owner, Shape, Variable
@@ -60,6 +60,21 @@ class RowAccount:
     dropped: int  # old entries that the new vocabulary does not have
     old_unused: int  # old rows beyond the old vocabulary
     vacant: int = 0  # rows that stand for no entry (gaps, padding), filled by the initializer
+    # Of `copied` and `oov_copied`: to a row of another number. No part of what is compared.
+    moved: int = field(default=0, compare=False)
+
+    @property
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """What became of the rows, new and dropped ones, for a bar."""
+        return (
+            ("in place", self.copied + self.oov_copied - self.moved),
+            ("moved", self.moved),
+            ("new", self.initialised),
+            ("oov new", self.oov_initialised),
+            ("vacant", self.vacant),
+            ("left as they are", self.left),
+            ("dropped", self.dropped + self.old_unused),
+        )
 
     def __str__(self) -> str:
         new = {
@@ -151,7 +166,26 @@ class PlanItem:
             left=remapping.num_without_old_row if keeps else 0,
             dropped=remapping.num_dropped,
             old_unused=self.old_rows_unused,
+            moved=remapping.num_present + remapping.num_oov_copied - _in_place(remapping.rows),
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What happens to the variable, as plain values."""
+        return {
+            "name": self.name,
+            "names": list(self.variable.names),
+            "kind": self.variable.kind,
+            "state": self.state,
+            "reason": self.reason,
+            "is_inferred": self.is_inferred,
+            "keys": list(self.keys),
+            "shape": list(self.variable.shape),
+            "old_shapes": [list(spec.shape) for spec in self.sources],
+            "dtype": dtype_name(self.variable.tensor.dtype),
+            "change": self.change,
+            "rows": None if self.rows is None else asdict(self.rows),
+            "new_rows": "" if self.fill is None else str(self.fill),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +202,13 @@ class Audit:
         return f"{first}{more}: {self.problem} {self.change}"
 
 
+def _in_place(rows: torch.Tensor) -> int:
+    """How many rows take the old row of their own number."""
+    return int((rows == torch.arange(len(rows), device=rows.device)).sum())
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class WarmStartPlan:
+class WarmStartPlan(Shown):
     """What a warm start will do. `print()` it; `apply_plan()` it."""
 
     model: torch.nn.Module
@@ -199,16 +238,52 @@ class WarmStartPlan:
         used = [spec for item in self.items if item.state != "kept" for spec in item.sources]
         return sum(spec.nbytes for spec in {spec.key: spec for spec in used}.values())
 
-    def __str__(self) -> str:
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that `json.dumps` takes, with `version` and `totals`."""
+        return {
+            "version": VERSION,
+            "kind": "plan",
+            "source": self.checkpoint.url,
+            "format": self.checkpoint.format,
+            "variables": [item.to_dict() for item in self.items],
+            "totals": {
+                **totals_of([(item.state, item.rows) for item in self.items]),
+                "bytes_to_read": self.bytes_to_read,
+                "unused_keys": len(self.unused_keys),
+            },
+            "inferred": list(self.inferred),
+            "missing_keys": list(self.missing),
+            "mismatched_keys": [[name, *map(list, shapes)] for name, *shapes in self.mismatched],
+            "unused_keys": list(self.unused_keys),
+            "notes": [asdict(note) for note in self.notes],
+            "audits": [asdict(audit) for audit in self.audits],
+            "seconds": self.seconds,
+        }
+
+    def _sheet(self) -> Sheet:
         shown = self._shown_keys()
-        rows = fold((_cells(item, shown) for item in self.items), names=2)
-        table = render(_COLUMNS, fold_endings(rows, names=2, joined=_COLUMNS.index("shape")))
-        headline = f"Warm start from {self.checkpoint.url} ({self.checkpoint.format})"
         states = count_states([item.state for item in self.items])
-        totals = f"{states}; {_bytes(self.bytes_to_read)} to read"
-        notes = [f"{note.severity.capitalize()}: {note}" for note in self.notes]
-        audits = [f"Compare: {audit}" for audit in self.audits]
-        return "\n".join([headline, "", table, "", totals, *notes, *audits])
+        return Sheet(
+            f"Warm start from {self.checkpoint.url} ({self.checkpoint.format})",
+            ("variable", "from", "shape", "change", "decision", "why"),
+            tuple(_entry(item, shown) for item in self.items),
+            f"{states}; {_bytes(self.bytes_to_read)} to read",
+            aside=ASIDE,
+            names=2,
+            joined="shape",
+            paths="from",
+            reasons="why",
+            state="decision",
+            remarks=remarks(self.notes, self.audits),
+            folds_endings=True,
+        )
+
+    def __str__(self) -> str:
+        return self._sheet().as_text()
+
+    def __repr__(self) -> str:
+        states = count_states([item.state for item in self.items])
+        return f"<WarmStartPlan from {printable(self.checkpoint.url)}: {states}>"
 
     def _shown_keys(self) -> dict[str, str]:
         """What each key is shown as: by what the tensor is called, if that is one tensor's."""
@@ -216,10 +291,7 @@ class WarmStartPlan:
         called = {key: bare_name(key) for key in keys}
         if any(self.checkpoint.name_kind(key) == "storage" for key in keys):
             called.update(_own_names(self.checkpoint, keys))
-        short = shorten_apart(called.values())
-        return {key: short[name] for key, name in called.items()}
-
-    __repr__ = __str__  # what an interactive session shows
+        return called
 
 
 def _own_names(checkpoint: Checkpoint, keys: Collection[str]) -> dict[str, str]:
@@ -231,21 +303,45 @@ def _own_names(checkpoint: Checkpoint, keys: Collection[str]) -> dict[str, str]:
     return found
 
 
-_COLUMNS = ("variable", "from", "shape", "change", "rows", "decision", "why")
-
-
-def _cells(item: PlanItem, shown: Mapping[str, str]) -> tuple[str, ...]:
+def _entry(item: PlanItem, shown: Mapping[str, str]) -> Entry:
     key = " + ".join(shown[key] for key in item.keys)
-    shape, rows = item.shape_change, _rows(item)
     why = f"inferred: {item.reason}" if item.is_inferred else item.reason
-    return item.name, key, shape, item.change, rows, item.state, why
+    cells = (item.name, key, item.shape_change, item.change, item.state, why)
+    return entry(cells, item.reason, item.rows, item.fill)
 
 
-def _rows(item: PlanItem) -> str:
-    """The account of its rows, and what fills the new ones where that is not TensorFlow's zeros."""
-    account = str(item.rows or "")
-    is_plain = item.fill in (None, Keep(), Constant(0.0))  # Keep is said by the account
-    return account if is_plain else f"{account}; new rows: {item.fill}"
+ASIDE = "Not selected, left as they are"
+
+
+def entry(
+    cells: tuple[str, ...], reason: str, rows: RowAccount | None, fill: Fill | None = None
+) -> Entry:
+    """A row of the table of a plan or a report, with a line for its own rows."""
+    if rows is None:
+        return Entry(cells, is_aside=reason == NOT_SELECTED)
+    # Keep is said by the account, and zeros are what TensorFlow fills with.
+    fresh = "" if fill in (None, Keep(), Constant(0.0)) else f"; new rows: {fill}"
+    in_place = rows.copied + rows.oov_copied - rows.moved
+    where = f"; {in_place:,} in place, {rows.moved:,} moved" if in_place + rows.moved else ""
+    return Entry(cells, f"rows: {rows}{fresh}{where}", rows.parts)
+
+
+def remarks(notes: Iterable[Finding], audits: Iterable[Audit]) -> tuple[str, ...]:
+    """What follows the totals, a line each."""
+    said = [f"{note.severity.capitalize()}: {note}" for note in notes]
+    return (*said, *(f"Compare: {audit}" for audit in audits))
+
+
+def totals_of(accounts: Collection[tuple[State, RowAccount | None]]) -> dict[str, Any]:
+    """How many variables are in each state, and what became of all remapped rows."""
+    states = [state for state, _ in accounts]
+    found = [asdict(rows) for _, rows in accounts if rows is not None]
+    summed = {name: sum(rows[name] for rows in found) for name in (found[0] if found else ())}
+    return {
+        "variables": len(states),
+        "states": {state: states.count(state) for state in STATES},
+        "rows": summed,
+    }
 
 
 def count_states(states: list[State]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from torch_warmstart.display import render
+from torch_warmstart.display import VERSION, render, terminal_width
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import SettingsError, did_you_mean, plural
 from torch_warmstart.model import module_names
@@ -42,11 +42,28 @@ class PortCheck:
         rows = [_cells("layer", c) for c in self.layers] + [
             _cells("output", c) for c in self.outputs
         ]
-        table = render(("", "name", "shape", "max abs", "max rel", "allowed", ""), rows)
+        table = render(_COLUMNS, rows, width=terminal_width())
         cast = f"The inputs were cast: {self.cast}.\n" if self.cast else ""
         return f"{table}\n\n{cast}{self._verdict()}"
 
-    __repr__ = __str__
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that `json.dumps` takes, with `version` and `totals`."""
+        everything = (*self.layers, *self.outputs)
+        return {
+            "version": VERSION,
+            "kind": "port-check",
+            "ok": self.ok,
+            "first_departure": self.first_departure,
+            "layers": [asdict(each) for each in self.layers],
+            "outputs": [asdict(each) for each in self.outputs],
+            "totals": {
+                "compared": len(everything),
+                "departing": sum(not each.ok for each in everything),
+            },
+        }
+
+    def __repr__(self) -> str:
+        return f"<PortCheck: {self._verdict()}>"
 
     def _verdict(self) -> str:
         everything = (*self.layers, *self.outputs)
@@ -208,6 +225,9 @@ class _Arguments:
 
 
 # -- text ------------------------------------------------------------------------------------------
+
+
+_COLUMNS = ("", "name", "shape", "max abs", "max rel", "allowed", "")
 
 
 def _cells(kind: str, comparison: Comparison) -> tuple[str, ...]:

@@ -27,3 +27,5 @@ from torch_warmstart.settings.settings import Initializer as Initializer
 from torch_warmstart.settings.settings import VocabInfo as VocabInfo
 from torch_warmstart.settings.settings import VocabSource as VocabSource
 from torch_warmstart.settings.settings import WarmStartSettings as WarmStartSettings
+from torch_warmstart.settings.settings_file import read_settings as read_settings
+from torch_warmstart.settings.settings_file import write_settings as write_settings

@@ -17,9 +17,7 @@ What a section holds are rules as in `var_name_to_prev_var_name`, checked in the
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +30,7 @@ from torch_warmstart.settings.name_rules import (
     checked_renames,
     is_scope,
 )
-
-# The same package, which became a part of Python in 3.11. Importing it takes a tenth of a second.
-_TOML = "tomllib" if sys.version_info >= (3, 11) else "tomli"
+from torch_warmstart.settings.toml_text import read_toml, toml_escaped, toml_string
 
 _SECTIONS = {
     "names": "a variable of the model: its tensor in the checkpoint, or a list",
@@ -46,7 +42,6 @@ _HEADLINE = (
     "How the model's names differ from the checkpoint's. Every rule that is not commented out must "
     "be used."
 )
-_MAX_SIZE = 64 << 20  # bytes; a million rules are less
 _WIDTH = 96  # characters of a comment in a line
 
 
@@ -71,14 +66,7 @@ def load_rules(path: str | os.PathLike[str]) -> NameRules:
         SettingsError: the file cannot be read, is no TOML, or has a malformed rule.
     """
     name = os.path.basename(os.fspath(path))
-    toml = importlib.import_module(_TOML)
-    text = _read(path)
-    try:
-        content = toml.loads(text.decode())
-    except ValueError as error:  # TOML's, UTF-8's, or that of a number of too many digits
-        raise SettingsError(f"{name} is no TOML file: {error}.") from error
-    except RecursionError as error:
-        raise SettingsError(f"{name} is no rules file: its values are nested too deep.") from error
+    content = read_toml(path, "rules file")
     for section, entries in content.items():
         _check_section(name, section, entries)
     sections = {section: content.get(section, {}) for section in _SECTIONS}
@@ -88,18 +76,6 @@ def load_rules(path: str | os.PathLike[str]) -> NameRules:
         layouts=sections["layouts"],
         origin=name,
     )
-
-
-def _read(path: str | os.PathLike[str]) -> bytes:
-    where = os.fspath(path)
-    try:
-        with open(path, "rb") as file:
-            text = file.read(_MAX_SIZE + 1)
-    except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
-        raise SettingsError(f"Rules file {where} cannot be read: {error}.") from error
-    if len(text) > _MAX_SIZE:
-        raise SettingsError(f"{where} is no rules file: it is above {_MAX_SIZE:,} bytes.")
-    return text
 
 
 def _check_section(name: str, section: str, entries: Any) -> None:
@@ -161,10 +137,10 @@ def lines_of(renames: RenameSetting) -> list[Line]:
 def _entry(line: Line) -> str:
     target = line.target
     listed = [target] if isinstance(target, str) else target
-    value = ", ".join(map(_string, listed))
+    value = ", ".join(map(toml_string, listed))
     if listed is target:
         value = f"[{value}]"
-    entry = f"{_string(line.source)} = {value}"
+    entry = f"{toml_string(line.source)} = {value}"
     remark = _comment(line.remark) if line.remark else ""
     return "\n".join(filter(None, (remark, entry if line.active else f"# {entry}")))
 
@@ -173,31 +149,8 @@ def _comment(text: str) -> str:
     """A text as comments, which hold no control characters."""
     lines = [""]
     for word in text.split():
-        shown = word if word.isprintable() else _escaped(word)
+        shown = word if word.isprintable() else toml_escaped(word)
         if lines[-1] and len(lines[-1]) + len(shown) >= _WIDTH:
             lines.append("")
         lines[-1] += f" {shown}" if lines[-1] else shown
     return "\n".join(f"# {line}" for line in lines)
-
-
-def _string(text: str) -> str:
-    """A TOML string: literal where a backslash would have to be doubled and nothing forbids it."""
-    if "\\" in text and "'" not in text and text.isprintable():
-        return f"'{text}'"
-    return f'"{_escaped(text)}"'
-
-
-def _escaped(text: str) -> str:
-    """A text with what a basic string of TOML must not hold spelt out."""
-    return "".join(_escape(character) for character in text)
-
-
-def _escape(character: str) -> str:
-    if character in ('"', "\\"):
-        return f"\\{character}"
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if 0xD800 <= code <= 0xDFFF:
-        raise SettingsError("A name that is not valid Unicode cannot be written into a rules file.")
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

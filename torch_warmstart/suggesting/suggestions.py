@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from torch_warmstart.display import fold, render, shorten
-from torch_warmstart.errors import SettingsError, plural
+from torch_warmstart.display import VERSION, Entry, Sheet, Shown
+from torch_warmstart.errors import SettingsError, plural, printable
 from torch_warmstart.settings import (
     Line,
     NameRules,
@@ -66,7 +66,7 @@ class SuggestedRule:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Suggestions:
+class Suggestions(Shown):
     """Proposed names for the variables that find nothing by themselves. `print()` them.
 
     They are only proposals: look at the reasons, and at what would do as well.
@@ -130,37 +130,60 @@ class Suggestions:
         wanted = _at_least(least)
         return [rule for rule in self.rules if rule.confidence in wanted]
 
-    def __str__(self) -> str:
-        found = plural(self.num_found, "variable")
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that `json.dumps` takes, with `version` and `totals`."""
+        return {
+            "version": VERSION,
+            "kind": "suggestions",
+            "source": self.url,
+            "suggestions": [asdict(item) for item in self.items],
+            "rules": [asdict(rule) for rule in self.rules],
+            "totals": {
+                "suggestions": len(self.items),
+                "confidence": self._counts(),
+                "found": self.num_found,
+                "unused_keys": len(self.unused),
+            },
+            "unused_keys": list(self.unused),
+        }
+
+    def _counts(self) -> dict[str, int]:
+        return {level: sum(i.confidence == level for i in self.items) for level in CONFIDENCES}
+
+    def _sheet(self) -> Sheet:
         if not self.items:
-            return f"Names for {self.url}: nothing to suggest; {found} are found by themselves."
-        folded = fold(map(_cells, self.items), names=2)
-        rows = [
-            (variable, " + ".join(map(shorten, keys.split(" + "))), *rest)
-            for variable, keys, *rest in folded
-        ]
-        table = render(_COLUMNS, rows)
-        counts = {level: sum(i.confidence == level for i in self.items) for level in CONFIDENCES}
-        listed = ", ".join(f"{count:,} {level}" for level, count in counts.items() if count)
-        total = (
-            f"{plural(len(self.items), 'suggestion')} by confidence: {listed}; "
-            f"{self.num_found:,} found by themselves; {plural(len(self.unused), 'tensor')} unused"
-        )
+            found = plural(self.num_found, "variable")
+            return Sheet(
+                f"Names for {self.url}",
+                _COLUMNS,
+                (),
+                f"Nothing to suggest: {found} are found by themselves.",
+            )
+        listed = ", ".join(f"{count:,} {level}" for level, count in self._counts().items() if count)
         rules = [f"  {rule}  {rule.confidence}, for {_count(rule)}" for rule in self.rules[:_SHOWN]]
         if len(self.rules) > _SHOWN:
             rules.append(f"  ... and {len(self.rules) - _SHOWN:,} more")
-        return "\n".join(
-            [
-                f"Names for {self.url}",
-                "",
-                table,
-                "",
-                total,
-                *(["As rules:", *rules] if rules else []),
-            ]
+        return Sheet(
+            f"Names for {self.url}",
+            _COLUMNS,
+            tuple(Entry(_cells(item)) for item in self.items),
+            f"{plural(len(self.items), 'suggestion')} by confidence: {listed}; "
+            f"{self.num_found:,} found by themselves; {plural(len(self.unused), 'tensor')} unused",
+            names=2,
+            paths="from",
+            reasons="why",
+            state="confidence",
+            remarks=("As rules:", *rules) if rules else (),
         )
 
-    __repr__ = __str__  # what an interactive session shows
+    def __str__(self) -> str:
+        if not self.items:
+            found = plural(self.num_found, "variable")
+            return f"Names for {self.url}: nothing to suggest; {found} are found by themselves."
+        return self._sheet().as_text()
+
+    def __repr__(self) -> str:
+        return f"<Suggestions for {printable(self.url)}: {plural(len(self.items), 'suggestion')}>"
 
 
 def save_rules(
@@ -195,7 +218,7 @@ def _at_least(confidence: Confidence) -> Sequence[Confidence]:
 
 
 def _cells(item: Suggestion) -> tuple[str, ...]:
-    others = " | ".join(" + ".join(map(shorten, names)) for names in item.alternatives)
+    others = " | ".join(map(" + ".join, item.alternatives))
     names = " + ".join(item.names)
     return item.variable, names, item.layout or "", item.confidence, item.reason, others
 

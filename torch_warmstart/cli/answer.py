@@ -1,0 +1,25 @@
+"""What a command hands back: a result, an exit code, and what is said beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+OK = 0
+DIFFERENT = 1  # things differ, nothing matched, or a threshold is missed
+FAILED = 2  # an error of ours; a wrong call ends with it too
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of a command.
+
+    `result` goes to stdout: a text, or something with a text that `to_dict` makes JSON of.
+    """
+
+    result: Any
+    code: int = OK
+    aside: str = ""  # for stderr
+    document: Mapping[str, Any] | None = None  # for --json, where the result is a text
+    text: str | None = None  # instead of the result's own

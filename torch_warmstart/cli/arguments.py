@@ -1,0 +1,339 @@
+"""The commands and their arguments. Nothing of the package is imported to parse them.
+
+A command is a row of `_COMMANDS`; it is run by `module:function` of this folder, and its page of
+help fits into a screen and ends with an example.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch_warmstart import __version__
+
+Parser = argparse.ArgumentParser
+CONFIDENCES = ("high", "medium", "low")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command."""
+
+    name: str
+    run: str  # module and function
+    about: str  # a line of help
+    description: str
+    example: str
+    add: Callable[[Parser], None]
+
+
+def make_parser() -> Parser:
+    """The parser of the whole command line."""
+    parser = Parser(
+        prog="torch-warmstart",
+        description="Warm-start PyTorch models from checkpoints of other models.",
+        epilog="Exit codes: 0; 1 where things differ, nothing matched or a threshold is missed; 2 "
+        "for errors. docs/cli.md has more.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        inner = commands.add_parser(
+            command.name,
+            help=command.about,
+            description=command.description,
+            epilog=f"example:\n  torch-warmstart {command.name} {command.example}",
+            formatter_class=_Formatter,
+        )
+        inner.set_defaults(run=command.run, command=command.name)
+        command.add(inner)
+        inner.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Wraps as usual, but leaves the lines of an example as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example:"):
+            return text
+        return super()._fill_text(text, width, indent)
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+def _inspect(parser: Parser) -> None:
+    _add_source(parser)
+    _add_pattern(parser)
+    parser.add_argument("--sort", choices=("name", "size"), default="name")
+    parser.add_argument("--values", metavar="KEY", help="print this tensor's first rows instead")
+    parser.add_argument(
+        "--rows", metavar="START:STOP", type=_row_range, help="which rows of --values"
+    )
+    _add_html(parser)
+
+
+def _plan(parser: Parser) -> None:
+    _add_model(parser)
+    parser.add_argument(
+        "checkpoint", metavar="URL", nargs="?", help="what to start from; else the settings say it"
+    )
+    parser.add_argument(
+        "--settings", metavar="TOML", help="a file that tws.load_settings reads; docs/cli.md"
+    )
+    parser.add_argument("--rules", metavar="TOML", help="renames, as `suggest` writes them")
+    parser.add_argument(
+        "--vars",
+        metavar="REGEX",
+        action="append",
+        help="which variables, buffers too; may be repeated; default: as the settings say, or all",
+    )
+    parser.add_argument(
+        "--on-missing", choices=("error", "keep"), help="what the checkpoint does not have"
+    )
+    parser.add_argument("--on-mismatch", choices=("error", "keep"), help="what does not fit")
+    parser.add_argument(
+        "--fail-under",
+        metavar="PERCENT",
+        type=_percent,
+        help="exit with 1 if fewer of the selected variables are taken from the checkpoint",
+    )
+    _add_html(parser)
+
+
+def _warm_start(parser: Parser) -> None:
+    _plan(parser)
+    parser.add_argument(
+        "--out", metavar="FILE", help="where the model's state goes: .safetensors or .pt"
+    )
+    parser.add_argument("--apply", action="store_true", help="do it; without, show the plan")
+    _add_force(parser)
+
+
+def _suggest(parser: Parser) -> None:
+    _add_model(parser)
+    parser.add_argument("checkpoint", metavar="URL", help="path or URL of a checkpoint")
+    parser.add_argument("--out", metavar="TOML", help="write the rules into this file")
+    parser.add_argument(
+        "--min-confidence",
+        choices=CONFIDENCES,
+        default="medium",
+        help="rules below it are commented out (default: medium)",
+    )
+    _add_html(parser)
+    _add_force(parser, dry_run=True)
+
+
+def _convert(parser: Parser) -> None:
+    _add_source(parser)
+    parser.add_argument("out", metavar="FILE", help="where to: .safetensors or .pt")
+    _add_pattern(parser)
+    parser.add_argument(
+        "--model", metavar="MODEL", help="write its state, warm-started, instead of the tensors"
+    )
+    parser.add_argument("--settings", metavar="TOML", help="how the model is warm-started")
+    parser.add_argument("--rules", metavar="TOML", help="renames for the model")
+    _add_force(parser, dry_run=True)
+
+
+def _diff(parser: Parser) -> None:
+    parser.add_argument("old", metavar="OLD", help="path or URL of a checkpoint")
+    parser.add_argument("new", metavar="NEW", help="path or URL of another")
+    parser.add_argument("--stat", action="store_true", help="print only how many tensors differ")
+    parser.add_argument(
+        "--no-values", dest="values", action="store_false", help="compare names, shapes and dtypes"
+    )
+    _add_html(parser)
+
+
+def _verify(parser: Parser) -> None:
+    _add_model(parser)
+    parser.add_argument("record", metavar="RECORD", help="the file with inputs and outputs")
+    parser.add_argument(
+        "--checkpoint", metavar="URL", help="what to warm-start it from; without, as it is made"
+    )
+    parser.add_argument("--rules", metavar="FILE", help="renames, as save_rules writes them")
+    parser.add_argument("--rtol", type=float, help="largest error allowed; default by dtype")
+
+
+def _explain(parser: Parser) -> None:
+    parser.add_argument("code", metavar="CODE", nargs="?", help="without, all codes are listed")
+
+
+def _completion(parser: Parser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+COMMANDS: Sequence[Command] = (
+    Command(
+        "inspect",
+        "inspect:inspect",
+        "list the tensors of a checkpoint",
+        "Lists the tensors of a checkpoint, and what it holds besides: optimizers, vocabularies, "
+        "epochs. Reads its index, and no tensor.",
+        "model_dir --pattern kernel --sort size",
+        _inspect,
+    ),
+    Command(
+        "plan",
+        "plan:plan",
+        "show what a warm start would do",
+        "Shows what a warm start would do to every variable of a model, or every problem it has. "
+        "Reads names, shapes and vocabularies, and no tensor.",
+        "my_models:make_bert model_dir --settings warmstart.toml",
+        _plan,
+    ),
+    Command(
+        "warm-start",
+        "plan:warm_start",
+        "warm-start a model and save its state",
+        "Shows the plan of a warm start; with --apply, does it and writes the model's state.",
+        "my_models:make_bert model_dir --out bert.safetensors --apply",
+        _warm_start,
+    ),
+    Command(
+        "suggest",
+        "suggest:suggest",
+        "propose names, and write them as rules",
+        "Proposes names in a checkpoint for the variables that find nothing by themselves.",
+        "my_models:make_bert model_dir --out rules.toml",
+        _suggest,
+    ),
+    Command(
+        "convert",
+        "convert:convert",
+        "write a checkpoint into another format",
+        "Writes a checkpoint's tensors under their own names, or the state of a model that they "
+        "are loaded into. The file is there whole or not at all.",
+        "model_dir model.safetensors",
+        _convert,
+    ),
+    Command(
+        "diff",
+        "diff:diff",
+        "compare two checkpoints",
+        "Compares two checkpoints: tensors added, removed and renamed, shapes, dtypes, values with "
+        "norms. Exits with 1 if they differ.",
+        "yesterday.pt today.pt --stat",
+        _diff,
+    ),
+    Command(
+        "verify",
+        "verify:verify",
+        "compare a ported model with recorded outputs",
+        "Makes a model, warm-starts it, runs it on recorded inputs, and compares its outputs with "
+        "the recorded ones. RECORD is a file of arrays (.npz, .safetensors, ...) named inputs/NAME "
+        "(or inputs/0, inputs/1, ... for positional arguments), outputs/NAME (or outputs/0, ..., "
+        "or outputs for the only one), and layers/MODULE for a comparison layer by layer. Exits "
+        "with 1 if they differ.",
+        "my_models:make_bert recorded.npz --checkpoint model_dir",
+        _verify,
+    ),
+    Command(
+        "explain",
+        "explain:explain",
+        "say what the code of an error or a note means",
+        "Says when something is said, and what to do. A code is at the end of a warning, and in "
+        "the JSON of a plan.",
+        "shape-mismatch",
+        _explain,
+    ),
+    Command(
+        "completion",
+        "completion:completion",
+        "print the completion of a shell",
+        "Prints a script that completes commands and options in a shell.",
+        "bash > ~/.local/share/bash-completion/completions/torch-warmstart",
+        _completion,
+    ),
+)
+
+
+# -- arguments of several commands -----------------------------------------------------------------
+
+
+def _add_model(parser: Parser) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="MODULE:CALLABLE that makes the model, or a Hugging Face directory",
+    )
+
+
+def _add_source(parser: Parser) -> None:
+    parser.add_argument("url", metavar="URL", help="path or URL of a checkpoint or its directory")
+    parser.add_argument("--format", help="what it is, instead of looking at its content")
+    parser.add_argument("--entry", help="which mapping of a file that holds several: ema/model")
+    parser.add_argument(
+        "--no-verify", dest="verify", action="store_false", help="check no checksums"
+    )
+    parser.add_argument(
+        "--storage-option",
+        metavar="KEY=VALUE",
+        action="append",
+        type=_storage_option,
+        default=[],
+        help="passed to the filesystem of a URL; values may be JSON; may be repeated",
+    )
+    parser.add_argument("--filesystem", choices=("auto", "fsspec", "gfile"), default="auto")
+
+
+def _add_pattern(parser: Parser) -> None:
+    parser.add_argument(
+        "--pattern",
+        metavar="REGEX",
+        action="append",
+        type=_regex,
+        default=[],
+        help="only keys in which this is found; may be repeated, for keys that match any",
+    )
+
+
+def _add_html(parser: Parser) -> None:
+    parser.add_argument("--html", metavar="FILE", help="write it as a page to sort and filter, too")
+
+
+def _add_force(parser: Parser, *, dry_run: bool = False) -> None:
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    if dry_run:
+        parser.add_argument("--dry-run", action="store_true", help="write nothing, say what")
+
+
+def _percent(text: str) -> float:
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no percentage such as 90")
+    return number / 100
+
+
+def _regex(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+
+
+def _row_range(text: str) -> slice:
+    match = re.fullmatch(r"(\d{0,18}):(\d{0,18})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range such as 0:5")
+    start, stop = (int(bound) if bound else None for bound in match.groups())
+    return slice(start, stop)
+
+
+def _storage_option(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value

@@ -1,0 +1,17 @@
+"""The command `diff`: what differs between two checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+
+from torch_warmstart.api import diff as diff_checkpoints
+from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
+from torch_warmstart.cli.pages import write_page
+
+
+def diff(options: argparse.Namespace) -> Answer:
+    """Runs the command; exits with 1 if anything differs."""
+    found = diff_checkpoints(options.old, options.new, values=options.values)
+    code = DIFFERENT if found else OK
+    text = found.stat if options.stat else None
+    return Answer(found, code, write_page(found, options), text=text)

@@ -1,0 +1,69 @@
+"""A model as the command line names it: what makes it, or a directory of Hugging Face's."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import MissingDependencyError, SettingsError
+
+
+def make_model(where: str) -> torch.nn.Module:
+    """What a `module:callable` returns, a module in the working directory included.
+
+    Or the model that the `config.json` of a directory describes, with weights as it is made.
+
+    Raises:
+        SettingsError: there is no such thing, or it makes something else.
+    """
+    if os.path.isfile(os.path.join(where, "config.json")):
+        return _of_huggingface(where)
+    module_name, _, callable_name = where.partition(":")
+    if not module_name or not callable_name:
+        raise SettingsError(
+            f"The model is given as MODULE:CALLABLE, or as a directory with a config.json, not "
+            f"{where!r}."
+        )
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        make = getattr(importlib.import_module(module_name), callable_name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"There is no {where!r}: {error}.") from error
+    return _checked(make(), where)
+
+
+def _of_huggingface(folder: str) -> torch.nn.Module:
+    """The architecture of a directory; nothing is fetched, and no code of the directory runs."""
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{folder} is a directory of Hugging Face's, which needs transformers: pip install "
+            "'torch-warmstart[transformers]'"
+        ) from error
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raise SettingsError(f"{folder}/config.json describes no model: {error}") from error
+    names = config.architectures or ["(none)"]
+    made = getattr(transformers, names[0], None)
+    if made is None:
+        raise SettingsError(
+            f"{folder}/config.json names the architecture {names[0]!r}, which this version of "
+            "transformers does not have. Name what makes the model, as MODULE:CALLABLE."
+        )
+    return _checked(made(config), folder)
+
+
+def _checked(model: Any, where: str) -> torch.nn.Module:
+    if not isinstance(model, torch.nn.Module):
+        raise SettingsError(f"{where} makes a {type(model).__name__}, not a torch.nn.Module.")
+    return model

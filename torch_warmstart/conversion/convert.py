@@ -1,0 +1,191 @@
+"""What is written, and what cannot be: a checkpoint under its own names, or a model's state."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torch_warmstart.conversion import safetensors_file, torch_file
+from torch_warmstart.conversion.pieces import Piece
+from torch_warmstart.conversion.whole_file import check_free, whole_file
+from torch_warmstart.display import VERSION, progress_bar
+from torch_warmstart.errors import SettingsError, plural, printable
+from torch_warmstart.formats import Checkpoint, family_of
+
+_SAFETENSORS, _TORCH = (".safetensors",), (".pt", ".pth", ".bin")
+_FAMILY_WORDS = {"tensorflow": "tf", "torch": "pt"}  # of safetensors' metadata
+_TIMES_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was written into a file, and what was not.
+
+    Args:
+        path: The file.
+        source: What it was made of.
+        keys: The names of the tensors in it.
+        nbytes: Bytes of their values.
+        left_out: Names of what could not be written, with the reasons.
+        written: False for a dry run.
+    """
+
+    path: str
+    source: str
+    keys: tuple[str, ...]
+    nbytes: int
+    left_out: Mapping[str, str]
+    written: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values that `json.dumps` takes, with `version` and `totals`."""
+        return {
+            "version": VERSION,
+            "kind": "conversion",
+            "path": self.path,
+            "source": self.source,
+            "keys": list(self.keys),
+            "left_out": dict(self.left_out),
+            "written": self.written,
+            "totals": {
+                "tensors": len(self.keys),
+                "bytes": self.nbytes,
+                "left_out": len(self.left_out),
+            },
+        }
+
+    def __str__(self) -> str:
+        verb = "Wrote" if self.written else "Would write"
+        tensors = f"{plural(len(self.keys), 'tensor')}, {plural(self.nbytes, 'byte')}"
+        lines = [f"{verb} {self.path} from {self.source}: {tensors}"]
+        listed = list(self.left_out.items())
+        lines += [f"Left out {key}: {why}" for key, why in listed[:_TIMES_SHOWN]]
+        if len(listed) > _TIMES_SHOWN:
+            lines.append(f"Left out {len(listed) - _TIMES_SHOWN:,} more")
+        return "\n".join(map(printable, lines))
+
+
+def convert_checkpoint(
+    checkpoint: Checkpoint,
+    path: str | os.PathLike[str],
+    *,
+    patterns: Sequence[re.Pattern[str]] = (),
+    force: bool = False,
+    dry_run: bool = False,
+    progress: bool | None = None,
+) -> Conversion:
+    """Writes a checkpoint's tensors under their own names."""
+    keys = [key for key in checkpoint if not patterns or any(p.search(key) for p in patterns)]
+    pieces, left_out = [], {}
+    for key in keys:
+        spec = checkpoint.spec(key)
+        if spec.dtype is None:
+            left_out[key] = spec.unreadable or f"{spec.stored_dtype} is nothing that torch can hold"
+        else:
+            read = _reader(checkpoint, key)
+            pieces.append(Piece(key, spec.shape, spec.dtype, read, spec.storage))
+    where = os.fspath(path)
+    if where.endswith(_TORCH):
+        _check_family(checkpoint, pieces, where)
+    write = _writer(where, _FAMILY_WORDS[checkpoint.family], None)
+    return _write(
+        where,
+        checkpoint.url,
+        pieces,
+        left_out,
+        write,
+        force=force,
+        dry_run=dry_run,
+        progress=progress,
+    )
+
+
+def _reader(checkpoint: Checkpoint, key: str) -> Callable[[], torch.Tensor]:
+    return lambda: checkpoint.view_tensor(key)
+
+
+def _check_family(checkpoint: Checkpoint, pieces: Sequence[Piece], where: str) -> None:
+    """A torch file does not say whose layouts its tensors have; their names must."""
+    if family_of([piece.key for piece in pieces]) != checkpoint.family:
+        raise SettingsError(
+            f"{where} would not say that its tensors are laid out as in {checkpoint.family}, and "
+            "their names do not either: kernels would be taken for torch's. Write a .safetensors, "
+            "which says it, or the state of a model that they are loaded into (model=, --model)."
+        )
+
+
+def write_state(
+    state: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    source: str,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    progress: bool | None = None,
+) -> Conversion:
+    """Writes a model's `state_dict()`."""
+    pieces, left_out = [], {}
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor):
+            one = (value.data_ptr(), value.stride(), str(value.device)) if value.numel() else None
+            pieces.append(Piece(key, tuple(value.shape), value.dtype, _given(value), one))
+        else:
+            left_out[key] = f"a {type(value).__name__}, which is no tensor"
+    where = os.fspath(path)
+    write = _writer(where, "pt", getattr(state, "_metadata", None))
+    return _write(
+        where, source, pieces, left_out, write, force=force, dry_run=dry_run, progress=progress
+    )
+
+
+def _given(value: torch.Tensor) -> Callable[[], torch.Tensor]:
+    return lambda: value
+
+
+_Write = Callable[[Any, Sequence[Piece], Callable[[str, int], None]], None]
+
+
+def _writer(path: str, family: str, metadata: Any) -> _Write:
+    """What writes a file of that name."""
+    if path.endswith(_SAFETENSORS):
+        return lambda file, pieces, advance: safetensors_file.write(file, pieces, family, advance)
+    if path.endswith(_TORCH):
+        return lambda file, pieces, advance: torch_file.write(file, pieces, metadata, advance)
+    raise SettingsError(
+        f"{path}: what is written is told by the name's ending, .safetensors or .pt (.pth, .bin)."
+    )
+
+
+def _write(
+    path: str,
+    source: str,
+    pieces: Sequence[Piece],
+    left_out: Mapping[str, str],
+    write: _Write,
+    *,
+    force: bool,
+    dry_run: bool,
+    progress: bool | None,
+) -> Conversion:
+    """Writes what the format can hold; nothing at all for a dry run, but what would be said."""
+    unholdable = {
+        piece.key: f"a .safetensors file has no {piece.dtype}"
+        for piece in pieces
+        if path.endswith(_SAFETENSORS) and not safetensors_file.can_hold(piece.dtype)
+    }
+    held = [piece for piece in pieces if piece.key not in unholdable]
+    if not held:
+        raise SettingsError(f"{source} has no tensor that could be written into {path}.")
+    check_free(path, force=force)
+    size = sum(piece.nbytes for piece in held)
+    if not dry_run:
+        bar = progress_bar(size, show=progress, title="Convert")
+        with whole_file(path, force=force) as file, bar as advance:
+            write(file, held, advance)
+    keys = tuple(piece.key for piece in held)
+    return Conversion(path, source, keys, size, {**left_out, **unholdable}, not dry_run)

@@ -1,0 +1,51 @@
+"""A file that is there whole or not at all: written beside its place, and then put there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+from torch_warmstart.errors import SettingsError
+from torch_warmstart.storage import is_remote
+
+
+def check_free(path: str, *, force: bool) -> None:
+    """Raises SettingsError if nothing can be written at a path, or something is there already."""
+    if is_remote(path):
+        raise SettingsError(f"{path} is a URL: files are written to local paths only.")
+    if os.path.isdir(path):
+        raise SettingsError(f"{path} is a directory: name the file to write.")
+    if os.path.lexists(path) and not force:
+        raise SettingsError(
+            f"{path} is there already, and stays as it is. Name another file, or replace it with "
+            "force=True (--force)."
+        )
+
+
+@contextlib.contextmanager
+def whole_file(path: str, *, force: bool) -> Iterator[IO[bytes]]:
+    """A file to write into, which takes its place when the block ends without an error."""
+    check_free(path, force=force)
+    folder = os.path.dirname(os.path.abspath(path))
+    handle, beside = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)[:80]}.")
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fsync(file.fileno())
+        check_free(path, force=force)
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,267 @@
+r"""Settings in a file: the fields of `WarmStartSettings` as TOML, under their own names.
+
+    ckpt_to_initialize_from = "model_dir"
+    vars_to_warm_start = [".*"]            # false: only variables with a VocabInfo
+
+    [var_name_to_vocab_info."city.weight"]
+    new_vocab = "today.txt"
+    new_vocab_size = 380
+    num_oov_buckets = 2
+    old_vocab = "yesterday.txt"
+    backup_initializer = {name = "normal_", std = 0.02}
+
+    [var_name_to_vocab_info."head"]
+    type = "ClipOrPad"
+
+    [var_name_to_prev_var_name]
+    "encoder." = "bert/encoder/"
+
+    [var_name_to_prev_var_name.patterns]
+    'blocks\.(\d+)\.(.+)' = 'block_\1/\2'
+
+What stands where a `VocabInfo` does is any of the classes below, by `type`, each with its own
+fields: a field that is added to one of them can be said here, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, cast
+
+from torch_warmstart.errors import SettingsError, did_you_mean
+from torch_warmstart.settings.name_rules import NameRules, Names
+from torch_warmstart.settings.rules_file import lines_of
+from torch_warmstart.settings.settings import ClipOrPad, VocabInfo, WarmStartSettings
+from torch_warmstart.settings.toml_text import read_toml, toml_lines
+
+Initializers = Mapping[str, Callable[..., Any]]  # what `backup_initializer` may be, by name
+
+_LIST = "warm_start"
+_RENAMES, _PATTERNS = "var_name_to_prev_var_name", "patterns"
+_CLASSES: dict[str, type] = {"VocabInfo": VocabInfo, "ClipOrPad": ClipOrPad}
+_WHAT = "settings file"
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def read_settings(
+    path: str | os.PathLike[str], initializers: Initializers
+) -> WarmStartSettings | list[WarmStartSettings]:
+    """Settings, or a list of them; `load_settings` is this for users."""
+    name = os.path.basename(os.fspath(path))
+    content = read_toml(path, _WHAT)
+    if _LIST not in content:
+        return _settings(content, name, initializers)
+    several = content[_LIST]
+    if list(content) != [_LIST] or not isinstance(several, list) or not several:
+        raise SettingsError(
+            f"{name}: [[{_LIST}]] tables are a list of settings; nothing else stands beside them."
+        )
+    return [
+        _settings(table, f"{name}, [[{_LIST}]] {number},", initializers)
+        for number, table in enumerate(several, 1)
+    ]
+
+
+def _settings(table: Any, where: str, initializers: Initializers) -> WarmStartSettings:
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"{where} is no table of settings.")
+    said = dict(table)
+    if _RENAMES in said:
+        said[_RENAMES] = _renames(said[_RENAMES], f"{where}: {_RENAMES}")
+    if "var_name_to_vocab_info" in said:
+        said["var_name_to_vocab_info"] = _infos(said["var_name_to_vocab_info"], where, initializers)
+    settings: WarmStartSettings = _made(WarmStartSettings, said, where)
+    return settings
+
+
+def _renames(value: Any, where: str) -> Any:
+    """Names and scopes, and patterns below them, in their order."""
+    if not isinstance(value, Mapping):
+        return value  # which the settings refuse by name
+    names = {key: target for key, target in value.items() if key != _PATTERNS}
+    patterns = value.get(_PATTERNS, {})
+    if isinstance(patterns, str | list):  # a variable of that name
+        return value
+    for source, target in [*names.items(), *patterns.items()]:
+        is_list = isinstance(target, list) and all(isinstance(one, str) for one in target)
+        if not (isinstance(target, str) or (is_list and source in names)):
+            raise SettingsError(f"{where}: {source!r} is for a name, not for {target!r}.")
+    renames: dict[str, Names] = dict(names)
+    return NameRules(renames, tuple(patterns.items())) if patterns else renames
+
+
+def _infos(value: Any, where: str, initializers: Initializers) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    at = f"{where}: var_name_to_vocab_info"
+    return {name: _info(info, f"{at}.{name}", initializers) for name, info in value.items()}
+
+
+def _info(value: Any, where: str, initializers: Initializers) -> Any:
+    if isinstance(value, list):
+        return [_info(one, where, initializers) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    said = dict(value)
+    kind = said.pop("type", "VocabInfo")
+    if kind not in _CLASSES:
+        raise SettingsError(f"{where}: type is {' or '.join(map(repr, _CLASSES))}, not {kind!r}.")
+    if "backup_initializer" in said:
+        said["backup_initializer"] = _initializer(said["backup_initializer"], where, initializers)
+    return _made(_CLASSES[kind], said, where)
+
+
+def _initializer(value: Any, where: str, initializers: Initializers) -> Any:
+    """A function by its name, with arguments if it is a table; or "keep"."""
+    arguments = dict(value) if isinstance(value, Mapping) else {}
+    name = arguments.pop("name", None) if isinstance(value, Mapping) else value
+    if not isinstance(name, str) or name == "keep":
+        return value
+    if name not in initializers:
+        raise SettingsError(
+            f"{where}: backup_initializer is 'keep' or a function of torch.nn.init, not {name!r}."
+            f"{did_you_mean(name, initializers)}"
+        )
+    function = initializers[name]
+    return functools.partial(function, **arguments) if arguments else function
+
+
+def _made(made: type, said: Mapping[str, Any], where: str) -> Any:
+    """A value of a class, of the fields that a file says."""
+    known = [field.name for field in fields(made)]
+    for name in said:
+        if name not in known:
+            raise SettingsError(
+                f"{where}: {made.__name__} has no field {name!r}.{did_you_mean(name, known)}"
+            )
+    required = [f.name for f in fields(made) if _default(f) is MISSING and f.name not in said]
+    if required:
+        raise SettingsError(f"{where}: {made.__name__} needs {' and '.join(required)}.")
+    nothing = {name: None for name, value in said.items() if value is False and _may_be_none(name)}
+    try:
+        return made(**{**said, **nothing})
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from error
+
+
+def _may_be_none(name: str) -> bool:
+    """Whether `false` says None: TOML has no word for it."""
+    return name == "vars_to_warm_start"
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def write_settings(
+    path: str | os.PathLike[str],
+    settings: WarmStartSettings | Sequence[WarmStartSettings],
+    initializers: Initializers,
+) -> None:
+    """Writes settings; `save_settings` is this for users."""
+    if isinstance(settings, WarmStartSettings):
+        table: dict[str, Any] = _said_of(settings, "", initializers)
+    else:
+        table = {
+            _LIST: [_said_of(one, f"[{at}].", initializers) for at, one in enumerate(settings)]
+        }
+    text = "\n".join(toml_lines(table)).lstrip("\n") + "\n"
+    try:
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except (OSError, ValueError) as error:
+        where = os.fspath(path)
+        raise SettingsError(f"Settings file {where} cannot be written: {error}.") from error
+
+
+def _said_of(value: Any, where: str, initializers: Initializers) -> dict[str, Any]:
+    """The fields of a value that are not its class's default, as plain values."""
+    if not isinstance(value, (WarmStartSettings, *_CLASSES.values())):
+        raise SettingsError(f"save_settings takes WarmStartSettings, not a {type(value).__name__}.")
+    said: dict[str, Any] = {}
+    for field in fields(cast("Any", value)):
+        found = getattr(value, field.name)
+        at = f"{where}{field.name}"
+        if _is_default(found, _default(field)):
+            continue
+        if field.name == _RENAMES:
+            said[field.name] = _rename_table(found, at)
+        elif field.name == "backup_initializer":
+            said[field.name] = _initializer_name(found, at, initializers)
+        elif found is None and _may_be_none(field.name):
+            said[field.name] = False
+        else:
+            said[field.name] = _plain(found, at, initializers)
+    return said
+
+
+def _is_default(found: Any, default: Any) -> bool:
+    """Whether a field need not be written; what is not plain is compared by being the same."""
+    if found is default or (isinstance(found, Mapping) and not found and default is None):
+        return True
+    plain = (bool, int, float, str, type(None))
+    return isinstance(found, plain) and type(found) is type(default) and found == default
+
+
+def _plain(value: Any, where: str, initializers: Initializers) -> Any:
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if is_dataclass(value) and type(value) in _CLASSES.values():
+        kind = type(value).__name__
+        of_kind = {} if kind == "VocabInfo" else {"type": kind}
+        return {**of_kind, **_said_of(value, f"{where}.", initializers)}
+    if isinstance(value, Mapping):
+        return {
+            _name(k, where): _plain(v, f"{where}[{k!r}]", initializers) for k, v in value.items()
+        }
+    if isinstance(value, list | tuple | range):
+        return [_plain(one, f"{where}[{at}]", initializers) for at, one in enumerate(value)]
+    raise _unsayable(value, where)
+
+
+def _name(key: Any, where: str) -> str:
+    if not isinstance(key, str):
+        raise _unsayable(key, where)
+    return key
+
+
+def _unsayable(value: Any, where: str) -> SettingsError:
+    return SettingsError(
+        f"{where} is a {type(value).__name__}, which a settings file cannot say. Give a path "
+        "instead, or keep these settings in Python."
+    )
+
+
+def _rename_table(renames: Any, where: str) -> dict[str, Any]:
+    if not isinstance(renames, Mapping | Sequence | NameRules):
+        raise _unsayable(renames, where)
+    lines = lines_of(renames)
+    names = {line.source: line.target for line in lines if line.section in ("names", "scopes")}
+    patterns = {line.source: line.target for line in lines if line.section == "patterns"}
+    return {**_lists(names.items()), **({_PATTERNS: patterns} if patterns else {})}
+
+
+def _lists(names: Iterable[tuple[str, Names]]) -> dict[str, Any]:
+    return {name: t if isinstance(t, str) else list(t) for name, t in names}
+
+
+def _initializer_name(value: Any, where: str, initializers: Initializers) -> Any:
+    if isinstance(value, str):
+        return value
+    function = value.func if isinstance(value, functools.partial) else value
+    name = next((name for name, known in initializers.items() if known is function), None)
+    if name is None or (isinstance(value, functools.partial) and value.args):
+        raise _unsayable(value, where)
+    if not isinstance(value, functools.partial):
+        return name
+    return {"name": name, **_plain(value.keywords, where, {})}

@@ -22,7 +22,7 @@ PREFIX = "torch_warmstart"
 
 # From the ground up. A folder may import what stands below its line, and nothing beside it.
 LAYERS = (
-    {"errors", "dtypes"},
+    {"errors", "dtypes", "boxes"},
     {"storage", "entries", "display"},
     {"settings", "model", "layouts", "formats"},
     {"names", "vocabularies"},
@@ -36,7 +36,7 @@ LAYERS = (
 LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
 # Formats use each other's parts, in this order.
 FORMATS = ("", "listing", "arrays", "tensorflow", "torch", "huggingface", "keras")
-TOP = {"__init__", "__main__", "api", "dtypes", "errors", "tensorflow_names"}
+TOP = {"__init__", "__main__", "api", "boxes", "dtypes", "errors", "tensorflow_names"}
 # What a folder or a module must not know, whatever its layer.
 FORBIDDEN = {
     "errors": ("storage", "formats"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -32,6 +33,8 @@ def warm_start(
     settings: WarmStartSettings | Any,
     *,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+    process_group: Any = None,
+    timeout: timedelta | float | None = None,
     progress: bool | None = None,
 ) -> WarmStartReport:
     """Warm-starts a model in place from a checkpoint.
@@ -44,6 +47,10 @@ def warm_start(
         optimizer: The model's optimizer, or a list of them. The state of the selected parameters
             then comes along; with a list of patterns that of the slots whose own names match,
             `<variable>/<slot>` (`embed.weight/exp_avg`). It need not have taken a step yet.
+        process_group: Processes that do this together, beside those that the model is sharded over
+            or copied to by DistributedDataParallel: none writes before all have said that they
+            can. A plain model without a group is this process's own, and nobody else is asked.
+        timeout: How long they wait for each other, in seconds; None: 30 minutes, as torch does.
         progress: Show a progress bar; None shows one for long work on a terminal.
 
     Returns:
@@ -52,13 +59,18 @@ def warm_start(
     Raises:
         PlanError: with every problem there is. Nothing has been changed.
         CheckpointError: the checkpoint is missing or damaged. Nothing has been changed.
+        WarmStartError: another rank cannot, has another plan, or does not answer.
 
     Example:
         >>> report = warm_start(model, "gs://bucket/model_dir")         # doctest: +SKIP
         >>> print(report)                                               # doctest: +SKIP
     """
-    plan = plan_warm_start(model, settings, optimizer=optimizer)
-    return apply_plan(plan, progress=progress)
+    from torch_warmstart.execution import agreement_on, execute_plan
+
+    agreement = agreement_on(_checked(model), process_group, timeout)
+    with agreement.telling():
+        plan = plan_warm_start(model, settings, optimizer=optimizer)
+    return execute_plan(plan, progress=progress, agreement=agreement)
 
 
 def plan_warm_start(
@@ -92,8 +104,7 @@ def _open(
     from torch_warmstart.model import model_variables
     from torch_warmstart.settings import WarmStartSettings
 
-    if not isinstance(model, torch.nn.Module):
-        raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
+    _checked(model)
     if not isinstance(settings, WarmStartSettings):
         settings = WarmStartSettings(settings)
     checkpoint = open_checkpoint(
@@ -107,16 +118,36 @@ def _open(
     return checkpoint, settings
 
 
-def apply_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartReport:
+def _checked(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, showing what is its own; raises if it is none that can be filled."""
+    from torch_warmstart.model import show_shards
+
+    if not isinstance(model, torch.nn.Module):
+        raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
+    show_shards(model)
+    return model
+
+
+def apply_plan(
+    plan: WarmStartPlan,
+    *,
+    process_group: Any = None,
+    timeout: timedelta | float | None = None,
+    progress: bool | None = None,
+) -> WarmStartReport:
     """Carries out a plan; the model must not have been rebuilt since it was made.
+
+    The arguments are those of `warm_start`. Of a model that is spread over several processes each
+    makes the plan and applies it.
 
     Raises:
         SettingsError: the model has changed.
         CorruptCheckpointError: what is to be read fails its checksum. Nothing has been changed.
     """
-    from torch_warmstart.execution import execute_plan
+    from torch_warmstart.execution import agreement_on, execute_plan
 
-    return execute_plan(plan, progress=progress)
+    agreement = agreement_on(plan.model, process_group, timeout)
+    return execute_plan(plan, progress=progress, agreement=agreement)
 
 
 def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> Suggestions:

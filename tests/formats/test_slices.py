@@ -24,10 +24,10 @@ from formats_helpers import float_entry, floats, open_bundle, raw
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices
 from torch_warmstart.formats.base import MalformedError
-from torch_warmstart.formats.slices import Box
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from torch_warmstart.model.boxes import Box, boxes_of
+from torch_warmstart.boxes import Box
+from torch_warmstart.model.sharding import parts_of
 from torch_warmstart.model.variables import model_variables
 
 
@@ -20,7 +21,7 @@ from torch_warmstart.model.variables import model_variables
     ],
 )
 def test_a_whole_tensor_is_one_box(shape, box):
-    assert boxes_of(torch.empty(shape)) == (box,)
+    assert [part.box for part in parts_of(torch.empty(shape))] == [box]
     assert box.numel == torch.empty(shape).numel()
 
 

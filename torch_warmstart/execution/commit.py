@@ -9,7 +9,7 @@ own when they are loaded has been done before (`module_loading`), while it could
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from torch_warmstart.execution.gathering import (
 )
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.formats import Block
+from torch_warmstart.model import parts_of, sharded_like
 from torch_warmstart.planning import PlanItem
 from torch_warmstart.slots import SlotTargets
 
@@ -127,8 +128,9 @@ class RollForward:
 
     def _tell(self, step: Step) -> None:
         advance, self._advance = self._advance, _advance_nothing  # until it has not raised
+        is_copied = all(isinstance(leaf, Copy) for leaf in leaves([step]))
         for item in step.items:
-            verb = "Loaded" if isinstance(step, Copy) else item.state.capitalize()
+            verb = "Loaded" if is_copied else item.state.capitalize()
             advance(f"{verb} {item.name}", item.nbytes)
         self._advance = advance
 
@@ -250,6 +252,46 @@ class Gather:
     def onto(self, target: torch.Tensor) -> Gather:
         """The same for another target."""
         return replace(self, target=target)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InParts:
+    """What this process writes of a sharded tensor: a step for each of its parts."""
+
+    target: torch.Tensor  # the sharded one, which has no bytes of its own
+    writes: tuple[Copy | Gather, ...]  # as `parts_of` has the parts of the target
+    items: tuple[PlanItem, ...]
+
+    def run(self) -> None:
+        """Writes them all."""
+        for write in self.writes:
+            write.run()
+
+    def staged(self) -> torch.Tensor:
+        """A tensor that is sharded in the same way, in memory of its own."""
+        parts = [part.tensor.clone() for part in parts_of(self.target)]
+        made = sharded_like(self.target, parts)
+        self.onto(made).run()
+        return made
+
+    def onto(self, target: torch.Tensor) -> InParts:
+        """The same for another target that is sharded in the same way."""
+        parts = parts_of(target)
+        both = zip(self.writes, parts, strict=True)
+        return replace(
+            self, target=target, writes=tuple(write.onto(part.tensor) for write, part in both)
+        )
+
+
+def leaves(steps: Iterable[Step]) -> Iterator[Copy | Gather]:
+    """The steps, or what they consist of, that each write one tensor with bytes of its own."""
+    for step in steps:
+        if isinstance(step, Load):
+            yield from leaves(step.copies)
+        elif isinstance(step, InParts):
+            yield from step.writes
+        elif isinstance(step, Copy | Gather):
+            yield step
 
 
 @dataclass(frozen=True, slots=True, eq=False)

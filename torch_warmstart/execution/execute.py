@@ -10,7 +10,7 @@ as planned.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 
@@ -22,12 +22,15 @@ from torch_warmstart.errors import (
     StorageError,
     WarmStartError,
 )
-from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
+from torch_warmstart.execution.agreement import Agreement
+from torch_warmstart.execution.commit import RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.module_loading import Outcome, load_modules
 from torch_warmstart.execution.prepare import prepare, room_to_work
+from torch_warmstart.execution.reading import ALL, Share
 from torch_warmstart.execution.report import WarmStartReport, make_report
+from torch_warmstart.execution.sameness import chance_of, marks_of, same_chance, told_of
 from torch_warmstart.execution.telling import log_of, warn_of
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import is_frozen_by_inference, model_variables
@@ -36,24 +39,36 @@ from torch_warmstart.slots import is_as_planned
 
 _AS_BEFORE = "Model and optimizer are as they were."
 _COMPLETE = "The warm start is complete: model and optimizer are as planned."
+_COMPLETE_HERE = "On this rank it is complete: model and optimizer are as planned."
 
 
-def execute_plan(plan: WarmStartPlan, *, progress: bool | None = None) -> WarmStartReport:
+def execute_plan(
+    plan: WarmStartPlan, *, progress: bool | None = None, agreement: Agreement | None = None
+) -> WarmStartReport:
     """Carries out a plan: all of it, or nothing.
+
+    Args:
+        plan: What to do.
+        progress: Whether to show a progress bar; None: for long work on a terminal.
+        agreement: Those that do it together; None: this process alone.
 
     Raises WarmStartError; KeyboardInterrupt and its like go through, with a note that says whether
     the warm start is complete.
     """
-    warn_of(plan.notes)  # may raise, if that is what warnings do here
-    run = _Run(plan)
+    agreement = agreement or Agreement()
+    with agreement.telling():
+        warn_of(plan.notes)  # may raise, if that is what warnings do here
+    run = _Run(plan, agreement)
     try:
         return _carry_out(plan, run, progress)
     except Exception as error:
+        agreement.cannot(error)
         ours = run.explained(error)
         if ours is error:
             raise
         raise ours from error
     except BaseException as error:
+        agreement.cannot(error)
         _add_note(error, run.state())
         raise
 
@@ -64,8 +79,9 @@ def _carry_out(plan: WarmStartPlan, run: _Run, progress: bool | None) -> WarmSta
         total = 2 * sum(item.nbytes for item in plan.items if item.state != "kept")
         with progress_bar(total, show=progress) as advance, torch.no_grad():
             insist(lambda: run.begin(advance), run.settle)
+            run.conclude()
         seconds = plan.seconds + time.perf_counter() - started
-        report = make_report(plan, run.outcome, seconds=seconds)
+        report = make_report(run.plan, run.outcome, seconds=seconds)
         log_of(report)
         return report
     finally:
@@ -73,42 +89,64 @@ def _carry_out(plan: WarmStartPlan, run: _Run, progress: bool | None) -> WarmSta
 
 
 class _Run:
-    """One plan on its way: undone until its commit begins, and done to its end from then on."""
+    """One plan on its way: undone until its commit begins, and done to its end from then on.
 
-    def __init__(self, plan: WarmStartPlan) -> None:
+    Where several processes carry it out, the commit begins when all have said that they are ready.
+    """
+
+    def __init__(self, plan: WarmStartPlan, agreement: Agreement) -> None:
         self.outcome = Outcome()
         self._had_grad = torch.is_grad_enabled()
-        self._plan = plan
+        self.plan = plan
+        self._agreement = agreement
         self._journal: Journal | None = None
+        self._ready: RollForward | None = None
         self._forward: RollForward | None = None
         self._watch: Watch | None = None
 
     def begin(self, advance: Advance) -> None:
         """All up to the commit; may be left anywhere."""
-        plan = self._plan
+        plan = self.plan
         check_unchanged(plan)
         used = [item for item in plan.items if item.state != "kept"]
         watch = Watch(plan.checkpoint, {key for item in used for key in item.keys})
         self._watch = watch
+        share, chance = self._agree()
         slots = [item.variable.tensor for item in plan.items if item.variable.slot is not None]
         self._journal = journal = Journal(plan.model, slots)
-        prepared = prepare(plan, advance, journal, watch)
+        with same_chance(plan, chance):
+            prepared = prepare(plan, advance, journal, watch, share)
         room = room_to_work(prepared)
         prepared = load_modules(plan, prepared, journal, self.outcome)
         watch.check_prepared()
         del room
-        self._commit(prepared, advance, watch.check)
+        self._ready = RollForward(prepared, advance, watch.check)
+        self._agreement.say_ready()
 
-    def _commit(self, prepared: Prepared, advance: Advance, check: Callable[[], None]) -> None:
-        """From here on there is no way back; `settle` goes on."""
-        self._forward = RollForward(prepared, advance, check)
+    def _agree(self) -> tuple[Share, Mapping[str, str]]:
+        """What of the checksums this process checks, and from where random numbers go on."""
+        if self._agreement.is_alone:
+            return ALL, {}
+        told, marks = told_of(self.plan), marks_of(self.plan)
+        verdict = self._agreement.agree(told, marks, chance_of(self.plan))
+        return Share(*self._agreement.place) if verdict.is_same else ALL, verdict.given
 
     def settle(self) -> None:
-        """Undoes all, or finishes it; does nothing where that is done."""
+        """Undoes all, or finishes it; does nothing where that is done.
+
+        From where this process has said that it is ready, that is for all to decide.
+        """
+        if self._forward is None and self._agreement.is_told_ready() and self._agreement.is_go():
+            self._forward = self._ready
         if self._forward is not None:
             self._forward.finish()
         elif self._journal is not None:
             self._journal.restore()
+
+    def conclude(self) -> None:
+        """Raises WarmStartError unless all processes have written all."""
+        self._agreement.check_ready()
+        self._agreement.finish()
 
     def close(self) -> None:
         """Lets go of the source, whatever became of it, and of the caller's thread."""
@@ -121,14 +159,14 @@ class _Run:
         if self._forward is None:
             return _AS_BEFORE
         if self._forward.is_complete:
-            return _COMPLETE
+            return _COMPLETE if self._agreement.is_alone else _COMPLETE_HERE
         return str(self._forward.partial(self._forward.stopped_by or SourceChangedError()))
 
     def explained(self, error: Exception) -> Exception:
         """An error of ours for whatever was raised."""
         forward = self._forward
         if forward is not None and forward.is_complete:
-            return WarmStartError(f"{_named(error)} {_COMPLETE}")
+            return WarmStartError(f"{_named(error)} {self.state()}")
         if forward is not None:
             return forward.partial(forward.stopped_by or error)
         return _ours(error)
@@ -175,7 +213,7 @@ def check_unchanged(plan: WarmStartPlan) -> None:
             "make a new plan."
         )
     for variable in planned:
-        if is_frozen_by_inference(variable.tensor):
+        if any(is_frozen_by_inference(local) for local in variable.local_tensors):
             raise SettingsError(
                 f"{variable.name} was made under torch.inference_mode(): apply the plan under it."
             )

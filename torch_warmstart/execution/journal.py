@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_warmstart.model import Extent, Extents, extent_of
+from torch_warmstart.model import Extent, Extents, extent_of, local_tensors
 
 
 class Journal:
@@ -26,9 +26,9 @@ class Journal:
             model: The model.
             others: More tensors to watch: an optimizer's state, what a checkpoint has in memory.
         """
-        own = [*model.parameters(), *model.buffers()]
+        own = [*_with_bytes([*model.parameters(), *model.buffers()])]
         self.mode = _Watching(self)
-        self._extents = Extents((tensor, None) for tensor in (*own, *others))
+        self._extents = Extents((tensor, None) for tensor in (*own, *_with_bytes(others)))
         self._saved: list[tuple[torch.Tensor, torch.Tensor]] = []  # bytes in memory; what they were
         self._written: list[Extent] = []
         # Behind each tensor, in case its memory is replaced.
@@ -49,9 +49,9 @@ class Journal:
 
     def see(self, tensor: torch.Tensor) -> None:
         """As `save`, if the tensor lies in what is watched."""
-        extent = extent_of(tensor)
-        if any(True for _ in self._extents.touching(extent)):
-            self.save(tensor)
+        for local in local_tensors(tensor):
+            if any(True for _ in self._extents.touching(extent_of(local))):
+                self.save(local)
 
     def __len__(self) -> int:
         """How many writes there were so far."""
@@ -97,6 +97,11 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for tensor in _changed_by(func, args, kwargs):
                 self._journal.see(tensor)
         return func(*args, **kwargs)
+
+
+def _with_bytes(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Of tensors that are sharded, what is here of them."""
+    return (local for tensor in tensors for local in local_tensors(tensor))
 
 
 def _registers(module: Any) -> tuple[dict[str, Any], ...]:

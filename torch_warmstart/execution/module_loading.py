@@ -27,10 +27,20 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import CallbackError, Finding, WarmStartError
-from torch_warmstart.execution.commit import Copy, Load, Prepared, Step, Write
+from torch_warmstart.execution.commit import Copy, InParts, Load, Prepared, Step, Write, leaves
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.stand_ins import StandIn
-from torch_warmstart.model import Extents, Variable, WrittenMemory, extent_of
+from torch_warmstart.model import (
+    Extents,
+    Variable,
+    WrittenMemory,
+    extent_of,
+    is_divided_alike,
+    is_of_fsdp,
+    is_sharded,
+    local_tensors,
+    parts_of,
+)
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 _Module = torch.nn.Module
@@ -55,10 +65,15 @@ def does_something_of_its_own(model: _Module) -> bool:
     """Whether to load a model is more than to copy tensors."""
     return _loads_itself(model) or any(
         not _is_stock(module)
-        or module._load_state_dict_pre_hooks
-        or module._load_state_dict_post_hooks
+        or _users(module._load_state_dict_pre_hooks)
+        or _users(module._load_state_dict_post_hooks)
         for module in model.modules()
     )
+
+
+def _users(hooks: Mapping[Any, Any]) -> list[Any]:
+    """The hooks that may do anything."""
+    return [hook for hook in hooks.values() if not is_of_fsdp(hook)]
 
 
 def _loads_itself(model: _Module) -> bool:
@@ -121,8 +136,9 @@ class _Loading:
         self._plan, self._writes, self._journal, self._outcome = plan, writes, journal, outcome
         self._items = {i.variable: i for i in plan.items if i.variable.slot is None}
         self._by_name = {o.state_dict_name: v for v in self._items for o in v.owners}
-        self._memory = Extents((variable.tensor, variable) for variable in self._items)
-        self._own = WrittenMemory([variable.tensor for variable in self._items])
+        here = [(local, variable) for variable in self._items for local in variable.local_tensors]
+        self._memory = Extents(here)
+        self._own = WrittenMemory([local for local, _ in here])
         self._left: dict[Variable, Write] = {}  # to be written by the commit, the last one each
         self._reached: set[Variable] = set()  # by what was planned, or something else
         self._modules = list(plan.model.named_modules(remove_duplicate=False))
@@ -198,7 +214,7 @@ class _Loading:
         metadata = self._versions.get(prefix[:-1], {})
         if _is_stock(module):
             rest = (prefix, metadata, True, self._missing, self._unexpected, self._errors)
-            for hook in list(module._load_state_dict_pre_hooks.values()):
+            for hook in _users(module._load_state_dict_pre_hooks):
                 self._call(functools.partial(hook, state, *rest), "a load_state_dict hook", module)
             self._unwrap_registered(module)
             self._take(module, state, prefix)
@@ -256,15 +272,13 @@ class _Loading:
         self._reached.add(variable)
         current = _current(variable)
         expected = write.staged() if write is not None else None
-        if expected is not None and expected.shape == current.shape:
-            expected = expected.to(current.dtype).to(current.device)
-            if torch.equal(as_bytes(expected), as_bytes(current.detach())):
-                self._outcome.items.pop(variable, None)
-                return
+        if expected is not None and _same(expected, current.detach(), cast=True):
+            self._outcome.items.pop(variable, None)
+            return
         self._change(variable, _CHANGED)
 
     def _run_post_hooks(self, module: _Module, prefix: str) -> None:
-        hooks = list(module._load_state_dict_post_hooks.values())
+        hooks = _users(module._load_state_dict_post_hooks)
         if not hooks:
             return
         self._flush([v for name, v in self._by_name.items() if name.startswith(prefix)])
@@ -331,21 +345,21 @@ class _Loading:
                 self._outcome.items.pop(variable, None)
                 self._leave(variable, write.onto(target))
                 return
-            self._leave(
-                variable,
-                write.onto(target)
-                if isinstance(write, Copy)
-                else _copy(write.staged(), target, write),
-            )
+            if not isinstance(write, Copy):
+                write = _copy(write.staged(), target, write)
+            self._leave(variable, write.onto(target))
             item = replace(self._items[of], variable=variable, state="renamed", reason=_GIVEN)
             self._outcome.items[variable] = item
             return
         value = _made(value).detach()
-        if extent_of(value) == extent_of(target):
+        if is_sharded(value) and not (is_sharded(target) and is_divided_alike(value, target)):
+            self._errors.append(f"{name}: a hook gives a tensor that is sharded in another way.")
+            return
+        if _extents(value) == _extents(target):
             return  # its own tensor: a norm that has no counter in an old file
-        value = value.clone() if self._own.holds(value) else value
+        value = value.clone() if any(map(self._own.holds, local_tensors(value))) else value
         planned = self._writes.get(variable)
-        self._leave(variable, Copy(value, target, 1.0, (self._items[variable],)))
+        self._leave(variable, _copy_of(value, target, (self._items[variable],)))
         if planned is None or not _same(planned.staged(), value):
             self._change(variable, _CHANGED if planned is not None else _GIVEN)
 
@@ -358,7 +372,8 @@ class _Loading:
         for variable in dict.fromkeys(variables):
             write = self._left.pop(variable, None)
             if write is not None:
-                self._journal.save(write.target)
+                for leaf in leaves([write]):
+                    self._journal.save(leaf.target)
                 write.run()
 
     def _touched(self, mark: int) -> set[Variable]:
@@ -403,14 +418,44 @@ def _made(value: Any) -> Any:
     return value.made() if isinstance(value, StandIn) else value
 
 
-def _copy(source: torch.Tensor, target: torch.Tensor, write: Write) -> Copy:
-    return Copy(source, target, 1.0, write.items)
+def _copy(source: torch.Tensor, target: torch.Tensor, write: Write) -> Write:
+    return _copy_of(source, target, write.items)
 
 
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
+def _copy_of(source: torch.Tensor, target: torch.Tensor, items: tuple[PlanItem, ...]) -> Write:
+    """A copy of a tensor, which may be sharded if the target is, and in the same way."""
+    if not is_sharded(target):
+        return Copy(source, target, 1.0, items)
+    parts = parts_of(target)
+    pieces = (
+        local_tensors(source) if is_sharded(source) else [part.box.of(source) for part in parts]
+    )
+    both = zip(pieces, parts, strict=True)
+    copies = tuple(Copy(piece, part.tensor, 1.0, items) for piece, part in both)
+    return InParts(target, copies, items)
+
+
+def _same(one: torch.Tensor, other: torch.Tensor, *, cast: bool = False) -> bool:
+    """Whether what is here of two tensors is the same, bit for bit.
+
+    Args:
+        one: A tensor, sharded or not.
+        other: Another one, sharded in the same way if it is.
+        cast: Whether to compare what `one` is in the other's dtype.
+    """
+    if one.shape != other.shape or (one.dtype != other.dtype and not cast):
         return False
-    return torch.equal(as_bytes(one), as_bytes(other.to(one.device)))
+    mine, its = local_tensors(one), local_tensors(other)
+    if [a.shape for a in mine] != [b.shape for b in its]:
+        return False
+    return all(
+        torch.equal(as_bytes(a.to(b.dtype).to(b.device)), as_bytes(b))
+        for a, b in zip(mine, its, strict=True)
+    )
+
+
+def _extents(tensor: torch.Tensor) -> list[object]:
+    return [extent_of(local) for local in local_tensors(tensor)]
 
 
 def _own_names(module: _Module, prefix: str) -> list[str]:
@@ -437,7 +482,7 @@ def _current(variable: Variable) -> torch.Tensor:
 
 def _registered(variable: Variable) -> tuple[int, object]:
     tensor = _current(variable)
-    return id(tensor), extent_of(tensor)
+    return id(tensor), tuple(_extents(tensor))
 
 
 def _versions(modules: Iterable[tuple[str, _Module]]) -> dict[str, dict[str, int]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.display import Advance
 from torch_warmstart.dtypes import as_bytes, take_rows
 from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError
@@ -19,15 +20,23 @@ from torch_warmstart.execution.commit import (
     Filling,
     Gather,
     HandOver,
+    InParts,
     Load,
     Prepared,
     Write,
+    leaves,
 )
 from torch_warmstart.execution.gathering import CHUNK_BYTES
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.reading import Reader, fetch_and_verify
+from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify
 from torch_warmstart.execution.watching import Watch
-from torch_warmstart.model import overlapping, share_elements
+from torch_warmstart.model import (
+    is_sharded,
+    local_tensors,
+    overlapping,
+    parts_of,
+    share_elements,
+)
 from torch_warmstart.new_rows import Constant, Initialised, initialised
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 from torch_warmstart.slots import SlotTargets
@@ -40,6 +49,7 @@ def prepare(
     advance: Advance,
     journal: Journal | None = None,
     watch: Watch | None = None,
+    share: Share = ALL,
 ) -> Prepared:
     """Everything that a plan's steps need; raises what fails, and has changed nothing then.
 
@@ -48,16 +58,18 @@ def prepare(
         advance: Is told what has been verified.
         journal: Watches what initialisers write to.
         watch: Gets what is read from memory.
+        share: Which of the checksums this process checks.
     """
     items = [item for item in plan.items if item.state != "kept"]
-    fetch_and_verify(plan, items, advance)
+    fetch_and_verify(plan, items, advance, share)
     slots = SlotTargets([i.variable for i in plan.items], [i.variable for i in items])
     targets = [slots[i.variable] if i.variable.slot else i.variable.tensor.detach() for i in items]
-    reader = Reader(plan.checkpoint, targets, watch)
+    written = [local for target in targets for local in local_tensors(target)]
+    reader = Reader(plan.checkpoint, written, watch)
     steps = [
         _step(item, target, reader, journal) for item, target in zip(items, targets, strict=True)
     ]
-    _check_shared(steps)
+    _check_shared([*leaves(steps)])
     whole = tuple(step for step in steps if _is_whole(step))
     loads = [Load(whole)] if whole else []
     others = (step for step in steps if not _is_whole(step))
@@ -65,7 +77,8 @@ def prepare(
 
 
 def _is_whole(step: Write) -> bool:
-    return isinstance(step, Copy) and step.items[0].variable.slot is None
+    is_copied = all(isinstance(leaf, Copy) for leaf in leaves([step]))
+    return is_copied and step.items[0].variable.slot is None
 
 
 def room_to_work(prepared: Prepared) -> torch.Tensor:
@@ -74,7 +87,7 @@ def room_to_work(prepared: Prepared) -> torch.Tensor:
     So where there is too little, that shows before anything is written. It is not touched, so it
     takes no memory but the promise of it.
     """
-    gathers = [step for step in prepared.steps if isinstance(step, Gather)]
+    gathers = [step for step in leaves(prepared.steps) if isinstance(step, Gather)]
     sizes = [0] + [
         3 * min(gather.target.nbytes, CHUNK_BYTES) + _PER_ROW * len(gather.remapping)
         for gather in gathers
@@ -83,13 +96,37 @@ def room_to_work(prepared: Prepared) -> torch.Tensor:
 
 
 def _step(item: PlanItem, target: torch.Tensor, reader: Reader, journal: Journal | None) -> Write:
+    if is_sharded(target):
+        return _step_in_parts(item, target, reader, journal)
     if item.remapping is None:
         return Copy(reader.read(item), target, item.scale, (item,), reader.is_safe(item))
     rows, axis = item.remapping.rows, item.axis
     blocks = tuple(reader.read_blocks(item))
-    filling = _filling(item, rows, journal)
     safe = reader.is_safe(item)
+    filling = _filling(item, rows, Box.whole(target.shape), _fresh(item, journal))
     return Gather(blocks, rows, target, axis, item.scale, filling, (item,), safe)
+
+
+def _step_in_parts(
+    item: PlanItem, target: torch.Tensor, reader: Reader, journal: Journal | None
+) -> InParts:
+    """Of a sharded variable the parts that are here, each from what it alone needs."""
+    parts, safe = parts_of(target), reader.is_safe(item)
+    if item.remapping is None:
+        copies = [
+            Copy(reader.read_box(item, part.box), part.tensor, item.scale, (item,), safe)
+            for part in parts
+        ]
+        return InParts(target, tuple(copies), (item,))
+    fresh = _fresh(item, journal)
+    gathers = []
+    for part in parts:
+        blocks = tuple(reader.read_blocks_of_box(item, part.box))
+        rows = item.remapping.rows[part.box.along(item.axis)]
+        filling = _filling(item, rows, part.box, fresh)
+        to = (part.tensor, item.axis, item.scale, filling, (item,), safe)
+        gathers.append(Gather(blocks, rows, *to))
+    return InParts(target, tuple(gathers), (item,))
 
 
 # -- variables that share memory -------------------------------------------------------------------
@@ -166,19 +203,32 @@ def _twin(tensor: torch.Tensor, memory: torch.Tensor, start: int) -> torch.Tenso
 # -- new rows --------------------------------------------------------------------------------------
 
 
-def _filling(item: PlanItem, remapping: torch.Tensor, journal: Journal | None) -> Filling | None:
-    """What the plan says that rows without an old row get; None: nothing, they stay."""
+def _filling(
+    item: PlanItem, remapping: torch.Tensor, box: Box, fresh: torch.Tensor | None
+) -> Filling | None:
+    """What the plan says that rows without an old row get; None: nothing, they stay.
+
+    Args:
+        item: What is planned.
+        remapping: Of the rows of a box.
+        box: The part of the variable that is filled.
+        fresh: What an initialiser made for the whole variable, where there is one.
+    """
     if not isinstance(item.fill, Constant | Initialised):
         return None
     at = (remapping < 0).nonzero().flatten()
     if isinstance(item.fill, Constant):
         return Filling(at, item.fill.value)
-    return Filling(at, _initialised_rows(item, item.fill, at, journal))
+    assert fresh is not None
+    rows = take_rows(box.of(fresh).movedim(item.axis, 0), at.to(fresh.device))
+    return Filling(at, rows.movedim(0, item.axis).to(item.variable.device))
 
 
-def _initialised_rows(
-    item: PlanItem, fill: Initialised, at: torch.Tensor, journal: Journal | None
-) -> torch.Tensor:
+def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
+    """What an initialiser makes of a whole tensor, so that fans are right; None: there is none."""
+    fill = item.fill
+    if not isinstance(fill, Initialised):
+        return None
     target = item.variable
     name = f"{item.name}: backup_initializer"
 
@@ -192,9 +242,7 @@ def _initialised_rows(
             generator=fill.generator,
         )
 
-    fresh = _guarded(name, run, journal)
-    rows = take_rows(fresh.movedim(item.axis, 0), at.to(fresh.device))
-    return rows.movedim(0, item.axis).to(target.device)
+    return _guarded(name, run, journal)
 
 
 def _guarded(name: str, run: Callable[[], torch.Tensor], journal: Journal | None) -> torch.Tensor:

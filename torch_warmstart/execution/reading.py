@@ -2,34 +2,63 @@
 
 Nothing is copied that can be a view on top of the file. Where a remapping moves rows that are rows
 of the file too, only those are fetched of a remote file, and a tensor that is kept in slices comes
-as its blocks, without being put together.
+as its blocks, without being put together. Of a variable that is sharded only what becomes this
+process's boxes is read, if its layout does no more than exchange dimensions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.display import Advance
 from torch_warmstart.execution.gathering import duplicate
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block, Checkpoint
 from torch_warmstart.layouts import IDENTITY
-from torch_warmstart.model import WrittenMemory
+from torch_warmstart.model import WrittenMemory, is_sharded
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 
-def fetch_and_verify(plan: WarmStartPlan, items: Sequence[PlanItem], advance: Advance) -> None:
-    """Fetches together what is needed whole, for itself or for its checksum, and checks that."""
-    verify = plan.settings.verify
-    by_rows = not (verify and plan.checkpoint.has_checksums)
-    whole = [item for item in items if not (by_rows and _moves_rows_of_the_file(item))]
-    plan.checkpoint.prefetch(list(dict.fromkeys(key for item in whole for key in item.keys)))
-    for spec in {spec.key: spec for item in items for spec in item.sources}.values():
-        if verify:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of some work that one of several processes does."""
+
+    at: int
+    count: int
+
+    def of(self, keys: Sequence[str]) -> Sequence[str]:
+        """The keys that are this one's."""
+        return keys[self.at :: self.count]
+
+
+ALL = Share(0, 1)
+
+
+def fetch_and_verify(
+    plan: WarmStartPlan, items: Sequence[PlanItem], advance: Advance, share: Share = ALL
+) -> None:
+    """Fetches together what is needed whole, for itself or for its checksum, and checks that.
+
+    Args:
+        plan: What is planned.
+        items: Those of it that are read.
+        advance: Is told what has been found.
+        share: Which of the checksums this process checks.
+    """
+    specs = {spec.key: spec for item in items for spec in item.sources}
+    verified = {*share.of(list(specs))} if plan.settings.verify else set()
+    of_checksums = verified if plan.checkpoint.has_checksums else set()
+    whole = {key for item in items if not _is_read_in_parts(item) for key in item.keys}
+    plan.checkpoint.prefetch([key for key in specs if key in of_checksums or key in whole])
+    for spec in specs.values():
+        if spec.key in verified:
             plan.checkpoint.verify(spec.key)
-        advance(f"{'Verified' if verify else 'Found'} {spec.key}", spec.nbytes)
+        advance(f"{'Verified' if spec.key in verified else 'Found'} {spec.key}", spec.nbytes)
 
 
 class Reader:
@@ -51,6 +80,42 @@ class Reader:
         """What an item's variable becomes, or the rows of it are taken from."""
         tensors = [self._tensor(key) for key in item.keys]
         return item.layout.to_torch(*tensors)[item.part]
+
+    def read_box(self, item: PlanItem, box: Box) -> torch.Tensor:
+        """The part of it that a box of an item's variable becomes."""
+        order = _exchanged(item)
+        if order is None:
+            return self._box_of_whole(item, box)
+        return self._view_box(item.keys[0], box, order)
+
+    def read_blocks_of_box(self, item: PlanItem, box: Box) -> Sequence[Block]:
+        """In blocks along the item's axis what the rows of a box are taken from."""
+        assert item.remapping is not None
+        order, everything = _exchanged(item), box.spread(item.axis, item.old_size)
+        if order is None:
+            return [(0, self._box_of_whole(item, everything))]
+        if order[item.axis]:
+            return [(0, self._view_box(item.keys[0], everything, order))]
+        rows = item.remapping.rows[box.along(item.axis)]
+        blocks = self._checkpoint.row_blocks(item.keys[0], rows)
+        return [
+            (first, _columns(self._apart(block).permute(order), box, item.axis))
+            for first, block in blocks
+        ]
+
+    def _view_box(self, key: str, box: Box, order: Sequence[int]) -> torch.Tensor:
+        """A box of a variable, of which dimension i is dimension `order[i]` of the file's."""
+        back = [order.index(dim) for dim in range(len(order))]
+        stored = Box(tuple(box.offsets[dim] for dim in back), tuple(box.sizes[dim] for dim in back))
+        return self._apart(self._checkpoint.view_box(key, stored)).permute(*order)
+
+    def _box_of_whole(self, item: PlanItem, box: Box) -> torch.Tensor:
+        """Of a layout that makes a tensor of its own nothing stays but the box."""
+        tensors = [self._tensor(key) for key in item.keys]
+        whole = item.layout.to_torch(*tensors)[item.part]
+        memory = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        piece = box.of(whole)
+        return piece if whole.untyped_storage().data_ptr() in memory else piece.clone()
 
     def read_blocks(self, item: PlanItem) -> Sequence[Block]:
         """The same in blocks along the item's axis, of which only the rows it needs are there."""
@@ -76,6 +141,36 @@ class Reader:
         if self._watch is not None:
             self._watch.add(tensor)
         return tensor
+
+
+def _is_read_in_parts(item: PlanItem) -> bool:
+    """Whether no more of an item's tensor need be there than some rows of it."""
+    if item.remapping is not None and _moves_rows_of_the_file(item):
+        return True
+    return is_sharded(item.variable.tensor) and _exchanged(item) is not None
+
+
+def _columns(block: torch.Tensor, box: Box, axis: int) -> torch.Tensor:
+    """Of a block of rows along an axis what a box has of it along the others."""
+    return box.spread(axis, block.shape[axis]).of(block)
+
+
+def _exchanged(item: PlanItem) -> tuple[int, ...] | None:
+    """For each dimension of the variable which of its one tensor's it is; None: it is more.
+
+    A layout says so by what it does to the strides of a tensor that lies in memory with gaps: to
+    copy it would close them.
+    """
+    if len(item.sources) != 1:
+        return None
+    shape = item.sources[0].shape
+    if item.layout is IDENTITY:
+        return tuple(range(len(shape)))
+    strides = [2 * math.prod(size + 1 for size in shape[at + 1 :]) for at in range(len(shape))]
+    moved = item.layout.to_torch(torch.empty_strided(shape, strides, device="meta"))[item.part]
+    is_a_view = moved.storage_offset() == 0 and sorted(moved.stride()) == sorted(strides)
+    order = tuple(strides.index(stride) for stride in moved.stride()) if is_a_view else ()
+    return order if tuple(shape[dim] for dim in order) == tuple(moved.shape) else None
 
 
 def _moves_rows_of_the_file(item: PlanItem) -> bool:

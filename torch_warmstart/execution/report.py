@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -183,22 +184,40 @@ def make_report(plan: WarmStartPlan, outcome: Outcome, *, seconds: float) -> War
         notes=(*plan.notes, *outcome.notes),
         audits=plan.audits,
         source=plan.checkpoint.url,
-        bytes_read=plan.bytes_to_read,
+        bytes_read=_bytes_here(plan),
         seconds=seconds,
     )
+
+
+def _bytes_here(plan: WarmStartPlan) -> int:
+    """Bytes of the tensors that have been read, each key once: of sharded ones this rank's part."""
+    found: dict[str, int] = {}
+    for item in plan.items:
+        if item.state != "kept":
+            for spec in item.sources:
+                found[spec.key] = max(found.get(spec.key, 0), _part_here(item, spec.nbytes))
+    return sum(found.values())
+
+
+def _part_here(item: PlanItem, nbytes: int) -> int:
+    whole = math.prod(item.variable.shape)
+    here = sum(box.numel for box in item.variable.boxes)
+    return nbytes if here == whole else nbytes * here // whole
 
 
 def _with_shared_memory(items: list[PlanItem]) -> list[PlanItem]:
     """As `items`, but what lies on the memory of a variable that was written is not kept."""
     found = list(items)
-    for group in overlapping([item.variable.tensor for item in items]):
-        written = [items[at] for at in group if items[at].state != "kept"]
-        for at in group:
+    here = [(at, local) for at, item in enumerate(items) for local in item.variable.local_tensors]
+    for group in overlapping([local for _, local in here]):
+        members = [here[place] for place in group]
+        written = [(items[at], local) for at, local in members if items[at].state != "kept"]
+        for at, local in members:
             mine = items[at]
             if mine.state != "kept":
                 continue
-            for other in written:
-                if share_elements(mine.variable.tensor, other.variable.tensor):
+            for other, its_local in written:
+                if share_elements(local, its_local):
                     found[at] = replace(
                         mine,
                         state=other.state,

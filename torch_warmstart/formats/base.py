@@ -12,7 +12,9 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.display import Sheet, Shown
+from torch_warmstart.dtypes import aligned, as_bits
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
 from torch_warmstart.formats import saved_optimizers
@@ -225,6 +227,35 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
 
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:  # noqa: ARG002
         return [(0, self._read(spec, None))]
+
+    def view_box(self, key: str, box: Box) -> torch.Tensor:
+        """Reads a part of a tensor: on top of the file where that holds it in one piece.
+
+        Of a remote file the rows are fetched that the part has elements of, and no others if the
+        format allows that. Nothing is checked against a checksum; call `verify` for that.
+
+        Raises as `get_tensor`.
+        """
+        spec = self.spec(key)
+        self._check_readable(spec)
+        with self._readers:
+            if not spec.shape or not box.numel:
+                whole: torch.Tensor = self._read(spec, None)
+                return box.of(whole)
+            return self._view_box(spec, box)
+
+    def _view_box(self, spec: TensorSpec, box: Box) -> torch.Tensor:
+        rows = torch.arange(*box.along(0).indices(spec.shape[0]))
+        found = []
+        for first, block in sorted(self._row_blocks(spec, rows), key=lambda block: block[0]):
+            here = Box((first, *box.offsets[1:]), (len(block), *box.sizes[1:]))
+            common = box.common(here)
+            if common is not None:
+                inner = common.within(Box((first, *(0 for _ in box.sizes[1:])), here.sizes))
+                found.append(inner.of(block))
+        if len(found) == 1:
+            return aligned(found[0])
+        return torch.cat([as_bits(aligned(piece)) for piece in found]).view(found[0].dtype)
 
     def prefetch(self, keys: Sequence[str]) -> None:
         """Fetches tensors together that will be read one by one; local files need no such thing."""

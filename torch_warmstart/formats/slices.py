@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import as_bits
 from torch_warmstart.formats.base import MalformedError
 
@@ -23,35 +23,6 @@ FULL = -1  # TF's length of an extent that spans its whole dimension
 _ESCAPES = {b"\x00": b"\x00\xff", b"\xff": b"\xff\x00"}
 
 Extent = tuple[int, int]  # start, length (or FULL)
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A slice within its tensor, with every length resolved."""
-
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
-
-    @property
-    def numel(self) -> int:
-        """Number of elements."""
-        return math.prod(self.sizes)
-
-    @property
-    def index(self) -> tuple[slice, ...]:
-        """What to index the full tensor with."""
-        return tuple(
-            slice(start, start + size) for start, size in zip(self.offsets, self.sizes, strict=True)
-        )
-
-    def holds(self, rows: torch.Tensor) -> torch.Tensor:
-        """Which of the full tensor's rows lie in this slice: bool of `len(rows)`."""
-        first, count = self.offsets[0], self.sizes[0]
-        return (rows >= first) & (rows < first + count)
-
-    def rows_within(self, rows: torch.Tensor) -> torch.Tensor:
-        """Those rows, counted from the slice's first."""
-        return rows[self.holds(rows)] - self.offsets[0]
 
 
 def resolve_box(extents: Sequence[Extent], shape: tuple[int, ...]) -> Box:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import torch
 
-from torch_warmstart.model.boxes import Box, boxes_of
+from torch_warmstart.boxes import Box
+from torch_warmstart.model.sharding import Part, home_of, local_tensors, parts_of
 
 Kind = Literal["parameter", "buffer", "slot"]
 Shape = tuple[int, ...]
@@ -95,14 +96,24 @@ class Variable:
         return tuple(self.tensor.shape)
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """What of it this process holds: all, in one part, unless it is sharded."""
+        return parts_of(self.tensor)
+
+    @property
     def boxes(self) -> tuple[Box, ...]:
-        """The parts of it that this process holds."""
-        return boxes_of(self.tensor)
+        """Which parts of it those are."""
+        return tuple(part.box for part in self.parts)
+
+    @property
+    def local_tensors(self) -> tuple[torch.Tensor, ...]:
+        """The tensors that hold what is here of it."""
+        return local_tensors(self.tensor)
 
     @property
     def device(self) -> torch.device:
-        """Where it is, or for a slot that is not there yet, where it will be."""
-        return self.slot.device if self.slot else self.tensor.device
+        """Where it is; for a slot that is not there yet, or a tensor on meta, where it will be."""
+        return self.slot.device if self.slot else home_of(self.tensor)
 
 
 def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:

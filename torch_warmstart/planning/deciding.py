@@ -6,7 +6,6 @@ A decision is an item of the plan or a problem, never both and never an effect. 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Container, Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,13 @@ from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, V
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.layouts.tensorflow import absent_in_tf, is_uncounted_in_tf
-from torch_warmstart.model import Shape, Variable, why_unwritable
+from torch_warmstart.model import (
+    Shape,
+    Variable,
+    is_sharded,
+    why_not_in_boxes,
+    why_unwritable,
+)
 from torch_warmstart.names import Source
 from torch_warmstart.new_rows import Fill, fill_of_slot, fill_of_variable
 from torch_warmstart.planning.fitting import (
@@ -172,19 +177,15 @@ def _check_target(variable: Variable) -> None:
             f"{variable.name} is on the meta device and holds nothing to warm-start: call "
             "model.to_empty(device=...) first, and initialise what the checkpoint does not have.",
         )
-    distributed = sys.modules.get("torch.distributed.tensor")
-    if distributed is not None and isinstance(tensor, distributed.DTensor):
-        raise ProblemError(
-            "sharded-parameter",
-            variable,
-            f"{variable.name} is a DTensor: sharded parameters are not supported yet. Warm-start "
-            "the model before it is sharded.",
-        )
 
 
 def check_writable(variable: Variable) -> None:
     """Raises ProblemError if a variable that is in the checkpoint cannot be filled in place."""
-    why = why_unwritable(variable.tensor)
+    why = why_not_in_boxes(variable.tensor) if is_sharded(variable.tensor) else None
+    if why is not None:
+        text = f"{variable.name} {why}: warm-start the model before it is distributed in that way."
+        raise ProblemError("sharded-parameter", variable, text)
+    why = next(filter(None, map(why_unwritable, variable.local_tensors)), None)
     if why is not None:
         raise ProblemError(
             "unwritable-tensor",
@@ -242,7 +243,7 @@ def _is_made_without(variable: Variable, located: Located) -> bool:
         return False
     siblings = (v for v in located.in_module(owner.module) if v is not variable)
     is_there = any(located.source(sibling) is not None for sibling in siblings)
-    return is_there and bool((variable.tensor == value).all())
+    return is_there and all(bool((local == value).all()) for local in variable.local_tensors)
 
 
 # -- there -----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.model import Slot, Variable
+from torch_warmstart.model import Slot, Variable, is_sharded, local_tensors, sharded_like
 from torch_warmstart.slots.probing import Probes, numbers
 
 _Constant = bool | str | None
@@ -107,7 +107,24 @@ def _make_slot(variable: Variable, slot: Slot, is_written: bool) -> torch.Tensor
             f"{variable.name}: nobody knows what {type(slot.optimizer).__name__} begins with. Let "
             "vars_to_warm_start take this slot too, or let the optimizer take a step first."
         )
+    if is_sharded(parameter) and variable.shape:
+        return _sharded_slot(variable, slot, start or 0.0)
     if variable.shape and variable.shape == tuple(parameter.shape):  # strided like the parameter
         options: dict[str, Any] = {"dtype": dtype, "device": slot.device, "requires_grad": False}
         return torch.full_like(parameter, start or 0.0, **options)
     return torch.full(variable.shape, start or 0.0, dtype=dtype, device=slot.device)
+
+
+def _sharded_slot(variable: Variable, slot: Slot, start: float) -> torch.Tensor:
+    """A slot that is sharded as its parameter is."""
+    parameter, dtype = slot.parameter.tensor, variable.tensor.dtype
+    if variable.shape != tuple(parameter.shape):
+        raise UnsupportedError(
+            f"{variable.name}: how {type(slot.optimizer).__name__} shards it does not follow from "
+            "its parameter: let the optimizer take a step before the warm start."
+        )
+    parts = [
+        torch.full_like(local, start, dtype=dtype, device=slot.device, requires_grad=False)
+        for local in local_tensors(parameter)
+    ]
+    return sharded_like(parameter, parts)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import SettingsError, UnsupportedError
-from torch_warmstart.model import Owner, Shape, Slot, Variable
+from torch_warmstart.model import Owner, Shape, Slot, Variable, is_sharded
 from torch_warmstart.slots.probing import Probes, numbers
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
@@ -143,5 +143,6 @@ def _start(
             return _STARTS[cls.__name__, name](group)
     if name == _STEP:
         return 0.0
-    values = torch.as_tensor(like)
-    return 0.0 if not values.any() else None
+    if isinstance(like, torch.Tensor) and is_sharded(like):
+        return None  # to look at all of it is to ask the other processes
+    return 0.0 if not torch.as_tensor(like).any() else None

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import aligned, take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices
@@ -353,7 +354,7 @@ class BundleCheckpoint(Checkpoint):
             found[extents] = part
         return [found[extents] for extents in entry.slices]
 
-    def _check_slices(self, entry: Entry, parts: list[Entry]) -> list[slices.Box]:
+    def _check_slices(self, entry: Entry, parts: list[Entry]) -> list[Box]:
         """Where each slice is in the tensor, which they cover exactly once."""
         boxes = [slices.resolve_box(extents, entry.shape) for extents in entry.slices]
         for box, part in zip(boxes, parts, strict=True):

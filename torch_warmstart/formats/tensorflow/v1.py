@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices
@@ -206,7 +207,7 @@ class V1Checkpoint(Checkpoint):
         return CorruptCheckpointError(f"{self.url}: tensor {key!r} is damaged: {fact}.")
 
 
-def _boxes(tensor: _Tensor) -> list[slices.Box]:
+def _boxes(tensor: _Tensor) -> list[Box]:
     """The slices' boxes; one that is listed twice would let a small file claim a huge tensor."""
     extents = [extents for _, extents in tensor.parts]
     if len(set(extents)) != len(extents):
@@ -216,7 +217,7 @@ def _boxes(tensor: _Tensor) -> list[slices.Box]:
 
 def _join_numbers(
     tensor: _Tensor,
-    boxes: list[slices.Box],
+    boxes: list[Box],
     protos: list[memoryview],
     rows: torch.Tensor | None,
 ) -> torch.Tensor:
@@ -234,7 +235,7 @@ def _join_numbers(
 
 def _join_strings(
     tensor: _Tensor,
-    boxes: list[slices.Box],
+    boxes: list[Box],
     protos: list[memoryview],
     rows: torch.Tensor | None,
 ) -> list[bytes]:
@@ -247,7 +248,7 @@ def _join_strings(
     return slices.join_strings(boxes, pieces, tensor.shape, rows)
 
 
-def _check_count(box: slices.Box, count: int) -> None:
+def _check_count(box: Box, count: int) -> None:
     if count != box.numel:
         raise MalformedError(f"{count:,} elements are stored of a slice of shape {list(box.sizes)}")
 

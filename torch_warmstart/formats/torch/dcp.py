@@ -17,10 +17,12 @@ from typing import IO, Any, cast
 
 import torch
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import as_bits, dtype_name, take_rows
 from torch_warmstart.errors import CorruptCheckpointError, WarmStartError
 from torch_warmstart.formats import nested, slices
 from torch_warmstart.formats.base import (
+    Block,
     Checkpoint,
     Family,
     MalformedError,
@@ -149,9 +151,56 @@ class DcpCheckpoint(Checkpoint):
                 return whole if rows is None else take_rows(whole, rows)
             return self._assemble(tensor, rows)
         except MalformedError as error:
-            raise CorruptCheckpointError(
-                f"{self.url}: tensor {spec.key!r} is damaged: {error}."
-            ) from error
+            raise self._damaged(spec.key, error) from error
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        """The parts that have a row of those, where each part is of whole rows.
+
+        The others stand for themselves by zeros without memory.
+        """
+        tensor = self._stored(spec.key)
+        if not isinstance(tensor, StoredTensor) or not _is_in_rows(tensor):
+            return super()._row_blocks(spec, rows)
+        try:
+            self._check_backed(tensor)
+            slices.check_cover([chunk.box for chunk in tensor.chunks], tensor.shape)
+            nothing = torch.zeros((), dtype=tensor.dtype)
+            rows = rows.cpu()
+            return [
+                (
+                    chunk.box.offsets[0],
+                    self._load(tensor, chunk)
+                    if chunk.box.holds(rows).any()
+                    else nothing.expand(chunk.box.sizes),
+                )
+                for chunk in tensor.chunks
+                if chunk.box.numel
+            ]
+        except MalformedError as error:
+            raise self._damaged(spec.key, error) from error
+
+    def _view_box(self, spec: TensorSpec, box: Box) -> torch.Tensor:
+        """Of the parts those that have something of it."""
+        tensor = self._stored(spec.key)
+        if not isinstance(tensor, StoredTensor):
+            return box.of(cast("torch.Tensor", tensor))
+        try:
+            self._check_backed(tensor)
+            slices.check_cover([chunk.box for chunk in tensor.chunks], tensor.shape)
+            touched = [(chunk, box.common(chunk.box)) for chunk in tensor.chunks]
+            found = [(chunk, common) for chunk, common in touched if common is not None]
+            if len(found) == 1:
+                return box.within(found[0][0].box).of(self._load(tensor, found[0][0]))
+            out = torch.empty(box.sizes, dtype=tensor.dtype)
+            for chunk, common in found:
+                piece = common.within(chunk.box).of(self._load(tensor, chunk))
+                as_bits(common.within(box).of(out)).copy_(as_bits(piece))
+            return out
+        except MalformedError as error:
+            raise self._damaged(spec.key, error) from error
+
+    def _damaged(self, key: str, error: MalformedError) -> CorruptCheckpointError:
+        return CorruptCheckpointError(f"{self.url}: tensor {key!r} is damaged: {error}.")
 
     def _check_backed(self, tensor: StoredTensor) -> None:
         """A tensor of any size could be claimed, for which memory would be set aside."""
@@ -210,6 +259,12 @@ class DcpCheckpoint(Checkpoint):
 
     def _close(self) -> None:
         self._files.close()
+
+
+def _is_in_rows(tensor: StoredTensor) -> bool:
+    return bool(tensor.shape) and all(
+        chunk.box.sizes[1:] == tensor.shape[1:] for chunk in tensor.chunks
+    )
 
 
 def _choose(

@@ -19,9 +19,10 @@ from typing import Any, ClassVar, TypeGuard
 
 import torch
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
 from torch_warmstart.formats.base import MalformedError
-from torch_warmstart.formats.slices import Box, resolve_box
+from torch_warmstart.formats.slices import resolve_box
 
 _DCP = "torch.distributed.checkpoint"
 _BEFORE_2_3 = "torch.distributed._shard.sharded_tensor.metadata"

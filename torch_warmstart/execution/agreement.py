@@ -1,0 +1,295 @@
+"""What several processes tell each other of one warm start: the only module that communicates.
+
+They do so three times, and each time nobody goes on before all have spoken:
+
+    agree    what is to be done is the same everywhere: the plan, the vocabularies, the files
+    ready    all that can fail has been done, and nothing has been written
+    done     all is written
+
+A rank that cannot go on says why, and then none does. What they say goes through torch's store, by
+which its processes find each other: so it can be waited for within a time, whatever the devices and
+the backend are, and who does not answer is known. The lowest rank collects what the others say and
+gives the verdict. A verdict is given once: who has waited too long gives it instead, and whoever
+comes later finds it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+
+from torch_warmstart.errors import SettingsError, WarmStartError
+from torch_warmstart.model import ranks_of_group, ranks_of_model, shared_store
+
+Stage = Literal["agree", "ready", "done"]
+TIMEOUT = timedelta(minutes=30)  # torch's own
+
+_LONGEST = 365 * 86_400  # seconds
+_POLL = (0.002, 0.1)  # seconds between two looks, at first and at most
+_TEXT = 2_000  # characters of a rank's problem that the others are told
+_NAMED = 3  # ranks whose problems are told in full
+_runs: dict[tuple[int, ...], int] = {}  # how many there were so far, by their ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What has come of a stage."""
+
+    problems: Mapping[int, str]  # by rank, to follow "Rank 3"; none: all go on
+    given: Mapping[str, Any] = field(default_factory=dict)  # by the lowest rank, for all
+    is_same: bool = True  # whether all have told the same marks
+
+    @property
+    def is_go(self) -> bool:
+        """Whether all go on."""
+        return not self.problems
+
+
+class Agreement:
+    """Those that carry out one warm start together, and what they have said so far.
+
+    Of a process that is alone there is one, too: it agrees with itself and asks nobody.
+    """
+
+    def __init__(self, ranks: frozenset[int] = frozenset(), timeout: timedelta = TIMEOUT) -> None:
+        """Tells nobody anything yet.
+
+        Args:
+            ranks: The global ranks that take part; none: this process alone.
+            timeout: How long the others are waited for, at each stage.
+        """
+        self.ranks = tuple(sorted(ranks))
+        self._timeout = timeout
+        self.rank = torch.distributed.get_rank() if len(ranks) > 1 else 0
+        self._verdicts: dict[Stage, Verdict] = {}
+        self._said: Stage | None = None
+        self._store: Any = None
+        self._run = ""
+        if not self.is_alone:
+            self._store = shared_store()
+            number = _runs[self.ranks] = _runs.get(self.ranks, 0) + 1
+            who = hashlib.sha256(repr(self.ranks).encode()).hexdigest()[:16]
+            self._run = f"torch_warmstart/{who}/{number}"
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is nobody to ask."""
+        return len(self.ranks) < 2
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the rank that collects what the others say."""
+        return self.is_alone or self.rank == self.ranks[0]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which of how many it is."""
+        return (0, 1) if self.is_alone else (self.ranks.index(self.rank), len(self.ranks))
+
+    def agree(
+        self, told: Mapping[str, str], marks: str = "", given: Mapping[str, Any] | None = None
+    ) -> Verdict:
+        """Waits until all have told the same.
+
+        Args:
+            told: What must be the same on all ranks, by what it is called in an error.
+            marks: What may differ; whether it does is in the verdict.
+            given: What all get that the lowest rank gives.
+
+        Raises WarmStartError: something differs, or a rank has a problem or does not answer.
+        """
+        self._say("agree", {"told": dict(told), "marks": marks, "given": dict(given or {})})
+        return self._checked("agree")
+
+    def say_ready(self) -> None:
+        """Says that this rank can write; from now on `is_go` decides."""
+        self._say("ready", {})
+
+    def is_go(self) -> bool:
+        """Waits until all are ready, or one cannot."""
+        return self._verdict("ready").is_go
+
+    def check_ready(self) -> None:
+        """Raises WarmStartError if not all are ready."""
+        self._checked("ready")
+
+    def is_told_ready(self) -> bool:
+        """Whether this rank has said that it can write."""
+        return self._said in ("ready", "done")
+
+    def finish(self) -> None:
+        """Says that all is written here, and waits until it is everywhere.
+
+        Raises WarmStartError: it is not, or a rank does not answer.
+        """
+        self._say("done", {})
+        self._checked("done")
+
+    def cannot(self, error: BaseException) -> None:
+        """Tells the others why this rank does not go on; does nothing where that is known."""
+        if self.is_alone or any(not verdict.is_go for verdict in self._verdicts.values()):
+            return
+        stage = self._open_stage()
+        if stage is None:
+            return
+        text = f"cannot: {type(error).__name__}{f': {error}' if str(error) else ''}"
+        self._give(stage, Verdict({self.rank: text[:_TEXT]}))
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Within, what this rank raises is told to the others."""
+        try:
+            yield
+        except BaseException as error:
+            self.cannot(error)
+            raise
+
+    # -- one stage ---------------------------------------------------------------------------------
+
+    def _open_stage(self) -> Stage | None:
+        """The one that is not decided yet."""
+        stages: tuple[Stage, ...] = ("agree", "ready", "done")
+        return next((stage for stage in stages if stage not in self._verdicts), None)
+
+    def _say(self, stage: Stage, message: Mapping[str, Any]) -> None:
+        if self.is_alone:
+            self._verdicts[stage] = Verdict({}, message.get("given", {}))
+        elif stage not in self._verdicts:
+            self._store.set(self._key(stage, self.rank), json.dumps(message))
+        self._said = stage
+
+    def _checked(self, stage: Stage) -> Verdict:
+        verdict = self._verdict(stage)
+        if not verdict.is_go:
+            raise WarmStartError(_explained(verdict, stage))
+        return verdict
+
+    def _verdict(self, stage: Stage) -> Verdict:
+        if stage not in self._verdicts:
+            try:
+                self._verdicts[stage] = self._wait(stage)
+            except Exception as error:  # the store is gone, and with it the rank that keeps it
+                self._verdicts[stage] = Verdict({self.ranks[0]: f"cannot be reached: {error}"})
+            except BaseException as error:  # Ctrl-C while it waited
+                self.cannot(error)
+                raise
+        return self._verdicts[stage]
+
+    def _wait(self, stage: Stage) -> Verdict:
+        pause, end = _POLL[0], time.monotonic() + self._timeout.total_seconds()
+        keys = [self._key(stage, rank) for rank in self.ranks]
+        while not self._store.check([self._key(stage)]):
+            if self.leads and self._store.check(keys):
+                return self._give(stage, self._judge(keys))
+            if time.monotonic() > end:
+                return self._give(stage, self._missing(keys))
+            time.sleep(pause)
+            pause = min(2 * pause, _POLL[1])
+        return _decoded(self._store.get(self._key(stage)))
+
+    def _give(self, stage: Stage, verdict: Verdict) -> Verdict:
+        """Gives the verdict, unless somebody has given another one before."""
+        mine = _encoded(verdict)
+        counts = self._store.compare_set(self._key(stage), "", mine)
+        self._verdicts[stage] = _decoded(counts)
+        return self._verdicts[stage]
+
+    def _judge(self, keys: list[str]) -> Verdict:
+        """From what all have said."""
+        said = {
+            rank: json.loads(text) for rank, text in zip(self.ranks, self._all(keys), strict=True)
+        }
+        first = said[self.rank]
+        problems = {}
+        for rank, message in said.items():
+            other = [
+                name
+                for name, digest in first.get("told", {}).items()
+                if message.get("told", {}).get(name) != digest
+            ]
+            if other:
+                problems[rank] = f"has {_listed(other)} than rank {self.rank}"
+        is_same = len({message.get("marks", "") for message in said.values()}) == 1
+        return Verdict(problems, first.get("given", {}), is_same)
+
+    def _all(self, keys: list[str]) -> list[bytes]:
+        found: list[bytes] = self._store.multi_get(keys)
+        return found
+
+    def _missing(self, keys: list[str]) -> Verdict:
+        seconds = f"{self._timeout.total_seconds():g}"
+        silent = [
+            rank for rank, key in zip(self.ranks, keys, strict=True) if not self._store.check([key])
+        ] or [self.ranks[0]]
+        return Verdict(dict.fromkeys(silent, f"did not answer within {seconds} s"))
+
+    def _key(self, stage: Stage, rank: int | None = None) -> str:
+        return f"{self._run}/{stage}/{'verdict' if rank is None else rank}"
+
+
+def agreement_on(
+    model: torch.nn.Module, process_group: Any = None, timeout: timedelta | float | None = None
+) -> Agreement:
+    """Who warm-starts a model together.
+
+    Args:
+        model: Those that it is sharded over, or that DistributedDataParallel copies it to.
+        process_group: These as well.
+        timeout: How long they wait for each other, in seconds; None: as long as torch does.
+
+    Raises SettingsError: the timeout is none, or this process is not in the group.
+    """
+    ranks = ranks_of_model(model)
+    if process_group is not None:
+        ranks |= ranks_of_group(process_group)
+    if ranks and torch.distributed.get_rank() not in ranks:
+        raise SettingsError("This process is not in process_group: it has nothing to warm-start.")
+    return Agreement(ranks, _read_timeout(timeout))
+
+
+def _read_timeout(timeout: timedelta | float | None) -> timedelta:
+    if timeout is None:
+        return TIMEOUT
+    seconds: Any = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds > 0:
+        raise SettingsError(f"timeout must be a number of seconds above 0, not {timeout!r}.")
+    return timedelta(seconds=min(seconds, _LONGEST))
+
+
+def _encoded(verdict: Verdict) -> str:
+    return json.dumps(
+        {
+            "problems": {str(rank): text for rank, text in verdict.problems.items()},
+            "given": dict(verdict.given),
+            "same": verdict.is_same,
+        }
+    )
+
+
+def _decoded(text: bytes) -> Verdict:
+    found = json.loads(text)
+    problems = {int(rank): problem for rank, problem in found["problems"].items()}
+    return Verdict(problems, found["given"], found["same"])
+
+
+def _listed(names: list[str]) -> str:
+    *before, last = names
+    return f"other {', '.join(before)} and {last}" if before else f"other {last}"
+
+
+def _explained(verdict: Verdict, stage: Stage) -> str:
+    """What to raise where a rank has a problem."""
+    problems = [f"Rank {rank} {text}" for rank, text in verdict.problems.items()]
+    shown = [text if text.endswith((".", "?", "!")) else f"{text}." for text in problems[:_NAMED]]
+    more = len(problems) - len(shown)
+    others = [f"So have {more:,} other ranks a problem."] if more else []
+    end = "Its part may not be complete." if stage == "done" else "No rank has changed anything."
+    return " ".join([*shown, *others, end])

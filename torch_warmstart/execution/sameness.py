@@ -1,0 +1,145 @@
+"""What must be the same on all ranks for one warm start to be one, as short digests.
+
+A plan is made by every rank for itself, of the whole model. Vocabularies and files are compared by
+what is in them: of files their lengths and some blocks, of tensors in memory some elements.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from torch_warmstart.dtypes import as_bytes
+from torch_warmstart.new_rows import Initialised
+from torch_warmstart.planning import PlanItem, WarmStartPlan
+
+_BLOCK = 4 << 10  # bytes of a file that are looked at in one place
+_BLOCKS = 16  # places
+_ELEMENTS = 4  # of a tensor in memory, along each dimension
+
+
+def told_of(plan: WarmStartPlan) -> dict[str, str]:
+    """Digests of what must not differ, by what it is called in an error."""
+    items = plan.items
+    return {
+        "variables": _digest((i.name, i.variable.kind, i.variable.shape) for i in items),
+        "decisions": _digest(map(_decision, items)),
+        "vocabularies": _digest(_rows(items)),
+        "checkpoint files": _digest(_samples(plan)),
+    }
+
+
+def marks_of(plan: WarmStartPlan) -> str:
+    """Which very files they are: equal where the ranks share them, not where each has a copy."""
+    return _digest(
+        (name, found.st_size, found.st_mtime_ns, found.st_ino)
+        for name, found in ((os.path.basename(path), os.stat(path)) for path in _files(plan))
+    )
+
+
+def _digest(values: Iterable[Any]) -> str:
+    made = hashlib.blake2b(digest_size=16)
+    for value in values:
+        made.update(value if isinstance(value, bytes | memoryview) else repr(value).encode())
+    return made.hexdigest()
+
+
+def _decision(item: PlanItem) -> tuple[Any, ...]:
+    specs = tuple((spec.key, spec.shape, spec.stored_dtype) for spec in item.sources)
+    how = (item.layout.name, item.part, str(item.cast), item.scale, item.axis, str(item.fill))
+    return (item.state, str(item.variable.tensor.dtype), *specs, *how)
+
+
+def _rows(items: Iterable[PlanItem]) -> Iterator[memoryview]:
+    """Each remapping once: variables with the same vocabularies share one."""
+    found = {id(i.remapping): i.remapping.rows for i in items if i.remapping is not None}
+    for rows in found.values():
+        yield rows.cpu().contiguous().numpy().data.cast("B")
+
+
+def _files(plan: WarmStartPlan) -> list[str]:
+    return plan.checkpoint.local_files(_keys(plan))
+
+
+def _keys(plan: WarmStartPlan) -> list[str]:
+    used = (item for item in plan.items if item.state != "kept")
+    return list(dict.fromkeys(key for item in used for key in item.keys))
+
+
+def _samples(plan: WarmStartPlan) -> Iterator[Any]:
+    if plan.checkpoint.is_callers:
+        for key in _keys(plan):
+            yield _sample_of_tensor(plan.checkpoint.view_tensor(key))
+        return
+    files = _files(plan)
+    for path in files:
+        yield os.path.basename(path)
+        yield from _sample_of_file(path, max(2, _BLOCKS // len(files)))
+
+
+def _sample_of_file(path: str, count: int) -> Iterator[Any]:
+    size = os.path.getsize(path)
+    yield size
+    last = max(0, size - _BLOCK)
+    with open(path, "rb", buffering=0) as file:
+        for number in range(count):
+            file.seek(last * number // (count - 1))
+            yield file.read(_BLOCK)
+
+
+def _sample_of_tensor(tensor: torch.Tensor) -> bytes:
+    steps = tuple(slice(None, None, max(1, size // _ELEMENTS)) for size in tensor.shape)
+    return bytes(as_bytes(tensor[steps].contiguous()).cpu().flatten().numpy())
+
+
+# -- random numbers --------------------------------------------------------------------------------
+
+
+def chance_of(plan: WarmStartPlan) -> dict[str, str]:
+    """The states of the generators that initialisers will use, for all ranks to use these."""
+    return {name: _text(generator.get_state()) for name, generator in _generators(plan).items()}
+
+
+@contextlib.contextmanager
+def same_chance(plan: WarmStartPlan, states: Mapping[str, str]) -> Iterator[None]:
+    """Within, the generators have the states that are given.
+
+    Behind it, those that were in another one are as they were; those that were in the same one have
+    moved on, as they have on all ranks.
+    """
+    generators = _generators(plan) if states else {}
+    own = {name: generator.get_state() for name, generator in generators.items()}
+    try:
+        for name, generator in generators.items():
+            generator.set_state(_state(states[name]))
+        yield
+    finally:
+        for name, generator in generators.items():
+            if _text(own[name]) != states[name]:
+                generator.set_state(own[name])
+
+
+def _generators(plan: WarmStartPlan) -> dict[str, torch.Generator]:
+    """Those that a plan may use, by names that are the same on all ranks."""
+    fills = [(item, item.fill) for item in plan.items if isinstance(item.fill, Initialised)]
+    found = {f"of {i.name}": f.generator for i, f in fills if f.generator is not None}
+    kinds = {i.variable.device.type for i, f in fills if f.generator is None}
+    if kinds:
+        found["cpu"] = torch.default_generator
+    if "cuda" in kinds:
+        found["cuda"] = torch.cuda.default_generators[torch.cuda.current_device()]
+    return found
+
+
+def _text(state: torch.Tensor) -> str:
+    return base64.b64encode(bytes(state.numpy())).decode()
+
+
+def _state(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8).clone()

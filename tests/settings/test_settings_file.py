@@ -155,7 +155,7 @@ def test_what_toml_cannot_say_is_refused_by_name(tmp_path, settings, field):
             "s.toml: on_missing is 'error' or 'keep'",
         ),
         (
-            "ckpt_to_initialize_from = 'x'\n[var_name_to_vocab_info.t]\nnew_vocab = 'a'",
+            "ckpt_to_initialize_from = 'x'\n[var_name_to_vocab_info.t]\nold_vocab = 'a'",
             "s.toml: var_name_to_vocab_info.t: VocabInfo needs",
         ),
         (

@@ -4,8 +4,11 @@ Nothing here knows where a vocabulary comes from or what it is for.
 """
 
 from torch_warmstart.entries.entries import Entries as Entries
+from torch_warmstart.entries.making import LOOKUPS as LOOKUPS
+from torch_warmstart.entries.making import MOST_ROWS as MOST_ROWS
 from torch_warmstart.entries.making import LookupLayer as LookupLayer
 from torch_warmstart.entries.making import entries_of_bytes as entries_of_bytes
+from torch_warmstart.entries.making import placed as placed
 from torch_warmstart.entries.making import text_entries as text_entries
 from torch_warmstart.entries.making import with_rows_before as with_rows_before
 from torch_warmstart.entries.parallel import GRAIN as GRAIN

@@ -15,6 +15,7 @@ from torch_warmstart.entries.vocabulary import MASK, OOV, Vocabulary
 
 _ENTRY = "entry"
 _MOST_OOV = 1 << 32  # no table has so many rows for what is not listed
+MOST_ROWS = 1 << 48  # no table has so many
 
 
 def text_entries(
@@ -53,6 +54,15 @@ def with_rows_before(found: Entries, before: Mapping[str, int], **more: Any) -> 
     return Vocabulary(listed, len(found), at=at, special=special, **more)
 
 
+# What a class is made with, where its configuration does not say.
+_MADE_WITH: Mapping[str, Mapping[str, Any]] = {
+    "string_lookup": {"mask_token": None, "oov_token": "[UNK]"},
+    "integer_lookup": {"mask_token": None, "oov_token": -1},
+    "text_vectorization": {"mask_token": "", "oov_token": "[UNK]"},
+}
+LOOKUPS = tuple(_MADE_WITH)
+
+
 @dataclass(frozen=True, slots=True)
 class LookupLayer:
     """What a `StringLookup`, `IntegerLookup` or `TextVectorization` says of its rows.
@@ -68,8 +78,13 @@ class LookupLayer:
     width: int  # rows that there are at least
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> LookupLayer | None:
-        """As its configuration says; None if that is none of such a layer."""
+    def from_config(cls, config: Mapping[str, Any], kind: str = "") -> LookupLayer | None:
+        """As its configuration says; None if that is none of such a layer.
+
+        `kind` is the layer's class in snake case, where the configuration leaves out what its class
+        is made with.
+        """
+        config = {**_MADE_WITH.get(kind, {}), **config}
         count, mask = config.get("num_oov_indices", 1), config.get("mask_token")
         oov = config.get("oov_token", "[UNK]")
         if type(count) is not int or not 0 <= count < _MOST_OOV or not _is_token(mask, oov):
@@ -113,3 +128,16 @@ def _hash_of(config: Mapping[str, Any], is_text: bool) -> str:
     if is_text or config.get("oov_method") == "farmhash":
         return "farmhash64"
     return "floormod"
+
+
+def placed(entries: Entries, rows: torch.Tensor) -> Vocabulary | None:
+    """Entries with a row each, int64 in any order; None if two have one, or one is no row."""
+    order = torch.argsort(rows)
+    rows = rows[order]
+    if not len(rows) or int(rows[0]) < 0 or int(rows[-1]) >= MOST_ROWS:
+        return None
+    if bool((rows.diff() == 0).any()):
+        return None
+    last = int(rows[-1])
+    is_whole = last == len(rows) - 1
+    return Vocabulary(entries.take(order), last + 1, at=None if is_whole else rows)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch_warmstart.display import VERSION, Entry, Sheet, Shown
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import Finding, printable
+from torch_warmstart.errors import Finding, SettingsError, WarmStartError, plural, printable
 from torch_warmstart.execution.module_loading import Outcome
 from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.model import overlapping, share_elements
 from torch_warmstart.planning import (
     ASIDE,
+    NEVER_TAKEN,
     Audit,
     PlanItem,
     RowAccount,
@@ -25,6 +26,8 @@ from torch_warmstart.planning import (
     remarks,
     totals_of,
 )
+
+_NAMED = 5  # variables in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,37 @@ class WarmStartReport(Shown):
     def count(self, state: State) -> int:
         """How many variables are in a state."""
         return sum(account.state == state for account in self.variables)
+
+    def check(self, *, min_found: float = 0.0, max_kept: int | None = None) -> WarmStartReport:
+        """The gate of a job that nobody watches: raises if a start took less than it should.
+
+        Args:
+            min_found: Which part of each new vocabulary must have been in the old one, from 0 to 1.
+                Slots repeat their variable and are not looked at.
+            max_kept: How many selected variables may have stayed as they were. What the checkpoint
+                cannot have, such as a count of batches in TensorFlow's, is not counted.
+
+        Returns:
+            The report itself.
+
+        Raises:
+            WarmStartError: with each variable that fails, its numbers, and what to look at. The
+                model has been warm-started all the same.
+            SettingsError: a limit is none.
+
+        Example:
+            >>> report = tws.warm_start(model, settings).check(min_found=0.9, max_kept=0)
+        """
+        if not 0 <= min_found <= 1 or (max_kept is not None and max_kept < 0):
+            raise SettingsError("min_found is a part, from 0 to 1, and max_kept a count.")
+        failed = [*_found_too_few(self.variables, min_found), *_kept_too_many(self, max_kept)]
+        if failed:
+            lines = "\n".join(f"  {number}. {line}" for number, line in enumerate(failed, 1))
+            raise WarmStartError(
+                f"The warm start from {self.source} was carried out, but does not pass its check:"
+                f"\n{lines}\nDo not train on from this model before that is explained."
+            )
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that `json.dumps` takes, with `version` and `totals`."""
@@ -144,6 +178,32 @@ class WarmStartReport(Shown):
 def _entry(account: VariableAccount) -> Entry:
     cells = (account.name, account.key or "", account.change, account.state, account.reason)
     return entry(cells, account.reason, account.rows)
+
+
+def _found_too_few(accounts: Iterable[VariableAccount], min_found: float) -> Iterator[str]:
+    for account in accounts:
+        rows = account.rows
+        if rows is None or account.kind == "slot" or not rows.entries:
+            continue
+        share = rows.copied / rows.entries
+        if share < min_found:
+            yield (
+                f"{account.name}: {rows.copied:,} of {plural(rows.entries, 'new entry')} "
+                f"({share:.1%}) had an old row, and min_found={min_found:g} asks for "
+                f"{min_found:.1%}. Is it the vocabulary of {' + '.join(account.keys)}?"
+            )
+
+
+def _kept_too_many(report: WarmStartReport, max_kept: int | None) -> Iterator[str]:
+    all_kept = (account for account in report.variables if account.state == "kept")
+    kept = [account for account in all_kept if not account.reason.startswith(NEVER_TAKEN)]
+    if max_kept is not None and len(kept) > max_kept:
+        named = "; ".join(f"{a.name} ({a.reason})" for a in kept[:_NAMED])
+        more = f"; and {len(kept) - _NAMED:,} more" if kept[_NAMED:] else ""
+        yield (
+            f"{plural(len(kept), 'variable')} stayed as the model had them, and max_kept="
+            f"{max_kept} allows {max_kept}: {named}{more}."
+        )
 
 
 def account_for(item: PlanItem) -> VariableAccount:

@@ -4,6 +4,7 @@ from torch_warmstart.planning.assignment import AssignmentMap as AssignmentMap
 from torch_warmstart.planning.assignment import plan_assignment as plan_assignment
 from torch_warmstart.planning.assignment import read_map as read_map
 from torch_warmstart.planning.plan import ASIDE as ASIDE
+from torch_warmstart.planning.plan import NEVER_TAKEN as NEVER_TAKEN
 from torch_warmstart.planning.plan import NOT_SELECTED as NOT_SELECTED
 from torch_warmstart.planning.plan import Audit as Audit
 from torch_warmstart.planning.plan import PlanItem as PlanItem

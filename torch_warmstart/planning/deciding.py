@@ -31,13 +31,21 @@ from torch_warmstart.planning.fitting import (
     check_old_rows,
     check_other_axes,
     check_shape,
+    check_share_found,
     choose_cast,
     choose_layout,
     vocab_axis,
 )
 from torch_warmstart.planning.locating import Located, Location
 from torch_warmstart.planning.old_vocabularies import old_vocabulary
-from torch_warmstart.planning.plan import NOT_SELECTED, Cast, PlanItem, State
+from torch_warmstart.planning.plan import (
+    LAYER_HAS_NONE,
+    NO_COUNTERPART,
+    NOT_SELECTED,
+    Cast,
+    PlanItem,
+    State,
+)
 from torch_warmstart.planning.wishes import Wish
 from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, VocabInfo
 from torch_warmstart.storage import Storage
@@ -98,6 +106,7 @@ def _vocabularies_of(info: VocabInfo) -> Hashable:
         *(source if isinstance(source, str) else id(source) for source in sources),
         *(info.new_vocab_size, info.old_vocab_size),
         *(info.num_oov_buckets, info.old_num_oov_buckets),
+        *(info.forms_of("new"), info.forms_of("old")),
     )
 
 
@@ -225,9 +234,9 @@ def decide_missing(
 def _why_there_is_none(variable: Variable, located: Located) -> str:
     owner = variable.owners[0]
     if is_uncounted_in_tf(owner.module, owner.leaf):
-        return "TensorFlow has no counterpart"
+        return NO_COUNTERPART
     if _is_made_without(variable, located):
-        return f"TensorFlow's layer has none: {absent_in_tf(owner.module, owner.leaf):g}"
+        return f"{LAYER_HAS_NONE}: {absent_in_tf(owner.module, owner.leaf):g}"
     return ""
 
 
@@ -293,6 +302,7 @@ def remapped_item(
         remapping = remappings.of(info, variable.shape[axis], old_size, variable.device)
     except VocabularyError as error:
         raise ProblemError(error.code, variable, f"{variable.name}: {error}") from error
+    check_share_found(variable, info, remapping)
     check_new_rows(variable, remapping, axis)
     check_old_rows(variable, source, remapping, axis, old_size)
     return _item(

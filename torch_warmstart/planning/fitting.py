@@ -10,7 +10,7 @@ from torch_warmstart.layouts.tensorflow import find_form
 from torch_warmstart.model import Shape, Variable
 from torch_warmstart.names import Source, with_layout
 from torch_warmstart.planning.plan import Cast
-from torch_warmstart.settings import AnyVocabInfo
+from torch_warmstart.settings import AnyVocabInfo, VocabInfo
 from torch_warmstart.vocabularies import Remapping
 
 ON_MISMATCH_ADVICE = (
@@ -143,6 +143,21 @@ def check_other_axes(variable: Variable, source: Source, axis: int) -> int:
             f"{new} must equal that of {keys_of(source)}, {old}.",
         )
     return old[axis]
+
+
+def check_share_found(variable: Variable, info: AnyVocabInfo, remapping: Remapping) -> None:
+    """Raises ProblemError if fewer new entries have an old row than the settings ask for."""
+    wanted = info.min_found if isinstance(info, VocabInfo) else 0.0
+    if remapping.share_found >= wanted:
+        return
+    entries = remapping.num_present + remapping.num_new
+    raise ProblemError(
+        "too-few-found",
+        variable,
+        f"{variable.name}: {remapping.num_present:,} of {plural(entries, 'new entry')} "
+        f"({remapping.share_found:.1%}) are in the old vocabulary, and min_found={wanted:g} asks "
+        f"for {wanted:.1%}. {remapping.other_reading or 'Is old_vocab the right one?'}",
+    )
 
 
 def check_new_rows(variable: Variable, remapping: Remapping, axis: int) -> None:

@@ -48,6 +48,13 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
             f"old vocabulary. {remapping.other_reading or 'Is old_vocab the right one?'}"
         )
         yield Finding("few-entries-found", "warning", item.name, text)
+    if remapping.num_collisions:
+        text = (
+            f"{item.name}: forms={vocab.forms!r} make "
+            f"{plural(remapping.num_collisions, 'old entry')} the same as another one, which takes "
+            f"its place unless it is written the same: {'; '.join(remapping.collisions)}."
+        )
+        yield Finding("forms-collide", "note", item.name, text)
     if remapping.num_old > item.old_size:
         text = (
             f"{item.name}: the old vocabulary has {plural(remapping.num_old, 'entry')}, but "

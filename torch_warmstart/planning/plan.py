@@ -31,6 +31,10 @@ from torch_warmstart.vocabularies import Remapping
 #   kept       left as it was; `reason` says why
 State = Literal["remapped", "converted", "renamed", "copied", "kept"]
 NOT_SELECTED = "not selected"  # the reason of what the settings do not ask for
+NO_COUNTERPART = "TensorFlow has no counterpart"
+LAYER_HAS_NONE = "TensorFlow's layer has none"
+# How reasons begin that a variable is kept for whatever the checkpoint holds.
+NEVER_TAKEN = (NOT_SELECTED, NO_COUNTERPART, LAYER_HAS_NONE)
 STATES: tuple[State, ...] = ("remapped", "converted", "renamed", "copied", "kept")
 
 
@@ -59,6 +63,8 @@ class RowAccount:
     left: int  # rows without an old row that stay as the model had them ("keep")
     dropped: int  # old entries that the new vocabulary does not have
     old_unused: int  # old rows beyond the old vocabulary
+    # New entries whose rows stay as the model had them ("keep"): a part of `left`.
+    entries_left: int = 0
     vacant: int = 0  # rows that stand for no entry (gaps, padding), filled by the initializer
     # Of `copied` and `oov_copied`: to a row of another number. No part of what is compared.
     moved: int = field(default=0, compare=False)
@@ -75,6 +81,11 @@ class RowAccount:
             ("left as they are", self.left),
             ("dropped", self.dropped + self.old_unused),
         )
+
+    @property
+    def entries(self) -> int:
+        """New entries, with and without an old row; OOV rows and rows of no entry are none."""
+        return self.copied + self.initialised + self.entries_left
 
     def __str__(self) -> str:
         new = {
@@ -163,6 +174,7 @@ class PlanItem:
             initialised=0 if keeps else remapping.num_new,
             oov_initialised=0 if keeps else oov_without,
             vacant=0 if keeps else remapping.num_vacant,
+            entries_left=remapping.num_new if keeps else 0,
             left=remapping.num_without_old_row if keeps else 0,
             dropped=remapping.num_dropped,
             old_unused=self.old_rows_unused,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ from torch_warmstart.storage import MAX_GAP, Storage
 VocabSource = Any
 Initializer = Callable[..., Any]
 OnProblem = Literal["error", "keep"]
+FORMS = ("byte_level", "sentencepiece", "wordpiece", "casefold")
+Forms = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 ALL_ENTRIES = -1
 KEEP = "keep"
@@ -78,6 +80,11 @@ class VocabInfo:
             theirs, with one count and, of several, one hash. Otherwise it must equal the number of
             the new ones, since an entry's bucket is its hash modulo their number, and they are
             copied.
+        forms: In which forms entries are written, if those of one side are not those of the other:
+            "byte_level" (`Ġx`, bytes as letters), "sentencepiece" (`▁x`, `<0x0A>`), "wordpiece"
+            (`##x`), "casefold"; one, or several, one after the other. A mapping tells the sides
+            apart: {"new": "byte_level", "old": ["sentencepiece", "casefold"]}. Entries that are
+            alike then are the same entry; several new ones may take one old row.
         min_found: Which part of the new entries must at least be in the old vocabulary, from 0 to
             1; if fewer are, the plan is refused.
         generator: Passed to `backup_initializer` as `generator=`, for reproducible rows. It
@@ -96,6 +103,7 @@ class VocabInfo:
     axis: int = 0
     _: KW_ONLY
     old_num_oov_buckets: int | None = None
+    forms: Forms | None = None
     min_found: float = 0.0
     generator: torch.Generator | None = None
 
@@ -108,6 +116,7 @@ class VocabInfo:
         if self.old_num_oov_buckets is not None:
             _check_int("old_num_oov_buckets", self.old_num_oov_buckets, minimum=0)
         _check_share("min_found", self.min_found)
+        self.forms_of("new"), self.forms_of("old")  # checks them
         _check_int("axis", self.axis)
         if self.old_num_oov_buckets not in (None, 0, self.num_oov_buckets):
             raise SettingsError(
@@ -116,6 +125,18 @@ class VocabInfo:
                 "number, so old OOV rows mean nothing in the new variable: leave it at 0."
             )
         _check_initializer(self.backup_initializer, self.generator)
+
+    def forms_of(self, side: Literal["new", "old"]) -> tuple[str, ...]:
+        """The forms that entries of a side are written in."""
+        said = self.forms
+        if isinstance(said, Mapping):
+            if not set(said) <= {"new", "old"}:
+                raise SettingsError(f"VocabInfo: forms has the sides 'new' and 'old', not {said}.")
+            said = said.get(side)
+        listed = (said,) if isinstance(said, str) else tuple(said or ())
+        if not set(listed) <= set(FORMS):
+            raise SettingsError(f"VocabInfo: forms are {', '.join(FORMS)}, not {said!r}.")
+        return listed
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch_warmstart.entries import OOV, PADDING, Entries, Vocabulary, positions
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
+from torch_warmstart.vocabularies.forms import join_forms
 from torch_warmstart.vocabularies.join import MISSING, Joined, join, work_of
 from torch_warmstart.vocabularies.loading import (
     check_lines,
@@ -48,6 +49,8 @@ class Remapping:
     is_padded: bool = False  # whether a variable may have further rows, up to a round number
     # Where hardly an entry is found: what would match if they were read otherwise; "": nothing.
     other_reading: str = ""
+    collisions: tuple[str, ...] = ()  # some old entries that forms have made alike
+    num_collisions: int = 0
 
     @property
     def num_without_old_row(self) -> int:
@@ -172,6 +175,8 @@ def plan_remapping(
     would be if they were read otherwise.
     """
     new, before, old = _both(info, device, storage)
+    if info.forms is not None:
+        return _by_forms(info, new, before, old)
     rows, joined = _rows_between(new, old, progress)
     if joined.may_share:
         _check_no_shared_rows(new, rows, len(old))
@@ -182,10 +187,34 @@ def plan_remapping(
             f"None of the {plural(len(new.listed), 'entry')} of {new.origin} is in {old.origin}. "
             f"{otherwise} Write both alike, or pass their entries as sequences."
         )
+    remapping = _completed(rows, info, new, before, old)
+    return replace(remapping, other_reading=otherwise)
+
+
+def _completed(
+    rows: torch.Tensor, info: VocabInfo, new: Vocabulary, before: Vocabulary, old: Vocabulary
+) -> Remapping:
+    """With the special rows, and the account of all."""
     _take_special_rows(rows, new, old)
     _take_oov_rows(rows, new, old, info.old_num_oov_buckets)
-    remapping = _remapping_of(rows, new, old, otherwise)
+    remapping = _remapping_of(rows, new, old)
     return replace(remapping, old_rows=len(old), oov_are_last=True) if old != before else remapping
+
+
+def _by_forms(info: VocabInfo, new: Vocabulary, before: Vocabulary, old: Vocabulary) -> Remapping:
+    """Entries are the same whose forms are; one old row may then go to several new ones."""
+    if not new.listed.is_text or not old.listed.is_text:
+        raise VocabularyError(f"forms={info.forms!r} are for text, and ids were given.")
+    alike = join_forms(new.listed, old.listed, info.forms_of("new"), info.forms_of("old"))
+    remapping = _completed(_placed(alike.rows, new, old), info, new, before, old)
+    found = remapping.rows[remapping.rows >= 0]
+    shared = len(found) - len(torch.unique(found))
+    return replace(
+        remapping,
+        num_dropped=remapping.num_dropped + shared,
+        collisions=alike.collisions,
+        num_collisions=alike.num_collisions,
+    )
 
 
 def _both(
@@ -223,15 +252,19 @@ def _rows_between(
 ) -> tuple[torch.Tensor, Joined]:
     """For each new row the old row of the same entry, or -1; and what the join found."""
     joined = _join(new.listed, old.listed, progress)
-    rows = joined.rows
+    return _placed(joined.rows, new, old), joined
+
+
+def _placed(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> torch.Tensor:
+    """Numbers of listed old entries for listed new ones as rows for rows."""
     if old.at is not None or old.first:
         shifted = old.entry_rows.index_select(0, rows.clamp(min=0)) if len(rows) else rows
         rows = torch.where(rows < 0, rows, shifted)
     if new.at is None and not new.first and len(new) == len(rows):
-        return rows, joined
+        return rows
     placed = rows.new_full((len(new),), MISSING)
     placed[new.entry_rows] = rows
-    return placed, joined
+    return placed
 
 
 def _take_special_rows(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> None:
@@ -265,9 +298,7 @@ def _take_oov_rows(
         rows[mine.start : mine.stop] = torch.arange(theirs.start, theirs.stop, device=rows.device)
 
 
-def _remapping_of(
-    rows: torch.Tensor, new: Vocabulary, old: Vocabulary, otherwise: str
-) -> Remapping:
+def _remapping_of(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Remapping:
     """The rows with their account: each is an entry's, an OOV row or stands for nothing."""
     oov = new.special.get(OOV, range(0))
     found, num_oov_copied = (int((part >= 0).sum()) for part in (rows, rows[oov.start : oov.stop]))
@@ -283,7 +314,6 @@ def _remapping_of(
         old_rows=int(rows.max()) + 1 if found else 0,
         num_vacant=len(rows) - num_named - len(oov),
         is_padded=new.is_padded,
-        other_reading=otherwise,
     )
 
 

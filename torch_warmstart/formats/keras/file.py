@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.dtypes import take_rows
+from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.arrays import ZipMembers, tensor_of_bytes
 from torch_warmstart.formats.base import (
@@ -32,6 +33,7 @@ from torch_warmstart.formats.base import (
 from torch_warmstart.formats.keras import hdf5
 from torch_warmstart.formats.keras.configs import read_configs
 from torch_warmstart.formats.keras.folders import LayerFolder, layer_folders
+from torch_warmstart.formats.keras.lookups import lookups_in_folders, lookups_in_model
 from torch_warmstart.formats.keras.names import (
     OtherNames,
     keras2_names,
@@ -41,6 +43,7 @@ from torch_warmstart.formats.keras.names import (
 )
 from torch_warmstart.formats.keras.optimizers import find_optimizer
 from torch_warmstart.formats.keras.saved_layers import keras2_layers, keras3_layers
+from torch_warmstart.formats.lookups import vocabularies_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import KERAS_WEIGHTS
 from torch_warmstart.formats.rows import read_rows
@@ -49,6 +52,7 @@ from torch_warmstart.storage import ByteSource
 _CONFIG, _METADATA = "config.json", "metadata.json"
 _LESS_THAN_OWN: tuple[NameKind, ...] = ("short", "storage")
 _MAX_JSON = 256 << 20  # bytes
+_MAX_ASSET = 4 << 30
 
 
 def open_place(place: Place) -> KerasCheckpoint:
@@ -115,17 +119,25 @@ class KerasCheckpoint(Checkpoint):
     def _layers(self) -> Mapping[str, SavedLayer]:
         keys = {dataset.path: key for key, dataset in self._datasets.items()}
         about = self._tree.texts.get("", {})
+        config = self._told_config
         backend = next(iter(about.get("backend", ())), "")
         backend = backend or next(
             iter(self._tree.texts.get("model_weights", {}).get("backend", ())), ""
         )
         weights = [(path, layer) for path, layer, _ in keras2_weights(self._tree)]
         layers = keras3_layers(self._folders, keys)
-        return {**layers, **keras2_layers(weights, _model_config(self.url, about), backend, keys)}
+        return {**layers, **keras2_layers(weights, config, backend, keys)}
+
+    @functools.cached_property
+    def _told_config(self) -> Any:
+        return _model_config(self.url, self._tree.texts.get("", {}))
 
     @functools.cached_property
     def _folders(self) -> list[LayerFolder]:
         return layer_folders(self._tree, read_configs(self._config, self._tree))
+
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        return vocabularies_of(lookups_in_model(self._told_config), self.url)
 
     def name_kind(self, name: str) -> NameKind:
         return self._kinds.get(name, "own")
@@ -205,6 +217,20 @@ class KerasArchive(KerasCheckpoint):
         metadata = _read_json(url, members, _METADATA)
         self._metadata = metadata if isinstance(metadata, dict) else {}
         super().__init__(url, members.open(KERAS_WEIGHTS), _read_json(url, members, _CONFIG))
+
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        found = lookups_in_folders(read_configs(self._config, self._tree))
+        return vocabularies_of(found, self.url, self._read_asset)
+
+    def _read_asset(self, name: str) -> bytes | None:
+        info = self._members.infos.get(name)
+        if info is None:
+            return None
+        if info.file_size > _MAX_ASSET:
+            text = f"{self.url}: its {name} claims {info.file_size:,} bytes."
+            raise CorruptCheckpointError(text)
+        self._members.verify(name)
+        return self._members.open(name).read(0, info.file_size).tobytes()
 
     def graph_optimizers(self) -> Sequence[GraphOptimizer]:
         if not str(self._metadata.get("keras_version")).startswith("3."):

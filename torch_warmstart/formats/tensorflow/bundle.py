@@ -18,6 +18,7 @@ import torch
 
 from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import aligned, take_rows
+from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices
 from torch_warmstart.formats.base import (
@@ -32,6 +33,7 @@ from torch_warmstart.formats.base import (
     TensorLocation,
     TensorSpec,
 )
+from torch_warmstart.formats.lookups import vocabularies_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import Run, fetch_rows, read_rows
 from torch_warmstart.formats.sources import OpenOnce
@@ -41,6 +43,10 @@ from torch_warmstart.formats.tensorflow.graph_layers import (
     METADATA_FILE,
     Metadata,
     read_metadata,
+)
+from torch_warmstart.formats.tensorflow.lookup_tables import (
+    lookups_in_metadata,
+    table_vocabularies,
 )
 from torch_warmstart.formats.tensorflow.records import (
     Entry,
@@ -177,6 +183,10 @@ class BundleCheckpoint(Checkpoint):
             return read_metadata(self._storage.read_all(url).tobytes())
         except MalformedError as error:
             raise CorruptCheckpointError(f"{url}: {error}.") from error
+
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        told = lookups_in_metadata(self._keras_metadata())
+        return {**table_vocabularies(self), **vocabularies_of(told, self.url)}
 
     def _contents(self, key: str) -> object:
         """Equal for tensors that hold the same: Keras 3's `export()` stores each variable twice."""

@@ -15,6 +15,7 @@ import torch
 
 from torch_warmstart.entries import (
     MASK,
+    MOST_ROWS,
     OOV,
     Entries,
     Vocabulary,
@@ -27,7 +28,6 @@ from torch_warmstart.errors import VocabularyError
 _ENTRY = "entry"  # what an entry of a sequence is called
 _STRIDE = 1 << 18  # entries turned into bytes at a time
 _HIGHEST = 1 << 63  # an id from here on has no sign
-_NO_ROW = 1 << 48  # no table has so many rows
 # What Keras's lookup layers put before the entries: `['', '[UNK]', 'a']`.
 _KERAS_MASK, _KERAS_OOV = "", "[UNK]"
 _OF_KERAS = 64  # OOV rows that are looked for at most
@@ -252,7 +252,7 @@ def from_mapping(mapping: Mapping[Any, Any], origin: str = "", **more: Any) -> V
     order = torch.argsort(rows)
     rows = rows[order]
     keys = list(mapping)
-    if int(rows[0]) < 0 or int(rows[-1]) >= _NO_ROW:
+    if int(rows[0]) < 0 or int(rows[-1]) >= MOST_ROWS:
         raise VocabularyError(
             f"{origin} has row {int(rows[0] if rows[0] < 0 else rows[-1]):,}: rows are counted "
             "from 0, and a table has that many."

@@ -163,8 +163,6 @@ def _in_checkpoint(url: str, storage: Storage, key: str | None) -> Vocabulary:
         raise VocabularyError(f"{url} holds no vocabulary that can be read: {why}") from error
     if key is not None and key in found:
         return found[key]
-    if key is None and len(found) == 1:
-        return next(iter(found.values()))
     if not found:
         raise VocabularyError(
             f"{url} holds no vocabulary: no lookup layer or table with its entries is in it. Pass "
@@ -173,7 +171,7 @@ def _in_checkpoint(url: str, storage: Storage, key: str | None) -> Vocabulary:
     names = ", ".join(map(repr, list(found)[:10])) + (", ..." if len(found) > 10 else "")
     if key is None:
         raise VocabularyError(
-            f"{url} holds several vocabularies: {names}. Say which: "
+            f"{url} holds vocabularies by name: {names}. Say which: "
             f"Vocabulary.load(..., key={next(iter(found))!r})."
         )
     raise VocabularyError(

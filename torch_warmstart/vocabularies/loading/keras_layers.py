@@ -32,11 +32,11 @@ def from_keras_layer(layer: Any) -> Vocabulary:
     lookup = getattr(layer, "_lookup_layer", layer)
     origin = f"the {type(layer).__name__} {layer.name!r}"
     try:
-        entries = [e.item() if isinstance(e, np.generic) else e for e in layer.get_vocabulary()]
+        entries = [_plain(entry) for entry in layer.get_vocabulary()]
     except Exception as error:
         raise VocabularyError(f"{origin} cannot tell its vocabulary: {error}") from error
     names = ("mask_token", "oov_token", "num_oov_indices", "output_mode", "oov_method", "salt")
-    config = {name: getattr(lookup, name, None) for name in (*names, "max_tokens")}
+    config = {name: _plain(getattr(lookup, name, None)) for name in (*names, "max_tokens")}
     made = LookupLayer.from_config({**config, "pad_to_max_tokens": _pads(lookup)})
     found = None if made is None else made.vocabulary(entries, origin)
     if found is None or getattr(lookup, "invert", False) or not len(found.listed):
@@ -45,6 +45,10 @@ def from_keras_layer(layer: Any) -> Vocabulary:
             "entries as a sequence, in the order of their rows."
         )
     return found
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _pads(lookup: Any) -> bool:

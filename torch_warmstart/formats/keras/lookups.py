@@ -1,0 +1,28 @@
+"""Where a Keras file tells of its lookup layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch_warmstart.entries import LOOKUPS
+from torch_warmstart.formats.keras.configs import LayerConfig, is_layer, kind_of, listed_configs
+from torch_warmstart.formats.lookups import Lookup
+
+_DEEPEST = 100  # models within models
+
+
+def lookups_in_folders(configs: Mapping[str, LayerConfig]) -> Iterator[Lookup]:
+    """Those among the layers of an archive, by folder."""
+    for folder, config in configs.items():
+        if config.kind in LOOKUPS:
+            yield Lookup(config.name, str(config.kind), config.options, folder)
+
+
+def lookups_in_model(model: Any, depth: int = 0) -> Iterator[Lookup]:
+    """Those that a model's configuration lists, and the models in it."""
+    for layer in listed_configs(model) if depth < _DEEPEST else ():
+        kind, options = kind_of(layer), layer["config"] if is_layer(layer) else {}
+        if kind in LOOKUPS and isinstance(options.get("name"), str):
+            yield Lookup(options["name"], kind, options)
+        yield from lookups_in_model(layer, depth + 1)

@@ -1,0 +1,104 @@
+"""Lookup tables in an object-based checkpoint: `<path>/.ATTRIBUTES/table-keys` and `-values`.
+
+(tensorflow `python/ops/lookup_ops.py:MutableHashTable`, `DenseHashTable`.) A table of entry to
+row, or of row to entry, is a vocabulary; one of entry to count is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from torch_warmstart.entries import LOOKUPS, Entries, Vocabulary, entries_of_bytes, placed
+from torch_warmstart.formats.base import Checkpoint
+from torch_warmstart.formats.class_names import snake_case
+from torch_warmstart.formats.lookups import Lookup
+from torch_warmstart.formats.tensorflow.graph_layers import Metadata
+
+_KEYS, _VALUES = "/.ATTRIBUTES/table-keys", "/.ATTRIBUTES/table-values"
+_COUNTS = ("token_counts", "token_document_counts")  # what Keras's layers count while they adapt
+# What tables are called in Keras's layers, and layers in layers; the layer is what is asked for.
+_OF_LAYER = ("/lookup_table", "/_lookup_layer", "/_table", "/table")
+
+
+def table_vocabularies(checkpoint: Checkpoint) -> dict[str, Vocabulary]:
+    """The vocabularies by the paths of their tables; by that of their layer, if it has one."""
+    found = dict(_tables_of(checkpoint))
+    for path, vocabulary in list(found.items()):
+        short = _shortened(path)
+        if short and sum(_shortened(other) == short for other in found) == 1:
+            found.setdefault(short, vocabulary)
+    return found
+
+
+def lookups_in_metadata(metadata: Metadata) -> Iterator[Lookup]:
+    """The lookup layers that tf_keras tells of in a SavedModel, each once."""
+    seen: set[str] = set()
+    for about in metadata.values():
+        name, options = about.get("class_name"), about.get("config")
+        kind = snake_case(name) if isinstance(name, str) else ""
+        called = options.get("name") if isinstance(options, dict) else None
+        if not isinstance(options, dict) or not isinstance(called, str):
+            continue
+        if kind in LOOKUPS and called not in seen:
+            seen.add(called)
+            yield Lookup(called, kind, options)
+
+
+def _shortened(path: str) -> str:
+    for ending in (*_OF_LAYER, *_OF_LAYER):
+        path = path.removesuffix(ending)
+    return path
+
+
+def _tables_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Vocabulary]]:
+    for key in checkpoint:
+        path = key.removesuffix(_KEYS)
+        if path == key or path + _VALUES not in checkpoint or path.endswith(_COUNTS):
+            continue
+        made = _vocabulary_of(
+            checkpoint.get_tensor(key),
+            checkpoint.get_tensor(path + _VALUES),
+            f"{checkpoint.url}[{path}]",
+        )
+        if made is not None:
+            yield path, made
+
+
+def _vocabulary_of(keys: Any, values: Any, origin: str) -> Vocabulary | None:
+    rows, entries = (values, keys) if _is_rows(values) else (keys, values)
+    if not _is_rows(rows) or len(entries) != len(rows):
+        return None
+    rows = rows.to(torch.int64)
+    if isinstance(entries, torch.Tensor):
+        if not _is_rows(entries):
+            return None
+        ids, rows = _without_empty(entries.flatten().to(torch.int64), rows.flatten())
+        return placed(Entries(origin, "entry", ids=ids), rows)
+    texts, rows = _without_empty_texts(entries, rows.flatten())
+    return placed(entries_of_bytes(texts, origin), rows) if texts else None
+
+
+def _is_rows(values: Any) -> bool:
+    if not isinstance(values, torch.Tensor) or values.numel() != len(values):
+        return False
+    return values.dtype in (torch.int32, torch.int64)
+
+
+def _without_empty(ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Without the key that stands for an empty place, as a dense table has many of."""
+    _, inverse, counts = torch.unique(ids, return_inverse=True, return_counts=True)
+    kept = counts[inverse] == 1
+    return ids[kept], rows[kept]
+
+
+def _without_empty_texts(
+    texts: Sequence[bytes], rows: torch.Tensor
+) -> tuple[list[bytes], torch.Tensor]:
+    counts: dict[bytes, int] = {}
+    for text in texts:
+        counts[text] = counts.get(text, 0) + 1
+    kept = [at for at, text in enumerate(texts) if counts[text] == 1]
+    return [texts[at] for at in kept], rows[kept]

@@ -1,0 +1,116 @@
+"""Forms that entries are written in: `Ġx`, `▁x`, `##x`, bytes as letters, case.
+
+Only where the settings ask for it. Entries of either side become what they stand for in a text, a
+space in front where a word begins; those that are then alike are one and the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from torch_warmstart.entries import Entries
+from torch_warmstart.vocabularies.join import MISSING
+
+_SHOWN = 3  # entries at most in a message
+_BLOCK = 1 << 16  # entries at a time
+_BYTE = re.compile(rb"<0x([0-9A-Fa-f]{2})>")  # a byte as sentencepiece writes it
+_BRACKETED = re.compile(rb"\[[^\[\]]+\]|<[^<>]+>")  # [CLS], <s>
+_SPACE = "▁".encode()
+
+
+def _letters() -> Mapping[str, int]:
+    """What byte-level tokenizers write for each byte: itself, or a letter from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in plain]
+    letters = {chr(byte): byte for byte in plain}
+    return letters | {chr(0x100 + number): byte for number, byte in enumerate(others)}
+
+
+_BYTE_OF = _letters()
+
+
+def _byte_level(entry: bytes) -> bytes:
+    try:
+        return bytes(_BYTE_OF[letter] for letter in entry.decode())
+    except (KeyError, UnicodeDecodeError):  # a token that was added, which is written as it is
+        return entry
+
+
+def _sentencepiece(entry: bytes) -> bytes:
+    byte = _BYTE.fullmatch(entry)
+    return entry.replace(_SPACE, b" ") if byte is None else bytes([int(byte[1], 16)])
+
+
+def _wordpiece(entry: bytes) -> bytes:
+    if entry.startswith(b"##") and len(entry) > len(b"##"):
+        return entry[2:]
+    return entry if _BRACKETED.fullmatch(entry) else b" " + entry
+
+
+def _casefold(entry: bytes) -> bytes:
+    try:
+        return entry.decode().casefold().encode()
+    except UnicodeDecodeError:
+        return entry
+
+
+_FORMS: Mapping[str, Callable[[bytes], bytes]] = {
+    "byte_level": _byte_level,
+    "sentencepiece": _sentencepiece,
+    "wordpiece": _wordpiece,
+    "casefold": _casefold,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alike:
+    """What was found by forms."""
+
+    rows: torch.Tensor  # for each new entry the number of its old one, or -1
+    num_present: int
+    collisions: tuple[str, ...]  # old entries that have become alike, as sentences' parts
+    num_collisions: int  # how many old entries another one of the same form came before
+
+
+def join_forms(
+    new: Entries, old: Entries, new_forms: Sequence[str], old_forms: Sequence[str]
+) -> Alike:
+    """For each new entry the old one of its form.
+
+    Of several old ones the one that is written the same; if none is, the first.
+    """
+    first: dict[bytes, int] = {}
+    more: dict[bytes, list[int]] = {}
+    for number, form in enumerate(_formed(old, old_forms)):
+        before = first.setdefault(form, number)
+        if before != number:
+            more.setdefault(form, [before]).append(number)
+    same = {old.entry(number): number for numbers in more.values() for number in numbers}
+    forms = _formed(new, new_forms)
+    numbers = [first.get(form, MISSING) for form in forms]
+    for number, form in enumerate(forms if more else ()):
+        written = same.get(new.entry(number), MISSING) if form in more else MISSING
+        if written in more.get(form, ()):
+            numbers[number] = written
+    rows = torch.tensor(numbers, dtype=torch.int64, device="cpu")
+    shown = (f"{old.show(a)} and {old.show(b)}" for a, b, *_ in more.values())
+    return Alike(
+        rows.to(new.device),
+        int((rows >= 0).sum()),
+        tuple(text for text, _ in zip(shown, range(_SHOWN), strict=False)),
+        sum(len(numbers) - 1 for numbers in more.values()),
+    )
+
+
+def _formed(entries: Entries, forms: Sequence[str]) -> list[bytes]:
+    found: list[bytes] = []
+    for start in range(0, len(entries), _BLOCK):
+        values = [e for e in entries.values(slice(start, start + _BLOCK)) if isinstance(e, bytes)]
+        for form in forms:
+            values = list(map(_FORMS[form], values))
+        found += values
+    return found

@@ -16,7 +16,8 @@ from sharded_models import SHARDINGS, Tower, assert_slices
 from torch import nn
 
 import torch_warmstart as tws
-from torch_warmstart.execution import agreement, commit
+from torch_warmstart.execution import commit
+from torch_warmstart.execution.ranks import agreement
 from torch_warmstart.model import local_tensors
 
 SOON = 8.0  # seconds until a rank that is gone is given up

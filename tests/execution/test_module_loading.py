@@ -215,7 +215,7 @@ def test_hooks_run_once_and_in_torchs_order():
 
 
 def test_a_hook_that_only_looks_at_names_and_shapes_makes_nothing():
-    from torch_warmstart.execution.stand_ins import StandIn
+    from torch_warmstart.execution.loading.stand_ins import StandIn
 
     made = []
 

@@ -22,15 +22,14 @@ from torch_warmstart.errors import (
     StorageError,
     WarmStartError,
 )
-from torch_warmstart.execution.agreement import Agreement
 from torch_warmstart.execution.commit import RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.module_loading import Outcome, load_modules
+from torch_warmstart.execution.loading import Outcome, load_modules
 from torch_warmstart.execution.prepare import prepare, room_to_work
+from torch_warmstart.execution.ranks import Agreement, chance_of, marks_of, same_chance, told_of
 from torch_warmstart.execution.reading import ALL, Share
 from torch_warmstart.execution.report import WarmStartReport, make_report
-from torch_warmstart.execution.sameness import chance_of, marks_of, same_chance, told_of
 from torch_warmstart.execution.telling import log_of, warn_of
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import is_frozen_by_inference, model_variables

@@ -10,7 +10,7 @@ from typing import Any
 from torch_warmstart.display import VERSION, Entry, Sheet, Shown
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, SettingsError, WarmStartError, plural, printable
-from torch_warmstart.execution.module_loading import Outcome
+from torch_warmstart.execution.loading import Outcome
 from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.model import overlapping, share_elements
 from torch_warmstart.planning import (

@@ -29,7 +29,7 @@ from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import CallbackError, Finding, WarmStartError
 from torch_warmstart.execution.commit import Copy, InParts, Load, Prepared, Step, Write, leaves
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.stand_ins import StandIn
+from torch_warmstart.execution.loading.stand_ins import StandIn
 from torch_warmstart.model import (
     Extents,
     Variable,

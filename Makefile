@@ -7,6 +7,7 @@
 # make faults  warm starts interrupted at every line, request and operation, and random models
 # make differential  2,500 warm starts drawn at random, against TensorFlow's; other ones each time
 # make zoo     small Keras models in every format against their torch twins; none may be silently wrong
+# make browser  the HTML pages in a real browser: chromium, which it installs where apt-get may
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
 #
 # Every target makes its own .venv if needed and tests the installed wheel, not the source tree.
@@ -19,13 +20,19 @@ FUZZ_SECONDS ?= 60
 FUZZ_FORMATS ?=
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi') pyproject.toml constraints.txt
 
-.PHONY: demo test lint format bench fuzz differential zoo fixtures clean faults
+.PHONY: demo test browser lint format bench fuzz differential zoo fixtures clean faults
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
 
 test: $(VENV)/.test
 	TORCH_WARMSTART_INSTALLED=1 $(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+browser: $(VENV)/.test
+	@command -v chromium > /dev/null || apt-get install -y -qq --no-install-recommends chromium \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
+	  || echo "chromium cannot be installed here: its tests are skipped"
+	TORCH_WARMSTART_INSTALLED=1 $(BIN)/pytest tests/browser $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -193,7 +193,7 @@ COMMANDS: Sequence[Command] = (
         "plan:warm_start",
         "warm-start a model and save its state",
         "Shows the plan of a warm start; with --apply, does it and writes the model's state.",
-        "my_models:make_bert model_dir --out bert.safetensors --apply",
+        "my_models:make model_dir --out new.pt --apply",
         _warm_start,
     ),
     Command(
@@ -248,7 +248,7 @@ COMMANDS: Sequence[Command] = (
         "completion:completion",
         "print the completion of a shell",
         "Prints a script that completes commands and options in a shell.",
-        "bash > ~/.local/share/bash-completion/completions/torch-warmstart",
+        "bash >> ~/.bash_completion",
         _completion,
     ),
 )

@@ -10,7 +10,6 @@ import html
 import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 
 from torch_warmstart.display.sheet import Entry, Sheet
 from torch_warmstart.errors import plural, printable
@@ -29,7 +28,7 @@ def as_page(sheet: Sheet) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{_text(sheet.title)}</title>\n"
-        "<style>body { margin: 0; }</style>\n</head>\n"
+        "<style>body { margin: 0; } .tws { box-sizing: border-box; min-height: 100vh; }</style>\n</head>\n"
         f"<body>\n{as_fragment(sheet)}\n</body>\n</html>\n"
     )
 
@@ -61,7 +60,7 @@ def _section(sheet: Sheet) -> Iterator[str]:
         yield "<table>"
         yield f"<thead><tr>{''.join(_heads(sheet))}</tr></thead>"
         is_open = len(sheet.entries) <= _UNFOLDED
-        for layer, entries in _layers(sheet.entries):
+        for layer, entries in _layers(sheet.entries).items():
             yield from _layer(sheet, layer, entries, is_open=is_open)
         yield "</table>"
 
@@ -96,10 +95,12 @@ def _has_details(sheet: Sheet) -> bool:
     return any(entry.detail or entry.bar for entry in sheet.entries)
 
 
-def _layers(entries: Sequence[Entry]) -> Iterator[tuple[str, list[Entry]]]:
-    """The entries by the name of their layer, as they follow each other."""
-    for layer, members in groupby(entries, key=lambda entry: _layer_of(entry.cells[0])):
-        yield layer, list(members)
+def _layers(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """The entries by the name of their layer, each layer where its first entry stands."""
+    layers: dict[str, list[Entry]] = {}
+    for entry in entries:
+        layers.setdefault(_layer_of(entry.cells[0]), []).append(entry)
+    return layers
 
 
 def _layer_of(name: str) -> str:

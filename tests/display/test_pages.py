@@ -27,7 +27,7 @@ class Reader(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "input", "br"):
+        if tag not in ("meta", "input", "wbr"):
             self.open.append(tag)
         if tag == "td":
             self.cells.append("")

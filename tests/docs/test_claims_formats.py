@@ -247,7 +247,7 @@ def test_inspect_reads_a_tensor_for_values_only_and_its_exit_codes_are_as_said(
     assert main(["inspect", prefix, "--values", "v"]) == 0
     assert read == ["v"]
     capsys.readouterr()
-    assert main(["inspect", str(tmp_path / "no")]) == 1
+    assert main(["inspect", str(tmp_path / "no")]) == 2
     assert capsys.readouterr().err.strip()
     with pytest.raises(SystemExit) as caught:
         main(["inspect", prefix, "--sort", "nothing"])

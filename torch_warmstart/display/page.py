@@ -17,6 +17,7 @@ from torch_warmstart.errors import plural, printable
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _UNFOLDED = 60  # entries; a page with more begins folded
 _PARTS = 6  # colours of a bar
+_SEPARATOR = re.compile(r"([/._])(?=\w)")
 _LAST_PART = re.compile(r"[./][^./]*$")
 
 
@@ -28,7 +29,8 @@ def as_page(sheet: Sheet) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{_text(sheet.title)}</title>\n"
-        "<style>body { margin: 0; } .tws { box-sizing: border-box; min-height: 100vh; }</style>\n</head>\n"
+        "<style>body { margin: 0; } .tws { box-sizing: border-box; min-height: 100vh; }</style>\n"
+        "</head>\n"
         f"<body>\n{as_fragment(sheet)}\n</body>\n</html>\n"
     )
 
@@ -123,12 +125,12 @@ def _layer(sheet: Sheet, layer: str, entries: Sequence[Entry], *, is_open: bool)
 def _entry(sheet: Sheet, entry: Entry) -> str:
     state = entry.cells[sheet.columns.index(sheet.state)] if sheet.state is not None else ""
     cells = [
-        f'<td class="{_kind(sheet, at, column)}">{_text(cell)}</td>'
+        f'<td class="{_kind(sheet, at, column)}">{_breakable(cell)}</td>'
         for at, (column, cell) in enumerate(zip(sheet.columns, entry.cells, strict=True))
     ]
     if sheet.state is not None:
         at = sheet.columns.index(sheet.state)
-        cells[at] = f'<td class="{_word(state)}">{_text(state)}</td>'
+        cells[at] = f'<td class="state {_word(state)}">{_text(state)}</td>'
     if _has_details(sheet):
         cells.append(f"<td>{_bar(entry.bar)}<small>{_text(entry.detail)}</small></td>")
     kind = "entry aside" if entry.is_aside else "entry"
@@ -157,6 +159,11 @@ def _bar(parts: Iterable[tuple[str, int]]) -> str:
         for at, what, count in listed
     )
     return f'<div class="bar" role="img" aria-label="{_text(said)}">{spans}</div>'
+
+
+def _breakable(cell: str) -> str:
+    """A cell that may go on in a second line behind each separator of a name."""
+    return _SEPARATOR.sub(r"\1<wbr>", _text(cell))
 
 
 def _text(text: str) -> str:

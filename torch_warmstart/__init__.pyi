@@ -14,6 +14,7 @@ from .api import save_settings as save_settings
 from .api import suggest_names as suggest_names
 from .api import warm_start as warm_start
 from .conversion import Conversion as Conversion
+from .entries import Usage as Usage
 from .entries import Vocabulary as Vocabulary
 from .errors import CheckpointError as CheckpointError
 from .errors import CheckpointNotFoundError as CheckpointNotFoundError
@@ -54,6 +55,9 @@ from .suggesting import save_rules as save_rules
 from .tensorflow_names import init_from_checkpoint as init_from_checkpoint
 from .tensorflow_names import load_and_remap_matrix as load_and_remap_matrix
 from .tensorflow_names import warmstart_embedding_matrix as warmstart_embedding_matrix
+from .vocabularies import VocabularyDiff as VocabularyDiff
+from .vocabularies import diff_vocabularies as diff_vocabularies
 from .vocabularies import generate_vocab_remapping as generate_vocab_remapping
+from .vocabularies import update_vocabulary as update_vocabulary
 
 __version__: str

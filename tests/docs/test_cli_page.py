@@ -42,4 +42,3 @@ def test_the_example_prints_what_it_shows(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])
 def test_every_command_has_a_row(command):
     assert re.search(rf"^\| `{command} ", TEXT, re.MULTILINE)
-

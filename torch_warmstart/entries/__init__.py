@@ -15,6 +15,8 @@ from torch_warmstart.entries.parallel import GRAIN as GRAIN
 from torch_warmstart.entries.parallel import blocks as blocks
 from torch_warmstart.entries.parallel import in_blocks as in_blocks
 from torch_warmstart.entries.parallel import in_threads as in_threads
+from torch_warmstart.entries.usage import UNKNOWN as UNKNOWN
+from torch_warmstart.entries.usage import Usage as Usage
 from torch_warmstart.entries.vocabulary import FILE_KIND as FILE_KIND
 from torch_warmstart.entries.vocabulary import FILE_VERSION as FILE_VERSION
 from torch_warmstart.entries.vocabulary import MASK as MASK

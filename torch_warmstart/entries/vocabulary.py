@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.entries.entries import Entries
+from torch_warmstart.entries.usage import Usage
 from torch_warmstart.errors import SettingsError
 
 # What rows can be for, besides those that a tokenizer names itself (`pad_token`, `bos_token`, ...).
@@ -29,6 +30,7 @@ PADDING = "padding"  # rows behind the last entry that make up a rounder number
 
 FILE_KIND = "torch_warmstart.vocabulary"
 FILE_VERSION = 1
+TABLE_SUFFIXES = (".parquet", ".tsv")
 _FINGERPRINT_VERSION = 1
 _STRIDE = 1 << 16  # entries at a time
 
@@ -36,7 +38,7 @@ _works: dict[str, Callable[..., Any]] = {}
 
 
 def worked_by(**works: Callable[..., Any]) -> None:
-    """Says who does what a vocabulary offers but cannot do itself: `load` and `rows`."""
+    """Says who does what a vocabulary offers but cannot do itself: `load`, `rows`, `save_table`."""
     _works.update(works)
 
 
@@ -63,6 +65,7 @@ class Vocabulary:
             (what makes up a rounder number), or what a tokenizer calls its tokens, "pad_token".
         oov_hash: Which function chooses among several OOV rows; "": not known.
         is_padded: Whether tables of it are customarily made higher, to a multiple of 8 or more.
+        usage: How often and when each listed entry was seen, as `update_vocabulary` keeps it.
 
     Example:
         >>> vocab = Vocabulary.load(["paris", "rome"])
@@ -77,10 +80,15 @@ class Vocabulary:
     special: Mapping[str, range] = field(default_factory=dict)
     oov_hash: str = ""
     is_padded: bool = False
+    usage: Usage | None = None
 
     def __post_init__(self) -> None:
         special = {name: rows for name, rows in sorted(self.special.items()) if len(rows)}
         object.__setattr__(self, "special", MappingProxyType(special))
+        if self.usage is not None and len(self.usage) != len(self.listed):
+            raise SettingsError(
+                f"A usage of {len(self.usage):,} entries does not fit {len(self.listed):,} entries."
+            )
 
     @classmethod
     def load(
@@ -163,7 +171,7 @@ class Vocabulary:
         digest = hashlib.blake2b(digest_size=16)
         told = {
             "rows": self.num_rows,
-            "kind": self._kind,
+            "kind": self.kind,
             "special": {name: [rows.start, rows.stop] for name, rows in self.special.items()},
             "oov_hash": self.oov_hash if len(self.special.get(OOV, ())) > 1 else "",
         }
@@ -181,7 +189,8 @@ class Vocabulary:
         return f"{_FINGERPRINT_VERSION}:{digest.hexdigest()}"
 
     @property
-    def _kind(self) -> str:
+    def kind(self) -> str:
+        """What entries are: "text", "int64" or "uint64"."""
         if self.listed.is_text:
             return "text"
         return "uint64" if self.listed.is_unsigned else "int64"
@@ -189,11 +198,18 @@ class Vocabulary:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows, special ones too, into one file that `Vocabulary.load` reads.
 
-        It is a safetensors file: `bytes` and `lengths`, or `ids`; and `rows`, where there are gaps.
+        It is a safetensors file: `bytes` and `lengths`, or `ids`; `rows`, where there are gaps; and
+        `counts`, `last_seen` and `born`, where these are known. To a path that ends in `.parquet`
+        or `.tsv` it is a table of entry, row, count, last_seen and born, for other programs too.
         What was there before is replaced, whole or not at all.
 
-        Raises SettingsError: nothing can be written there.
+        Raises:
+            SettingsError: nothing can be written there, or a line cannot hold an entry.
+            MissingDependencyError: tables need pyarrow.
         """
+        if os.fspath(path).endswith(TABLE_SUFFIXES):
+            _work("save_table")(self, os.fspath(path))
+            return
         tensors = _tensors_of(self)
         about = {
             "format": FILE_KIND,
@@ -203,7 +219,7 @@ class Vocabulary:
             "special": {name: [rows.start, rows.stop] for name, rows in self.special.items()},
             "oov_hash": self.oov_hash,
             "is_padded": self.is_padded,
-            "kind": self._kind,
+            "kind": self.kind,
         }
         try:
             _write(os.fspath(path), tensors, json.dumps(about))
@@ -222,6 +238,7 @@ class Vocabulary:
             num_rows=count,
             at=None if self.at is None else self.at[:kept],
             special=special,
+            usage=self.usage.slice(0, kept) if self.usage is not None else None,
         )
 
     def padded_to(self, count: int) -> Vocabulary:
@@ -244,7 +261,7 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         special = "".join(f", {name} {_span(rows)}" for name, rows in self.special.items())
-        kind = {"text": "text", "int64": "ids", "uint64": "unsigned ids"}[self._kind]
+        kind = {"text": "text", "int64": "ids", "uint64": "unsigned ids"}[self.kind]
         return (
             f"<Vocabulary of {self.origin}: {self.num_rows:,} rows, {len(self.listed):,} entries "
             f"({kind}){special}>"
@@ -300,7 +317,8 @@ def _raw(tensor: torch.Tensor) -> memoryview:
 
 def _tensors_of(vocabulary: Vocabulary) -> dict[str, tuple[str, torch.Tensor]]:
     """What a file holds: name to safetensors' word for the dtype, and the tensor."""
-    listed, tensors = vocabulary.listed, {}
+    listed = vocabulary.listed
+    tensors: dict[str, tuple[str, torch.Tensor]] = {}
     if listed.ids is not None:
         tensors["ids"] = "U64" if listed.is_unsigned else "I64", listed.ids
     else:
@@ -312,6 +330,10 @@ def _tensors_of(vocabulary: Vocabulary) -> dict[str, tuple[str, torch.Tensor]]:
         tensors["lengths"] = "I64", torch.cat(lengths)
     if vocabulary.at is not None:
         tensors["rows"] = "I64", vocabulary.at
+    if vocabulary.usage is not None:
+        tensors["counts"] = "I64", vocabulary.usage.counts
+        tensors["last_seen"] = "I32", vocabulary.usage.last_seen
+        tensors["born"] = "I32", vocabulary.usage.born
     return tensors
 
 

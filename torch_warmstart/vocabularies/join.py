@@ -79,7 +79,7 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
-class _Packing:
+class Packing:
     """How a key is made up: `highest bits of a hash | whether it is new | the entry's number`."""
 
     number_bits: int
@@ -103,16 +103,16 @@ def join(new: Entries, old: Entries, advance: Advance = lambda *_: None) -> Join
 
     Only `old` must not repeat itself. `advance` is told of `work_of` bytes of work altogether.
     """
-    packing = _Packing(max(len(old), len(new)).bit_length())
+    packing = Packing(max(len(old), len(new)).bit_length())
     keys = new_words(len(old) + len(new), new.device)
     _pack(keys[: len(old)], old, 0, packing, advance)
     _pack(keys[len(old) :], new, packing.side, packing, advance)
-    _sort(keys)
+    sort_words(keys)
     advance(f"Looking up {base_name(new.origin)}", keys.nbytes)
     rows = new_words(len(new), new.device).fill_(MISSING)
     alike, num_present, may_share = _match(keys, packing, rows)
     del keys
-    repeat, known = _tell_apart(old, alike)
+    repeat, known = tell_apart(old, alike)
     if repeat is None:
         for at in _different(new, rows, old, advance).tolist():
             row = known.get(new.entry(at), MISSING)
@@ -136,7 +136,7 @@ def _steps(vocabulary: Entries) -> Iterator[tuple[slice, Entries]]:
 
 
 def _pack(
-    keys: torch.Tensor, vocabulary: Entries, side: int, packing: _Packing, advance: Advance
+    keys: torch.Tensor, vocabulary: Entries, side: int, packing: Packing, advance: Advance
 ) -> None:
     """Writes the keys of a vocabulary's entries."""
     for step, part in _steps(vocabulary):
@@ -150,7 +150,7 @@ def _pack(
         advance(f"Hashing {base_name(vocabulary.origin)}", part.nbytes)
 
 
-def _sort(keys: torch.Tensor) -> None:
+def sort_words(keys: torch.Tensor) -> None:
     """Sorts in place: on a CPU by numpy's vector instructions, in a tenth of torch's time."""
     if keys.device.type != "cpu":
         keys.copy_(torch.sort(keys).values)
@@ -166,7 +166,7 @@ def _sort(keys: torch.Tensor) -> None:
 
 
 def _match(
-    keys: torch.Tensor, packing: _Packing, rows: torch.Tensor
+    keys: torch.Tensor, packing: Packing, rows: torch.Tensor
 ) -> tuple[torch.Tensor, int, bool]:
     """Writes into `rows` for each new entry an old one of its hash, if there is one.
 
@@ -199,11 +199,11 @@ def _match(
     return alike, sum(count for _, count, _ in matched), any(shares for _, _, shares in matched)
 
 
-def _tell_apart(
+def tell_apart(
     old: Entries, alike: torch.Tensor
 ) -> tuple[tuple[int, int] | None, dict[bytes | int, int]]:
     """Of old entries that share a hash: two places of an equal one, and all of them by value."""
-    same = alike[_same(old, alike[:, 0], old, alike[:, 1])]
+    same = alike[same_entries(old, alike[:, 0], old, alike[:, 1])]
     if len(same):
         first, second = same[same[:, 1].argmin()].tolist()
         return (first, second), {}
@@ -274,14 +274,16 @@ def _different(new: Entries, rows: torch.Tensor, old: Entries, advance: Advance)
 def _different_of(new: Entries, rows: torch.Tensor, old: Entries) -> torch.Tensor:
     def work(block: slice) -> torch.Tensor:
         found = rows[block]
-        same = _same(new, block, old, found.clamp(min=0))  # as if what is missing were the first
+        same = same_entries(
+            new, block, old, found.clamp(min=0)
+        )  # as if what is missing were the first
         wrong: torch.Tensor = positions((found >= 0) & ~same) + block.start
         return wrong
 
     return torch.cat(in_blocks(work, len(rows), rows.device))
 
 
-def _same(
+def same_entries(
     left: Entries, left_at: torch.Tensor | slice, right: Entries, right_at: torch.Tensor
 ) -> torch.Tensor:
     """Whether entries are equal, pair by pair: bool of `len(right_at)`."""

@@ -13,6 +13,7 @@ from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import SettingsError, VocabularyError, WarmStartError, did_you_mean
 from torch_warmstart.formats import open_checkpoint
 from torch_warmstart.storage import Bytes, Storage, base_name
+from torch_warmstart.vocabularies.kept_table import is_kept_table, read_kept_table
 from torch_warmstart.vocabularies.loading.arrays import from_numpy, vocabulary_of
 from torch_warmstart.vocabularies.loading.compression import decompressed
 from torch_warmstart.vocabularies.loading.content import HEAD, is_json
@@ -71,6 +72,8 @@ def read_file(
 def _read(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabulary:
     if form in TABLES:
         return read_table(raw, url, form, column)
+    if form == "kept table":
+        return read_kept_table(raw, url)
     if form == "saved":
         return read_saved(raw, url)
     if form == "npy":
@@ -90,6 +93,8 @@ def _read(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabula
 def _form_of(raw: Bytes, url: str, column: str | int | None) -> str:
     """What a file is, by its first bytes; by its name only what has none of its own."""
     head = raw[:HEAD].tobytes()
+    if column is None and is_kept_table(raw):
+        return "kept table"
     for magic, form in _MAGIC.items():
         if head.startswith(magic):
             return form

@@ -9,11 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torch_warmstart.entries import FILE_KIND, FILE_VERSION, Entries, Vocabulary, text_entries
+from torch_warmstart.entries import (
+    FILE_KIND,
+    FILE_VERSION,
+    Entries,
+    Usage,
+    Vocabulary,
+    text_entries,
+)
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.storage import Bytes
 
-_DTYPES = {"U8": np.uint8, "I64": np.int64, "U64": np.uint64}
+_DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "U64": np.uint64}
 _MOST = 1 << 20  # bytes of a header
 
 
@@ -68,7 +75,19 @@ def _read(raw: Bytes, url: str) -> Vocabulary:
         special,
         str(about["oov_hash"]),
         bool(about["is_padded"]),
+        _usage(tensors, len(listed)),
     )
+
+
+def _usage(tensors: dict[str, npt.NDArray[Any]], count: int) -> Usage | None:
+    if "counts" not in tensors:
+        return None
+    counts, *days = (tensors[name] for name in ("counts", "last_seen", "born"))
+    if any(len(part) != count for part in (counts, *days)) or bool((counts < 0).any()):
+        raise _BadError("its counts do not fit its entries")
+    if counts.dtype != np.int64 or any(day.dtype != np.int32 for day in days):
+        raise _BadError("its counts are of another dtype")
+    return Usage(*(torch.from_numpy(part.copy()) for part in (counts, *days)))
 
 
 def _listed(tensors: dict[str, npt.NDArray[Any]], about: Any, url: str) -> Entries:

@@ -1,0 +1,37 @@
+"""How often and when the entries of a vocabulary were seen: a column of a number for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+UNKNOWN = -1  # of a day
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Usage:
+    """What is known of the use of a vocabulary's listed entries, in their order; on the CPU.
+
+    Attributes:
+        counts: How often each was seen, altogether since it was admitted: int64.
+        last_seen: The day on which each was last seen, in days since 1970-01-01: int32. -1: not
+            known.
+        born: The day on which each got its row, or got it again: int32. -1: not known.
+
+    Example:
+        >>> usage = tws.update_vocabulary(["a"], {"a": 3, "b": 1}, today=20000).usage
+        >>> usage.counts, usage.born
+        (tensor([3, 1]), tensor([   -1, 20000], dtype=torch.int32))
+    """
+
+    counts: torch.Tensor
+    last_seen: torch.Tensor
+    born: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def slice(self, start: int, stop: int) -> Usage:
+        """That of some entries, without a copy."""
+        return Usage(self.counts[start:stop], self.last_seen[start:stop], self.born[start:stop])

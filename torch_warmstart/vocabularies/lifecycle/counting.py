@@ -1,0 +1,112 @@
+"""Counts of entries as people hold them, block by block; of a Parquet file by its row groups."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from torch_warmstart.entries import Entries, Vocabulary
+from torch_warmstart.errors import MissingDependencyError, SettingsError, VocabularyError
+from torch_warmstart.storage import LOCAL
+from torch_warmstart.vocabularies.loading import exports_arrow, from_arrow, read_entries
+
+Counted = tuple[Entries, torch.Tensor]  # some entries, and how often each was seen: int64
+
+ENTRY, COUNT = "entry", "count"  # the columns
+_BLOCK = 1 << 20  # entries at a time
+_KINDS = (
+    "a mapping of entry to count, a pair of entries and counts, a table with the columns 'entry' "
+    "and 'count' (pandas, polars, pyarrow, or the path of a Parquet file), or a Vocabulary that "
+    "has counts"
+)
+
+
+def counted_blocks(counts: Any) -> Iterator[Counted]:
+    """Entries and their counts, in blocks; an entry may be in several.
+
+    Raises:
+        SettingsError: it is nothing that holds counts.
+        VocabularyError: the counts are not whole numbers from 0 on, or not as many as entries.
+        MissingDependencyError: a file needs pyarrow.
+    """
+    for entries, numbers in _blocks(counts):
+        if len(entries) != len(numbers):
+            raise VocabularyError(
+                f"{entries.origin} has {len(entries):,} entries, but {len(numbers):,} counts."
+            )
+        if bool((numbers < 0).any()):
+            raise VocabularyError(f"The counts of {entries.origin} are negative: count again.")
+        yield entries, numbers
+
+
+def _blocks(counts: Any) -> Iterator[Counted]:
+    if isinstance(counts, Vocabulary):
+        if counts.usage is None:
+            raise SettingsError(f"{counts.origin} has no counts; counts are {_KINDS}.")
+        yield from _cut(counts.listed, counts.usage.counts)
+    elif isinstance(counts, str | os.PathLike):
+        yield from _of_file(os.path.expanduser(os.fspath(counts)))
+    elif exports_arrow(counts):
+        yield from _cut(*_of_table(counts))
+    elif isinstance(counts, Mapping):
+        if counts:
+            values = _whole(np.asarray(list(counts.values())))
+            yield from _cut(read_entries(list(counts)), values)
+    elif isinstance(counts, tuple) and len(counts) == 2:
+        entries, numbers = counts
+        if len(entries):
+            yield from _cut(read_entries(entries), _whole(np.asarray(numbers)))
+    else:
+        raise SettingsError(f"Counts are {_KINDS}; not a {type(counts).__name__}.")
+
+
+def _cut(entries: Entries, numbers: torch.Tensor) -> Iterator[Counted]:
+    for start in range(0, max(len(entries), len(numbers)), _BLOCK):
+        stop = min(start + _BLOCK, len(entries))
+        yield entries.slice(min(start, stop), stop), numbers[start : start + _BLOCK]
+
+
+def _whole(numbers: Any) -> torch.Tensor:
+    if numbers.dtype.kind not in "iu":
+        raise VocabularyError(f"Counts are whole numbers, not {numbers.dtype}.")
+    return torch.from_numpy(numbers.astype(np.int64))
+
+
+def _of_table(table: Any) -> Counted:
+    """Rows without an entry are left out."""
+    entries, numbers = from_arrow(table, ENTRY), from_arrow(table, COUNT)
+    if numbers.listed.ids is None or len(numbers.listed) != len(numbers):
+        raise VocabularyError(f"The column {COUNT!r} holds something else than whole numbers.")
+    return entries.listed, numbers.listed.ids.index_select(0, entries.entry_rows)
+
+
+def _of_file(path: str) -> Iterator[Counted]:
+    try:
+        from pyarrow import ArrowException, BufferReader, Table, parquet, py_buffer
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Reading counts from {path} needs pyarrow: pip install 'torch-warmstart[arrow]'"
+        ) from error
+    try:
+        file = parquet.ParquetFile(BufferReader(py_buffer(LOCAL.read_all(path))))
+        _check_columns(path, file.schema_arrow.names)
+        for batch in file.iter_batches(_BLOCK, columns=[ENTRY, COUNT]):
+            if batch.num_rows:
+                yield _of_table(Table.from_batches([batch]))
+    except (ArrowException, OSError, ValueError, KeyError) as error:
+        if isinstance(error, VocabularyError):
+            raise
+        first = str(error).split("\n", 1)[0]
+        raise VocabularyError(f"{path} holds no counts that can be read: {first}") from error
+
+
+def _check_columns(path: str, names: list[str]) -> None:
+    if not {ENTRY, COUNT} <= set(names):
+        listed = ", ".join(map(repr, names[:10]))
+        raise VocabularyError(
+            f"{path} has the columns {listed}; counts are in {ENTRY!r} and {COUNT!r}: rename them."
+        )

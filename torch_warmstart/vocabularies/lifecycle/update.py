@@ -1,0 +1,358 @@
+"""From yesterday's vocabulary and today's counts to today's: who stays, stays where it is."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from torch_warmstart.display import progress_bar
+from torch_warmstart.entries import PADDING, UNKNOWN, Entries, Usage, Vocabulary, positions
+from torch_warmstart.errors import SettingsError, VocabularyError, plural
+from torch_warmstart.settings import VocabSource
+from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
+from torch_warmstart.vocabularies.lifecycle.index import EntryIndex
+from torch_warmstart.vocabularies.lifecycle.order import distinct, joined
+from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary
+
+Numbers = npt.NDArray[np.int64]
+Day = datetime.date | int | None
+
+_ENTRY_BYTES = 16  # of work that the progress bar counts, an entry
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
+
+
+def update_vocabulary(
+    old: VocabSource,
+    counts: Any,
+    *,
+    min_count: int = 1,
+    expire_after: int | None = None,
+    max_size: int | None = None,
+    today: Day = None,
+    progress: bool | None = None,
+) -> Vocabulary:
+    """The vocabulary of today: entries that stay keep their rows, others go, new ones come.
+
+    A row whose entry goes is free, and so are gaps and padding. New entries take the free rows,
+    lowest first, then rows behind the last; those seen most often come first, and of those seen
+    alike the first in the order of their bytes. The same counts in another order make the same
+    vocabulary. A new entry in a freed row is new to a warm start: the row and its slots begin anew.
+
+    Args:
+        old: What `Vocabulary.load` takes. Special rows stay what they are.
+        counts: How often each entry was seen today: a mapping of entry to count, a pair of entries
+            and counts, a table (pandas, polars, pyarrow, a Parquet file's path) with the columns
+            `entry` and `count`, or a `Vocabulary` that has counts. Entries may be there twice.
+        min_count: How often an entry must have been seen today to be admitted.
+        expire_after: For how many days an entry that is not seen stays. None: it always does.
+            Entries of which nothing is known count as seen today.
+        max_size: The most rows the vocabulary may have, special ones too. Where there are more,
+            the entries that were not seen for longest go; of one day those seen least often, and
+            of these the new ones first.
+        today: The day that the counts are of: a `datetime.date`, or days since 1970-01-01. None:
+            today's date in UTC.
+        progress: Show a progress bar; None shows one for long work on a terminal.
+
+    Returns:
+        The vocabulary, with a `usage`: counts altogether, the day on which each entry was last
+        seen, and on which it got its row. `save` writes them too.
+
+    Raises:
+        SettingsError: a setting is impossible, `max_size` is too small for the rows that must
+            stay, or `counts` holds none.
+        VocabularyError: `old` has an entry twice, counts are negative, text is mixed with ids.
+
+    Example:
+        >>> vocab = tws.update_vocabulary(["a", "b"], {"b": 2, "c": 9}, today=20001)
+        >>> vocab.rows(["a", "b", "c"])
+        tensor([0, 1, 2])
+        >>> later = tws.update_vocabulary(
+        ...     vocab, {"b": 1, "d": 4}, expire_after=0, today=20002
+        ... )
+        >>> later.rows(["a", "b", "c", "d"])  # "a" and "c" were not seen
+        tensor([-1,  1, -1,  0])
+    """
+    day = _day_of(today)
+    _check_number("min_count", min_count, least=1)
+    _check_number("expire_after", expire_after, least=0)
+    _check_number("max_size", max_size, least=1)
+    vocabulary = read_vocabulary(old)
+    check_no_blanks(vocabulary.listed)
+    seen, strangers, numbers = _count(vocabulary.listed, counts, progress)
+    usage = _used(vocabulary, seen, day)
+    del seen
+    is_kept = _is_fresh(vocabulary, usage, day, expire_after)
+    new = _admitted(_Newcomers(strangers, numbers, day), min_count)
+    if max_size is not None:
+        new = _fit(vocabulary, usage, is_kept, new, max_size)
+    rows = _free_rows(vocabulary, is_kept, len(new.counts))
+    _check_size(rows, vocabulary, is_kept, max_size)
+    updated = _put_together(vocabulary, usage, is_kept, new, rows)
+    return updated if max_size is None else updated.head(max_size)  # nothing is behind it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Newcomers:
+    """Entries that are to be admitted, how often each was seen, and on which day."""
+
+    entries: Entries
+    counts: Numbers
+    day: int
+
+    def take(self, at: Numbers) -> _Newcomers:
+        """Those of these numbers, in this order."""
+        return _Newcomers(self.entries.take(torch.from_numpy(at)), self.counts[at], self.day)
+
+
+def _day_of(today: Day) -> int:
+    if today is None:
+        today = datetime.datetime.now(datetime.timezone.utc).date()
+    if isinstance(today, datetime.date):
+        return today.toordinal() - _EPOCH
+    if isinstance(today, bool) or not isinstance(today, int) or not 0 <= today < 1 << 31:
+        raise SettingsError(f"today is a datetime.date, or days since 1970-01-01, not {today!r}.")
+    return today
+
+
+def _check_number(name: str, value: object, least: int) -> None:
+    if value is None and name != "min_count":
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SettingsError(f"{name} is a whole number from {least} on, not {value!r}.")
+
+
+# -- counting --------------------------------------------------------------------------------------
+
+
+def _count(
+    listed: Entries, counts: Any, progress: bool | None
+) -> tuple[torch.Tensor, Entries, Numbers]:
+    """How often each entry was seen; and what is not listed, each once, with its counts."""
+    seen = torch.zeros(len(listed), dtype=torch.int64)
+    others: list[Entries] = []
+    numbers: list[Numbers] = []
+    with progress_bar(len(listed) * _ENTRY_BYTES, show=progress) as advance:
+        index = EntryIndex(listed)
+        advance("Indexing the vocabulary", len(listed) * _ENTRY_BYTES)
+        for entries, here in counted_blocks(counts):
+            listed = check_alike(listed, entries)
+            found = index.find(entries)
+            at = positions(found >= 0)
+            seen.index_add_(0, found[at], here[at])
+            missing = positions((found < 0) & (here > 0))
+            if len(missing):
+                others.append(joined([entries.take(missing)], "the counts"))
+                numbers.append(here[missing].numpy())
+            advance("Counting", 0)
+    if not others:
+        return seen, listed.slice(0, 0), np.zeros(0, dtype=np.int64)
+    return seen, *distinct(joined(others, "the counts"), np.concatenate(numbers))
+
+
+def check_alike(listed: Entries, entries: Entries) -> Entries:
+    """The listed entries, as of the other's kind; VocabularyError if they are of another."""
+    if listed.is_text != entries.is_text and len(entries):
+        text, ids = (listed, entries) if listed.is_text else (entries, listed)
+        raise VocabularyError(
+            f"{text.origin} holds text and {ids.origin} integers; give both as the same kind."
+        )
+    if listed.ids is None or entries.ids is None or listed.is_unsigned == entries.is_unsigned:
+        return listed
+    signed = entries if listed.is_unsigned else listed
+    assert signed.ids is not None
+    if bool((signed.ids < 0).any()):
+        raise VocabularyError(
+            f"{signed.origin} has ids below zero and the other side ids from 2**63 on; give both "
+            "as the same kind."
+        )
+    return replace(listed, is_unsigned=True)
+
+
+def _used(vocabulary: Vocabulary, seen: torch.Tensor, day: int) -> Usage:
+    """The usage after today."""
+    known = vocabulary.usage
+    count = len(vocabulary.listed)
+    if known is None:
+        days = torch.full((count,), day, dtype=torch.int32)
+        return Usage(seen, days, torch.full((count,), UNKNOWN, dtype=torch.int32))
+    is_today = (seen > 0) | (known.last_seen == UNKNOWN)
+    last = known.last_seen.masked_fill(is_today, day)
+    return Usage(seen.add_(known.counts), last, known.born)
+
+
+def _is_fresh(
+    vocabulary: Vocabulary, usage: Usage, day: int, expire_after: int | None
+) -> torch.Tensor:
+    """Which entries stay: those seen of late, and those of special rows."""
+    if expire_after is None:
+        return torch.ones(len(usage), dtype=torch.bool)
+    return (usage.last_seen >= day - expire_after) | _is_special(vocabulary)
+
+
+def _is_special(vocabulary: Vocabulary) -> torch.Tensor:
+    """Which entries have a row that is for something of its own: a tokenizer's padding token."""
+    special = torch.zeros(len(vocabulary.listed), dtype=torch.bool)
+    rows = vocabulary.entry_rows
+    for span in vocabulary.special.values():
+        first, stop = torch.searchsorted(rows, torch.tensor([span.start, span.stop])).tolist()
+        special[first:stop] = True
+    return special
+
+
+def _admitted(new: _Newcomers, min_count: int) -> _Newcomers:
+    """Those seen often enough, most often first; they come in the order of their bytes."""
+    often = np.flatnonzero(new.counts >= min_count)
+    return new.take(often[np.argsort(-new.counts[often], kind="stable")])
+
+
+# -- not more than max_size ------------------------------------------------------------------------
+
+
+def _fit(
+    vocabulary: Vocabulary, usage: Usage, is_kept: torch.Tensor, new: _Newcomers, max_size: int
+) -> _Newcomers:
+    """Lets go of what is too much: entries in `is_kept`, in place, and some of the new ones."""
+    reserved = len(_special_rows_without_entry(vocabulary))
+    excess = int(is_kept.sum()) + len(new.counts) + reserved - max_size
+    if excess <= 0:
+        return new
+    may_go = positions(is_kept & ~_is_special(vocabulary)).numpy()
+    today = np.full(len(new.counts), new.day, np.int32)
+    days = np.concatenate([usage.last_seen.numpy()[may_go], today])
+    counts = np.concatenate([usage.counts.numpy()[may_go], new.counts])
+    if excess > len(days):
+        raise SettingsError(
+            f"max_size={max_size:,} is less than the {excess - len(days) + max_size:,} rows that "
+            "are special."
+        )
+    goes = _least_used(days, counts, excess)
+    is_kept[torch.from_numpy(may_go[goes[: len(may_go)]])] = False
+    return new.take(np.flatnonzero(~goes[len(may_go) :]))
+
+
+def _least_used(days: npt.NDArray[np.int32], counts: Numbers, excess: int) -> npt.NDArray[np.bool_]:
+    """Marks so many: those of the earliest days; of one day the smallest counts, the last first."""
+    first = int(days.min())
+    until = np.cumsum(np.bincount(days - first))
+    last_day = first + int(np.searchsorted(until, excess))
+    goes: npt.NDArray[np.bool_] = days < last_day
+    more = excess - int(goes.sum())
+    at = np.flatnonzero(days == last_day)
+    most = np.partition(counts[at], more - 1)[more - 1]
+    goes[at[counts[at] < most]] = True
+    alike = at[counts[at] == most]
+    goes[alike[len(alike) - (excess - int(goes.sum())) :]] = True
+    return goes
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def _special_rows_without_entry(vocabulary: Vocabulary) -> Numbers:
+    """Rows that no entry may get: those of OOV, the mask and the like, without padding."""
+    spans = [
+        np.arange(span.start, span.stop)
+        for name, span in vocabulary.special.items()
+        if name != PADDING
+    ]
+    rows = np.unique(np.concatenate([np.zeros(0, np.int64), *spans]))
+    return np.setdiff1d(rows, vocabulary.entry_rows.numpy()) if len(rows) else rows
+
+
+def _free_rows(vocabulary: Vocabulary, is_kept: torch.Tensor, count: int) -> Numbers:
+    """So many rows without an entry, lowest first, then those behind the last."""
+    taken = np.zeros(len(vocabulary), dtype=bool)
+    taken[_special_rows_without_entry(vocabulary)] = True
+    taken[vocabulary.entry_rows[is_kept].numpy()] = True
+    free = np.flatnonzero(~taken)[:count]
+    behind = np.arange(len(vocabulary), len(vocabulary) + count - len(free))
+    return np.concatenate([free, behind])
+
+
+def _check_size(
+    rows: Numbers, vocabulary: Vocabulary, is_kept: torch.Tensor, max_size: int | None
+) -> None:
+    if max_size is None:
+        return
+    kept = vocabulary.entry_rows[is_kept]
+    last = max(int(kept[-1]) if len(kept) else -1, int(rows[-1]) if len(rows) else -1)
+    last = max([last, *(s.stop - 1 for n, s in vocabulary.special.items() if n != PADDING)])
+    if last >= max_size:
+        raise SettingsError(
+            f"max_size={max_size:,}, but {vocabulary.origin} has "
+            f"{plural(len(vocabulary), 'row')}, and entries that stay keep theirs, up to row "
+            f"{last:,}. A smaller table needs a new vocabulary: Vocabulary.load(entries), and a "
+            "VocabInfo that names both."
+        )
+
+
+def _put_together(
+    vocabulary: Vocabulary,
+    usage: Usage,
+    is_kept: torch.Tensor,
+    new: _Newcomers,
+    new_rows: Numbers,
+) -> Vocabulary:
+    """The entries that stay and the new ones, in the order of their rows; column by column."""
+    kept = is_kept.numpy()
+    rows = vocabulary.entry_rows.numpy()[kept]
+    at = np.searchsorted(rows, new_rows)
+    rows = np.insert(rows, at, new_rows)
+    size = max(len(vocabulary), int(rows[-1]) + 1 if len(rows) else 0)
+    is_dense = len(rows) == 0 or int(rows[-1]) == len(rows) - 1
+    special = dict(_special_after(vocabulary, torch.from_numpy(rows)))
+
+    def merged(old: torch.Tensor, those: Any) -> torch.Tensor:
+        return torch.from_numpy(np.insert(old.numpy()[kept], at, those))
+
+    days = np.full(len(new_rows), new.day, dtype=np.int32)
+    return Vocabulary(
+        _merged_entries(vocabulary.listed, is_kept, new.entries, at),
+        size,
+        None if is_dense else torch.from_numpy(rows),
+        special=special,
+        oov_hash=vocabulary.oov_hash,
+        is_padded=vocabulary.is_padded,
+        usage=Usage(
+            merged(usage.counts, new.counts),
+            merged(usage.last_seen, days),
+            merged(usage.born, days),
+        ),
+    )
+
+
+def _merged_entries(old: Entries, is_kept: torch.Tensor, new: Entries, at: Numbers) -> Entries:
+    if old.ids is not None and new.ids is not None:
+        ids = np.insert(old.ids.numpy()[is_kept.numpy()], at, new.ids.numpy())
+        is_unsigned = old.is_unsigned or new.is_unsigned
+        return replace(old, ids=torch.from_numpy(ids), is_unsigned=is_unsigned)
+    kept = positions(is_kept)
+    if not len(new):
+        return old.take(kept)
+    starts, lengths = (part.numpy() for part in old.places(kept))
+    new_starts, new_lengths = (part.numpy() for part in new.places(slice(None)))
+    return Entries(
+        old.origin,
+        "entry",
+        torch.cat([old.text, new.text]),
+        torch.from_numpy(np.insert(starts, at, new_starts + len(old.text))),
+        lengths=torch.from_numpy(np.insert(lengths, at, new_lengths)),
+    )
+
+
+def _special_after(vocabulary: Vocabulary, rows: torch.Tensor) -> Iterator[tuple[str, range]]:
+    """Special rows; of padding what no entry has taken, which are its last rows."""
+    for name, span in vocabulary.special.items():
+        if name != PADDING:
+            yield name, span
+            continue
+        inside = rows[(rows >= span.start) & (rows < span.stop)]
+        start = int(inside[-1]) + 1 if len(inside) else span.start
+        if not len(rows) or int(rows[-1]) < span.stop:
+            yield name, range(start, span.stop)

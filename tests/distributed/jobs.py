@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from sharded_models import Tower, assert_slices, fill_both
+from sharded_models import SHARDINGS, Tower, assert_slices, fill_both
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
@@ -194,3 +194,59 @@ def fill_from_slices(how: str, path: str) -> None:
     for info, rows in ((None, 7), ({"table.weight": words}, 10)):
         settings = tws.WarmStartSettings(path, "table", info, rules)
         fill_both(how, functools.partial(Tower, rows=rows), settings)
+
+
+def fill_from_meta(how: str) -> None:
+    """A sharded model on meta, of which the checkpoint has all but the last layers."""
+    state = {n: t for n, t in old_state().items() if not n.startswith(("down", "norm"))}
+    with torch.device("meta"):
+        model = SHARDINGS[how](Tower())
+    settings = tws.WarmStartSettings(state, [".*"], on_missing="keep")
+    torch.manual_seed(seed_of_this_rank())
+    tws.warm_start(model, settings)
+    expected = Tower()
+    expected.load_state_dict(state, strict=False)
+    down = _whole(model.down.weight)
+    assert down.abs().max() <= 10**-0.5  # as nn.Linear begins
+    assert len(down.unique()) == down.numel()  # no shard has the numbers of another one
+    with torch.no_grad():
+        expected.down.weight.copy_(down)
+    assert assert_slices(model, expected)
+    assert all(torch.equal(one, down) for one in _of_all(down))
+    if how == "fsdp":
+        model(torch.arange(7)).sum().backward()
+
+
+def _whole(tensor: Any) -> torch.Tensor:
+    return getattr(tensor.detach(), "full_tensor", tensor.detach)()
+
+
+def _of_all(tensor: torch.Tensor) -> list[torch.Tensor]:
+    found = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, tensor)
+    return found
+
+
+def undo_on_meta(how: str) -> None:
+    """A rank that fails leaves all of them on meta, and a second try succeeds."""
+    with torch.device("meta"):
+        model = SHARDINGS[how](Tower())
+    hooks = [model.norm.register_load_state_dict_pre_hook(_fail_on_rank_1)]
+    settings = tws.WarmStartSettings(old_state(), [".*"])
+    try:
+        tws.warm_start(model, settings)
+    except tws.WarmStartError:
+        assert all(tensor.is_meta for tensor in model.parameters())
+    else:
+        raise AssertionError("it did not fail")
+    hooks[0].remove()
+    tws.warm_start(model, settings)
+    expected = Tower()
+    expected.load_state_dict(old_state())
+    assert assert_slices(model, expected)
+    model(torch.arange(7)).sum().backward()
+
+
+def _fail_on_rank_1(*_: Any) -> None:
+    if dist.get_rank() == 1:
+        raise RuntimeError("not here")

@@ -53,3 +53,12 @@ def test_hooks_see_sharded_tensors(two: Ranks, how: str) -> None:
 
 def test_parameters_that_a_forward_pass_left_gathered_are_sharded_first(two: Ranks) -> None:
     two.run(jobs.fill_gathered)
+
+
+@pytest.mark.parametrize("how", ["fsdp", "fsdp_of_columns", "hsdp", "tensor_parallel"])
+def test_a_sharded_model_on_meta_is_made_of_shards(two: Ranks, how: str) -> None:
+    two.run(jobs.fill_from_meta, how)
+
+
+def test_a_sharded_model_on_meta_stays_there_when_one_rank_fails(two: Ranks) -> None:
+    two.run(jobs.undo_on_meta, "fsdp")

@@ -25,7 +25,7 @@ from torch_warmstart.errors import (
 from torch_warmstart.execution.commit import RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.loading import Outcome, load_modules
+from torch_warmstart.execution.loading import Materialised, Outcome, load_modules
 from torch_warmstart.execution.prepare import prepare, room_to_work
 from torch_warmstart.execution.ranks import Agreement, chance_of, marks_of, same_chance, told_of
 from torch_warmstart.execution.reading import ALL, Share
@@ -99,24 +99,31 @@ class _Run:
         self.plan = plan
         self._agreement = agreement
         self._journal: Journal | None = None
+        self._materialised: Materialised | None = None
         self._ready: RollForward | None = None
         self._forward: RollForward | None = None
         self._watch: Watch | None = None
 
     def begin(self, advance: Advance) -> None:
         """All up to the commit; may be left anywhere."""
-        plan = self.plan
+        planned = plan = self.plan
         check_unchanged(plan)
         used = [item for item in plan.items if item.state != "kept"]
         watch = Watch(plan.checkpoint, {key for item in used for key in item.keys})
         self._watch = watch
         share, chance = self._agree()
         slots = [item.variable.tensor for item in plan.items if item.variable.slot is not None]
-        self._journal = journal = Journal(plan.model, slots)
-        with same_chance(plan, chance):
+        self._materialised = Materialised(plan)
+        self.plan = plan = self._materialised.register()
+        self._journal = journal = Journal(plan.model, slots, self._materialised.tensors)
+        with same_chance(planned, chance):
+            left = self._materialised.initialise(journal)
             prepared = prepare(plan, advance, journal, watch, share)
         room = room_to_work(prepared)
         prepared = load_modules(plan, prepared, journal, self.outcome)
+        left += self._materialised.settle_kept(self.outcome)
+        warn_of(left)
+        self.outcome.notes += left
         watch.check_prepared()
         del room
         self._ready = RollForward(prepared, advance, watch.check)
@@ -139,8 +146,11 @@ class _Run:
             self._forward = self._ready
         if self._forward is not None:
             self._forward.finish()
-        elif self._journal is not None:
-            self._journal.restore()
+        else:
+            if self._journal is not None:
+                self._journal.restore()
+            if self._materialised is not None:
+                self._materialised.undo()
 
     def conclude(self) -> None:
         """Raises WarmStartError unless all processes have written all."""

@@ -19,16 +19,23 @@ from torch_warmstart.model import Extent, Extents, extent_of, local_tensors
 class Journal:
     """Old bytes, and which parameters and buffers the modules had."""
 
-    def __init__(self, model: torch.nn.Module, others: Iterable[torch.Tensor] = ()) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        others: Iterable[torch.Tensor] = (),
+        blank: Iterable[torch.Tensor] = (),
+    ) -> None:
         """Watches all tensors of a model.
 
         Args:
             model: The model.
             others: More tensors to watch: an optimizer's state, what a checkpoint has in memory.
+            blank: Those among all of them whose bytes nobody will want again.
         """
         own = [*_with_bytes([*model.parameters(), *model.buffers()])]
         self.mode = _Watching(self)
         self._extents = Extents((tensor, None) for tensor in (*own, *_with_bytes(others)))
+        self._blank = {extent_of(tensor) for tensor in _with_bytes(blank)}
         self._saved: list[tuple[torch.Tensor, torch.Tensor]] = []  # bytes in memory; what they were
         self._written: list[Extent] = []
         # Behind each tensor, in case its memory is replaced.
@@ -42,7 +49,7 @@ class Journal:
         extent = extent_of(tensor)
         if extent is None:
             return
-        if extent not in self._written:
+        if extent not in self._written and extent not in self._blank:
             memory = _bytes_of(tensor)
             self._saved.append((memory, memory.clone()))
         self._written.append(extent)

@@ -8,6 +8,10 @@ from torch_warmstart.model.memory import is_frozen_by_inference as is_frozen_by_
 from torch_warmstart.model.memory import overlapping as overlapping
 from torch_warmstart.model.memory import share_elements as share_elements
 from torch_warmstart.model.memory import why_unwritable as why_unwritable
+from torch_warmstart.model.meta import is_on_meta as is_on_meta
+from torch_warmstart.model.meta import place_of as place_of
+from torch_warmstart.model.meta import resetter_of as resetter_of
+from torch_warmstart.model.meta import transient_buffers as transient_buffers
 from torch_warmstart.model.patterns import nearest_to_pattern as nearest_to_pattern
 from torch_warmstart.model.patterns import select_matching as select_matching
 from torch_warmstart.model.sharding import is_divided_alike as is_divided_alike
@@ -17,9 +21,11 @@ from torch_warmstart.model.sharding import local_tensors as local_tensors
 from torch_warmstart.model.sharding import parts_of as parts_of
 from torch_warmstart.model.sharding import ranks_of_group as ranks_of_group
 from torch_warmstart.model.sharding import ranks_of_model as ranks_of_model
+from torch_warmstart.model.sharding import shard_number as shard_number
 from torch_warmstart.model.sharding import sharded_like as sharded_like
 from torch_warmstart.model.sharding import shared_store as shared_store
 from torch_warmstart.model.sharding import show_shards as show_shards
+from torch_warmstart.model.sharding import take_new_shards as take_new_shards
 from torch_warmstart.model.sharding import why_not_in_boxes as why_not_in_boxes
 from torch_warmstart.model.variables import WRAPPER_CHILDREN as WRAPPER_CHILDREN
 from torch_warmstart.model.variables import Owner as Owner

@@ -119,7 +119,7 @@ class Variable:
 def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     """All parameters and persistent buffers of a model, in the order the model lists them."""
     found: dict[int, Variable] = {}
-    modules = list(_walk(model))
+    modules = list(walk(model))
     layers = _parametrized(modules)
     for path, raw_path, module in modules:
         for leaf, parameter in module._parameters.items():
@@ -151,7 +151,7 @@ def _parametrized(
 def absent_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     """The parameters that modules are made without (`bias=False`), as variables of no element."""
     owners: dict[tuple[int, str], list[Owner]] = {}
-    for path, raw_path, module in _walk(model):
+    for path, raw_path, module in walk(model):
         for leaf, parameter in module._parameters.items():
             if parameter is None:
                 owner = Owner(path + leaf, raw_path + leaf, module, leaf)
@@ -162,7 +162,7 @@ def absent_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
 
 def module_names(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """Every module by its name without wrappers; "" is the model itself."""
-    return {path.removesuffix("."): module for path, _, module in _walk(model)}
+    return {path.removesuffix("."): module for path, _, module in walk(model)}
 
 
 def canonical_name(name: str) -> str:
@@ -200,7 +200,7 @@ def _add(found: dict[int, Variable], tensor: torch.Tensor | None, kind: Kind, ow
         found[id(tensor)] = Variable(tensor, known.kind, (*known.owners, owner))
 
 
-def _walk(
+def walk(
     module: torch.nn.Module, path: str = "", raw_path: str = ""
 ) -> Iterable[tuple[str, str, torch.nn.Module]]:
     """Every module with its prefix without and with wrappers; a shared module comes several times.
@@ -212,7 +212,7 @@ def _walk(
         if child is None:
             continue
         wraps = name in WRAPPER_CHILDREN or (name == "module" and _is_data_parallel(module))
-        yield from _walk(child, path if wraps else f"{path}{name}.", f"{raw_path}{name}.")
+        yield from walk(child, path if wraps else f"{path}{name}.", f"{raw_path}{name}.")
 
 
 def _is_data_parallel(module: torch.nn.Module) -> bool:

@@ -3,6 +3,8 @@
 from torch_warmstart.planning.assignment import AssignmentMap as AssignmentMap
 from torch_warmstart.planning.assignment import plan_assignment as plan_assignment
 from torch_warmstart.planning.assignment import read_map as read_map
+from torch_warmstart.planning.checks import is_made_by_module as is_made_by_module
+from torch_warmstart.planning.checks import left_on_meta as left_on_meta
 from torch_warmstart.planning.plan import ASIDE as ASIDE
 from torch_warmstart.planning.plan import NEVER_TAKEN as NEVER_TAKEN
 from torch_warmstart.planning.plan import NOT_SELECTED as NOT_SELECTED

@@ -179,13 +179,6 @@ def _check_target(variable: Variable) -> None:
     if torch.nn.parameter.is_lazy(tensor):
         text = f"{variable.name} has no shape yet: run a batch through the model first."
         raise ProblemError("lazy-parameter", variable, text)
-    if tensor.device.type == "meta":
-        raise ProblemError(
-            "meta-parameter",
-            variable,
-            f"{variable.name} is on the meta device and holds nothing to warm-start: call "
-            "model.to_empty(device=...) first, and initialise what the checkpoint does not have.",
-        )
 
 
 def check_writable(variable: Variable) -> None:
@@ -252,6 +245,8 @@ def _is_made_without(variable: Variable, located: Located) -> bool:
         return False
     siblings = (v for v in located.in_module(owner.module) if v is not variable)
     is_there = any(located.source(sibling) is not None for sibling in siblings)
+    if variable.tensor.is_meta:  # its module's reset_parameters will make it so
+        return is_there
     return is_there and all(bool((local == value).all()) for local in variable.local_tensors)
 
 

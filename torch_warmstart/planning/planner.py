@@ -19,7 +19,14 @@ from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, 
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
 from torch_warmstart.model import Variable, absent_variables, model_variables
 from torch_warmstart.names import Finder, Source, conventions_of
-from torch_warmstart.planning.checks import find_altered, find_beside, find_lost, say_lost
+from torch_warmstart.planning.checks import (
+    find_altered,
+    find_beside,
+    find_lost,
+    notes_on_meta,
+    say_lost,
+    with_makers,
+)
 from torch_warmstart.planning.deciding import Decision, Remappings, decide_each, decide_variable
 from torch_warmstart.planning.locating import Located, find_idle_rules, find_missing_rule, locate
 from torch_warmstart.planning.name_notes import notes_on_names
@@ -58,9 +65,10 @@ def make_plan(
     problems = [*wishes.problems, *names.problems, *losses.problems]
     if problems:
         raise PlanError(_headline(checkpoint, problems), problems)
-    items = tuple(decision.item for decision in decisions.values())
+    items = with_makers([decision.item for decision in decisions.values()])
     of_names = [*names.notes, *notes_on_names(items, located)]
-    notes = [*of_names, *notes_on(wishes.settings, items, located), *of_slots, *losses.notes]
+    of_model = [*notes_on(wishes.settings, items, located), *notes_on_meta(model, items)]
+    notes = [*of_names, *of_model, *of_slots, *losses.notes]
     return WarmStartPlan(
         model=model,
         checkpoint=checkpoint,
@@ -78,6 +86,13 @@ def make_plan(
 def _variables(model: torch.nn.Module, optimizer: Optimizers | None) -> tuple[Variable, ...]:
     """The model's variables, and behind them the optimizers' slots."""
     variables = model_variables(model)
+    on_meta = next((v for v in variables if v.tensor.is_meta), None)
+    if on_meta is not None and optimizer is not None:
+        raise SettingsError(
+            f"{on_meta.name} is on the meta device, and a warm start makes such parameters anew: "
+            "the optimizer would keep the old ones. Make it from model.parameters() behind the "
+            "warm start, and give it its state by another one."
+        )
     return variables if optimizer is None else variables + slot_variables(optimizer, variables)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.dtypes import as_bytes
+from torch_warmstart.model import is_on_meta
 from torch_warmstart.new_rows import Initialised
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 
@@ -130,6 +131,8 @@ def _generators(plan: WarmStartPlan) -> dict[str, torch.Generator]:
     fills = [(item, item.fill) for item in plan.items if isinstance(item.fill, Initialised)]
     found = {f"of {i.name}": f.generator for i, f in fills if f.generator is not None}
     kinds = {i.variable.device.type for i, f in fills if f.generator is None}
+    on_meta = [item.variable for item in plan.items if is_on_meta(item.variable)]
+    kinds |= {"cpu" for _ in on_meta} | {variable.device.type for variable in on_meta}
     if kinds:
         found["cpu"] = torch.default_generator
     if "cuda" in kinds:

@@ -6,3 +6,7 @@ from torch_warmstart.planning.checks.beside import find_beside as find_beside
 from torch_warmstart.planning.checks.file_audit import untold as untold
 from torch_warmstart.planning.checks.lost_parameters import find_lost as find_lost
 from torch_warmstart.planning.checks.lost_parameters import say_lost as say_lost
+from torch_warmstart.planning.checks.on_meta import is_made_by_module as is_made_by_module
+from torch_warmstart.planning.checks.on_meta import left_on_meta as left_on_meta
+from torch_warmstart.planning.checks.on_meta import notes_on_meta as notes_on_meta
+from torch_warmstart.planning.checks.on_meta import with_makers as with_makers

@@ -1,0 +1,182 @@
+"""A model on the meta device gets tensors: for what is filled, and what its modules initialise.
+
+The new tensors are registered before anything else is done, so that all that follows finds a model
+like any other; `undo` puts those back that were there. What is not filled is initialised by the
+`reset_parameters` of its module. That is watched: what it did not write stays on the meta device,
+where a use of it is noticed, rather than to hold what was in memory before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+
+from torch_warmstart.errors import CallbackError, Finding
+from torch_warmstart.execution.journal import Journal
+from torch_warmstart.execution.loading.module_loading import Outcome
+from torch_warmstart.model import (
+    Extent,
+    Extents,
+    Owner,
+    Variable,
+    extent_of,
+    is_on_meta,
+    is_sharded,
+    local_tensors,
+    place_of,
+    resetter_of,
+    shard_number,
+    take_new_shards,
+    transient_buffers,
+)
+from torch_warmstart.planning import PlanItem, WarmStartPlan, is_made_by_module, left_on_meta
+
+
+class Materialised:
+    """What has been made of a plan's variables on meta; nothing, if none is."""
+
+    def __init__(self, plan: WarmStartPlan) -> None:
+        """Makes nothing yet."""
+        self._model, self._plan = plan.model, plan
+        on_meta = [item.variable for item in plan.items if is_on_meta(item.variable)]
+        buffers = [buffer for buffer in transient_buffers(plan.model) if is_on_meta(buffer)]
+        by_module = [item.variable for item in plan.items if is_made_by_module(item)]
+        self._reset = _resettable([*by_module, *buffers])
+        left = {v for v in (*by_module, *buffers) if not self._is_reset(v)}
+        self._made = {v: None for v in (*on_meta, *buffers) if v not in left}
+        self._new: dict[Variable, torch.Tensor] = {}
+        self._open = {v for v in (*by_module, *buffers) if v in self._made}
+
+    def _is_reset(self, variable: Variable) -> bool:
+        return any(owner.module is module for owner in variable.owners for module in self._reset)
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """The new tensors."""
+        return [*self._new.values()]
+
+    def register(self) -> WarmStartPlan:
+        """Makes the tensors, puts them into the modules, and returns the plan that is for them."""
+        if not self._made:
+            return self._plan
+        with torch.no_grad():
+            for variable in self._made:
+                self._new[variable] = _made_of(variable)
+        for variable, tensor in self._new.items():
+            self._put(variable.owners, tensor)
+        take_new_shards(self._model)
+        items = [self._with_new(item) for item in self._plan.items]
+        return replace(self._plan, items=tuple(items))
+
+    def _with_new(self, item: PlanItem) -> PlanItem:
+        new = self._new.get(item.variable)
+        if new is None:
+            return item
+        return replace(item, variable=replace(item.variable, tensor=new))
+
+    def initialise(self, journal: Journal) -> list[Finding]:
+        """Lets modules initialise what is not filled; says what none of them did.
+
+        Raises CallbackError with what a module raises as its cause.
+        """
+        mark = len(journal)
+        for module, path in self._reset.items():
+            _run(module, path, journal)
+        written = journal.written_since(mark)
+        return self._take_back([v for v in self._open if not _is_written(self._new[v], written)])
+
+    def settle_kept(self, outcome: Outcome) -> list[Finding]:
+        """Takes back what a hook of the model's kept from being filled."""
+        new = {id(tensor): variable for variable, tensor in self._new.items()}
+        kept = [
+            new[id(variable.tensor)]
+            for variable, item in outcome.items.items()
+            if item.state == "kept" and id(variable.tensor) in new
+        ]
+        return self._take_back([v for v in kept if v not in self._open])
+
+    def _take_back(self, variables: list[Variable]) -> list[Finding]:
+        for variable in variables:
+            self._put(variable.owners, variable.tensor)
+        if not variables:
+            return []
+        take_new_shards(self._model)
+        return [left_on_meta(variables)]
+
+    def undo(self) -> None:
+        """Puts back what was there; a second time makes no difference."""
+        for variable in self._new:
+            self._put(variable.owners, variable.tensor)
+        if self._new:
+            take_new_shards(self._model)
+
+    def _put(self, owners: Iterable[Owner], tensor: torch.Tensor) -> None:
+        """By setattr: an RNN keeps a list of its weights besides."""
+        for owner in owners:
+            module, leaf = place_of(self._model, owner)
+            setattr(module, leaf, tensor)
+
+
+def _is_written(tensor: torch.Tensor, written: Iterable[Extent]) -> bool:
+    """Whether something was written into all that is here of a tensor."""
+    places = Extents((local, at) for at, local in enumerate(local_tensors(tensor)))
+    reached = {at for extent in written for at in places.touching(extent)}
+    here = [at for at, local in enumerate(local_tensors(tensor)) if extent_of(local) is not None]
+    return reached.issuperset(here)
+
+
+def _resettable(variables: Iterable[Variable]) -> dict[torch.nn.Module, str]:
+    """The modules that can initialise some of these, and what they are called."""
+    owners = [owner for variable in variables for owner in variable.owners]
+    return {o.module: o.path for o in owners if resetter_of(o.module) is not None}
+
+
+def _made_of(variable: Variable) -> torch.Tensor:
+    """A tensor without values for one on meta, where it will be."""
+    old = variable.tensor
+    made = torch.empty_like(old, device=variable.device, requires_grad=False)
+    if isinstance(old, torch.nn.Parameter):
+        made = torch.nn.Parameter(made, requires_grad=old.requires_grad)
+    for name, value in vars(old).items():  # what others have written on it
+        if name not in vars(made):
+            with contextlib.suppress(AttributeError):
+                setattr(made, name, value)
+    return made
+
+
+def _run(module: torch.nn.Module, path: str, journal: Journal) -> None:
+    reset = resetter_of(module)
+    assert reset is not None
+    try:
+        with journal.mode, _chance_of(module), warnings.catch_warnings():
+            # It says that DTensors on a CPU take random numbers as plain ones do; that is seen to.
+            warnings.filterwarnings("ignore", ".*DTensor random operators.*")
+            reset()
+    except Exception as error:
+        raise CallbackError(
+            f"{path or 'The model'} ({type(module).__name__}): its reset_parameters() raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _chance_of(module: torch.nn.Module) -> Iterator[None]:
+    """Within, each shard has random numbers of its own on a CPU, and its copies the same.
+
+    On other devices torch sees to that.
+    """
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    sharded = [tensor for tensor in own if is_sharded(tensor) and tensor.device.type == "cpu"]
+    if not sharded:
+        yield
+        return
+    seed = int(torch.randint(1 << 62, ()))
+    number = functools.reduce(lambda total, tensor: 31 * total + shard_number(tensor), sharded, 0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed((seed + number) % (1 << 62))
+        yield

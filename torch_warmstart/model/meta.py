@@ -1,0 +1,39 @@
+"""What of a model is on the meta device, where it holds nothing, and who could make it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torch_warmstart.model.variables import Owner, Variable, walk
+
+_RESETTERS = ("reset_parameters", "_reset_parameters")  # the second of MultiheadAttention's
+
+
+def is_on_meta(variable: Variable) -> bool:
+    """Whether a parameter or buffer holds nothing yet."""
+    return variable.slot is None and variable.tensor.is_meta
+
+
+def resetter_of(module: torch.nn.Module) -> Callable[[], Any] | None:
+    """What initialises a module's own tensors, if it says so."""
+    found = (getattr(module, name, None) for name in _RESETTERS)
+    return next((method for method in found if callable(method)), None)
+
+
+def transient_buffers(model: torch.nn.Module) -> tuple[Variable, ...]:
+    """The buffers that are in no state_dict, and so in no checkpoint."""
+    return tuple(
+        Variable(buffer, "buffer", (Owner(path + leaf, raw_path + leaf, module, leaf),))
+        for path, raw_path, module in walk(model)
+        for leaf, buffer in module._buffers.items()
+        if buffer is not None and leaf in module._non_persistent_buffers_set
+    )
+
+
+def place_of(model: torch.nn.Module, owner: Owner) -> tuple[torch.nn.Module, str]:
+    """The module that has a tensor as an attribute, and the attribute's name."""
+    path, _, leaf = owner.state_dict_name.rpartition(".")
+    return model.get_submodule(path), leaf

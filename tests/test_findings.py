@@ -25,7 +25,7 @@ def _texts(node: ast.expr, names: dict[str, ast.expr]) -> Iterator[str]:
     elif isinstance(node, ast.IfExp):
         yield from (*_texts(node.body, names), *_texts(node.orelse, names))
     elif isinstance(node, ast.Name) and node.id in names:
-        yield from _texts(names[node.id], {})
+        yield from _texts(names[node.id], {k: v for k, v in names.items() if k != node.id})
 
 
 def _said_in(path: Path) -> Iterator[str]:

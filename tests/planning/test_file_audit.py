@@ -73,10 +73,6 @@ def test_what_the_file_does_not_say_and_would_matter_is_told():
     (recurrent,) = told(nn.LSTM(2, 2), "", ["keras_cell"] * 4)
     assert "hard_sigmoid" in recurrent
     assert told(nn.LSTM(2, 2), "", ["tf1_lstm[forget_bias=1.0]"] * 4) == []
-    (square,) = told(nn.Linear(3, 3), "", ["transpose", "identity"])
-    assert "square" in square
-    assert told(nn.Linear(3, 3), "dense", ["transpose", "identity"]) == []
-    assert told(nn.Linear(3, 2), "", ["transpose", "identity"]) == []
 
 
 def test_sizes_that_do_not_show_their_order_are_told():

@@ -17,6 +17,7 @@ import torch_warmstart as tws
 
 FORMATS = ("keras", "weights.h5", "h5", "checkpoint", "saved_model")
 TOLERANCE = 1e-5
+TOLD = ("setting-untold", "layout-presumed")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def outcome(animal: Animal, tape: Tape, library: str, suffix: str, path: str) ->
         return Outcome("same", str(error))
     layer = animal.told or animal.cannot
     audits = [audit for audit in plan.audits if layer and layer in audit.modules]
-    notes = [n for n in plan.notes if (n.code, n.subject) == ("setting-untold", layer)]
+    notes = [n for n in plan.notes if n.code in TOLD and n.subject.partition(".")[0] == layer]
     if audits or notes:
         return Outcome("told", str([*audits, *notes][0]))
     return Outcome("wrong", f"{error:.3g} apart\n{plan}")

@@ -19,6 +19,7 @@ from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
 from torch_warmstart.formats import saved_optimizers
 from torch_warmstart.formats.listing import list_tensors
+from torch_warmstart.formats.nested import Averages
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 from torch_warmstart.storage import Guard
 
@@ -323,6 +324,14 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
     def metadata(self) -> Any:
         """What torch keeps in `state_dict()._metadata`, or None."""
         return None
+
+    def averages(self) -> Sequence[Averages]:
+        """Averages of the weights that are kept beside these, in entries of their own."""
+        return ()
+
+    def entries_beside(self) -> str:
+        """Other entries of the file that hold tensors, with their first keys, for messages."""
+        return ""
 
     def extra_states(self) -> tuple[str, ...]:
         """Keys of what modules keep beside their tensors (`get_extra_state`), if that is none."""

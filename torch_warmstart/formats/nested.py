@@ -7,7 +7,9 @@ be. An optimizer's state is never taken on its own account, and nothing is guess
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +25,8 @@ _LIGHTNING = "pytorch-lightning_version"
 _EXTRA_STATE = "_extra_state"  # the end of a key under which a module keeps what it likes
 _PREFIXES = ("module.", "_orig_mod.")  # of wrappers, before the names of all tensors
 _DEPTH = 2
+_DEPTH_OF_AVERAGES = 4  # callbacks keep theirs deep
+_AVERAGE = re.compile(r"(?i)(^|_)(ema|swa|average|averages|averaged|shadow)(_|$)|moving_average")
 _SHOWN = 8  # keys or entries listed in an error
 
 
@@ -57,6 +61,54 @@ def choose(
     if found:
         raise SettingsError(_several(found, where, path, leaf))
     raise SettingsError(_none(node, where if not path else f"{where}, entry {path!r},"))
+
+
+@dataclass(frozen=True, slots=True)
+class Averages:
+    """Averages of weights that a container keeps beside them."""
+
+    path: str  # of keys, as `entry=` takes it
+    names: frozenset[str]  # of the tensors; none: they are in a list, in the model's order
+    count: int
+
+
+def find_averages(tree: _Tree, leaf: type, chosen: str) -> tuple[Averages, ...]:
+    """The averages in a container, by what their entries are called, apart from what is chosen."""
+    found: list[Averages] = []
+    seen: set[int] = set()
+    todo: list[tuple[str, Any, bool, int]] = [("", tree, False, 0)]
+    while todo:
+        path, node, is_average, depth = todo.pop(0)
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if is_average and (averages := _averages_at(path, node, leaf)) is not None:
+            found.append(averages)
+        elif isinstance(node, Mapping) and depth < _DEPTH_OF_AVERAGES:
+            for key, child in node.items():
+                if isinstance(key, str) and isinstance(child, Mapping | list | tuple):
+                    is_one = is_average or _AVERAGE.search(key) is not None
+                    todo.append((join_keys(path, key), child, is_one, depth + 1))
+    return tuple(a for a in found if not f"{chosen}/".startswith(f"{a.path}/"))
+
+
+def _averages_at(path: str, node: Any, leaf: type) -> Averages | None:
+    if isinstance(node, Mapping):
+        names = [
+            name for key in node if _is_leaf(key, node[key], leaf) for name in _unprefixed(key)
+        ]
+        count = sum(_is_leaf(key, value, leaf) for key, value in node.items())
+        return Averages(path, frozenset(names), count) if names else None
+    is_list = bool(node) and all(isinstance(value, leaf) for value in node)
+    return Averages(path, frozenset(), len(node)) if is_list else None
+
+
+def entries_beside(tree: _Tree, leaf: type, path: str) -> str:
+    """The mappings with tensors in a container but one, with their first keys; "" for none."""
+    found = {
+        below: node for below, node in _candidates(tree, leaf, _DEPTH).items() if below != path
+    }
+    return _entries(found, "", leaf)
 
 
 def join_keys(path: str, key: object) -> str:
@@ -187,16 +239,19 @@ def _is_leaf(key: Any, value: Any, leaf: type) -> bool:
 
 
 def _several(found: Mapping[str, _Tree], where: str, path: str, leaf: type) -> str:
-    counts = {
-        join_keys(path, below): sum(_is_leaf(k, v, leaf) for k, v in node.items())
-        for below, node in found.items()
-    }
-    listed = [f"{name!r} ({plural(count, 'tensor')})" for name, count in counts.items()]
-    shown = ", ".join(listed[:_SHOWN]) + _more(listed)
     return (
-        f"{where} holds tensors in several entries: {shown}. Say which one is meant: "
-        f"entry={next(iter(counts))!r}."
+        f"{where} holds tensors in several entries: {_entries(found, path, leaf)}. Say which one "
+        f"is meant: entry={join_keys(path, next(iter(found)))!r}."
     )
+
+
+def _entries(found: Mapping[str, _Tree], path: str, leaf: type) -> str:
+    listed = []
+    for below, node in found.items():
+        keys = [key for key, value in node.items() if _is_leaf(key, value, leaf)]
+        first = f": {keys[0]!r}{', ...' if keys[1:] else ''}"
+        listed.append(f"{join_keys(path, below)!r} ({plural(len(keys), 'tensor')}{first})")
+    return ", ".join(listed[:_SHOWN]) + _more(listed)
 
 
 def _none(node: _Tree, where: str) -> str:

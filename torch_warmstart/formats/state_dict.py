@@ -66,6 +66,7 @@ class StateDictCheckpoint(Checkpoint):
         self._metadata = getattr(chosen, "_metadata", None)
         if self._metadata is None and not path:  # a module's own has it; a dict is anybody's
             self.family = family_of(self._tensors)
+        self._path = path
         self._container = state  # optimizers' states lie beside what was chosen
         self._path = path
 
@@ -74,6 +75,12 @@ class StateDictCheckpoint(Checkpoint):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
+
+    def averages(self) -> tuple[nested.Averages, ...]:
+        return nested.find_averages(self._container, torch.Tensor, self._path)
+
+    def entries_beside(self) -> str:
+        return nested.entries_beside(self._container, torch.Tensor, self._path)
 
     def extra_states(self) -> tuple[str, ...]:
         return self._extra_states

@@ -87,3 +87,4 @@ class Form:
     layout: Layout = IDENTITY
     part: int = 0  # which of the layout's results it is
     refusal: str | None = None  # why there is no layout for it
+    is_presumed: bool = False  # whether the file leaves it open, and it is the most likely one

@@ -276,7 +276,9 @@ def _item(
 ) -> PlanItem:
     form = source.form
     taken = (variable, state, how, source.specs, source.owner, form.layout, form.part, cast)
-    return PlanItem(*taken, is_inferred=source.is_inferred, **more)
+    return PlanItem(
+        *taken, is_inferred=source.is_inferred, is_layout_presumed=form.is_presumed, **more
+    )
 
 
 def _state(source: Source, cast: Cast | None) -> State:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass, replace
+
 from torch import nn
 
 from torch_warmstart.formats import Checkpoint, SavedLayer
@@ -9,11 +12,13 @@ from torch_warmstart.layouts.tensorflow import Described, as_described
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Source, with_layout
 
+_EINSUM = "einsum_dense"
+_ATTENTIONS = ("multi_head_attention", "grouped_query_attention")
 # Layers of Keras whose tensors may lie in layers within.
 _COMPOUND = {
     *("lstm", "gru", "simple_rnn", "rnn", "bidirectional", "stacked_rnn_cells"),
     *("lstm_cell", "gru_cell", "simple_rnn_cell"),
-    *("multi_head_attention", "grouped_query_attention"),
+    *_ATTENTIONS,
 }
 # What it calls the layers within, whose equations are its own.
 _PROJECTIONS = {"query", "key", "value", "attention_output"}
@@ -21,23 +26,41 @@ _AROUND = {"spectral_normalization"}  # of what is within
 _COMPOUND_MODULES = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
-def with_config(source: Source, variable: Variable, checkpoint: Checkpoint) -> Source:
-    """The source, laid out as the file says of its layer, or refused for what it says."""
-    layer = checkpoint.layer_of(source.specs[0].key)
-    if layer is None:
-        return source
-    module = source.owner.module
-    shapes = [spec.shape for spec in source.specs]
-    described = describe(layer_of_module(layer, module))
-    form = as_described(
-        source.form,
-        described,
-        module=module,
-        leaf=source.owner.leaf,
-        shapes=shapes,
-        into=variable.shape,
-    )
-    return source if form is source.form else with_layout(source, form)
+@dataclass(frozen=True, eq=False)  # without slots, for the cached property
+class FileLayers:
+    """The layers that a checkpoint's file tells of."""
+
+    checkpoint: Checkpoint
+
+    def lay_out(self, source: Source, variable: Variable) -> Source:
+        """The source, laid out as the file says of its layer, or refused for what it says."""
+        layer = self.checkpoint.layer_of(source.specs[0].key)
+        if layer is None:
+            return source
+        module = source.owner.module
+        shapes = [spec.shape for spec in source.specs]
+        described = describe(layer_of_module(layer, module))
+        if not described.kind and isinstance(module, nn.Linear):
+            described = replace(described, is_among_einsums=self._has_einsums)
+        form = as_described(
+            source.form,
+            described,
+            module=module,
+            leaf=source.owner.leaf,
+            shapes=shapes,
+            into=variable.shape,
+        )
+        return source if form is source.form else with_layout(source, form)
+
+    @functools.cached_property
+    def _has_einsums(self) -> bool:
+        """Whether the file has an EinsumDense of its own; those of an attention are in any."""
+        layers = (self.checkpoint.layer_of(key) for key in self.checkpoint)
+        return any(
+            layer.kind == _EINSUM and describe(layer).around not in _ATTENTIONS
+            for layer in layers
+            if layer is not None
+        )
 
 
 def describe(layer: SavedLayer) -> Described:

@@ -17,7 +17,7 @@ from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, p
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Variable
 from torch_warmstart.names import BY_USER, WITHOUT_MODEL, Finder, Source, common_rule
-from torch_warmstart.planning.described import with_config
+from torch_warmstart.planning.described import FileLayers
 from torch_warmstart.planning.renames import Renaming
 from torch_warmstart.planning.selection import Entry
 from torch_warmstart.planning.wishes import Wish, Wishes
@@ -73,24 +73,23 @@ class Located:
 
 def locate(wishes: Wishes, finder: Finder) -> Located:
     """Where each parameter and buffer comes from, selected or not."""
-    found = {v: _locate(wish, finder) for v, wish in wishes.items() if v.slot is None}
+    layers = FileLayers(finder.checkpoint)
+    found = {v: _locate(wish, finder, layers) for v, wish in wishes.items() if v.slot is None}
     return Located(finder, _without_doubles(found))
 
 
-def _locate(wish: Wish, finder: Finder) -> Location:
+def _locate(wish: Wish, finder: Finder, layers: FileLayers) -> Location:
     variable = wish.variable
     try:
         if wish.rename is not None:
-            named = with_config(
-                follow_rule(finder, variable, wish.rename), variable, finder.checkpoint
-            )
+            named = layers.lay_out(follow_rule(finder, variable, wish.rename), variable)
             return _by_rule(named, wish.rename.value.rule)
         source = finder.find(variable)
     except (SettingsError, MissingTensorError) as error:
         return Location(None, error=error)
     if source is None:
         return Location(None)
-    source = with_config(source, variable, finder.checkpoint)
+    source = layers.lay_out(source, variable)
     if is_named_alike(source, variable) and not source.is_inferred:
         return Location(source)
     return Location(source, source.reason or finder.conventions.how_found)
@@ -217,8 +216,8 @@ def _idle(wish: Wish, finder: Finder) -> Finding:
 def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozenset[Variable]]:
     """One problem for most of what is not found, if it has one cause; and those variables.
 
-    One rule would find it, or the file does not say what its layers are called. With
-    on_missing='keep' it is a warning, and nothing is a problem of theirs anyway.
+    One rule would find it, the file does not say what its layers are called, or all of it is in
+    another entry. With on_missing='keep' it is a warning, and nothing is a problem anyway.
     """
     missing = [wish for wish in wishes.values() if _is_missing(wish, located)]
     if not missing:
@@ -242,9 +241,14 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
             "lies in it. suggest_names() proposes rules, by types, shapes and order."
         )
         explained = frozenset(wish.variable for wish in missing)
+    elif not taken and (entries := located.finder.checkpoint.entries_beside()):
+        text += f" Other entries of {located.finder.checkpoint.url} have tensors, too: {entries}. "
+        text += "If one of them is meant, write entry='...'."
+        explained = frozenset(wish.variable for wish in missing)
     else:
         return {}
-    code = "rule-missing" if rule is not None else "layers-without-names"
+    without = "entry-without-names" if stored is None else "layers-without-names"
+    code = "rule-missing" if rule is not None else without
     is_kept = all(wish.may_be_missing for wish in missing)
     return {Finding(code, "warning" if is_kept else "error", first, text): explained}
 

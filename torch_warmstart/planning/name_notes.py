@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
+from torch_warmstart.formats import Checkpoint
 from torch_warmstart.names import BY_USER, Finder, bare_name
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem
@@ -28,6 +29,7 @@ def notes_on_names(items: Sequence[PlanItem], located: Located) -> Iterator[Find
             others.setdefault(item.reason, []).append(item)
     yield from (_inferred(reason, found) for reason, found in others.items())
     yield from _averages(model, located.finder)
+    yield from _averages_in_entries(model, located.finder.checkpoint)
 
 
 def _nothing_taken(items: Sequence[PlanItem]) -> Iterator[Finding]:
@@ -99,6 +101,27 @@ def _averages(items: Iterable[PlanItem], finder: Finder) -> Iterator[Finding]:
     yield Finding("averages-left-behind", "note", average, text)
 
 
+def _averages_in_entries(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Averages of what is taken that are entries of their own in the file."""
+    keys = {key for item in items if item.state != "kept" for key in item.keys}
+    plain = {key.removeprefix("module.") for key in keys}
+    for averages in checkpoint.averages() if keys else ():
+        if averages.names and plain.isdisjoint(averages.names):
+            continue
+        text = (
+            f"{checkpoint.url} has averages of the weights in {averages.path!r} "
+            f"({plural(averages.count, 'tensor')}), which are not taken. "
+        )
+        text += (
+            f"To take those: entry={averages.path!r}."
+            if averages.names
+            else "They have no names, only the order of the model's parameters: to take those, put "
+            "them into the model where it was trained (ema.copy_to(model.parameters())), and save "
+            "its state_dict()."
+        )
+        yield Finding("averages-left-behind", "note", averages.path, text)
+
+
 def _average_of(key: str, finder: Finder) -> tuple[str, str] | None:
     """The average of a tensor, if there is one, and the rule by which averages are taken."""
     for ending in _AVERAGES:
@@ -110,4 +133,8 @@ def _average_of(key: str, finder: Finder) -> tuple[str, str] | None:
         for name in (f"{model}{separator}{key}", f"{model}{separator}{rest}"):
             if first != model and name in finder.keys:
                 return name, f"{{'/': {f'{model}{separator}'!r}}}"
+        for called in (key, rest):  # a buffer of a module has no separator in its name
+            name = f"{model}{separator}{called.replace(separator, '')}"
+            if called.count(separator) and first != model and name in finder.keys:
+                return name, f"{{{key!r}: {name!r}, ...}}"
     return None

@@ -28,6 +28,7 @@ def notes_on(
         if item.remapping is not None and isinstance(item.vocab, VocabInfo):
             yield from _on_rows(item, item.remapping, item.vocab)
     yield from _untold(items, located.finder)
+    yield from _layouts_presumed(items)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]
     if lossy:
         text = (
@@ -35,6 +36,23 @@ def notes_on(
             "model's dtype is narrower than the checkpoint's."
         )
         yield Finding("lossy-cast", "note", lossy[0], text)
+
+
+def _layouts_presumed(items: Iterable[PlanItem]) -> Iterator[Finding]:
+    """Square kernels of layers of which the file does not say what they are."""
+    presumed = [item for item in items if item.is_layout_presumed and item.variable.slot is None]
+    if not presumed:
+        return
+    name = presumed[0].name
+    others = f" (and {plural(len(presumed) - 1, 'other variable')})" if presumed[1:] else ""
+    have = "have square kernels" if others else "has a square kernel"
+    text = (
+        f"{name}{others} {have}, and the file does not say of which class the layer is: it is "
+        "taken as that of a Dense, [in, out]. If it is one, say so: var_name_to_layout="
+        f"{{{name!r}: 'transpose'}}; if it was an EinsumDense with the outputs first "
+        f"('ab,cb->ac'), {{{name!r}: 'identity'}}."
+    )
+    yield Finding("layout-presumed", "warning", name, text)
 
 
 def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator[Finding]:

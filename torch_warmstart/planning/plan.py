@@ -123,6 +123,7 @@ class PlanItem:
     fill: Fill | None = None  # what rows without an old one get; None: there are none
     old_size: int = 0  # of the old tensor along the axis, in torch's layout
     is_inferred: bool = False  # from names that are not the variable's own, or a suggestion
+    is_layout_presumed: bool = False  # which the file leaves open
 
     @property
     def name(self) -> str:
@@ -238,11 +239,11 @@ class WarmStartPlan(Shown):
     def inferred(self) -> tuple[str, ...]:
         """The variables whose tensors are not certain: `reason` of their items says what they are.
 
-        A scope was skipped, a number taken for a name, a suggestion nobody has looked at. Certain
-        is what a rule of the user's says, what is called the same, and TensorFlow's names for the
-        leaf in a layer of that type.
+        A scope was skipped, a number taken for a name, a suggestion nobody has looked at, or the
+        file leaves open how a tensor is laid out. Certain is what a rule of the user's says, what
+        is called the same, and TensorFlow's names for the leaf in a layer of that type.
         """
-        return tuple(item.name for item in self.items if item.is_inferred)
+        return tuple(i.name for i in self.items if i.is_inferred or i.is_layout_presumed)
 
     @property
     def bytes_to_read(self) -> int:

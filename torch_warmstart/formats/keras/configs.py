@@ -9,12 +9,11 @@ listed layers only if there are exactly as many, with just these numbers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from torch_warmstart.formats.class_names import snake_case
+from torch_warmstart.formats.class_names import class_of, snake_case
 from torch_warmstart.formats.keras.hdf5 import Tree
 
 LISTS = ("layers", "_layer_checkpoint_dependencies")  # what a Sequential or Functional lists
@@ -144,8 +143,3 @@ def _groups_within(tree: Tree) -> dict[str, list[str]]:
 def _of_keras(layer: Mapping[str, Any]) -> bool:
     module = layer.get("module")
     return isinstance(module, str) and module.split(".")[0] in _MODULES
-
-
-def class_of(folder_name: str) -> str:
-    """The class that a folder in a list is called by: `conv2d_1` is a `conv2d`."""
-    return re.sub(r"_\d+$", "", folder_name)

@@ -42,7 +42,7 @@ from torch_warmstart.formats.keras.names import (
     storage_keys,
 )
 from torch_warmstart.formats.keras.optimizers import find_optimizer
-from torch_warmstart.formats.keras.saved_layers import keras2_layers, keras3_layers
+from torch_warmstart.formats.keras.saved_layers import Writer, keras2_layers, keras3_layers
 from torch_warmstart.formats.lookups import vocabularies_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import KERAS_WEIGHTS
@@ -119,14 +119,15 @@ class KerasCheckpoint(Checkpoint):
     def _layers(self) -> Mapping[str, SavedLayer]:
         keys = {dataset.path: key for key, dataset in self._datasets.items()}
         about = self._tree.texts.get("", {})
-        config = self._told_config
-        backend = next(iter(about.get("backend", ())), "")
-        backend = backend or next(
-            iter(self._tree.texts.get("model_weights", {}).get("backend", ())), ""
+        told = (about, self._tree.texts.get("model_weights", {}))
+        backend, version = (
+            next((text for texts in told for text in texts.get(name, ())), "")
+            for name in ("backend", "keras_version")
         )
         weights = [(path, layer) for path, layer, _ in keras2_weights(self._tree)]
         layers = keras3_layers(self._folders, keys)
-        return {**layers, **keras2_layers(weights, config, backend, keys)}
+        config = self._told_config
+        return {**layers, **keras2_layers(weights, config, Writer(backend, version), keys)}
 
     @functools.cached_property
     def _told_config(self) -> Any:

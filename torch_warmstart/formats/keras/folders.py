@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch_warmstart.formats.keras.configs import LayerConfig, class_of
+from torch_warmstart.formats.class_names import class_of
+from torch_warmstart.formats.keras.configs import LayerConfig
 from torch_warmstart.formats.keras.hdf5 import Dataset, Tree
 from torch_warmstart.formats.keras.layers import (
     EVERYWHERE,

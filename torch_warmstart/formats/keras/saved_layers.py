@@ -7,14 +7,19 @@ whose tensors are called by their layers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_warmstart.formats.base import SavedLayer
+from torch_warmstart.formats.class_names import OTHER, product_by_name
 from torch_warmstart.formats.keras.configs import is_layer, kind_of, listed_configs
 from torch_warmstart.formats.keras.folders import LayerFolder
 
 Layers = Mapping[str, SavedLayer]  # by key of a tensor
+
+_OF_TRANSFORMERS = re.compile(r"\w+_\._\d+|tf_?\w+_(model|for_\w+|main_layer)(_\d+)?")
 
 
 def keras3_layers(folders: Sequence[LayerFolder], keys: Mapping[str, str]) -> Layers:
@@ -50,15 +55,29 @@ def keras3_layers(folders: Sequence[LayerFolder], keys: Mapping[str, str]) -> La
     return {key: layer for key, layer in found if layer is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """What wrote a file of Keras 2, as far as it says."""
+
+    backend: str = ""  # what Keras ran on
+    version: str = ""  # of Keras
+
+    @property
+    def has_einsum(self) -> bool:
+        """Whether it may have written an EinsumDense, which came with Keras 2.4."""
+        numbers = re.match(r"(\d{1,4})\.(\d{1,4})", self.version)
+        return numbers is None or tuple(map(int, numbers.groups())) >= (2, 4)
+
+
 def keras2_layers(
-    weights: Iterable[tuple[str, str]], config: Any, backend: str, keys: Mapping[str, str]
+    weights: Iterable[tuple[str, str]], config: Any, writer: Writer, keys: Mapping[str, str]
 ) -> Layers:
     """The layer of each tensor in a file with `weight_names`.
 
     Args:
         weights: Path in the file and name of the layer of each tensor.
         config: The model's configuration, if the file has one.
-        backend: What Keras ran on.
+        writer: What wrote the file.
         keys: Of the tensors, by their paths.
     """
     of_layer: dict[tuple[str, ...], list[str]] = {}
@@ -72,10 +91,30 @@ def keras2_layers(
     for place, listed in of_layer.items():
         known = options[place]
         saved = SavedLayer(
-            "/".join(place), kind_of(known), known.get("config"), tuple(listed), backend=backend
+            "/".join(place),
+            kind_of(known),
+            known.get("config"),
+            tuple(listed),
+            backend=writer.backend,
         )
         made |= dict.fromkeys(listed, saved)
+    for path, _ in weights:
+        layer = made[keys[path]]
+        if not layer.kind and (kind := _kind_by_path(path, writer)):
+            made[keys[path]] = replace(layer, kind=kind)
     return made
+
+
+def _kind_by_path(path: str, writer: Writer) -> str:
+    """What is known of a tensor's layer without a configuration: by its name, or who wrote it.
+
+    transformers makes its models of Dense layers alone; it calls the members of a list `layer_._0`,
+    and models `tf_bert_model`.
+    """
+    folders = path.split("/")[:-1]
+    if any(map(_OF_TRANSFORMERS.fullmatch, folders)) or not writer.has_einsum:
+        return OTHER
+    return product_by_name(folders[-1]) if folders else ""
 
 
 def _layers_along(model: Any, layer: str, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch_warmstart.formats.base import MalformedError, SavedLayer
-from torch_warmstart.formats.class_names import snake_case
+from torch_warmstart.formats.class_names import OTHER, product_by_name, snake_case
 from torch_warmstart.formats.tensorflow.graph_optimizers import Links
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
@@ -31,7 +31,6 @@ _ROOT = "root"
 # Attributes that are layers of a layer; lists of them have numbers in between.
 _WITHIN = ("cell", "cells", "layer", "forward_layer", "backward_layer")
 _DENSE = "_dense"  # the end of those of an attention
-OTHER = "layer"  # a class that is not known, and is none of those that are known by their nodes
 # What nodes of a class have, and of no other: all of it must be there.
 _SIGNATURES = (
     (frozenset({"partial_output_shape", "full_output_shape"}), "einsum_dense"),
@@ -69,7 +68,10 @@ def graph_layers(nodes: Sequence[Links], metadata: Metadata) -> Mapping[str, Sav
         assert node.key is not None
         layer, _, name = node.full_name.rpartition("/")
         by_name.setdefault(layer, {}).setdefault(name, node.key)
-    named = {name: SavedLayer(name, keys=tuple(keys.values())) for name, keys in by_name.items()}
+    named = {
+        name: SavedLayer(name, product_by_name(name), keys=tuple(keys.values()))
+        for name, keys in by_name.items()
+    }
     by_key = {str(node.key): named[node.full_name.rpartition("/")[0]] for node in others}
     return by_key | found
 
@@ -167,4 +169,6 @@ class _Layers:
             return snake_case(class_name)
         has = self._nodes[number].children.keys()
         known = next((kind for needed, kind in _SIGNATURES if needed <= has), "")
-        return known or (OTHER if "kernel" in has else "")  # Keras 3 calls it `_kernel`
+        if not known and "kernel" in has:  # of tf_keras, whose EinsumDense has a signature
+            return OTHER
+        return known or product_by_name(self._name(number))

@@ -50,6 +50,7 @@ class Described:
     options: Options | None = None  # its configuration; None: not known
     backend: str = ""  # what Keras ran on
     around: str = ""  # the class of the layer that it is in
+    is_among_einsums: bool = False  # whether other layers of the file are EinsumDense
 
 
 def as_described(
@@ -83,7 +84,7 @@ def as_described(
             into=whole,
         )
         if base.layout is _NOT_SAID:
-            return replace(form, refusal=base.refusal)
+            return replace(form, refusal=base.refusal, is_presumed=base.is_presumed)
         return forms_of_original(original, (replace(base, part=0),))[0]
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return _recurrent(form, module, layer)
@@ -115,6 +116,8 @@ def _product(form: Form, leaf: str, layer: Described, shape: Shape, into: Shape)
         is_attention = layer.around in ("multi_head_attention", "grouped_query_attention")
         if leaf != "weight" or form.refusal or is_attention or not _may_be_einsum(layer, shape):
             return form
+        if not layer.kind and len(shape) == 2 and not layer.is_among_einsums:
+            return replace(form, is_presumed=shape == into and shape[0] == shape[1])
     except UnsupportedError as error:
         return replace(form, refusal=str(error))
     fitting = [
@@ -126,9 +129,13 @@ def _product(form: Form, leaf: str, layer: Described, shape: Shape, into: Shape)
 
 
 def _may_be_einsum(layer: Described, shape: Shape) -> bool:
-    """Of a layer that names do not tell, a kernel of more than two axes is none of a Dense."""
-    is_named = layer.kind in ("einsum_dense", "")
-    return layer.kind == "einsum_dense" or (is_named and len(shape) == 3 and 1 not in shape)
+    """Whether a layer may be an EinsumDense: by its class, or if that is not known, its kernel.
+
+    A square one of two axes fits either way, and one of three axes is none of a Dense.
+    """
+    if layer.kind:
+        return layer.kind == "einsum_dense"
+    return 1 not in shape if len(shape) == 3 else len(shape) == 2 and shape[0] == shape[1]
 
 
 def _by_equation(form: Form, leaf: str, equation: str, bias_axes: str) -> Form:

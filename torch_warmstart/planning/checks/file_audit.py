@@ -113,20 +113,8 @@ def untold(module: nn.Module, layer: Described, layouts: Sequence[str]) -> Itera
             "recurrent_activation='hard_sigmoid' by default.",
             "If it had other activations or go_backwards=True, torch's layer is not the same.",
         )
-    if isinstance(module, nn.Linear) and not layer.kind and "transpose" in layouts:
-        yield from _square_kernel(module)
     if isinstance(module, nn.LayerNorm) and layer.options is None and len(layouts) == 1:
         yield from _half_a_norm(module)
-
-
-def _square_kernel(module: nn.Linear) -> Iterator[Difference]:
-    if module.in_features == module.out_features:
-        yield (
-            "its kernel is square, and the file does not say of which class its layer is: it is "
-            "taken as that of a Dense, [in, out].",
-            "If it was an EinsumDense with the outputs first ('ab,cb->ac'), say so: "
-            "var_name_to_layout={'<layer>.weight': 'identity'}.",
-        )
 
 
 def _half_a_norm(module: nn.LayerNorm) -> Iterator[Difference]:

@@ -99,9 +99,9 @@ def keras2_layers(
         )
         made |= dict.fromkeys(listed, saved)
     for path, _ in weights:
-        layer = made[keys[path]]
-        if not layer.kind and (kind := _kind_by_path(path, writer)):
-            made[keys[path]] = replace(layer, kind=kind)
+        known_as = made[keys[path]]
+        if not known_as.kind and (kind := _kind_by_path(path, writer)):
+            made[keys[path]] = replace(known_as, kind=kind)
     return made
 
 

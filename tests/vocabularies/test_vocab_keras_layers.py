@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -102,7 +104,7 @@ def saved(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("file", ["k3.keras", "k2.keras"])
+@pytest.mark.parametrize("file", ["k3.keras", "k2.keras", "k2_saved"])
 def test_layers_in_an_archive(saved, file):
     genres = load(saved / file, key="genres")
     assert list(genres.entries) == [b"", None, None, b"b", b"c", b"a"]
@@ -113,6 +115,21 @@ def test_layers_in_an_archive(saved, file):
     assert list(words.entries) == [b"", b"[UNK]", b"hello", b"world", b"big"]
     with tws.load_checkpoint(str(saved / file)) as checkpoint:
         assert set(checkpoint.vocabularies()) == {"genres", "numbers", "words"}
+
+
+def test_a_damaged_saved_model_is_refused_or_read(saved):
+    from torch_warmstart.formats.base import MalformedError
+    from torch_warmstart.formats.tensorflow.saved_model import table_entries
+
+    whole = (saved / "k2_saved" / "saved_model.pb").read_bytes()
+    paths = [f"root.layer_with_weights-{number}" for number in range(3)]
+    assert len(table_entries(whole, paths)) > 0
+    for at in range(0, len(whole), max(1, len(whole) // 60)):
+        flipped = bytearray(whole)
+        flipped[at] ^= 0x5A
+        for data in (whole[:at], bytes(flipped)):
+            with contextlib.suppress(MalformedError):
+                table_entries(data, paths)
 
 
 def test_an_h5_has_what_layers_were_made_with(saved):

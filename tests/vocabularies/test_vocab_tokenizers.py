@@ -158,9 +158,9 @@ def test_a_sentencepiece_model(model_file):
     assert load(processor).special == special
 
 
-def test_a_cut_model_is_refused_at_every_length(model_file, tmp_path):
+def test_a_cut_model_is_refused(model_file, tmp_path):
     whole = model_file.read_bytes()
-    for at in range(1, len(whole) - 1, 7):
+    for at in [*range(1, 400, 23), *range(400, len(whole) - 1, len(whole) // 20)]:
         (tmp_path / "m.model").write_bytes(whole[:at])
         try:
             found = load(tmp_path / "m.model")

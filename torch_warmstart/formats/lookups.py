@@ -7,7 +7,7 @@ a `.keras` archive, one token a line, with those of the special rows. (keras
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch_warmstart.entries import LookupLayer, Vocabulary
@@ -22,6 +22,7 @@ class Lookup(NamedTuple):
     kind: str
     options: Mapping[str, Any]
     folder: str = ""  # where an archive has what belongs to it
+    entries: Sequence[Any] | None = None  # that were found elsewhere than in its configuration
 
 
 def vocabularies_of(
@@ -52,6 +53,8 @@ def _vocabulary_of(
     if layer is None or lookup.options.get("invert") is True:
         return None
     entries = _listed(lookup.options.get("vocabulary"))
+    if entries is None and lookup.entries is not None:
+        entries = list(lookup.entries)
     if entries is None:
         raw = read(_ASSET.format(lookup.folder)) if lookup.folder else None
         if raw is None:

@@ -37,7 +37,7 @@ from torch_warmstart.formats.lookups import vocabularies_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import Run, fetch_rows, read_rows
 from torch_warmstart.formats.sources import OpenOnce
-from torch_warmstart.formats.tensorflow import object_graph, paths
+from torch_warmstart.formats.tensorflow import object_graph, paths, saved_model
 from torch_warmstart.formats.tensorflow.dtypes import STRING
 from torch_warmstart.formats.tensorflow.graph_layers import (
     METADATA_FILE,
@@ -185,8 +185,18 @@ class BundleCheckpoint(Checkpoint):
             raise CorruptCheckpointError(f"{url}: {error}.") from error
 
     def vocabularies(self) -> Mapping[str, Vocabulary]:
-        told = lookups_in_metadata(self._keras_metadata())
+        told = lookups_in_metadata(self._keras_metadata(), self._table_entries)
         return {**table_vocabularies(self), **vocabularies_of(told, self.url)}
+
+    def _table_entries(self, paths: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+        """What the tables of layers are filled with, in the SavedModel that this is of."""
+        url = join(parent(parent(self.url)), saved_model.FILE)
+        if not self._storage.exists(url):
+            return {}
+        try:
+            return saved_model.table_entries(self._storage.read_all(url).tobytes(), paths)
+        except MalformedError as error:
+            raise CorruptCheckpointError(f"{url}: {error}.") from error
 
     def _contents(self, key: str) -> object:
         """Equal for tensors that hold the same: Keras 3's `export()` stores each variable twice."""

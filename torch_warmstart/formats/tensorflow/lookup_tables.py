@@ -6,7 +6,7 @@ row, or of row to entry, is a vocabulary; one of entry to count is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,18 +33,26 @@ def table_vocabularies(checkpoint: Checkpoint) -> dict[str, Vocabulary]:
     return found
 
 
-def lookups_in_metadata(metadata: Metadata) -> Iterator[Lookup]:
-    """The lookup layers that tf_keras tells of in a SavedModel, each once."""
-    seen: set[str] = set()
-    for about in metadata.values():
-        name, options = about.get("class_name"), about.get("config")
-        kind = snake_case(name) if isinstance(name, str) else ""
-        called = options.get("name") if isinstance(options, dict) else None
-        if not isinstance(options, dict) or not isinstance(called, str):
+def lookups_in_metadata(
+    metadata: Metadata, entries_at: Callable[[Sequence[str]], Mapping[str, Sequence[Any]]]
+) -> list[Lookup]:
+    """The lookup layers that tf_keras tells of in a SavedModel, each once.
+
+    Args:
+        metadata: What it says of each object, by path.
+        entries_at: The entries of the tables of layers, by the layers' paths.
+    """
+    found: dict[str, tuple[str, Lookup]] = {}
+    for path, about in metadata.items():
+        if path.endswith("._lookup_layer"):  # within a layer that is told of, too
             continue
-        if kind in LOOKUPS and called not in seen:
-            seen.add(called)
-            yield Lookup(called, kind, options)
+        kind, options = about.get("class_name"), about.get("config")
+        name = options.get("name") if isinstance(options, dict) else None
+        if isinstance(kind, str) and isinstance(name, str) and snake_case(kind) in LOOKUPS:
+            made = Lookup(name, snake_case(kind), options if isinstance(options, dict) else {})
+            found.setdefault(name, (path, made))
+    entries = entries_at([path for path, _ in found.values()]) if found else {}
+    return [lookup._replace(entries=entries.get(path)) for path, lookup in found.values()]
 
 
 def _shortened(path: str) -> str:

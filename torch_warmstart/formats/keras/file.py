@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.dtypes import take_rows
-from torch_warmstart.entries import Vocabulary
+from torch_warmstart.entries import Vocabulary, vocabularies_of
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.arrays import ZipMembers, tensor_of_bytes
 from torch_warmstart.formats.base import (
@@ -42,7 +42,9 @@ from torch_warmstart.formats.keras.names import (
     storage_keys,
 )
 from torch_warmstart.formats.keras.optimizers import find_optimizer
-from torch_warmstart.formats.keras.saved_layers import Writer, keras2_layers, keras3_layers
+from torch_warmstart.formats.keras.saved_layers import Writer
+from torch_warmstart.formats.keras.saved_layers import keras2_layers
+from torch_warmstart.formats.keras.saved_layers import keras3_layers
 from torch_warmstart.formats.lookups import vocabularies_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import KERAS_WEIGHTS

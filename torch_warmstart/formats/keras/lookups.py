@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch_warmstart.entries import LOOKUPS
+from torch_warmstart.entries import LOOKUPS, Lookup
 from torch_warmstart.formats.keras.configs import LayerConfig, is_layer, kind_of, listed_configs
-from torch_warmstart.formats.lookups import Lookup
 
 _DEEPEST = 100  # models within models
 

@@ -18,7 +18,7 @@ import torch
 
 from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import aligned, take_rows
-from torch_warmstart.entries import Vocabulary
+from torch_warmstart.entries import Vocabulary, vocabularies_of
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices
 from torch_warmstart.formats.base import (
@@ -33,7 +33,6 @@ from torch_warmstart.formats.base import (
     TensorLocation,
     TensorSpec,
 )
-from torch_warmstart.formats.lookups import vocabularies_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import Run, fetch_rows, read_rows
 from torch_warmstart.formats.sources import OpenOnce

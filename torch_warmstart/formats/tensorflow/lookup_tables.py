@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.entries import LOOKUPS, Entries, Vocabulary, entries_of_bytes, placed
+from torch_warmstart.entries import LOOKUPS, Entries, Lookup, Vocabulary, entries_of_bytes, placed
 from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.formats.class_names import snake_case
-from torch_warmstart.formats.lookups import Lookup
 from torch_warmstart.formats.tensorflow.graph_layers import Metadata
 
 _KEYS, _VALUES = "/.ATTRIBUTES/table-keys", "/.ATTRIBUTES/table-values"

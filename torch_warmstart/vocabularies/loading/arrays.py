@@ -20,7 +20,6 @@ from torch_warmstart.entries import (
     Entries,
     Vocabulary,
     entries_of_bytes,
-    text_entries,
     with_rows_before,
 )
 from torch_warmstart.errors import VocabularyError
@@ -93,48 +92,55 @@ def _from_ids(array: npt.NDArray[Any], origin: str) -> Vocabulary:
 
 def _from_fixed(array: npt.NDArray[Any], origin: str) -> Entries:
     """Text of one width, filled up with zeros: S is bytes, U code points of four bytes."""
-    steps = [array[start : start + _STRIDE] for start in range(0, len(array), _STRIDE)]
     encode = _encode_bytes if array.dtype.kind == "S" else _encode_text
-    encoded = [encode(np.ascontiguousarray(step), origin) for step in steps]
-    data = np.concatenate([data for data, _ in encoded])
-    return text_entries(data, np.concatenate([lengths for _, lengths in encoded]), origin)
+    steps = (array[start : start + _STRIDE] for start in range(0, len(array), _STRIDE))
+    return _gathered([encode(np.ascontiguousarray(step), origin) for step in steps], origin)
 
 
-def _encode_bytes(
-    step: npt.NDArray[Any], origin: str
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+# Bytes, where in them each entry starts, and how long it is.
+_Encoded = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def _gathered(steps: Sequence[_Encoded], origin: str) -> Entries:
+    """Entries of several steps in one buffer."""
+    ends = np.cumsum([0, *(len(data) for data, _, _ in steps)])
+    starts = [starts + end for (_, starts, _), end in zip(steps, ends, strict=False)]
+    data = np.concatenate([np.zeros(0, np.uint8), *(data for data, _, _ in steps)])
+    nothing = np.zeros(0, dtype=np.int64)
+    return Entries(
+        origin,
+        _ENTRY,
+        torch.from_numpy(data if len(data) else np.zeros(1, dtype=np.uint8)),
+        torch.from_numpy(np.concatenate([nothing, *starts])),
+        lengths=torch.from_numpy(np.concatenate([nothing, *(lengths for _, _, lengths in steps)])),
+    )
+
+
+def _encode_bytes(step: npt.NDArray[Any], origin: str) -> _Encoded:
     del origin
-    raw = step.view(np.uint8).reshape(len(step), -1)
-    lengths = _used(raw != 0)
-    inside = np.arange(raw.shape[1]) < lengths[:, None]
-    return raw[inside], lengths
+    return step.view(np.uint8), *_places(step)
 
 
-def _encode_text(
-    step: npt.NDArray[Any], origin: str
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _places(step: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where elements of one width start, in characters, and how long each is without the zeros."""
+    width = step.dtype.itemsize // (4 if step.dtype.kind == "U" else 1)
+    starts = np.arange(len(step), dtype=np.int64) * width
+    return starts, np.char.str_len(step).astype(np.int64)
+
+
+def _encode_text(step: npt.NDArray[Any], origin: str) -> _Encoded:
     native = step.astype(step.dtype.newbyteorder("="), copy=False)
     codes = native.view(np.uint32).reshape(len(step), -1)
-    lengths = _used(codes != 0)
-    inside = np.arange(codes.shape[1]) < lengths[:, None]
-    flat = codes[inside]
-    if not len(flat) or int(flat.max()) < 0x80:
-        return flat.astype(np.uint8), lengths
+    starts, lengths = _places(native)
+    if not codes.size or int(codes.max()) < 0x80:  # ASCII: they stay where they are
+        return codes.astype(np.uint8).reshape(-1), starts, lengths
+    flat = codes[np.arange(codes.shape[1]) < lengths[:, None]]
     data, sizes = _utf8(flat, origin)
     in_bytes = np.zeros(len(flat) + 1, dtype=np.int64)
     np.cumsum(sizes, out=in_bytes[1:])
     ends = np.cumsum(lengths)
-    return data, in_bytes[ends] - in_bytes[ends - lengths]
-
-
-def _used(is_used: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """How many of each row count, up to the last that is used."""
-    if not is_used.shape[1]:
-        return np.zeros(len(is_used), dtype=np.int64)
-    behind = np.argmax(is_used[:, ::-1], axis=1)
-    lengths: npt.NDArray[np.int64] = is_used.shape[1] - behind
-    lengths[~is_used.any(axis=1)] = 0
-    return lengths
+    begins = in_bytes[ends - lengths]
+    return data, begins, in_bytes[ends] - begins
 
 
 def _utf8(
@@ -172,9 +178,7 @@ def _from_string_dtype(array: npt.NDArray[Any], origin: str) -> Vocabulary:
         step = array[start : start + _STRIDE]
         width = max(1, int(np.strings.str_len(step).max()))
         encoded.append(_encode_text(step.astype(f"U{width}"), origin))
-    data = [data for data, _ in encoded] or [np.empty(0, dtype=np.uint8)]
-    lengths = [length for _, length in encoded] or [np.empty(0, dtype=np.int64)]
-    found = text_entries(np.concatenate(data), np.concatenate(lengths), origin)
+    found = _gathered(encoded, origin)
     return with_gaps(vocabulary_of(found), ~missing, origin)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torch_warmstart.entries import LookupLayer, Vocabulary
+from torch_warmstart.entries.making import LookupLayer
+from torch_warmstart.entries.vocabulary import Vocabulary
 
 _ASSET = "assets/{}/vocabulary.txt"
 

@@ -60,10 +60,11 @@ def _section(sheet: Sheet) -> Iterator[str]:
     if sheet.entries:
         yield _tools(sheet)
         yield "<table>"
-        yield f"<thead><tr>{''.join(_heads(sheet))}</tr></thead>"
+        has_rows = any(entry.detail or entry.bar for entry in sheet.entries)
+        yield f"<thead><tr>{''.join(_heads(sheet, has_rows))}</tr></thead>"
         is_open = len(sheet.entries) <= _UNFOLDED
         for layer, entries in _layers(sheet.entries).items():
-            yield from _layer(sheet, layer, entries, is_open=is_open)
+            yield from _layer(sheet, layer, entries, has_rows, is_open=is_open)
         yield "</table>"
 
 
@@ -85,16 +86,12 @@ def _tools(sheet: Sheet) -> str:
     )
 
 
-def _heads(sheet: Sheet) -> Iterator[str]:
+def _heads(sheet: Sheet, has_rows: bool) -> Iterator[str]:
     for column in sheet.columns:
         kind = ' class="number"' if column in sheet.right else ""
         yield f'<th{kind} aria-sort="none"><button type="button">{_text(column)}</button></th>'
-    if _has_details(sheet):
+    if has_rows:
         yield '<th aria-sort="none"><button type="button">rows</button></th>'
-
-
-def _has_details(sheet: Sheet) -> bool:
-    return any(entry.detail or entry.bar for entry in sheet.entries)
 
 
 def _layers(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
@@ -110,19 +107,21 @@ def _layer_of(name: str) -> str:
     return shorter if shorter != name else ""
 
 
-def _layer(sheet: Sheet, layer: str, entries: Sequence[Entry], *, is_open: bool) -> Iterator[str]:
+def _layer(
+    sheet: Sheet, layer: str, entries: Sequence[Entry], has_rows: bool, *, is_open: bool
+) -> Iterator[str]:
     yield f'<tbody data-open="{"true" if is_open else "false"}">'
     if layer and len(entries) > 1:
-        columns = len(sheet.columns) + _has_details(sheet)
+        columns = len(sheet.columns) + has_rows
         yield (
             f'<tr class="fold"><th colspan="{columns}"><button type="button" aria-expanded="true">'
             f"{_text(layer)} <span>{plural(len(entries), sheet.noun)}</span></button></th></tr>"
         )
-    yield from (_entry(sheet, entry) for entry in entries)
+    yield from (_entry(sheet, entry, has_rows) for entry in entries)
     yield "</tbody>"
 
 
-def _entry(sheet: Sheet, entry: Entry) -> str:
+def _entry(sheet: Sheet, entry: Entry, has_rows: bool) -> str:
     state = entry.cells[sheet.columns.index(sheet.state)] if sheet.state is not None else ""
     cells = [
         f'<td class="{_kind(sheet, at, column)}">{_breakable(cell)}</td>'
@@ -131,7 +130,7 @@ def _entry(sheet: Sheet, entry: Entry) -> str:
     if sheet.state is not None:
         at = sheet.columns.index(sheet.state)
         cells[at] = f'<td class="state {_word(state)}">{_text(state)}</td>'
-    if _has_details(sheet):
+    if has_rows:
         cells.append(f"<td>{_bar(entry.bar)}<small>{_text(entry.detail)}</small></td>")
     kind = "entry aside" if entry.is_aside else "entry"
     return f'<tr class="{kind}" data-state="{_text(state)}">{"".join(cells)}</tr>'

@@ -18,7 +18,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FUZZ_SECONDS ?= 60
 FUZZ_FORMATS ?=
-SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi') pyproject.toml constraints.txt
+SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '*.css' -o -name '*.js') \
+  docs/findings.md pyproject.toml constraints.txt
 
 .PHONY: demo test browser lint format bench fuzz differential zoo fixtures clean faults
 

@@ -58,6 +58,7 @@ from .tensorflow_names import warmstart_embedding_matrix as warmstart_embedding_
 from .vocabularies import VocabularyDiff as VocabularyDiff
 from .vocabularies import diff_vocabularies as diff_vocabularies
 from .vocabularies import generate_vocab_remapping as generate_vocab_remapping
+from .vocabularies import save_vocabularies as save_vocabularies
 from .vocabularies import update_vocabulary as update_vocabulary
 
 __version__: str

@@ -11,3 +11,6 @@ from torch_warmstart.vocabularies.remapping import (
 )
 from torch_warmstart.vocabularies.remapping import plan_remapping as plan_remapping
 from torch_warmstart.vocabularies.remapping import remapping_by_position as remapping_by_position
+from torch_warmstart.vocabularies.sidecar import Sidecar as Sidecar
+from torch_warmstart.vocabularies.sidecar import save_vocabularies as save_vocabularies
+from torch_warmstart.vocabularies.sidecar import sidecar_vocabularies as sidecar_vocabularies

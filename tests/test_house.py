@@ -35,7 +35,7 @@ LAYERS = (
 )
 LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
 # Formats use each other's parts, in this order.
-FORMATS = ("", "listing", "arrays", "tensorflow", "torch", "huggingface", "keras")
+FORMATS = ("", "listing", "keyed", "arrays", "tensorflow", "torch", "huggingface", "keras")
 TOP = {"__init__", "__main__", "api", "boxes", "dtypes", "errors", "tensorflow_names"}
 # What a folder or a module must not know, whatever its layer.
 FORBIDDEN = {

@@ -34,6 +34,7 @@ from .execution import VariableAccount as VariableAccount
 from .execution import WarmStartReport as WarmStartReport
 from .execution import gather_rows as gather_rows
 from .formats import Checkpoint as Checkpoint
+from .formats import KeyedTable as KeyedTable
 from .formats import TensorSpec as TensorSpec
 from .planning import PlanItem as PlanItem
 from .planning import RowAccount as RowAccount

@@ -13,6 +13,7 @@ from torch_warmstart.formats.base import NameKind as NameKind
 from torch_warmstart.formats.base import SavedLayer as SavedLayer
 from torch_warmstart.formats.base import TensorSpec as TensorSpec
 from torch_warmstart.formats.families import family_of as family_of
+from torch_warmstart.formats.keyed import KeyedTable as KeyedTable
 from torch_warmstart.formats.listing import list_tensors as list_tensors
 from torch_warmstart.formats.registry import latest_checkpoint as latest_checkpoint
 from torch_warmstart.formats.registry import open_checkpoint as open_checkpoint

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
@@ -22,6 +22,9 @@ from torch_warmstart.formats.listing import list_tensors
 from torch_warmstart.formats.nested import Averages
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 from torch_warmstart.storage import Guard
+
+if TYPE_CHECKING:
+    from torch_warmstart.formats.keyed import KeyedTable
 
 Family = Literal["tensorflow", "torch"]  # whose layouts and names the tensors follow
 # How much a name says.
@@ -362,6 +365,19 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
 
     def _sheet(self) -> Sheet:
         return list_tensors(self)._sheet()
+
+    def tables(self) -> Mapping[str, KeyedTable]:
+        """The tables that keep their ids, by name: those of embedding variables and the like.
+
+        Raises CorruptCheckpointError: a part of one is missing.
+        """
+        from torch_warmstart.formats.keyed import torchrec_tables
+
+        if "_tables_found" not in self.__dict__:
+            found = torchrec_tables(self) if self.family == "torch" else {}
+            self.__dict__["_tables_found"] = found
+        tables: Mapping[str, KeyedTable] = self.__dict__["_tables_found"]
+        return tables
 
     def close(self) -> None:
         """Lets go of the files, as soon as no other thread reads from them.

@@ -217,7 +217,7 @@ FORMATS: tuple[Format, ...] = (
         "tf-v2",
         "TensorFlow V2 checkpoint",
         _sniff_v2,
-        _reader("tensorflow.bundle", "open_place"),
+        _reader("tensorflow.keyed_bundle", "open_place"),
     ),
     Format(
         "text-vectors",

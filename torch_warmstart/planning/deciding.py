@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, VocabularyError
-from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.layouts.tensorflow import absent_in_tf, is_uncounted_in_tf
 from torch_warmstart.model import (
@@ -37,7 +36,7 @@ from torch_warmstart.planning.fitting import (
     vocab_axis,
 )
 from torch_warmstart.planning.locating import Located, Location
-from torch_warmstart.planning.old_vocabularies import old_vocabulary
+from torch_warmstart.planning.old_vocabularies import OldVocabularies
 from torch_warmstart.planning.plan import (
     LAYER_HAS_NONE,
     NO_COUNTERPART,
@@ -48,7 +47,6 @@ from torch_warmstart.planning.plan import (
 )
 from torch_warmstart.planning.wishes import Wish
 from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, VocabInfo
-from torch_warmstart.storage import Storage
 from torch_warmstart.vocabularies import Remapping, plan_remapping, remapping_by_position
 
 _MISSING_HINT = (
@@ -80,22 +78,33 @@ class Decision:
 class Remappings:
     """The remapping of each VocabInfo; variables with the same vocabularies share one."""
 
-    def __init__(self, checkpoint: Checkpoint, storage: Storage) -> None:
-        self._checkpoint, self._storage = checkpoint, storage
+    def __init__(self, old: OldVocabularies) -> None:
+        self.old = old
         self._known: dict[Hashable, Remapping] = {}
+        self._alive: list[VocabInfo] = []  # so that no other has the same identity
 
-    def of(self, info: AnyVocabInfo, size: int, old_size: int, device: torch.device) -> Remapping:
-        """What an info means for a variable of `size` rows on a device.
+    def of(
+        self,
+        info: AnyVocabInfo,
+        variable: Variable,
+        axis: int,
+        old_size: int,
+        taken: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
+    ) -> Remapping:
+        """What an info means for an axis of a variable.
+
+        `taken` are the keys that the variable is made of, and those of a slot's parameter.
 
         Raises VocabularyError: a vocabulary is missing, empty, or has an entry twice.
         """
+        size, device = variable.shape[axis], variable.device
         if isinstance(info, ClipOrPad):
             return remapping_by_position(size, old_size, device)
-        known = _vocabularies_of(info), device
+        full = replace(info, old_vocab=self.old.of(info, *taken))
+        known = _vocabularies_of(full), device
         if known not in self._known:
-            old = old_vocabulary(info.old_vocab, self._checkpoint, self._storage)
-            full = replace(info, old_vocab=old)
-            self._known[known] = plan_remapping(full, device, self._storage)
+            self._known[known] = plan_remapping(full, device, self.old.storage)
+            self._alive.append(full)
         return self._known[known].padded_to(size)
 
 
@@ -259,6 +268,7 @@ def decide_found(wish: Wish, source: Source, how: str, remappings: Remappings) -
     source = choose_layout(variable, source, wish.layout)
     if wish.vocab is not None:
         return Decision(remapped_item(variable, source, wish.vocab, how, remappings))
+    _check_no_ids(variable, source, remappings.old)
     try:
         check_shape(variable, source)
         cast = choose_cast(variable, source)
@@ -289,14 +299,24 @@ def _state(source: Source, cast: Cast | None) -> State:
 
 
 def remapped_item(
-    variable: Variable, source: Source, info: AnyVocabInfo, how: str, remappings: Remappings
+    variable: Variable,
+    source: Source,
+    info: AnyVocabInfo,
+    how: str,
+    remappings: Remappings,
+    *,
+    parameter: Source | None = None,
 ) -> PlanItem:
-    """The item of a variable whose rows move; raises ProblemError if they cannot."""
+    """The item of a variable whose rows move; raises ProblemError if they cannot.
+
+    `parameter` is what a slot's parameter is made of.
+    """
     axis = vocab_axis(variable, info)
     old_size = check_other_axes(variable, source, axis)
     cast = choose_cast(variable, source)
     try:
-        remapping = remappings.of(info, variable.shape[axis], old_size, variable.device)
+        taken = _keys(source), () if parameter is None else _keys(parameter)
+        remapping = remappings.of(info, variable, axis, old_size, taken)
     except VocabularyError as error:
         raise ProblemError(error.code, variable, f"{variable.name}: {error}") from error
     check_share_found(variable, info, remapping)
@@ -314,6 +334,23 @@ def remapped_item(
         fill=_fill(variable, info) if remapping.num_without_old_row else None,
         old_size=old_size,
     )
+
+
+def _keys(source: Source) -> tuple[str, ...]:
+    return tuple(spec.key for spec in source.specs)
+
+
+def _check_no_ids(variable: Variable, source: Source, old: OldVocabularies) -> None:
+    """Rows of a table that keeps its ids lie as these do, which a position does not tell."""
+    table = old.table_of(_keys(source))
+    if table is not None:
+        raise ProblemError(
+            "table-by-position",
+            variable,
+            f"{variable.name} is made of {table.values!r}, a table whose rows are those of the ids "
+            "that it keeps, in their order. Say which id is which row of the model: "
+            f"var_name_to_vocab_info={{{variable.name!r}: VocabInfo(new_vocab)}}.",
+        )
 
 
 def _fill(variable: Variable, info: AnyVocabInfo) -> Fill | None:

@@ -2,47 +2,135 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import VocabularyError, did_you_mean
-from torch_warmstart.formats import Checkpoint
-from torch_warmstart.settings import FromCheckpoint
+from torch_warmstart.formats import Checkpoint, KeyedTable
+from torch_warmstart.settings import FromCheckpoint, VocabInfo
 from torch_warmstart.storage import Storage
-from torch_warmstart.vocabularies import is_tokenizer_directory, read_vocabulary
+from torch_warmstart.vocabularies import (
+    Sidecar,
+    is_tokenizer_directory,
+    read_vocabulary,
+    sidecar_vocabularies,
+)
 
 _SHOWN = 10  # names of candidates
 _GIVE = "Give it: old_vocab= takes what new_vocab takes."
 
 
-def old_vocabulary(source: Any, checkpoint: Checkpoint, storage: Storage) -> Any:
-    """What stands for `FROM_CHECKPOINT`; anything else as it is.
+@dataclass(frozen=True, eq=False)  # without slots, for the cached properties
+class OldVocabularies:
+    """What the checkpoint, and what lies beside it, says of old vocabularies; read once."""
 
-    Without a name only a tokenizer in the checkpoint's own directory is taken: which layer or table
-    a variable's rows belong to, no size can tell.
+    checkpoint: Checkpoint
+    storage: Storage
 
-    Raises VocabularyError: the checkpoint holds none, or none of that name, or does not say which.
-    """
-    if not isinstance(source, FromCheckpoint):
-        return source
-    found = checkpoint.vocabularies()
-    if source.name is not None:
-        if source.name in found:
-            return found[source.name]
-        there = _listed(list(found)) if found else "no vocabulary at all"
+    def of(
+        self, info: VocabInfo, keys: tuple[str, ...] = (), of_parameter: tuple[str, ...] = ()
+    ) -> Any:
+        """The old vocabulary that an info means for a variable.
+
+        The ids that a table keeps come first: its rows are theirs, and those of a slot's table are
+        of the ids that the slot keeps. Otherwise what is given; and of `FROM_CHECKPOINT` what was
+        saved beside the checkpoint for that tensor, or a tokenizer in its directory: which layer or
+        lookup table a variable's rows belong to, no size can tell.
+
+        Args:
+            info: What the settings say.
+            keys: Those of what the variable is made of.
+            of_parameter: Of a slot, those of its parameter.
+
+        Raises:
+            VocabularyError: there is none, or none of that name, or it is not said which; or one is
+                given for a table that keeps its ids, and differs from these.
+            SettingsError: ids are to be filtered by a column that is not there.
+        """
+        table = self.table_of(keys)
+        if table is not None:
+            return self._of_table(info, table, is_slot=bool(of_parameter))
+        source = info.old_vocab
+        if info.has_filter:
+            raise VocabularyError(
+                "min_frequency, since_version and where are for tables that keep their ids, which "
+                f"{' and '.join(map(repr, keys))} of {self.checkpoint.url} is not. "
+                f"{self._listed_tables()}"
+            )
+        if not isinstance(source, FromCheckpoint):
+            return source
+        if source.name is not None:
+            return self._named(source.name)
+        beside = [key for key in (*keys, *of_parameter) if key in self.sidecar]
+        return self.sidecar[beside[0]] if beside else self._unnamed()
+
+    def table_of(self, keys: tuple[str, ...]) -> KeyedTable | None:
+        """The table whose values a variable is made of."""
+        return self._by_values.get(keys[0]) if len(keys) == 1 else None
+
+    def _of_table(self, info: VocabInfo, table: KeyedTable, *, is_slot: bool) -> Vocabulary:
+        source = info.old_vocab
+        is_given = not isinstance(source, FromCheckpoint)
+        if is_slot:
+            return table.keys
+        if is_given:
+            given = read_vocabulary(source, storage=self.storage)
+            if given.fingerprint != table.keys.fingerprint:
+                raise VocabularyError(
+                    f"{table.origin} keeps {len(table.keys.listed):,} ids with its rows, and "
+                    f"old_vocab, {given.origin}, says others or has them in another order. Leave "
+                    "old_vocab out."
+                )
+        elif source.name is not None and source.name not in (table.name, table.values):
+            return self._named(source.name)
+        return table.kept(info.min_frequency, info.since_version, info.where)
+
+    @functools.cached_property
+    def sidecar(self) -> Sidecar:
+        """The vocabularies that were saved beside the checkpoint."""
+        return sidecar_vocabularies(self.checkpoint.url, self.storage)
+
+    @functools.cached_property
+    def _by_values(self) -> Mapping[str, KeyedTable]:
+        tables = list(self.checkpoint.tables().values())
+        tables += [slot for table in tables for slot in table.slots.values()]
+        whole = {table.pieces[0]: table for table in tables if len(table.pieces) == 1}
+        return {**whole, **{table.values: table for table in tables}}
+
+    def _named(self, name: str) -> Vocabulary:
+        if name in self.sidecar:
+            return self.sidecar[name]
+        tables = self.checkpoint.tables()
+        if name in tables:
+            return tables[name].keys
+        found = self.checkpoint.vocabularies()
+        if name in found:
+            return found[name]
+        names = [*found, *tables, *self.sidecar]
+        there = _listed(names) if names else "no vocabulary at all"
         raise VocabularyError(
-            f"{checkpoint.url} holds no vocabulary {source.name!r}, but {there}."
-            f"{did_you_mean(source.name, found)}{'' if found else ' ' + _GIVE}"
+            f"{self.checkpoint.url} holds no vocabulary {name!r}, but {there}."
+            f"{did_you_mean(name, names)}{'' if names else ' ' + _GIVE}"
         )
-    if is_tokenizer_directory(checkpoint.url, storage):
-        return read_vocabulary(checkpoint.url, storage=storage)
-    if found:
-        raise VocabularyError(
-            f"{checkpoint.url} holds {_listed(list(found))}, and does not say which one is for "
-            f"this variable. Name it: old_vocab=FROM_CHECKPOINT[{next(iter(found))!r}]."
-        )
-    raise VocabularyError(
-        f"old_vocab is not given, and {checkpoint.url} holds no vocabulary. {_GIVE}"
-    )
+
+    def _unnamed(self) -> Vocabulary:
+        url = self.checkpoint.url
+        if is_tokenizer_directory(url, self.storage):
+            return read_vocabulary(url, storage=self.storage)
+        names = [*self.checkpoint.vocabularies(), *self.checkpoint.tables(), *self.sidecar]
+        if names:
+            raise VocabularyError(
+                f"{url} holds {_listed(names)}, and does not say which one is for this variable. "
+                f"Name it: old_vocab=FROM_CHECKPOINT[{names[0]!r}]."
+            )
+        raise VocabularyError(f"old_vocab is not given, and {url} holds no vocabulary. {_GIVE}")
+
+    def _listed_tables(self) -> str:
+        tables = self.checkpoint.tables()
+        return f"Tables are {', '.join(map(repr, list(tables)[:_SHOWN]))}." if tables else ""
 
 
 def _listed(names: list[str]) -> str:

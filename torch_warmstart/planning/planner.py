@@ -23,6 +23,7 @@ from torch_warmstart.planning.checks import (
     find_altered,
     find_beside,
     find_lost,
+    find_shuffled,
     notes_on_meta,
     say_lost,
     with_makers,
@@ -31,6 +32,7 @@ from torch_warmstart.planning.deciding import Decision, Remappings, decide_each,
 from torch_warmstart.planning.locating import Located, find_idle_rules, find_missing_rule, locate
 from torch_warmstart.planning.name_notes import notes_on_names
 from torch_warmstart.planning.notes import audits_of, notes_on
+from torch_warmstart.planning.old_vocabularies import OldVocabularies
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.selection import spread_over_modules
 from torch_warmstart.planning.slot_decisions import (
@@ -60,15 +62,17 @@ def make_plan(
     renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
     located = locate(wishes, Finder(checkpoint, variables, renamed))
     names = _judge_names(wishes, located)
-    decisions, of_slots = _decide(wishes, located, optimizer, names.explained)
+    old = OldVocabularies(checkpoint, wishes.settings.storage)
+    decisions, of_slots = _decide(wishes, located, optimizer, names.explained, old)
+    shuffled = find_shuffled([decision.item for decision in decisions.values()], old)
     losses = _judge_losses(model, wishes, located, decisions)
-    problems = [*wishes.problems, *names.problems, *losses.problems]
+    problems = [*wishes.problems, *names.problems, *losses.problems, *_only(shuffled, "error")]
     if problems:
         raise PlanError(_headline(checkpoint, problems), problems)
     items = with_makers([decision.item for decision in decisions.values()])
     of_names = [*names.notes, *notes_on_names(items, located)]
     of_model = [*notes_on(wishes.settings, items, located), *notes_on_meta(model, items)]
-    notes = [*of_names, *of_model, *of_slots, *losses.notes]
+    notes = [*of_names, *of_model, *of_slots, *losses.notes, *shuffled]
     return WarmStartPlan(
         model=model,
         checkpoint=checkpoint,
@@ -127,11 +131,15 @@ def _judge_names(wishes: Wishes, located: Located) -> _Judgement:
 
 
 def _decide(
-    wishes: Wishes, located: Located, optimizer: Optimizers | None, explained: frozenset[Variable]
+    wishes: Wishes,
+    located: Located,
+    optimizer: Optimizers | None,
+    explained: frozenset[Variable],
+    old: OldVocabularies,
 ) -> tuple[dict[Variable, Decision], list[Finding]]:
     """What happens to each variable, slots last; and what there is to say about the slots."""
     settings, variables = wishes.settings, list(wishes)
-    remappings = Remappings(located.finder.checkpoint, settings.storage)
+    remappings = Remappings(old)
     on_variable = functools.partial(
         decide_variable, located=located, idle=explained, remappings=remappings
     )

@@ -110,7 +110,9 @@ def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> De
     if info is None:
         decision = decide_found(wish, found.source, found.reason, known.remappings)
     else:
-        item = remapped_item(variable, found.source, info, found.reason, known.remappings)
+        item = remapped_item(
+            variable, found.source, info, found.reason, known.remappings, parameter=parameter
+        )
         _check_start(variable, item)
         decision = Decision(item)
     item = decision.item

@@ -87,6 +87,10 @@ class VocabInfo:
             alike then are the same entry; several new ones may take one old row.
         min_found: Which part of the new entries must at least be in the old vocabulary, from 0 to
             1; if fewer are, the plan is refused.
+        min_frequency: Of a table that keeps its ids: only those seen at least as often.
+        since_version: Of a table that keeps its ids: only those updated at this step or later.
+        where: Of a table that keeps its ids: a function of its columns ("key", "frequency",
+            "version": int64 of one length) that returns a bool tensor: which ids to take.
         generator: Passed to `backup_initializer` as `generator=`, for reproducible rows. It
             advances with each use: a second warm start with it draws other rows.
 
@@ -105,6 +109,9 @@ class VocabInfo:
     old_num_oov_buckets: int | None = None
     forms: Forms | None = None
     min_found: float = 0.0
+    min_frequency: int | None = None
+    since_version: int | None = None
+    where: Callable[[Mapping[str, torch.Tensor]], torch.Tensor] | None = None
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
@@ -116,6 +123,11 @@ class VocabInfo:
         if self.old_num_oov_buckets is not None:
             _check_int("old_num_oov_buckets", self.old_num_oov_buckets, minimum=0)
         _check_share("min_found", self.min_found)
+        for name in ("min_frequency", "since_version"):
+            if getattr(self, name) is not None:
+                _check_int(name, getattr(self, name), minimum=0)
+        if self.where is not None and not callable(self.where):
+            raise SettingsError(f"VocabInfo: where is a function, not {self.where!r}.")
         self.forms_of("new"), self.forms_of("old")  # checks them
         _check_int("axis", self.axis)
         if self.old_num_oov_buckets not in (None, 0, self.num_oov_buckets):
@@ -125,6 +137,11 @@ class VocabInfo:
                 "number, so old OOV rows mean nothing in the new variable: leave it at 0."
             )
         _check_initializer(self.backup_initializer, self.generator)
+
+    @property
+    def has_filter(self) -> bool:
+        """Whether it asks for some ids of a table only."""
+        return any(v is not None for v in (self.min_frequency, self.since_version, self.where))
 
     def forms_of(self, side: Literal["new", "old"]) -> tuple[str, ...]:
         """The forms that entries of a side are written in."""

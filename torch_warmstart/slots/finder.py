@@ -94,5 +94,6 @@ class SlotFinder:
                 raise SettingsError(
                     f"{slot.name}: {key!r} is a table by keys, whose rows are those of "
                     f"{listed!r}: a slot has keys of its own, in an order of their own, so that "
-                    "its rows are not those of its variable. Leave this slot to begin anew."
+                    "its rows are not those of its variable. Name the table, "
+                    f"{key.removesuffix(values)!r}, or leave this slot to begin anew."
                 )

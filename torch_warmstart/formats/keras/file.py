@@ -42,10 +42,7 @@ from torch_warmstart.formats.keras.names import (
     storage_keys,
 )
 from torch_warmstart.formats.keras.optimizers import find_optimizer
-from torch_warmstart.formats.keras.saved_layers import Writer
-from torch_warmstart.formats.keras.saved_layers import keras2_layers
-from torch_warmstart.formats.keras.saved_layers import keras3_layers
-from torch_warmstart.formats.lookups import vocabularies_of
+from torch_warmstart.formats.keras.saved_layers import Writer, keras2_layers, keras3_layers
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import KERAS_WEIGHTS
 from torch_warmstart.formats.rows import read_rows

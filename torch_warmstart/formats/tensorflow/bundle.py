@@ -33,10 +33,9 @@ from torch_warmstart.formats.base import (
     TensorLocation,
     TensorSpec,
 )
-from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import Run, fetch_rows, read_rows
 from torch_warmstart.formats.sources import OpenOnce
-from torch_warmstart.formats.tensorflow import object_graph, paths, saved_model
+from torch_warmstart.formats.tensorflow import object_graph, saved_model
 from torch_warmstart.formats.tensorflow.dtypes import STRING
 from torch_warmstart.formats.tensorflow.graph_layers import (
     METADATA_FILE,
@@ -69,12 +68,6 @@ from torch_warmstart.storage import (
 )
 
 _FETCHED = torch.empty(0, dtype=torch.int64)  # no more rows need to be fetched
-
-
-def open_place(place: Place) -> BundleCheckpoint:
-    """Opens the checkpoint that a path stands for."""
-    found = paths.look_up(place) or paths.find(place.url, place.storage)  # which tells why not
-    return BundleCheckpoint(found.prefix, place.storage, verify=place.verify)
 
 
 class BundleCheckpoint(Checkpoint):

@@ -10,3 +10,4 @@ from torch_warmstart.planning.checks.on_meta import is_made_by_module as is_made
 from torch_warmstart.planning.checks.on_meta import left_on_meta as left_on_meta
 from torch_warmstart.planning.checks.on_meta import notes_on_meta as notes_on_meta
 from torch_warmstart.planning.checks.on_meta import with_makers as with_makers
+from torch_warmstart.planning.checks.shuffled import find_shuffled as find_shuffled

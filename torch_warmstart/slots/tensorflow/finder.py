@@ -179,10 +179,18 @@ class TensorFlowSlots:
         return say.not_tied(self._checkpoint.url, keys, slot, example)
 
     def _fits(self, kept: Kept, spec: TensorSpec) -> bool:
-        """Whether slots have the shape of their variable, or are Adafactor's factors."""
-        return kept.kind == "Adafactor" or all(
-            self._checkpoint.spec(key).shape == spec.shape for key in kept.slots.values()
-        )
+        """Whether slots have the shape of their variable, or are Adafactor's factors.
+
+        Of a table that keeps its ids a slot's table has rows for ids of its own.
+        """
+        tables = self._checkpoint.tables()
+        of_slots = {t.values for t in tables[spec.key].slots.values()} if spec.key in tables else ()
+
+        def is_alike(key: str) -> bool:
+            shape = self._checkpoint.spec(key).shape
+            return shape == spec.shape or (key in of_slots and shape[1:] == spec.shape[1:])
+
+        return kept.kind == "Adafactor" or all(map(is_alike, kept.slots.values()))
 
     def _plain(
         self, variable: Variable, parameter: Source, target: Target, kept: Sequence[Kept]

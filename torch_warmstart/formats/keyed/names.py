@@ -1,0 +1,126 @@
+"""Which tensors of a checkpoint are a keyed table's, by their names.
+
+DeepRec's EmbeddingVariable (embedding_var_ckpt_data.cc, docs/docs_en/Embedding-Variable-Export-
+Format.md): `emb-keys`, `emb-values`, `emb-freqs`, `emb-versions`, with partitions
+`emb/part_0-keys`; what came since the last full one, `emb-sparse_incr_keys` and so on, counts
+later. TFRA in a bundle (cuckoo_hashtable_ops.py, dynamic_embedding_variable.py):
+`emb_mht_1of2-keys`, `-values`; in an object graph `path/.ATTRIBUTES/table-keys`, `-values`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch_warmstart.formats.base import MalformedError
+
+_PART = re.compile(r"/part_(\d+)(?=/|$)")
+_MHT = re.compile(r"^(?P<name>.+)_mht_(?P<number>\d+)of(?P<count>\d+)$")
+_OBJECT = "/.ATTRIBUTES/table"
+_KEYS, _VALUES = "keys", "values"
+# How the column behind a name is spelt; what comes later replaces what comes before.
+_ENDINGS = ("-", "-sparse_incr_")
+_COLUMNS = {"freqs": "frequency", "versions": "version"}
+_MOST_PARTS = 100_000
+# What TensorFlow's optimizers call their slots: behind a table's name, after `/`, `-` or `_`.
+_SLOT = re.compile(
+    r"(?i)(adam(async|w|_?decay)?|adagrad(decay)?(v2)?|ftrl|momentum|rmsprop|adadelta|m|v|vhat|"
+    r"accumulator|linear|sgd|gradient_descent)(_\d+)?(/.*)?$|"
+    r".*(shadow_|slot_?)?(m|v|accumulator|momentum|exp_avg|exp_avg_sq)$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a table: the keys of its tensors."""
+
+    keys: str
+    values: str
+    columns: Mapping[str, str]  # "frequency", "version": key
+    offsets: str = ""  # where a part is made of sub-parts: the key of where these begin
+
+
+def parts_in(keys: Iterable[str]) -> dict[str, list[Part]]:
+    """The tables by name, each with its parts in order.
+
+    Raises MalformedError: a part of one is missing.
+    """
+    there = set(keys)
+    found: dict[str, dict[tuple[int, int], Part]] = {}
+    counts: dict[str, int] = {}
+    for key in there:
+        for order, ending in enumerate(_ENDINGS):
+            stem = key.removesuffix(ending + _KEYS)
+            if stem == key or stem + ending + _VALUES not in there:
+                continue
+            name, number, count = _named(stem)
+            counts[name] = max(counts.get(name, 0), count, number + 1)
+            if counts[name] > _MOST_PARTS:
+                raise MalformedError(f"table {name!r} claims {counts[name]:,} parts")
+            part = _part(stem, ending, there)
+            if found.setdefault(name, {}).setdefault((order, number), part) is not part:
+                raise MalformedError(f"part {number} of table {name!r} is there twice")
+    return {name: _whole(name, parts, counts[name]) for name, parts in sorted(found.items())}
+
+
+def _named(stem: str) -> tuple[str, int, int]:
+    """The table that a stem is of, which part it is, and how many there are if that is told."""
+    told = _MHT.match(stem)
+    if told:
+        number, count = int(told["number"]), int(told["count"])
+        if not 1 <= number <= count:
+            raise MalformedError(f"{stem!r} is part {number} of {count}")
+        return told["name"], number - 1, count
+    if stem.endswith(_OBJECT):
+        return stem.removesuffix(_OBJECT), 0, 1
+    parts = _PART.findall(stem)
+    if len(parts) == 1:
+        return _PART.sub("", stem), int(parts[0]), 0
+    return stem, 0, 1
+
+
+def _part(stem: str, ending: str, there: set[str]) -> Part:
+    columns = {
+        name: stem + ending + word
+        for word, name in _COLUMNS.items()
+        if stem + ending + word in there
+    }
+    word = "-partition_offset" if ending == "-" else "-incr_partition_offset"
+    offsets = stem + word if stem + word in there else ""
+    return Part(stem + ending + _KEYS, stem + ending + _VALUES, columns, offsets)
+
+
+def _whole(name: str, parts: Mapping[tuple[int, int], Part], count: int) -> list[Part]:
+    """The parts in order, those that came later behind the others."""
+    numbers = {number for _, number in parts}
+    missing = [number for number in range(count) if number not in numbers]
+    if missing:
+        raise MalformedError(f"of table {name!r} part {missing[0]} of {count} is missing")
+    return [parts[place] for place in sorted(parts)]
+
+
+def slots_by_table(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Which tables are slots of which: table to name of a slot to its table."""
+    ordered = sorted(names)
+    found: dict[str, dict[str, str]] = {name: {} for name in ordered}
+    for name in ordered:
+        owners = [
+            other
+            for other in ordered
+            if name.startswith(other)
+            and name[len(other) : len(other) + 1] in ("/", "-", "_")
+            and _is_slot(name[len(other) :])
+        ]
+        if owners:
+            owner = min(owners, key=len)
+            found[owner][name[len(owner) + 1 :]] = name
+    of_others = {name for slots in found.values() for name in slots.values()}
+    return {name: slots for name, slots in found.items() if name not in of_others}
+
+
+def _is_slot(rest: str) -> bool:
+    separator, word = rest[0], rest[1:]
+    if separator == "-":  # TFRA's: `emb-parameter_..._build-shadow_m`
+        return True
+    return bool(_SLOT.match(word)) if separator == "_" else bool(_SLOT.fullmatch(word))

@@ -1,0 +1,129 @@
+"""TorchRec's tables whose modules keep which id has which row, in a state dict or in DCP.
+
+ZCH (torchrec modules/mc_modules.py): `_mch_sorted_raw_ids` int64 [size], sorted, the largest int64
+where there is none; `_mch_remapped_ids_mapping` int64 [size], the row of that id;
+`_mch_counts`, `_mch_last_access_iter` int64 [size]. The last row is for ids that have none.
+MPZCH (hash_mc_modules.py): `_hash_zch_identities` int64 [size, 1], -1 where there is none: the row
+is the place; `_hash_zch_metadata` int32 [size, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from torch_warmstart.entries import OOV, Entries, Vocabulary
+from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.formats.base import Checkpoint, MalformedError
+from torch_warmstart.formats.keyed.table import Column, KeyedTable
+
+_SORTED, _ROWS = "_mch_sorted_raw_ids", "_mch_remapped_ids_mapping"
+_HASHED, _METADATA = "_hash_zch_identities", "_hash_zch_metadata"
+_FREQUENCY, _VERSION = "_mch_counts", "_mch_last_access_iter"
+_EMPTY = (1 << 63) - 1
+_EMPTY_PLACE = -1
+_BUFFERS = ("embedding_bags", "embeddings")
+
+
+def torchrec_tables(checkpoint: Checkpoint) -> dict[str, KeyedTable]:
+    """The tables by name, as the module calls them."""
+    return {table.name: table for table in _tables(checkpoint)}
+
+
+def _tables(checkpoint: Checkpoint) -> Iterator[KeyedTable]:
+    weights = {_table_name(key): key for key in checkpoint if _table_name(key)}
+    for key in checkpoint:
+        folder, _, leaf = key.rpartition(".")
+        name = folder.rpartition(".")[2]
+        if leaf not in (_SORTED, _HASHED) or name not in weights:
+            continue
+        values = weights[name]
+        shape = checkpoint.spec(values).shape
+        origin = f"{checkpoint.url}[{name}]"
+        reader = _Reader(checkpoint, folder, shape[0] if shape else 0, origin)
+        yield KeyedTable(
+            name=name,
+            values=values,
+            shape=shape,
+            parts=1,
+            origin=origin,
+            read_keys=reader.sorted if leaf == _SORTED else reader.hashed,
+            columns=reader.columns() if leaf == _SORTED else {},
+        )
+
+
+def _table_name(key: str) -> str:
+    """The table that a weight is of: `...embedding_bags.t.weight`."""
+    *_, kind, name, leaf = ("", "", *key.split("."))
+    return name if leaf == "weight" and kind in _BUFFERS else ""
+
+
+class _Reader:
+    """Reads the buffers of a module; CorruptCheckpointError if they do not go together."""
+
+    def __init__(self, checkpoint: Checkpoint, folder: str, rows: int, origin: str) -> None:
+        self._checkpoint, self._folder = checkpoint, folder
+        self._rows, self._origin = rows, origin
+
+    def sorted(self) -> Vocabulary:
+        """ZCH: the ids in order, and the row of each."""
+        try:
+            ids, rows = self._buffer(_SORTED), self._buffer(_ROWS)
+            if bool((ids[1:] < ids[:-1]).any()):
+                raise MalformedError("its ids are not sorted")
+            there = ids != _EMPTY
+            ids, rows = ids[there], rows[there]
+            if bool((ids[1:] == ids[:-1]).any()):
+                raise MalformedError("an id is there twice")
+            return self._placed(ids, rows, {OOV: range(self._rows - 1, self._rows)})
+        except MalformedError as error:
+            raise CorruptCheckpointError(f"{self._origin}: {error}.") from error
+
+    def hashed(self) -> Vocabulary:
+        """MPZCH: the place of an id is its row."""
+        try:
+            ids = self._buffer(_HASHED)
+            rows = (ids != _EMPTY_PLACE).nonzero().flatten()
+            return self._placed(ids[rows], rows, {})
+        except MalformedError as error:
+            raise CorruptCheckpointError(f"{self._origin}: {error}.") from error
+
+    def columns(self) -> dict[str, Column]:
+        """ZCH keeps its counts in the order of the sorted ids: by row they are wanted."""
+        names = {"frequency": _FREQUENCY, "version": _VERSION}
+        return {
+            column: lambda leaf=leaf: self._by_row(leaf)  # type: ignore[misc]
+            for column, leaf in names.items()
+            if f"{self._folder}.{leaf}" in self._checkpoint
+        }
+
+    def _by_row(self, leaf: str) -> torch.Tensor:
+        column = torch.zeros(self._rows, dtype=torch.int64)
+        there = self._buffer(_SORTED) != _EMPTY
+        column[self._buffer(_ROWS)[there]] = self._buffer(leaf)[there]
+        return column
+
+    def _buffer(self, leaf: str) -> torch.Tensor:
+        key = f"{self._folder}.{leaf}"
+        spec = self._checkpoint.get(key)
+        if spec is None or spec.dtype is None or spec.dtype.is_floating_point:
+            raise MalformedError(f"{key!r} is missing, or holds no integers")
+        if spec.numel != self._rows:
+            raise MalformedError(f"{key!r} is {list(spec.shape)} for {self._rows} rows of values")
+        found: torch.Tensor = self._checkpoint.get_tensor(key).flatten().to(torch.int64)
+        return found
+
+    def _placed(
+        self, ids: torch.Tensor, rows: torch.Tensor, special: dict[str, range]
+    ) -> Vocabulary:
+        order = torch.argsort(rows)
+        ids, rows = ids[order], rows[order]
+        outside = bool(len(rows)) and not 0 <= int(rows[0]) <= int(rows[-1]) < self._rows
+        if outside or bool((rows[1:] == rows[:-1]).any()):
+            raise MalformedError("two ids have one row, or a row is none of its values")
+        if len(torch.unique(ids)) != len(ids):
+            raise MalformedError("an id is there twice")
+        special = {n: span for n, span in special.items() if not bool((rows == span.start).any())}
+        listed = Entries(self._origin, "id", ids=ids)
+        return Vocabulary(listed, self._rows, rows, special=special)

@@ -1,0 +1,192 @@
+"""A bundle that holds keyed tables: each shows itself as one tensor more, of all its parts.
+
+The tensor `emb` has the rows of `emb/part_0-values`, `emb/part_1-values` and so on one behind the
+other, so that whatever reads rows of a tensor reads a table's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
+from torch_warmstart.formats.base import Block, MalformedError, TensorLocation, TensorSpec
+from torch_warmstart.formats.keyed import (
+    Columns,
+    KeyedTable,
+    Part,
+    parts_in,
+    slots_by_table,
+    table_of,
+)
+from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.tensorflow import paths
+from torch_warmstart.formats.tensorflow.bundle import BundleCheckpoint
+from torch_warmstart.storage import base_name, join, parent
+
+_INCREMENT = "sparse_incr_"
+_SSD = "-ssd_record.index"
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """The values of a table: the tensors of its parts, and how many rows each has."""
+
+    spec: TensorSpec
+    parts: tuple[tuple[str, int], ...]
+
+
+def open_place(place: Place) -> KeyedBundle:
+    """Opens the checkpoint that a path stands for."""
+    found = paths.look_up(place) or paths.find(place.url, place.storage)  # which tells why not
+    return KeyedBundle(found.prefix, place.storage, verify=place.verify)
+
+
+class KeyedBundle(BundleCheckpoint):
+    """A V2 checkpoint with the tables of DeepRec's or TFRA's embedding variables."""
+
+    def tables(self) -> Mapping[str, KeyedTable]:
+        return self._tables
+
+    @functools.cached_property
+    def _parts_of(self) -> Mapping[str, list[Part]]:
+        try:
+            found = parts_in(super().__iter__())
+        except MalformedError as error:
+            raise CorruptCheckpointError(f"{self.url}: {error}.") from error
+        return {n: parts for n, parts in found.items() if all(map(self._has_values, parts))}
+
+    def _has_values(self, part: Part) -> bool:
+        """Whether it is a table of rows, not one of numbers: those are vocabularies."""
+        spec = super()._find(part.values)
+        return spec is not None and spec.dtype is not None and len(spec.shape) == 2
+
+    @functools.cached_property
+    def _joined(self) -> Mapping[str, _Values]:
+        found = {}
+        for name, parts in self._parts_of.items():
+            if super()._find(name) is None:
+                found[name] = self._values_of(name, parts)
+        return found
+
+    def _values_of(self, name: str, parts: Sequence[Part]) -> _Values:
+        specs = [self._stored(part.values) for part in parts]
+        if len({(spec.shape[1:], spec.dtype) for spec in specs}) != 1:
+            raise CorruptCheckpointError(
+                f"{self.url}: the parts of table {name!r} have rows of several widths or dtypes."
+            )
+        rows = sum(spec.shape[0] for spec in specs)
+        spec = replace(specs[0], key=name, shape=(rows, *specs[0].shape[1:]))
+        if len(parts) > 1:
+            spec = replace(spec, storage=None)
+        return _Values(spec, tuple((s.key, s.shape[0]) for s in specs))
+
+    def _stored(self, key: str) -> TensorSpec:
+        spec = super()._find(key)
+        assert spec is not None, key
+        return spec
+
+    @functools.cached_property
+    def _tables(self) -> Mapping[str, KeyedTable]:
+        made = {name: self._table_of(name) for name in self._joined}
+        return {
+            name: replace(made[name], slots={slot: made[of] for slot, of in slots.items()})
+            for name, slots in slots_by_table(made).items()
+        }
+
+    def _table_of(self, name: str) -> KeyedTable:
+        parts = self._parts_of[name]
+        values, origin = self._joined[name], f"{self.url}[{name}]"
+        columns = [
+            self._columns(part, rows) for part, (_, rows) in zip(parts, values.parts, strict=True)
+        ]
+        table = table_of(name, name, values.spec.shape[1:], columns, origin)
+
+        def read_keys() -> Any:
+            self._check_tier(name)
+            return table.read_keys()
+
+        pieces = tuple(key for key, _ in values.parts)
+        return replace(table, read_keys=read_keys, pieces=pieces)
+
+    def _columns(self, part: Part, rows: int) -> Columns:
+        return Columns(
+            rows=rows,
+            keys=lambda: self.get_tensor(part.keys),
+            columns={
+                name: lambda key=key: self.get_tensor(key)  # type: ignore[misc]
+                for name, key in part.columns.items()
+                if self._stored(key).shape != (0,) or not rows  # [0]: it is not kept
+            },
+            offsets=(lambda: self.get_tensor(part.offsets)) if part.offsets else None,
+            is_later=_INCREMENT in part.keys,
+        )
+
+    def _check_tier(self, name: str) -> None:
+        """DeepRec keeps what lies on SSDs in files of another form (embedding_var_restore.cc)."""
+        beside = f"{base_name(self.url)}-{name.replace('/', '_')}{_SSD}"
+        if self._storage.exists(join(parent(self.url), beside)):
+            raise UnsupportedError(
+                f"{self.url}: table {name!r} has rows in {beside.removesuffix('.index')}, which "
+                "is how DeepRec keeps those that lie on an SSD; they are not read. Export it from "
+                "DeepRec with the storage type DRAM."
+            )
+
+    # -- a tensor more for each table --------------------------------------------------------
+
+    def __iter__(self) -> Iterator[str]:
+        yield from super().__iter__()
+        yield from self._joined
+
+    def _find(self, key: str) -> TensorSpec | None:
+        spec = super()._find(key)
+        if spec is None and key in self._joined:
+            return self._joined[key].spec
+        return spec
+
+    def _pieces(self, key: str) -> tuple[tuple[str, int], ...]:
+        """The tensors that a table's is made of; none if it is no table's."""
+        return self._joined[key].parts if super()._find(key) is None else ()
+
+    def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
+        pieces = self._pieces(spec.key)
+        if not pieces:
+            return super()._read(spec, rows)
+        whole = torch.cat(
+            [super(KeyedBundle, self)._read(self._stored(k), None) for k, _ in pieces]
+        )
+        return whole if rows is None else whole.index_select(0, rows)
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        pieces = self._pieces(spec.key)
+        if not pieces:
+            return super()._row_blocks(spec, rows)
+        found: list[Block] = []
+        first = 0
+        for key, count in pieces:
+            part = self._stored(key)
+            if count:
+                inside = rows[(rows >= first) & (rows < first + count)] - first
+                blocks = super()._row_blocks(part, inside)
+                found += [(first + number, block) for number, block in blocks]
+            first += count
+        return found
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        pieces = [piece for key in keys for piece, _ in self._pieces(key) or [(key, 0)]]
+        super().prefetch(pieces)
+
+    def verify(self, key: str) -> None:
+        for piece, _ in self._pieces(self.spec(key).key) or [(key, 0)]:
+            super().verify(piece)
+
+    def location(self, key: str) -> TensorLocation:
+        pieces = self._pieces(self.spec(key).key)
+        if not pieces:
+            return super().location(key)
+        found = [super(KeyedBundle, self).location(piece) for piece, _ in pieces]
+        return TensorLocation(tuple(dict.fromkeys(f for of in found for f in of.files)), len(found))

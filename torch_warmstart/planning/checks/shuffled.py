@@ -1,0 +1,87 @@
+"""Rows that would be taken for others', as the vocabularies beside a local checkpoint betray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from torch_warmstart.entries import Vocabulary
+from torch_warmstart.errors import Finding, VocabularyError, WarmStartError, plural
+from torch_warmstart.planning.old_vocabularies import OldVocabularies
+from torch_warmstart.planning.plan import PlanItem
+from torch_warmstart.settings import FromCheckpoint, VocabInfo
+from torch_warmstart.storage import is_remote
+from torch_warmstart.vocabularies import read_vocabulary
+
+_ATTRIBUTE = "vocabulary"  # where a module says its own
+
+
+def find_shuffled(items: Iterable[PlanItem], old: OldVocabularies) -> list[Finding]:
+    """What the saved vocabularies say against a plan: an error, or a warning.
+
+    An old vocabulary is given that has entries in other rows than the one saved beside the
+    checkpoint; or rows are taken by position, and the module's own vocabulary (its attribute
+    `vocabulary`, if that is a `Vocabulary`) is another than the saved one.
+    """
+    if old.checkpoint.is_callers or is_remote(old.checkpoint.url):
+        return []
+    taken = [i for i in items if i.state != "kept" and i.variable.slot is None]
+    try:
+        return list(_found(taken, old))
+    except VocabularyError as error:
+        text = f"The vocabularies beside the checkpoint cannot be looked at: {error}"
+        return [Finding("sidecar-unreadable", "warning", old.checkpoint.url, text)]
+
+
+def _found(items: Iterable[PlanItem], old: OldVocabularies) -> Iterator[Finding]:
+    for item in items:
+        if len(item.keys) != 1 or item.keys[0] not in old.sidecar:
+            continue
+        saved = old.sidecar[item.keys[0]]
+        if isinstance(item.vocab, VocabInfo):
+            yield from _given(item, item.vocab, saved, old)
+        elif item.vocab is None:
+            yield from _by_position(item, saved)
+
+
+def _given(
+    item: PlanItem, info: VocabInfo, saved: Vocabulary, old: OldVocabularies
+) -> Iterator[Finding]:
+    if isinstance(info.old_vocab, FromCheckpoint):
+        return
+    given = read_vocabulary(info.old_vocab, storage=old.storage)
+    differ = _in_other_rows(given, saved)
+    if differ:
+        text = (
+            f"{item.name}: {differ} of {given.origin}, which is given as its old vocabulary, "
+            f"{'is' if differ.startswith('1 ') else 'are'} elsewhere or not in the one that was "
+            f"saved beside {old.checkpoint.url}. Leave old_vocab out to take that."
+        )
+        yield Finding("old-vocab-differs", "warning", item.name, text)
+
+
+def _by_position(item: PlanItem, saved: Vocabulary) -> Iterator[Finding]:
+    modules = [owner.module for owner in item.variable.owners]
+    mine = next(
+        (v for m in modules if isinstance(v := getattr(m, _ATTRIBUTE, None), Vocabulary)), None
+    )
+    differ = _in_other_rows(mine, saved) if mine is not None else ""
+    if mine is not None and differ:
+        text = (
+            f"{item.name} would be taken row by row, but {differ} of its module's vocabulary, "
+            f"{mine.origin}, {'has' if differ.startswith('1 ') else 'have'} another row or none in "
+            f"the one that {item.keys[0]!r} was trained with. Say so: "
+            f"var_name_to_vocab_info={{{item.name!r}: VocabInfo(module.{_ATTRIBUTE})}}."
+        )
+        yield Finding("vocabulary-shuffled", "error", item.name, text)
+
+
+def _in_other_rows(vocabulary: Vocabulary, saved: Vocabulary) -> str:
+    """How many entries have another row in the saved one: `3 entries`; "": none."""
+    if vocabulary.fingerprint == saved.fingerprint or not len(vocabulary.listed):
+        return ""
+    try:
+        rows = saved.rows(vocabulary)
+    except WarmStartError:  # text and ids
+        return plural(len(vocabulary.listed), "entry")
+    count = int((rows != vocabulary.entry_rows).sum())
+    return plural(count, "entry") if count else ""

@@ -7,7 +7,6 @@ from torch_warmstart.storage.files import Bytes as Bytes
 from torch_warmstart.storage.files import ByteSource as ByteSource
 from torch_warmstart.storage.files import check_range as check_range
 from torch_warmstart.storage.guards import Guard as Guard
-from torch_warmstart.storage.guards import uncollected as uncollected
 from torch_warmstart.storage.leases import Leases as Leases
 from torch_warmstart.storage.leases import copied as copied
 from torch_warmstart.storage.leases import is_safe as is_safe

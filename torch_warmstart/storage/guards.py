@@ -6,7 +6,6 @@ moment would stay locked for ever.
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 import weakref
@@ -50,41 +49,9 @@ class Guard:
 _ALL: weakref.WeakSet[Guard] = weakref.WeakSet()
 
 
-class _Pause:
-    """A pause of Python's collector, of as many threads as ask for one."""
-
-    def __init__(self) -> None:
-        self._guard, self._count, self._was_on = Guard(), 0, False
-
-    def __enter__(self) -> None:
-        with self._guard:
-            if not self._count:
-                self._was_on = gc.isenabled()
-                gc.disable()
-            self._count += 1
-
-    def renew(self) -> None:
-        """Forgets the threads that a forked process has not."""
-        if self._count and self._was_on:
-            gc.enable()
-        self._count = 0
-
-    def __exit__(self, *_: object) -> None:
-        with self._guard:
-            self._count = max(0, self._count - 1)
-            if not self._count and self._was_on:
-                gc.enable()
-
-
-# While a million small objects are made, of which none is garbage: looking at them time and again
-# is two thirds of the work.
-uncollected = _Pause()
-
-
 def _renew_all() -> None:
     for guard in list(_ALL):
         guard.renew()
-    uncollected.renew()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -25,7 +25,7 @@ from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import SAFETENSORS_LENGTH
 from torch_warmstart.formats.rows import read_rows
-from torch_warmstart.storage import ByteSource, uncollected
+from torch_warmstart.storage import ByteSource
 
 _DTYPES = {
     "BOOL": torch.bool,
@@ -86,8 +86,7 @@ class SafetensorsCheckpoint(Checkpoint):
         self.url = source.url
         self._source = source
         try:
-            with uncollected:
-                self._entries, said = _read_header(source)
+            self._entries, said = _read_header(source)
         except _HeaderError as error:
             raise CorruptCheckpointError(
                 f"{self.url} is not a valid safetensors file: {error}."

@@ -35,16 +35,18 @@ from torch_warmstart.formats.base import (
 )
 from torch_warmstart.formats.rows import Run, fetch_rows, read_rows
 from torch_warmstart.formats.sources import OpenOnce
-from torch_warmstart.formats.tensorflow import object_graph, saved_model
+from torch_warmstart.formats.tensorflow import saved_model
 from torch_warmstart.formats.tensorflow.dtypes import STRING
-from torch_warmstart.formats.tensorflow.graph_layers import (
-    METADATA_FILE,
-    Metadata,
-    read_metadata,
-)
 from torch_warmstart.formats.tensorflow.lookup_tables import (
     lookups_in_metadata,
     table_vocabularies,
+)
+from torch_warmstart.formats.tensorflow.objects import (
+    METADATA_FILE,
+    Metadata,
+    ObjectGraph,
+    is_storage_path,
+    read_metadata,
 )
 from torch_warmstart.formats.tensorflow.records import (
     Entry,
@@ -144,7 +146,7 @@ class BundleCheckpoint(Checkpoint):
             return "own"
         if name in self._graph.short_names:
             return "short"
-        return "storage" if object_graph.is_storage_path(name) else "own"
+        return "storage" if is_storage_path(name) else "own"
 
     def object_paths(self, key: str) -> tuple[str, ...]:
         return () if self._graph is None else self._graph.paths_to(key)
@@ -198,14 +200,14 @@ class BundleCheckpoint(Checkpoint):
         return entry.stored.name, entry.shape, entry.size, entry.crc
 
     @functools.cached_property
-    def _graph(self) -> object_graph.ObjectGraph | None:
+    def _graph(self) -> ObjectGraph | None:
         if OBJECT_GRAPH_KEY not in self:
             return None
         strings = self.get_tensor(OBJECT_GRAPH_KEY)
         try:
             if not isinstance(strings, list) or len(strings) != 1:
                 raise MalformedError("it is not one string")
-            return object_graph.ObjectGraph(strings[0])
+            return ObjectGraph(strings[0])
         except MalformedError as error:
             raise CorruptCheckpointError(f"{self.url}: its object graph: {error}.") from error
 

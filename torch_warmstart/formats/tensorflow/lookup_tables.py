@@ -14,7 +14,7 @@ import torch
 from torch_warmstart.entries import LOOKUPS, Entries, Lookup, Vocabulary, entries_of_bytes, placed
 from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.formats.class_names import snake_case
-from torch_warmstart.formats.tensorflow.graph_layers import Metadata
+from torch_warmstart.formats.tensorflow.objects import Metadata
 
 _KEYS, _VALUES = "/.ATTRIBUTES/table-keys", "/.ATTRIBUTES/table-values"
 _COUNTS = ("token_counts", "token_document_counts")  # what Keras's layers count while they adapt

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch_warmstart.formats.base import MalformedError, SavedLayer
 from torch_warmstart.formats.class_names import OTHER, product_by_name, snake_case
-from torch_warmstart.formats.tensorflow.graph_optimizers import Links
+from torch_warmstart.formats.tensorflow.objects.optimizers import Links
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
     all_bytes,

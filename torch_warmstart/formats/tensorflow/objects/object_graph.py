@@ -21,8 +21,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch_warmstart.formats.base import GraphOptimizer, MalformedError, SavedLayer
-from torch_warmstart.formats.tensorflow.graph_layers import Metadata, graph_layers
-from torch_warmstart.formats.tensorflow.graph_optimizers import Links, find_optimizers
+from torch_warmstart.formats.tensorflow.objects.layers import Metadata, graph_layers
+from torch_warmstart.formats.tensorflow.objects.optimizers import Links, find_optimizers
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
     VARINT,

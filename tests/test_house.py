@@ -124,7 +124,7 @@ def test_of_another_folder_only_what_it_hands_on_is_imported(path):
 
 def test_formats_use_each_other_in_one_order():
     for path in (PACKAGE / "formats").rglob("*/*.py"):
-        mine = FORMATS.index(path.parent.name)
+        mine = FORMATS.index(path.relative_to(PACKAGE / "formats").parts[0])
         for module in _modules(path):
             parts = module.split(".")
             if parts[1] == "formats" and _is_folder(".".join(parts[:3])):

@@ -21,6 +21,7 @@ from fuzz.lies import (
     lie_in_text,
     lie_in_zip,
 )
+from fuzz.names import lie_in_names
 from fuzz.tensorflow_lies import (
     lie_in_block,
     lie_in_record,
@@ -46,6 +47,7 @@ MUTATORS: tuple[Mutator, ...] = (
     lie_in_pickle_file,
     lie_in_npy,
     lie_in_text,
+    lie_in_names,
 )
 _RARE = {splice, drop_file}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,13 @@ import torch
 
 from fuzz.cases import Case
 from fuzz.seeds import VOCABULARY
-from torch_warmstart.api import latest_checkpoint, load_checkpoint, warm_start
+from torch_warmstart import WarmStartSettings
+from torch_warmstart.api import (
+    latest_checkpoint,
+    load_checkpoint,
+    plan_warm_start,
+    warm_start,
+)
 from torch_warmstart.errors import WarmStartError
 from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary, used_rows
@@ -37,9 +42,11 @@ def read_case(case: Case, url: str, expected: Values) -> bool:
             _refusable(latest_checkpoint, url)
         with load_checkpoint(url) as checkpoint:
             values = read_everything(checkpoint)
-    except WarmStartError:
+    except WarmStartError as error:
+        check_printable(str(error))
         return False
     _refusable(_warm_start, url)
+    _refusable(_plan, url)
     check_values(case, values, expected)
     return True
 
@@ -130,6 +137,19 @@ def _warm_start(url: str) -> None:
     warm_start(model, url, progress=False)
 
 
+def _plan(url: str) -> None:
+    """What is printed of a plan in which nothing must be found."""
+    settings = WarmStartSettings(url, [".*"], on_missing="keep", on_mismatch="keep")
+    check_printable(str(plan_warm_start(torch.nn.Sequential(torch.nn.Linear(2, 3)), settings)))
+
+
+def check_printable(text: str) -> None:
+    """Raises WrongValueError where a file's text would steer a terminal, or break a line."""
+    steering = [c for c in text if not c.isprintable() and c not in "\n"]
+    if steering:
+        raise WrongValueError(f"printed raw: {steering[0]!r} in {text[:200]!r}")
+
+
 def _read_vocabulary(url: str) -> None:
     whole = read_vocabulary(url)
     check_no_blanks(whole.listed)
@@ -153,5 +173,7 @@ def check_entries(data: bytes, entries: list[Any]) -> None:
 
 
 def _refusable(function: Any, *arguments: Any) -> None:
-    with suppress(WarmStartError):
+    try:
         function(*arguments)
+    except WarmStartError as error:
+        check_printable(str(error))

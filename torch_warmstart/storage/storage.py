@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -176,6 +177,10 @@ class Storage:
             try:
                 return sorted(os.listdir(self._path(url)))
             except (FileNotFoundError, NotADirectoryError):
+                return []
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
                 return []
         filesystem, path = self._connect(url)
         if not _is_directory(filesystem, path):

@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote
 from torch_warmstart.errors import CorruptCheckpointError
 
 _WEB = ("http://", "https://")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # and what no path can be made of
+_LONGEST = 2048  # of a name, in characters; a path has 4,096 bytes at most
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -32,8 +33,8 @@ def below(directory: str, name: str) -> str:
     """
     if not stays_below(name):
         raise CorruptCheckpointError(
-            f"{directory}: a file of the checkpoint is named {name!r}, which is not in its "
-            "directory."
+            f"{directory}: a file of the checkpoint is named {name[:200]!r}, which is not in "
+            "its directory."
         )
     return join(directory, quote(name) if directory.startswith(_WEB) else name)
 
@@ -50,6 +51,7 @@ def _leads_down(name: str) -> bool:
         or ".." in parts
         or "::" in name
         or "\\" in name
+        or len(name) > _LONGEST
         or _CONTROL.search(name)
         or _DRIVE.match(name)
     )

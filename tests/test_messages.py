@@ -135,9 +135,7 @@ changed by 'transpose'. If a vocabulary behind axis 0 has changed, describe the 
 VocabInfo in var_name_to_vocab_info.
   7. layers.1.bias has shape [4], but 'layers/1/bias' in the checkpoint has [2]. If a vocabulary \
 behind axis 0 has changed, describe the change by a VocabInfo in var_name_to_vocab_info.
-  8. extra.weight is not in the checkpoint.
-  9. extra.bias is not in the checkpoint. Nearest: 'layers/2/bias', 'layers/1/bias', \
-'layers/0/bias'.
+  8. extra.weight is not in the checkpoint. The same of extra.bias.
 A variable that does not fit: leave it out of vars_to_warm_start, take its rows by position with \
 a ClipOrPad in var_name_to_vocab_info, or keep what the model has with on_mismatch='keep'.
 A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name \

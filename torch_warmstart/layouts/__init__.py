@@ -12,4 +12,5 @@ from torch_warmstart.layouts.leaf import ANY as ANY
 from torch_warmstart.layouts.leaf import LeafName as LeafName
 from torch_warmstart.layouts.leaf import expression as expression
 from torch_warmstart.layouts.leaf import read_leaf as read_leaf
+from torch_warmstart.layouts.named import squeeze as squeeze
 from torch_warmstart.layouts.parametrized import torch_forms as torch_forms

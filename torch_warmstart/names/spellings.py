@@ -110,6 +110,11 @@ class Spellings:
     def without_a_name(self) -> str | None:
         """The first name that only says where a tensor lies of which nothing else is known."""
         named = {key for kind in ("own", "short") for key in self._known(self._named(kind).names)}
+        # What is saved twice (`variables/0`, `_all_variables/0`) has a name under one key alone.
+        kind_of = self._checkpoint.name_kind
+        for key, names in self._full_names.items():
+            if any(kind_of(name) != "storage" for name in names):
+                named.add(key)
         stored = (name for name in self._named("storage").names if "optimizer" not in name)
         return next((n for n in stored if named.isdisjoint(self._known((n,)))), None)
 

@@ -227,7 +227,7 @@ def decide_missing(
         return Decision(PlanItem(variable, "kept", reason), is_missing=True)
     hint = _MISSING_HINT if variable.slot is None else _SLOT_HINT
     if not explanation:
-        near = located.finder.nearest(variable)
+        near = located.free(located.finder.nearest(variable))
         nearest = f" Nearest: {', '.join(repr(key) for key in near)}." if near else ""
         explanation = f"{' = '.join(variable.names)} is not in the checkpoint.{nearest}"
     raise ProblemError("not-in-checkpoint", variable, explanation, hint)

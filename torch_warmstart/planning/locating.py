@@ -16,7 +16,14 @@ import torch
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Variable
-from torch_warmstart.names import BY_USER, WITHOUT_MODEL, Finder, Source, common_rule
+from torch_warmstart.names import (
+    BY_USER,
+    WITHOUT_MODEL,
+    Finder,
+    Source,
+    bare_name,
+    common_rule,
+)
 from torch_warmstart.planning.described import FileLayers
 from torch_warmstart.planning.renames import Renaming
 from torch_warmstart.planning.selection import Entry
@@ -57,6 +64,16 @@ class Located:
         """The scope that was skipped to find a variable; or ""."""
         source = self.source(variable)
         return min(source.scopes) if source is not None and source.scopes else ""
+
+    def free(self, names: Sequence[str]) -> list[str]:
+        """Those of the checkpoint's names under which no variable has been found."""
+        return [name for name in names if name not in self._taken]
+
+    @functools.cached_property
+    def _taken(self) -> frozenset[str]:
+        sources = (location.source for location in self.of_variable.values())
+        found = (spec.key for source in sources if source is not None for spec in source.specs)
+        return frozenset(name for key in found for name in (key, bare_name(key)))
 
     def in_module(self, module: torch.nn.Module) -> Sequence[Variable]:
         """The parameters and buffers of a module."""

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch_warmstart.layouts import IDENTITY, Form, read_leaf
+from torch_warmstart.layouts import IDENTITY, Form, read_leaf, squeeze
 from torch_warmstart.layouts.tensorflow import one_layer_forms
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import Finder
@@ -297,6 +297,9 @@ def _fit_alone(forms: Iterable[Form], owner: Owner, shape: Shape, tensor: Tensor
     usable = [f for f in forms if f.refusal is None and len(f.names) == 1]
     if len(shape) > 1 or not usable:
         usable.append(Form(((owner.leaf,),), IDENTITY))
+    more = len(tensor.spec.shape) - len(shape)
+    if more > 0 and set(tensor.spec.shape[:more]) == {1}:
+        usable.append(Form(((owner.leaf,),), squeeze(more)))
     for form in usable:
         if fits_shape(form, [tensor.spec], shape):
             return Fit((tensor,), form)

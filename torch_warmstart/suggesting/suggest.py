@@ -563,12 +563,20 @@ def _items(
         is_resized = fit.shape != variable.shape
         remarks = [
             match.candidate.remark,
-            "not transposed, by its shape" if layout else "",
+            _said_of(layout),
             "of another size, so a VocabInfo must say which row is which" if is_resized else "",
         ]
         reason = "; ".join(filter(None, [match.reason, *remarks]))
         items.append(Suggestion(owner.name, fit.names, match.confidence, reason, others, layout))
     return items
+
+
+def _said_of(layout: str | None) -> str:
+    if layout is None:
+        return ""
+    if layout == IDENTITY.name:
+        return "not transposed, by its shape"
+    return f"as {layout}, by its shape"
 
 
 def _why_nothing(finder: Finder, variable: Variable) -> str:
@@ -582,6 +590,6 @@ def _why_nothing(finder: Finder, variable: Variable) -> str:
 def _layout_to_name(forms: Sequence[Form], fit: Fit) -> str | None:
     """The layout that must be named because the module's own is another one."""
     usual = [form for form in forms if form.refusal is None]
-    if any(form.layout is fit.form.layout for form in usual) or fit.form.layout is not IDENTITY:
+    if any(form.layout.name == fit.form.layout.name for form in usual):
         return None
-    return IDENTITY.name
+    return fit.form.layout.name

@@ -19,6 +19,7 @@ from torch_warmstart.model import Variable
 from torch_warmstart.names import bare_name, conventions_of
 
 _MAX_DIGITS = 18  # of a number in a name
+_ORIGINAL, _TRAINED = "original_module", "modules_to_save"  # peft's
 ANY_SIZE = -1  # along the axis of a vocabulary, which has changed or may have
 
 
@@ -85,6 +86,7 @@ class AvailableTensors:
                 continue
             parts = tuple(re.split(r"[/.]" if separator == "." else "/", name))
             tensors.append(Tensor(name, spec, parts, checkpoint.name_kind(name) == "storage"))
+        tensors = _without_originals(tensors)
         if not conventions.has_optimizer_entries:
             names = {tensor.name for tensor in tensors} | set(checkpoint)
             tensors = [t for t in tensors if t.name.rpartition("/")[0] not in names]
@@ -171,6 +173,21 @@ def natural(name: str) -> list[tuple[int, str]]:
     """A key to sort names by, in which `dense_10` comes behind `dense_9`."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if _is_number(part) else (-1, part) for part in parts]
+
+
+def _without_originals(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Without what peft keeps of a layer from before it was trained anew."""
+    replaced = {
+        tensor.parts[: tensor.parts.index(_TRAINED)]
+        for tensor in tensors
+        if _TRAINED in tensor.parts
+    }
+    return [
+        tensor
+        for tensor in tensors
+        if _ORIGINAL not in tensor.parts
+        or tensor.parts[: tensor.parts.index(_ORIGINAL)] not in replaced
+    ]
 
 
 def _is_number(part: str) -> bool:

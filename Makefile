@@ -8,6 +8,7 @@
 # make differential  2,500 warm starts drawn at random, against TensorFlow's; other ones each time
 # make zoo     small Keras models in every format against their torch twins; none may be silently wrong
 # make browser  the HTML pages in a real browser: chromium, which it installs where apt-get may
+# make distributed  models on 2, 4 and 8 ranks, real processes on this machine
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
 #
 # Every target makes its own .venv if needed and tests the installed wheel, not the source tree.
@@ -21,7 +22,7 @@ FUZZ_FORMATS ?=
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '*.css' -o -name '*.js') \
   docs/findings.md pyproject.toml constraints.txt
 
-.PHONY: demo test browser lint format bench fuzz differential zoo fixtures clean faults
+.PHONY: demo test browser lint format bench fuzz differential zoo distributed fixtures clean faults
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -58,6 +59,9 @@ differential: $(VENV)/.test
 
 zoo: $(VENV)/.test
 	TORCH_WARMSTART_ZOO=whole $(BIN)/pytest -rP tests/zoo $(PYTEST_ARGS)
+
+distributed: $(VENV)/.test
+	TORCH_WARMSTART_RANKS=1 $(BIN)/pytest tests/distributed $(PYTEST_ARGS)
 
 fixtures: $(VENV)/.test
 	$(BIN)/python tests/fixtures/make_fixtures.py

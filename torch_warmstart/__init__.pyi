@@ -7,6 +7,7 @@ from .api import diff as diff
 from .api import latest_checkpoint as latest_checkpoint
 from .api import list_variables as list_variables
 from .api import load_checkpoint as load_checkpoint
+from .api import load_planner as load_planner
 from .api import load_settings as load_settings
 from .api import load_variable as load_variable
 from .api import plan_warm_start as plan_warm_start

@@ -22,6 +22,7 @@ from torch_warmstart.storage import MAX_GAP, Storage
 if TYPE_CHECKING:
     from torch_warmstart.conversion import Conversion
     from torch_warmstart.execution import WarmStartReport
+    from torch_warmstart.execution.dcp import WarmStartLoadPlanner
     from torch_warmstart.planning import WarmStartPlan
     from torch_warmstart.proof import CheckpointDiff
     from torch_warmstart.settings import WarmStartSettings
@@ -107,6 +108,10 @@ def _open(
     _checked(model)
     if not isinstance(settings, WarmStartSettings):
         settings = WarmStartSettings(settings)
+    if settings.ckpt_to_initialize_from is None:
+        raise SettingsError(
+            "`ckpt_to_initialize_from` must be set in WarmStartSettings; None is for load_planner."
+        )
     checkpoint = open_checkpoint(
         settings.ckpt_to_initialize_from,
         storage=settings.storage,
@@ -120,10 +125,11 @@ def _open(
 
 def _checked(model: torch.nn.Module) -> torch.nn.Module:
     """The model, showing what is its own; raises if it is none that can be filled."""
-    from torch_warmstart.model import show_shards
+    from torch_warmstart.model import check_own_shapes, show_shards
 
     if not isinstance(model, torch.nn.Module):
         raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
+    check_own_shapes(model)
     show_shards(model)
     return model
 
@@ -148,6 +154,40 @@ def apply_plan(
 
     agreement = agreement_on(plan.model, process_group, timeout)
     return execute_plan(plan, progress=progress, agreement=agreement)
+
+
+def load_planner(
+    model: torch.nn.Module, settings: WarmStartSettings, *, read_limit: int = 64 << 20
+) -> WarmStartLoadPlanner:
+    """A planner with which `torch.distributed.checkpoint.load` warm-starts a model.
+
+    For those who read with a storage reader of their own. Names, layouts and vocabularies are the
+    settings'; rows that a vocabulary moves come through buffers. Nothing is unpickled. The model's
+    load hooks are not run. What `load` reads is written at once: where reading fails on one rank,
+    all are told, and what has been written stays.
+
+    Args:
+        model: The model whose tensors the state to be loaded has. It may be sharded.
+        settings: What to do; its `ckpt_to_initialize_from` is None, as the reader has that.
+        read_limit: Bytes of a buffer: of rows that are moved, or of the tensors that a layout makes
+            one of.
+
+    Returns:
+        The planner, for one `load`. `planner.plan` is the plan, once that has begun, and
+        `planner.report()` says what was done, when it has ended.
+
+    Raises:
+        SettingsError: the settings name a checkpoint, or read_limit is not above 0. `load` raises
+            CheckpointException with what is wrong on each rank: PlanError with every problem,
+            SettingsError where read_limit is too small.
+
+    Example:
+        >>> planner = load_planner(model, WarmStartSettings(None, ".*", infos))  # doctest: +SKIP
+        >>> dcp.load(model.state_dict(), checkpoint_id=folder, planner=planner)  # doctest: +SKIP
+    """
+    from torch_warmstart.execution.dcp import WarmStartLoadPlanner
+
+    return WarmStartLoadPlanner(_checked(model), settings, read_limit)
 
 
 def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> Suggestions:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
 
@@ -93,6 +93,10 @@ class PlanError(SettingsError):
         ]
         hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
         super().__init__("\n".join([headline, *numbered, *hints]))
+        self._headline = headline
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._headline, self.problems)  # between ranks it is pickled
 
 
 def _lines(problems: Iterable[Finding]) -> list[str]:

@@ -55,7 +55,6 @@ def test_settings_survive_pickling_copying_and_replacing():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((None,), "`ckpt_to_initialize_from` must be set"),
         (("",), "`ckpt_to_initialize_from` must be set"),
         (("c", ""), "an empty pattern. Use '.*'"),
         (("c", []), "an empty list, which selects nothing"),

@@ -31,6 +31,7 @@ from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import (
+    Part,
     is_sharded,
     local_tensors,
     overlapping,
@@ -222,6 +223,19 @@ def _filling(
     assert fresh is not None
     rows = take_rows(box.of(fresh).movedim(item.axis, 0), at.to(fresh.device))
     return Filling(at, rows.movedim(0, item.axis).to(item.variable.device))
+
+
+def fillings(item: PlanItem) -> list[tuple[Part, Filling]]:
+    """What new rows of a variable get, for each part of it that is here."""
+    if item.remapping is None:
+        return []
+    fresh = _fresh(item, None)
+    found = []
+    for part in item.variable.parts:
+        rows = item.remapping.rows[part.box.along(item.axis)]
+        filling = _filling(item, rows, part.box, fresh)
+        found += [] if filling is None else [(part, filling)]
+    return found
 
 
 def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:

@@ -83,7 +83,7 @@ class Reader:
 
     def read_box(self, item: PlanItem, box: Box) -> torch.Tensor:
         """The part of it that a box of an item's variable becomes."""
-        order = _exchanged(item)
+        order = exchanged(item)
         if order is None:
             return self._box_of_whole(item, box)
         return self._view_box(item.keys[0], box, order)
@@ -91,7 +91,7 @@ class Reader:
     def read_blocks_of_box(self, item: PlanItem, box: Box) -> Sequence[Block]:
         """In blocks along the item's axis what the rows of a box are taken from."""
         assert item.remapping is not None
-        order, everything = _exchanged(item), box.spread(item.axis, item.old_size)
+        order, everything = exchanged(item), box.spread(item.axis, item.old_size)
         if order is None:
             return [(0, self._box_of_whole(item, everything))]
         if order[item.axis]:
@@ -107,7 +107,7 @@ class Reader:
         """A box of a variable, of which dimension i is dimension `order[i]` of the file's."""
         back = [order.index(dim) for dim in range(len(order))]
         stored = Box(tuple(box.offsets[dim] for dim in back), tuple(box.sizes[dim] for dim in back))
-        return self._apart(self._checkpoint.view_box(key, stored)).permute(*order)
+        return self._apart(self._checkpoint.view_box(key, stored)).permute(tuple(order))
 
     def _box_of_whole(self, item: PlanItem, box: Box) -> torch.Tensor:
         """Of a layout that makes a tensor of its own nothing stays but the box."""
@@ -147,7 +147,7 @@ def _is_read_in_parts(item: PlanItem) -> bool:
     """Whether no more of an item's tensor need be there than some rows of it."""
     if item.remapping is not None and _moves_rows_of_the_file(item):
         return True
-    return is_sharded(item.variable.tensor) and _exchanged(item) is not None
+    return is_sharded(item.variable.tensor) and exchanged(item) is not None
 
 
 def _columns(block: torch.Tensor, box: Box, axis: int) -> torch.Tensor:
@@ -155,7 +155,7 @@ def _columns(block: torch.Tensor, box: Box, axis: int) -> torch.Tensor:
     return box.spread(axis, block.shape[axis]).of(block)
 
 
-def _exchanged(item: PlanItem) -> tuple[int, ...] | None:
+def exchanged(item: PlanItem) -> tuple[int, ...] | None:
     """For each dimension of the variable which of its one tensor's it is; None: it is more.
 
     A layout says so by what it does to the strides of a tensor that lies in memory with gaps: to

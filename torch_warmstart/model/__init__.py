@@ -14,6 +14,7 @@ from torch_warmstart.model.meta import resetter_of as resetter_of
 from torch_warmstart.model.meta import transient_buffers as transient_buffers
 from torch_warmstart.model.patterns import nearest_to_pattern as nearest_to_pattern
 from torch_warmstart.model.patterns import select_matching as select_matching
+from torch_warmstart.model.sharding import Part as Part
 from torch_warmstart.model.sharding import is_divided_alike as is_divided_alike
 from torch_warmstart.model.sharding import is_of_fsdp as is_of_fsdp
 from torch_warmstart.model.sharding import is_sharded as is_sharded
@@ -27,6 +28,7 @@ from torch_warmstart.model.sharding import shared_store as shared_store
 from torch_warmstart.model.sharding import show_shards as show_shards
 from torch_warmstart.model.sharding import take_new_shards as take_new_shards
 from torch_warmstart.model.sharding import why_not_in_boxes as why_not_in_boxes
+from torch_warmstart.model.strangers import check_own_shapes as check_own_shapes
 from torch_warmstart.model.variables import WRAPPER_CHILDREN as WRAPPER_CHILDREN
 from torch_warmstart.model.variables import Owner as Owner
 from torch_warmstart.model.variables import Shape as Shape

@@ -19,7 +19,7 @@ import torch
 from torch_warmstart.boxes import Box
 from torch_warmstart.errors import UnsupportedError
 
-_FSDP = ("torch.distributed.fsdp._fully_shard", "torch.distributed._composable.fsdp")
+_FSDP = ("torch.distributed.fsdp", "torch.distributed._composable.fsdp")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,9 +152,10 @@ def show_shards(model: torch.nn.Module) -> None:
 
 
 def is_of_fsdp(hook: Any) -> bool:
-    """Whether a module's load hook is FSDP2's own, which sees to its shards.
+    """Whether a module's load hook is FSDP's own, which sees to its shards.
 
-    They have been shown before anything is planned, and are filled in place: it has nothing to do.
+    FSDP2's have been shown before anything is planned, and are filled in place; the parameters of
+    FSDP1 are filled only while they are whole. So it has nothing to do.
     """
     function = getattr(hook, "hook", hook)  # torch wraps those that get their module
     return str(getattr(function, "__module__", "")).startswith(_FSDP)

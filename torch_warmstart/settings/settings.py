@@ -191,7 +191,7 @@ class WarmStartSettings:
 
     Args:
         ckpt_to_initialize_from: A checkpoint: a path or URL (prefix, directory, file), a
-            state_dict, a module, or an open checkpoint.
+            state_dict, a module, or an open checkpoint. None: what `load_planner` is given.
         vars_to_warm_start: Which variables. A str is a pattern (`re.match`) over *trainable*
             variables, the model's parameters; the default takes all of them. A list of str is
             patterns over *global* variables: parameters and persistent buffers. A list of tensors
@@ -258,7 +258,7 @@ class WarmStartSettings:
 
     def __post_init__(self) -> None:
         source = self.ckpt_to_initialize_from
-        if source is None or (isinstance(source, str | bytes) and not source):
+        if isinstance(source, str | bytes) and not source:  # None: a load_planner's
             raise SettingsError("`ckpt_to_initialize_from` must be set in WarmStartSettings.")
         _check_selection(self.vars_to_warm_start)
         for name, value_type in (

@@ -11,7 +11,7 @@ Source: torch `distributed/checkpoint/filesystem.py`, `metadata.py`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import IO, Any, cast
 
@@ -19,7 +19,7 @@ import torch
 
 from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import as_bits, dtype_name, take_rows
-from torch_warmstart.errors import CorruptCheckpointError, WarmStartError
+from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
 from torch_warmstart.formats import nested, slices
 from torch_warmstart.formats.base import (
     Block,
@@ -265,6 +265,76 @@ class DcpCheckpoint(Checkpoint):
 
     def _close(self) -> None:
         self._files.close()
+
+
+class DcpListing(Checkpoint):
+    """What the metadata lists that torch has read: names, shapes and where tensors are cut.
+
+    Its tensors are not read through it.
+    """
+
+    family: Family = "torch"
+    format = "torch.distributed checkpoint"
+
+    def __init__(
+        self, metadata: Any, entry: str | None = None, wanted: Collection[str] = ()
+    ) -> None:
+        """Looks at the names.
+
+        Args:
+            metadata: torch's `Metadata`.
+            entry: Which mapping of a nested state_dict is meant.
+            wanted: The names of a model's tensors, which tell what is meant of several.
+
+        Raises SettingsError: several mappings could be meant, or the one asked for is not there.
+        """
+        self.url = "<torch.distributed.checkpoint.load>"
+        paths = metadata.planner_data if isinstance(metadata.planner_data, Mapping) else {}
+        items = [
+            _listed(key, tuple(map(str, paths.get(key) or (key,))), entry_of)
+            for key, entry_of in metadata.state_dict_metadata.items()
+        ]
+        self._names = {item.path: item.key for item in items}
+        _, self._tensors = _choose(_tree(items, self.url), self.url, entry, wanted)
+
+    def name_of(self, key: str) -> str:
+        """What torch calls a tensor."""
+        return self._names[self._tensors[key].path]
+
+    def boxes_of(self, key: str) -> list[Box]:
+        """The parts that a tensor is stored in."""
+        return [chunk.box for chunk in self._tensors[key].chunks]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def local_files(self, keys: Iterable[str]) -> list[str]:  # noqa: ARG002
+        return []
+
+    def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
+        return ()
+
+    def _find(self, key: str) -> TensorSpec | None:
+        stored = self._tensors.get(key)
+        if stored is None:
+            return None
+        unreadable = why_unreadable_dtype(stored.dtype)
+        dtype = None if unreadable else stored.dtype
+        name = dtype_name(stored.dtype)
+        return TensorSpec(key, stored.shape, dtype, name, unreadable=unreadable)
+
+    def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:  # noqa: ARG002
+        raise UnsupportedError(f"{spec.key!r} is read by torch.distributed.checkpoint.load only.")
+
+
+def _listed(key: str, path: tuple[str, ...], found: Any) -> StoredTensor | StoredObject:
+    """An entry of torch's metadata; bytes are listed as what they are, and never read."""
+    if not hasattr(found, "chunks"):
+        return StoredObject(key, path)
+    chunks = (
+        Chunk(Box(tuple(chunk.offsets), tuple(chunk.sizes)), "", 0, 0) for chunk in found.chunks
+    )
+    return StoredTensor(key, path, tuple(found.size), found.properties.dtype, tuple(chunks))
 
 
 def _is_in_rows(tensor: StoredTensor) -> bool:

@@ -1,0 +1,226 @@
+"""A planner for `torch.distributed.checkpoint.load` that renames, re-lays out and moves rows.
+
+What is to be done is planned as for any checkpoint, from the metadata that torch has read. A read
+item asks for a box of one stored part; what becomes of it is known under its number.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
+from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
+
+from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, WarmStartError
+from torch_warmstart.execution.dcp.reads import Read, reads_of
+from torch_warmstart.execution.gather import fill_rows
+from torch_warmstart.execution.loading import Outcome, does_something_of_its_own
+from torch_warmstart.execution.prepare import fillings
+from torch_warmstart.execution.ranks import chance_of, same_chance, told_of
+from torch_warmstart.execution.report import WarmStartReport, make_report
+from torch_warmstart.execution.telling import warn_of
+from torch_warmstart.formats.torch import DcpListing
+from torch_warmstart.model import Extent, extent_of, is_on_meta, local_tensors, model_variables
+from torch_warmstart.planning import PlanItem, WarmStartPlan, make_plan
+from torch_warmstart.settings import WarmStartSettings
+
+_MOST_READS = 1_000_000
+
+
+class WarmStartLoadPlanner(LoadPlanner):
+    """Warm-starts a model while `torch.distributed.checkpoint.load` reads; made by `load_planner`.
+
+    `plan` is what it does, once `load` has begun.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, settings: WarmStartSettings, read_limit: int = 64 << 20
+    ) -> None:
+        if not isinstance(settings, WarmStartSettings):
+            raise SettingsError(
+                f"load_planner needs WarmStartSettings, not a {type(settings).__name__}."
+            )
+        if settings.ckpt_to_initialize_from is not None:
+            raise SettingsError(
+                "load_planner: the reader has the checkpoint; ckpt_to_initialize_from must be None."
+            )
+        if not isinstance(read_limit, int) or isinstance(read_limit, bool) or read_limit <= 0:
+            raise SettingsError(f"read_limit must be a number of bytes above 0: {read_limit!r}.")
+        self._model, self._settings, self._limit = model, settings, read_limit
+        self._plan: WarmStartPlan | None = None
+        self._listing: DcpListing | None = None
+        self._reads: list[Read] = []
+        self._items: list[PlanItem] = []  # whose each read is
+        self._left: dict[str, int] = {}  # reads of each variable that have not been committed
+        self._fillings: dict[str, Any] = {}
+        self._started = time.perf_counter()
+
+    @property
+    def plan(self) -> WarmStartPlan:
+        """What is done; raises SettingsError before `load` has begun."""
+        if self._plan is None:
+            raise SettingsError("The plan is made when torch.distributed.checkpoint.load begins.")
+        return self._plan
+
+    def report(self) -> WarmStartReport:
+        """What was done; raises SettingsError while something is left to be read."""
+        if self._plan is None or any(self._left.values()):
+            raise SettingsError("torch.distributed.checkpoint.load has not come to its end.")
+        return make_report(self._plan, Outcome(), seconds=time.perf_counter() - self._started)
+
+    # -- as LoadPlanner asks for it ----------------------------------------------------------------
+
+    def set_up_planner(
+        self,
+        state_dict: dict[str, Any],
+        metadata: Metadata | None = None,
+        is_coordinator: bool = False,
+    ) -> None:
+        del is_coordinator  # each rank plans for itself
+        variables = model_variables(self._model)
+        on_meta = next(filter(is_on_meta, variables), None)
+        if on_meta is not None:
+            raise SettingsError(
+                f"{on_meta.name} is on the meta device: call model.to_empty() before, or let "
+                "tws.warm_start(model, directory) make it."
+            )
+        _check_state(state_dict, self._model)
+        names = frozenset(name for variable in variables for name in variable.names)
+        self._listing = DcpListing(metadata, self._settings.entry, names)
+        self._plan = make_plan(self._model, self._settings, self._listing)
+        if does_something_of_its_own(self._model):
+            self._plan = replace(self._plan, notes=(*self._plan.notes, _hooks_are_not_run()))
+        warn_of(self._plan.notes)
+
+    def create_local_plan(self) -> LoadPlan:
+        assert self._listing is not None
+        for item in self.plan.items:
+            if item.state != "kept":
+                reads = reads_of(item, self._listing, self._limit)
+                self._left[item.name] = len(reads)
+                self._reads += reads
+                self._items += [item] * len(reads)
+                _check_count(item, len(self._reads))
+        items = [self._read_item(number, read) for number, read in enumerate(self._reads)]
+        data = {"told": told_of(self.plan), "chance": chance_of(self.plan)}
+        return LoadPlan(items, planner_data=data)
+
+    def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
+        first = global_plan[0].planner_data
+        for rank, plan in enumerate(global_plan):
+            told = plan.planner_data["told"]
+            other = [name for name, digest in first["told"].items() if told[name] != digest]
+            if other:
+                raise WarmStartError(
+                    f"Rank {rank} has other {' and '.join(other)} than rank 0. No rank has changed "
+                    "anything."
+                )
+        return [replace(plan, planner_data=first) for plan in global_plan]
+
+    def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
+        with torch.no_grad(), same_chance(self.plan, central_plan.planner_data["chance"]):
+            filled = [item for item in self.plan.items if item.name in self._left]
+            self._fillings = {item.name: fillings(item) for item in filled}
+        for item in filled:
+            self._complete(item)
+        return central_plan
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        del value  # never unpickled
+        raise UnsupportedError(f"{read_item.storage_index.fqn} is no tensor, and is not unpickled.")
+
+    def resolve_tensor(self, read_item: ReadItem) -> torch.Tensor:
+        return self._read_of(read_item).target()
+
+    def commit_tensor(self, read_item: ReadItem, tensor: torch.Tensor) -> None:
+        number = self._number_of(read_item)
+        with torch.no_grad():
+            self._reads[number].place(tensor)
+        item = self._items[number]
+        self._left[item.name] -= 1
+        self._complete(item)
+
+    # -- read items --------------------------------------------------------------------------------
+
+    def _complete(self, item: PlanItem) -> None:
+        """Fills the new rows of a variable whose old ones are all there."""
+        if self._left[item.name]:
+            return
+        with torch.no_grad():
+            for part, filling in self._fillings.pop(item.name, []):
+                fill_rows(filling.rows, filling.at, part.tensor, item.axis)
+
+    def _read_item(self, number: int, read: Read) -> ReadItem:
+        assert self._listing is not None
+        name = self._listing.name_of(read.key)
+        inner = read.wanted.within(read.part)
+        return ReadItem(
+            type=LoadItemType.TENSOR,
+            dest_index=MetadataIndex(self._items[number].name, index=number),
+            dest_offsets=torch.Size([0] * len(inner.sizes)),
+            storage_index=MetadataIndex(name, torch.Size(read.part.offsets)),
+            storage_offsets=torch.Size(inner.offsets),
+            lengths=torch.Size(inner.sizes),
+        )
+
+    def _number_of(self, read_item: ReadItem) -> int:
+        number = read_item.dest_index.index
+        assert number is not None  # it was given one
+        return number
+
+    def _read_of(self, read_item: ReadItem) -> Read:
+        return self._reads[self._number_of(read_item)]
+
+
+def _check_count(item: PlanItem, count: int) -> None:
+    if count > _MOST_READS:
+        raise SettingsError(
+            f"{item.name}: more than {_MOST_READS:,} reads would be needed: raise read_limit; or "
+            "tws.warm_start(model, directory) reads the same files, row by row."
+        )
+
+
+def _hooks_are_not_run() -> Finding:
+    return Finding(
+        "load-hooks-not-run",
+        "warning",
+        "model",
+        "The model has load hooks, or modules that load themselves: "
+        "torch.distributed.checkpoint.load runs none of them.",
+        "tws.warm_start(model, directory) does.",
+    )
+
+
+def _check_state(state: Mapping[str, Any], model: torch.nn.Module) -> None:
+    """Raises SettingsError unless all that is to be loaded is the model's."""
+    own = {place for tensor in _tensors_of(model) for place in _places(tensor)}
+    for name, value in _leaves(state, ""):
+        if not isinstance(value, torch.Tensor) or not own.issuperset(_places(value)):
+            raise SettingsError(
+                f"{name!r} of the state to be loaded is no tensor of the model: load it by a "
+                "torch.distributed.checkpoint.load of its own."
+            )
+
+
+def _tensors_of(model: torch.nn.Module) -> Iterator[torch.Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _places(tensor: torch.Tensor) -> list[Extent]:
+    """Where what is here of a tensor lies."""
+    found = (extent_of(local) for local in local_tensors(tensor))
+    return [extent for extent in found if extent is not None]
+
+
+def _leaves(state: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,184 @@
+"""What a reader of DCP is asked for, for one variable: boxes of stored tensors, and where they go.
+
+stays in place             each stored part straight into what it becomes
+moves rows                 ranges that cover the rows, no longer than the limit, into a buffer;
+from there each row to where it belongs
+a layout that makes more   whole tensors into memory of their own, together within the limit
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from torch_warmstart.boxes import Box
+from torch_warmstart.dtypes import take_rows
+from torch_warmstart.errors import SettingsError
+from torch_warmstart.execution.gather import fill_rows, gather_rows
+from torch_warmstart.execution.reading import exchanged
+from torch_warmstart.formats.torch import DcpListing
+from torch_warmstart.model import Part, parts_of
+from torch_warmstart.planning import PlanItem
+
+_INSTEAD = "tws.warm_start(model, directory) reads the same files, row by row"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """A box of one stored part, and what is done with it."""
+
+    key: str
+    part: Box  # as it is stored
+    wanted: Box  # in the whole tensor, within the part
+    target: Callable[[], torch.Tensor]  # a tensor that the box is copied to
+    place: Callable[[torch.Tensor], None]  # what is done when it has been
+
+
+def reads_of(item: PlanItem, listing: DcpListing, limit: int) -> list[Read]:
+    """What has to be read for the parts of a variable that are here.
+
+    Raises SettingsError: a layout needs more at once than the limit.
+    """
+    order, parts = exchanged(item), parts_of(item.variable.tensor.detach())
+    if order is None:
+        return _staged(item, parts, listing, limit)
+    find = _direct if item.remapping is None else _of_rows
+    return [read for part in parts for read in find(item, part, order, listing, limit)]
+
+
+def _itself(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _nothing(_: torch.Tensor) -> None:
+    """Where a box has gone to where it belongs."""
+
+
+def _direct(
+    item: PlanItem, part: Part, order: Sequence[int], listing: DcpListing, limit: int
+) -> Iterator[Read]:
+    del limit  # no buffer is needed
+    back = [order.index(dim) for dim in range(len(order))]
+    box, stored = _permuted(part.box, back), part.tensor.permute(tuple(back))
+    for piece in listing.boxes_of(item.keys[0]):
+        common = box.common(piece)
+        if common is not None:
+            view = common.within(box).of(stored)
+            yield Read(item.keys[0], piece, common, functools.partial(_itself, view), _nothing)
+
+
+def _of_rows(
+    item: PlanItem, part: Part, order: Sequence[int], listing: DcpListing, limit: int
+) -> Iterator[Read]:
+    assert item.remapping is not None
+    back = [order.index(dim) for dim in range(len(order))]
+    dim = order[item.axis]  # of the stored tensor
+    box = _permuted(part.box.spread(item.axis, item.old_size), back)
+    spec = item.sources[0]
+    rows = item.remapping.rows[part.box.along(item.axis)].cpu()
+    ordered, places = torch.sort(rows)
+    for piece in listing.boxes_of(item.keys[0]):
+        common = box.common(piece)
+        if common is None:
+            continue
+        others = math.prod(common.sizes) // common.sizes[dim] * spec.nbytes // max(1, spec.numel)
+        span = max(1, limit // max(1, others))
+        for start, stop in _covered(ordered, common.along(dim), span):
+            first, last = int(ordered[start]), int(ordered[stop - 1])
+            run = _with_along(common, dim, first, last - first + 1)
+            place = _placing(part, run, box, order, item.axis)
+            index, where = ordered[start:stop] - first, places[start:stop]
+            yield Read(
+                item.keys[0],
+                piece,
+                run,
+                functools.partial(torch.empty, run.sizes, dtype=spec.dtype),
+                functools.partial(place, index=index, where=where),
+            )
+
+
+def _covered(ordered: torch.Tensor, within: slice, span: int) -> Iterator[tuple[int, int]]:
+    """Which of the sorted rows each range covers, where none is longer than `span`."""
+    start, end = torch.searchsorted(
+        ordered, ordered.new_tensor([within.start, within.stop])
+    ).tolist()
+    while start < end:
+        limit = ordered.new_tensor(int(ordered[start]) + span)
+        stop = min(end, int(torch.searchsorted(ordered, limit)))
+        yield start, stop
+        start = stop
+
+
+def _placing(
+    part: Part, run: Box, box: Box, order: Sequence[int], axis: int
+) -> Callable[..., None]:
+    """Puts rows of a buffer to where they belong in a part."""
+    columns = _permuted(run.within(box), order).spread(axis, part.box.sizes[axis])
+    out = columns.of(part.tensor)
+
+    def place(buffer: torch.Tensor, index: torch.Tensor, where: torch.Tensor) -> None:
+        rows = take_rows(buffer.permute(tuple(order)).movedim(axis, 0), index).movedim(0, axis)
+        fill_rows(rows.to(out.device, out.dtype), where.to(out.device), out, axis)
+
+    return place
+
+
+def _staged(item: PlanItem, parts: Sequence[Part], listing: DcpListing, limit: int) -> list[Read]:
+    """All of the tensors that a layout makes one of; the last one that comes lets it be made."""
+    if not parts:
+        return []
+    needed = sum(spec.nbytes for spec in item.sources)
+    if needed > limit:
+        raise SettingsError(
+            f"{item.name}: {item.layout.name!r} needs {needed:,} bytes at once, more than "
+            f"read_limit={limit:,}: raise that; or {_INSTEAD}."
+        )
+    boxes = [(spec.key, piece) for spec in item.sources for piece in listing.boxes_of(spec.key)]
+    boxes = [(key, piece) for key, piece in boxes if piece.numel]
+    memory: dict[str, torch.Tensor] = {}
+    left = len(boxes)
+
+    def target(key: str, piece: Box) -> torch.Tensor:
+        for spec in item.sources:
+            if spec.key not in memory:
+                memory[spec.key] = torch.empty(spec.shape, dtype=spec.dtype)
+        return piece.of(memory[key])
+
+    def place(_: torch.Tensor) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            tensors = [memory[spec.key] for spec in item.sources]
+            whole = item.layout.to_torch(*tensors)[item.part]
+            for part in parts:
+                _write(item, part, whole)
+            memory.clear()
+
+    return [
+        Read(key, piece, piece, functools.partial(target, key, piece), place)
+        for key, piece in boxes
+    ]
+
+
+def _write(item: PlanItem, part: Part, whole: torch.Tensor) -> None:
+    """Of a whole tensor in torch's layout what a part becomes; rows without an old one stay."""
+    if item.remapping is None:
+        part.tensor.copy_(part.box.of(whole))
+    else:
+        source = part.box.spread(item.axis, item.old_size).of(whole)
+        rows = item.remapping.rows[part.box.along(item.axis)]
+        gather_rows(source, rows, part.tensor, item.axis)
+
+
+def _permuted(box: Box, order: Sequence[int]) -> Box:
+    return Box(tuple(box.offsets[dim] for dim in order), tuple(box.sizes[dim] for dim in order))
+
+
+def _with_along(box: Box, dim: int, start: int, size: int) -> Box:
+    offsets, sizes = list(box.offsets), list(box.sizes)
+    offsets[dim], sizes[dim] = start, size
+    return Box(tuple(offsets), tuple(sizes))

@@ -1,0 +1,77 @@
+"""Models whose parameters are pieces of others that only the library knows that cut them.
+
+What is written into such a piece is lost, or stands for something else. Each is told by what its
+library writes on modules and parameters, so that nothing of it is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import UnsupportedError
+
+
+def check_own_shapes(model: torch.nn.Module) -> None:
+    """Raises UnsupportedError, with the line that works, if parameters are not what they seem."""
+    for find in _STRANGERS:
+        text = find(model)
+        if text is not None:
+            raise UnsupportedError(text)
+
+
+def _fsdp1(model: torch.nn.Module) -> str | None:
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    kind = getattr(fsdp, "FullyShardedDataParallel", None)
+    if kind is None:
+        return None
+    for name, module in model.named_modules():
+        if isinstance(module, kind) and not _is_whole(module):
+            return (
+                f"{name or 'The model'} is wrapped by FullyShardedDataParallel (FSDP1), whose "
+                "flat parameters are no variables. Fill it while they are whole, on every rank: "
+                "`with FullyShardedDataParallel.summon_full_params(model): "
+                "tws.warm_start(model, settings)`; or shard it by fully_shard (FSDP2)."
+            )
+    return None
+
+
+def _is_whole(module: Any) -> bool:
+    """Whether an FSDP1 module's parameters are gathered, to be written back."""
+    state = getattr(module, "training_state", None)
+    handle = getattr(module, "_handle", None)
+    is_empty = handle is None
+    return is_empty or getattr(state, "name", "") == "SUMMON_FULL_PARAMS"
+
+
+def _zero_3(model: torch.nn.Module) -> str | None:
+    for name, parameter in model.named_parameters():
+        status = getattr(parameter, "ds_status", None)
+        if hasattr(parameter, "ds_id") and getattr(status, "name", "") != "AVAILABLE":
+            return (
+                f"{name} is partitioned by DeepSpeed's ZeRO stage 3 and holds nothing by itself. "
+                "Fill it while it is gathered: `with deepspeed.zero.GatheredParameters("
+                "list(model.parameters()), modifier_rank=0):` and within it, on rank 0, "
+                "`tws.warm_start(model, settings)`; or before deepspeed.initialize()."
+            )
+    return None
+
+
+def _megatron(model: torch.nn.Module) -> str | None:
+    state: Any = sys.modules.get("megatron.core.parallel_state")
+    if state is None or state.get_tensor_model_parallel_world_size() < 2:
+        return None
+    for name, parameter in model.named_parameters():
+        if getattr(parameter, "tensor_model_parallel", False):
+            return (
+                f"{name} is a piece of a parameter of Megatron-LM's tensor parallelism, which does "
+                "not say where in it. Warm-start the model of one rank (tensor_model_parallel_size="
+                "1) and save it; Megatron's tools/checkpoint/convert.py cuts what was saved."
+            )
+    return None
+
+
+_STRANGERS: tuple[Callable[[torch.nn.Module], str | None], ...] = (_fsdp1, _zero_3, _megatron)

@@ -22,7 +22,6 @@ from torch_warmstart.storage import MAX_GAP, Storage
 if TYPE_CHECKING:
     from torch_warmstart.conversion import Conversion
     from torch_warmstart.execution import WarmStartReport
-    from torch_warmstart.execution.dcp import WarmStartLoadPlanner
     from torch_warmstart.planning import WarmStartPlan
     from torch_warmstart.proof import CheckpointDiff
     from torch_warmstart.settings import WarmStartSettings
@@ -158,7 +157,7 @@ def apply_plan(
 
 def load_planner(
     model: torch.nn.Module, settings: WarmStartSettings, *, read_limit: int = 64 << 20
-) -> WarmStartLoadPlanner:
+) -> Any:
     """A planner with which `torch.distributed.checkpoint.load` warm-starts a model.
 
     For those who read with a storage reader of their own. Names, layouts and vocabularies are the

@@ -19,6 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_warmstart as tws
+from torch_warmstart.formats.tensorflow.bundle import BundleCheckpoint
 from torch_warmstart.model import parts_of
 
 WORDS = 4_096
@@ -119,3 +120,23 @@ def fill_from_dcp(how: str, folder: str) -> None:
     info = {"table.weight": tws.VocabInfo(NEW_WORDS, -1, 1, OLD_WORDS)}
     fill_both(how, lambda: Tower(10), tws.WarmStartSettings(folder, ".*", info))
     dist.barrier()
+
+
+def checked_keys(path: str, own_copy: str) -> int:
+    """How many checksums this rank checks, of the files or of a copy of its own."""
+    prefix = Path(path)
+    if own_copy:
+        folder = Path(own_copy) / f"rank {dist.get_rank()}"
+        folder.mkdir()
+        for file in prefix.parent.glob(f"{prefix.name}*"):
+            (folder / file.name).write_bytes(file.read_bytes())
+        prefix = folder / prefix.name
+    checked = []
+    verify = BundleCheckpoint.verify
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BundleCheckpoint, "verify", lambda self, key: checked.append(key))
+        layouts = {"table.weight": "identity", "up.weight": "identity"}
+        settings = tws.WarmStartSettings(str(prefix), ".*", var_name_to_layout=layouts)
+        tws.warm_start(fully_shard(Table()), settings)
+    assert verify is BundleCheckpoint.verify
+    return len(checked)

@@ -8,6 +8,9 @@ import fault_jobs as faults
 import jobs
 import pytest
 from ranks import ENDED, Ranks, started
+from torch import nn
+
+import torch_warmstart as tws
 
 KINDS = pytest.mark.parametrize("how", ["fsdp", "tensor_parallel", "data_parallel"])
 UNCHANGED = "No rank has changed anything."
@@ -116,3 +119,10 @@ def test_plain_models_go_together_where_a_group_is_given(two: Ranks, tmp_path: P
 def test_a_plan_is_made_by_all_and_applied_by_all(two: Ranks, tmp_path: Path, how: str) -> None:
     path = jobs.save_old_state(tmp_path)
     assert two.run(faults.plans_applied, how, path) == ["complete", "complete"]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, True, "soon"])
+def test_a_time_that_is_none_is_refused(seconds: object) -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(tws.SettingsError, match="timeout must be a number of seconds above 0"):
+        tws.warm_start(model, model.state_dict(), timeout=seconds)

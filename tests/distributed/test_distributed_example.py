@@ -14,7 +14,7 @@ def test_the_example_runs_with_torchrun() -> None:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     process = subprocess.run(
-        [*torchrun, "--master-addr", "127.0.0.1", "--master-port", "0", script],
+        [*torchrun, "--standalone", script],
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -7,12 +7,14 @@ from pathlib import Path
 import jobs
 import pytest
 import reading_jobs as reading
+import torch
 from bundle_writer import BundleEntry, BundleSlice, DType, write_bundle
 from ranks import Ranks
 from safetensors.torch import save_file
 
 HEADER = 4_096  # bytes of a file's header, and what is read with it
 WHOLE = sum(tensor.nbytes for tensor in reading.table_state().values())
+ONES, ONES_UP = (torch.ones_like(tensor) for tensor in reading.table_state().values())
 AS_IN_TORCH = {"table.weight": "identity", "up.weight": "identity"}
 
 
@@ -58,6 +60,21 @@ def test_checksums_are_checked_once_by_all_ranks_together(two: Ranks, tmp_path: 
     share = sum(share for _, share, _ in asked) / len(asked)
     total = sum(count for count, _, _ in asked)
     assert total <= 1.05 * (WHOLE + share) + len(asked) * 2 * HEADER
+
+
+@pytest.mark.parametrize(("has_copies", "checked"), [(False, [1, 1]), (True, [2, 2])])
+def test_ranks_with_copies_of_the_files_check_all_they_use(
+    two: Ranks, tmp_path: Path, has_copies: bool, checked: list[int]
+) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    entries = [
+        BundleEntry(name, DType.FLOAT, tensor.shape, tensor.numpy().tobytes())
+        for name, tensor in {"table.weight": ONES, "up.weight": ONES_UP}.items()
+    ]
+    write_bundle(str(folder / "model.ckpt"), entries)
+    own = str(tmp_path) if has_copies else ""
+    assert two.run(reading.checked_keys, str(folder / "model.ckpt"), own) == checked
 
 
 @pytest.mark.parametrize("how", ["fsdp", "columns", "fsdp_of_columns", "replicated"])

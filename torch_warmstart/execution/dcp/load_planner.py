@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPla
 
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, WarmStartError
 from torch_warmstart.execution.dcp.reads import Read, reads_of
-from torch_warmstart.execution.gather import fill_rows
+from torch_warmstart.execution.gathering import fill_rows
 from torch_warmstart.execution.loading import Outcome, does_something_of_its_own
 from torch_warmstart.execution.prepare import fillings
 from torch_warmstart.execution.ranks import chance_of, same_chance, told_of

@@ -33,6 +33,7 @@ def warm_start(
     settings: WarmStartSettings | Any,
     *,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+    overlap: Literal["error", "first"] = "error",
     process_group: Any = None,
     timeout: timedelta | float | None = None,
     progress: bool | None = None,
@@ -43,10 +44,13 @@ def warm_start(
         model: The model to fill. Parameters are overwritten under `torch.no_grad()` and never
             replaced; device, dtype, strides and `requires_grad` stay.
         settings: A `WarmStartSettings`; or what its `ckpt_to_initialize_from` takes (a path, a
-            state_dict, a module, an open checkpoint), for all trainable variables of that one.
+            state_dict, a module, an open checkpoint), for all trainable variables of that one. Or a
+            list of these: one plan of several checkpoints, all of it or nothing.
         optimizer: The model's optimizer, or a list of them. The state of the selected parameters
             then comes along; with a list of patterns that of the slots whose own names match,
             `<variable>/<slot>` (`embed.weight/exp_avg`). It need not have taken a step yet.
+        overlap: Of a list, whether a variable that two of it would fill is an error, or the first
+            one's ("first").
         process_group: Processes that do this together, beside those that the model is sharded over
             or copied to by DistributedDataParallel: none writes before all have said that they
             can. A plain model without a group is this process's own, and nobody else is asked.
@@ -69,7 +73,7 @@ def warm_start(
 
     agreement = agreement_on(_checked(model), process_group, timeout)
     with agreement.telling():
-        plan = plan_warm_start(model, settings, optimizer=optimizer)
+        plan = plan_warm_start(model, settings, optimizer=optimizer, overlap=overlap)
     return execute_plan(plan, progress=progress, agreement=agreement)
 
 
@@ -78,6 +82,7 @@ def plan_warm_start(
     settings: WarmStartSettings | Any,
     *,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+    overlap: Literal["error", "first"] = "error",
 ) -> WarmStartPlan:
     """Plans a warm start and changes nothing; `print()` the plan for a dry run.
 
@@ -87,11 +92,21 @@ def plan_warm_start(
         PlanError: with every problem there is.
         CheckpointError: the checkpoint is missing or damaged.
     """
-    from torch_warmstart.planning import make_plan
+    from torch_warmstart.planning import make_plan, plan_several, with_returned
 
+    def complete(plan: WarmStartPlan) -> WarmStartPlan:
+        return with_returned(plan, optimizer, lambda older: _open(model, older)[0])
+
+    if overlap not in ("error", "first"):
+        raise SettingsError(f"overlap is 'error' or 'first', not {overlap!r}.")
+    if isinstance(settings, list):
+        if not settings:
+            raise SettingsError("A list of settings needs at least one.")
+        sources = [_open(model, one) for one in settings]
+        return plan_several(model, sources, optimizer, overlap=overlap, complete=complete)
     checkpoint, settings = _open(model, settings)
     try:
-        return make_plan(model, settings, checkpoint, optimizer)
+        return complete(make_plan(model, settings, checkpoint, optimizer))
     except PlanError as error:
         from torch_warmstart.suggesting import with_proposals
 

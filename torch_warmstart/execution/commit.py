@@ -223,6 +223,31 @@ class Filling:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """Rows that are back, from an older checkpoint."""
+
+    blocks: tuple[Block, ...]
+    remapping: torch.Tensor
+    axis: int
+    scale: float
+    safe: bool
+
+    def run(self, target: torch.Tensor) -> None:
+        """Gathers them; other rows stay as they are."""
+        gather = gather_blocks if self.safe else gather_guarded
+        if self.scale == 1:
+            gather(self.blocks, self.remapping, target, self.axis)
+            return
+        at = (self.remapping >= 0).nonzero().flatten()
+        rows = self.remapping.index_select(0, at)
+        shape = [*target.shape]
+        shape[self.axis] = len(rows)
+        scaled = target.new_empty(shape)
+        gather(self.blocks, rows, scaled, self.axis)
+        target.index_copy_(self.axis, at, scaled.mul_(self.scale))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Gather:
     """Rows that move, and new ones."""
 
@@ -234,14 +259,17 @@ class Gather:
     filling: Filling | None
     items: tuple[PlanItem, ...]
     safe: bool = True  # as a copy is
+    patches: tuple[Patch, ...] = ()
 
     def run(self) -> None:
-        """Gathers, scales and fills them."""
+        """Gathers, scales and fills them; last come those that are back."""
         gather = gather_blocks if self.safe else gather_guarded
         gather(self.blocks, self.remapping, self.target, self.axis)
         _scale(self.target, self.scale)
         if self.filling is not None:
             fill_rows(self.filling.rows, self.filling.at, self.target, self.axis)
+        for patch in self.patches:
+            patch.run(self.target)
 
     def staged(self) -> torch.Tensor:
         """The rows in their new places, in memory of their own."""

@@ -109,7 +109,8 @@ class _Run:
         planned = plan = self.plan
         check_unchanged(plan)
         used = [item for item in plan.items if item.state != "kept"]
-        watch = Watch(plan.checkpoint, {key for item in used for key in item.keys})
+        parts = [one for item in used for one in (item, *item.patches)]
+        watch = Watch(plan.checkpoint, {key for one in parts for key in one.keys})
         self._watch = watch
         share, chance = self._agree()
         slots = [item.variable.tensor for item in plan.items if item.variable.slot is not None]

@@ -22,6 +22,7 @@ from torch_warmstart.execution.commit import (
     HandOver,
     InParts,
     Load,
+    Patch,
     Prepared,
     Write,
     leaves,
@@ -62,7 +63,8 @@ def prepare(
         share: Which of the checksums this process checks.
     """
     items = [item for item in plan.items if item.state != "kept"]
-    fetch_and_verify(plan, items, advance, share)
+    used = [one for item in items for one in (item, *item.patches)]
+    fetch_and_verify(plan, used, advance, share)
     slots = SlotTargets([i.variable for i in plan.items], [i.variable for i in items])
     targets = [slots[i.variable] if i.variable.slot else i.variable.tensor.detach() for i in items]
     written = [local for target in targets for local in local_tensors(target)]
@@ -105,7 +107,19 @@ def _step(item: PlanItem, target: torch.Tensor, reader: Reader, journal: Journal
     blocks = tuple(reader.read_blocks(item))
     safe = reader.is_safe(item)
     filling = _filling(item, rows, Box.whole(target.shape), _fresh(item, journal))
-    return Gather(blocks, rows, target, axis, item.scale, filling, (item,), safe)
+    patches = tuple(_patch(patch, reader) for patch in item.patches)
+    return Gather(blocks, rows, target, axis, item.scale, filling, (item,), safe, patches)
+
+
+def _patch(item: PlanItem, reader: Reader, box: Box | None = None) -> Patch:
+    """Rows of an older checkpoint, or those of a part."""
+    assert item.remapping is not None
+    rows = item.remapping.rows
+    if box is None:
+        blocks = tuple(reader.read_blocks(item))
+    else:
+        blocks, rows = tuple(reader.read_blocks_of_box(item, box)), rows[box.along(item.axis)]
+    return Patch(blocks, rows, item.axis, item.scale, reader.is_safe(item))
 
 
 def _step_in_parts(
@@ -125,7 +139,8 @@ def _step_in_parts(
         blocks = tuple(reader.read_blocks_of_box(item, part.box))
         rows = item.remapping.rows[part.box.along(item.axis)]
         filling = _filling(item, rows, part.box, fresh)
-        to = (part.tensor, item.axis, item.scale, filling, (item,), safe)
+        patches = tuple(_patch(patch, reader, part.box) for patch in item.patches)
+        to = (part.tensor, item.axis, item.scale, filling, (item,), safe, patches)
         gathers.append(Gather(blocks, rows, *to))
     return InParts(target, tuple(gathers), (item,))
 

@@ -11,6 +11,7 @@ from torch_warmstart.formats.base import Checkpoint as Checkpoint
 from torch_warmstart.formats.base import GraphOptimizer as GraphOptimizer
 from torch_warmstart.formats.base import NameKind as NameKind
 from torch_warmstart.formats.base import SavedLayer as SavedLayer
+from torch_warmstart.formats.base import TensorLocation as TensorLocation
 from torch_warmstart.formats.base import TensorSpec as TensorSpec
 from torch_warmstart.formats.families import family_of as family_of
 from torch_warmstart.formats.keyed import KeyedTable as KeyedTable

@@ -65,6 +65,7 @@ class RowAccount:
     old_unused: int  # old rows beyond the old vocabulary
     # New entries whose rows stay as the model had them ("keep"): a part of `left`.
     entries_left: int = 0
+    returned: int = 0  # from older checkpoints, of entries that are back
     vacant: int = 0  # rows that stand for no entry (gaps, padding), filled by the initializer
     # Of `copied` and `oov_copied`: to a row of another number. No part of what is compared.
     moved: int = field(default=0, compare=False)
@@ -90,6 +91,7 @@ class RowAccount:
     def __str__(self) -> str:
         new = {
             "copied": self.copied,
+            "back from older checkpoints": self.returned,
             "oov copied": self.oov_copied,
             "initialised": self.initialised,
             "oov initialised": self.oov_initialised,
@@ -122,6 +124,7 @@ class PlanItem:
     axis: int = 0  # of the variable, counted from 0
     fill: Fill | None = None  # what rows without an old one get; None: there are none
     old_size: int = 0  # of the old tensor along the axis, in torch's layout
+    patches: tuple[PlanItem, ...] = ()  # rows that are back, each of an older checkpoint
     is_inferred: bool = False  # from names that are not the variable's own, or a suggestion
     is_layout_presumed: bool = False  # which the file leaves open
 
@@ -168,15 +171,17 @@ class PlanItem:
             return None
         oov_without = remapping.num_oov - remapping.num_oov_copied
         keeps = isinstance(self.fill, Keep)
+        back = sum(p.remapping.num_present for p in self.patches if p.remapping is not None)
         return RowAccount(
             total=len(remapping.rows),
             copied=remapping.num_present,
             oov_copied=remapping.num_oov_copied,
-            initialised=0 if keeps else remapping.num_new,
+            returned=back,
+            initialised=0 if keeps else remapping.num_new - back,
             oov_initialised=0 if keeps else oov_without,
             vacant=0 if keeps else remapping.num_vacant,
             entries_left=remapping.num_new if keeps else 0,
-            left=remapping.num_without_old_row if keeps else 0,
+            left=remapping.num_without_old_row - back if keeps else 0,
             dropped=remapping.num_dropped,
             old_unused=self.old_rows_unused,
             moved=remapping.num_present + remapping.num_oov_copied - _in_place(remapping.rows),
@@ -248,7 +253,8 @@ class WarmStartPlan(Shown):
     @property
     def bytes_to_read(self) -> int:
         """Bytes of the tensors that will be read, each key once."""
-        used = [spec for item in self.items if item.state != "kept" for spec in item.sources]
+        taken = [item for item in self.items if item.state != "kept"]
+        used = [spec for item in taken for one in (item, *item.patches) for spec in one.sources]
         return sum(spec.nbytes for spec in {spec.key: spec for spec in used}.values())
 
     def to_dict(self) -> dict[str, Any]:

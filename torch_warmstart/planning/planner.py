@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,11 +53,23 @@ def make_plan(
     settings: WarmStartSettings,
     checkpoint: Checkpoint,
     optimizer: Optimizers | None = None,
+    *,
+    variables: tuple[Variable, ...] | None = None,
+    leave_out: Collection[Variable] = (),
 ) -> WarmStartPlan:
-    """Plans a warm start; raises PlanError with every problem there is."""
+    """Plans a warm start; raises PlanError with every problem there is.
+
+    Args:
+        model: The model to fill.
+        settings: What is asked for.
+        checkpoint: Where it comes from.
+        optimizer: The model's.
+        variables: Those of `all_variables`, where plans of several checkpoints are to share them.
+        leave_out: Variables that are another's, whatever the settings say.
+    """
     started = time.perf_counter()
-    variables = _variables(model, optimizer)
-    wishes = read_wishes(spread_over_modules(settings, variables), variables)
+    variables = variables or all_variables(model, optimizer)
+    wishes = read_wishes(spread_over_modules(settings, variables), variables).without(leave_out)
     _check_optimizer_entry(settings, checkpoint, optimizer)
     renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
     located = locate(wishes, Finder(checkpoint, variables, renamed))
@@ -87,7 +99,7 @@ def make_plan(
     )
 
 
-def _variables(model: torch.nn.Module, optimizer: Optimizers | None) -> tuple[Variable, ...]:
+def all_variables(model: torch.nn.Module, optimizer: Optimizers | None) -> tuple[Variable, ...]:
     """The model's variables, and behind them the optimizers' slots."""
     variables = model_variables(model)
     on_meta = next((v for v in variables if v.tensor.is_meta), None)

@@ -6,8 +6,8 @@ comes along: an entry or a rule of no use (`selection`, `renames`) would silentl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_warmstart.errors import Finding
@@ -46,6 +46,18 @@ class Wishes(Mapping[Variable, Wish]):
 
     def __len__(self) -> int:
         return len(self.of_variable)
+
+    def without(self, left_out: Collection[Variable]) -> Wishes:
+        """The same, but nothing is asked of some variables, nor of their slots."""
+        if not left_out:
+            return self
+        wishes = {
+            variable: replace(wish, is_selected=False, rename=None, layout=None, vocab=None)
+            if variable in left_out or (variable.slot and variable.slot.parameter in left_out)
+            else wish
+            for variable, wish in self.of_variable.items()
+        }
+        return replace(self, of_variable=wishes)
 
 
 def read_wishes(settings: WarmStartSettings, variables: Sequence[Variable]) -> Wishes:

@@ -87,6 +87,10 @@ class VocabInfo:
             alike then are the same entry; several new ones may take one old row.
         min_found: Which part of the new entries must at least be in the old vocabulary, from 0 to
             1; if fewer are, the plan is refused.
+        fallback: Where rows of entries come from that are back: a list of pairs, an older
+            checkpoint and the vocabulary it had (`FROM_CHECKPOINT`: that beside it or in it),
+            newest first. An entry that `old_vocab` does not have takes its row, and its slots,
+            from the first of them that has it.
         min_frequency: Of a table that keeps its ids: only those seen at least as often.
         since_version: Of a table that keeps its ids: only those updated at this step or later.
         where: Of a table that keeps its ids: a function of its columns ("key", "frequency",
@@ -109,6 +113,7 @@ class VocabInfo:
     old_num_oov_buckets: int | None = None
     forms: Forms | None = None
     min_found: float = 0.0
+    fallback: Sequence[tuple[Any, VocabSource | FromCheckpoint]] = ()
     min_frequency: int | None = None
     since_version: int | None = None
     where: Callable[[Mapping[str, torch.Tensor]], torch.Tensor] | None = None
@@ -126,6 +131,7 @@ class VocabInfo:
         for name in ("min_frequency", "since_version"):
             if getattr(self, name) is not None:
                 _check_int(name, getattr(self, name), minimum=0)
+        object.__setattr__(self, "fallback", _checked_fallback(self.fallback))
         if self.where is not None and not callable(self.where):
             raise SettingsError(f"VocabInfo: where is a function, not {self.where!r}.")
         self.forms_of("new"), self.forms_of("old")  # checks them
@@ -357,6 +363,19 @@ def _check_vocab_source(name: str, source: object) -> None:
         raise SettingsError(f"VocabInfo: {name} is an empty path.")
     if isinstance(source, FromCheckpoint) and name == "new_vocab":
         raise SettingsError("VocabInfo: new_vocab cannot be FROM_CHECKPOINT: that is the old one.")
+
+
+def _checked_fallback(value: object) -> tuple[tuple[Any, Any], ...]:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    pairs = tuple(value) if is_list and isinstance(value, Sequence) else (None,)
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or pair[0] is None:
+            raise SettingsError(
+                "VocabInfo: fallback is a list of pairs, a checkpoint and the vocabulary it had: "
+                "[('last_week.pt', FROM_CHECKPOINT)]."
+            )
+        _check_vocab_source("a vocabulary of fallback", pair[1])
+    return tuple((pair[0], pair[1]) for pair in pairs if pair is not None)
 
 
 def _check_share(name: str, value: object) -> None:

@@ -1,0 +1,147 @@
+"""Rows of entries that are back come from older checkpoints: `VocabInfo.fallback`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from torch_warmstart.formats import Checkpoint
+from torch_warmstart.new_rows import Keep
+from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
+from torch_warmstart.planning.planner import make_plan
+from torch_warmstart.planning.several.checkpoints import SeveralCheckpoints
+from torch_warmstart.planning.several.merging import number_item
+from torch_warmstart.settings import KEEP, VocabInfo, WarmStartSettings
+from torch_warmstart.slots import Optimizers
+from torch_warmstart.vocabularies import Remapping
+
+Opened = Callable[[WarmStartSettings], Checkpoint]
+
+
+def with_returned(
+    plan: WarmStartPlan, optimizer: Optimizers | None, opened: Opened
+) -> WarmStartPlan:
+    """The plan with rows from older checkpoints where its own has none; the first that has one.
+
+    Args:
+        plan: What is taken from the newest.
+        optimizer: The model's, as the plan was made for.
+        opened: Opens the checkpoint of settings.
+
+    Raises PlanError: an older checkpoint does not have the variable, or not as it is now.
+    """
+    asked = _asked(plan)
+    if not asked:
+        return plan
+    older = {of: _planned(plan, sources, optimizer, opened) for of, sources in asked.items()}
+    number = {of: at for at, of in enumerate(older, 1)}
+    found = {of: {i.variable: i for i in one.items} for of, one in older.items()}
+
+    def patched(item: PlanItem) -> PlanItem:
+        order = [_identity(checkpoint) for checkpoint, _ in _fallback_of(item)]
+        others = [(number[of], found[of].get(item.variable)) for of in order]
+        return _with_patches(number_item(0, item), others)
+
+    return replace(
+        plan,
+        checkpoint=SeveralCheckpoints([plan.checkpoint, *(p.checkpoint for p in older.values())]),
+        items=tuple(map(patched, plan.items)),
+        unused_keys=tuple(f"1:{key}" for key in plan.unused_keys),
+        seconds=plan.seconds + sum(one.seconds for one in older.values()),
+    )
+
+
+_Asked = dict[Hashable, tuple[Any, dict[PlanItem, Any]]]
+
+
+def _asked(plan: WarmStartPlan) -> _Asked:
+    """The older checkpoints, each with the parameters that want it and the vocabularies it had."""
+    asked: _Asked = {}
+    for item in plan.items:
+        for checkpoint, source in _fallback_of(item) if item.variable.slot is None else ():
+            _, wanting = asked.setdefault(_identity(checkpoint), (checkpoint, {}))
+            wanting[item] = source
+    return asked
+
+
+def _identity(checkpoint: Any) -> Hashable:
+    return checkpoint if isinstance(checkpoint, str) else id(checkpoint)
+
+
+def _fallback_of(item: PlanItem) -> tuple[tuple[Any, Any], ...]:
+    if item.remapping is None or not isinstance(item.vocab, VocabInfo):
+        return ()
+    return tuple(item.vocab.fallback)
+
+
+def _planned(
+    plan: WarmStartPlan,
+    sources: tuple[Any, Mapping[PlanItem, Any]],
+    optimizer: Optimizers | None,
+    opened: Opened,
+) -> WarmStartPlan:
+    """What an older checkpoint has for the parameters that want it."""
+    checkpoint, wanting = sources
+    infos = {item.name: _info(item, source) for item, source in wanting.items()}
+    settings = replace(
+        plan.settings, ckpt_to_initialize_from=checkpoint, var_name_to_vocab_info=infos
+    )
+    wanted = {item.variable for item in wanting}
+    variables = tuple(item.variable for item in plan.items)
+    others = {v for v in variables if v.slot is None and v not in wanted}
+    return make_plan(
+        plan.model,
+        settings,
+        opened(settings),
+        optimizer,
+        variables=variables,
+        leave_out=others,
+    )
+
+
+def _info(item: PlanItem, source: Any) -> VocabInfo:
+    assert isinstance(item.vocab, VocabInfo)
+    return replace(
+        item.vocab,
+        old_vocab=source,
+        old_vocab_size=-1,
+        old_num_oov_buckets=0,  # OOV rows are the newest's, or begin anew
+        backup_initializer=KEEP,
+        generator=None,
+        min_found=0.0,
+        fallback=(),
+    )
+
+
+def _with_patches(item: PlanItem, others: list[tuple[int, PlanItem | None]]) -> PlanItem:
+    if item.remapping is None:
+        return item
+    lacking = item.remapping.rows < 0
+    patches = []
+    for number, other in others:
+        if other is None or other.remapping is None:
+            continue
+        rows = torch.where(lacking, other.remapping.rows, -1)
+        found = rows >= 0
+        if bool(found.any()):
+            remapping = _of_rows(other.remapping, rows)
+            patches.append(replace(number_item(number, other), remapping=remapping, fill=Keep()))
+            lacking = lacking & ~found
+    return replace(item, patches=tuple(patches))
+
+
+def _of_rows(remapping: Remapping, rows: torch.Tensor) -> Remapping:
+    """Of a remapping what other checkpoints do not have."""
+    count = int((rows >= 0).sum())
+    return replace(
+        remapping,
+        rows=rows,
+        num_present=count,
+        num_new=len(rows) - count,
+        num_oov=0,
+        num_oov_copied=0,
+        num_vacant=0,
+    )

@@ -26,7 +26,7 @@ import torch_warmstart as tws
 DIM, USERS, BATCH = 8, 400, 256
 FIRST_DAY = 20_000  # days since 1970-01-01
 START = 0.1  # of Adagrad's sums
-RATE = 0.2
+RATE = 0.3
 
 
 class TwoTower(nn.Module):
@@ -78,23 +78,29 @@ class World:
 
     def night(self) -> None:
         """Some ids are no longer shown, some are new, some are back; ranks drift."""
-        for _ in range(max(1, self.num_ids // 25)):
+        for _ in range(max(1, self.num_ids // 12)):
             self.asleep.append(self.alive.pop(int(self.draw.integers(len(self.alive)))))
             back = len(self.asleep) > 5 and self.draw.random() < 0.3
             one = self.asleep.pop(0) if back else self._new()
-            self.alive.insert(int(self.draw.integers(len(self.alive) + 1)), one)
+            rank = len(self.alive) * self.draw.random() ** 3  # what is new is shown more often
+            self.alive.insert(int(rank), one)
 
 
+Day = tuple[np.ndarray, np.ndarray, np.ndarray]
 Dict = dict[int, tuple[torch.Tensor, ...]]
 
 
 def train(
-    model: TwoTower, optimizer: torch.optim.Optimizer, vocab: tws.Vocabulary, day: tuple
+    model: TwoTower,
+    optimizer: torch.optim.Optimizer,
+    vocab: tws.Vocabulary,
+    day: Day,
+    counted: tws.Vocabulary,
 ) -> float:
-    """One pass over a day; the loss of each batch before it was learned from."""
+    """One pass over a day's clicks on counted ids; the loss of the first, before they are learned."""
     users, ids, liked = day
     rows = vocab.rows(ids)
-    known = rows >= 0
+    known = (rows >= 0) & (counted.rows(ids) >= 0)
     users, liked, rows = torch.from_numpy(users)[known], torch.from_numpy(liked)[known], rows[known]
     losses = []
     for start in range(0, len(rows), BATCH):
@@ -189,9 +195,11 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         for day in range(days):
             cold = TwoTower(len(vocab))
-            losses["cold start"].append(train(cold, optimizer_of(cold), vocab, today))
-            losses["by position"].append(train(shuffled, optimizer_of(shuffled), ranked, today))
-            losses["warm start"].append(train(model, optimizer, vocab, today))
+            losses["cold start"].append(train(cold, optimizer_of(cold), vocab, today, vocab))
+            losses["by position"].append(
+                train(shuffled, optimizer_of(shuffled), ranked, today, vocab)
+            )
+            losses["warm start"].append(train(model, optimizer, vocab, today, vocab))
             world.night()
             today = world.clicks(clicks)
             new = tws.update_vocabulary(
@@ -204,9 +212,8 @@ def run(
             before = remember(model, optimizer, vocab)
             model, optimizer = next_model(Path(folder), model, optimizer, vocab, new)
             stayed = check(model, optimizer, new, before)
-            say(
-                f"day {day + 1}: {stayed} of {len(new.listed)} ids stay\n{tws.diff_vocabularies(vocab, new)}"
-            )
+            diff = tws.diff_vocabularies(vocab, new)
+            say(f"day {day + 1}: {stayed} of {len(new.listed)} ids stay\n{diff}")
             vocab = new
             ids, counts = counts_of(today[1])
             ranked = tws.Vocabulary.load(ids[np.argsort(-counts, kind="stable")])  # made anew
@@ -234,8 +241,8 @@ def plot(losses: Mapping[str, list[float]], path: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--ids", type=int, default=3_000)
-    parser.add_argument("--clicks", type=int, default=30_000)
+    parser.add_argument("--ids", type=int, default=500)
+    parser.add_argument("--clicks", type=int, default=20_000)
     parser.add_argument("--plot", help="where to write a picture")
     arguments = parser.parse_args()
     found = run(arguments.days, arguments.ids, arguments.clicks, print)

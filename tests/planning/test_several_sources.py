@@ -41,9 +41,7 @@ def test_a_list_is_one_plan_and_one_report(tmp_path):
     report = tws.warm_start(model, settings, optimizer=optimizer)
     assert float(model["enc"].weight.detach().mean()) == 1.0
     assert float(model["emb"].weight.detach().mean()) == 2.0
-    assert (
-        report["enc.weight"].keys == ("1:model/enc.weight",) or report["enc.weight"].key[:2] == "1:"
-    )
+    assert report["enc.weight"].key.startswith("1:")
     assert report["emb.weight"].key.startswith("2:")
     assert report["enc.weight/sum"].state == "copied"
     assert report["emb.weight/sum"].state == "kept"

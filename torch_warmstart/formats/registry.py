@@ -181,6 +181,18 @@ FORMATS: tuple[Format, ...] = (
         _reader("huggingface.sharded", "open_directory"),
     ),
     Format(
+        "hugectr",
+        "HugeCTR folder",
+        _reader("keyed.folders", "sniff_hugectr"),
+        _reader("keyed.folders", "open_hugectr"),
+    ),
+    Format(
+        "dynamicemb",
+        "dynamicemb folder",
+        _reader("keyed.folders", "sniff_dynamicemb"),
+        _reader("keyed.folders", "open_dynamicemb"),
+    ),
+    Format(
         "hf-index",
         "index of safetensors or torch shards",
         recognise.huggingface_index,

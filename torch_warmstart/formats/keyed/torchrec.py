@@ -99,10 +99,13 @@ class _Reader:
         }
 
     def _by_row(self, leaf: str) -> torch.Tensor:
-        column = torch.zeros(self._rows, dtype=torch.int64)
-        there = self._buffer(_SORTED) != _EMPTY
-        column[self._buffer(_ROWS)[there]] = self._buffer(leaf)[there]
-        return column
+        try:
+            column = torch.zeros(self._rows, dtype=torch.int64)
+            there = self._buffer(_SORTED) != _EMPTY
+            column[self._buffer(_ROWS)[there]] = self._buffer(leaf)[there]
+            return column
+        except MalformedError as error:
+            raise CorruptCheckpointError(f"{self._origin}: {error}.") from error
 
     def _buffer(self, leaf: str) -> torch.Tensor:
         key = f"{self._folder}.{leaf}"

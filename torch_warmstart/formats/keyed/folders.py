@@ -1,0 +1,258 @@
+"""Folders of raw files, a column in each: what HugeCTR and NVIDIA's dynamicemb write.
+
+HugeCTR (docs/source/api/python_interface.md): in a folder for each table `key` int64 and
+`emb_vector` float32, in one order. dynamicemb (batched_dynamicemb_tables.py):
+`<table>_emb_keys.rank_<r>.world_size_<w>` int64, `_emb_values` float32 [N, dim], `_emb_scores`
+int64 [N] or [N, words], `_emb_opt_values` float32 [N, any]; of each as many files as ranks. Nothing
+but the length of a file tells how wide its rows are, so that these are compared all with all.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.formats.base import (
+    Block,
+    Checkpoint,
+    Family,
+    MalformedError,
+    TensorLocation,
+    TensorSpec,
+)
+from torch_warmstart.formats.keyed.columns import Columns, table_of
+from torch_warmstart.formats.keyed.table import KeyedTable
+from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.rows import Run, fetch_rows
+from torch_warmstart.storage import ByteSource, Storage, base_name, below
+
+_WIDTH = {torch.int64: 8, torch.float32: 4}
+_DYNAMICEMB = re.compile(
+    r"(?P<table>.+)_emb_(?P<column>keys|values|scores|opt_values)"
+    r"\.rank_(?P<rank>\d+)\.world_size_(?P<size>\d+)"
+)
+_MOST_RANKS = 100_000
+OPT_VALUES = "opt_values"
+
+
+def sniff_hugectr(place: Place) -> str | None:
+    """Whether a directory is a table's."""
+    return None if {"key", "emb_vector"} <= set(place.names) else "no files key and emb_vector"
+
+
+def sniff_dynamicemb(place: Place) -> str | None:
+    """Whether a directory holds keys of a rank."""
+    found = any(m["column"] == "keys" for m in map(_DYNAMICEMB.fullmatch, place.names) if m)
+    return None if found else "no files such as table_emb_keys.rank_0.world_size_1"
+
+
+def open_hugectr(place: Place) -> FolderCheckpoint:
+    """A table, called as its folder is."""
+    name = base_name(place.url.rstrip("/"))
+    parts = [_Files("key", {"values": "emb_vector"})]
+    return FolderCheckpoint(place.url, place.storage, "HugeCTR folder", {name: parts})
+
+
+def open_dynamicemb(place: Place) -> FolderCheckpoint:
+    """All tables in a folder.
+
+    Raises CorruptCheckpointError: a rank's file is missing.
+    """
+    found: dict[str, dict[int, dict[str, str]]] = {}
+    sizes: dict[str, set[int]] = {}
+    for name in place.names:
+        told = _DYNAMICEMB.fullmatch(name)
+        if told:
+            of_rank = found.setdefault(told["table"], {}).setdefault(int(told["rank"]), {})
+            of_rank[told["column"]] = name
+            sizes.setdefault(told["table"], set()).add(int(told["size"]))
+    try:
+        tables = {name: _of_ranks(name, ranks, sizes[name]) for name, ranks in found.items()}
+    except MalformedError as error:
+        raise CorruptCheckpointError(f"{place.url}: {error}.") from error
+    return FolderCheckpoint(place.url, place.storage, "dynamicemb folder", tables)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """A part of a table: the names of its files."""
+
+    keys: str
+    columns: Mapping[str, str]  # "values", "scores", "opt_values"
+    owner: tuple[int, int] | None = None  # remainder and divisor that all keys have
+
+
+def _of_ranks(name: str, ranks: Mapping[int, Mapping[str, str]], sizes: set[int]) -> list[_Files]:
+    size = max(sizes)
+    if len(sizes) != 1 or not 0 < size <= _MOST_RANKS:
+        raise MalformedError(f"the files of table {name!r} are of several worlds: {sorted(sizes)}")
+    words = set().union(*ranks.values()) | {"keys", "values"}
+    for rank in range(size):
+        for word in sorted(words):
+            if word not in ranks.get(rank, {}):
+                raise MalformedError(f"of table {name!r} the {word} of rank {rank} are missing")
+    return [
+        _Files(
+            ranks[rank]["keys"],
+            {word: file for word, file in ranks[rank].items() if word != "keys"},
+            (rank, size),
+        )
+        for rank in range(size)
+    ]
+
+
+class FolderCheckpoint(Checkpoint):
+    """Tables by name: the tensor `t` has the values of all parts of table `t`."""
+
+    family: Family = "torch"
+
+    def __init__(
+        self, url: str, storage: Storage, title: str, tables: Mapping[str, Sequence[_Files]]
+    ) -> None:
+        """Nothing is read but the sizes of the files.
+
+        Raises CorruptCheckpointError: a file is no whole number of rows, or has another width.
+        """
+        self.url, self.format = url, title
+        self._storage, self._files = storage, tables
+        self._sources: dict[str, ByteSource] = {}
+        self._runs = dict(self._all_runs())
+
+    def _all_runs(self) -> Iterator[tuple[str, list[tuple[str, int, int]]]]:
+        for name, parts in self._files.items():
+            yield name, self._checked_runs(name, parts, "values")
+            if all(OPT_VALUES in part.columns for part in parts):
+                yield f"{name}/{OPT_VALUES}", self._checked_runs(name, parts, OPT_VALUES)
+
+    def _checked_runs(
+        self, name: str, parts: Sequence[_Files], column: str
+    ) -> list[tuple[str, int, int]]:
+        try:
+            return self._runs_of(parts, column)
+        except MalformedError as error:
+            raise CorruptCheckpointError(f"{self.url}: table {name!r}: {error}.") from error
+
+    def _runs_of(self, parts: Sequence[_Files], column: str) -> list[tuple[str, int, int]]:
+        """Of each part the file, how many rows it has, and how many numbers each has."""
+        counts = [self._count(part.keys) for part in parts]
+        sizes = [self._source(part.columns[column]).size for part in parts]
+        widths = {size / (4 * count) for size, count in zip(sizes, counts, strict=True) if count}
+        width = max(widths, default=1.0)
+        is_whole = len(widths) <= 1 and width == int(width) and width >= 1
+        if not is_whole or any(size and not c for size, c in zip(sizes, counts, strict=True)):
+            raise MalformedError(
+                f"its {column} are {sum(sizes):,} bytes for {sum(counts):,} keys, which makes no "
+                "rows of one width"
+            )
+        return [
+            (part.columns[column], count, int(width))
+            for part, count in zip(parts, counts, strict=True)
+        ]
+
+    def _count(self, file: str) -> int:
+        size = self._source(file).size
+        if size % _WIDTH[torch.int64]:
+            raise MalformedError(f"{file} has {size:,} bytes, which are no whole keys")
+        return size // _WIDTH[torch.int64]
+
+    def _source(self, file: str) -> ByteSource:
+        if file not in self._sources:
+            with self._storage.named_by(self.url.rstrip("/") + "/", below(self.url, file)):
+                self._sources[file] = self._storage.open(below(self.url, file))
+        return self._sources[file]
+
+    def _column(self, file: str, dtype: torch.dtype) -> torch.Tensor:
+        source = self._source(file)
+        raw = source.read(0, source.size)
+        if not len(raw):
+            return torch.empty(0, dtype=dtype)
+        return torch.frombuffer(bytearray(raw.tobytes()), dtype=dtype)
+
+    def tables(self) -> Mapping[str, KeyedTable]:
+        return self._tables
+
+    @functools.cached_property
+    def _tables(self) -> Mapping[str, KeyedTable]:
+        found = {}
+        for name in self._files:
+            slots = {}
+            if f"{name}/{OPT_VALUES}" in self._runs:
+                slots[OPT_VALUES] = self._table(name, f"{name}/{OPT_VALUES}")
+            found[name] = replace(self._table(name, name), slots=slots)
+        return found
+
+    def _table(self, name: str, key: str) -> KeyedTable:
+        runs = self._runs[key]
+        parts = [
+            self._columns(files, rows)
+            for files, (_, rows, _) in zip(self._files[name], runs, strict=True)
+        ]
+        return table_of(key, key, (runs[0][2],), parts, f"{self.url}[{name}]")
+
+    def _columns(self, files: _Files, rows: int) -> Columns:
+        def read_keys() -> torch.Tensor:
+            keys = self._column(files.keys, torch.int64)
+            if files.owner is not None:
+                rank, size = files.owner
+                owners = torch.remainder(keys, size)
+                wrong = (keys >= 0) & (owners != rank)
+                if bool(wrong.any()):
+                    key = int(keys[wrong][0])
+                    raise MalformedError(f"key {key} is in the file of rank {rank} of {size}")
+            return keys
+
+        scores = files.columns.get("scores")
+        is_one = scores is not None and self._source(scores).size == rows * 8
+        columns = {"score": lambda: self._column(str(scores), torch.int64)} if is_one else {}
+        return Columns(rows=rows, keys=read_keys, columns=columns)
+
+    # -- the values --------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._runs)
+
+    def _find(self, key: str) -> TensorSpec | None:
+        if key not in self._runs:
+            return None
+        runs = self._runs[key]
+        shape = (sum(rows for _, rows, _ in runs), runs[0][2])
+        return TensorSpec(key, shape, torch.float32, "float32")
+
+    def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
+        parts = [
+            self._column(file, torch.float32).view(-1, width)
+            for file, _, width in self._runs[spec.key]
+        ]
+        whole = torch.cat([torch.empty(0, spec.shape[1]), *parts])
+        return whole if rows is None else whole.index_select(0, rows)
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        runs, first = [], 0
+        for file, count, width in self._runs[spec.key]:
+            runs.append(Run(self._source(file), 0, 4 * width, count, first))
+            first += count
+        fetch_rows(runs, rows)
+        return [
+            (
+                run.first,
+                torch.from_numpy(run.source.view(0, run.nbytes))
+                .view(torch.float32)
+                .view(-1, spec.shape[1]),
+            )
+            for run in runs
+            if run.count
+        ]
+
+    def location(self, key: str) -> TensorLocation:
+        runs = self._runs[self.spec(key).key]
+        return TensorLocation(tuple(file for file, _, _ in runs))
+
+    def _close(self) -> None:
+        for source in self._sources.values():
+            source.close()

@@ -17,8 +17,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib
+
+matplotlib.use("Agg")
+
 import numpy as np
 import torch
+from matplotlib import pyplot
 from torch import nn
 
 import torch_warmstart as tws
@@ -97,7 +102,7 @@ def train(
     day: Day,
     counted: tws.Vocabulary,
 ) -> float:
-    """One pass over a day's clicks on counted ids; the loss of the first, before they are learned."""
+    """One pass over the clicks on counted ids; the loss of the first, before they are learned."""
     users, ids, liked = day
     rows = vocab.rows(ids)
     known = (rows >= 0) & (counted.rows(ids) >= 0)
@@ -222,11 +227,6 @@ def run(
 
 
 def plot(losses: Mapping[str, list[float]], path: str) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
     for name, of in losses.items():
         axes.plot(range(1, len(of) + 1), of, label=name, marker="o", markersize=3)

@@ -14,7 +14,7 @@ from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.planner import make_plan
 from torch_warmstart.planning.several.checkpoints import SeveralCheckpoints
 from torch_warmstart.planning.several.merging import number_item
-from torch_warmstart.settings import KEEP, VocabInfo, WarmStartSettings
+from torch_warmstart.settings import VocabInfo, WarmStartSettings
 from torch_warmstart.slots import Optimizers
 from torch_warmstart.vocabularies import Remapping
 
@@ -109,7 +109,7 @@ def _info(item: PlanItem, source: Any) -> VocabInfo:
         old_vocab=source,
         old_vocab_size=-1,
         old_num_oov_buckets=0,  # OOV rows are the newest's, or begin anew
-        backup_initializer=KEEP,
+        backup_initializer="keep",
         generator=None,
         min_found=0.0,
         fallback=(),

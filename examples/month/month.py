@@ -28,7 +28,7 @@ from torch import nn
 
 import torch_warmstart as tws
 
-DIM, USERS, BATCH = 8, 400, 256
+DIM, USERS, BATCH = 8, 200, 128
 FIRST_DAY = 20_000  # days since 1970-01-01
 START = 0.1  # of Adagrad's sums
 RATE = 0.3
@@ -71,8 +71,8 @@ class World:
 
     def clicks(self, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Users, ids and whether it was liked; the ids by Zipf's law."""
-        ranks = np.minimum(self.draw.zipf(1.2, count), len(self.alive)) - 1
-        ids = np.array(self.alive)[ranks]
+        weights = 1 / np.arange(1, len(self.alive) + 1)
+        ids = self.draw.choice(np.array(self.alive), count, p=weights / weights.sum())
         users = self.draw.integers(USERS, size=count)
         for one in np.unique(ids):
             self.tastes.setdefault(int(one), np.random.default_rng(int(one)).normal(size=4))
@@ -173,16 +173,17 @@ def next_model(
     return following, of_following
 
 
-def by_position(model: TwoTower, size: int) -> TwoTower:
-    """What happens where nobody keeps the vocabulary: the first rows to the first rows."""
+def by_position(
+    model: TwoTower, optimizer: torch.optim.Optimizer, size: int
+) -> tuple[TwoTower, torch.optim.Optimizer]:
+    """What happens where nobody keeps the vocabulary: the first rows to the first, slots too."""
     following = TwoTower(size)
-    with torch.no_grad():
-        following.user.weight.copy_(model.user.weight)
-        for name in ("item", "bias"):
-            old, new = getattr(model, name).weight, getattr(following, name).weight
-            shared = min(len(old), len(new))
-            new[:shared] = old[:shared]
-    return following
+    of_following = optimizer_of(following)
+    infos = {name: tws.ClipOrPad() for name in ("item.weight", "bias.weight")}
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    settings = tws.WarmStartSettings(state, ".*", infos)
+    tws.warm_start(following, settings, optimizer=of_following)
+    return following, of_following
 
 
 def run(
@@ -197,13 +198,12 @@ def run(
     model = TwoTower(len(vocab))
     optimizer = optimizer_of(model)
     shuffled, ranked = TwoTower(len(vocab)), vocab
+    of_shuffled = optimizer_of(shuffled)
     with tempfile.TemporaryDirectory() as folder:
         for day in range(days):
             cold = TwoTower(len(vocab))
             losses["cold start"].append(train(cold, optimizer_of(cold), vocab, today, vocab))
-            losses["by position"].append(
-                train(shuffled, optimizer_of(shuffled), ranked, today, vocab)
-            )
+            losses["by position"].append(train(shuffled, of_shuffled, ranked, today, vocab))
             losses["warm start"].append(train(model, optimizer, vocab, today, vocab))
             world.night()
             today = world.clicks(clicks)
@@ -222,7 +222,7 @@ def run(
             vocab = new
             ids, counts = counts_of(today[1])
             ranked = tws.Vocabulary.load(ids[np.argsort(-counts, kind="stable")])  # made anew
-            shuffled = by_position(shuffled, len(ranked))
+            shuffled, of_shuffled = by_position(shuffled, of_shuffled, len(ranked))
     return losses
 
 
@@ -242,7 +242,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--ids", type=int, default=500)
-    parser.add_argument("--clicks", type=int, default=20_000)
+    parser.add_argument("--clicks", type=int, default=8_000)
     parser.add_argument("--plot", help="where to write a picture")
     arguments = parser.parse_args()
     found = run(arguments.days, arguments.ids, arguments.clicks, print)

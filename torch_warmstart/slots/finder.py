@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # imported where a slot is looked for
 
 
 # Of embedding variables (DeepRec, TFRA, dynamicemb): how values end, and the keys beside them.
+_TABLE_ENDING = re.compile(r"-(sparse_incr_)?values$")
 _OF_TABLES = (
     ("-values", "-keys"),
     ("_values", "_keys"),
@@ -95,5 +97,5 @@ class SlotFinder:
                     f"{slot.name}: {key!r} is a table by keys, whose rows are those of "
                     f"{listed!r}: a slot has keys of its own, in an order of their own, so that "
                     "its rows are not those of its variable. Name the table, "
-                    f"{key.removesuffix(values)!r}, or leave this slot to begin anew."
+                    f"{_TABLE_ENDING.sub('', key)!r}, or leave this slot to begin anew."
                 )

@@ -29,14 +29,14 @@ LAYERS = (
     {"slots", "new_rows"},
     {"planning"},
     {"execution", "suggesting", "proof", "conversion"},
-    {"api"},
+    {"api", "init"},
     {"tensorflow_names", "cli"},
     {"__init__", "__main__"},
 )
 LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
 # Formats use each other's parts, in this order.
 FORMATS = ("", "listing", "keyed", "arrays", "tensorflow", "torch", "huggingface", "keras")
-TOP = {"__init__", "__main__", "api", "boxes", "dtypes", "errors", "tensorflow_names"}
+TOP = {"__init__", "__main__", "api", "boxes", "dtypes", "errors", "init", "tensorflow_names"}
 # What a folder or a module must not know, whatever its layer.
 FORBIDDEN = {
     "errors": ("storage", "formats"),

@@ -29,7 +29,11 @@ __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
 def __getattr__(name):
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name], __name__), name)
+    module = _MODULE_OF[name]
+    if module == ".":  # `from . import init as init`: a module is the name
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        value = getattr(importlib.import_module(module, __name__), name)
     globals()[name] = value  # found there from now on
     return value
 

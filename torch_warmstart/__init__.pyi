@@ -1,6 +1,7 @@
 # The public names, a line each: the one place where they stand. `__init__.py` reads it, and so do
 # type checkers. A name comes from a folder or a module beside this file, never from inside one.
 
+from . import init as init
 from .api import apply_plan as apply_plan
 from .api import convert as convert
 from .api import diff as diff
@@ -37,6 +38,9 @@ from .execution import gather_rows as gather_rows
 from .formats import Checkpoint as Checkpoint
 from .formats import KeyedTable as KeyedTable
 from .formats import TensorSpec as TensorSpec
+from .new_rows import Mixture as Mixture
+from .new_rows import NewRows as NewRows
+from .new_rows import NewRowsAccount as NewRowsAccount
 from .planning import PlanItem as PlanItem
 from .planning import RowAccount as RowAccount
 from .planning import WarmStartPlan as WarmStartPlan

@@ -4,6 +4,7 @@ Nothing here knows where a vocabulary comes from or what it is for.
 """
 
 from torch_warmstart.entries.entries import Entries as Entries
+from torch_warmstart.entries.fingerprints import hash_buckets as hash_buckets
 from torch_warmstart.entries.lookups import Lookup as Lookup
 from torch_warmstart.entries.lookups import vocabularies_of as vocabularies_of
 from torch_warmstart.entries.making import LOOKUPS as LOOKUPS

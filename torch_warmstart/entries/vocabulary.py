@@ -147,6 +147,16 @@ class Vocabulary:
             return self.at
         return torch.arange(self.first, self.first + len(self.listed), device=self.listed.device)
 
+    def numbers_at(self, rows: torch.Tensor) -> torch.Tensor:
+        """For rows, int64, the numbers of their listed entries; -1 where a row has none."""
+        if self.at is None:
+            numbers = rows - self.first
+            return torch.where((numbers >= 0) & (numbers < len(self.listed)), numbers, -1)
+        if not len(self.at):
+            return torch.full_like(rows, -1)
+        numbers = torch.searchsorted(self.at, rows).clamp(max=len(self.at) - 1)
+        return torch.where(self.at[numbers] == rows, numbers, -1)
+
     def rows(self, entries: Any) -> torch.Tensor:
         """The row of each entry.
 

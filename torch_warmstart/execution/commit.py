@@ -9,14 +9,14 @@ own when they are loaded has been done before (`module_loading`), while it could
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 
 from torch_warmstart.display import Advance
-from torch_warmstart.errors import PartialWriteError
+from torch_warmstart.errors import Finding, PartialWriteError
 from torch_warmstart.execution.gathering import (
     copy_guarded,
     duplicate,
@@ -26,7 +26,8 @@ from torch_warmstart.execution.gathering import (
 )
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.formats import Block
-from torch_warmstart.model import parts_of, sharded_like
+from torch_warmstart.model import Variable, parts_of, sharded_like
+from torch_warmstart.new_rows import NewRowsAccount
 from torch_warmstart.planning import PlanItem
 from torch_warmstart.slots import SlotTargets
 
@@ -59,11 +60,22 @@ class Write(Step, Protocol):
         """The same for another target."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Filled:
+    """New rows that have been made of old ones, for one variable."""
+
+    # Of each part of it that is here, as `parts_of` has them: of its dtype, on its device.
+    rows: tuple[torch.Tensor, ...]
+    account: NewRowsAccount
+    notes: tuple[Finding, ...]  # what has shown only now
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """All that a plan writes, in order."""
 
     steps: tuple[Step, ...]
+    filled: Mapping[Variable, Filled] = field(default_factory=dict)  # new rows made of old ones
 
 
 def _unchecked() -> None:

@@ -22,7 +22,7 @@ from torch_warmstart.errors import (
     StorageError,
     WarmStartError,
 )
-from torch_warmstart.execution.commit import RollForward, SourceChangedError
+from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.loading import Materialised, Outcome, load_modules
@@ -120,6 +120,7 @@ class _Run:
         with same_chance(planned, chance):
             left = self._materialised.initialise(journal)
             prepared = prepare(plan, advance, journal, watch, share)
+            self._account_for(prepared)
         room = room_to_work(prepared)
         prepared = load_modules(plan, prepared, journal, self.outcome)
         left += self._materialised.settle_kept(self.outcome)
@@ -129,6 +130,13 @@ class _Run:
         del room
         self._ready = RollForward(prepared, advance, watch.check)
         self._agreement.say_ready()
+
+    def _account_for(self, prepared: Prepared) -> None:
+        """What new rows are made of, and what showed only when they were made."""
+        for variable, filled in prepared.filled.items():
+            warn_of(filled.notes)
+            self.outcome.notes += filled.notes
+            self.outcome.new_rows[variable] = filled.account
 
     def _agree(self) -> tuple[Share, Mapping[str, str]]:
         """What of the checksums this process checks, and from where random numbers go on."""

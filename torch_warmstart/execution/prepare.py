@@ -8,6 +8,7 @@ memory are found to agree. Neither the model nor the optimizer is touched.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from torch_warmstart.dtypes import as_bytes, take_rows
 from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError
 from torch_warmstart.execution.commit import (
     Copy,
+    Filled,
     Filling,
     Gather,
     HandOver,
@@ -29,17 +31,26 @@ from torch_warmstart.execution.commit import (
 )
 from torch_warmstart.execution.gathering import CHUNK_BYTES
 from torch_warmstart.execution.journal import Journal
+from torch_warmstart.execution.mixing import fill_mixed
 from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import (
     Part,
+    Variable,
     is_sharded,
     local_tensors,
     overlapping,
     parts_of,
     share_elements,
 )
-from torch_warmstart.new_rows import Constant, Initialised, initialised
+from torch_warmstart.new_rows import (
+    Constant,
+    Initialised,
+    Mixed,
+    Mixtures,
+    draw_seed,
+    initialised,
+)
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 from torch_warmstart.slots import SlotTargets
 
@@ -69,14 +80,16 @@ def prepare(
     targets = [slots[i.variable] if i.variable.slot else i.variable.tensor.detach() for i in items]
     written = [local for target in targets for local in local_tensors(target)]
     reader = Reader(plan.checkpoint, written, watch)
+    filled = _fill_mixed(items, reader, journal)
     steps = [
-        _step(item, target, reader, journal) for item, target in zip(items, targets, strict=True)
+        _step(item, target, reader, journal, filled.get(item.variable))
+        for item, target in zip(items, targets, strict=True)
     ]
     _check_shared([*leaves(steps)])
     whole = tuple(step for step in steps if _is_whole(step))
     loads = [Load(whole)] if whole else []
     others = (step for step in steps if not _is_whole(step))
-    return Prepared((*loads, *others, HandOver(slots)))
+    return Prepared((*loads, *others, HandOver(slots)), filled)
 
 
 def _is_whole(step: Write) -> bool:
@@ -98,15 +111,22 @@ def room_to_work(prepared: Prepared) -> torch.Tensor:
     return torch.empty(max(sizes), dtype=torch.uint8)
 
 
-def _step(item: PlanItem, target: torch.Tensor, reader: Reader, journal: Journal | None) -> Write:
+def _step(
+    item: PlanItem,
+    target: torch.Tensor,
+    reader: Reader,
+    journal: Journal | None,
+    filled: Filled | None,
+) -> Write:
     if is_sharded(target):
-        return _step_in_parts(item, target, reader, journal)
+        return _step_in_parts(item, target, reader, journal, filled)
     if item.remapping is None:
         return Copy(reader.read(item), target, item.scale, (item,), reader.is_safe(item))
     rows, axis = item.remapping.rows, item.axis
     blocks = tuple(reader.read_blocks(item))
-    safe = reader.is_safe(item)
-    filling = _filling(item, rows, Box.whole(target.shape), _fresh(item, journal))
+    safe, whole = reader.is_safe(item), Box.whole(target.shape)
+    made = filled.rows[0] if filled is not None else None
+    filling = _filling(item, rows, whole, _fresh(item, journal), made)
     patches = tuple(_patch(patch, reader) for patch in item.patches)
     return Gather(blocks, rows, target, axis, item.scale, filling, (item,), safe, patches)
 
@@ -123,7 +143,11 @@ def _patch(item: PlanItem, reader: Reader, box: Box | None = None) -> Patch:
 
 
 def _step_in_parts(
-    item: PlanItem, target: torch.Tensor, reader: Reader, journal: Journal | None
+    item: PlanItem,
+    target: torch.Tensor,
+    reader: Reader,
+    journal: Journal | None,
+    filled: Filled | None,
 ) -> InParts:
     """Of a sharded variable the parts that are here, each from what it alone needs."""
     parts, safe = parts_of(target), reader.is_safe(item)
@@ -135,10 +159,11 @@ def _step_in_parts(
         return InParts(target, tuple(copies), (item,))
     fresh = _fresh(item, journal)
     gathers = []
-    for part in parts:
+    for number, part in enumerate(parts):
         blocks = tuple(reader.read_blocks_of_box(item, part.box))
         rows = item.remapping.rows[part.box.along(item.axis)]
-        filling = _filling(item, rows, part.box, fresh)
+        made = filled.rows[number] if filled is not None else None
+        filling = _filling(item, rows, part.box, fresh, made)
         patches = tuple(_patch(patch, reader, part.box) for patch in item.patches)
         to = (part.tensor, item.axis, item.scale, filling, (item,), safe, patches)
         gathers.append(Gather(blocks, rows, *to))
@@ -220,7 +245,11 @@ def _twin(tensor: torch.Tensor, memory: torch.Tensor, start: int) -> torch.Tenso
 
 
 def _filling(
-    item: PlanItem, remapping: torch.Tensor, box: Box, fresh: torch.Tensor | None
+    item: PlanItem,
+    remapping: torch.Tensor,
+    box: Box,
+    fresh: torch.Tensor | None,
+    made: torch.Tensor | None,
 ) -> Filling | None:
     """What the plan says that rows without an old row get; None: nothing, they stay.
 
@@ -229,10 +258,13 @@ def _filling(
         remapping: Of the rows of a box.
         box: The part of the variable that is filled.
         fresh: What an initialiser made for the whole variable, where there is one.
+        made: The box's rows that were made of old ones, where they are.
     """
-    if not isinstance(item.fill, Constant | Initialised):
+    if not isinstance(item.fill, Constant | Initialised | Mixed):
         return None
     at = (remapping < 0).nonzero().flatten()
+    if made is not None:
+        return Filling(at, made)
     if isinstance(item.fill, Constant):
         return Filling(at, item.fill.value)
     assert fresh is not None
@@ -248,9 +280,39 @@ def fillings(item: PlanItem) -> list[tuple[Part, Filling]]:
     found = []
     for part in item.variable.parts:
         rows = item.remapping.rows[part.box.along(item.axis)]
-        filling = _filling(item, rows, part.box, fresh)
+        filling = _filling(item, rows, part.box, fresh, None)
         found += [] if filling is None else [(part, filling)]
     return found
+
+
+def _fill_mixed(
+    items: Sequence[PlanItem], reader: Reader, journal: Journal | None
+) -> dict[Variable, Filled]:
+    """The rows that are made of old ones; what one table needs serves the next."""
+    mixtures = Mixtures()
+    seeds: dict[int, int] = {}  # one of each generator, so that variables leave it where one would
+    filled: dict[Variable, Filled] = {}
+    for item in items:
+        fill = item.fill
+        if not isinstance(fill, Mixed):
+            continue
+        drawn = id(fill.generator)
+        if fill.answers.is_random and drawn not in seeds:
+            seeds[drawn] = draw_seed(fill.generator)
+
+        def guard(label: str, run: Callable[[], Any], name: str = item.name) -> Any:
+            return _guarded(f"{name}: {label}", run, journal)
+
+        filled[item.variable] = fill_mixed(
+            item,
+            fill,
+            [part.box for part in parts_of(item.variable.tensor)],
+            reader,
+            seed=seeds.get(drawn, 0),
+            mixtures=mixtures,
+            guard=guard,
+        )
+    return filled
 
 
 def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
@@ -271,10 +333,11 @@ def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
             generator=fill.generator,
         )
 
-    return _guarded(name, run, journal)
+    fresh: torch.Tensor = _guarded(name, run, journal)
+    return fresh
 
 
-def _guarded(name: str, run: Callable[[], torch.Tensor], journal: Journal | None) -> torch.Tensor:
+def _guarded(name: str, run: Callable[[], Any], journal: Journal | None) -> Any:
     """What an initialiser makes; raises CallbackError if it raises, or changes anything else."""
     if journal is None:
         return run()

@@ -126,6 +126,18 @@ class Reader:
             (first, item.layout.to_torch(self._apart(block))[item.part]) for first, block in blocks
         ]
 
+    def read_rows(self, item: PlanItem, rows: torch.Tensor) -> Sequence[Block]:
+        """The same of rows that are looked at now, before anything is written.
+
+        Where `is_safe` says no, they may be looked at in a guarded way only.
+        """
+        layout, part = item.layout, item.part
+        if not _moves_rows_of_the_file(item):
+            tensors = [self._checkpoint.view_tensor(key) for key in item.keys]
+            return [(0, layout.to_torch(*tensors)[part])]
+        blocks = self._checkpoint.row_blocks(item.keys[0], rows)
+        return [(first, layout.to_torch(block)[part]) for first, block in blocks]
+
     def is_safe(self, item: PlanItem) -> bool:
         """Whether what an item is made of can be looked at as long as the steps hold it."""
         return self._watch is None or self._watch.is_safe(item.keys)

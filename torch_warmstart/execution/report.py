@@ -1,4 +1,4 @@
-"""The report: what became of every variable and of every row. Frozen, and free of tensors."""
+"""The report: what became of every variable and of every row. Frozen, without their values."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch_warmstart.errors import Finding, SettingsError, WarmStartError, plura
 from torch_warmstart.execution.loading import Outcome
 from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.model import overlapping, share_elements
+from torch_warmstart.new_rows import NewRowsAccount
 from torch_warmstart.planning import (
     ASIDE,
     NEVER_TAKEN,
@@ -45,6 +46,7 @@ class VariableAccount:
     dtype: str
     change: str  # layout and dtype, where they changed
     rows: RowAccount | None
+    new_rows: NewRowsAccount | None = None  # who made them, where initialisers of tws.init did
 
     @property
     def key(self) -> str | None:
@@ -124,10 +126,12 @@ class WarmStartReport(Shown):
             "bytes_read": self.bytes_read,
             "unexpected_keys": len(self.unexpected_keys),
         }
-        return {"version": VERSION, "kind": "report", "totals": totals, **asdict(self)}
+        plain = asdict(replace(self, variables=()))
+        made = {"version": VERSION, "kind": "report", "totals": totals, **plain}
+        return {**made, "variables": tuple(self._records())}
 
     def _records(self) -> list[dict[str, Any]]:
-        return [asdict(account) for account in self.variables]
+        return [_plain(account) for account in self.variables]
 
     @property
     def summary(self) -> str:
@@ -177,7 +181,7 @@ class WarmStartReport(Shown):
 
 def _entry(account: VariableAccount) -> Entry:
     cells = (account.name, account.key or "", account.change, account.state, account.reason)
-    return entry(cells, account.reason, account.rows)
+    return entry(cells, account.reason, account.rows, account.new_rows)
 
 
 def _found_too_few(accounts: Iterable[VariableAccount], min_found: float) -> Iterator[str]:
@@ -206,7 +210,12 @@ def _kept_too_many(report: WarmStartReport, max_kept: int | None) -> Iterator[st
         )
 
 
-def account_for(item: PlanItem) -> VariableAccount:
+def _plain(account: VariableAccount) -> dict[str, Any]:
+    answered = account.new_rows and {"answered": account.new_rows.answered}
+    return {**asdict(replace(account, new_rows=None)), "new_rows": answered}
+
+
+def account_for(item: PlanItem, new_rows: NewRowsAccount | None = None) -> VariableAccount:
     """What a plan's item amounts to once it has been carried out."""
     variable = item.variable
     return VariableAccount(
@@ -221,6 +230,7 @@ def account_for(item: PlanItem) -> VariableAccount:
         dtype=dtype_name(variable.tensor.dtype),
         change=item.change,
         rows=item.rows,
+        new_rows=new_rows if item.state == "remapped" else None,
     )
 
 
@@ -240,7 +250,7 @@ def make_report(plan: WarmStartPlan, outcome: Outcome, *, seconds: float) -> War
         missing_keys=tuple(name for name in plan.missing if name not in given),
         unexpected_keys=(*plan.unused_keys, *sorted(planned - taken)),
         mismatched_keys=plan.mismatched,
-        variables=tuple(account_for(item) for item in items),
+        variables=tuple(account_for(i, outcome.new_rows.get(i.variable)) for i in items),
         notes=(*plan.notes, *outcome.notes),
         audits=plan.audits,
         source=plan.checkpoint.url,

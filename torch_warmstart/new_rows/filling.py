@@ -5,11 +5,13 @@ The executor carries it out and decides nothing; the plan's text shows it.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from torch_warmstart.errors import Finding
+from torch_warmstart.new_rows.composing import Answers, Part, label_of
 from torch_warmstart.settings import KEEP, AnyVocabInfo, Initializer
 
 
@@ -39,13 +41,47 @@ class Initialised:
     generator: torch.Generator | None = None
 
     def __str__(self) -> str:
-        function = self.initializer
-        while isinstance(function, functools.partial):
-            function = function.func
-        return str(getattr(function, "__name__", type(function).__name__))
+        return label_of(self.initializer)
 
 
-Fill = Keep | Constant | Initialised
+@dataclass(frozen=True, slots=True, eq=False)
+class Mixed:
+    """What initialisers make of the old rows, the first that answers for a row."""
+
+    answers: Answers
+    generator: torch.Generator | None = None  # what random rows are drawn from; None: torch's own
+
+    @property
+    def num_unanswered(self) -> int:
+        """Rows for which nobody answers, as far as that is known: they begin as zeros."""
+        return 0 if self.answers.rest else len(self.answers.open)
+
+    def __str__(self) -> str:
+        parts = [(part.label, len(part.new), _needs(part)) for part in self.answers.parts]
+        told = [f"{count:,} {label}{needs}" for label, count, needs in parts]
+        if self.answers.rest:
+            asked = " | ".join(single.label for single in self.answers.rest)
+            told.append(f"{len(self.answers.open):,} {asked} (asked when it is carried out)")
+        elif self.num_unanswered:
+            told.append(f"{self.num_unanswered:,} zeros, as nobody answers for them")
+        return ", ".join(told)
+
+
+def equal_rows(name: str, counts: Mapping[str, int]) -> Finding:
+    """The note that new rows begin equal, by who made them so."""
+    by = " and ".join(f"{count:,} by {label}" for label, count in counts.items())
+    first = next(iter(counts))
+    hint = f"Where that matters, add noise: init.{first.partition('(')[0]}(...) + init.noise(0.02)."
+    text = f"{name}: new rows begin equal to another ({by}). {hint}"
+    return Finding("new-rows-equal", "note", name, text, hint)
+
+
+def _needs(part: Part) -> str:
+    needs = getattr(part.single.initializer, "needs", "")
+    return f" (needs {needs})" if needs else ""
+
+
+Fill = Keep | Constant | Initialised | Mixed
 
 
 def fill_of_variable(info: AnyVocabInfo) -> Fill:

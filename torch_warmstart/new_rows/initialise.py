@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.settings import Initializer
+from torch_warmstart.new_rows.composing import label_of
+from torch_warmstart.settings import Initializer, takes_new_rows
 
 
 def initialised(
@@ -29,6 +30,11 @@ def initialised(
 
     Raises SettingsError if it returns something else than a tensor of the shape.
     """
+    if takes_new_rows(initializer):
+        raise SettingsError(
+            f"{name}: {label_of(initializer)} makes new rows of old ones, which only warm_start() "
+            "and what plans like it can do; give a function such as torch.nn.init.normal_."
+        )
     place = device if generator is None else generator.device
     fresh = torch.zeros(shape, dtype=dtype, device=place)
     with torch.no_grad():

@@ -6,8 +6,8 @@ A decision is an item of the plan or a problem, never both and never an effect. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,7 +36,6 @@ from torch_warmstart.planning.fitting import (
     vocab_axis,
 )
 from torch_warmstart.planning.locating import Located, Location
-from torch_warmstart.planning.old_vocabularies import OldVocabularies
 from torch_warmstart.planning.plan import (
     LAYER_HAS_NONE,
     NO_COUNTERPART,
@@ -45,9 +44,10 @@ from torch_warmstart.planning.plan import (
     PlanItem,
     State,
 )
+from torch_warmstart.planning.rows import OldVocabularies, Remappings, Taken
 from torch_warmstart.planning.wishes import Wish
-from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, VocabInfo
-from torch_warmstart.vocabularies import Remapping, plan_remapping, remapping_by_position
+from torch_warmstart.settings import AnyVocabInfo, takes_new_rows
+from torch_warmstart.vocabularies import Remapping
 
 _MISSING_HINT = (
     "A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name "
@@ -73,50 +73,6 @@ class Decision:
     # Of a slot that is kept: why the state of its parameter cannot be taken without it.
     breaks_state: str | None = None
     is_open: bool = False  # because of a problem, its own or one that is said elsewhere
-
-
-class Remappings:
-    """The remapping of each VocabInfo; variables with the same vocabularies share one."""
-
-    def __init__(self, old: OldVocabularies) -> None:
-        self.old = old
-        self._known: dict[Hashable, Remapping] = {}
-        self._alive: list[VocabInfo] = []  # so that no other has the same identity
-
-    def of(
-        self,
-        info: AnyVocabInfo,
-        variable: Variable,
-        axis: int,
-        old_size: int,
-        taken: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
-    ) -> Remapping:
-        """What an info means for an axis of a variable.
-
-        `taken` are the keys that the variable is made of, and those of a slot's parameter.
-
-        Raises VocabularyError: a vocabulary is missing, empty, or has an entry twice.
-        """
-        size, device = variable.shape[axis], variable.device
-        if isinstance(info, ClipOrPad):
-            return remapping_by_position(size, old_size, device)
-        full = replace(info, old_vocab=self.old.of(info, *taken))
-        known = _vocabularies_of(full), device
-        if known not in self._known:
-            self._known[known] = plan_remapping(full, device, self.old.storage)
-            self._alive.append(full)
-        return self._known[known].padded_to(size)
-
-
-def _vocabularies_of(info: VocabInfo) -> Hashable:
-    """Equal for infos that say the same of which row is which."""
-    sources = (info.new_vocab, info.old_vocab)
-    return (
-        *(source if isinstance(source, str) else id(source) for source in sources),
-        *(info.new_vocab_size, info.old_vocab_size),
-        *(info.num_oov_buckets, info.old_num_oov_buckets),
-        *(info.forms_of("new"), info.forms_of("old")),
-    )
 
 
 def decide_each(
@@ -331,7 +287,15 @@ def remapped_item(
         vocab=info,
         remapping=remapping,
         axis=axis,
-        fill=_fill(variable, info) if remapping.num_without_old_row else None,
+        fill=_fill(
+            variable,
+            info,
+            remapping=remapping,
+            axis=axis,
+            old_size=old_size,
+            remappings=remappings,
+            taken=taken,
+        ),
         old_size=old_size,
     )
 
@@ -353,6 +317,28 @@ def _check_no_ids(variable: Variable, source: Source, old: OldVocabularies) -> N
         )
 
 
-def _fill(variable: Variable, info: AnyVocabInfo) -> Fill | None:
+def _fill(
+    variable: Variable,
+    info: AnyVocabInfo,
+    *,
+    remapping: Remapping,
+    axis: int,
+    old_size: int,
+    remappings: Remappings,
+    taken: Taken,
+) -> Fill | None:
+    if not remapping.num_without_old_row:
+        return None
+    initializer = info.backup_initializer
+    if callable(initializer) and takes_new_rows(initializer):
+        return remappings.initialising.plan(
+            variable,
+            initializer,
+            info.generator,
+            vocabularies=remappings.vocabularies(info, taken),
+            remapping=remapping,
+            axis=axis,
+            old_size=old_size,
+        )
     slot = variable.slot
     return fill_of_variable(info) if slot is None else fill_of_slot(info, slot.start)

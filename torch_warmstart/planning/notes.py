@@ -9,10 +9,12 @@ import torch
 from torch_warmstart.errors import Finding, plural
 from torch_warmstart.layouts.tensorflow import Described
 from torch_warmstart.names import Finder
+from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_port, untold
 from torch_warmstart.planning.described import describe, layer_of_module
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import Audit, PlanItem
+from torch_warmstart.planning.rows import notes_on_new_rows
 from torch_warmstart.planning.selection import selects_parameters_only
 from torch_warmstart.settings import VocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
@@ -27,6 +29,8 @@ def notes_on(
     for item in items:
         if item.remapping is not None and isinstance(item.vocab, VocabInfo):
             yield from _on_rows(item, item.remapping, item.vocab)
+        if isinstance(item.fill, Mixed):
+            yield from notes_on_new_rows(item.name, item.fill)
     yield from _untold(items, located.finder)
     yield from _layouts_presumed(items)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]

@@ -19,7 +19,7 @@ from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import bare_name
-from torch_warmstart.new_rows import Constant, Fill, Keep
+from torch_warmstart.new_rows import Constant, Fill, Keep, NewRowsAccount
 from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
 
@@ -333,9 +333,19 @@ ASIDE = "Not selected, left as they are"
 
 
 def entry(
-    cells: tuple[str, ...], reason: str, rows: RowAccount | None, fill: Fill | None = None
+    cells: tuple[str, ...],
+    reason: str,
+    rows: RowAccount | None,
+    fill: Fill | NewRowsAccount | None = None,
 ) -> Entry:
-    """A row of the table of a plan or a report, with a line for its own rows."""
+    """A row of the table of a plan or a report, with a line for its own rows.
+
+    Args:
+        cells: The row's.
+        reason: Why the variable is what it is.
+        rows: What becomes of its rows, or became.
+        fill: What its new rows get, or who made them.
+    """
     if rows is None:
         return Entry(cells, is_aside=reason == NOT_SELECTED)
     # Keep is said by the account, and zeros are what TensorFlow fills with.

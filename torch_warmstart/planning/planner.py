@@ -28,12 +28,12 @@ from torch_warmstart.planning.checks import (
     say_lost,
     with_makers,
 )
-from torch_warmstart.planning.deciding import Decision, Remappings, decide_each, decide_variable
+from torch_warmstart.planning.deciding import Decision, decide_each, decide_variable
 from torch_warmstart.planning.locating import Located, find_idle_rules, find_missing_rule, locate
 from torch_warmstart.planning.name_notes import notes_on_names
 from torch_warmstart.planning.notes import audits_of, notes_on
-from torch_warmstart.planning.old_vocabularies import OldVocabularies
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
+from torch_warmstart.planning.rows import OldVocabularies, Remappings
 from torch_warmstart.planning.selection import spread_over_modules
 from torch_warmstart.planning.slot_decisions import (
     Known,
@@ -151,7 +151,7 @@ def _decide(
 ) -> tuple[dict[Variable, Decision], list[Finding]]:
     """What happens to each variable, slots last; and what there is to say about the slots."""
     settings, variables = wishes.settings, list(wishes)
-    remappings = Remappings(old)
+    remappings = Remappings(old, (wish.vocab for wish in wishes.values()))
     on_variable = functools.partial(
         decide_variable, located=located, idle=explained, remappings=remappings
     )

@@ -10,7 +10,6 @@ from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Source
 from torch_warmstart.planning.deciding import (
     Decision,
-    Remappings,
     check_writable,
     decide_found,
     decide_missing,
@@ -21,6 +20,7 @@ from torch_warmstart.planning.deciding import (
 from torch_warmstart.planning.fitting import ProblemError, choose_layout, vocab_axis
 from torch_warmstart.planning.locating import Located, is_named_alike
 from torch_warmstart.planning.plan import PlanItem
+from torch_warmstart.planning.rows import Remappings
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import AnyVocabInfo
 from torch_warmstart.slots import NoSource, Optimizers, SlotFinder, SlotSource, left_out, needs

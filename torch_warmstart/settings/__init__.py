@@ -27,5 +27,6 @@ from torch_warmstart.settings.settings import Initializer as Initializer
 from torch_warmstart.settings.settings import VocabInfo as VocabInfo
 from torch_warmstart.settings.settings import VocabSource as VocabSource
 from torch_warmstart.settings.settings import WarmStartSettings as WarmStartSettings
+from torch_warmstart.settings.settings import takes_new_rows as takes_new_rows
 from torch_warmstart.settings.settings_file import read_settings as read_settings
 from torch_warmstart.settings.settings_file import write_settings as write_settings

@@ -72,7 +72,8 @@ class VocabInfo:
         backup_initializer: What fills rows that have no old row. None: zeros, as in TensorFlow.
             "keep": what the model holds already. A callable: it gets a tensor of the variable's
             full shape, so that fan-based initialisers of `torch.nn.init` are right, and fills it
-            in place or returns another one of the same shape.
+            in place or returns another one of the same shape. One of `tws.init`, or a function of
+            `tws.NewRows`: it is told of the new rows and makes only those.
         axis: Which axis of the *torch* variable the vocabulary is for; negative counts from the
             end. The rows of an embedding and the classes of `nn.Linear.weight` are axis 0.
         old_num_oov_buckets: How many OOV rows the old variable had. 0 (TensorFlow's behaviour):
@@ -412,7 +413,30 @@ def _check_initializer(initializer: object, generator: torch.Generator | None) -
         )
 
 
+def takes_new_rows(initializer: object) -> bool:
+    """Whether a callable is told of the new rows, rather than given a whole tensor to fill.
+
+    Those of `tws.init` say so; of others the annotation of their first parameter does.
+    """
+    if isinstance(initializer, type) or not callable(initializer):
+        return False
+    known = getattr(initializer, "takes_new_rows", None)
+    return _is_annotated(initializer) if known is None else known is True
+
+
+def _is_annotated(function: Callable[..., Any]) -> bool:
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return False
+    annotation = None if first is None else first.annotation
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return name.rpartition(".")[2] == "NewRows"
+
+
 def _takes_generator(function: Callable[..., Any]) -> bool:
+    if takes_new_rows(function):
+        return True  # a seed is drawn from it
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # a builtin without a signature

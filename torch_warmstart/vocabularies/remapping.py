@@ -77,6 +77,19 @@ class Remapping:
         return replace(self, rows=torch.cat([self.rows, behind]), num_vacant=vacant)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Vocabularies:
+    """What a `VocabInfo` stands for, read and cut to its sizes: the new and the old vocabulary."""
+
+    new: Vocabulary  # with its OOV rows
+    old: Vocabulary  # with its own
+    oov_are_last: bool  # the old OOV rows are known by a setting only: those behind all others
+
+    def to(self, device: torch.device) -> Vocabularies:
+        """The same on a device."""
+        return replace(self, new=self.new.to(device), old=self.old.to(device))
+
+
 def generate_vocab_remapping(
     new_vocab: VocabSource,
     old_vocab: VocabSource,
@@ -151,20 +164,14 @@ def rows_of(vocabulary: Vocabulary, entries: Any) -> torch.Tensor:
     """`Vocabulary.rows`."""
     if not len(entries):
         return torch.empty(0, dtype=torch.int64)
-    wanted = read_entries(entries, vocabulary.listed.device)
-    rows, _ = _rows_between(Vocabulary(wanted, len(wanted)), vocabulary)
-    return rows
+    return find_entries(read_entries(entries, vocabulary.listed.device), vocabulary)
 
 
 worked_by(rows=rows_of)
 
 
-def plan_remapping(
-    info: VocabInfo,
-    device: torch.device,
-    storage: Storage = LOCAL,
-    *,
-    progress: bool | None = None,
+def remapping_between(
+    info: VocabInfo, vocabularies: Vocabularies, *, progress: bool | None = None
 ) -> Remapping:
     """The remapping that a VocabInfo describes, checked as far as the vocabularies go.
 
@@ -174,9 +181,9 @@ def plan_remapping(
     is there twice, because two rows would then claim one old row; and if no entry is found, but
     would be if they were read otherwise.
     """
-    new, before, old = _both(info, device, storage)
+    new, old = vocabularies.new, vocabularies.old
     if info.forms is not None:
-        return _by_forms(info, new, before, old)
+        return _by_forms(info, vocabularies)
     rows, joined = _rows_between(new, old, progress)
     if joined.may_share:
         _check_no_shared_rows(new, rows, len(old))
@@ -187,26 +194,28 @@ def plan_remapping(
             f"None of the {plural(len(new.listed), 'entry')} of {new.origin} is in {old.origin}. "
             f"{otherwise} Write both alike, or pass their entries as sequences."
         )
-    remapping = _completed(rows, info, new, before, old)
+    remapping = _completed(rows, info, vocabularies)
     return replace(remapping, other_reading=otherwise)
 
 
-def _completed(
-    rows: torch.Tensor, info: VocabInfo, new: Vocabulary, before: Vocabulary, old: Vocabulary
-) -> Remapping:
+def _completed(rows: torch.Tensor, info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
     """With the special rows, and the account of all."""
+    new, old = vocabularies.new, vocabularies.old
     _take_special_rows(rows, new, old)
     _take_oov_rows(rows, new, old, info.old_num_oov_buckets)
     remapping = _remapping_of(rows, new, old)
-    return replace(remapping, old_rows=len(old), oov_are_last=True) if old != before else remapping
+    if not vocabularies.oov_are_last:
+        return remapping
+    return replace(remapping, old_rows=len(old), oov_are_last=True)
 
 
-def _by_forms(info: VocabInfo, new: Vocabulary, before: Vocabulary, old: Vocabulary) -> Remapping:
+def _by_forms(info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
     """Entries are the same whose forms are; one old row may then go to several new ones."""
+    new, old = vocabularies.new, vocabularies.old
     if not new.listed.is_text or not old.listed.is_text:
         raise VocabularyError(f"forms={info.forms!r} are for text, and ids were given.")
     alike = join_forms(new.listed, old.listed, info.forms_of("new"), info.forms_of("old"))
-    remapping = _completed(_placed(alike.rows, new, old), info, new, before, old)
+    remapping = _completed(_placed(alike.rows, new, old), info, vocabularies)
     found = remapping.rows[remapping.rows >= 0]
     shared = len(found) - len(torch.unique(found))
     return replace(
@@ -217,19 +226,18 @@ def _by_forms(info: VocabInfo, new: Vocabulary, before: Vocabulary, old: Vocabul
     )
 
 
-def _both(
-    info: VocabInfo, device: torch.device, storage: Storage
-) -> tuple[Vocabulary, Vocabulary, Vocabulary]:
-    """The new vocabulary with its OOV rows, the old one as it is, and that with its OOV rows."""
-    whole = read_vocabulary(info.new_vocab, device, storage)
+def read_vocabularies(info: VocabInfo, storage: Storage = LOCAL) -> Vocabularies:
+    """Both vocabularies of a VocabInfo, as many rows of each as it says; raises VocabularyError."""
+    whole = read_vocabulary(info.new_vocab, storage=storage)
     check_lines(whole.listed)
     check_no_blanks(whole.listed)
     new = used_rows(whole, info.new_vocab_size, "new_vocab_size")
     new = _with_buckets(new, info.num_oov_buckets, "num_oov_buckets")
-    before = read_vocabulary(info.old_vocab, device, storage)
+    before = read_vocabulary(info.old_vocab, storage=storage)
     check_lines(before.listed)
     before = used_rows(before, info.old_vocab_size, "old_vocab_size")
-    return new, before, _with_buckets(before, info.old_num_oov_buckets or 0, "old_num_oov_buckets")
+    old = _with_buckets(before, info.old_num_oov_buckets or 0, "old_num_oov_buckets")
+    return Vocabularies(new, old, oov_are_last=old is not before)
 
 
 def _with_buckets(vocabulary: Vocabulary, buckets: int, setting: str) -> Vocabulary:
@@ -349,6 +357,16 @@ def remapping_by_position(new_size: int, old_size: int, device: torch.device) ->
         num_old=old_size,
         old_rows=shared,
     )
+
+
+def find_entries(entries: Entries, known: Vocabulary) -> torch.Tensor:
+    """For each entry its row in `known`, or -1: int64 on their device.
+
+    Raises VocabularyError if `known` has an entry twice, or one holds text and the other integers.
+    """
+    if not len(entries):
+        return torch.empty(0, dtype=torch.int64, device=entries.device)
+    return _rows_between(Vocabulary(entries, len(entries)), known)[0]
 
 
 def _join(new: Entries, old: Entries, progress: bool | None = None) -> Joined:

@@ -26,6 +26,7 @@ from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.telling import warn_of
 from torch_warmstart.formats.torch import DcpListing
 from torch_warmstart.model import Extent, extent_of, is_on_meta, local_tensors, model_variables
+from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan, make_plan
 from torch_warmstart.settings import WarmStartSettings
 
@@ -100,6 +101,12 @@ class WarmStartLoadPlanner(LoadPlanner):
     def create_local_plan(self) -> LoadPlan:
         assert self._listing is not None
         for item in self.plan.items:
+            if isinstance(item.fill, Mixed):
+                raise SettingsError(
+                    f"{item.name}: its new rows are to be made of old ones ({item.fill}), which a "
+                    "load planner sees only once, on their way. Use warm_start(model, directory), "
+                    "or a function of torch.nn.init as backup_initializer."
+                )
             if item.state != "kept":
                 reads = reads_of(item, self._listing, self._limit)
                 self._left[item.name] = len(reads)

@@ -25,7 +25,7 @@ def copy_guarded(source: torch.Tensor, target: torch.Tensor) -> None:
     dim = _outermost(source)
     for start, part in _parts(source, dim):
         rows = target if dim is None else target.narrow(dim, start, part.shape[dim])
-        rows.copy_(part)
+        rows.copy_(_in_own_memory(part))
 
 
 def duplicate(source: torch.Tensor) -> torch.Tensor:
@@ -47,15 +47,14 @@ def gather_guarded(
     for first, block in blocks:
         across = _outermost(block)
         for start, part in _parts(block, across):
-            if across is None or across == dim:
-                here = first + (start if across == dim else 0)
-                index = _inside(remapping, here, part.shape[dim])
-                gather_blocks([(0, part)], index, out, dim)
-            else:
-                index = _inside(remapping, first, part.shape[dim])
-                gather_blocks(
-                    [(0, part)], index, out.narrow(across, start, part.shape[across]), dim
-                )
+            here = first + (start if across == dim else 0)
+            index = _inside(remapping, here, part.shape[dim])
+            if not bool((index >= 0).any()):
+                continue  # no row of it is wanted, so it is not looked at
+            to = out
+            if across is not None and across != dim:
+                to = out.narrow(across, start, part.shape[across])
+            gather_blocks([(0, _in_own_memory(part))], index, to, dim)
 
 
 def _inside(remapping: torch.Tensor, first: int, count: int) -> torch.Tensor:
@@ -75,17 +74,17 @@ def _outermost(tensor: torch.Tensor) -> int | None:
 
 
 def _parts(tensor: torch.Tensor, dim: int | None) -> Iterator[tuple[int, torch.Tensor]]:
-    """Parts along a dimension, in memory of their own, each with where it begins."""
+    """Parts along a dimension, each with where it begins."""
     if not tensor.numel():
         return
     if dim is None:
-        yield 0, _in_own_memory(tensor)
+        yield 0, tensor
         return
     size = tensor.shape[dim]
     each = max(1, tensor.stride(dim) * tensor.element_size())
     step = max(1, CHUNK_BYTES // each, -(-size // _MOST_PARTS))
     for start in range(0, size, step):
-        yield start, _in_own_memory(tensor.narrow(dim, start, min(step, size - start)))
+        yield start, tensor.narrow(dim, start, min(step, size - start))
 
 
 def _in_own_memory(tensor: torch.Tensor) -> torch.Tensor:

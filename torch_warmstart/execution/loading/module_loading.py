@@ -41,6 +41,7 @@ from torch_warmstart.model import (
     local_tensors,
     parts_of,
 )
+from torch_warmstart.new_rows import NewRowsAccount
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 _Module = torch.nn.Module
@@ -59,6 +60,7 @@ class Outcome:
     def __init__(self) -> None:
         self.items: dict[Variable, PlanItem] = {}
         self.notes: list[Finding] = []
+        self.new_rows: dict[Variable, NewRowsAccount] = {}  # of those that are made of old ones
 
 
 def does_something_of_its_own(model: _Module) -> bool:

@@ -17,7 +17,7 @@ import torch
 
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.model import is_on_meta
-from torch_warmstart.new_rows import Initialised
+from torch_warmstart.new_rows import Initialised, Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 _BLOCK = 4 << 10  # bytes of a file that are looked at in one place
@@ -128,12 +128,21 @@ def same_chance(plan: WarmStartPlan, states: Mapping[str, str]) -> Iterator[None
 
 def _generators(plan: WarmStartPlan) -> dict[str, torch.Generator]:
     """Those that a plan may use, by names that are the same on all ranks."""
-    fills = [(item, item.fill) for item in plan.items if isinstance(item.fill, Initialised)]
+    fills = [
+        (item, item.fill)
+        for item in plan.items
+        if isinstance(item.fill, Initialised)
+        or (isinstance(item.fill, Mixed) and item.fill.answers.is_random)
+    ]
     found = {f"of {i.name}": f.generator for i, f in fills if f.generator is not None}
-    kinds = {i.variable.device.type for i, f in fills if f.generator is None}
+    kinds = {
+        i.variable.device.type
+        for i, f in fills
+        if (f.answers.has_functions if isinstance(f, Mixed) else f.generator is None)
+    }
     on_meta = [item.variable for item in plan.items if is_on_meta(item.variable)]
     kinds |= {"cpu" for _ in on_meta} | {variable.device.type for variable in on_meta}
-    if kinds:
+    if kinds or any(f.generator is None for _, f in fills):
         found["cpu"] = torch.default_generator
     if "cuda" in kinds:
         found["cuda"] = torch.cuda.default_generators[torch.cuda.current_device()]

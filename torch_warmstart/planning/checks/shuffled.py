@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import Finding, VocabularyError, WarmStartError, plural
-from torch_warmstart.planning.old_vocabularies import OldVocabularies
 from torch_warmstart.planning.plan import PlanItem
+from torch_warmstart.planning.rows import OldVocabularies
 from torch_warmstart.settings import FromCheckpoint, VocabInfo
 from torch_warmstart.storage import is_remote
 from torch_warmstart.vocabularies import read_vocabulary

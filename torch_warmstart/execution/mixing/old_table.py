@@ -1,0 +1,57 @@
+"""An item's old tensor as initialisers see it: rows of numbers, read as they are asked for.
+
+Numbers are float32 (float64 of a float64 tensor), whatever the dtype, axis and rank are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from torch_warmstart.dtypes import aligned
+from torch_warmstart.execution.gathering import duplicate, gather_blocks, gather_guarded
+from torch_warmstart.execution.reading import Reader
+from torch_warmstart.formats import Block
+from torch_warmstart.planning import PlanItem
+
+
+class OldTable:
+    """The old tensor of an item, as rows of numbers."""
+
+    def __init__(self, item: PlanItem, reader: Reader) -> None:
+        self._item, self._reader = item, reader
+        self._is_safe = reader.is_safe(item)
+        dtype = item.sources[0].dtype or torch.float32
+        self.dtype = torch.promote_types(dtype, torch.float32)  # what sums are made in
+        remapping = item.remapping
+        assert remapping is not None
+        self._size = min(remapping.num_old, item.old_size)
+
+    def read(self, rows: torch.Tensor) -> torch.Tensor:
+        """Some of its rows, flat."""
+        return self._taken(self._reader.read_rows(self._item, rows), rows)
+
+    def blocks(self, rows: int = 65536) -> Iterator[tuple[int, torch.Tensor]]:
+        """All rows that the vocabulary describes."""
+        whole = self._reader.read_rows(self._item, torch.arange(self._size))
+        for first in range(0, self._size, rows):
+            count = min(rows, self._size - first)
+            if len(whole) == 1:  # a view, where it has the dtype
+                part = whole[0][1].narrow(self._item.axis, first, count)
+                part = aligned(part) if self._is_safe else duplicate(part)
+                yield first, self._flat(part.detach().to("cpu", self.dtype))
+            else:
+                yield first, self._taken(whole, torch.arange(first, first + count))
+
+    def _taken(self, blocks: Sequence[Block], rows: torch.Tensor) -> torch.Tensor:
+        item = self._item
+        shape = list(item.variable.shape)
+        shape[item.axis] = len(rows)
+        out = torch.empty(shape, dtype=self.dtype)
+        gather = gather_blocks if self._is_safe else gather_guarded
+        gather(blocks, rows, out, item.axis)
+        return self._flat(out)
+
+    def _flat(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.movedim(self._item.axis, 0).flatten(1) if rows.ndim > 1 else rows[:, None]

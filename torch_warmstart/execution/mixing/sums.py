@@ -1,0 +1,77 @@
+"""A mixture's rows as one segment sum, `embedding_bag`, over the old rows that occur in it."""
+
+from __future__ import annotations
+
+import torch
+
+from torch_warmstart.execution.mixing.old_table import OldTable
+from torch_warmstart.new_rows import Mixture
+
+GATHERED_BYTES = 256 << 20  # of old rows that are held at a time
+
+
+def mixed_rows(mixture: Mixture, table: OldTable, width: int, device: torch.device) -> torch.Tensor:
+    """A mixture's rows: of `[m, width]`, of the table's dtype, on a device.
+
+    Rows that share a bag are summed once. A row's terms are added in their order, so that a part of
+    the rows is a part of the result, bit for bit.
+    """
+    limit = max(1, GATHERED_BYTES // max(1, width * table.dtype.itemsize))
+    bags = mixture.bag_of(slice(None))
+    is_plain = bool((bags.diff() > 0).all())  # each row has its own bag, in order
+    used, place = (bags, None) if is_plain else torch.unique(bags, return_inverse=True)
+    counts = mixture.offsets.diff()[used]
+    parts = _parts(counts, limit, _num_distinct(mixture))
+    sums = [_sums(mixture, used[part], counts[part], table, device) for part in parts]
+    rows = torch.cat(sums) if len(sums) > 1 else sums[0]
+    return rows if place is None else rows[place.to(device)]
+
+
+def _num_distinct(mixture: Mixture) -> int:
+    return len(torch.unique(mixture.indices))
+
+
+def _parts(counts: torch.Tensor, limit: int, num_distinct: int) -> list[slice]:
+    """Runs of bags that need so many old rows at most; a bag by itself may need more."""
+    if num_distinct <= limit or len(counts) < 2:
+        return [slice(0, len(counts))]
+    ends = torch.cumsum(counts, 0)
+    parts, start, before = [], 0, 0
+    while start < len(counts):
+        stop = max(start + 1, int(torch.searchsorted(ends, before + limit, right=True)))
+        parts.append(slice(start, stop))
+        start, before = stop, int(ends[stop - 1])
+    return parts
+
+
+def _sums(
+    mixture: Mixture,
+    bags: torch.Tensor,
+    counts: torch.Tensor,
+    table: OldTable,
+    device: torch.device,
+) -> torch.Tensor:
+    """The sums of some bags, on a device."""
+    offsets = torch.zeros(len(bags) + 1, dtype=torch.int64)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    shift = torch.repeat_interleave(mixture.offsets[bags] - offsets[:-1], counts)
+    terms = torch.arange(len(shift)) + shift
+    indices, weights = mixture.indices[terms], mixture.weights[terms]
+    distinct, places = _distinct(indices)
+    old = table.read(distinct).to(device)
+    return torch.nn.functional.embedding_bag(
+        places.to(device),
+        old,
+        offsets.to(device),
+        mode="sum",
+        per_sample_weights=weights.to(device, old.dtype),
+        include_last_offset=True,
+    )
+
+
+def _distinct(indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The old rows that occur, ascending, and for each index its place among them."""
+    highest = int(indices.max()) + 1 if len(indices) else 0
+    occurs = torch.zeros(highest, dtype=torch.bool)
+    occurs[indices] = True
+    return occurs.nonzero().flatten(), (torch.cumsum(occurs, 0) - 1)[indices]

@@ -1,0 +1,53 @@
+"""New rows from old ones that share an attribute: a category's items, an author's books."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from torch_warmstart.entries import Vocabulary
+from torch_warmstart.new_rows.composing import RowInitializer
+from torch_warmstart.new_rows.mixture import Mixture, normalised, nothing
+from torch_warmstart.new_rows.rows import NewRows
+
+
+class GroupMean(RowInitializer):
+    """The mean of the old rows of a row's group."""
+
+    name = "group_mean"
+
+    def __init__(self, groups: Mapping[Any, Any]) -> None:
+        numbers: dict[Any, int] = {}
+        self._keys = list(groups)
+        self._group_of_key = torch.tensor(
+            [numbers.setdefault(group, len(numbers)) for group in groups.values()],
+            dtype=torch.int64,
+        )
+        self._num_groups = len(numbers)
+
+    def __call__(self, new: NewRows) -> Mixture:
+        entries = new.entries()
+        if not len(entries) or new.old.vocabulary is None:
+            return nothing(len(new))
+        outside = new.old.outside
+        listed = outside.entries(self._keys)
+        keys = Vocabulary(listed, len(listed))
+        group_of_old = self._group_of(new.old.find_in(keys))
+        bags = torch.full((len(new),), -1, dtype=torch.int64)
+        bags[new.has_entry] = self._group_of(outside.find(entries, keys))
+        members = (group_of_old >= 0).nonzero().flatten()
+        order = torch.argsort(group_of_old[members], stable=True)
+        members = members[order]
+        counts = torch.bincount(group_of_old[members], minlength=self._num_groups)
+        offsets = torch.zeros(self._num_groups + 1, dtype=torch.int64)
+        torch.cumsum(counts, 0, out=offsets[1:])
+        group_of = group_of_old[members]
+        weights = normalised(group_of, torch.ones(len(members)), self._num_groups)
+        answered = (bags >= 0) & (counts[bags.clamp(min=0)] > 0)
+        return Mixture(offsets, members, weights, answered, bags.clamp(min=0))
+
+    def _group_of(self, places: torch.Tensor) -> torch.Tensor:
+        """The groups of entries by their places among the keys; -1 where there is none."""
+        return torch.where(places >= 0, self._group_of_key[places.clamp(min=0)], -1)

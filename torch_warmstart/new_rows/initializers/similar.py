@@ -1,0 +1,168 @@
+"""New rows from the old ones whose entries have similar vectors elsewhere.
+
+FOCUS, WECHSEL and CLP are settings of this one: which vectors, which old rows count, and how
+similarities become weights. Similarities are cosines, made block by block.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from torch_warmstart.errors import SettingsError
+from torch_warmstart.new_rows.composing import RowInitializer
+from torch_warmstart.new_rows.mixture import Mixture, mixture_of
+from torch_warmstart.new_rows.rows import NewRows, Table
+
+Weights = Literal["softmax", "sparsemax", "proportional"]
+Anchors = Literal["old", "shared"]
+
+_BUDGET = 64 << 20  # bytes of similarities at a time
+_FIRST = 64  # of the most similar that sparsemax looks at first
+_READ = 8192  # rows read at a time
+
+
+class Similar(RowInitializer):
+    """Weighted sums of the rows of the nearest entries."""
+
+    name = "similar"
+    needs = "the vectors"
+
+    def __init__(
+        self,
+        vectors: Any,
+        k: int | None,
+        *,
+        weights: Weights,
+        temperature: float,
+        anchors: Anchors,
+        old_vectors: Any,
+        of: Literal["trained", "all"],
+    ) -> None:
+        self._vectors, self._old_vectors = vectors, old_vectors
+        self._k, self._weights, self._temperature = k, weights, temperature
+        self._anchors, self._of = anchors, of
+
+    def answers(self, new: NewRows) -> torch.Tensor:
+        outside = new.old.outside
+        found = outside.find(new.entries(), outside.table(self._vectors).vocabulary)
+        answered = new.has_entry.clone()
+        answered[new.has_entry] = found >= 0
+        return answered
+
+    def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
+        outside, old = new.old.outside, new.old
+        table = outside.table(self._vectors)
+        of_old = table if self._old_vectors is None else outside.table(self._old_vectors)
+        if table.width != of_old.width:
+            raise SettingsError(
+                f"{new.name}: init.similar: the new entries' vectors have {table.width} numbers "
+                f"and the old ones' {of_old.width}; they must lie in one space."
+            )
+        anchors = self._old_rows(new)
+        places = old.find_in(of_old.vocabulary)[anchors]
+        anchors, places = anchors[places >= 0], places[places >= 0]
+        if not len(anchors):
+            raise SettingsError(
+                f"{new.name}: init.similar: none of the old entries has a vector, so there is "
+                "nothing to be similar to. Do both write their tokens alike?"
+            )
+        device = new.device if new.device.type == "cuda" else torch.device("cpu")
+        known = _unit_rows(of_old, places, device)
+        wanted = outside.find(new.entries(), table.vocabulary)
+        mine = _unit_rows(table, wanted, device)
+        if self._k is None and self._weights == "proportional":
+            return _of_all(mine, known, anchors, new)
+        return self._mix(mine, known, anchors, len(new))
+
+    def _old_rows(self, new: NewRows) -> torch.Tensor:
+        """The old rows that count."""
+        remapped = new.remapping[new.remapping >= 0]
+        size = new.old.size
+        rows = torch.unique(remapped[remapped < size]) if self._anchors == "shared" else None
+        rows = new.old.named.nonzero().flatten() if rows is None else rows
+        return rows[new.old.trained[rows]] if self._of == "trained" else rows
+
+    def _mix(
+        self, mine: torch.Tensor, known: torch.Tensor, anchors: torch.Tensor, count: int
+    ) -> Mixture:
+        rows, indices, weights = [], [], []
+        step = max(1, _BUDGET // (4 * len(known)))
+        for first in range(0, count, step):
+            block = mine[first : first + step]
+            near, weight = self._weigh(block @ known.T)
+            weight[block.square().sum(1) < 0.5] = 0  # a vector of zeros is like nothing
+            kept = weight != 0
+            rows.append(kept.nonzero()[:, 0].cpu() + first)
+            indices.append(anchors[near[kept].cpu()])
+            weights.append(weight[kept].cpu())
+        return mixture_of(torch.cat(rows), torch.cat(indices), torch.cat(weights), count)
+
+    def _weigh(self, alike: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The nearest of each row and their weights, from similarities to all."""
+        if self._weights == "sparsemax":
+            return _sparsemax_of(alike, self._temperature, self._k)
+        assert self._k is not None
+        top, near = torch.topk(alike, min(self._k, alike.shape[1]), dim=1)
+        if self._weights == "softmax":
+            return near, torch.softmax(top / self._temperature, dim=1)
+        top = top.clamp(min=0)  # what is unlike counts as nothing, or sums near 0 would explode
+        return near, top / top.sum(1, keepdim=True).clamp(min=torch.finfo(top.dtype).tiny)
+
+
+def _sparsemax_of(
+    alike: torch.Tensor, temperature: float, k: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sparsemax of all similarities of a row: of so many of the largest that no other has weight.
+
+    With `k` it is that of the `k` largest.
+    """
+    count = min(k or _FIRST, alike.shape[1])
+    while True:
+        top, near = torch.topk(alike, count, dim=1)
+        weights = sparsemax(top / temperature)
+        if k is not None or count == alike.shape[1] or not bool((weights[:, -1] > 0).any()):
+            return near, weights
+        count = min(2 * count, alike.shape[1])
+
+
+def sparsemax(scores: torch.Tensor) -> torch.Tensor:
+    """The nearest point of the simplex, of each row; rows are sorted, largest first.
+
+    A row's scores less a threshold, where that is positive: the threshold at which they sum to 1.
+    """
+    scores = scores - scores[:, :1]
+    totals = torch.cumsum(scores.double(), dim=1)
+    counts = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float64)
+    has_weight = 1 + counts * scores > totals
+    size = has_weight.sum(1, keepdim=True)
+    threshold = (totals.gather(1, size - 1) - 1) / size
+    return (scores - threshold).clamp(min=0).to(torch.float32)
+
+
+def _of_all(
+    mine: torch.Tensor, known: torch.Tensor, anchors: torch.Tensor, new: NewRows
+) -> torch.Tensor:
+    """All weights in proportion to similarities: dense, so the rows are made at once."""
+    old = torch.cat([new.old.read(part) for part in _parts(anchors)]).to(mine.device)
+    out = torch.empty(len(mine), old.shape[1], dtype=old.dtype, device=mine.device)
+    step = max(1, _BUDGET // (4 * len(known)))
+    for first in range(0, len(mine), step):
+        alike = (mine[first : first + step] @ known.T).clamp_(min=0).to(old.dtype)
+        total = alike.sum(1, keepdim=True).clamp(min=torch.finfo(old.dtype).tiny)
+        out[first : first + step] = alike @ old / total
+    return out
+
+
+def _parts(rows: torch.Tensor) -> list[torch.Tensor]:
+    return [rows[first : first + _READ] for first in range(0, len(rows), _READ)]
+
+
+def _unit_rows(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Rows of a table, each made of length 1."""
+    out = torch.empty(len(rows), table.width, device=device)
+    for first in range(0, len(rows), _READ):
+        part = slice(first, first + _READ)
+        out[part] = torch.nn.functional.normalize(table.read(rows[part]).to(device), dim=1)
+    return out

@@ -1,0 +1,136 @@
+"""New rows that are vectors from elsewhere, brought into the old table's space.
+
+How vectors become rows is fitted on the entries that have both: least squares with a little ridge
+(any two widths), or the nearest rotation and scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from torch_warmstart.errors import SettingsError
+from torch_warmstart.new_rows.composing import RowInitializer
+from torch_warmstart.new_rows.mixture import Mixture
+from torch_warmstart.new_rows.rows import TOGETHER, NewRows, Table
+
+Align = Literal["ridge", "procrustes"] | None
+_READ = 8192  # rows read at a time
+
+
+class Vectors(RowInitializer):
+    """Rows from a table elsewhere, mapped by what shared entries show."""
+
+    name = "vectors"
+    needs = "the vectors, and the rows of shared entries"
+    makes_runs = True
+
+    def __init__(
+        self, vectors: Any, align: Align, ridge: float, of: Literal["trained", "all"]
+    ) -> None:
+        self._vectors, self._align, self._ridge, self._of = vectors, align, ridge, of
+
+    def answers(self, new: NewRows) -> torch.Tensor:
+        outside = new.old.outside
+        table = outside.table(self._vectors)
+        answered = new.has_entry.clone()
+        if self._align is None and table.width != new.width:
+            if new.role == "bias":
+                return torch.zeros_like(answered)
+            raise SettingsError(
+                f"{new.name}: its rows have {new.width} numbers and init.vectors' {table.width}: "
+                'align="ridge" maps them.'
+            )
+        answered[new.has_entry] = outside.find(new.entries(), table.vocabulary) >= 0
+        return answered
+
+    def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
+        outside = new.old.outside
+        table = outside.table(self._vectors)
+        wanted = outside.find(new.entries(), table.vocabulary)
+        mapping = self._fitted(table, new) if self._align else None
+        out = torch.empty(len(new), new.width)
+        for first in range(0, len(new), TOGETHER):
+            part = slice(first, first + TOGETHER)
+            rows = table.read(wanted[part])
+            out[part] = rows if mapping is None else mapping(rows)
+        return out
+
+    def _fitted(self, table: Table, new: NewRows) -> _Affine:
+        old = new.old
+        places = old.find_in(table.vocabulary)
+        shared = places >= 0
+        if self._of == "trained":
+            shared &= old.trained
+        if int(shared.sum()) < 2:
+            raise SettingsError(
+                f"{new.name}: init.vectors: {int(shared.sum())} of the old entries have a vector, "
+                "so there is nothing to fit on. Do both write their entries alike?"
+            )
+        sums = _Sums.of(table, places[shared], new, shared.nonzero().flatten())
+        fit = _ridge(sums, self._ridge) if self._align == "ridge" else _procrustes(sums)
+        return _Affine(sums.mean_from, fit, sums.mean_to)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Affine:
+    """`(x - mean_from) @ matrix + mean_to`."""
+
+    mean_from: torch.Tensor
+    matrix: torch.Tensor
+    mean_to: torch.Tensor
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        return ((rows.double() - self.mean_from) @ self.matrix + self.mean_to).float()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """What a linear fit needs of two tables' rows: float64, about their means."""
+
+    mean_from: torch.Tensor
+    mean_to: torch.Tensor
+    square: torch.Tensor  # [from, from]
+    cross: torch.Tensor  # [from, to]
+
+    @classmethod
+    def of(cls, table: Table, places: torch.Tensor, new: NewRows, old_rows: torch.Tensor) -> _Sums:
+        """Of the rows at some places and the old rows of the same entries."""
+        count = len(places)
+        square = torch.zeros(table.width, table.width, dtype=torch.float64)
+        cross = torch.zeros(table.width, new.width, dtype=torch.float64)
+        sum_from, sum_to = square.new_zeros(table.width), square.new_zeros(new.width)
+        for first in range(0, count, _READ):
+            part = slice(first, first + _READ)
+            given = table.read(places[part]).double()
+            wanted = new.old.read(old_rows[part]).double()
+            square += given.T @ given
+            cross += given.T @ wanted
+            sum_from += given.sum(0)
+            sum_to += wanted.sum(0)
+        mean_from, mean_to = sum_from / count, sum_to / count
+        square -= count * torch.outer(mean_from, mean_from)
+        cross -= count * torch.outer(mean_from, mean_to)
+        return cls(mean_from, mean_to, square, cross)
+
+
+def _ridge(sums: _Sums, ridge: float) -> torch.Tensor:
+    """Least squares, with a penalty in proportion to the vectors' mean square."""
+    width = len(sums.square)
+    penalty = ridge * sums.square.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
+    regular = sums.square + penalty * torch.eye(width, dtype=torch.float64)
+    matrix: torch.Tensor = torch.linalg.solve(regular, sums.cross)
+    return matrix
+
+
+def _procrustes(sums: _Sums) -> torch.Tensor:
+    """The rotation (of unequal widths: the isometry) and the scale that fit best."""
+    left, lengths, right = torch.linalg.svd(sums.cross, full_matrices=False)
+    rotation = left @ right
+    spread = (rotation * (sums.square @ rotation)).sum()
+    matrix: torch.Tensor = rotation * (
+        lengths.sum() / spread.clamp(min=torch.finfo(torch.float64).tiny)
+    )
+    return matrix

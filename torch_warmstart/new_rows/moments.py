@@ -1,0 +1,120 @@
+"""Means and deviations of an old table, block by block, summed in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from torch_warmstart.errors import SettingsError
+
+BLOCK = 65536  # rows
+_SUMMED = 256  # rows
+_NEAR_ZERO = 0.01  # of the median norm of the rows that are not zero
+
+
+class Values(Protocol):
+    """The old table's values; rows are flat, whatever the variable's axis and rank."""
+
+    def read(self, rows: torch.Tensor) -> torch.Tensor:
+        """Some of its rows: float32, or float64 of a float64 table, on the CPU."""
+
+    def blocks(self, rows: int = BLOCK) -> Iterator[tuple[int, torch.Tensor]]:
+        """All rows that its vocabulary describes, in blocks, with the number of the first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survey:
+    """What one pass over a table tells."""
+
+    lengths: torch.Tensor | None  # of the rows: float64 of `[size]`; None: rows are one number
+    total: torch.Tensor  # of the rows: float64 of `[width]`
+
+
+def survey_of(values: Values, size: int) -> Survey:
+    """One pass over all rows."""
+    lengths = torch.zeros(size, dtype=torch.float64)
+    total: torch.Tensor | None = None
+    for first, block in values.blocks(BLOCK):
+        here = _sum(block)
+        total = here if total is None else total + here
+        lengths[first : first + len(block)] = torch.linalg.vector_norm(block, dim=1)
+    total = torch.zeros(1, dtype=torch.float64) if total is None else total
+    return Survey(lengths if len(total) > 1 else None, total)
+
+
+def near_zero(survey: Survey, rows: torch.Tensor) -> torch.Tensor:
+    """Which rows are so short that they have never been trained: bool of `[size]`.
+
+    Under a hundredth of the median length of those of a mask. Of rows of one number none is, as a
+    bias may be small.
+    """
+    if survey.lengths is None:
+        return torch.zeros_like(rows)
+    there = survey.lengths[rows & (survey.lengths > 0)]
+    if not len(there):
+        return torch.ones_like(rows)
+    short: torch.Tensor = survey.lengths <= _NEAR_ZERO * there.median()
+    return short
+
+
+def mean_of(survey: Survey, values: Values, rows: torch.Tensor) -> torch.Tensor:
+    """Of the rows of a mask: float64 of `[width]`; raises SettingsError if it is none.
+
+    What is left out is taken from the total, so that the table is not read again.
+    """
+    count = int(rows.sum())
+    if not count:
+        raise SettingsError(
+            "None of the old rows looks trained: all are near zero or reserved. Is this the table "
+            'that was trained? init.mean(of="all") takes them nevertheless.'
+        )
+    total = survey.total.clone()
+    left_out = (~rows).nonzero().flatten()
+    for first in range(0, len(left_out), BLOCK):
+        part = left_out[first : first + BLOCK]
+        total -= _sum(values.read(part))
+    return total / count
+
+
+def std_of(values: Values, rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of the rows of a mask about their mean: float64 of `[width]`."""
+    squares = torch.zeros_like(mean)
+    for _, block in _chosen(values, rows):
+        squares += _sum((block - mean.to(block.dtype)).square_())
+    return (squares / int(rows.sum())).sqrt()
+
+
+def root_of_covariance(values: Values, rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """The symmetric root of the rows' covariance: float64 of `[width, width]`.
+
+    By eigenvalues, of which those below zero are rounding: a covariance of less than full rank has
+    a root too. The symmetric one does not depend on the eigenvectors' signs.
+    """
+    width = len(mean)
+    total = torch.zeros(width, width, dtype=torch.float64)
+    for _, block in _chosen(values, rows):
+        centred = block - mean.to(block.dtype)
+        total += (centred.T @ centred).double()
+    lengths, directions = torch.linalg.eigh(total / int(rows.sum()))
+    root: torch.Tensor = (directions * lengths.clamp(min=0).sqrt()) @ directions.T
+    return root
+
+
+def _sum(block: torch.Tensor) -> torch.Tensor:
+    """The sum of a block's rows in float64: of few rows each in their own dtype, which is quick."""
+    whole = len(block) // _SUMMED * _SUMMED
+    sums = block[:whole].reshape(-1, _SUMMED, block.shape[1]).sum(1)
+    return sums.sum(0, dtype=torch.float64) + block[whole:].sum(0, dtype=torch.float64)
+
+
+def _chosen(values: Values, rows: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """The rows of a mask, in blocks small enough to be held in float64 too."""
+    for first, block in values.blocks(max(1, BLOCK // 8)):
+        here = rows[first : first + len(block)]
+        if bool(here.all()):
+            yield first, block
+        elif bool(here.any()):
+            yield first, block[here]

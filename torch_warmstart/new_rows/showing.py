@@ -1,0 +1,117 @@
+"""What became of new rows, to be shown: who made how many, and one row as a sum of entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from torch_warmstart.entries import Vocabulary
+from torch_warmstart.errors import printable
+from torch_warmstart.new_rows.composing import Made
+from torch_warmstart.new_rows.mixture import Mixture
+from torch_warmstart.new_rows.rows import has_entry
+
+_SHOWN = 2  # old entries of a row, beside the new one
+_ROUNDED = 0.005  # a weight below it would be shown as 0.00
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Rows of one initialiser."""
+
+    label: str
+    rows: torch.Tensor
+    new: Vocabulary | None
+    old: Vocabulary | None
+    mixture: Mixture | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRowsAccount:
+    """Who made a variable's new rows.
+
+    Attributes:
+        answered: Initialisers and how many rows each has made, in the order they were asked;
+            "zeros" are rows that none answered for. They add up to the new rows.
+    """
+
+    answered: tuple[tuple[str, int], ...]
+    _rows: tuple[_Rows, ...] = field(default=(), repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {label}" for label, count in self.answered)
+
+    def show(self, entry: str | bytes | int) -> str:
+        """One new row, as the sum of old rows that it began as.
+
+        Raises:
+            KeyError: no new row has that entry.
+
+        Example:
+            >>> report["tok.weight"].new_rows.show("réseau")                # doctest: +SKIP
+            'réseau = 0.61 network + 0.39 grid'
+        """
+        value = entry.encode("utf-8", "surrogateescape") if isinstance(entry, str) else entry
+        for rows in self._rows:
+            at = _find(rows, value)
+            if at is not None:
+                return f"{_text(value)} = {_sum(rows, at)}"
+        raise KeyError(entry)
+
+
+def account_of(made: Sequence[Made], num_unanswered: int) -> NewRowsAccount:
+    """The account of rows that have been made."""
+    counts: dict[str, int] = {}
+    for one in made:
+        counts[one.label] = counts.get(one.label, 0) + len(one)
+    if num_unanswered:
+        counts["zeros"] = num_unanswered
+    rows = tuple(
+        _Rows(
+            one.label, one.everywhere.rows, one.new.vocabulary, one.new.old.vocabulary, one.mixture
+        )
+        for one in made
+    )
+    return NewRowsAccount(tuple(counts.items()), rows)
+
+
+def _find(rows: _Rows, value: bytes | int) -> int | None:
+    """Where among rows an entry's is."""
+    if rows.new is None:
+        return None
+    at = has_entry(rows.new, rows.rows).nonzero().flatten()
+    listed = rows.new.listed.take(rows.new.numbers_at(rows.rows[at]))
+    values = listed.values(slice(None))
+    return int(at[values.index(value)]) if value in values else None
+
+
+def _sum(rows: _Rows, at: int) -> str:
+    if rows.mixture is None:
+        return f"a row by {rows.label}"
+    terms = rows.mixture.terms(at)
+    shown, others = terms[:_SHOWN], terms[_SHOWN:]
+    text = ""
+    for index, weight in shown:
+        sign = ("- " if weight < 0 else "") if not text else (" - " if weight < 0 else " + ")
+        factor = (
+            "" if abs(abs(weight) - 1) < _ROUNDED and len(terms) == 1 else f"{abs(weight):.2f} "
+        )
+        text += f"{sign}{factor}{_entry(rows.old, index)}"
+    if others:
+        text += f" + {len(others):,} more"
+    return text + (" + noise" if rows.label.endswith("+ noise") else "")
+
+
+def _entry(old: Vocabulary | None, index: int) -> str:
+    value = old.entries[index] if old is not None and index < len(old) else None
+    return f"row {index:,}" if value is None else _text(value)
+
+
+def _text(value: bytes | int) -> str:
+    return (
+        str(value)
+        if isinstance(value, int)
+        else printable(value.decode("utf-8", "backslashreplace"))
+    )

@@ -1,0 +1,263 @@
+"""Who makes which new row: initialisers of `tws.init` asked while planning, without the old values.
+
+How tables from outside are read is decided here, for them (`Elsewhere`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from torch_warmstart.entries import OOV, Entries, Vocabulary
+from torch_warmstart.errors import Finding, SettingsError, plural
+from torch_warmstart.formats import Checkpoint, open_checkpoint
+from torch_warmstart.model import Variable
+from torch_warmstart.new_rows import (
+    Mixed,
+    Mixtures,
+    NewRows,
+    OldRows,
+    Role,
+    Table,
+    ask,
+    equal_rows,
+    singles_of,
+)
+from torch_warmstart.settings import Initializer
+from torch_warmstart.storage import Storage
+from torch_warmstart.vocabularies import (
+    Remapping,
+    Vocabularies,
+    find_entries,
+    read_entries,
+    read_vocabulary,
+)
+
+_CPU = torch.device("cpu")
+_PAIR = "(vocabulary, tensor) or (vocabulary, (url, key))"
+
+
+class Initialising:
+    """The new rows of one plan: what is read for one variable serves the next."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._elsewhere = Elsewhere(storage)
+        self._mixtures = Mixtures()
+        # With the vocabularies, which keep their ids: what is cut once is one for all tables.
+        self._old: dict[tuple[int, int], tuple[Vocabularies, Vocabulary]] = {}
+
+    def plan(
+        self,
+        variable: Variable,
+        initializer: Initializer,
+        generator: torch.Generator | None,
+        *,
+        vocabularies: Vocabularies | None,
+        remapping: Remapping,
+        axis: int,
+        old_size: int,
+    ) -> Mixed:
+        """Who answers for a variable's new rows; raises SettingsError if nobody could.
+
+        Args:
+            variable: Whose rows they are.
+            initializer: What makes them.
+            generator: What random rows are drawn from.
+            vocabularies: What rows stand for, on the CPU; None where they go by position.
+            remapping: Which rows are new.
+            axis: Along which they are.
+            old_size: How many rows the old tensor has.
+        """
+        _check_floating(variable)
+        size = min(remapping.num_old, old_size)
+        new = None if vocabularies is None else vocabularies.new
+        old = None if vocabularies is None else self._used(vocabularies, size)
+        rows = remapping.rows.cpu()
+        at = (rows < 0).nonzero().flatten()
+        asked = NewRows(
+            name=variable.name,
+            role=role_of(variable, axis),
+            axis=axis,
+            shape=variable.shape,
+            dtype=variable.tensor.dtype,
+            device=variable.device,
+            rows=at,
+            ordinals=torch.arange(len(at)),
+            remapping=rows,
+            vocabulary=new,
+            old=OldRows(size, old_size, old, self._elsewhere),
+        )
+        return Mixed(ask(singles_of(initializer), asked, self._mixtures), generator)
+
+    def _used(self, vocabularies: Vocabularies, size: int) -> Vocabulary:
+        """The old vocabulary as far as there are rows.
+
+        Of OOV rows that are not all there nobody knows which entry had which.
+        """
+        key = id(vocabularies), size
+        if key not in self._old:
+            whole = vocabularies.old
+            used = whole.head(size)
+            if len(used.special.get(OOV, ())) != len(whole.special.get(OOV, ())):
+                others = {name: rows for name, rows in used.special.items() if name != OOV}
+                used = replace(used, special=others)
+            self._old[key] = vocabularies, used
+        return self._old[key][1]
+
+
+def _check_floating(variable: Variable) -> None:
+    if variable.slot is not None:
+        raise SettingsError(
+            f"{variable.name} is an optimizer's slot, whose new rows begin as the optimizer begins "
+            "them; those of tws.init are for parameters."
+        )
+    if not variable.tensor.dtype.is_floating_point:
+        raise SettingsError(
+            f"{variable.name} is {variable.tensor.dtype}, and new rows are mixed of old ones only "
+            "where rows are floating numbers."
+        )
+
+
+def role_of(variable: Variable, axis: int) -> Role:
+    """What a table does in its model. One that is tied to a head is an input."""
+    if len(variable.shape) == 1:
+        return "bias"
+    modules = [owner.module for owner in variable.owners]
+    if any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in modules):
+        return "input"
+    if any(isinstance(module, nn.Linear) for module in modules):
+        return "output" if axis == 0 else "input"
+    return "other"
+
+
+# -- what is to be said ----------------------------------------------------------------------------
+
+
+def notes_on_new_rows(name: str, mixed: Mixed) -> list[Finding]:
+    """Rows that nobody answers for, and rows that begin equal."""
+    notes = []
+    count = mixed.num_unanswered
+    if count:
+        text = (
+            f"{name}: no initialiser answers for {plural(count, 'new row')}, which "
+            f"{'begins' if count == 1 else 'begin'} as zeros."
+        )
+        hint = "End with one that answers for all: ... | init.mean()."
+        notes.append(Finding("new-rows-unanswered", "warning", name, f"{text} {hint}", hint))
+    equal = {part.label: part.num_equal for part in mixed.answers.parts if part.num_equal}
+    if equal:
+        notes.append(equal_rows(name, equal))
+    return notes
+
+
+# -- vocabularies and tables from outside ----------------------------------------------------------
+
+
+class Elsewhere:
+    """Tables and entries as users hold them; a table, and its vocabulary, is read once."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._known: dict[Hashable, tuple[Any, Any]] = {}  # with the source, which keeps its id
+
+    def entries(self, source: Any) -> Entries:
+        """A sequence of entries."""
+        return read_entries(source, _CPU, self._storage)
+
+    def find(self, entries: Entries, known: Vocabulary) -> torch.Tensor:
+        """For each entry its row in `known`, or -1."""
+        return find_entries(entries.to(_CPU), known.to(_CPU))
+
+    def table(self, source: Any) -> Table:
+        """A table whose rows have entries."""
+        table: Table = self._once("table", source, self._open_table)
+        return table
+
+    def _once(self, kind: str, source: Any, read: Callable[[Any], Any]) -> Any:
+        key = (kind, source if isinstance(source, str) else id(source))
+        if key not in self._known:
+            self._known[key] = (source, read(source))
+        return self._known[key][1]
+
+    def _read_vocabulary(self, source: Any) -> Vocabulary:
+        return read_vocabulary(source, _CPU, self._storage)
+
+    def _open_table(self, source: Any) -> Table:
+        if isinstance(source, str | os.PathLike):
+            checkpoint = open_checkpoint(os.fspath(source), storage=self._storage)
+            entries = getattr(checkpoint, "vocabulary", None)
+            if entries is None:
+                raise SettingsError(
+                    f"{checkpoint.url} is a {checkpoint.format}, whose rows have no entries by "
+                    f"themselves: give {_PAIR}."
+                )
+            return _Table(
+                self._read_vocabulary(entries), _Saved(checkpoint, next(iter(checkpoint)))
+            )
+        if not (isinstance(source, tuple | list) and len(source) == 2):
+            raise SettingsError(
+                f"A table from outside is a file of vectors, or {_PAIR}; not a "
+                f"{type(source).__name__}."
+            )
+        vocabulary: Vocabulary = self._once("vocabulary", source[0], self._read_vocabulary)
+        values = source[1]
+        if isinstance(values, torch.Tensor):
+            return _Table(vocabulary, _Given(values.detach()))
+        if not (isinstance(values, tuple | list) and len(values) == 2):
+            raise SettingsError(
+                f"A table from outside is {_PAIR}; its second part is a {type(values).__name__}."
+            )
+        return _Table(
+            vocabulary, _Saved(open_checkpoint(values[0], storage=self._storage), values[1])
+        )
+
+
+class _Given:
+    """A tensor."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.name, self.shape, self._tensor = "the tensor", tuple(tensor.shape), tensor
+        self.is_floating = tensor.dtype.is_floating_point
+
+    def read(self, rows: torch.Tensor) -> torch.Tensor:
+        return self._tensor.index_select(0, rows.to(self._tensor.device))
+
+
+class _Saved:
+    """A tensor of a checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint, key: str) -> None:
+        spec = checkpoint.spec(key)
+        self.name, self.shape = f"{spec.key!r} of {checkpoint.url}", spec.shape
+        self.is_floating = spec.dtype is not None and spec.dtype.is_floating_point
+        self._checkpoint, self._key = checkpoint, key
+
+    def read(self, rows: torch.Tensor) -> torch.Tensor:
+        tensor = self._checkpoint.get_tensor(self._key, rows)
+        assert isinstance(tensor, torch.Tensor)
+        return tensor
+
+
+class _Table:
+    """A matrix whose rows have entries."""
+
+    def __init__(self, vocabulary: Vocabulary, values: _Given | _Saved) -> None:
+        if len(values.shape) != 2 or not values.is_floating:
+            raise SettingsError(
+                f"{values.name} has shape {list(values.shape)}; a table of vectors is a matrix of "
+                "floating numbers."
+            )
+        if len(vocabulary) > values.shape[0]:
+            raise SettingsError(
+                f"{vocabulary.origin} has {plural(len(vocabulary), 'row')}, but {values.name} "
+                f"only {values.shape[0]:,}: they do not belong together."
+            )
+        self.vocabulary, self.width, self._values = vocabulary, values.shape[1], values
+
+    def read(self, rows: torch.Tensor) -> torch.Tensor:
+        return self._values.read(rows).to(_CPU, torch.float32)

@@ -250,3 +250,15 @@ def undo_on_meta(how: str) -> None:
 def _fail_on_rank_1(*_: Any) -> None:
     if dist.get_rank() == 1:
         raise RuntimeError("not here")
+
+
+def fill_copies(is_together: bool) -> tuple[bool, list[str]]:
+    """Plain models of all ranks, with unequal seeds: whether they are equal, and what is said."""
+    info = tws.VocabInfo(NEW_WORDS, -1, 1, OLD_WORDS, backup_initializer=nn.init.normal_)
+    settings = tws.WarmStartSettings(old_state(), ["table"], {"table.weight": info})
+    group = dist.group.WORLD if is_together else None
+    model = Tower(10)
+    torch.manual_seed(seed_of_this_rank())
+    report = tws.warm_start(model, settings, process_group=group)
+    rows = _of_all(model.table.weight.detach())
+    return all(torch.equal(rows[0], other) for other in rows), [n.code for n in report.notes]

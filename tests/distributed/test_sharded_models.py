@@ -62,3 +62,8 @@ def test_a_sharded_model_on_meta_is_made_of_shards(two: Ranks, how: str) -> None
 
 def test_a_sharded_model_on_meta_stays_there_when_one_rank_fails(two: Ranks) -> None:
     two.run(jobs.undo_on_meta, "fsdp")
+
+
+def test_copies_that_nobody_knows_of_may_differ_and_that_is_said(two: Ranks) -> None:
+    assert two.run(jobs.fill_copies, True) == [(True, [])] * 2
+    assert two.run(jobs.fill_copies, False) == [(False, ["replicas-may-differ"])] * 2

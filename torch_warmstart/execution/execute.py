@@ -27,7 +27,14 @@ from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.loading import Materialised, Outcome, load_modules
 from torch_warmstart.execution.prepare import prepare, room_to_work
-from torch_warmstart.execution.ranks import Agreement, chance_of, marks_of, same_chance, told_of
+from torch_warmstart.execution.ranks import (
+    Agreement,
+    chance_of,
+    marks_of,
+    replicas_may_differ,
+    same_chance,
+    told_of,
+)
 from torch_warmstart.execution.reading import ALL, Share
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.telling import log_of, warn_of
@@ -113,6 +120,7 @@ class _Run:
         watch = Watch(plan.checkpoint, {key for one in parts for key in one.keys})
         self._watch = watch
         share, chance = self._agree()
+        alone = replicas_may_differ(plan) if self._agreement.is_alone else []
         slots = [item.variable.tensor for item in plan.items if item.variable.slot is not None]
         self._materialised = Materialised(plan)
         self.plan = plan = self._materialised.register()
@@ -124,8 +132,8 @@ class _Run:
         room = room_to_work(prepared)
         prepared = load_modules(plan, prepared, journal, self.outcome)
         left += self._materialised.settle_kept(self.outcome)
-        warn_of(left)
-        self.outcome.notes += left
+        warn_of([*alone, *left])
+        self.outcome.notes += [*alone, *left]
         watch.check_prepared()
         del room
         self._ready = RollForward(prepared, advance, watch.check)

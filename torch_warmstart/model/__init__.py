@@ -15,6 +15,7 @@ from torch_warmstart.model.meta import transient_buffers as transient_buffers
 from torch_warmstart.model.patterns import nearest_to_pattern as nearest_to_pattern
 from torch_warmstart.model.patterns import select_matching as select_matching
 from torch_warmstart.model.sharding import Part as Part
+from torch_warmstart.model.sharding import has_other_ranks as has_other_ranks
 from torch_warmstart.model.sharding import is_divided_alike as is_divided_alike
 from torch_warmstart.model.sharding import is_of_fsdp as is_of_fsdp
 from torch_warmstart.model.sharding import is_sharded as is_sharded

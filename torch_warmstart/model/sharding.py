@@ -128,6 +128,12 @@ def ranks_of_model(model: torch.nn.Module) -> frozenset[int]:
     return frozenset(ranks)
 
 
+def has_other_ranks() -> bool:
+    """Whether this process is one of several, whatever they are for."""
+    is_known = "torch.distributed" in sys.modules and _is_initialised()
+    return is_known and torch.distributed.get_world_size() > 1
+
+
 def ranks_of_group(group: Any) -> frozenset[int]:
     """The global ranks of a process group."""
     return frozenset(torch.distributed.get_process_group_ranks(group))

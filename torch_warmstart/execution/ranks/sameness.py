@@ -16,8 +16,11 @@ from typing import Any
 import torch
 
 from torch_warmstart.dtypes import as_bytes
+from torch_warmstart.errors import Finding
+from torch_warmstart.model import has_other_ranks
 from torch_warmstart.model import is_on_meta
-from torch_warmstart.new_rows import Initialised, Mixed
+from torch_warmstart.new_rows import Initialised
+from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 _BLOCK = 4 << 10  # bytes of a file that are looked at in one place
@@ -105,6 +108,19 @@ def _sample_of_tensor(tensor: torch.Tensor) -> bytes:
 def chance_of(plan: WarmStartPlan) -> dict[str, str]:
     """The states of the generators that initialisers will use, for all ranks to use these."""
     return {name: _text(generator.get_state()) for name, generator in _generators(plan).items()}
+
+
+def replicas_may_differ(plan: WarmStartPlan) -> list[Finding]:
+    """That one of several processes draws random rows by itself, if it does."""
+    drawn = [item for item in plan.items if isinstance(item.fill, Initialised)]
+    if not drawn or not has_other_ranks():
+        return []
+    text = (
+        f"{drawn[0].name}: its new rows are this rank's own, and those of a copy on another rank "
+        "are equal only if all draw the same random numbers."
+    )
+    hint = "If there are copies, pass process_group=torch.distributed.group.WORLD on all ranks."
+    return [Finding("replicas-may-differ", "warning", drawn[0].name, text, hint)]
 
 
 @contextlib.contextmanager

@@ -206,3 +206,26 @@ def plans_applied(how: str, path: str) -> str:
     assert scene.state() == "as before"
     tws.apply_plan(plan)
     return scene.state()
+
+
+def half_written_on_rank_1() -> tuple[str, str]:
+    """A step that fails there each time."""
+    scene = Scene()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commit.Copy, "run", _then(commit.Copy.run, on_rank(1, _raise)))
+        return scene.told(_everything(old_state()))
+
+
+def interrupted_during_commit(rank: int) -> tuple[str, str]:
+    """Ctrl-C when something is written: it is finished, and then raised, on that rank only."""
+    scene = Scene()
+    times = iter([KeyboardInterrupt])
+
+    def once() -> None:
+        for error in times:
+            raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        act = on_rank(rank, once)
+        patch.setattr(commit.Copy, "run", _then(commit.Copy.run, act))
+        return scene.told(_everything(old_state()))

@@ -126,3 +126,22 @@ def test_a_time_that_is_none_is_refused(seconds: object) -> None:
     model = nn.Linear(2, 2)
     with pytest.raises(tws.SettingsError, match="timeout must be a number of seconds above 0"):
         tws.warm_start(model, model.state_dict(), timeout=seconds)
+
+
+def test_a_rank_that_cannot_finish_is_named_by_those_that_have(two: Ranks) -> None:
+    (other, state), (mine, _) = two.run(faults.half_written_on_rank_1)
+
+    assert mine.startswith("PartialWriteError: ")
+    assert other.startswith("WarmStartError: Rank 1 cannot: RuntimeError: out of luck. ")
+    assert "Its part may not be complete. On this rank it is complete" in other
+    assert state == "complete"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_interrupt_during_the_commit_is_that_ranks_own(two: Ranks, rank: int) -> None:
+    answers = two.run(faults.interrupted_during_commit, rank)
+
+    assert answers[rank][0].startswith("KeyboardInterrupt")
+    assert "On this rank it is complete" in answers[rank][0]
+    assert answers[1 - rank] == ("nothing", "complete")
+    assert answers[rank][1] == "complete"

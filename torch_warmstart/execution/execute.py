@@ -9,6 +9,7 @@ as planned.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 
@@ -68,13 +69,13 @@ def execute_plan(
     try:
         return _carry_out(plan, run, progress)
     except Exception as error:
-        agreement.cannot(error)
+        run.tell(error)
         ours = run.explained(error)
         if ours is error:
             raise
         raise ours from error
     except BaseException as error:
-        agreement.cannot(error)
+        run.tell(error)
         _add_note(error, run.state())
         raise
 
@@ -173,6 +174,14 @@ class _Run:
         """Raises WarmStartError unless all processes have written all."""
         self._agreement.check_ready()
         self._agreement.finish()
+
+    def tell(self, error: BaseException) -> None:
+        """Tells the others what has become of it here."""
+        if self._forward is not None and self._forward.is_complete:
+            with contextlib.suppress(WarmStartError):  # it is raised already, or comes second
+                self._agreement.finish()
+        else:
+            self._agreement.cannot(error)
 
     def close(self) -> None:
         """Lets go of the source, whatever became of it, and of the caller's thread."""

@@ -31,7 +31,7 @@ import torch_warmstart as tws
 DIM, USERS, BATCH = 8, 200, 128
 FIRST_DAY = 20_000  # days since 1970-01-01
 START = 0.1  # of Adagrad's sums
-RATE = 0.3
+RATE = 0.2
 
 
 class TwoTower(nn.Module):
@@ -111,12 +111,12 @@ def train(
     for start in range(0, len(rows), BATCH):
         part = slice(start, start + BATCH)
         loss = nn.functional.binary_cross_entropy_with_logits(
-            model(users[part], rows[part]), liked[part]
+            model(users[part], rows[part]), liked[part], reduction="sum"
         )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(loss.item() / len(rows[part]))
     return float(np.mean(losses[: max(1, len(losses) // 3)]))
 
 

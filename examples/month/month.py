@@ -242,7 +242,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--ids", type=int, default=500)
-    parser.add_argument("--clicks", type=int, default=8_000)
+    parser.add_argument("--clicks", type=int, default=6_000)
     parser.add_argument("--plot", help="where to write a picture")
     arguments = parser.parse_args()
     found = run(arguments.days, arguments.ids, arguments.clicks, print)

@@ -233,7 +233,8 @@ def _spelt_keys(scenario: Scenario, variable: Variable) -> list[str]:
     """The keys of the checkpoint that we find by ourselves."""
     torch_name = torch_names(scenario.variables)[variable.name]
     half_dotted = "/".join(torch_name.rsplit(".", 1))
-    wanted = dict.fromkeys([torch_name, half_dotted, variable.name, f"{variable.name}:0"])
+    dotted = torch_name.replace("/", ".")  # of a name that is no path of modules
+    wanted = dict.fromkeys([torch_name, half_dotted, dotted, variable.name, f"{variable.name}:0"])
     return [key for key in wanted if scenario.tensor(key) is not None]
 
 

@@ -30,7 +30,7 @@ LAYERS = (
     {"planning"},
     {"execution", "suggesting", "proof", "conversion"},
     {"api", "init"},
-    {"tensorflow_names", "cli"},
+    {"tensorflow_names", "cli", "integrations"},
     {"__init__", "__main__"},
 )
 LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}

@@ -1,0 +1,112 @@
+"""A callback for Lightning's Trainer; `pip install 'torch-warmstart[lightning]'`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from torch_warmstart.errors import MissingDependencyError, SettingsError
+from torch_warmstart.execution import WarmStartReport
+from torch_warmstart.integrations.once import StartOnce
+from torch_warmstart.settings import WarmStartSettings
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ImportError as error:
+    raise MissingDependencyError(
+        "torch_warmstart.integrations.lightning needs lightning: pip install "
+        "'torch-warmstart[lightning]'"
+    ) from error
+
+# They make one flat tensor of many parameters, of which no name and no shape is left.
+_FLATTENING = ("FSDPStrategy", "DeepSpeedStrategy")
+
+
+class WarmStart(Callback):
+    """Warm-starts the model of a Lightning `Trainer` before the first step of `fit`.
+
+    Model and optimizers are filled when the strategy has set them up: on their devices, sharded or
+    copied, with all processes together and with the same new rows in each. Under `FSDPStrategy` and
+    `DeepSpeedStrategy`, which flatten parameters, the model is filled before they do; one that
+    `configure_model` makes does not exist by then.
+
+    A run that resumes from a checkpoint is left as it is, and so is a model that this callback has
+    warm-started before: `fit` may be called again.
+
+    Args:
+        settings: As for `torch_warmstart.warm_start`. The names are those of the LightningModule:
+            `net.embed.weight`, if it keeps its network in `self.net`.
+        optimizer: Take the state of the selected parameters' slots along, into the optimizers that
+            `configure_optimizers` makes.
+        timeout: How long processes wait for each other, in seconds; None: 30 minutes.
+        progress: Show a progress bar; None shows one for long work on a terminal.
+
+    Attributes:
+        report: What was done, a `WarmStartReport`; None before, and where nothing was done. In
+            processes that the strategy starts (`ddp_spawn`) it is theirs.
+
+    Raises:
+        PlanError: within `fit`, with every problem there is. Nothing has been changed.
+        SettingsError: `optimizer=True` with a strategy that flattens parameters.
+
+    Example:
+        >>> from torch_warmstart.integrations.lightning import WarmStart
+        >>> trainer = Trainer(callbacks=[WarmStart("yesterday.ckpt")])   # doctest: +SKIP
+        >>> trainer.fit(model, data)                                     # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        settings: WarmStartSettings | Any,
+        *,
+        optimizer: bool = False,
+        timeout: timedelta | float | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self._start = StartOnce(settings, timeout, progress)
+        self._takes_optimizer = optimizer
+        self._resumes = False
+
+    @property
+    def report(self) -> WarmStartReport | None:
+        """What the warm start has done."""
+        return self._start.report
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._resumes = False
+        if _flattens(trainer):
+            if self._takes_optimizer:
+                raise SettingsError(
+                    f"WarmStart(optimizer=True) cannot be done with {_strategy(trainer)}, whose "
+                    "optimizer has flat parameters. Leave optimizer out; or use DDP, or "
+                    "ModelParallelStrategy with fully_shard."
+                )
+            self._begin(trainer, pl_module)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]
+    ) -> None:
+        self._resumes = True
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not _flattens(trainer):
+            self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: Trainer, model: LightningModule) -> None:
+        if self._resumes or trainer.ckpt_path is not None:
+            self._start.skip("the run resumes from a checkpoint")
+        elif trainer.global_step > 0:
+            self._start.skip("the trainer goes on with its run")
+        else:
+            self._start.run(model, trainer.optimizers if self._takes_optimizer else None)
+
+
+def _strategy(trainer: Trainer) -> str:
+    return type(trainer.strategy).__name__
+
+
+def _flattens(trainer: Trainer) -> bool:
+    return any(kind.__name__ in _FLATTENING for kind in type(trainer.strategy).__mro__)

@@ -7,6 +7,7 @@
 # make faults  warm starts interrupted at every line, request and operation, and random models
 # make differential  2,500 warm starts drawn at random, against TensorFlow's; other ones each time
 # make zoo     small Keras models in every format against their torch twins; none may be silently wrong
+# make docs    the site, into build/site; a link that leads nowhere is an error
 # make browser  the HTML pages in a real browser: chromium, which it installs where apt-get may
 # make distributed  models on 2, 4 and 8 ranks, real processes on this machine
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
@@ -22,7 +23,7 @@ FUZZ_FORMATS ?=
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '*.css' -o -name '*.js') \
   docs/findings.md pyproject.toml constraints.txt
 
-.PHONY: demo test browser lint format bench fuzz differential zoo distributed fixtures clean faults
+.PHONY: demo test docs browser lint format bench fuzz differential zoo distributed fixtures clean faults
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -35,6 +36,10 @@ browser: $(VENV)/.test
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
 	  || echo "chromium cannot be installed here: its tests are skipped"
 	TORCH_WARMSTART_INSTALLED=1 $(BIN)/pytest tests/browser $(PYTEST_ARGS)
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Written: build/site/index.html"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -80,6 +85,11 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 $(VENV)/.test: $(BIN)/python $(SOURCES)
 	@echo "Installing torch_warmstart and its test tools, TensorFlow among them, into $(VENV) ..."
 	$(PIP) install --constraint constraints.txt ".[test]"
+	touch $@
+
+$(VENV)/.docs: $(BIN)/python $(SOURCES)
+	@echo "Installing torch_warmstart and what makes its site into $(VENV) ..."
+	$(PIP) install --constraint constraints.txt ".[docs]"
 	touch $@
 
 $(VENV)/.bench: $(BIN)/python $(SOURCES)

@@ -38,7 +38,8 @@ browser: $(VENV)/.test
 	TORCH_WARMSTART_INSTALLED=1 $(BIN)/pytest tests/browser $(PYTEST_ARGS)
 
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@# Not with --quiet: what it hides is not counted as wrong.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "Written: build/site/index.html"
 
 lint: $(VENV)/.test

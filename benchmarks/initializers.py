@@ -28,11 +28,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch_warmstart.planning.rows.initialising import Initialising
 
 import torch_warmstart as tws
 from torch_warmstart import init
 from torch_warmstart.execution import prepare
+from torch_warmstart.planning.rows.initialising import Initialising
 
 _SECONDS = 5.0  # that a loop may take
 

@@ -3,6 +3,7 @@
 
 from . import init as init
 from .api import apply_plan as apply_plan
+from .api import change_vocabulary as change_vocabulary
 from .api import convert as convert
 from .api import diff as diff
 from .api import latest_checkpoint as latest_checkpoint

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch_warmstart.execution import WarmStartReport
     from torch_warmstart.planning import WarmStartPlan
     from torch_warmstart.proof import CheckpointDiff
-    from torch_warmstart.settings import WarmStartSettings
+    from torch_warmstart.settings import VocabInfo, WarmStartSettings
     from torch_warmstart.suggesting import Suggestions
 
 
@@ -202,6 +202,57 @@ def load_planner(
     from torch_warmstart.execution.dcp import WarmStartLoadPlanner
 
     return WarmStartLoadPlanner(_checked(model), settings, read_limit)
+
+
+def change_vocabulary(
+    model: torch.nn.Module,
+    var_name_to_vocab_info: Mapping[str, VocabInfo],
+    *,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+    ema: Any = (),
+    progress: bool | None = None,
+) -> WarmStartReport:
+    """Gives a live model another vocabulary: parameters of the new size in the old ones' places.
+
+    Rows whose entries stay move to their new places, with the optimizer's state; new rows begin as
+    their `VocabInfo` and the optimizer say. Everything is made beside the model first; then it is
+    put in place, all or nothing. Ties stay ties; `num_embeddings`, `out_features`, `in_features`,
+    `padding_idx`, and what a Hugging Face config says (`vocab_size`, `..._token_id`) follow. The
+    new parameters have no gradient yet.
+
+    Args:
+        model: The model, not compiled, and before DDP or FSDP wrap it.
+        var_name_to_vocab_info: Variable name, or a module's for its weight and bias, to `VocabInfo`
+            with an `old_vocab`, as there is no checkpoint. The new vocabulary says how high the
+            tensor becomes. The bias of a `Linear` follows its weight.
+        optimizer: The model's, or a list of them; its param groups stay the same objects, so that
+            learning rate schedulers go on.
+        ema: Copies of the model, one or several: modules (`AveragedModel`), or mappings of the
+            model's names to tensors. Their own rows move, and new ones are the model's.
+        progress: Show a progress bar; None shows one for long work on a terminal.
+
+    Returns:
+        An account of each table and slot that was made anew.
+
+    Raises:
+        PlanError: with every problem there is, such as tensors that cannot be made anew.
+        SettingsError: an argument is wrong.
+        UnsupportedError: the optimizer keeps something that cannot follow.
+        Whatever is raised, nothing has been changed, unless a note of it says so.
+
+    Example:
+        >>> info = tws.VocabInfo(["b", "c", "new"], old_vocab=["a", "b"])
+        >>> model = torch.nn.Sequential(torch.nn.Embedding(2, 4))
+        >>> report = tws.change_vocabulary(model, {"0.weight": info})
+        >>> model[0]
+        Embedding(3, 4)
+    """
+    from torch_warmstart.execution import exchange_vocabulary
+    from torch_warmstart.planning import read_tables
+
+    tables = read_tables(_checked(model), var_name_to_vocab_info)
+    copies = list(ema) if isinstance(ema, list | tuple) else [ema]
+    return exchange_vocabulary(model, tables, optimizer, copies, progress=progress)
 
 
 def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> Suggestions:

@@ -38,7 +38,7 @@ from torch_warmstart.execution.ranks import (
 )
 from torch_warmstart.execution.reading import ALL, Share
 from torch_warmstart.execution.report import WarmStartReport, make_report
-from torch_warmstart.execution.telling import log_of, warn_of
+from torch_warmstart.execution.telling import add_note, log_of, warn_of
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import is_frozen_by_inference, model_variables
 from torch_warmstart.planning import WarmStartPlan
@@ -76,7 +76,7 @@ def execute_plan(
         raise ours from error
     except BaseException as error:
         run.tell(error)
-        _add_note(error, run.state())
+        add_note(error, run.state())
         raise
 
 
@@ -226,14 +226,6 @@ def _named(error: Exception) -> str:
     is_ours = isinstance(error, SourceChangedError | WarmStartError)
     text = str(error) if is_ours else f"{type(error).__name__}: {error}".rstrip(": ")
     return text if text.endswith((".", "?", "!")) else f"{text}."
-
-
-def _add_note(error: BaseException, note: str) -> None:
-    """Says something beside an exception, which Python 3.10 has no place for but its arguments."""
-    if hasattr(error, "add_note"):
-        error.add_note(note)
-    else:
-        error.args = (*error.args, note)
 
 
 def check_unchanged(plan: WarmStartPlan) -> None:

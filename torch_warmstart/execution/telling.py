@@ -39,3 +39,11 @@ def log_of(report: WarmStartReport) -> None:
     """One line in the log `torch_warmstart`, of level INFO."""
     if _LOGGER.isEnabledFor(logging.INFO):
         _LOGGER.info("%s", report.summary)
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Says something beside an exception, which Python 3.10 has no place for but its arguments."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:
+        error.args = (*error.args, note)

@@ -11,6 +11,9 @@ from torch_warmstart.slots.saved_slots import slot_keys as slot_keys
 from torch_warmstart.slots.targets import SlotTargets as SlotTargets
 from torch_warmstart.slots.targets import is_as_planned as is_as_planned
 from torch_warmstart.slots.torch_optimizers import needs as needs
+from torch_warmstart.slots.twins import OptimizerTwin as OptimizerTwin
+from torch_warmstart.slots.twins import Successor as Successor
+from torch_warmstart.slots.twins import make_twins as make_twins
 from torch_warmstart.slots.variables import Optimizers as Optimizers
 from torch_warmstart.slots.variables import left_out as left_out
 from torch_warmstart.slots.variables import slot_variables as slot_variables

@@ -112,7 +112,7 @@ def _state_after_a_step(
 ) -> dict[str, Any]:
     no_decay = {name: value for name, value in _NO_DECAY.items() if name in group}
     own = {name: _copied(value) for name, value in group.items() if name != "params"}
-    probe = _blank_copy(optimizer, [{**own, **no_decay, "params": [tiny]}], defaultdict(dict))
+    probe = blank_copy(optimizer, [{**own, **no_decay, "params": [tiny]}], defaultdict(dict))
     # Of the class: a learning rate scheduler replaces the instance's by one bound to the original.
     step = type(optimizer).step
     if getattr(step, "hooked", False):  # hooks for all optimizers are not for this
@@ -121,7 +121,7 @@ def _state_after_a_step(
     return dict(probe.state[tiny])
 
 
-def _blank_copy(
+def blank_copy(
     optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]], state: dict[Any, Any]
 ) -> Any:
     """An optimizer with the same options and other parameters.
@@ -132,7 +132,7 @@ def _blank_copy(
     twin: Any = object.__new__(type(optimizer))
     for name, value in vars(optimizer).items():
         if isinstance(value, torch.optim.Optimizer):  # one that it wraps
-            vars(twin)[name] = _blank_copy(value, groups, state)
+            vars(twin)[name] = blank_copy(value, groups, state)
         else:
             vars(twin)[name] = OrderedDict() if name.endswith("_hooks") else _copied(value)
     vars(twin).pop("step", None)

@@ -36,7 +36,7 @@ def slot_variables(optimizers: Optimizers, variables: Iterable[Variable]) -> tup
     """
     by_id = {id(v.tensor): v for v in variables if v.kind == "parameter"}
     found: dict[int, list[Variable]] = {}
-    for optimizer in _as_list(optimizers):
+    for optimizer in optimizers_in(optimizers):
         known = _known_slots(optimizer, by_id, found)
         if not known:
             raise SettingsError(
@@ -53,13 +53,14 @@ def left_out(optimizers: Optimizers, variables: Iterable[Variable]) -> tuple[lis
     Of the model's, those that are trained.
     """
     known = {id(v.tensor): v for v in variables if v.kind == "parameter"}
-    groups = [group for optimizer in _as_list(optimizers) for group in optimizer.param_groups]
+    groups = [group for optimizer in optimizers_in(optimizers) for group in optimizer.param_groups]
     held = {id(tensor) for group in groups for tensor in group["params"]}
     names = [v.name for key, v in known.items() if key not in held and v.tensor.requires_grad]
     return names, len(held - known.keys())
 
 
-def _as_list(optimizers: Any) -> list[torch.optim.Optimizer]:
+def optimizers_in(optimizers: Any) -> list[torch.optim.Optimizer]:
+    """The optimizers that keep the state, of one or a list; raises SettingsError for others."""
     listed = list(optimizers) if isinstance(optimizers, list | tuple) else [optimizers]
     for optimizer in listed:
         if not isinstance(optimizer, torch.optim.Optimizer):

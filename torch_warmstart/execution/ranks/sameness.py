@@ -17,10 +17,8 @@ import torch
 
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import Finding
-from torch_warmstart.model import has_other_ranks
-from torch_warmstart.model import is_on_meta
-from torch_warmstart.new_rows import Initialised
-from torch_warmstart.new_rows import Mixed
+from torch_warmstart.model import has_other_ranks, is_on_meta
+from torch_warmstart.new_rows import Initialised, Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 _BLOCK = 4 << 10  # bytes of a file that are looked at in one place

@@ -1,0 +1,110 @@
+"""A live model gets other vocabularies: all is made beside it, then put in place at once.
+
+Up to the last entry whatever goes wrong is undone; nothing that exists is written into. So what
+somebody else still holds of the old tensors stays what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from torch_warmstart.execution.exchanging.entries import (
+    Entry,
+    entries_of_mapping,
+    entries_of_model,
+    entries_of_optimizer,
+    tokens_left,
+)
+from torch_warmstart.execution.exchanging.twins import Twin, twin_of
+from torch_warmstart.execution.execute import execute_plan
+from torch_warmstart.execution.insisting import insist
+from torch_warmstart.execution.report import WarmStartReport
+from torch_warmstart.execution.telling import add_note, warn_of
+from torch_warmstart.planning import ChangedTable, copies_of, inner_copy
+from torch_warmstart.slots import Optimizers
+
+
+def exchange_vocabulary(
+    model: torch.nn.Module,
+    tables: Sequence[ChangedTable],
+    optimizer: Optimizers | None = None,
+    ema: Sequence[Any] = (),
+    *,
+    progress: bool | None = None,
+) -> WarmStartReport:
+    """Makes the tables anew and puts them into model, optimizers and copies: all, or nothing.
+
+    Raises WarmStartError; KeyboardInterrupt and its like go through, with a note that says whether
+    the exchange is complete.
+    """
+    switch = _Switch()
+    try:
+        copies = [(inner_copy(copy), copies_of(tables, copy)) for copy in ema]
+        twin = twin_of(model, tables, optimizer)
+        left = list({f.text: f for f in tokens_left(model, tables)}.values())
+        warn_of(left)
+        report = execute_plan(twin.plan, progress=progress)
+        report = replace(report, notes=(*report.notes, *left))
+        twins = [(copy, _filled_copy(copy, its, twin)) for copy, its in copies]
+        switch.entries = tuple(_entries(model, twin, twins))
+        insist(switch.run, switch.settle)
+    except BaseException as error:
+        add_note(error, switch.state())
+        raise
+    return report
+
+
+def _filled_copy(copy: Any, tables: Sequence[ChangedTable], twin: Twin) -> Twin:
+    """A copy's own rows, and for the new ones what the model begins with."""
+    by_name = {
+        name: new
+        for table, new in zip(twin.tables, twin.new, strict=True)
+        for name in table.variable.names
+    }
+    beginnings = {t.variable.name: by_name[t.variable.name].detach() for t in tables}
+    made = twin_of(copy, tables, beginnings=beginnings)
+    execute_plan(made.plan, progress=False)
+    return made
+
+
+def _entries(
+    model: torch.nn.Module, twin: Twin, copies: Sequence[tuple[Any, Twin]]
+) -> Iterator[Entry]:
+    yield from entries_of_model(model, twin)
+    for of_optimizer in twin.optimizers:
+        yield from entries_of_optimizer(of_optimizer)
+    for copy, of_copy in copies:
+        is_module = isinstance(copy, torch.nn.Module)
+        yield from (
+            entries_of_model(copy, of_copy) if is_module else entries_of_mapping(copy, of_copy)
+        )
+
+
+class _Switch:
+    """Entries on their way: undone until the last has been written."""
+
+    def __init__(self) -> None:
+        self.entries: tuple[Entry, ...] = ()
+        self.is_done = False
+
+    def run(self) -> None:
+        """Writes them all; may be left anywhere."""
+        for entry in self.entries:
+            entry.put()
+        self.is_done = True
+
+    def settle(self) -> None:
+        """Undoes them, unless all are written; a second time makes no difference."""
+        if not self.is_done:
+            for entry in reversed(self.entries):
+                entry.undo()
+
+    def state(self) -> str:
+        """What has become of the model."""
+        if self.is_done:
+            return "The vocabulary is changed, in model, optimizer and copies."
+        return "Model, optimizer and copies are as they were."

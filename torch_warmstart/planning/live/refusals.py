@@ -1,0 +1,147 @@
+"""What of a live model cannot be followed when one of its tensors is made anew."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import Finding
+from torch_warmstart.model import (
+    Extents,
+    Variable,
+    extent_of,
+    is_sharded,
+    model_variables,
+    place_of,
+)
+
+# Behind a name: what the layer's weight is computed from, by hooks of torch's.
+_PARTS_OF_A_WEIGHT = ("_orig", "_v", "_g", "_mask")
+# Of PEFT: modules that keep a second table beside the one they wrap, by the names of their classes.
+_PEFT = {"AuxiliaryTrainingWrapper", "BaseTunerLayer", "ModulesToSaveWrapper"}
+
+
+def check_model(model: torch.nn.Module) -> list[Finding]:
+    """What a model must not be, whichever of its tensors changes."""
+    found = dict.fromkeys(why for module in model.modules() if (why := _why_fixed(module)))
+    return [Finding("model-is-fixed", "error", "model", why) for why in found]
+
+
+def _why_fixed(module: torch.nn.Module) -> str | None:
+    kind = type(module).__name__
+    if kind == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
+        return (
+            "The model, or a part of it, is compiled: change the vocabulary first (of "
+            "model._orig_mod, or before model.compile()), then compile it anew."
+        )
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"The model has a {kind}, whose tensors cannot be made anew: script it afterwards."
+    if isinstance(module, torch.nn.parallel.DistributedDataParallel):
+        return (
+            "DistributedDataParallel keeps the old parameters in its buckets: change the "
+            "vocabulary of model.module on all ranks, and wrap that anew."
+        )
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    kinds = [getattr(fsdp, name, None) for name in ("FSDPModule", "FullyShardedDataParallel")]
+    if any(k is not None and isinstance(module, k) for k in kinds):
+        return (
+            "FSDP keeps parameters of its own: change the vocabulary before the model is sharded."
+        )
+    return None
+
+
+def why_not_made_anew(model: torch.nn.Module, variable: Variable) -> str | None:
+    """Why a tensor of a model cannot be replaced, as the rest of a sentence about it."""
+    tensor = variable.tensor
+    if torch.nn.parameter.is_lazy(tensor):
+        return "has no shape yet: run a batch through the model first."
+    if is_sharded(tensor):
+        return "is sharded: change the vocabulary before the model is distributed."
+    return (
+        _why_not_plain(variable)
+        or _why_not_here(model, variable)
+        or _why_wrapped(model, variable)
+        or _why_shared(model, tensor)
+        or _why_held(model, tensor)
+    )
+
+
+def why_not_in_mapping(variable: Variable) -> str | None:
+    """The same for a tensor that stands in a mapping."""
+    return "is sharded." if is_sharded(variable.tensor) else _why_not_plain(variable)
+
+
+def _why_not_plain(variable: Variable) -> str | None:
+    tensor = variable.tensor
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return f"is a {type(tensor).__name__}, which nobody here knows how to make anew."
+    if tensor.is_meta or tensor.layout is not torch.strided:
+        return "is no tensor with values that lie in memory."
+    if tensor.is_inference():
+        return "was made under torch.inference_mode()."
+    hooks = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    if any(getattr(tensor, name, None) for name in hooks):
+        return (
+            "has hooks on its gradient, which would stay with the old tensor: remove them before."
+        )
+    return None
+
+
+def _why_not_here(model: torch.nn.Module, variable: Variable) -> str | None:
+    for owner in variable.owners:
+        module, leaf = place_of(model, owner)
+        kind = type(owner.module).__name__
+        if "." in owner.leaf or leaf.endswith(_PARTS_OF_A_WEIGHT):
+            return f"is what {kind} computes its weight from: remove the parametrization before."
+        is_convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
+        if is_convolution or isinstance(module, torch.nn.RNNBase | torch.nn.MultiheadAttention):
+            return f"is of a {kind}, whose sizes are not followed."
+    return None
+
+
+def _why_wrapped(model: torch.nn.Module, variable: Variable) -> str | None:
+    """Where PEFT has put something around the module, which has tables of its own."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for owner in variable.owners:
+        parts = owner.state_dict_name.split(".")
+        paths = [".".join(parts[:count]) for count in range(len(parts))]
+        for path in paths:
+            names = {cls.__name__ for cls in type(modules[path]).__mro__}
+            if names & _PEFT:
+                return (
+                    f"is in a {type(modules[path]).__name__} of PEFT's, which keeps a second table "
+                    "beside it (modules_to_save, an adapter): merge it, or take it off, before."
+                )
+    return None
+
+
+def _why_shared(model: torch.nn.Module, tensor: torch.Tensor) -> str | None:
+    """Other tensors of the model's on the same memory would no longer be."""
+    others = [(v.tensor, v.name) for v in model_variables(model) if v.tensor is not tensor]
+    other = next(Extents(others).touching(extent_of(tensor)), None)
+    if other is None:
+        return None
+    return f"shares its memory with {other}: tie them as one parameter, or give each its own."
+
+
+def _why_held(model: torch.nn.Module, tensor: torch.Tensor) -> str | None:
+    """Where a module has a tensor as a plain attribute besides, in a list for example."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers") and any(t is tensor for t in _in(value)):
+                where = f"{path}.{name}" if path else name
+                return f"is held by {where} as well, which would keep the old tensor."
+    return None
+
+
+def _in(value: Any) -> Iterator[torch.Tensor]:
+    """A tensor, or those in a plain list, tuple or dict."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from (v for v in value.values() if isinstance(v, torch.Tensor))
+    elif isinstance(value, list | tuple):
+        yield from (v for v in value if isinstance(v, torch.Tensor))

@@ -1,0 +1,295 @@
+"""The tables of a model whose vocabularies change: which they are, and how high they become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import Finding, PlanError, SettingsError, WarmStartError, plural
+from torch_warmstart.model import Owner, Shape, Variable, find_variable, model_variables
+from torch_warmstart.planning.fitting import ProblemError, vocab_axis
+from torch_warmstart.planning.live.refusals import (
+    check_model,
+    why_not_in_mapping,
+    why_not_made_anew,
+)
+from torch_warmstart.planning.selection import by_variable, spread_over_modules
+from torch_warmstart.settings import (
+    KEEP,
+    AnyVocabInfo,
+    FromCheckpoint,
+    VocabInfo,
+    WarmStartSettings,
+)
+from torch_warmstart.vocabularies import Remapping, plan_remapping
+
+_SETTING = "change_vocabulary"
+_WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the weight has on axis 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChangedTable:
+    """A tensor that is made anew, and which of its old rows the new ones are."""
+
+    variable: Variable  # of the model, or of a copy of it
+    info: VocabInfo
+    axis: int  # counted from 0
+    remapping: Remapping
+
+    @property
+    def old_size(self) -> int:
+        """Rows along the axis, before."""
+        return self.variable.shape[self.axis]
+
+    @property
+    def new_size(self) -> int:
+        """Rows along the axis, behind."""
+        return len(self.remapping.rows)
+
+    @property
+    def shape(self) -> Shape:
+        """That of the new tensor."""
+        shape = list(self.variable.shape)
+        shape[self.axis] = self.new_size
+        return tuple(shape)
+
+    def row_of(self, old: int) -> int | None:
+        """Where an old row is now; None if it is gone."""
+        found = (self.remapping.rows == old).nonzero().flatten()
+        return int(found[0]) if len(found) else None
+
+
+def read_tables(model: torch.nn.Module, infos: Mapping[str, VocabInfo]) -> tuple[ChangedTable, ...]:
+    """The tables that change; raises PlanError with all that keeps them from it.
+
+    A module's name stands for its own tensors that have such an axis, and the bias of a layer whose
+    classes change comes along.
+    """
+    _check_infos(infos)
+    problems = check_model(model)
+    variables = model_variables(model)
+    # Only what it says of vocabularies is looked at; there is no checkpoint yet.
+    settings = spread_over_modules(WarmStartSettings({}, [".*"], infos), variables)
+    named = settings.var_name_to_vocab_info
+    entries, unknown = by_variable(named, _SETTING, variables, frozenset(variables))
+    chosen = _with_biases({v: _as_info(entry.value) for v, entry in entries.items()}, variables)
+    tables, others = _tables(model, chosen)
+    problems += [*unknown, *others, *_half_changed(model, tables)]
+    if problems:
+        count = plural(len(problems), "problem")
+        raise PlanError(f"The vocabulary cannot be changed ({count}); nothing was:", problems)
+    return tuple(tables)
+
+
+def _check_infos(infos: Any) -> None:
+    if not isinstance(infos, Mapping) or not infos:
+        raise SettingsError(
+            "change_vocabulary takes a mapping of variable name to VocabInfo, such as "
+            "{'tok.weight': VocabInfo(new_vocab, old_vocab=old_vocab)}, not "
+            f"{'an empty one' if isinstance(infos, Mapping) else type(infos).__name__}."
+        )
+    for name, info in infos.items():
+        if not isinstance(info, VocabInfo):
+            kind = type(info).__name__
+            raise SettingsError(
+                f"{name!r} needs a VocabInfo here, whose vocabulary says how high the new table "
+                f"is, not a {kind}."
+            )
+        if isinstance(info.old_vocab, FromCheckpoint):
+            raise SettingsError(
+                f"{name!r}: there is no checkpoint here that could hold the old vocabulary. Give "
+                "it: old_vocab= takes what new_vocab takes."
+            )
+        if isinstance(info.backup_initializer, str) and info.backup_initializer == KEEP:
+            raise SettingsError(
+                f"{name!r}: new rows of a new tensor hold nothing that could be kept. Leave "
+                "backup_initializer out (zeros), or give a function of torch.nn.init."
+            )
+        if info.has_filter:
+            raise SettingsError(
+                f"{name!r}: min_frequency, since_version and where are for tables of a checkpoint "
+                "that keep their ids."
+            )
+
+
+def _as_info(info: AnyVocabInfo) -> VocabInfo:
+    assert isinstance(info, VocabInfo)  # others have been refused
+    return info
+
+
+def _with_biases(
+    chosen: Mapping[Variable, VocabInfo], variables: Sequence[Variable]
+) -> dict[Variable, VocabInfo]:
+    """With the biases of layers whose outputs change: a layer does not work without."""
+    by_id = {id(variable.tensor): variable for variable in variables}
+    biases = {
+        by_id[id(owner.module.bias)]: replace(info, backup_initializer=None, generator=None, axis=0)
+        for variable, info in chosen.items()
+        for owner in variable.owners
+        if isinstance(owner.module, _WITH_BIAS)
+        and owner.leaf == "weight"
+        and info.axis % max(1, len(variable.shape)) == 0
+        and id(owner.module.bias) in by_id
+    }
+    both = {**biases, **chosen}
+    return {variable: both[variable] for variable in variables if variable in both}
+
+
+def _tables(
+    model: torch.nn.Module, chosen: Mapping[Variable, VocabInfo]
+) -> tuple[list[ChangedTable], list[Finding]]:
+    tried = [_tried(model, variable, info) for variable, info in chosen.items()]
+    tables = [found for found in tried if isinstance(found, ChangedTable)]
+    return tables, [found for found in tried if isinstance(found, Finding)]
+
+
+def _tried(model: torch.nn.Module, variable: Variable, info: VocabInfo) -> ChangedTable | Finding:
+    try:
+        return _table(model, variable, info)
+    except ProblemError as problem:
+        return problem.finding
+    except WarmStartError as error:
+        return Finding(error.code, "error", variable.name, f"{variable.name}: {error}")
+
+
+def _table(model: torch.nn.Module, variable: Variable, info: VocabInfo) -> ChangedTable:
+    why = why_not_made_anew(model, variable)
+    if why is not None:
+        raise ProblemError("not-made-anew", variable, f"{variable.name} {why}")
+    axis = vocab_axis(variable, info)
+    table = ChangedTable(variable, info, axis, plan_remapping(info, variable.device))
+    _check_padding_rows(table)
+    return table
+
+
+def _check_padding_rows(table: ChangedTable) -> None:
+    for module, row in padding_rows(table):
+        if table.row_of(row) is None:
+            raise ProblemError(
+                "padding-row-lost",
+                table.variable,
+                f"{table.variable.name}: row {row} is the padding_idx of its "
+                f"{type(module).__name__}, and its entry is not in the new vocabulary. Add it to "
+                "that, or set padding_idx=None before.",
+            )
+
+
+def padding_rows(table: ChangedTable) -> Iterator[tuple[torch.nn.Module, int]]:
+    """The modules of a table that have a row for padding, and which."""
+    for owner in table.variable.owners:
+        module = owner.module
+        if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) and table.axis == 0:
+            row = module.padding_idx
+            if row is not None:
+                yield module, row % table.old_size
+
+
+def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
+    """A Hugging Face model has one vocabulary for what goes in and what comes out."""
+    changed = {id(table.variable.tensor): table for table in tables}
+    for path, module in model.named_modules():
+        both = [weight for weight in token_weights(module) if weight is not None]
+        table = next((changed[id(w)] for w in both if id(w) in changed), None)
+        left = [w for w in both if id(w) not in changed]
+        if table is None or not left or left[0].shape[0] != table.old_size:
+            continue
+        found = find_of(model, left[0])
+        name = found.name if found is not None else path
+        text = (
+            f"{table.variable.name} gets another vocabulary and {name} does not, though one config "
+            f"has the vocab_size of both: name {name!r} too."
+        )
+        yield Finding("half-changed", "error", table.variable.name, text)
+        return
+
+
+def find_of(model: torch.nn.Module, tensor: torch.Tensor) -> Variable | None:
+    """The variable that a tensor is."""
+    return next((v for v in model_variables(model) if v.tensor is tensor), None)
+
+
+def token_weights(module: torch.nn.Module) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The weights of a Hugging Face model's tokens, going in and coming out."""
+    if "config" not in vars(module):
+        return None, None
+    return (_weight_by(module, "get_input_embeddings"), _weight_by(module, "get_output_embeddings"))
+
+
+def _weight_by(module: torch.nn.Module, method: str) -> torch.Tensor | None:
+    try:
+        weight = getattr(getattr(module, method)(), "weight", None)
+    except Exception:  # theirs: a model may have none, and says so in its own way
+        return None
+    return weight if isinstance(weight, torch.Tensor) else None
+
+
+# -- copies of the model ---------------------------------------------------------------------------
+
+
+def copies_of(tables: Iterable[ChangedTable], copy: Any) -> tuple[ChangedTable, ...]:
+    """The same tables in a copy of the model, such as a running average of its parameters.
+
+    Args:
+        tables: The model's.
+        copy: A module with the same names, itself or in its `module`; or a mapping of names to
+            tensors.
+
+    Raises SettingsError if it is none, and PlanError if its tensors cannot be made anew.
+    """
+    problems: list[Finding] = []
+    found = []
+    inner = inner_copy(copy)
+    known = model_variables(inner) if isinstance(inner, torch.nn.Module) else ()
+    for table in tables:
+        is_module = isinstance(inner, torch.nn.Module)
+        variable = _in_module(known, table) if is_module else _in_mapping(inner, table)
+        if variable is None:
+            continue  # an average of what is trained need not have the rest
+        why = why_not_made_anew(inner, variable) if is_module else why_not_in_mapping(variable)
+        if variable.shape != table.variable.shape:
+            why = f"has the shape {list(variable.shape)}, the model's {list(table.variable.shape)}."
+        if why is not None:
+            text = f"ema: {variable.name} {why}"
+            problems.append(Finding("not-made-anew", "error", variable.name, text))
+        found.append(replace(table, variable=variable))
+    if problems:
+        raise PlanError("The vocabulary cannot be changed; nothing was:", problems)
+    if not found:
+        raise SettingsError(
+            f"ema: a {type(copy).__name__} has none of the tensors that change. It is a module "
+            "with the model's names, such as AveragedModel, or a mapping of these names to tensors."
+        )
+    return tuple(found)
+
+
+def inner_copy(copy: Any) -> Any:
+    """The module or mapping that has the model's names; raises SettingsError if there is none."""
+    if isinstance(copy, torch.optim.swa_utils.AveragedModel):
+        return copy.module
+    if isinstance(copy, torch.nn.Module):
+        names = [name for name, _ in copy.named_children()]
+        return copy.module if names == ["module"] else copy
+    if isinstance(copy, MutableMapping):
+        return copy
+    raise SettingsError(
+        f"ema: a {type(copy).__name__} is not known: pass its module, or the mapping of names to "
+        "tensors that it keeps."
+    )
+
+
+def _in_module(known: Sequence[Variable], table: ChangedTable) -> Variable | None:
+    found = find_variable(known, table.variable.name)
+    return None if found is None else found[0]
+
+
+def _in_mapping(mapping: Mapping[str, Any], table: ChangedTable) -> Variable | None:
+    """A mapping's tensor as a variable: nobody else's, at the names that it has there."""
+    names = [name for name in table.variable.names if isinstance(mapping.get(name), torch.Tensor)]
+    if not names:
+        return None
+    nobody = torch.nn.Module()
+    owners = tuple(Owner(name, name, nobody, name.rpartition(".")[2]) for name in names)
+    return Variable(mapping[names[0]], "buffer", owners)

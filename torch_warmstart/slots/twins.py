@@ -1,0 +1,136 @@
+"""Optimizers beside the real ones, for parameters that will take the place of others.
+
+A twin has the options of the real optimizer and the new parameters; its state has room for what the
+old ones' becomes. It is filled as any optimizer's state is, and what it holds is then handed over.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import SettingsError, UnsupportedError
+from torch_warmstart.slots.probing import blank_copy
+from torch_warmstart.slots.variables import Optimizers, optimizers_in
+
+_Plain = int | float | str | None  # a bool is an int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Successor:
+    """A parameter and the one that takes its place."""
+
+    name: str
+    old: torch.Tensor
+    new: torch.Tensor
+    axis: int  # along which it has another size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OptimizerTwin:
+    """An optimizer, and its twin for the successors of some of its parameters."""
+
+    real: torch.optim.Optimizer
+    twin: torch.optim.Optimizer
+    successors: tuple[Successor, ...]
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the optimizer keeps something for one of them."""
+        return bool(self.twin.state)
+
+    def saved(self) -> Mapping[str, Any]:
+        """What the real one keeps for them, as `state_dict()` has it, by name."""
+        names = {id(s.new): s.name for s in self.successors}
+        groups = [
+            {**group, "params": [names[id(tensor)] for tensor in group["params"]]}
+            for group in self.twin.param_groups
+        ]
+        state = {
+            s.name: self.real.state[s.old] for s in self.successors if s.new in self.twin.state
+        }
+        return {"state": state, "param_groups": groups}
+
+
+def make_twins(
+    optimizers: Optimizers, successors: Sequence[Successor], parameters: Iterable[torch.Tensor]
+) -> tuple[OptimizerTwin, ...]:
+    """The twins of those optimizers that have a parameter which gets a successor.
+
+    Args:
+        optimizers: The real ones; they stay as they are.
+        successors: Of the parameters that change.
+        parameters: All of the model's.
+
+    Raises:
+        SettingsError: an optimizer has none of the model's parameters.
+        UnsupportedError: it keeps something that cannot follow a parameter.
+    """
+    own = {id(tensor) for tensor in parameters}
+    listed = optimizers_in(optimizers)
+    for optimizer in listed:
+        if not any(id(tensor) in own for g in optimizer.param_groups for tensor in g["params"]):
+            raise SettingsError(
+                f"The optimizer ({type(optimizer).__name__}) has none of the model's parameters: "
+                "make it from model.parameters(), after the model is in its final place."
+            )
+    return tuple(twin for optimizer in listed for twin in _twin(optimizer, successors))
+
+
+def _twin(
+    optimizer: torch.optim.Optimizer, successors: Sequence[Successor]
+) -> Iterator[OptimizerTwin]:
+    by_id = {id(successor.old): successor for successor in successors}
+    groups, held = [], []
+    for group in optimizer.param_groups:
+        own = [by_id[id(tensor)] for tensor in group["params"] if id(tensor) in by_id]
+        options = {k: v for k, v in group.items() if k not in ("params", "param_names")}
+        if own:
+            groups.append({**options, "params": [successor.new for successor in own]})
+        held += own
+    if not held:
+        return
+    _check_not_elsewhere(optimizer, held)
+    state: defaultdict[torch.Tensor, dict[str, Any]] = defaultdict(dict)
+    for successor in held:
+        kept = optimizer.state.get(successor.old, {})
+        if kept:
+            state[successor.new] = {
+                k: _room_for(optimizer, k, v, successor) for k, v in kept.items()
+            }
+    yield OptimizerTwin(optimizer, blank_copy(optimizer, groups, state), tuple(held))
+
+
+def _check_not_elsewhere(optimizer: torch.optim.Optimizer, held: Sequence[Successor]) -> None:
+    """LBFGS keeps a list of its parameters besides, and one state for all."""
+    by_id = {id(successor.old): successor for successor in held}
+    for name, value in vars(optimizer).items():
+        if isinstance(value, list | tuple) and name != "param_groups":
+            for tensor in value:
+                if id(tensor) in by_id:
+                    raise UnsupportedError(
+                        f"{type(optimizer).__name__} keeps {by_id[id(tensor)].name} in its {name} "
+                        "besides, which cannot follow: make a new optimizer instead of passing it."
+                    )
+
+
+def _room_for(optimizer: torch.optim.Optimizer, name: str, value: Any, successor: Successor) -> Any:
+    """What stands for a slot of a successor until it is filled."""
+    old, new, axis = successor.old, successor.new, successor.axis
+    if isinstance(value, _Plain):
+        return value
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        raise UnsupportedError(
+            f"{type(optimizer).__name__} keeps {name!r} for {successor.name}, a "
+            f"{type(value).__name__}, which cannot follow: make a new optimizer instead."
+        )
+    shape = list(value.shape)
+    if value.ndim == old.ndim and shape[axis : axis + 1] == [old.shape[axis]]:
+        shape[axis] = new.shape[axis]
+    elif value.shape == (old.numel(),):
+        shape = [new.numel()]
+    return torch.empty(shape, dtype=value.dtype, device=value.device)

@@ -241,11 +241,14 @@ def change_vocabulary(
         Whatever is raised, nothing has been changed, unless a note of it says so.
 
     Example:
+        >>> import torch_warmstart as tws
         >>> info = tws.VocabInfo(["b", "c", "new"], old_vocab=["a", "b"])
         >>> model = torch.nn.Sequential(torch.nn.Embedding(2, 4))
         >>> report = tws.change_vocabulary(model, {"0.weight": info})
-        >>> model[0]
-        Embedding(3, 4)
+        >>> model
+        Sequential(
+          (0): Embedding(3, 4)
+        )
     """
     from torch_warmstart.execution import exchange_vocabulary
     from torch_warmstart.planning import read_tables

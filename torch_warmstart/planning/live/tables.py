@@ -24,7 +24,7 @@ from torch_warmstart.settings import (
     VocabInfo,
     WarmStartSettings,
 )
-from torch_warmstart.vocabularies import Remapping, plan_remapping
+from torch_warmstart.vocabularies import Remapping, read_vocabularies, remapping_between
 
 _SETTING = "change_vocabulary"
 _WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the weight has on axis 0
@@ -160,7 +160,8 @@ def _table(model: torch.nn.Module, variable: Variable, info: VocabInfo) -> Chang
     if why is not None:
         raise ProblemError("not-made-anew", variable, f"{variable.name} {why}")
     axis = vocab_axis(variable, info)
-    table = ChangedTable(variable, info, axis, plan_remapping(info, variable.device))
+    vocabularies = read_vocabularies(info).to(variable.device)
+    table = ChangedTable(variable, info, axis, remapping_between(info, vocabularies))
     _check_padding_rows(table)
     return table
 

@@ -214,3 +214,31 @@ def test_a_token_that_is_gone_is_warned_of():
         report = tws.change_vocabulary(model, {"transformer.wte.weight": info})
     assert [note.code for note in report.notes] == ["token-id-left"]
     assert (model.config.eos_token_id, model.config.bos_token_id) == (5, 1)
+
+
+class Own(torch.optim.Optimizer):
+    """Nobody's but the test's: a sum of gradients and a plain count."""
+
+    def __init__(self, parameters) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+
+    def step(self):
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is not None:
+                state = self.state[parameter]
+                state["total"] = state.get("total", torch.zeros_like(parameter)) + parameter.grad
+                state["count"] = state.get("count", 0) + 1
+
+
+def test_the_state_of_an_optimizer_that_nobody_knows_follows():
+    table = nn.Embedding(4, 3)
+    model = nn.ModuleDict({"one": table, "other": table})
+    optimizer = Own(model.parameters())
+    table.weight.grad = torch.rand(4, 3)
+    optimizer.step()
+    before = optimizer.state[table.weight]["total"].clone()
+    tws.change_vocabulary(model, {"other.weight": INFO}, optimizer=optimizer)
+    after = optimizer.state[model["one"].weight]
+    assert torch.equal(after["total"], by_entry(before))
+    assert after["count"] == 1
+    assert type(after["count"]) is int

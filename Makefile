@@ -19,6 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FUZZ_SECONDS ?= 60
+APT := -o Acquire::Retries=0 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=30
 FUZZ_FORMATS ?=
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '*.css' -o -name '*.js') \
   docs/findings.md pyproject.toml constraints.txt
@@ -32,8 +33,8 @@ test: $(VENV)/.test
 	TORCH_WARMSTART_INSTALLED=1 $(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 browser: $(VENV)/.test
-	@command -v chromium > /dev/null || apt-get install -y -qq --no-install-recommends chromium \
-	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
+	@command -v chromium > /dev/null || apt-get $(APT) install -y -qq --no-install-recommends chromium \
+	  || { apt-get $(APT) update -qq && apt-get $(APT) install -y -qq --no-install-recommends chromium; } \
 	  || echo "chromium cannot be installed here: its tests are skipped"
 	TORCH_WARMSTART_INSTALLED=1 $(BIN)/pytest tests/browser $(PYTEST_ARGS)
 

@@ -238,7 +238,8 @@ def change_vocabulary(
         PlanError: with every problem there is, such as tensors that cannot be made anew.
         SettingsError: an argument is wrong.
         UnsupportedError: the optimizer keeps something that cannot follow.
-        Whatever is raised, nothing has been changed, unless a note of it says so.
+
+    Whatever is raised, nothing has been changed, unless a note of it says so.
 
     Example:
         >>> import torch_warmstart as tws

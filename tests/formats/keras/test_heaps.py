@@ -83,8 +83,9 @@ def looping(content: bytes, at: int) -> bytes:
 
 
 def end_of(path: Path) -> subprocess.CompletedProcess[str]:
-    """What becomes of opening it, in a process of its own: it may not come back."""
+    """What becomes of opening it, in a process of its own: it may not come back by itself."""
     code = (
+        "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (100, 100))\n"
         "import sys, torch_warmstart as tw\n"
         "try:\n    tw.load_checkpoint(sys.argv[1])\n"
         "except tw.CorruptCheckpointError as error:\n    print(error)\n"
@@ -94,7 +95,6 @@ def end_of(path: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", code, str(path)],
         capture_output=True,
         text=True,
-        timeout=300,
         check=False,
         env={"PYTHONPATH": root, "PATH": ""},
     )

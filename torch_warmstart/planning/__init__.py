@@ -27,6 +27,6 @@ from torch_warmstart.planning.planner import make_plan as make_plan
 from torch_warmstart.planning.renames import read_renames as read_renames
 from torch_warmstart.planning.selection import by_variable as by_variable
 from torch_warmstart.planning.selection import select as select
-from torch_warmstart.planning.selection import spread_over_modules as spread_over_modules
+from torch_warmstart.planning.selection import written_out as written_out
 from torch_warmstart.planning.several import plan_several as plan_several
 from torch_warmstart.planning.several import with_returned as with_returned

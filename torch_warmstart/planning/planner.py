@@ -34,7 +34,7 @@ from torch_warmstart.planning.name_notes import notes_on_names
 from torch_warmstart.planning.notes import audits_of, notes_on
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.rows import OldVocabularies, Remappings
-from torch_warmstart.planning.selection import spread_over_modules
+from torch_warmstart.planning.selection import written_out
 from torch_warmstart.planning.slot_decisions import (
     Known,
     decide_slot,
@@ -69,7 +69,7 @@ def make_plan(
     """
     started = time.perf_counter()
     variables = variables or all_variables(model, optimizer)
-    wishes = read_wishes(spread_over_modules(settings, variables), variables).without(leave_out)
+    wishes = read_wishes(written_out(settings, variables), variables).without(leave_out)
     _check_optimizer_entry(settings, checkpoint, optimizer)
     renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
     located = locate(wishes, Finder(checkpoint, variables, renamed))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from torch_warmstart.errors import Finding, SettingsError, did_you_mean, plural
+from torch_warmstart.errors import CallbackError, Finding, SettingsError, did_you_mean, plural
 from torch_warmstart.model import (
     Owner,
     Variable,
@@ -18,7 +19,7 @@ from torch_warmstart.model import (
     select_matching,
     select_tensors,
 )
-from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
+from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, VocabInfo, WarmStartSettings
 
 _SELECTION = "vars_to_warm_start"
 _NOT_TRAINABLE = {"buffer": "a buffer", "slot": "an optimizer's slot"}
@@ -45,7 +46,7 @@ def select(
     selection = settings.vars_to_warm_start
     if selection is None:
         owners = _by_name(variables)
-        named = [_find(owners, name) for name in settings.var_name_to_vocab_info or ()]
+        named = [_find(owners, name) for name in settings.named_infos]
         chosen = {found[0] for found in named if found is not None}
         problems = [] if named else [_nothing_selected(_NO_VOCAB_INFO)]
         return [v for v in variables if v in chosen], problems
@@ -81,15 +82,15 @@ def selects_parameters_only(settings: WarmStartSettings) -> bool:
     return isinstance(settings.vars_to_warm_start, str)
 
 
-def spread_over_modules(
-    settings: WarmStartSettings, variables: Sequence[Variable]
-) -> WarmStartSettings:
-    """The settings, with a VocabInfo for a module as one for each of its own variables.
+def written_out(settings: WarmStartSettings, variables: Sequence[Variable]) -> WarmStartSettings:
+    """The settings, with what is for several variables written out for each by its name.
 
-    Those that have what is along its axis and are selected: weight and bias of a class head, for
-    example. A variable's own VocabInfo comes first.
+    A VocabInfo for a module is for those of its own variables that have what is along its axis and
+    are selected: weight and bias of a class head, for example. A pattern is for all variables whose
+    whole name it matches. A variable's own VocabInfo comes first, and then the first pattern.
     """
-    given = settings.var_name_to_vocab_info or {}
+    settings = _without_patterns(settings, variables)
+    given = settings.named_infos
     owners = _by_name(variables) if given else {}
     modules = _modules([name for name in given if _find(owners, name) is None], variables)
     if not modules:
@@ -110,6 +111,58 @@ def spread_over_modules(
             )
         spread.update({v.name: infos[v] for v in selected or fitting})
     return replace(settings, var_name_to_vocab_info=spread)
+
+
+def _without_patterns(
+    settings: WarmStartSettings, variables: Sequence[Variable]
+) -> WarmStartSettings:
+    patterns, spelt = settings.pattern_infos, settings.named_infos
+    if not patterns:
+        return settings
+    owners = _by_name(variables)
+    named = {owner[0] for name in spelt if (owner := _find(owners, name))}
+    if settings.vars_to_warm_start is None:
+        chosen = [v for v in variables if v.slot is None]
+    else:
+        chosen = [v for v in select(settings, variables)[0] if v.slot is None]
+    for pattern, info in patterns.items():
+        found = [(v, match) for v in chosen if (match := _matched(pattern, v)) is not None]
+        if not found:
+            near = " or ".join(map(repr, nearest_to_pattern(pattern.pattern, chosen)))
+            raise SettingsError(
+                f"var_name_to_vocab_info: {pattern.pattern!r} matches the whole name of no "
+                f"selected variable.{f' Did you mean {near}?' if near else ''}"
+            )
+        for variable, match in found:
+            if variable not in named and (one := _info_of(info, match)) is not None:
+                named.add(variable)
+                spelt[variable.name] = one
+    return replace(settings, var_name_to_vocab_info=spelt)
+
+
+def _matched(pattern: re.Pattern[str], variable: Variable) -> re.Match[str] | None:
+    """How a pattern matches the whole of one of a variable's names, with dots or slashes."""
+    spellings = (s for name in variable.names for s in (name, name.replace(".", "/")))
+    return next((match for s in spellings if (match := pattern.fullmatch(s)) is not None), None)
+
+
+def _info_of(info: Any, match: re.Match[str]) -> AnyVocabInfo | None:
+    """What a user's function says of a variable; None: nothing is changed about its rows."""
+    if isinstance(info, VocabInfo | ClipOrPad):
+        return info
+    try:
+        made = info(match)
+    except Exception as error:
+        raise CallbackError(
+            f"var_name_to_vocab_info: the function for {match.re.pattern!r} raised "
+            f"{type(error).__name__} for {match[0]!r}: {error}"
+        ) from error
+    if made is not None and not isinstance(made, VocabInfo | ClipOrPad):
+        raise SettingsError(
+            f"var_name_to_vocab_info: the function for {match.re.pattern!r} returned a "
+            f"{type(made).__name__} for {match[0]!r}, not a VocabInfo, a ClipOrPad or None."
+        )
+    return made
 
 
 def _for_variable(info: AnyVocabInfo, variable: Variable) -> AnyVocabInfo:

@@ -190,6 +190,14 @@ class ClipOrPad:
 
 
 AnyVocabInfo = VocabInfo | ClipOrPad
+_INFO = (VocabInfo, ClipOrPad)
+_INFOS = "var_name_to_vocab_info"
+# By name, or for all names that a pattern matches; there it may be a function of the match.
+VocabInfos = (
+    Mapping[str, AnyVocabInfo]
+    | Mapping[re.Pattern[str], AnyVocabInfo | Callable[[re.Match[str]], AnyVocabInfo | None]]
+    | Mapping[Any, Any]  # both in one
+)
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,9 @@ class WarmStartSettings:
             variables, the model's parameters; the default takes all of them. A list of str is
             patterns over *global* variables: parameters and persistent buffers. A list of tensors
             is exactly those parameters and buffers. None: only variables with a VocabInfo.
-        var_name_to_vocab_info: Variable name to `VocabInfo` or `ClipOrPad`. The name of a module
+        var_name_to_vocab_info: Variable name to `VocabInfo` or `ClipOrPad`. A compiled pattern is
+            for all selected variables whose whole name it matches; beside it stands one of these,
+            or a function from the match to one of these, or to None. The name of a module
             stands for its own variables that have such an axis: weight and bias of a class head.
         var_name_to_prev_var_name: How names differ from the checkpoint's, beyond what is worked out
             (`a.weight` finds `a/kernel`). A mapping of variable name to key, or to a list of keys
@@ -241,7 +251,7 @@ class WarmStartSettings:
 
     ckpt_to_initialize_from: Any
     vars_to_warm_start: str | list[str] | list[torch.Tensor] | None = ".*"
-    var_name_to_vocab_info: Mapping[str, AnyVocabInfo] | None = None
+    var_name_to_vocab_info: VocabInfos | None = None
     var_name_to_prev_var_name: RenameSetting | None = None
     _: KW_ONLY
     var_name_to_layout: Mapping[str, str] | None = field(default=None)
@@ -258,6 +268,18 @@ class WarmStartSettings:
     mirror_limit: int | None = None
 
     @property
+    def named_infos(self) -> dict[str, AnyVocabInfo]:
+        """Of `var_name_to_vocab_info`, what is for a variable or module by its name."""
+        infos: Mapping[Any, Any] = self.var_name_to_vocab_info or {}
+        return {key: info for key, info in infos.items() if isinstance(key, str)}
+
+    @property
+    def pattern_infos(self) -> dict[re.Pattern[str], Any]:
+        """Of the same, what is for all that a pattern matches."""
+        infos: Mapping[Any, Any] = self.var_name_to_vocab_info or {}
+        return {key: info for key, info in infos.items() if isinstance(key, re.Pattern)}
+
+    @property
     def storage(self) -> Storage:
         """Where files come from, as these settings say."""
         options, limit = self.storage_options or {}, self.mirror_limit
@@ -268,14 +290,10 @@ class WarmStartSettings:
         if isinstance(source, str | bytes) and not source:  # None: a load_planner's
             raise SettingsError("`ckpt_to_initialize_from` must be set in WarmStartSettings.")
         _check_selection(self.vars_to_warm_start)
-        for name, value_type in (
-            ("var_name_to_vocab_info", (VocabInfo, ClipOrPad)),
-            ("var_name_to_layout", str),
-        ):
-            mapping = _checked_mapping(name, getattr(self, name), value_type)
-            object.__setattr__(
-                self, name, mapping
-            )  # a copy: later changes to theirs have no effect
+        infos = _checked_infos(self.var_name_to_vocab_info)
+        object.__setattr__(self, _INFOS, infos)
+        layouts_by_name = _checked_mapping("var_name_to_layout", self.var_name_to_layout, str)
+        object.__setattr__(self, "var_name_to_layout", layouts_by_name)
         renames = checked_renames(self.var_name_to_prev_var_name)
         object.__setattr__(self, "var_name_to_prev_var_name", renames)
         layouts = {**layouts_of(renames), **(self.var_name_to_layout or {})}
@@ -331,7 +349,7 @@ def _compile(pattern: str) -> None:
 
 def _checked_mapping(
     name: str, mapping: object, value_type: type | tuple[type, ...]
-) -> dict[str, Any]:
+) -> dict[Any, Any]:
     if mapping is None:
         return {}
     if not isinstance(mapping, Mapping):
@@ -343,6 +361,22 @@ def _checked_mapping(
                 f"{value!r}."
             )
     return dict(mapping)
+
+
+def _checked_infos(mapping: object) -> dict[Any, Any]:
+    """`var_name_to_vocab_info`, whose keys may be patterns too."""
+    if not isinstance(mapping, Mapping):
+        return _checked_mapping(_INFOS, mapping, _INFO)
+    patterns = {key: value for key, value in mapping.items() if isinstance(key, re.Pattern)}
+    for key, value in patterns.items():
+        if not isinstance(key.pattern, str) or not (isinstance(value, _INFO) or callable(value)):
+            raise SettingsError(
+                f"{_INFOS}: the pattern {key.pattern!r} is for a VocabInfo, a ClipOrPad or a "
+                f"function of its match that returns one; found {value!r}."
+            )
+    named = {key: value for key, value in mapping.items() if key not in patterns}
+    _checked_mapping(_INFOS, named, _INFO)
+    return dict(mapping)  # a copy: later changes to theirs have no effect
 
 
 def _named(types: type | tuple[type, ...]) -> str:

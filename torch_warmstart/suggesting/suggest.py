@@ -31,7 +31,7 @@ from torch_warmstart.layouts import IDENTITY, Form
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Variable, model_variables
 from torch_warmstart.names import Finder
-from torch_warmstart.planning import by_variable, read_renames, select, spread_over_modules
+from torch_warmstart.planning import by_variable, read_renames, select, written_out
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.suggesting.candidates import (
     Candidate,
@@ -88,7 +88,7 @@ def suggest_for_model(
     Raises PlanError if they select nothing, or not what they should.
     """
     variables = model_variables(model)
-    settings = spread_over_modules(settings, variables)
+    settings = written_out(settings, variables)
     chosen, problems = select(settings, variables)
     if problems:
         raise PlanError("Names cannot be suggested for these settings:", problems)
@@ -130,7 +130,7 @@ def _free_axes(
 ) -> dict[Variable, frozenset[int]]:
     """The axes along which a vocabulary may have changed: their sizes are no evidence."""
     setting = "var_name_to_vocab_info"
-    entries, _ = by_variable(settings.var_name_to_vocab_info, setting, variables, variables)
+    entries, _ = by_variable(settings.named_infos, setting, variables, variables)
     free = {variable: {entry.value.axis} for variable, entry in entries.items()}
     for variable in variables:
         if any(isinstance(owner.module, _TABLES) for owner in variable.owners):

@@ -16,7 +16,7 @@ from torch_warmstart.planning.live.refusals import (
     why_not_in_mapping,
     why_not_made_anew,
 )
-from torch_warmstart.planning.selection import by_variable, spread_over_modules
+from torch_warmstart.planning.selection import by_variable, written_out
 from torch_warmstart.settings import (
     KEEP,
     AnyVocabInfo,
@@ -72,8 +72,8 @@ def read_tables(model: torch.nn.Module, infos: Mapping[str, VocabInfo]) -> tuple
     problems = check_model(model)
     variables = model_variables(model)
     # Only what it says of vocabularies is looked at; there is no checkpoint yet.
-    settings = spread_over_modules(WarmStartSettings({}, [".*"], infos), variables)
-    named = settings.var_name_to_vocab_info
+    settings = written_out(WarmStartSettings({}, [".*"], infos), variables)
+    named = settings.named_infos
     entries, unknown = by_variable(named, _SETTING, variables, frozenset(variables))
     chosen = _with_biases({v: _as_info(entry.value) for v, entry in entries.items()}, variables)
     tables, others = _tables(model, chosen)

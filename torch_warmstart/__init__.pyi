@@ -1,5 +1,5 @@
 # The public names, a line each: the one place where they stand. `__init__.py` reads it, and so do
-# type checkers. A name comes from a folder or a module beside this file, never from inside one.
+# type checkers. A name comes from a folder, or a module beside this file; never from a module in one.
 
 from . import init as init
 from .api import apply_plan as apply_plan
@@ -62,10 +62,10 @@ from .suggesting import save_rules as save_rules
 from .tensorflow_names import init_from_checkpoint as init_from_checkpoint
 from .tensorflow_names import load_and_remap_matrix as load_and_remap_matrix
 from .tensorflow_names import warmstart_embedding_matrix as warmstart_embedding_matrix
-from .vocabularies import VocabularyDiff as VocabularyDiff
-from .vocabularies import diff_vocabularies as diff_vocabularies
 from .vocabularies import generate_vocab_remapping as generate_vocab_remapping
 from .vocabularies import save_vocabularies as save_vocabularies
-from .vocabularies import update_vocabulary as update_vocabulary
+from .vocabularies.lifecycle import VocabularyDiff as VocabularyDiff
+from .vocabularies.lifecycle import diff_vocabularies as diff_vocabularies
+from .vocabularies.lifecycle import update_vocabulary as update_vocabulary
 
 __version__: str

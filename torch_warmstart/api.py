@@ -92,9 +92,13 @@ def plan_warm_start(
         PlanError: with every problem there is.
         CheckpointError: the checkpoint is missing or damaged.
     """
-    from torch_warmstart.planning import make_plan, plan_several, with_returned
+    from torch_warmstart.planning import make_plan
 
     def complete(plan: WarmStartPlan) -> WarmStartPlan:
+        if not any(item.fallback for item in plan.items):
+            return plan
+        from torch_warmstart.planning.several import with_returned
+
         return with_returned(plan, optimizer, lambda older: _open(model, older)[0])
 
     if overlap not in ("error", "first"):
@@ -102,6 +106,8 @@ def plan_warm_start(
     if isinstance(settings, list):
         if not settings:
             raise SettingsError("A list of settings needs at least one.")
+        from torch_warmstart.planning.several import plan_several
+
         sources = [_open(model, one) for one in settings]
         return plan_several(model, sources, optimizer, overlap=overlap, complete=complete)
     checkpoint, settings = _open(model, settings)
@@ -251,8 +257,8 @@ def change_vocabulary(
           (0): Embedding(3, 4)
         )
     """
-    from torch_warmstart.execution import exchange_vocabulary
-    from torch_warmstart.planning import read_tables
+    from torch_warmstart.execution.exchanging import exchange_vocabulary
+    from torch_warmstart.planning.live import read_tables
 
     tables = read_tables(_checked(model), var_name_to_vocab_info)
     copies = list(ema) if isinstance(ema, list | tuple) else [ema]

@@ -18,14 +18,13 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.new_rows import (
+from torch_warmstart.new_rows import Noise, RowInitializer
+from torch_warmstart.new_rows.initializers import (
     Alias,
     GroupMean,
     Mean,
-    Noise,
     Normal,
     Omp,
-    RowInitializer,
     Similar,
     Subword,
     Vectors,

@@ -31,7 +31,6 @@ from torch_warmstart.execution.commit import (
 )
 from torch_warmstart.execution.gathering import CHUNK_BYTES
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.mixing import fill_mixed
 from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import (
@@ -296,6 +295,8 @@ def _fill_mixed(
         fill = item.fill
         if not isinstance(fill, Mixed):
             continue
+        from torch_warmstart.execution.mixing import fill_mixed
+
         drawn = id(fill.generator)
         if fill.answers.is_random and drawn not in seeds:
             seeds[drawn] = draw_seed(fill.generator)

@@ -21,14 +21,6 @@ from torch_warmstart.new_rows.filling import equal_rows as equal_rows
 from torch_warmstart.new_rows.filling import fill_of_slot as fill_of_slot
 from torch_warmstart.new_rows.filling import fill_of_variable as fill_of_variable
 from torch_warmstart.new_rows.initialise import initialised as initialised
-from torch_warmstart.new_rows.initializers import Alias as Alias
-from torch_warmstart.new_rows.initializers import GroupMean as GroupMean
-from torch_warmstart.new_rows.initializers import Mean as Mean
-from torch_warmstart.new_rows.initializers import Normal as Normal
-from torch_warmstart.new_rows.initializers import Omp as Omp
-from torch_warmstart.new_rows.initializers import Similar as Similar
-from torch_warmstart.new_rows.initializers import Subword as Subword
-from torch_warmstart.new_rows.initializers import Vectors as Vectors
 from torch_warmstart.new_rows.keras_initializers import find_initializer as find_initializer
 from torch_warmstart.new_rows.mixture import Mixture as Mixture
 from torch_warmstart.new_rows.mixture import count_equal as count_equal

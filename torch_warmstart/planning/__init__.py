@@ -5,12 +5,6 @@ from torch_warmstart.planning.assignment import plan_assignment as plan_assignme
 from torch_warmstart.planning.assignment import read_map as read_map
 from torch_warmstart.planning.checks import is_made_by_module as is_made_by_module
 from torch_warmstart.planning.checks import left_on_meta as left_on_meta
-from torch_warmstart.planning.live import ChangedTable as ChangedTable
-from torch_warmstart.planning.live import copies_of as copies_of
-from torch_warmstart.planning.live import inner_copy as inner_copy
-from torch_warmstart.planning.live import padding_rows as padding_rows
-from torch_warmstart.planning.live import read_tables as read_tables
-from torch_warmstart.planning.live import token_weights as token_weights
 from torch_warmstart.planning.plan import ASIDE as ASIDE
 from torch_warmstart.planning.plan import NEVER_TAKEN as NEVER_TAKEN
 from torch_warmstart.planning.plan import NOT_SELECTED as NOT_SELECTED
@@ -28,5 +22,3 @@ from torch_warmstart.planning.renames import read_renames as read_renames
 from torch_warmstart.planning.selection import by_variable as by_variable
 from torch_warmstart.planning.selection import select as select
 from torch_warmstart.planning.selection import written_out as written_out
-from torch_warmstart.planning.several import plan_several as plan_several
-from torch_warmstart.planning.several import with_returned as with_returned

@@ -20,7 +20,7 @@ from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import bare_name
 from torch_warmstart.new_rows import Constant, Fill, Keep, NewRowsAccount
-from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
+from torch_warmstart.settings import AnyVocabInfo, VocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
 
 # In this order of strength; a variable is in exactly one state.
@@ -162,6 +162,13 @@ class PlanItem:
         layout = self.layout.name if self.layout is not IDENTITY else ""
         scale = f"x {self.scale:g}" if self.scale != 1 else ""
         return ", ".join(part for part in (layout, scale, str(self.cast or "")) if part)
+
+    @property
+    def fallback(self) -> tuple[tuple[Any, Any], ...]:
+        """Older checkpoints, and their vocabularies, for rows of entries that are back."""
+        if self.remapping is None or not isinstance(self.vocab, VocabInfo):
+            return ()
+        return tuple(self.vocab.fallback)
 
     @property
     def rows(self) -> RowAccount | None:

@@ -1,8 +1,5 @@
 """Vocabularies as people hold them, and from two of them a remapping of rows."""
 
-from torch_warmstart.vocabularies.lifecycle import VocabularyDiff as VocabularyDiff
-from torch_warmstart.vocabularies.lifecycle import diff_vocabularies as diff_vocabularies
-from torch_warmstart.vocabularies.lifecycle import update_vocabulary as update_vocabulary
 from torch_warmstart.vocabularies.loading import is_tokenizer_directory as is_tokenizer_directory
 from torch_warmstart.vocabularies.loading import read_entries as read_entries
 from torch_warmstart.vocabularies.loading import read_vocabulary as read_vocabulary

@@ -14,7 +14,7 @@ import torch
 from torch_warmstart.errors import Finding
 from torch_warmstart.execution.exchanging.twins import Twin
 from torch_warmstart.model import place_of
-from torch_warmstart.planning import ChangedTable, padding_rows, token_weights
+from torch_warmstart.planning.live import ChangedTable, padding_rows, token_weights
 from torch_warmstart.slots import OptimizerTwin
 
 _ABSENT: Any = object()

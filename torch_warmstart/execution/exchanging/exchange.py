@@ -24,7 +24,7 @@ from torch_warmstart.execution.execute import execute_plan
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.report import WarmStartReport
 from torch_warmstart.execution.telling import add_note, warn_of
-from torch_warmstart.planning import ChangedTable, copies_of, inner_copy
+from torch_warmstart.planning.live import ChangedTable, copies_of, inner_copy
 from torch_warmstart.slots import Optimizers
 
 

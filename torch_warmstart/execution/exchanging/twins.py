@@ -17,7 +17,8 @@ import torch
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats import open_checkpoint
 from torch_warmstart.model import Variable
-from torch_warmstart.planning import ChangedTable, WarmStartPlan, make_plan
+from torch_warmstart.planning import WarmStartPlan, make_plan
+from torch_warmstart.planning.live import ChangedTable
 from torch_warmstart.settings import VocabInfo, WarmStartSettings
 from torch_warmstart.slots import Optimizers, OptimizerTwin, Successor, make_twins
 

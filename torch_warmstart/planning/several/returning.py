@@ -41,7 +41,7 @@ def with_returned(
     found = {of: {i.variable: i for i in one.items} for of, one in older.items()}
 
     def patched(item: PlanItem) -> PlanItem:
-        order = [_identity(checkpoint) for checkpoint, _ in _fallback_of(item)]
+        order = [_identity(checkpoint) for checkpoint, _ in item.fallback]
         others = [(number[of], found[of].get(item.variable)) for of in order]
         return _with_patches(number_item(0, item), others)
 
@@ -61,7 +61,7 @@ def _asked(plan: WarmStartPlan) -> _Asked:
     """The older checkpoints, each with the parameters that want it and the vocabularies it had."""
     asked: _Asked = {}
     for item in plan.items:
-        for checkpoint, source in _fallback_of(item) if item.variable.slot is None else ():
+        for checkpoint, source in item.fallback if item.variable.slot is None else ():
             _, wanting = asked.setdefault(_identity(checkpoint), (checkpoint, {}))
             wanting[item] = source
     return asked
@@ -69,12 +69,6 @@ def _asked(plan: WarmStartPlan) -> _Asked:
 
 def _identity(checkpoint: Any) -> Hashable:
     return checkpoint if isinstance(checkpoint, str) else id(checkpoint)
-
-
-def _fallback_of(item: PlanItem) -> tuple[tuple[Any, Any], ...]:
-    if item.remapping is None or not isinstance(item.vocab, VocabInfo):
-        return ()
-    return tuple(item.vocab.fallback)
 
 
 def _planned(

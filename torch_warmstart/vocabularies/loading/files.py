@@ -19,8 +19,6 @@ from torch_warmstart.vocabularies.loading.compression import decompressed
 from torch_warmstart.vocabularies.loading.content import HEAD, is_json
 from torch_warmstart.vocabularies.loading.lines import entries_of_lines
 from torch_warmstart.vocabularies.loading.saved import is_saved, read_saved
-from torch_warmstart.vocabularies.loading.sentencepiece import is_model, read_model, read_vocab
-from torch_warmstart.vocabularies.loading.tables import TABLES, read_table
 from torch_warmstart.vocabularies.loading.tiktoken import is_tiktoken, read_tiktoken
 from torch_warmstart.vocabularies.loading.tokenizer_files import (
     is_tokenizer_directory,
@@ -31,9 +29,10 @@ from torch_warmstart.vocabularies.loading.tokenizer_files import (
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\x93NUMPY": "npy"}
 _CONTAINERS = (b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")  # .keras and .h5
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
 _PACKED = re.compile(r"\.(gz|bz2|xz|zst|zstd)$")
 _SCORED = re.compile(rb"[^\n]+\t-?\d+(\.\d+)?(e-?\d+)?")
-_FORMATS = ("lines", *TABLES, "json", "model", "vocab", "tiktoken", "npy")
+_FORMATS = ("lines", *_TABLES, "json", "model", "vocab", "tiktoken", "npy")
 
 
 def read_file(
@@ -62,7 +61,7 @@ def read_file(
         return _in_checkpoint(url, storage, key)
     raw = decompressed(raw, url)
     form = format or _form_of(raw, url, column)
-    if column is not None and form not in TABLES:
+    if column is not None and form not in _TABLES:
         raise SettingsError(f"column={column!r} is for tables, and {url} is read as {form}.")
     if not len(raw):
         raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
@@ -70,7 +69,9 @@ def read_file(
 
 
 def _read(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabulary:
-    if form in TABLES:
+    if form in _TABLES:
+        from torch_warmstart.vocabularies.loading.tables import read_table
+
         return read_table(raw, url, form, column)
     if form == "kept table":
         return read_kept_table(raw, url)
@@ -81,13 +82,16 @@ def _read(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabula
     if form == "lines":
         writable = raw if raw.flags.writeable else raw.copy()
         return vocabulary_of(entries_of_lines(torch.from_numpy(writable), url))
-    readers = {
-        "json": read_json,
-        "model": read_model,
-        "vocab": read_vocab,
-        "tiktoken": read_tiktoken,
-    }
-    return readers[form](raw.tobytes(), url)
+    return _reader_of(form)(raw.tobytes(), url)
+
+
+def _reader_of(form: str) -> Callable[[bytes, str], Vocabulary]:
+    """What a tokenizer's file is read with."""
+    if form in ("model", "vocab"):
+        from torch_warmstart.vocabularies.loading.sentencepiece import read_model, read_vocab
+
+        return read_model if form == "model" else read_vocab
+    return read_json if form == "json" else read_tiktoken
 
 
 def _form_of(raw: Bytes, url: str, column: str | int | None) -> str:
@@ -119,8 +123,14 @@ _FORMS: tuple[tuple[str, Callable[[bytes, str, Bytes], bool]], ...] = (
     ("json", lambda head, *_: is_json(head)),
     ("tiktoken", lambda head, suffix, _: suffix == ".tiktoken" or is_tiktoken(head)),
     ("vocab", lambda head, suffix, _: suffix == ".vocab" or _is_scored(head)),
-    ("model", lambda head, _, raw: head[:1] == b"\n" and is_model(raw.tobytes())),
+    ("model", lambda head, _, raw: head[:1] == b"\n" and _is_model(raw)),
 )
+
+
+def _is_model(raw: Bytes) -> bool:
+    from torch_warmstart.vocabularies.loading.sentencepiece import is_model
+
+    return is_model(raw.tobytes())
 
 
 def _suffix(url: str) -> str:

@@ -1,5 +1,5 @@
 # The public names, a line each: the one place where they stand. `__init__.py` reads it, and so do
-# type checkers. A name comes from a folder, or a module beside this file; never from a module in one.
+# type checkers. A name comes from a folder or a module beside this file, or from a folder in one.
 
 from . import init as init
 from .api import apply_plan as apply_plan

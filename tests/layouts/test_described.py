@@ -52,7 +52,9 @@ def test_an_einsum_without_its_equation_is_refused_where_it_may_be_either():
     linear = nn.Linear(4, 4)
     assert "equation" in described(form, Described("einsum_dense"), linear).refusal
     assert described(form, Described("dense"), linear) is form
-    assert described(form, Described(""), linear) is form
+    presumed = described(form, Described(""), linear)
+    assert presumed.layout is TRANSPOSE
+    assert presumed.is_presumed
     oblong = described(
         form, Described("einsum_dense"), nn.Linear(4, 3), shapes=((3, 4),), into=(3, 4)
     )

@@ -53,10 +53,3 @@ def test_axes_of_size_one_in_front_are_offered_with_the_layout_that_drops_them()
     rules = found.as_rules("low")
     tws.warm_start(model, tws.WarmStartSettings(state, var_name_to_prev_var_name=rules))
     assert torch.equal(model.temperatures.detach(), values[0])
-
-
-def test_a_model_on_meta_is_told_of_buffers_that_nothing_fills():
-    with torch.device("meta"):
-        model = nn.Linear(2, 2)
-    with pytest.raises(tws.PlanError, match="persistent=False"):
-        tws.plan_warm_start(model, nn.Linear(2, 2).state_dict())

@@ -94,7 +94,10 @@ def saved(tmp_path_factory):
         words = layers.TextVectorization(name="words", output_sequence_length=1)
         words.adapt(["hello big world", "hello"])
         looked_up = [genres(text), numbers(ids), words(text)]
-        tables = [layers.Flatten()(layers.Embedding(8, 2)(each)) for each in looked_up]
+        tables = [
+            layers.Flatten()(layers.Embedding(8, 2, name=f"embedding_{at}")(each))
+            for at, each in enumerate(looked_up)
+        ]
         model = library.Model([text, ids], layers.Concatenate()(tables))
         model.save(str(folder / f"{name}.keras"))
         if name == "k3":
@@ -222,7 +225,7 @@ def test_buckets_that_contradict_the_layer_are_refused():
 
 
 def test_the_checkpoints_own_vocabulary(saved):
-    path, name = str(saved / "k3.keras"), "embedding"
+    path, name = str(saved / "k3.keras"), "embedding_0"
     new = ["", "[UNK]", "[UNK]", "a", "new", "c"]
     model = torch.nn.ModuleDict({name: torch.nn.Embedding(6, 2)})
 

@@ -171,7 +171,7 @@ FORMATS: tuple[Format, ...] = (
         "torch-distributed",
         "torch.distributed checkpoint",
         recognise.torch_distributed,
-        _reader("torch.dcp", "open_place"),
+        _reader("torch.dcp.checkpoint", "open_place"),
         nests=True,
     ),
     Format(

@@ -24,7 +24,7 @@ from torch_warmstart.execution.prepare import fillings
 from torch_warmstart.execution.ranks import chance_of, same_chance, told_of
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.telling import warn_of
-from torch_warmstart.formats.torch import DcpListing
+from torch_warmstart.formats.torch.dcp import DcpListing
 from torch_warmstart.model import Extent, extent_of, is_on_meta, local_tensors, model_variables
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan, make_plan

@@ -20,7 +20,7 @@ from torch_warmstart.dtypes import take_rows
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.execution.gathering import fill_rows, gather_rows
 from torch_warmstart.execution.reading import exchanged
-from torch_warmstart.formats.torch import DcpListing
+from torch_warmstart.formats.torch.dcp import DcpListing
 from torch_warmstart.model import Part, parts_of
 from torch_warmstart.planning import PlanItem
 

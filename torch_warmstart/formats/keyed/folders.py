@@ -53,10 +53,16 @@ def sniff_dynamicemb(place: Place) -> str | None:
 
 
 def open_hugectr(place: Place) -> FolderCheckpoint:
-    """A table, called as its folder is."""
+    """A table, called as its folder is; raises CorruptCheckpointError without its files."""
+    _check_files(place, sniff_hugectr(place))
     name = base_name(place.url.rstrip("/"))
     parts = [_Files("key", {"values": "emb_vector"})]
     return FolderCheckpoint(place.url, place.storage, "HugeCTR folder", {name: parts})
+
+
+def _check_files(place: Place, wrong: str | None) -> None:
+    if wrong is not None:
+        raise CorruptCheckpointError(f"{place.url}: {wrong}.")
 
 
 def open_dynamicemb(place: Place) -> FolderCheckpoint:
@@ -64,6 +70,7 @@ def open_dynamicemb(place: Place) -> FolderCheckpoint:
 
     Raises CorruptCheckpointError: a rank's file is missing.
     """
+    _check_files(place, sniff_dynamicemb(place))
     found: dict[str, dict[int, dict[str, str]]] = {}
     sizes: dict[str, set[int]] = {}
     for name in place.names:

@@ -109,6 +109,8 @@ def _constants(
 
 def _follow(nodes: Sequence[_Node], number: int | None, edges: Sequence[str]) -> int | None:
     for edge in edges:
+        if number is not None and number >= len(nodes):
+            raise MalformedError(f"its object graph has {len(nodes):,} nodes, and names {number:,}")
         number = nodes[number].children.get(edge) if number is not None else None
         if number is not None and number >= len(nodes):
             raise MalformedError(f"an edge leads to node {number}, but there are {len(nodes)}")

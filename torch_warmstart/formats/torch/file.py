@@ -1,43 +1,30 @@
 """torch files: `.pt`, `.pth` or `.bin`, as a zip or in the format before torch 1.6.
 
-They are loaded with `weights_only=True`, always: a pickle that wants to run code is refused, and
-there is no way around that here. torch maps a local zip file, so tensors that are not used are not
-read. It reads every other file whole: one of the old format, one whose zip is compressed, and one
-behind a URL, which is fetched first, many requests at a time.
+torch maps a local zip file, so tensors that are not used are not read. It reads every other file
+whole: one of the old format, one whose zip is compressed, and one behind a URL, which is fetched
+first, many requests at a time.
 """
 
 from __future__ import annotations
 
-import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from typing import IO, Any, cast
 
 import torch
 
-from torch_warmstart.errors import (
-    CorruptCheckpointError,
-    SettingsError,
-    UnsupportedError,
-    WarmStartError,
-)
+from torch_warmstart.errors import SettingsError, UnsupportedError
 from torch_warmstart.formats.base import TensorSpec
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import PICKLE_MAGIC
 from torch_warmstart.formats.sources import SourceFile
 from torch_warmstart.formats.state_dict import StateDictCheckpoint
+from torch_warmstart.formats.torch.unpickling import load_tensors
 from torch_warmstart.storage import ByteSource, LocalFile
 
 _TORCHSCRIPT = "/constants.pkl"  # what torch.load knows such an archive by
-# How torch words what it refuses: a name, a call, an instance. Its other errors are of bad bytes.
-_REFUSED = re.compile(
-    r"GLOBAL ([^\s,]+)|unrecognized function (.+)|`add_safe_globals`,? but got (.+)|(`.+) must be "
-    r"imported"
-)
 # The number that torch.save of the old format begins with, as a pickle has it.
 _MAGIC_NUMBER = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-_DETAIL = re.compile(r"WeightsUnpickler error: (.+)")
 
 
 def open_file(place: Place) -> StateDictCheckpoint:
@@ -72,31 +59,6 @@ class _TorchFile(StateDictCheckpoint):
         return super()._read(spec, rows)
 
 
-def load_tensors(file: str | IO[bytes], url: str, *, mmap: bool = False) -> Any:
-    """`torch.load` on the CPU, of nothing but tensors and plain containers.
-
-    Args:
-        file: A path, or a file that can seek.
-        url: Where it is, for messages.
-        mmap: Map the file, which must be a path.
-
-    Raises:
-        UnsupportedError: it holds something else; the message names it.
-        CorruptCheckpointError: torch cannot read it.
-    """
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
-    except WarmStartError:  # from the storage
-        raise
-    except Exception as error:  # torch raises whatever damaged bytes make its unpickler trip over
-        refused = _refused(error)
-        if refused is not None:
-            raise UnsupportedError(_refusal(url, refused)) from error
-        raise CorruptCheckpointError(
-            f"{url} cannot be read as a torch file: {_first_line(error)}"
-        ) from error
-
-
 def load_place(place: Place) -> Any:
     """Whatever a file holds; raises as `load_tensors`."""
     if any(name.endswith(_TORCHSCRIPT) for name in place.zip_names):
@@ -125,27 +87,3 @@ def _can_be_mapped(place: Place) -> bool:
         return False
     with zipfile.ZipFile(SourceFile(place.source)) as archive:
         return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
-
-
-def _refused(error: Exception) -> str | None:
-    """What torch would not load because it may run code, or None if that is not what went wrong."""
-    match = _REFUSED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
-    return next((text.strip() for text in match.groups() if text), None) if match else None
-
-
-def _refusal(url: str, what: str) -> str:
-    return (
-        f"{url} holds more than tensors and plain containers, and loading that could run code: it "
-        f"asks for {what}. Load it where you trust it, and pass the state_dict itself: "
-        "torch.save(model.state_dict(), ...) writes a file that can be read here. If you trust "
-        "just what it asks for (a Namespace, a Path, a numpy scalar), allow that: with "
-        "torch.serialization.safe_globals([...]) around this call."
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    detail = _DETAIL.search(text)  # what comes before it advises to load without weights_only
-    if detail:
-        return detail[1]
-    return text.splitlines()[0] if text else type(error).__name__

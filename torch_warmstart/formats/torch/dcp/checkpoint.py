@@ -34,13 +34,13 @@ from torch_warmstart.formats.recognise import DCP_METADATA
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
 from torch_warmstart.formats.sources import OpenOnce, SourceFile, Window
 from torch_warmstart.formats.tensors import plain, why_unreadable, why_unreadable_dtype
-from torch_warmstart.formats.torch.dcp_metadata import (
+from torch_warmstart.formats.torch.dcp.metadata import (
     Chunk,
     StoredObject,
     StoredTensor,
     decode_metadata,
 )
-from torch_warmstart.formats.torch.file import load_tensors
+from torch_warmstart.formats.torch.unpickling import load_tensors
 from torch_warmstart.storage import (
     ByteSource,
     Range,

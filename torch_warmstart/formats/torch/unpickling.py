@@ -1,0 +1,71 @@
+"""Tensors out of a pickle, and nothing else.
+
+Files are loaded with `weights_only=True`, always: a pickle that wants to run code is refused, and
+there is no way around that here.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from typing import IO, Any
+
+import torch
+
+from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
+
+# How torch words what it refuses: a name, a call, an instance. Its other errors are of bad bytes.
+_REFUSED = re.compile(
+    r"GLOBAL ([^\s,]+)|unrecognized function (.+)|`add_safe_globals`,? but got (.+)|(`.+) must be "
+    r"imported"
+)
+_DETAIL = re.compile(r"WeightsUnpickler error: (.+)")
+
+
+def load_tensors(file: str | IO[bytes], url: str, *, mmap: bool = False) -> Any:
+    """`torch.load` on the CPU, of nothing but tensors and plain containers.
+
+    Args:
+        file: A path, or a file that can seek.
+        url: Where it is, for messages.
+        mmap: Map the file, which must be a path.
+
+    Raises:
+        UnsupportedError: it holds something else; the message names it.
+        CorruptCheckpointError: torch cannot read it.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+    except WarmStartError:  # from the storage
+        raise
+    except Exception as error:  # torch raises whatever damaged bytes make its unpickler trip over
+        refused = _refused(error)
+        if refused is not None:
+            raise UnsupportedError(_refusal(url, refused)) from error
+        raise CorruptCheckpointError(
+            f"{url} cannot be read as a torch file: {_first_line(error)}"
+        ) from error
+
+
+def _refused(error: Exception) -> str | None:
+    """What torch would not load because it may run code, or None if that is not what went wrong."""
+    match = _REFUSED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    return next((text.strip() for text in match.groups() if text), None) if match else None
+
+
+def _refusal(url: str, what: str) -> str:
+    return (
+        f"{url} holds more than tensors and plain containers, and loading that could run code: it "
+        f"asks for {what}. Load it where you trust it, and pass the state_dict itself: "
+        "torch.save(model.state_dict(), ...) writes a file that can be read here. If you trust "
+        "just what it asks for (a Namespace, a Path, a numpy scalar), allow that: with "
+        "torch.serialization.safe_globals([...]) around this call."
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    detail = _DETAIL.search(text)  # what comes before it advises to load without weights_only
+    if detail:
+        return detail[1]
+    return text.splitlines()[0] if text else type(error).__name__

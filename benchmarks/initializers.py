@@ -31,7 +31,7 @@ from torch import nn
 
 import torch_warmstart as tws
 from torch_warmstart import init
-from torch_warmstart.execution import prepare
+from torch_warmstart.execution import mixing
 from torch_warmstart.planning.rows.initialising import Initialising
 
 _SECONDS = 5.0  # that a loop may take
@@ -148,7 +148,7 @@ def _measure(case: Case, name: str, initializer: object, one_row: Loop) -> Resul
     )
     tws.warm_start(nn.Embedding(2, 2), {"weight": torch.ones(2, 2)})  # imports
     before = _reset_peak()
-    with _timed(Initialising, "plan") as planning, _timed(prepare, "fill_mixed") as making:
+    with _timed(Initialising, "plan") as planning, _timed(mixing, "fill_mixed") as making:
         report = tws.warm_start(model, settings)
     peak = _peak() - before
     seconds = sum(planning) + sum(making)

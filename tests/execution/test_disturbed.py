@@ -59,6 +59,13 @@ def _edit(path, *, restore=False):
         os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
+@pytest.fixture
+def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the system has none; where it has, who edits a file waits until it is over."""
+    monkeypatch.setattr("torch_warmstart.storage.leases.Leases._take", lambda *_: None)
+
+
+@pytest.mark.usefixtures("no_leases")
 @pytest.mark.parametrize("kind", ["safetensors", "pt", "npz"])
 @pytest.mark.parametrize("restore", [False, True])
 def test_a_file_that_is_edited_while_it_is_copied_is_never_silent(
@@ -76,6 +83,7 @@ def test_a_file_that_is_edited_while_it_is_copied_is_never_silent(
     assert "2 hold their new values and 4 do not" in str(error.value)
 
 
+@pytest.mark.usefixtures("no_leases")
 def test_a_file_that_is_edited_before_the_first_write_changes_nothing(tmp_path, monkeypatch):
     path = _file(tmp_path, "safetensors")
     model = Net()

@@ -12,7 +12,6 @@ from torch_warmstart.storage import Bytes
 from torch_warmstart.vocabularies.loading.arrow import from_arrow
 
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
-TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
 
 
 def read_table(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabulary:

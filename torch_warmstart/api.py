@@ -34,6 +34,8 @@ def warm_start(
     *,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
     overlap: Literal["error", "first"] = "error",
+    staging: Literal["none", "memory"] = "none",
+    memory_limit: int | None = None,
     process_group: Any = None,
     timeout: timedelta | float | None = None,
     progress: bool | None = None,
@@ -51,6 +53,12 @@ def warm_start(
             `<variable>/<slot>` (`embed.weight/exp_avg`). It need not have taken a step yet.
         overlap: Of a list, whether a variable that two of it would fill is an error, or the first
             one's ("first").
+        staging: "memory" reads all that is needed into memory before the first write, so that a
+            source that changes or vanishes cannot stop it half way: no PartialWriteError. It takes
+            what the values and the rows that are used take in the checkpoint's dtype.
+        memory_limit: Bytes that staging, the whole tensor that a plain `backup_initializer` is
+            given, and what moving rows works with may take, each for itself; above it the warm
+            start is refused and nothing has been changed. None: no limit.
         process_group: Processes that do this together, beside those that the model is sharded over
             or copied to by DistributedDataParallel: none writes before all have said that they
             can. A plain model without a group is this process's own, and nobody else is asked.
@@ -69,12 +77,13 @@ def warm_start(
         >>> report = warm_start(model, "gs://bucket/model_dir")         # doctest: +SKIP
         >>> print(report)                                               # doctest: +SKIP
     """
-    from torch_warmstart.execution import agreement_on, execute_plan
+    from torch_warmstart.execution import Memory, agreement_on, execute_plan
 
+    memory = Memory(staging, memory_limit)
     agreement = agreement_on(_checked(model), process_group, timeout)
     with agreement.telling():
         plan = plan_warm_start(model, settings, optimizer=optimizer, overlap=overlap)
-    return execute_plan(plan, progress=progress, agreement=agreement)
+    return execute_plan(plan, progress=progress, agreement=agreement, memory=memory)
 
 
 def plan_warm_start(
@@ -157,6 +166,8 @@ def _checked(model: torch.nn.Module) -> torch.nn.Module:
 def apply_plan(
     plan: WarmStartPlan,
     *,
+    staging: Literal["none", "memory"] = "none",
+    memory_limit: int | None = None,
     process_group: Any = None,
     timeout: timedelta | float | None = None,
     progress: bool | None = None,
@@ -170,10 +181,11 @@ def apply_plan(
         SettingsError: the model has changed.
         CorruptCheckpointError: what is to be read fails its checksum. Nothing has been changed.
     """
-    from torch_warmstart.execution import agreement_on, execute_plan
+    from torch_warmstart.execution import Memory, agreement_on, execute_plan
 
+    memory = Memory(staging, memory_limit)
     agreement = agreement_on(plan.model, process_group, timeout)
-    return execute_plan(plan, progress=progress, agreement=agreement)
+    return execute_plan(plan, progress=progress, agreement=agreement, memory=memory)
 
 
 def load_planner(

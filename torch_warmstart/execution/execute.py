@@ -38,6 +38,7 @@ from torch_warmstart.execution.ranks import (
 )
 from torch_warmstart.execution.reading import ALL, Share
 from torch_warmstart.execution.report import WarmStartReport, make_report
+from torch_warmstart.execution.staging import UNBOUNDED, Memory
 from torch_warmstart.execution.telling import add_note, log_of, warn_of
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import is_frozen_by_inference, model_variables
@@ -50,7 +51,11 @@ _COMPLETE_HERE = "On this rank it is complete: model and optimizer are as planne
 
 
 def execute_plan(
-    plan: WarmStartPlan, *, progress: bool | None = None, agreement: Agreement | None = None
+    plan: WarmStartPlan,
+    *,
+    progress: bool | None = None,
+    agreement: Agreement | None = None,
+    memory: Memory = UNBOUNDED,
 ) -> WarmStartReport:
     """Carries out a plan: all of it, or nothing.
 
@@ -58,6 +63,7 @@ def execute_plan(
         plan: What to do.
         progress: Whether to show a progress bar; None: for long work on a terminal.
         agreement: Those that do it together; None: this process alone.
+        memory: What may be, and shall be, in memory before the commit.
 
     Raises WarmStartError; KeyboardInterrupt and its like go through, with a note that says whether
     the warm start is complete.
@@ -65,7 +71,7 @@ def execute_plan(
     agreement = agreement or Agreement()
     with agreement.telling():
         warn_of(plan.notes)  # may raise, if that is what warnings do here
-    run = _Run(plan, agreement)
+    run = _Run(plan, agreement, memory)
     try:
         return _carry_out(plan, run, progress)
     except Exception as error:
@@ -101,11 +107,11 @@ class _Run:
     Where several processes carry it out, the commit begins when all have said that they are ready.
     """
 
-    def __init__(self, plan: WarmStartPlan, agreement: Agreement) -> None:
+    def __init__(self, plan: WarmStartPlan, agreement: Agreement, memory: Memory) -> None:
         self.outcome = Outcome()
         self._had_grad = torch.is_grad_enabled()
         self.plan = plan
-        self._agreement = agreement
+        self._agreement, self._memory = agreement, memory
         self._journal: Journal | None = None
         self._materialised: Materialised | None = None
         self._ready: RollForward | None = None
@@ -116,6 +122,7 @@ class _Run:
         """All up to the commit; may be left anywhere."""
         planned = plan = self.plan
         check_unchanged(plan)
+        self._memory.check_plan(plan)
         used = [item for item in plan.items if item.state != "kept"]
         parts = [one for item in used for one in (item, *item.patches)]
         watch = Watch(plan.checkpoint, {key for one in parts for key in one.keys})
@@ -131,13 +138,15 @@ class _Run:
             prepared = prepare(plan, advance, journal, watch, share)
             self._account_for(prepared)
         room = room_to_work(prepared)
+        self._memory.check_work(room.nbytes)
         prepared = load_modules(plan, prepared, journal, self.outcome)
         left += self._materialised.settle_kept(self.outcome)
         warn_of([*alone, *left])
         self.outcome.notes += [*alone, *left]
-        watch.check_prepared()
         del room
-        self._ready = RollForward(prepared, advance, watch.check)
+        prepared = self._memory.staged(prepared)
+        watch.check_prepared()
+        self._ready = RollForward(prepared, advance, self._memory.check_while(watch.check))
         self._agreement.say_ready()
 
     def _account_for(self, prepared: Prepared) -> None:

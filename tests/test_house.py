@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,14 @@ def _folder(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def _imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+@cache
+def _imports(path: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """What a file imports of this package, anywhere in it: a module and the names from it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return tuple(_imports_in(ast.parse(path.read_text())))
+
+
+def _imports_in(tree: ast.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, ()) for alias in node.names if alias.name.startswith(PREFIX))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PREFIX):
@@ -76,6 +82,7 @@ def _modules(path: Path) -> Iterator[str]:
         yield from inner or [module]
 
 
+@cache
 def _exists(module: str) -> bool:
     path = PACKAGE.parent.joinpath(*module.split("."))
     return path.with_suffix(".py").exists() or path.is_dir()

@@ -193,6 +193,12 @@ FORMATS: tuple[Format, ...] = (
         _reader("keyed.folders", "open_dynamicemb"),
     ),
     Format(
+        "monolith",
+        "Monolith tables",
+        _reader("tensorflow.monolith.checkpoint", "sniff"),
+        _reader("tensorflow.monolith.checkpoint", "open_place"),
+    ),
+    Format(
         "hf-index",
         "index of safetensors or torch shards",
         recognise.huggingface_index,

@@ -153,12 +153,18 @@ def _reader(module: str, function: str) -> Callable[..., Any]:
 
 _stands_for_v1 = _reader("tensorflow.paths", "sniff_v1")
 _stands_for_v2 = _reader("tensorflow.paths", "sniff_v2")
+_begins_with_ids = _reader("tensorflow.monolith.checkpoint", "sniff")
 
 
 def _sniff_v1(place: Place) -> str | None:
     """As the reader's own, which is asked only if it may be one."""
     why_not = recognise.table(place)
     return _stands_for_v1(place) if why_not is None else why_not
+
+
+def _sniff_monolith(place: Place) -> str | None:
+    why_not = recognise.numbered(place)
+    return _begins_with_ids(place) if why_not is None else why_not
 
 
 def _sniff_v2(place: Place) -> str | None:
@@ -195,7 +201,7 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "monolith",
         "Monolith tables",
-        _reader("tensorflow.monolith.checkpoint", "sniff"),
+        _sniff_monolith,
         _reader("tensorflow.monolith.checkpoint", "open_place"),
     ),
     Format(

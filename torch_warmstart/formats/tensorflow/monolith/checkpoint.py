@@ -86,6 +86,9 @@ def open_place(place: Place) -> MonolithCheckpoint:
 
     Raises CorruptCheckpointError: a file is missing or damaged, or has records that are none.
     """
+    wrong = sniff(place)
+    if wrong is not None:
+        raise CorruptCheckpointError(f"{place.url}: {wrong}.")
     folder = parent(place.url) if place.is_file else place.url
     names = place.storage.list_directory(folder) if place.is_file else place.names
     if place.is_file:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch_warmstart.formats.base import MalformedError
+from torch_warmstart.formats.recognise import is_numbered
 from torch_warmstart.formats.tensorflow.monolith.record_files import Records
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
@@ -27,7 +28,6 @@ from torch_warmstart.formats.tensorflow.wire import (
 _SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
 _META = ".meta"
 _UNFINISHED = re.compile(r"-tmp-\d+(\.meta)?$")
-_BUNDLES = ".data"  # TensorFlow's own files of values are numbered alike
 _SERVER = re.compile(r"(?P<name>.*)_(?P<number>\d{1,5})", re.DOTALL)
 _WITHOUT_NUMBER = "MonolithMultiHashTable_"  # what holds several tables, on no server
 
@@ -47,10 +47,8 @@ Parts = tuple[Part, ...]
 
 def base_of(name: str) -> str | None:
     """What a file is a shard of; None if it is none."""
-    found = _SHARD.fullmatch(name)
-    if found is None or found["base"].endswith(_BUNDLES) or _UNFINISHED.search(found["base"]):
-        return None
-    return found["base"]
+    found = _SHARD.fullmatch(name) if is_numbered(name) else None
+    return None if found is None or _UNFINISHED.search(found["base"]) else found["base"]
 
 
 def groups_in(names: Iterable[str]) -> dict[str, list[str]]:

@@ -135,3 +135,22 @@ def test_a_layer_norm_that_scales_only_is_refused():
     form = Form((("gamma",),))
     layer = Described("layer_normalization", {"rms_scaling": True})
     assert "subtract the mean" in described(form, layer, nn.LayerNorm(4)).refusal
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"),
+    [
+        ("rms_normalization", nn.LayerNorm(4)),
+        ("layer_normalization", nn.RMSNorm(4)),
+        ("group_normalization", nn.BatchNorm1d(4)),
+        ("batch_normalization", nn.GroupNorm(2, 4)),
+        ("conv1d_transpose", nn.Conv1d(4, 4, 3)),
+        ("conv1d", nn.ConvTranspose1d(4, 4, 3)),
+    ],
+)
+def test_a_layer_of_another_class_with_tensors_of_the_same_names_is_refused(kind, module):
+    form = Form((("kernel",),), CONV)
+    refused = described(form, Described(kind), module, shapes=((3, 4, 4),), into=(4, 4, 3))
+    assert kind in (refused.refusal or "")
+    of_another = described(form, Described("my_own_layer"), module, shapes=((3, 4, 4),))
+    assert of_another.refusal is None

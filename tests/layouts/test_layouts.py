@@ -468,4 +468,10 @@ def test_a_tied_head_without_a_bias_loses_none(checkpoint):
 def test_what_torch_saved_loses_nothing_in_silence():
     old = nn.ModuleDict({"layer": nn.Linear(3, 4)})
     model = nn.ModuleDict({"layer": nn.Linear(3, 4, bias=False)})
-    assert tws.warm_start(model, old).unexpected_keys == ("layer.bias",)
+    with pytest.raises(PlanError, match="layer.bias is None, but the checkpoint has 'layer.bias'"):
+        tws.warm_start(model, old)
+    kept = WarmStartSettings(old.state_dict(), on_mismatch="keep")
+    with pytest.warns(tws.WarmStartWarning, match="parameter-lost"):
+        report = tws.warm_start(model, kept)
+    assert report.unexpected_keys == ("layer.bias",)
+    assert not tws.warm_start(model, WarmStartSettings(old.state_dict(), ".*weight")).notes

@@ -95,7 +95,7 @@ class Spellings:
     def layers_of(self, key: str, names: Iterable[str]) -> list[str]:
         """The paths of the layer in which a key has one of these names: `in_layer` backwards."""
         leaves = [read_leaf(name) for name in names if name]  # a table called as its layer: none
-        called = (bare_name(key), *self._full_names.get(key, ()))
+        called = (bare_name(key), key.replace(".", "/"), *self._full_names.get(key, ()))
         found = (leaf.layer_of(name) for name in called for leaf in leaves)
         return list(dict.fromkeys(layer for layer in found if layer is not None))
 

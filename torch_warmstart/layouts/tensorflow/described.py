@@ -90,10 +90,39 @@ def as_described(
         return _recurrent(form, module, layer)
     if isinstance(module, nn.Linear):
         return _product(form, leaf, layer, shapes[0], into)
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, nn.modules.conv._ConvNd) and not _refused_kind(module, layer):
         return _convolution(form, layer)
-    reason = _refused_setting(module, layer.options or {})
+    reason = _refused_kind(module, layer) or _refused_setting(module, layer.options or {})
     return replace(form, refusal=reason) if reason else form
+
+
+# What layers are not that keep tensors of the same names and shapes: they compute something else.
+_CONVOLUTIONS = frozenset(f"conv{rank}d" for rank in (1, 2, 3))
+_TRANSPOSED = frozenset(f"{name}_transpose" for name in _CONVOLUTIONS)
+_OTHER_KINDS: Sequence[tuple[type[nn.Module], frozenset[str]]] = (
+    (nn.modules.conv._ConvTransposeNd, _CONVOLUTIONS),
+    (nn.modules.conv._ConvNd, _TRANSPOSED),
+    (nn.LayerNorm, frozenset({"rms_normalization", "batch_normalization"})),
+    (nn.RMSNorm, frozenset({"layer_normalization", "batch_normalization", "group_normalization"})),
+    (
+        nn.modules.batchnorm._BatchNorm,
+        frozenset({"rms_normalization", "layer_normalization", "group_normalization"}),
+    ),
+    (nn.modules.instancenorm._InstanceNorm, frozenset({"batch_normalization"})),
+    (nn.GroupNorm, frozenset({"rms_normalization", "batch_normalization"})),
+)
+
+
+def _refused_kind(module: nn.Module, layer: Described) -> str | None:
+    """That the file says another class of layer than torch's is."""
+    others = next((kinds for kind, kinds in _OTHER_KINDS if isinstance(module, kind)), frozenset())
+    is_rms = layer.kind == "layer_normalization" and (layer.options or {}).get("rms_scaling")
+    if layer.kind not in others or (isinstance(module, nn.RMSNorm) and is_rms):
+        return None
+    return (
+        f"the file says that its layer is a {layer.kind}, which computes something else than "
+        f"nn.{type(module).__name__} from tensors of the same names"
+    )
 
 
 def _refused_setting(module: nn.Module, options: Options) -> str | None:

@@ -1,7 +1,8 @@
 """What would be lost: tensors of a checkpoint for parameters that modules are made without.
 
 A Dense has a bias unless it was told otherwise; in an `nn.Linear(bias=False)` there is no variable
-that could miss it, and the model would compute something else in silence.
+that could miss it, and the model would compute something else in silence. It is the same for what
+torch saved: its own loading refuses such a key, too, unless it is told not to be strict.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def find_lost(
 ) -> list[tuple[Variable, Source]]:
     """The absent parameters that are in the checkpoint, selected or not, and where.
 
-    What another variable takes is not lost, and what torch saved has the model's own tensors.
+    What another variable takes is not lost.
     """
-    if not located.finder.conventions.has_own_layers or not absent:
+    if not absent:
         return []
     found = [(v, source) for v, source in _find_all(settings, absent, located) if source]
     taken = _taken(located) if found else set()

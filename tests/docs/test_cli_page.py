@@ -30,8 +30,17 @@ def test_the_example_prints_what_it_shows(tmp_path, monkeypatch, capsys):
         "head.bias": torch.ones(2),
     }
     torch.save({"model": state, "epoch": 3}, "old.pt")
-    shown = re.findall(r"```console\n\$ torch-warmstart (.*?)\n(.*?)```", TEXT, re.DOTALL)
-    assert len(shown) == 4
+    (tmp_path / "monday.txt").write_text("rome\noslo\nparis\n")
+    (tmp_path / "counts.csv").write_text("entry,count\nlima,5\nrome,4\ncairo,3\n")
+    blocks = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+    shown = [
+        (command, expected)
+        for block in blocks
+        for command, expected in re.findall(
+            r"^\$ torch-warmstart (.*?)\n(.*?)(?=^\$|\Z)", block, re.DOTALL | re.MULTILINE
+        )
+    ]
+    assert len(shown) == 6
     for command, expected in shown:
         cli.main(shlex.split(command))
         captured = capsys.readouterr()

@@ -1,12 +1,13 @@
 """The commands and their arguments. Nothing of the package is imported to parse them.
 
-A command is a row of `_COMMANDS`; it is run by `module:function` of this folder, and its page of
+A command is a row of `_COMMANDS`; it is run by `module:function` of `commands`, and its page of
 help fits into a screen and ends with an example.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ from torch_warmstart import __version__
 
 Parser = argparse.ArgumentParser
 CONFIDENCES = ("high", "medium", "low")
+GROUPS = {"vocab": "compare vocabularies, or make today's of yesterday's"}
+_LONGEST_NAME = 14  # columns of a command's name and its indent
+_COUNTS_HELP = "Parquet, csv or tsv with the columns entry and count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,17 @@ def make_parser() -> Parser:
         description="Warm-start PyTorch models from checkpoints of other models.",
         epilog="Exit codes: 0; 1 where things differ, nothing matched or a threshold is missed; 2 "
         "for errors. docs/cli.md has more.",
+        formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    groups = {"": commands}
     for command in COMMANDS:
-        inner = commands.add_parser(
-            command.name,
+        group, _, name = command.name.rpartition(" ")
+        if group not in groups:
+            groups[group] = _add_group(commands, group)
+        inner = groups[group].add_parser(
+            name,
             help=command.about,
             description=command.description,
             epilog=f"example:\n  torch-warmstart {command.name} {command.example}",
@@ -55,8 +64,25 @@ def make_parser() -> Parser:
     return parser
 
 
+def _add_group(commands: Any, group: str) -> Any:
+    """The commands of two words that begin with the same one."""
+    members = [command for command in COMMANDS if command.name.startswith(group + " ")]
+    parser = commands.add_parser(
+        group,
+        help=GROUPS[group],
+        description=f"torch-warmstart {group}: {GROUPS[group]}.",
+        epilog=f"example:\n  torch-warmstart {members[0].name} {members[0].example}",
+        formatter_class=_Formatter,
+    )
+    return parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+
 class _Formatter(argparse.HelpFormatter):
     """Wraps as usual, but leaves the lines of an example as they are."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = _LONGEST_NAME  # else the longest command has a line of its own
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith("example:"):
@@ -70,7 +96,9 @@ class _Formatter(argparse.HelpFormatter):
 def _inspect(parser: Parser) -> None:
     _add_source(parser)
     _add_pattern(parser)
-    parser.add_argument("--sort", choices=("name", "size"), default="name")
+    parser.add_argument(
+        "--sort", choices=("name", "size"), default="name", help="by name, or largest first"
+    )
     parser.add_argument("--values", metavar="KEY", help="print this tensor's first rows instead")
     parser.add_argument(
         "--rows", metavar="START:STOP", type=_row_range, help="which rows of --values"
@@ -161,6 +189,50 @@ def _verify(parser: Parser) -> None:
     parser.add_argument("--rtol", type=float, help="largest error allowed; default by dtype")
 
 
+def _vocab_diff(parser: Parser) -> None:
+    parser.add_argument("old", metavar="OLD", help="a vocabulary's file; docs/vocabularies.md")
+    parser.add_argument("new", metavar="NEW", help="another")
+    _add_reading(parser)
+    parser.add_argument("--counts", metavar="FILE", help=f"for the shares; {_COUNTS_HELP}")
+    parser.add_argument(
+        "--earlier",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a vocabulary of a day before OLD: what it has is back, not new; may be repeated",
+    )
+    parser.add_argument(
+        "--list",
+        dest="fate",
+        choices=("moved", "returned", "new", "dropped"),
+        help="print these entries instead, one a line",
+    )
+
+
+def _vocab_update(parser: Parser) -> None:
+    parser.add_argument("old", metavar="OLD", help="yesterday's vocabulary; docs/vocabularies.md")
+    parser.add_argument("counts", metavar="COUNTS", help=f"today's; {_COUNTS_HELP}")
+    parser.add_argument(
+        "--out", metavar="FILE", required=True, help="where to: .parquet, .tsv, or any other name"
+    )
+    _add_reading(parser)
+    parser.add_argument(
+        "--min-count",
+        metavar="N",
+        type=int,
+        default=1,
+        help="an entry seen less often today is not admitted (default: 1)",
+    )
+    parser.add_argument(
+        "--expire-after", metavar="DAYS", type=int, help="an entry not seen for longer goes"
+    )
+    parser.add_argument("--max-size", metavar="ROWS", type=int, help="the most rows there may be")
+    parser.add_argument(
+        "--today", metavar="DATE", type=_date, help="the counts' day, 2026-01-31; default: UTC's"
+    )
+    _add_force(parser, dry_run=True)
+
+
 def _explain(parser: Parser) -> None:
     parser.add_argument("code", metavar="CODE", nargs="?", help="without, all codes are listed")
 
@@ -235,6 +307,24 @@ COMMANDS: Sequence[Command] = (
         _verify,
     ),
     Command(
+        "vocab diff",
+        "vocab:diff",
+        "compare two vocabularies",
+        "Compares two vocabularies: how many entries stay in their rows, move, return, are new or "
+        "dropped, and how much they weigh. Exits with 1 if they differ.",
+        "monday.txt tuesday.txt --list new",
+        _vocab_diff,
+    ),
+    Command(
+        "vocab update",
+        "vocab:update",
+        "make today's vocabulary from yesterday's and counts",
+        "Makes today's vocabulary: entries that stay keep their rows, new ones take freed rows, "
+        "then the end.",
+        "old.tsv counts.csv --min-count 5 --out new.tsv",
+        _vocab_update,
+    ),
+    Command(
         "explain",
         "explain:explain",
         "say what the code of an error or a note means",
@@ -280,7 +370,12 @@ def _add_source(parser: Parser) -> None:
         default=[],
         help="passed to the filesystem of a URL; values may be JSON; may be repeated",
     )
-    parser.add_argument("--filesystem", choices=("auto", "fsspec", "gfile"), default="auto")
+    parser.add_argument(
+        "--filesystem",
+        choices=("auto", "fsspec", "gfile"),
+        default="auto",
+        help="what reads gs:// and the like (default: auto)",
+    )
 
 
 def _add_pattern(parser: Parser) -> None:
@@ -292,6 +387,11 @@ def _add_pattern(parser: Parser) -> None:
         default=[],
         help="only keys in which this is found; may be repeated, for keys that match any",
     )
+
+
+def _add_reading(parser: Parser) -> None:
+    parser.add_argument("--column", metavar="NAME", help="the column of a table; by number from 0")
+    parser.add_argument("--key", metavar="NAME", help="the layer or table of a file with several")
 
 
 def _add_html(parser: Parser) -> None:
@@ -319,6 +419,13 @@ def _regex(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+
+
+def _date(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2026-01-31") from error
 
 
 def _row_range(text: str) -> slice:

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: Any) -> Answer:
     module, _, name = options.run.partition(":")
-    command = getattr(importlib.import_module(f"torch_warmstart.cli.{module}"), name)
+    command = getattr(importlib.import_module(f"torch_warmstart.cli.commands.{module}"), name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", WarmStartWarning)  # a plan and a report say them, too
         answer: Answer = command(options)
@@ -68,7 +68,9 @@ def _print(answer: Answer, *, as_json: bool) -> None:
         document = answer.document if answer.document is not None else answer.result.to_dict()
         print(json.dumps(_finite(document), indent=1, allow_nan=False))
     elif answer.text is not None or not _print_coloured(answer.result):
-        print(answer.result if answer.text is None else answer.text)
+        text = str(answer.result if answer.text is None else answer.text)
+        if text:  # of a list without entries, not even an empty line
+            print(text)
 
 
 def _finite(value: Any) -> Any:

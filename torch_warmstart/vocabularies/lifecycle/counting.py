@@ -1,9 +1,10 @@
-"""Counts of entries as people hold them, block by block; of a Parquet file by its row groups."""
+"""Counts of entries as people hold them, block by block, also of a Parquet or csv file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,14 @@ import torch
 
 from torch_warmstart.entries import Entries, Vocabulary
 from torch_warmstart.errors import MissingDependencyError, SettingsError, VocabularyError
-from torch_warmstart.storage import LOCAL
-from torch_warmstart.vocabularies.loading import exports_arrow, from_arrow, read_entries
+from torch_warmstart.storage import LOCAL, Bytes
+from torch_warmstart.vocabularies.kept_table import is_kept_table
+from torch_warmstart.vocabularies.loading import (
+    exports_arrow,
+    from_arrow,
+    read_entries,
+    read_vocabulary,
+)
 
 Counted = tuple[Entries, torch.Tensor]  # some entries, and how often each was seen: int64
 
@@ -20,9 +27,10 @@ ENTRY, COUNT = "entry", "count"  # the columns
 _BLOCK = 1 << 20  # entries at a time
 _KINDS = (
     "a mapping of entry to count, a pair of entries and counts, a table with the columns 'entry' "
-    "and 'count' (pandas, polars, pyarrow, or the path of a Parquet file), or a Vocabulary that "
-    "has counts"
+    "and 'count' (pandas, polars, pyarrow, or the path of a Parquet, csv or tsv file), or a "
+    "Vocabulary that has counts, or its file"
 )
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def counted_blocks(counts: Any) -> Iterator[Counted]:
@@ -85,16 +93,27 @@ def _of_table(table: Any) -> Counted:
 
 
 def _of_file(path: str) -> Iterator[Counted]:
+    raw = LOCAL.read_all(path)
+    separator = _SEPARATORS.get(path[-4:].lower())
+    if raw[:4].tobytes() == b"PAR1":
+        yield from _of_table_file(path, raw, _parquet_blocks)
+    elif separator is not None and not is_kept_table(raw):
+        yield from _of_table_file(path, raw, partial(_separated_blocks, separator=separator))
+    else:
+        yield from _blocks(read_vocabulary(path))
+
+
+def _of_table_file(
+    path: str, raw: Bytes, read: Callable[[str, Any], Iterator[Any]]
+) -> Iterator[Counted]:
     try:
-        from pyarrow import ArrowException, BufferReader, Table, parquet, py_buffer
+        from pyarrow import ArrowException, BufferReader, Table, py_buffer
     except ImportError as error:
         raise MissingDependencyError(
             f"Reading counts from {path} needs pyarrow: pip install 'torch-warmstart[arrow]'"
         ) from error
     try:
-        file = parquet.ParquetFile(BufferReader(py_buffer(LOCAL.read_all(path))))
-        _check_columns(path, file.schema_arrow.names)
-        for batch in file.iter_batches(_BLOCK, columns=[ENTRY, COUNT]):
+        for batch in read(path, BufferReader(py_buffer(raw))):
             if batch.num_rows:
                 yield _of_table(Table.from_batches([batch]))
     except (ArrowException, OSError, ValueError, KeyError) as error:
@@ -102,6 +121,31 @@ def _of_file(path: str) -> Iterator[Counted]:
             raise
         first = str(error).split("\n", 1)[0]
         raise VocabularyError(f"{path} holds no counts that can be read: {first}") from error
+
+
+def _parquet_blocks(path: str, buffer: Any) -> Iterator[Any]:
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(buffer)
+    _check_columns(path, file.schema_arrow.names)
+    yield from file.iter_batches(_BLOCK, columns=[ENTRY, COUNT])
+
+
+def _separated_blocks(path: str, buffer: Any, separator: str) -> Iterator[Any]:
+    """The first line has the names; entries are text, as in a vocabulary that is such a table."""
+    import pyarrow
+    from pyarrow import csv
+
+    is_quoted = separator == ","
+    parse = csv.ParseOptions(
+        delimiter=separator, quote_char='"' if is_quoted else False, newlines_in_values=is_quoted
+    )
+    types = {ENTRY: pyarrow.large_binary(), COUNT: pyarrow.int64()}
+    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
+    with csv.open_csv(buffer, parse_options=parse, convert_options=convert) as file:
+        _check_columns(path, file.schema.names)
+        for batch in file:
+            yield batch.select([ENTRY, COUNT])
 
 
 def _check_columns(path: str, names: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from torch_warmstart.display import VERSION
 from torch_warmstart.entries import Entries, Vocabulary, positions
 from torch_warmstart.errors import SettingsError, VocabularyError
 from torch_warmstart.settings import VocabSource
@@ -69,6 +70,28 @@ class VocabularyDiff:
         if self.weights:
             return self.weights["dropped"] + self.weights["kept"] + self.weights["moved"]
         return self.dropped + self.kept + self.moved
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as plain values that `json.dumps` takes, with `version` and `totals`."""
+        shares = self.shares
+        fates = [
+            {
+                "fate": fate,
+                "entries": getattr(self, fate),
+                "seen": self.weights.get(fate),
+                "share": shares[fate],
+            }
+            for fate in FATES
+        ]
+        totals = {"old": self.kept + self.moved + self.dropped, "reused": self.reused}
+        totals["new"] = self.kept + self.moved + self.returned + self.new
+        return {
+            "version": VERSION,
+            "kind": "vocabulary-diff",
+            "fates": fates,
+            "differs": totals["old"] != self.kept or totals["new"] != self.kept,
+            "totals": totals,
+        }
 
     def __str__(self) -> str:
         weighed = ", by counts" if self.weights else ""

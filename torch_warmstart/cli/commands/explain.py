@@ -45,7 +45,7 @@ def explain(options: argparse.Namespace) -> Answer:
 
 def explanations() -> dict[str, Explanation]:
     """All codes, as the page has them."""
-    page = pkgutil.get_data(__package__, _PAGE)
+    page = pkgutil.get_data("torch_warmstart.cli", _PAGE)
     assert page is not None  # it is part of the package
     rows = (Explanation(*match.groups()) for match in _ROW.finditer(page.decode()))
     return {each.code: each for each in rows}

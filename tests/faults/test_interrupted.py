@@ -15,7 +15,7 @@ from faults.injector import IS_FULL, Interrupted, Lines
 from faults.scenes import Scene, scenes, snapshot
 
 _SAMPLE = 60  # runs of each scene and kind
-_BEFORE_ALL = 36  # lines of `apply_plan` and what it calls, where nothing has begun
+_BEFORE_ALL = 40  # lines of `apply_plan` and what it calls, where nothing has begun
 _KINDS = (KeyboardInterrupt, Interrupted)
 
 

@@ -8,8 +8,8 @@ from torch_warmstart.api import convert as convert_model
 from torch_warmstart.api import load_checkpoint
 from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
 from torch_warmstart.cli.commands.inspect import no_match, opening
-from torch_warmstart.cli.models import make_model
 from torch_warmstart.cli.commands.plan import settings_of
+from torch_warmstart.cli.models import make_model
 from torch_warmstart.conversion import convert_checkpoint
 from torch_warmstart.errors import SettingsError
 

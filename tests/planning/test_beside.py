@@ -98,3 +98,28 @@ def test_layers_of_ones_own_may_leave_what_they_like():
 
     state = {"own.w": torch.ones(2), "own.v": torch.ones(2)}
     assert not tws.plan_warm_start(nn.ModuleDict({"own": Own()}), state).notes
+
+
+def test_an_adapter_that_is_called_by_the_name_of_its_layer_alone_is_beside_it(tmp_path):
+    """So Keras 3 names in a SavedModel what a layer got once it was built."""
+    model = nn.ModuleDict({"fc": nn.Linear(3, 2)})
+    shapes = {"net/fc/kernel": (3, 2), "net/fc/bias": (2,)}
+    assert tws.plan_warm_start(model, write(tmp_path / "plain", shapes))
+    lora = {"fc/lora_kernel_a": (3, 1), "fc/lora_kernel_b": (1, 2)}
+    with pytest.raises(tws.PlanError, match="fc/lora_kernel_a"):
+        tws.plan_warm_start(model, write(tmp_path / "adapted", shapes | lora))
+    other = {"fc/gain": (3,)}  # of a layer of that name of its own
+    assert tws.plan_warm_start(model, write(tmp_path / "other", shapes | other))
+
+
+def test_the_adapters_of_a_saved_model_are_not_lost(tmp_path):
+    keras = pytest.importorskip("keras")
+    layers = [keras.layers.Embedding(7, 4, name="emb"), keras.layers.Dense(5, name="d")]
+    original = keras.Sequential([keras.Input((3,)), *layers])
+    for layer in layers:
+        layer.enable_lora(2)
+    original.export(str(tmp_path / "exported"), verbose=False)
+    model = nn.ModuleDict({"emb": nn.Embedding(7, 4), "d": nn.Linear(4, 5)})
+    with pytest.raises(tws.PlanError, match="belongs to an adapter") as told:
+        tws.plan_warm_start(model, str(tmp_path / "exported"))
+    assert {problem.subject for problem in told.value.problems} == {"emb.weight", "d.weight"}

@@ -205,6 +205,7 @@ class _Layers:
             layer = self._checkpoint.layer_of(spec.key)
             if layer is not None:
                 yield from layer_of_module(layer, module).keys
+                yield from self._made_later(layer.name)
             else:
                 yield from self._by_name(module, source, spec.key, names)
 
@@ -215,6 +216,16 @@ class _Layers:
             folder, is_deep = self._folder(module, source.owner.path, _slashed(name), names)
             if folder:
                 yield from self._within(f"{folder}/", is_deep=is_deep)
+                yield from self._made_later(folder)
+
+    def _made_later(self, folder: str) -> Iterator[str]:
+        """What a layer has got once it was built, such as an adapter.
+
+        Keras calls that by the layer's own name alone, `d/lora_kernel_a` beside `model/d/kernel`.
+        """
+        while folder := folder.partition("/")[2]:
+            within = self._within(f"{folder}/", is_deep=False)
+            yield from (key for key in within if self._known(key) is not None)
 
     def _folder(
         self, module: nn.Module, path: str, name: str, names: Sequence[str]

@@ -52,6 +52,7 @@ from .proof import verify_port as verify_port
 from .settings import FROM_CHECKPOINT as FROM_CHECKPOINT
 from .settings import ClipOrPad as ClipOrPad
 from .settings import NameRules as NameRules
+from .settings import SegmentInfo as SegmentInfo
 from .settings import VocabInfo as VocabInfo
 from .settings import WarmStartSettings as WarmStartSettings
 from .settings import load_rules as load_rules

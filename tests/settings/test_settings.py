@@ -63,7 +63,7 @@ def test_settings_survive_pickling_copying_and_replacing():
         (("c", "("), r"'\(' is not a regular expression"),
         (("c", ["a", "*"]), r"'\*' is not a regular expression: nothing to repeat"),
         (("c", ["a", 3]), "all str .* or all tensors of the model; found int, str"),
-        (("c", ".*", {"a": "b"}), "var_name_to_vocab_info maps variable names"),
+        (("c", ".*", {"a": "b"}), "var_name_to_vocab_info: 'a' is for a VocabInfo"),
         (("c", ".*", [1]), "var_name_to_vocab_info must be a mapping, not a list"),
         (("c", ".*", None, {"a": ""}), "var_name_to_prev_var_name maps variable names"),
         (("c", ".*", None, {1: "a"}), "var_name_to_prev_var_name maps variable names"),

@@ -18,10 +18,12 @@ import torch
 from torch_warmstart.display import Advance
 from torch_warmstart.errors import Finding, PartialWriteError
 from torch_warmstart.execution.gathering import (
+    Rows,
     copy_guarded,
     duplicate,
-    fill_rows,
+    fill_cells,
     gather_blocks,
+    gather_cells,
     gather_guarded,
 )
 from torch_warmstart.execution.insisting import insist
@@ -75,7 +77,8 @@ class Prepared:
     """All that a plan writes, in order."""
 
     steps: tuple[Step, ...]
-    filled: Mapping[Variable, Filled] = field(default_factory=dict)  # new rows made of old ones
+    # New rows made of old ones, by the axis that they are along.
+    filled: Mapping[tuple[Variable, int], Filled] = field(default_factory=dict)
 
 
 def _unchecked() -> None:
@@ -228,9 +231,9 @@ class Copy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Filling:
-    """What goes into rows that have no old row."""
+    """What goes into rows that have no old row; of several axes, into cells."""
 
-    at: torch.Tensor  # int64, their indices along the axis
+    places: tuple[Rows, ...]  # of each axis where they are: the cells that are in all of them
     rows: torch.Tensor | float  # as many, or one number for all
 
 
@@ -268,18 +271,23 @@ class Gather:
     target: torch.Tensor
     axis: int
     scale: float  # not 1 for slots only, whose rows without an old one are filled
-    filling: Filling | None
+    fillings: tuple[Filling, ...]
     items: tuple[PlanItem, ...]
     safe: bool = True  # as a copy is
     patches: tuple[Patch, ...] = ()
+    further: tuple[Rows, ...] = ()  # remappings along further axes
 
     def run(self) -> None:
         """Gathers, scales and fills them; last come those that are back."""
         gather = gather_blocks if self.safe else gather_guarded
-        gather(self.blocks, self.remapping, self.target, self.axis)
+        if self.further:
+            rows = [(self.axis, self.remapping), *self.further]
+            gather_cells(self.blocks, rows, self.target, gather)
+        else:
+            gather(self.blocks, self.remapping, self.target, self.axis)
         _scale(self.target, self.scale)
-        if self.filling is not None:
-            fill_rows(self.filling.rows, self.filling.at, self.target, self.axis)
+        for filling in self.fillings:
+            fill_cells(filling.rows, filling.places, self.target)
         for patch in self.patches:
             patch.run(self.target)
 

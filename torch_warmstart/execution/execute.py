@@ -151,10 +151,10 @@ class _Run:
 
     def _account_for(self, prepared: Prepared) -> None:
         """What new rows are made of, and what showed only when they were made."""
-        for variable, filled in prepared.filled.items():
+        for place, filled in prepared.filled.items():
             warn_of(filled.notes)
             self.outcome.notes += filled.notes
-            self.outcome.new_rows[variable] = filled.account
+            self.outcome.new_rows[place] = filled.account
 
     def _agree(self) -> tuple[Share, Mapping[str, str]]:
         """What of the checksums this process checks, and from where random numbers go on."""

@@ -7,7 +7,9 @@ memory are found to agree. Neither the model nor the optimizer is touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,10 +31,11 @@ from torch_warmstart.execution.commit import (
     Write,
     leaves,
 )
-from torch_warmstart.execution.gathering import CHUNK_BYTES
+from torch_warmstart.execution.gathering import CHUNK_BYTES, Rows
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify
+from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify, seen_box
 from torch_warmstart.execution.watching import Watch
+from torch_warmstart.formats import Block
 from torch_warmstart.model import (
     Part,
     Variable,
@@ -50,7 +53,7 @@ from torch_warmstart.new_rows import (
     draw_seed,
     initialised,
 )
-from torch_warmstart.planning import PlanItem, WarmStartPlan
+from torch_warmstart.planning import AxisChange, PlanItem, WarmStartPlan
 from torch_warmstart.slots import SlotTargets
 
 _PER_ROW = 6 * 8  # bytes that a gather needs beside its chunks: indices of rows
@@ -81,7 +84,7 @@ def prepare(
     reader = Reader(plan.checkpoint, written, watch)
     filled = _fill_mixed(items, reader, journal)
     steps = [
-        _step(item, target, reader, journal, filled.get(item.variable))
+        _step(item, target, reader, partial(_rows_made, item, journal, filled))
         for item, target in zip(items, targets, strict=True)
     ]
     _check_shared([*leaves(steps)])
@@ -111,23 +114,44 @@ def room_to_work(prepared: Prepared) -> torch.Tensor:
 
 
 def _step(
-    item: PlanItem,
-    target: torch.Tensor,
-    reader: Reader,
-    journal: Journal | None,
-    filled: Filled | None,
+    item: PlanItem, target: torch.Tensor, reader: Reader, make: Callable[[], RowsMade]
 ) -> Write:
     if is_sharded(target):
-        return _step_in_parts(item, target, reader, journal, filled)
+        return _step_in_parts(item, target, reader, make)
     if item.remapping is None:
         return Copy(reader.read(item), target, item.scale, (item,), reader.is_safe(item))
-    rows, axis = item.remapping.rows, item.axis
-    blocks = tuple(reader.read_blocks(item))
-    safe, whole = reader.is_safe(item), Box.whole(target.shape)
-    made = filled.rows[0] if filled is not None else None
-    filling = _filling(item, rows, whole, _fresh(item, journal), made)
+    blocks, whole = tuple(reader.read_blocks(item)), Box.whole(target.shape)
     patches = tuple(_patch(patch, reader) for patch in item.patches)
-    return Gather(blocks, rows, target, axis, item.scale, filling, (item,), safe, patches)
+    made = make().of_part(0)  # now that what is read is watched
+    return _gather(item, target, blocks, box=whole, reader=reader, made=made, patches=patches)
+
+
+def _gather(
+    item: PlanItem,
+    target: torch.Tensor,
+    blocks: tuple[Block, ...],
+    *,
+    box: Box,
+    reader: Reader,
+    made: RowsMade,
+    patches: tuple[Patch, ...],
+) -> Gather:
+    """The step for a box of a variable whose rows move."""
+    first, *further = (
+        (change.axis, change.remapping.rows[box.along(change.axis)]) for change in item.changes
+    )
+    return Gather(
+        blocks,
+        first[1],
+        target,
+        item.axis,
+        item.scale,
+        _fillings(item, box, made),
+        (item,),
+        reader.is_safe(item),
+        patches,
+        tuple(further),
+    )
 
 
 def _patch(item: PlanItem, reader: Reader, box: Box | None = None) -> Patch:
@@ -142,11 +166,7 @@ def _patch(item: PlanItem, reader: Reader, box: Box | None = None) -> Patch:
 
 
 def _step_in_parts(
-    item: PlanItem,
-    target: torch.Tensor,
-    reader: Reader,
-    journal: Journal | None,
-    filled: Filled | None,
+    item: PlanItem, target: torch.Tensor, reader: Reader, make: Callable[[], RowsMade]
 ) -> InParts:
     """Of a sharded variable the parts that are here, each from what it alone needs."""
     parts, safe = parts_of(target), reader.is_safe(item)
@@ -156,16 +176,15 @@ def _step_in_parts(
             for part in parts
         ]
         return InParts(target, tuple(copies), (item,))
-    fresh = _fresh(item, journal)
-    gathers = []
+    made, gathers = make(), []
     for number, part in enumerate(parts):
         blocks = tuple(reader.read_blocks_of_box(item, part.box))
-        rows = item.remapping.rows[part.box.along(item.axis)]
-        made = filled.rows[number] if filled is not None else None
-        filling = _filling(item, rows, part.box, fresh, made)
         patches = tuple(_patch(patch, reader, part.box) for patch in item.patches)
-        to = (part.tensor, item.axis, item.scale, filling, (item,), safe, patches)
-        gathers.append(Gather(blocks, rows, *to))
+        of_part = made.of_part(number)
+        gather = _gather(
+            item, part.tensor, blocks, box=part.box, reader=reader, made=of_part, patches=patches
+        )
+        gathers.append(gather)
     return InParts(target, tuple(gathers), (item,))
 
 
@@ -243,55 +262,90 @@ def _twin(tensor: torch.Tensor, memory: torch.Tensor, start: int) -> torch.Tenso
 # -- new rows --------------------------------------------------------------------------------------
 
 
-def _filling(
-    item: PlanItem,
-    remapping: torch.Tensor,
-    box: Box,
-    fresh: torch.Tensor | None,
-    made: torch.Tensor | None,
-) -> Filling | None:
-    """What the plan says that rows without an old row get; None: nothing, they stay.
+@dataclass(frozen=True, slots=True, eq=False)
+class RowsMade:
+    """What initialisers have made for a variable, by the axis whose new rows it is."""
+
+    fresh: Mapping[int, torch.Tensor]  # as large as the whole variable
+    mixed: Mapping[int, tuple[torch.Tensor, ...]]  # of old rows, for each part that is here
+
+    def of_part(self, number: int) -> RowsMade:
+        """For one of the parts."""
+        return RowsMade(self.fresh, {axis: (rows[number],) for axis, rows in self.mixed.items()})
+
+
+def _rows_made(
+    item: PlanItem, journal: Journal | None, filled: Mapping[tuple[Variable, int], Filled]
+) -> RowsMade:
+    fresh = {change.axis: _fresh(item.along(change), journal) for change in item.changes}
+    mixed = {c.axis: filled.get((item.variable, c.axis)) for c in item.changes}
+    return RowsMade(
+        {axis: tensor for axis, tensor in fresh.items() if tensor is not None},
+        {axis: made.rows for axis, made in mixed.items() if made is not None},
+    )
+
+
+def _fillings(item: PlanItem, box: Box, made: RowsMade) -> tuple[Filling, ...]:
+    """What the plan says that a box's rows without an old row get; others stay.
 
     Args:
         item: What is planned.
-        remapping: Of the rows of a box.
         box: The part of the variable that is filled.
-        fresh: What an initialiser made for the whole variable, where there is one.
-        made: The box's rows that were made of old ones, where they are.
+        made: What initialisers have made, of the rows that are mixed those of the box.
     """
-    if not isinstance(item.fill, Constant | Initialised | Mixed):
-        return None
-    at = (remapping < 0).nonzero().flatten()
-    if made is not None:
-        return Filling(at, made)
-    if isinstance(item.fill, Constant):
-        return Filling(at, item.fill.value)
-    assert fresh is not None
-    rows = take_rows(box.of(fresh).movedim(item.axis, 0), at.to(fresh.device))
-    return Filling(at, rows.movedim(0, item.axis).to(item.variable.device))
+    found = []
+    rows = {c.axis: c.remapping.rows[box.along(c.axis)] for c in item.changes}
+    for change in item.changes:
+        if not isinstance(change.fill, Constant | Initialised | Mixed):
+            continue
+        at = (change.axis, (rows[change.axis] < 0).nonzero().flatten())
+        others = [(axis, (rows[axis] >= 0).nonzero().flatten()) for axis in _others(item, change)]
+        places = (at, *((axis, to) for axis, to in others if len(to) < box.sizes[axis]))
+        found.append(Filling(places, _rows_of(item, change, places, box, made)))
+    return tuple(found)
+
+
+def _others(item: PlanItem, change: AxisChange) -> list[int]:
+    """The axes along which what an axis fills has old rows: what it has not, another one fills.
+
+    That is the first in the list, but for rows that are made of old ones, which need old values.
+    """
+    before = item.changes[: [c.axis for c in item.changes].index(change.axis)]
+    if isinstance(change.fill, Mixed):
+        return [other.axis for other in item.changes if other.axis != change.axis]
+    return [other.axis for other in before if not isinstance(other.fill, Mixed)]
+
+
+def _rows_of(
+    item: PlanItem, change: AxisChange, places: Sequence[Rows], box: Box, made: RowsMade
+) -> torch.Tensor | float:
+    if isinstance(change.fill, Constant):
+        return change.fill.value
+    if isinstance(change.fill, Mixed):
+        return made.mixed[change.axis][0]
+    rows = box.of(made.fresh[change.axis])
+    for axis, at in places:
+        rows = take_rows(rows.movedim(axis, 0), at.to(rows.device)).movedim(0, axis)
+    return rows.to(item.variable.device)
 
 
 def fillings(item: PlanItem) -> list[tuple[Part, Filling]]:
     """What new rows of a variable get, for each part of it that is here."""
     if item.remapping is None:
         return []
-    fresh = _fresh(item, None)
-    found = []
-    for part in item.variable.parts:
-        rows = item.remapping.rows[part.box.along(item.axis)]
-        filling = _filling(item, rows, part.box, fresh, None)
-        found += [] if filling is None else [(part, filling)]
-    return found
+    made = _rows_made(item, None, {})
+    parts = item.variable.parts
+    return [(part, filling) for part in parts for filling in _fillings(item, part.box, made)]
 
 
 def _fill_mixed(
     items: Sequence[PlanItem], reader: Reader, journal: Journal | None
-) -> dict[Variable, Filled]:
+) -> dict[tuple[Variable, int], Filled]:
     """The rows that are made of old ones; what one table needs serves the next."""
     mixtures = Mixtures()
     seeds: dict[int, int] = {}  # one of each generator, so that variables leave it where one would
-    filled: dict[Variable, Filled] = {}
-    for item in items:
+    filled: dict[tuple[Variable, int], Filled] = {}
+    for item in (one.along(change) for one in items for change in one.changes):
         fill = item.fill
         if not isinstance(fill, Mixed):
             continue
@@ -304,10 +358,10 @@ def _fill_mixed(
         def guard(label: str, run: Callable[[], Any], name: str = item.name) -> Any:
             return _guarded(f"{name}: {label}", run, journal)
 
-        filled[item.variable] = fill_mixed(
+        filled[item.variable, item.axis] = fill_mixed(
             item,
             fill,
-            [part.box for part in parts_of(item.variable.tensor)],
+            [seen_box(item, part.box) for part in parts_of(item.variable.tensor)],
             reader,
             seed=seeds.get(drawn, 0),
             mixtures=mixtures,

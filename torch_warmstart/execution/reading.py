@@ -91,7 +91,7 @@ class Reader:
     def read_blocks_of_box(self, item: PlanItem, box: Box) -> Sequence[Block]:
         """In blocks along the item's axis what the rows of a box are taken from."""
         assert item.remapping is not None
-        order, everything = exchanged(item), box.spread(item.axis, item.old_size)
+        order, everything = exchanged(item), old_box(item, box)
         if order is None:
             return [(0, self._box_of_whole(item, everything))]
         if order[item.axis]:
@@ -99,7 +99,7 @@ class Reader:
         rows = item.remapping.rows[box.along(item.axis)]
         blocks = self._checkpoint.row_blocks(item.keys[0], rows)
         return [
-            (first, _columns(self._apart(block).permute(order), box, item.axis))
+            (first, _columns(self._apart(block).permute(order), everything, item.axis))
             for first, block in blocks
         ]
 
@@ -153,6 +153,23 @@ class Reader:
         if self._watch is not None:
             self._watch.add(tensor)
         return tensor
+
+
+def old_box(item: PlanItem, box: Box) -> Box:
+    """Of the old tensor, in torch's layout, what the rows of a box may be taken from."""
+    for change in item.changes:
+        box = box.spread(change.axis, change.old_size)
+    return box
+
+
+def seen_box(item: PlanItem, box: Box) -> Box:
+    """A box as initialisers see it: along all axes but the item's only what has an old row."""
+    offsets, sizes = list(box.offsets), list(box.sizes)
+    for change in item.further:
+        is_there, along = change.remapping.rows >= 0, box.along(change.axis)
+        offsets[change.axis] = int(is_there[: along.start].sum())
+        sizes[change.axis] = int(is_there[along].sum())
+    return Box(tuple(offsets), tuple(sizes))
 
 
 def _is_read_in_parts(item: PlanItem) -> bool:

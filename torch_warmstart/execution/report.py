@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, SettingsError, WarmStartError, plural, printable
 from torch_warmstart.execution.loading import Outcome
 from torch_warmstart.layouts.tensorflow import is_slot
-from torch_warmstart.model import overlapping, share_elements
+from torch_warmstart.model import Variable, overlapping, share_elements
 from torch_warmstart.new_rows import NewRowsAccount
 from torch_warmstart.planning import (
     ASIDE,
@@ -27,8 +27,20 @@ from torch_warmstart.planning import (
     remarks,
     totals_of,
 )
+from torch_warmstart.settings import VocabInfo
 
 _NAMED = 5  # variables in a message
+_NOBODY: Mapping[tuple[Variable, int], NewRowsAccount] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class AxisAccount:
+    """What became of a variable's rows along a further axis."""
+
+    axis: int
+    rows: RowAccount
+    new_rows: NewRowsAccount | None  # who made them, where initialisers of tws.init did
+    is_by_entry: bool  # whether they go by the entries of vocabularies
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,8 @@ class VariableAccount:
     change: str  # layout and dtype, where they changed
     rows: RowAccount | None
     new_rows: NewRowsAccount | None = None  # who made them, where initialisers of tws.init did
+    is_by_entry: bool = False  # whether `rows` go by the entries of vocabularies
+    further: tuple[AxisAccount, ...] = ()  # what became of the rows along further axes
 
     @property
     def key(self) -> str | None:
@@ -168,7 +182,7 @@ class WarmStartReport(Shown):
         return unused + (f", {slots:,} of them optimizers' slots" if slots else "")
 
     def _row_totals(self) -> str:
-        accounts = [account.rows for account in self.variables if account.rows]
+        accounts = [rows for account in self.variables for rows in _accounts(account)]
         if not accounts:
             return ""
         copied = sum(rows.copied + rows.oov_copied for rows in accounts)
@@ -179,23 +193,40 @@ class WarmStartReport(Shown):
         return f"{total:,} remapped rows: {parts}; "
 
 
+def _accounts(account: VariableAccount) -> list[RowAccount]:
+    """Of all axes."""
+    return [rows for rows in (account.rows, *(its.rows for its in account.further)) if rows]
+
+
 def _entry(account: VariableAccount) -> Entry:
     cells = (account.name, account.key or "", account.change, account.state, account.reason)
-    return entry(cells, account.reason, account.rows, account.new_rows)
+    further = [(its.axis, its.rows, its.new_rows) for its in account.further]
+    return entry(cells, account.reason, account.rows, account.new_rows, further)
 
 
 def _found_too_few(accounts: Iterable[VariableAccount], min_found: float) -> Iterator[str]:
-    for account in accounts:
-        rows = account.rows
-        if rows is None or account.kind == "slot" or not rows.entries:
-            continue
-        share = rows.copied / rows.entries
-        if share < min_found:
+    for account, where, rows in _by_entry(accounts):
+        share = rows.copied / max(1, rows.entries)
+        if rows.entries and share < min_found:
             yield (
-                f"{account.name}: {rows.copied:,} of {plural(rows.entries, 'new entry')} "
+                f"{account.name}{where}: {rows.copied:,} of {plural(rows.entries, 'new entry')} "
                 f"({share:.1%}) had an old row, and min_found={min_found:g} asks for "
                 f"{min_found:.1%}. Is it the vocabulary of {' + '.join(account.keys)}?"
             )
+
+
+def _by_entry(
+    accounts: Iterable[VariableAccount],
+) -> Iterator[tuple[VariableAccount, str, RowAccount]]:
+    """What became of rows that go by entries, with the axis where it is a further one."""
+    for account in accounts:
+        if account.kind == "slot":
+            continue
+        if account.rows is not None and account.is_by_entry:
+            yield account, "", account.rows
+        for its in account.further:
+            if its.is_by_entry:
+                yield account, f", axis {its.axis}", its.rows
 
 
 def _kept_too_many(report: WarmStartReport, max_kept: int | None) -> Iterator[str]:
@@ -211,13 +242,31 @@ def _kept_too_many(report: WarmStartReport, max_kept: int | None) -> Iterator[st
 
 
 def _plain(account: VariableAccount) -> dict[str, Any]:
+    further = tuple({**_answered(its), "axis": its.axis} for its in account.further)
+    return {**_answered(account), "further": further}
+
+
+def _answered(account: VariableAccount | AxisAccount) -> dict[str, Any]:
+    """As plain values, with who made new rows, and not with how."""
     answered = account.new_rows and {"answered": account.new_rows.answered}
-    return {**asdict(replace(account, new_rows=None)), "new_rows": answered}
+    bare: Any = replace(account, new_rows=None)
+    if isinstance(bare, VariableAccount):
+        bare = replace(bare, further=())
+    return {**asdict(bare), "new_rows": answered}
 
 
-def account_for(item: PlanItem, new_rows: NewRowsAccount | None = None) -> VariableAccount:
-    """What a plan's item amounts to once it has been carried out."""
+def account_for(
+    item: PlanItem, new_rows: Mapping[tuple[Variable, int], NewRowsAccount] = _NOBODY
+) -> VariableAccount:
+    """What a plan's item amounts to once it has been carried out.
+
+    `new_rows` says who made new rows, by variable and axis.
+    """
     variable = item.variable
+    further = tuple(
+        AxisAccount(axis, rows, new_rows.get((variable, axis)), isinstance(c.vocab, VocabInfo))
+        for c, (axis, rows) in zip(item.further, item.further_rows, strict=True)
+    )
     return VariableAccount(
         name=variable.name,
         names=variable.names,
@@ -230,7 +279,9 @@ def account_for(item: PlanItem, new_rows: NewRowsAccount | None = None) -> Varia
         dtype=dtype_name(variable.tensor.dtype),
         change=item.change,
         rows=item.rows,
-        new_rows=new_rows if item.state == "remapped" else None,
+        new_rows=new_rows.get((variable, item.axis)) if item.state == "remapped" else None,
+        is_by_entry=isinstance(item.vocab, VocabInfo),
+        further=further,
     )
 
 
@@ -250,7 +301,7 @@ def make_report(plan: WarmStartPlan, outcome: Outcome, *, seconds: float) -> War
         missing_keys=tuple(name for name in plan.missing if name not in given),
         unexpected_keys=(*plan.unused_keys, *sorted(planned - taken)),
         mismatched_keys=plan.mismatched,
-        variables=tuple(account_for(i, outcome.new_rows.get(i.variable)) for i in items),
+        variables=tuple(account_for(item, outcome.new_rows) for item in items),
         notes=(*plan.notes, *outcome.notes),
         audits=plan.audits,
         source=plan.checkpoint.url,

@@ -6,8 +6,8 @@ A decision is an item of the plan or a problem, never both and never an effect. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch_warmstart.model import (
 )
 from torch_warmstart.names import Source
 from torch_warmstart.new_rows import Fill, fill_of_slot, fill_of_variable
+from torch_warmstart.planning.axes import check_cells, check_fallback, seen_shape
 from torch_warmstart.planning.fitting import (
     ProblemError,
     check_new_rows,
@@ -33,13 +34,14 @@ from torch_warmstart.planning.fitting import (
     check_share_found,
     choose_cast,
     choose_layout,
-    vocab_axis,
+    vocab_axes,
 )
 from torch_warmstart.planning.locating import Located, Location
 from torch_warmstart.planning.plan import (
     LAYER_HAS_NONE,
     NO_COUNTERPART,
     NOT_SELECTED,
+    AxisChange,
     Cast,
     PlanItem,
     State,
@@ -222,8 +224,8 @@ def decide_found(wish: Wish, source: Source, how: str, remappings: Remappings) -
     """A variable whose tensors are known; raises ProblemError if they do not fit."""
     variable = wish.variable
     source = choose_layout(variable, source, wish.layout)
-    if wish.vocab is not None:
-        return Decision(remapped_item(variable, source, wish.vocab, how, remappings))
+    if wish.infos:
+        return Decision(remapped_item(variable, source, wish.infos, how, remappings))
     _check_no_ids(variable, source, remappings.old)
     try:
         check_shape(variable, source)
@@ -257,7 +259,7 @@ def _state(source: Source, cast: Cast | None) -> State:
 def remapped_item(
     variable: Variable,
     source: Source,
-    info: AnyVocabInfo,
+    infos: Sequence[AnyVocabInfo],
     how: str,
     remappings: Remappings,
     *,
@@ -267,37 +269,58 @@ def remapped_item(
 
     `parameter` is what a slot's parameter is made of.
     """
-    axis = vocab_axis(variable, info)
-    old_size = check_other_axes(variable, source, axis)
+    axes = vocab_axes(variable, infos)
+    old_sizes = check_other_axes(variable, source, axes)
     cast = choose_cast(variable, source)
-    try:
-        taken = _keys(source), () if parameter is None else _keys(parameter)
-        remapping = remappings.of(info, variable, axis, old_size, taken)
-    except VocabularyError as error:
-        raise ProblemError(error.code, variable, f"{variable.name}: {error}") from error
-    check_share_found(variable, info, remapping)
-    check_new_rows(variable, remapping, axis)
-    check_old_rows(variable, source, remapping, axis, old_size)
+    taken = _keys(source), () if parameter is None else _keys(parameter)
+    found = [
+        AxisChange(
+            info,
+            _remapping(variable, info, axis, size, remappings=remappings, taken=taken),
+            axis,
+            None,
+            size,
+        )
+        for info, axis, size in zip(infos, axes, old_sizes, strict=True)
+    ]
+    for change in found:
+        check_share_found(variable, change.vocab, change.remapping)
+        check_new_rows(variable, change.remapping, change.axis)
+        check_old_rows(variable, source, change.remapping, change.axis, change.old_size)
+    _check_ids_are_said(variable, source, found, remappings.old)
+    check_fallback(variable, infos)
+    first, *further = (
+        replace(change, fill=_fill(variable, change, found, remappings, taken)) for change in found
+    )
+    check_cells(variable, (first, *further))
     return _item(
         variable,
         source,
         how,
         "remapped",
         cast,
-        vocab=info,
-        remapping=remapping,
-        axis=axis,
-        fill=_fill(
-            variable,
-            info,
-            remapping=remapping,
-            axis=axis,
-            old_size=old_size,
-            remappings=remappings,
-            taken=taken,
-        ),
-        old_size=old_size,
+        vocab=first.vocab,
+        remapping=first.remapping,
+        axis=first.axis,
+        fill=first.fill,
+        old_size=first.old_size,
+        further=tuple(further),
     )
+
+
+def _remapping(
+    variable: Variable,
+    info: AnyVocabInfo,
+    axis: int,
+    old_size: int,
+    *,
+    remappings: Remappings,
+    taken: Taken,
+) -> Remapping:
+    try:
+        return remappings.of(info, variable, axis, old_size, taken)
+    except VocabularyError as error:
+        raise ProblemError(error.code, variable, f"{variable.name}: {error}") from error
 
 
 def _keys(source: Source) -> tuple[str, ...]:
@@ -317,28 +340,36 @@ def _check_no_ids(variable: Variable, source: Source, old: OldVocabularies) -> N
         )
 
 
+def _check_ids_are_said(
+    variable: Variable, source: Source, changes: Sequence[AxisChange], old: OldVocabularies
+) -> None:
+    """The same where only other axes change."""
+    if changes[0].axis != 0 and all(change.axis != 0 for change in changes):
+        _check_no_ids(variable, source, old)
+
+
 def _fill(
     variable: Variable,
-    info: AnyVocabInfo,
-    *,
-    remapping: Remapping,
-    axis: int,
-    old_size: int,
+    change: AxisChange,
+    changes: Sequence[AxisChange],
     remappings: Remappings,
     taken: Taken,
 ) -> Fill | None:
-    if not remapping.num_without_old_row:
+    """What fills the new rows of an axis, of all that change."""
+    if not change.remapping.num_without_old_row:
         return None
+    info = change.vocab
     initializer = info.backup_initializer
     if callable(initializer) and takes_new_rows(initializer):
         return remappings.initialising.plan(
             variable,
             initializer,
             info.generator,
-            vocabularies=remappings.vocabularies(info, taken),
-            remapping=remapping,
-            axis=axis,
-            old_size=old_size,
+            vocabularies=remappings.vocabularies(info, change.axis, taken),
+            remapping=change.remapping,
+            axis=change.axis,
+            old_size=change.old_size,
+            shape=seen_shape(variable.shape, change.axis, changes),
         )
     slot = variable.slot
     return fill_of_variable(info) if slot is None else fill_of_slot(info, slot.start)

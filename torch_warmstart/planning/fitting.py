@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
@@ -132,17 +134,37 @@ def vocab_axis(variable: Variable, info: AnyVocabInfo) -> int:
     return info.axis % rank
 
 
-def check_other_axes(variable: Variable, source: Source, axis: int) -> int:
-    """The old size along `axis`; ProblemError unless the other sizes are the variable's."""
+def check_other_axes(variable: Variable, source: Source, axes: Sequence[int]) -> list[int]:
+    """The old sizes along some axes; ProblemError unless the other sizes are the variable's."""
     old, new = list(shape_in_torch(variable, source)), list(variable.shape)
-    if old[:axis] + old[axis + 1 :] != new[:axis] + new[axis + 1 :]:
+    others = [axis for axis in range(len(new)) if axis not in axes and old[axis] != new[axis]]
+    if others:
+        listed = " and ".join(map(str, axes))
+        for_them = "which the vocabulary is for" if len(axes) == 1 else "of which something is said"
+        first = others[0]
         raise ProblemError(
             "shape-mismatch",
             variable,
-            f"{variable.name}: apart from axis {axis}, which the vocabulary is for, its shape "
-            f"{new} must equal that of {keys_of(source)}, {old}.",
+            f"{variable.name}: apart from {'axis' if len(axes) == 1 else 'axes'} {listed}, "
+            f"{for_them}, its shape {new} must equal that of {keys_of(source)}, {old}. If axis "
+            f"{first} has changed too, write a list: [..., ClipOrPad(axis={first})].",
         )
-    return old[axis]
+    return [old[axis] for axis in axes]
+
+
+def vocab_axes(variable: Variable, infos: Sequence[AnyVocabInfo]) -> list[int]:
+    """The axes that infos are for; ProblemError if there are none, or two are for one."""
+    axes = [vocab_axis(variable, info) for info in infos]
+    twice = next((axis for axis in axes if axes.count(axis) > 1), None)
+    if twice is not None:
+        said = " and ".join(str(i.axis) for i, at in zip(infos, axes, strict=True) if at == twice)
+        raise ProblemError(
+            "vocab-axis",
+            variable,
+            f"{variable.name}: two of its list are for axis {twice} of its shape "
+            f"{list(variable.shape)} (they say {said}); an axis has one.",
+        )
+    return axes
 
 
 def check_share_found(variable: Variable, info: AnyVocabInfo, remapping: Remapping) -> None:

@@ -27,10 +27,11 @@ def notes_on(
     if selects_parameters_only(settings):
         yield from _buffers_left_behind(settings, items, located)
     for item in items:
-        if item.remapping is not None and isinstance(item.vocab, VocabInfo):
-            yield from _on_rows(item, item.remapping, item.vocab)
-        if isinstance(item.fill, Mixed):
-            yield from notes_on_new_rows(item.name, item.fill)
+        for change in item.changes:
+            if isinstance(change.vocab, VocabInfo):
+                yield from _on_rows(item.along(change), change.remapping, change.vocab)
+            if isinstance(change.fill, Mixed):
+                yield from notes_on_new_rows(item.name, change.fill)
     yield from _untold(items, located.finder)
     yield from _layouts_presumed(items)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]

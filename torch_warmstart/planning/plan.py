@@ -7,7 +7,7 @@ It is made from names, shapes, dtypes and vocabularies alone; no tensor byte is 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -107,6 +107,17 @@ class RowAccount:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class AxisChange:
+    """What happens along one axis of a variable."""
+
+    vocab: AnyVocabInfo
+    remapping: Remapping
+    axis: int  # of the variable, counted from 0
+    fill: Fill | None  # what rows without an old one get; None: there are none
+    old_size: int  # of the old tensor along the axis, in torch's layout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PlanItem:
     """What happens to one variable."""
 
@@ -124,6 +135,10 @@ class PlanItem:
     axis: int = 0  # of the variable, counted from 0
     fill: Fill | None = None  # what rows without an old one get; None: there are none
     old_size: int = 0  # of the old tensor along the axis, in torch's layout
+    # Where several axes change, those behind the first. A cell that is new along more than one is
+    # filled by the first of them all that is none of `tws.init`; what these make is as wide as the
+    # old rows, so it reaches only where all other axes have an old row.
+    further: tuple[AxisChange, ...] = ()
     patches: tuple[PlanItem, ...] = ()  # rows that are back, each of an older checkpoint
     is_inferred: bool = False  # from names that are not the variable's own, or a suggestion
     is_layout_presumed: bool = False  # which the file leaves open
@@ -131,6 +146,32 @@ class PlanItem:
     @property
     def name(self) -> str:
         return self.variable.name
+
+    @property
+    def changes(self) -> tuple[AxisChange, ...]:
+        """Of a remapped variable what happens along each axis that changes, as it was listed."""
+        if self.remapping is None or self.vocab is None:
+            return ()
+        first = AxisChange(self.vocab, self.remapping, self.axis, self.fill, self.old_size)
+        return (first, *self.further)
+
+    @property
+    def fills(self) -> tuple[Fill, ...]:
+        """What rows without an old one get, of all axes."""
+        return tuple(change.fill for change in self.changes if change.fill is not None)
+
+    def along(self, change: AxisChange) -> PlanItem:
+        """The same, seen along one of its axes: the others are behind it."""
+        others = tuple(other for other in self.changes if other.axis != change.axis)
+        return replace(
+            self,
+            vocab=change.vocab,
+            remapping=change.remapping,
+            axis=change.axis,
+            fill=change.fill,
+            old_size=change.old_size,
+            further=others,
+        )
 
     @property
     def old_rows_unused(self) -> int:
@@ -194,6 +235,12 @@ class PlanItem:
             moved=remapping.num_present + remapping.num_oov_copied - _in_place(remapping.rows),
         )
 
+    @property
+    def further_rows(self) -> tuple[tuple[int, RowAccount], ...]:
+        """What becomes of the rows along further axes, each with its axis."""
+        found = ((change.axis, self.along(change).rows) for change in self.further)
+        return tuple((axis, rows) for axis, rows in found if rows is not None)
+
     def to_dict(self) -> dict[str, Any]:
         """What happens to the variable, as plain values."""
         return {
@@ -210,6 +257,10 @@ class PlanItem:
             "change": self.change,
             "rows": None if self.rows is None else asdict(self.rows),
             "new_rows": "" if self.fill is None else str(self.fill),
+            "further_axes": [
+                {"axis": change.axis, "rows": asdict(rows), "new_rows": str(change.fill or "")}
+                for change, (_, rows) in zip(self.further, self.further_rows, strict=True)
+            ],
         }
 
 
@@ -333,7 +384,11 @@ def _entry(item: PlanItem, shown: Mapping[str, str]) -> Entry:
     key = " + ".join(shown[key] for key in item.keys)
     why = f"inferred: {item.reason}" if item.is_inferred else item.reason
     cells = (item.name, key, item.shape_change, item.change, item.state, why)
-    return entry(cells, item.reason, item.rows, item.fill)
+    further = [
+        (axis, rows, change.fill)
+        for change, (axis, rows) in zip(item.further, item.further_rows, strict=True)
+    ]
+    return entry(cells, item.reason, item.rows, item.fill, further)
 
 
 ASIDE = "Not selected, left as they are"
@@ -344,6 +399,7 @@ def entry(
     reason: str,
     rows: RowAccount | None,
     fill: Fill | NewRowsAccount | None = None,
+    further: Iterable[tuple[int, RowAccount, Fill | NewRowsAccount | None]] = (),
 ) -> Entry:
     """A row of the table of a plan or a report, with a line for its own rows.
 
@@ -352,14 +408,21 @@ def entry(
         reason: Why the variable is what it is.
         rows: What becomes of its rows, or became.
         fill: What its new rows get, or who made them.
+        further: The same along further axes.
     """
     if rows is None:
         return Entry(cells, is_aside=reason == NOT_SELECTED)
+    told = [f"rows: {_told(rows, fill)}"]
+    told += [f"along axis {axis}: {_told(its, filled)}" for axis, its, filled in further]
+    return Entry(cells, "; ".join(told), rows.parts)
+
+
+def _told(rows: RowAccount, fill: Fill | NewRowsAccount | None) -> str:
     # Keep is said by the account, and zeros are what TensorFlow fills with.
     fresh = "" if fill in (None, Keep(), Constant(0.0)) else f"; new rows: {fill}"
     in_place = rows.copied + rows.oov_copied - rows.moved
     where = f"; {in_place:,} in place, {rows.moved:,} moved" if in_place + rows.moved else ""
-    return Entry(cells, f"rows: {rows}{fresh}{where}", rows.parts)
+    return f"{rows}{fresh}{where}"
 
 
 def remarks(notes: Iterable[Finding], audits: Iterable[Audit]) -> tuple[str, ...]:

@@ -151,7 +151,7 @@ def _decide(
 ) -> tuple[dict[Variable, Decision], list[Finding]]:
     """What happens to each variable, slots last; and what there is to say about the slots."""
     settings, variables = wishes.settings, list(wishes)
-    remappings = Remappings(old, (wish.vocab for wish in wishes.values()))
+    remappings = Remappings(old, (info for wish in wishes.values() for info in wish.infos))
     on_variable = functools.partial(
         decide_variable, located=located, idle=explained, remappings=remappings
     )

@@ -19,7 +19,15 @@ from torch_warmstart.model import (
     select_matching,
     select_tensors,
 )
-from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, VocabInfo, WarmStartSettings
+from torch_warmstart.settings import (
+    INFO_TYPES,
+    AnyVocabInfo,
+    Infos,
+    WarmStartSettings,
+    check_infos,
+    infos_of,
+    what_infos_are,
+)
 
 _SELECTION = "vars_to_warm_start"
 _NOT_TRAINABLE = {"buffer": "a buffer", "slot": "an optimizer's slot"}
@@ -101,15 +109,16 @@ def written_out(settings: WarmStartSettings, variables: Sequence[Variable]) -> W
     if settings.vars_to_warm_start is not None:
         chosen = set(select(settings, variables)[0])
     for name, own in modules.items():
-        infos = {v: _for_variable(given[name], v) for v in own if v not in named}
-        fitting = [v for v in infos if 0 <= infos[v].axis < len(v.shape)]
-        selected = [v for v in fitting if chosen is None or v in chosen]
-        if not fitting:
+        all_infos = {v: _for_variable(given[name], v) for v in own if v not in named}
+        infos = {v: found for v, found in all_infos.items() if found}
+        selected = [v for v in infos if chosen is None or v in chosen]
+        if not infos:
+            axes = " or ".join(str(info.axis) for info in infos_of(given[name]))
             raise SettingsError(
                 f"var_name_to_vocab_info: no variable of the module {name!r} has an axis "
-                f"{given[name].axis}, counted from the start."
+                f"{axes}, counted from the start."
             )
-        spread.update({v.name: infos[v] for v in selected or fitting})
+        spread.update({v.name: infos[v] for v in selected or infos})
     return replace(settings, var_name_to_vocab_info=spread)
 
 
@@ -146,10 +155,10 @@ def _matched(pattern: re.Pattern[str], variable: Variable) -> re.Match[str] | No
     return next((match for s in spellings if (match := pattern.fullmatch(s)) is not None), None)
 
 
-def _info_of(info: Any, match: re.Match[str]) -> AnyVocabInfo | None:
+def _info_of(info: Any, match: re.Match[str]) -> Infos | None:
     """What a user's function says of a variable; None: nothing is changed about its rows."""
-    if isinstance(info, VocabInfo | ClipOrPad):
-        return info
+    if not callable(info):
+        return info  # type: ignore[no-any-return]
     try:
         made = info(match)
     except Exception as error:
@@ -157,23 +166,27 @@ def _info_of(info: Any, match: re.Match[str]) -> AnyVocabInfo | None:
             f"var_name_to_vocab_info: the function for {match.re.pattern!r} raised "
             f"{type(error).__name__} for {match[0]!r}: {error}"
         ) from error
-    if made is not None and not isinstance(made, VocabInfo | ClipOrPad):
+    if made is None or isinstance(made, INFO_TYPES):
+        return made
+    if not isinstance(made, list | tuple):
         raise SettingsError(
             f"var_name_to_vocab_info: the function for {match.re.pattern!r} returned a "
-            f"{type(made).__name__} for {match[0]!r}, not a VocabInfo, a ClipOrPad or None."
+            f"{type(made).__name__} for {match[0]!r}, not {what_infos_are()}, or None."
         )
+    check_infos(f"var_name_to_vocab_info: {match.re.pattern!r} for {match[0]!r}", made)
     return made
 
 
-def _for_variable(info: AnyVocabInfo, variable: Variable) -> AnyVocabInfo:
-    """A module's VocabInfo, whose axis is that of its weight, as one for one of its variables.
+def _for_variable(infos: Infos, variable: Variable) -> tuple[AnyVocabInfo, ...]:
+    """Those of a module, whose axes are its weight's, that are for one of its variables.
 
     A transposed convolution has its outputs, which its bias is for, along the second axis.
     """
     owner = variable.owners[0]
-    if owner.leaf != "bias" or not isinstance(owner.module, _ConvTransposeNd):
-        return info
-    return replace(info, axis={0: 1, 1: 0}.get(info.axis, info.axis))
+    found = infos_of(infos)
+    if owner.leaf == "bias" and isinstance(owner.module, _ConvTransposeNd):
+        found = tuple(replace(i, axis={0: 1, 1: 0}.get(i.axis, i.axis)) for i in found)
+    return tuple(info for info in found if 0 <= info.axis < len(variable.shape))
 
 
 def _modules(names: Sequence[str], variables: Sequence[Variable]) -> dict[str, list[Variable]]:

@@ -17,7 +17,7 @@ from torch_warmstart.planning.deciding import (
     undecided,
     where,
 )
-from torch_warmstart.planning.fitting import ProblemError, choose_layout, vocab_axis
+from torch_warmstart.planning.fitting import ProblemError, choose_layout, vocab_axes
 from torch_warmstart.planning.locating import Located, is_named_alike
 from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.rows import Remappings
@@ -54,7 +54,7 @@ def decide_slot(wish: Wish, known: Known) -> Decision:
     parameter = wish.variable.slot.parameter
     if known.of_model[parameter].is_open:  # said once is enough
         return undecided(wish)
-    if wish.rename is None and wish.vocab is None and not known.finder.has_state:
+    if wish.rename is None and not wish.infos and not known.finder.has_state:
         return _without_state(wish, known)
     location = where(known.wishes[parameter], known.located)
     if location.source is None:
@@ -106,12 +106,12 @@ def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> De
     variable = wish.variable
     assert variable.slot is not None
     check_writable(variable)
-    info = _vocab_of(wish, known.wishes)
-    if info is None:
+    infos = _infos_of(wish, known.wishes)
+    if not infos:
         decision = decide_found(wish, found.source, found.reason, known.remappings)
     else:
         item = remapped_item(
-            variable, found.source, info, found.reason, known.remappings, parameter=parameter
+            variable, found.source, infos, found.reason, known.remappings, parameter=parameter
         )
         _check_start(variable, item)
         decision = Decision(item)
@@ -128,14 +128,14 @@ def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> De
     return replace(decision, item=replace(item, scale=found.scale), remarks=remarks)
 
 
-def _vocab_of(wish: Wish, wishes: Wishes) -> AnyVocabInfo | None:
-    """The slot's own VocabInfo, or its parameter's where the slot has rows along that axis."""
+def _infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
+    """The slot's own, or those of its parameter along whose axes the slot has rows."""
     variable = wish.variable
     assert variable.slot is not None
     parameter = variable.slot.parameter
-    info = wishes[parameter].vocab
-    if wish.vocab is not None or info is None:
-        return wish.vocab
+    infos = wishes[parameter].infos
+    if wish.infos or not infos:
+        return wish.infos
     if len(parameter.shape) > 1 and variable.shape == (parameter.tensor.numel(),):
         raise ProblemError(
             "slot-is-flat",
@@ -143,26 +143,29 @@ def _vocab_of(wish: Wish, wishes: Wishes) -> AnyVocabInfo | None:
             f"{variable.name} is flat, so that the rows of {parameter.name} are not rows of it: it "
             "cannot follow the vocabulary. Leave it out of vars_to_warm_start.",
         )
-    axis = vocab_axis(parameter, info)
+    axes = vocab_axes(parameter, infos)
     same_rank = len(variable.shape) == len(parameter.shape)
-    if not same_rank or variable.shape[axis] != parameter.shape[axis]:
-        return None
-    # Rows without an old one begin as the optimizer begins them.
-    return replace(info, backup_initializer=None, generator=None)
+    return tuple(
+        # Rows without an old one begin as the optimizer begins them.
+        replace(info, backup_initializer=None, generator=None)
+        for info, axis in zip(infos, axes, strict=True)
+        if same_rank and variable.shape[axis] == parameter.shape[axis]
+    )
 
 
 def _check_start(variable: Variable, item: PlanItem) -> None:
-    slot, remapping = variable.slot, item.remapping
+    slot = variable.slot
     assert slot is not None
-    assert remapping is not None
-    if remapping.num_without_old_row and item.fill is None:
-        raise ProblemError(
-            "slot-start-unknown",
-            variable,
-            f"{variable.name}: nobody knows what {type(slot.optimizer).__name__} begins with for "
-            f"the {plural(remapping.num_without_old_row, 'row')} that have no old row. Leave this "
-            "slot out of vars_to_warm_start.",
-        )
+    for change in item.changes:
+        new = change.remapping.num_without_old_row
+        if new and change.fill is None:
+            raise ProblemError(
+                "slot-start-unknown",
+                variable,
+                f"{variable.name}: nobody knows what {type(slot.optimizer).__name__} begins with "
+                f"for the {plural(new, 'row')} that have no old row. Leave this slot out of "
+                "vars_to_warm_start.",
+            )
 
 
 def _breaking(decision: Decision, why: str) -> Decision:

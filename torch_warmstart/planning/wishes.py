@@ -14,7 +14,7 @@ from torch_warmstart.errors import Finding
 from torch_warmstart.model import Variable
 from torch_warmstart.planning.renames import Renaming, read_renames
 from torch_warmstart.planning.selection import Entry, by_variable, select
-from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
+from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings, infos_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +25,7 @@ class Wish:
     is_selected: bool
     rename: Entry[Renaming] | None  # None: it is looked for by its own names
     layout: str | None  # None: the one that its module type calls for
-    vocab: AnyVocabInfo | None
+    infos: tuple[AnyVocabInfo, ...]  # of its rows, one for each axis that changes
     may_be_missing: bool  # it then stays as it is
     may_misfit: bool  # the same, for another shape or dtype
 
@@ -52,7 +52,7 @@ class Wishes(Mapping[Variable, Wish]):
         if not left_out:
             return self
         wishes = {
-            variable: replace(wish, is_selected=False, rename=None, layout=None, vocab=None)
+            variable: replace(wish, is_selected=False, rename=None, layout=None, infos=())
             if variable in left_out or (variable.slot and variable.slot.parameter in left_out)
             else wish
             for variable, wish in self.of_variable.items()
@@ -75,7 +75,7 @@ def read_wishes(settings: WarmStartSettings, variables: Sequence[Variable]) -> W
             is_selected=variable in selected,
             rename=renames.get(variable),
             layout=layouts.get(variable),
-            vocab=vocabs.get(variable),
+            infos=infos_of(vocabs.get(variable)),
             may_be_missing=settings.on_missing == "keep" and variable not in vocabs,
             may_misfit=settings.on_mismatch == "keep",
         )

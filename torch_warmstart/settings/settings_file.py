@@ -34,14 +34,19 @@ from typing import Any, cast
 from torch_warmstart.errors import SettingsError, did_you_mean
 from torch_warmstart.settings.name_rules import NameRules, Names
 from torch_warmstart.settings.rules_file import lines_of
-from torch_warmstart.settings.settings import ClipOrPad, VocabInfo, WarmStartSettings
+from torch_warmstart.settings.settings import WarmStartSettings
 from torch_warmstart.settings.toml_text import read_toml, toml_lines
+from torch_warmstart.settings.vocab_infos import ClipOrPad, SegmentInfo, VocabInfo
 
 Initializers = Mapping[str, Callable[..., Any]]  # what `backup_initializer` may be, by name
 
 _LIST = "warm_start"
 _RENAMES, _PATTERNS = "var_name_to_prev_var_name", "patterns"
-_CLASSES: dict[str, type] = {"VocabInfo": VocabInfo, "ClipOrPad": ClipOrPad}
+_CLASSES: dict[str, type] = {
+    "VocabInfo": VocabInfo,
+    "ClipOrPad": ClipOrPad,
+    "SegmentInfo": SegmentInfo,
+}
 _WHAT = "settings file"
 
 
@@ -113,6 +118,10 @@ def _info(value: Any, where: str, initializers: Initializers) -> Any:
         raise SettingsError(f"{where}: type is {' or '.join(map(repr, _CLASSES))}, not {kind!r}.")
     if "backup_initializer" in said:
         said["backup_initializer"] = _initializer(said["backup_initializer"], where, initializers)
+    if kind == "SegmentInfo" and isinstance(said.get("new_segments"), Mapping):
+        at = f"{where}.new_segments"
+        segments = said["new_segments"].items()
+        said["new_segments"] = {n: _info(one, f"{at}.{n}", initializers) for n, one in segments}
     return _made(_CLASSES[kind], said, where)
 
 

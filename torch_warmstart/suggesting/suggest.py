@@ -32,7 +32,7 @@ from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Variable, model_variables
 from torch_warmstart.names import Finder
 from torch_warmstart.planning import by_variable, read_renames, select, written_out
-from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.settings import WarmStartSettings, infos_of
 from torch_warmstart.suggesting.candidates import (
     Candidate,
     CandidatesOf,
@@ -131,7 +131,7 @@ def _free_axes(
     """The axes along which a vocabulary may have changed: their sizes are no evidence."""
     setting = "var_name_to_vocab_info"
     entries, _ = by_variable(settings.named_infos, setting, variables, variables)
-    free = {variable: {entry.value.axis} for variable, entry in entries.items()}
+    free = {v: {info.axis for info in infos_of(entry.value)} for v, entry in entries.items()}
     for variable in variables:
         if any(isinstance(owner.module, _TABLES) for owner in variable.owners):
             free.setdefault(variable, set()).add(0)

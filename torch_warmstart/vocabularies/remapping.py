@@ -228,16 +228,25 @@ def _by_forms(info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
 
 def read_vocabularies(info: VocabInfo, storage: Storage = LOCAL) -> Vocabularies:
     """Both vocabularies of a VocabInfo, as many rows of each as it says; raises VocabularyError."""
-    whole = read_vocabulary(info.new_vocab, storage=storage)
-    check_lines(whole.listed)
-    check_no_blanks(whole.listed)
-    new = used_rows(whole, info.new_vocab_size, "new_vocab_size")
-    new = _with_buckets(new, info.num_oov_buckets, "num_oov_buckets")
+    new = _read_new(info, storage)
     before = read_vocabulary(info.old_vocab, storage=storage)
     check_lines(before.listed)
     before = used_rows(before, info.old_vocab_size, "old_vocab_size")
     old = _with_buckets(before, info.old_num_oov_buckets or 0, "old_num_oov_buckets")
     return Vocabularies(new, old, oov_are_last=old is not before)
+
+
+def _read_new(info: VocabInfo, storage: Storage) -> Vocabulary:
+    whole = read_vocabulary(info.new_vocab, storage=storage)
+    check_lines(whole.listed)
+    check_no_blanks(whole.listed)
+    new = used_rows(whole, info.new_vocab_size, "new_vocab_size")
+    return _with_buckets(new, info.num_oov_buckets, "num_oov_buckets")
+
+
+def count_rows(info: VocabInfo, storage: Storage = LOCAL) -> int:
+    """How many rows a VocabInfo describes; its old vocabulary is not looked at."""
+    return len(_read_new(info, storage))
 
 
 def _with_buckets(vocabulary: Vocabulary, buckets: int, setting: str) -> Vocabulary:

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPla
 
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, WarmStartError
 from torch_warmstart.execution.dcp.reads import Read, reads_of
-from torch_warmstart.execution.gathering import fill_rows
+from torch_warmstart.execution.gathering import fill_cells
 from torch_warmstart.execution.loading import Outcome, does_something_of_its_own
 from torch_warmstart.execution.prepare import fillings
 from torch_warmstart.execution.ranks import chance_of, same_chance, told_of
@@ -101,6 +101,11 @@ class WarmStartLoadPlanner(LoadPlanner):
     def create_local_plan(self) -> LoadPlan:
         assert self._listing is not None
         for item in self.plan.items:
+            if item.further:
+                raise SettingsError(
+                    f"{item.name}: {1 + len(item.further)} of its axes change, and a load planner "
+                    "moves rows along one. Use warm_start(model, directory)."
+                )
             if isinstance(item.fill, Mixed):
                 raise SettingsError(
                     f"{item.name}: its new rows are to be made of old ones ({item.fill}), which a "
@@ -160,7 +165,7 @@ class WarmStartLoadPlanner(LoadPlanner):
             return
         with torch.no_grad():
             for part, filling in self._fillings.pop(item.name, []):
-                fill_rows(filling.rows, filling.at, part.tensor, item.axis)
+                fill_cells(filling.rows, filling.places, part.tensor)
 
     def _read_item(self, number: int, read: Read) -> ReadItem:
         assert self._listing is not None

@@ -60,7 +60,8 @@ class Outcome:
     def __init__(self) -> None:
         self.items: dict[Variable, PlanItem] = {}
         self.notes: list[Finding] = []
-        self.new_rows: dict[Variable, NewRowsAccount] = {}  # of those that are made of old ones
+        # Of those that are made of old ones, by the axis that they are along.
+        self.new_rows: dict[tuple[Variable, int], NewRowsAccount] = {}
 
 
 def does_something_of_its_own(model: _Module) -> bool:

@@ -12,7 +12,7 @@ from torch_warmstart.errors import Finding, plural
 from torch_warmstart.execution.commit import Filled
 from torch_warmstart.execution.mixing.old_table import OldTable
 from torch_warmstart.execution.mixing.sums import mixed_rows
-from torch_warmstart.execution.reading import Reader
+from torch_warmstart.execution.reading import Reader, seen_box
 from torch_warmstart.new_rows import (
     Made,
     Mixed,
@@ -93,7 +93,7 @@ def _parts_of(
     Whole rows are summed and then cut, as the last bit of a sum may depend on how many columns are
     summed together. Where columns are cut off, that is done for some rows at a time.
     """
-    shape, device = item.variable.shape, item.variable.device
+    shape, device = seen_box(item, Box.whole(item.variable.shape)).sizes, item.variable.device
     rest = [axis for axis in range(len(shape)) if axis != item.axis]
     columns = (slice(None), *(box.along(axis) for axis in rest))
     count, is_whole = len(one.new), all(box.sizes[axis] == shape[axis] for axis in rest)

@@ -1,5 +1,7 @@
 """An item's old tensor as initialisers see it: rows of numbers, read as they are asked for.
 
+Where other axes change too, rows are as wide as what the variable has of the old along these.
+
 Numbers are float32 (float64 of a float64 tensor), whatever the dtype, axis and rank are.
 """
 
@@ -27,6 +29,8 @@ class OldTable:
         remapping = item.remapping
         assert remapping is not None
         self._size = min(remapping.num_old, item.old_size)
+        further = [(change.axis, change.remapping.rows.cpu()) for change in item.further]
+        self._columns = [(axis, rows[rows >= 0]) for axis, rows in further]
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
         """Some of its rows, flat."""
@@ -48,10 +52,14 @@ class OldTable:
         item = self._item
         shape = list(item.variable.shape)
         shape[item.axis] = len(rows)
+        for change in item.further:
+            shape[change.axis] = change.old_size
         out = torch.empty(shape, dtype=self.dtype)
         gather = gather_blocks if self._is_safe else gather_guarded
         gather(blocks, rows, out, item.axis)
         return self._flat(out)
 
     def _flat(self, rows: torch.Tensor) -> torch.Tensor:
+        for axis, columns in self._columns:
+            rows = rows.index_select(axis, columns)
         return rows.movedim(self._item.axis, 0).flatten(1) if rows.ndim > 1 else rows[:, None]

@@ -54,13 +54,14 @@ def _digest(values: Iterable[Any]) -> str:
 
 def _decision(item: PlanItem) -> tuple[Any, ...]:
     specs = tuple((spec.key, spec.shape, spec.stored_dtype) for spec in item.sources)
-    how = (item.layout.name, item.part, str(item.cast), item.scale, item.axis, str(item.fill))
-    return (item.state, str(item.variable.tensor.dtype), *specs, *how)
+    how = (item.layout.name, item.part, str(item.cast), item.scale)
+    axes = tuple((change.axis, str(change.fill or "")) for change in item.changes)
+    return (item.state, str(item.variable.tensor.dtype), *specs, *how, *axes)
 
 
 def _rows(items: Iterable[PlanItem]) -> Iterator[memoryview]:
     """Each remapping once: variables with the same vocabularies share one."""
-    found = {id(i.remapping): i.remapping.rows for i in items if i.remapping is not None}
+    found = {id(c.remapping): c.remapping.rows for item in items for c in item.changes}
     for rows in found.values():
         yield rows.cpu().contiguous().numpy().data.cast("B")
 
@@ -110,7 +111,7 @@ def chance_of(plan: WarmStartPlan) -> dict[str, str]:
 
 def replicas_may_differ(plan: WarmStartPlan) -> list[Finding]:
     """That one of several processes draws random rows by itself, if it does."""
-    drawn = [item for item in plan.items if isinstance(item.fill, Initialised)]
+    drawn = [i for i in plan.items if any(isinstance(fill, Initialised) for fill in i.fills)]
     if not drawn or not has_other_ranks():
         return []
     text = (
@@ -143,20 +144,20 @@ def same_chance(plan: WarmStartPlan, states: Mapping[str, str]) -> Iterator[None
 def _generators(plan: WarmStartPlan) -> dict[str, torch.Generator]:
     """Those that a plan may use, by names that are the same on all ranks."""
     fills = [
-        (item, item.fill)
+        (f"{item.name}, {at}" if at else item.name, item, fill)
         for item in plan.items
-        if isinstance(item.fill, Initialised)
-        or (isinstance(item.fill, Mixed) and item.fill.answers.is_random)
+        for at, fill in enumerate(item.fills)
+        if isinstance(fill, Initialised) or (isinstance(fill, Mixed) and fill.answers.is_random)
     ]
-    found = {f"of {i.name}": f.generator for i, f in fills if f.generator is not None}
+    found = {f"of {name}": f.generator for name, _, f in fills if f.generator is not None}
     kinds = {
         i.variable.device.type
-        for i, f in fills
+        for _, i, f in fills
         if (f.answers.has_functions if isinstance(f, Mixed) else f.generator is None)
     }
     on_meta = [item.variable for item in plan.items if is_on_meta(item.variable)]
     kinds |= {"cpu" for _ in on_meta} | {variable.device.type for variable in on_meta}
-    if kinds or any(f.generator is None for _, f in fills):
+    if kinds or any(f.generator is None for _, _, f in fills):
         found["cpu"] = torch.default_generator
     if "cuda" in kinds:
         found["cuda"] = torch.cuda.default_generators[torch.cuda.current_device()]

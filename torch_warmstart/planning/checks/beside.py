@@ -93,7 +93,7 @@ def find_beside(
     found = []
     for module, variables in by_module.items():
         keys = layers.unused(module, [source for _, source in variables], used)
-        own = _own_tensors(module, variables, located) if keys else set()
+        own = _own_tensors(module, variables, located, used) if keys else set()
         others = tuple((key, known) for key, known in keys if key not in own)
         if others:
             found.append(Beside(variables[0][0], variables[0][1].specs[0].key, others))
@@ -101,16 +101,22 @@ def find_beside(
 
 
 def _own_tensors(
-    module: nn.Module, variables: Iterable[tuple[Variable, Source]], located: Located
+    module: nn.Module,
+    variables: Iterable[tuple[Variable, Source]],
+    located: Located,
+    used: set[Hashable],
 ) -> set[str]:
     """The keys of what the layer has for the module's own variables: they are not taken from it.
 
     A rule takes them from elsewhere, or they are not selected. What torch saved for a parameter
-    that the module is made without is among the report's unexpected keys, as torch has it.
+    that the module is made without is among the report's unexpected keys, as torch has it. What
+    would be made of several, of which one is taken by itself (`weight_orig`, without its mask), is
+    no excuse for the others.
     """
     owners = [o for v in located.in_module(module) for o in v.owners if o.module is module]
     beside = [located.finder.beside(source, o) for _, source in variables for o in owners]
-    found = {spec.key for source in beside if source is not None for spec in source.specs}
+    keys = [{spec.key for spec in source.specs} for source in beside if source is not None]
+    found = {key for together in keys if together.isdisjoint(used) for key in together}
     if not located.finder.conventions.has_own_layers:
         absent = [leaf for leaf, tensor in module._parameters.items() if tensor is None]
         for _, source in variables:

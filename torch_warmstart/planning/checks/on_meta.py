@@ -22,7 +22,9 @@ def with_makers(items: Sequence[PlanItem]) -> tuple[PlanItem, ...]:
 
 def is_made_by_module(item: PlanItem) -> bool:
     """Whether a variable on meta has values that the checkpoint does not give."""
-    return is_on_meta(item.variable) and (item.state == "kept" or isinstance(item.fill, Keep))
+    return is_on_meta(item.variable) and (
+        item.state == "kept" or any(isinstance(fill, Keep) for fill in item.fills)
+    )
 
 
 def _with_maker(item: PlanItem) -> PlanItem:

@@ -37,9 +37,12 @@ def _found(items: Iterable[PlanItem], old: OldVocabularies) -> Iterator[Finding]
         if len(item.keys) != 1 or item.keys[0] not in old.sidecar:
             continue
         saved = old.sidecar[item.keys[0]]
-        if isinstance(item.vocab, VocabInfo):
-            yield from _given(item, item.vocab, saved, old)
-        elif item.vocab is None:
+        of_entries = [c for c in item.changes if isinstance(c.vocab, VocabInfo)]
+        of_rows = [change for change in of_entries if change.axis == 0]
+        for change in of_rows if of_entries[1:] else of_entries:
+            assert isinstance(change.vocab, VocabInfo)
+            yield from _given(item, change.vocab, saved, old)
+        if all(change.axis != 0 for change in item.changes) and not of_entries:
             yield from _by_position(item, saved)
 
 

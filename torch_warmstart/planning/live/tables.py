@@ -19,10 +19,11 @@ from torch_warmstart.planning.live.refusals import (
 from torch_warmstart.planning.selection import by_variable, written_out
 from torch_warmstart.settings import (
     KEEP,
-    AnyVocabInfo,
     FromCheckpoint,
+    Infos,
     VocabInfo,
     WarmStartSettings,
+    infos_of,
 )
 from torch_warmstart.vocabularies import Remapping, read_vocabularies, remapping_between
 
@@ -115,7 +116,8 @@ def _check_infos(infos: Any) -> None:
             )
 
 
-def _as_info(info: AnyVocabInfo) -> VocabInfo:
+def _as_info(infos: Infos) -> VocabInfo:
+    (info,) = infos_of(infos)
     assert isinstance(info, VocabInfo)  # others have been refused
     return info
 

@@ -61,6 +61,7 @@ class Initialising:
         remapping: Remapping,
         axis: int,
         old_size: int,
+        shape: tuple[int, ...] | None = None,
     ) -> Mixed:
         """Who answers for a variable's new rows; raises SettingsError if nobody could.
 
@@ -72,6 +73,7 @@ class Initialising:
             remapping: Which rows are new.
             axis: Along which they are.
             old_size: How many rows the old tensor has.
+            shape: What of the variable has old values along all other axes; None: all of it.
         """
         _check_floating(variable)
         size = min(remapping.num_old, old_size)
@@ -83,7 +85,7 @@ class Initialising:
             name=variable.name,
             role=role_of(variable, axis),
             axis=axis,
-            shape=variable.shape,
+            shape=variable.shape if shape is None else shape,
             dtype=variable.tensor.dtype,
             device=variable.device,
             rows=at,

@@ -31,7 +31,12 @@ class OldVocabularies:
     storage: Storage
 
     def of(
-        self, info: VocabInfo, keys: tuple[str, ...] = (), of_parameter: tuple[str, ...] = ()
+        self,
+        info: VocabInfo,
+        keys: tuple[str, ...] = (),
+        of_parameter: tuple[str, ...] = (),
+        *,
+        has_ids: bool = True,
     ) -> Any:
         """The old vocabulary that an info means for a variable.
 
@@ -44,13 +49,14 @@ class OldVocabularies:
             info: What the settings say.
             keys: Those of what the variable is made of.
             of_parameter: Of a slot, those of its parameter.
+            has_ids: Whether the info is for the axis along which tables keep their ids.
 
         Raises:
             VocabularyError: there is none, or none of that name, or it is not said which; or one is
                 given for a table that keeps its ids, and differs from these.
             SettingsError: ids are to be filtered by a column that is not there.
         """
-        table = self.table_of(keys)
+        table = self.table_of(keys) if has_ids else None
         if table is not None:
             return self._of_table(info, table, is_slot=bool(of_parameter))
         source = info.old_vocab

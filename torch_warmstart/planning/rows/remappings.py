@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
 
+import torch
+
 from torch_warmstart.model import Variable
 from torch_warmstart.planning.rows.initialising import Initialising
 from torch_warmstart.planning.rows.old_vocabularies import OldVocabularies
-from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, VocabInfo, takes_new_rows
+from torch_warmstart.settings import (
+    AnyVocabInfo,
+    ClipOrPad,
+    SegmentInfo,
+    VocabInfo,
+    takes_new_rows,
+)
 from torch_warmstart.vocabularies import (
     Remapping,
     Vocabularies,
+    count_rows,
     read_vocabularies,
     remapping_between,
     remapping_by_position,
+    remapping_of_segments,
 )
 
 # The keys that a variable is made of; and of a slot, those of its parameter.
@@ -57,20 +67,41 @@ class Remappings:
         size, device = variable.shape[axis], variable.device
         if isinstance(info, ClipOrPad):
             return remapping_by_position(size, old_size, device)
-        full = self._full(info, taken)
+        if isinstance(info, SegmentInfo):
+            segments = {name: self._segment(info, name, device) for name in info.new_segments}
+            return remapping_of_segments(info, segments, old_size, device)
+        return self._between(info, self._full(info, axis, taken), device).padded_to(size)
+
+    def _between(self, info: VocabInfo, full: VocabInfo, device: torch.device) -> Remapping:
+        """The remapping of `info`, of which `full` has both vocabularies."""
         known = _vocabularies_of(full), device
         if known not in self._known:
             vocabularies = self._read(info, full).to(device)
             self._known[known] = remapping_between(full, vocabularies)
             self._alive.append(full)
-        return self._known[known].padded_to(size)
+        return self._known[known]
 
-    def vocabularies(self, info: AnyVocabInfo, taken: Taken = ((), ())) -> Vocabularies | None:
+    def _segment(self, info: SegmentInfo, name: str, device: torch.device) -> int | Remapping:
+        """How many columns a feature has, or which old one each is."""
+        inner = info.new_segments[name]
+        if not isinstance(inner, VocabInfo):
+            return inner
+        if name not in info.old_segments:
+            return count_rows(inner, self.old.storage)
+        full = replace(inner, old_vocab=self.old.of(inner))
+        return self._between(inner, full, device)
+
+    def vocabularies(
+        self, info: AnyVocabInfo, axis: int, taken: Taken = ((), ())
+    ) -> Vocabularies | None:
         """What the rows of a variable stand for, on the CPU; None where they go by position."""
-        return self._read(info, self._full(info, taken)) if isinstance(info, VocabInfo) else None
+        if not isinstance(info, VocabInfo):
+            return None
+        return self._read(info, self._full(info, axis, taken))
 
-    def _full(self, info: VocabInfo, taken: Taken) -> VocabInfo:
-        return replace(info, old_vocab=self.old.of(info, *taken))
+    def _full(self, info: VocabInfo, axis: int, taken: Taken) -> VocabInfo:
+        """With its old vocabulary. The ids that a table keeps are those of its rows, axis 0."""
+        return replace(info, old_vocab=self.old.of(info, *taken, has_ids=axis == 0))
 
     def _read(self, info: VocabInfo, full: VocabInfo) -> Vocabularies:
         """Both vocabularies of `info`, which `full` has in full."""

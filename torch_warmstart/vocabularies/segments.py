@@ -1,0 +1,91 @@
+"""Columns of features that lie one after the other: from where they began to where they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+
+import torch
+
+from torch_warmstart.errors import VocabularyError, plural
+from torch_warmstart.settings import SegmentInfo, VocabInfo
+from torch_warmstart.vocabularies.join import MISSING
+from torch_warmstart.vocabularies.remapping import Remapping
+
+
+def remapping_of_segments(
+    info: SegmentInfo,
+    segments: Mapping[str, int | Remapping],
+    old_size: int,
+    device: torch.device,
+) -> Remapping:
+    """Which old column each new one is.
+
+    Args:
+        info: Which features there are and were.
+        segments: Of each new one how many columns it has; or the remapping of its vocabularies.
+        old_size: How many columns the old variable has.
+        device: Where the result is.
+
+    Raises VocabularyError: the old features have another number of columns together, or one of them
+    than its old vocabulary stands for.
+    """
+    starts = _starts(info.old_segments, old_size)
+    parts = [
+        _columns(info, name, segment, starts.get(name)).to(device)
+        for name, segment in segments.items()
+    ]
+    rows = torch.cat(parts)
+    found = int((rows >= 0).sum())
+    return Remapping(
+        rows=rows,
+        num_present=found,
+        num_new=len(rows) - found,
+        num_oov=0,
+        num_oov_copied=0,
+        num_dropped=old_size - len(torch.unique(rows[rows >= 0])),
+        num_old=old_size,
+        old_rows=old_size,
+    )
+
+
+def _starts(widths: Mapping[str, int], old_size: int) -> dict[str, int]:
+    """Where each old feature begins."""
+    ends = list(accumulate(widths.values()))
+    if ends[-1] != old_size:
+        raise VocabularyError(
+            f"old_segments has {plural(len(widths), 'feature')} of together {ends[-1]:,} columns, "
+            f"and the checkpoint's variable has {old_size:,}. Is a feature missing, or its width "
+            "another?"
+        )
+    return dict(zip(widths, [0, *ends], strict=False))
+
+
+def _columns(
+    info: SegmentInfo, name: str, segment: int | Remapping, start: int | None
+) -> torch.Tensor:
+    """The old columns of a feature, or -1."""
+    if start is None:
+        assert isinstance(segment, int)
+        return torch.full((segment,), MISSING, dtype=torch.int64)
+    if isinstance(segment, int):
+        return torch.arange(start, start + segment)
+    inner, width = info.new_segments[name], info.old_segments[name]
+    assert isinstance(inner, VocabInfo)
+    _check_part(name, inner, segment, width)
+    return torch.where(segment.rows < 0, MISSING, segment.rows + start)
+
+
+def _check_part(name: str, inner: VocabInfo, segment: Remapping, width: int) -> None:
+    if segment.old_rows > width or (segment.oov_are_last and segment.old_rows != width):
+        raise VocabularyError(
+            f"The old vocabulary of the feature {name!r} reaches to row {segment.old_rows - 1:,}, "
+            f"and old_segments gives it {plural(width, 'column')}."
+        )
+    if segment.share_found < inner.min_found:
+        entries = segment.num_present + segment.num_new
+        raise VocabularyError(
+            f"{segment.num_present:,} of {plural(entries, 'entry')} of the feature {name!r} are in "
+            f"its old vocabulary, and min_found={inner.min_found:g} asks for "
+            f"{inner.min_found:.1%}. {segment.other_reading}"
+        )

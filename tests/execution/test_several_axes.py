@@ -230,3 +230,12 @@ def test_a_live_model_and_a_settings_file_take_what_they_can(tmp_path):
     assert list(loaded.new_segments) == ["a", "c", "d"]
     assert loaded.new_segments["c"].old_vocab == ["y", "x"]
     assert list(loaded.old_segments.items()) == [("c", 2), ("a", 2)]
+    path.write_text(path.read_text().replace('["a", 2], ["c"', '["a", 2], ["a", 2], ["c"'))
+    with pytest.raises(tws.SettingsError, match="'a' is there twice"):
+        tws.load_settings(path)
+    table = '[var_name_to_vocab_info.w]\ntype = "SegmentInfo"\nnew_segments = {a = 1}\n'
+    path.write_text(f'ckpt_to_initialize_from = "c.pt"\n{table}old_segments = [["a", 1]]\n')
+    with pytest.raises(
+        tws.SettingsError, match="new_segments is a list of features in their order"
+    ):
+        tws.load_settings(path)

@@ -42,6 +42,7 @@ Initializers = Mapping[str, Callable[..., Any]]  # what `backup_initializer` may
 
 _LIST = "warm_start"
 _RENAMES, _PATTERNS = "var_name_to_prev_var_name", "patterns"
+_SEGMENTS = ("new_segments", "old_segments")
 _CLASSES: dict[str, type] = {
     "VocabInfo": VocabInfo,
     "ClipOrPad": ClipOrPad,
@@ -118,11 +119,29 @@ def _info(value: Any, where: str, initializers: Initializers) -> Any:
         raise SettingsError(f"{where}: type is {' or '.join(map(repr, _CLASSES))}, not {kind!r}.")
     if "backup_initializer" in said:
         said["backup_initializer"] = _initializer(said["backup_initializer"], where, initializers)
-    if kind == "SegmentInfo" and isinstance(said.get("new_segments"), Mapping):
-        at = f"{where}.new_segments"
-        segments = said["new_segments"].items()
-        said["new_segments"] = {n: _info(one, f"{at}.{n}", initializers) for n, one in segments}
+    for name in _SEGMENTS if kind == "SegmentInfo" else ():
+        if name in said:
+            said[name] = _segments(said[name], f"{where}.{name}", initializers)
     return _made(_CLASSES[kind], said, where)
+
+
+def _segments(value: Any, where: str, initializers: Initializers) -> dict[str, Any]:
+    """Features in their order, which the keys of a table do not have."""
+    is_list = isinstance(value, list)
+    pairs = [one for one in value if isinstance(one, list) and len(one) == 2] if is_list else []
+    if not is_list or len(pairs) < len(value):
+        raise SettingsError(
+            f"{where} is a list of features in their order, each with its number of columns or "
+            'what a VocabInfo has: [["age", 1], ["city", {new_vocab = "new.txt", old_vocab = '
+            '"old.txt"}]].'
+        )
+    segments: dict[str, Any] = {}
+    for name, width in pairs:
+        if not isinstance(name, str) or name in segments:
+            what = "is there twice" if name in segments else "is no name of a feature"
+            raise SettingsError(f"{where}: {name!r} {what}.")
+        segments[name] = _info(width, f"{where}.{name}", initializers)
+    return segments
 
 
 def _initializer(value: Any, where: str, initializers: Initializers) -> Any:
@@ -205,6 +224,10 @@ def _said_of(value: Any, where: str, initializers: Initializers) -> dict[str, An
             said[field.name] = _rename_table(found, at)
         elif field.name == "backup_initializer":
             said[field.name] = _initializer_name(found, at, initializers)
+        elif isinstance(value, SegmentInfo) and field.name in _SEGMENTS:
+            said[field.name] = [
+                [name, _plain(one, f"{at}[{name!r}]", initializers)] for name, one in found.items()
+            ]
         elif found is None and _may_be_none(field.name):
             said[field.name] = False
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch_warmstart.errors import Finding, WarmStartError, plural
@@ -143,14 +144,38 @@ def _infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
             f"{variable.name} is flat, so that the rows of {parameter.name} are not rows of it: it "
             "cannot follow the vocabulary. Leave it out of vars_to_warm_start.",
         )
-    axes = vocab_axes(parameter, infos)
-    same_rank = len(variable.shape) == len(parameter.shape)
+    axes = _axes_of_slot(variable, vocab_axes(parameter, infos))
     return tuple(
         # Rows without an old one begin as the optimizer begins them.
-        replace(info, backup_initializer=None, generator=None)
+        replace(info, axis=axis, backup_initializer=None, generator=None)
         for info, axis in zip(infos, axes, strict=True)
-        if same_rank and variable.shape[axis] == parameter.shape[axis]
+        if axis is not None
     )
+
+
+def _axes_of_slot(variable: Variable, axes: Sequence[int]) -> tuple[int | None, ...]:
+    """Which of a slot's axes are some of its parameter's; None: it has none for that.
+
+    A slot may have the shape of its parameter but for axes of size 1, or lack axes: a number for
+    each row. ProblemError where its sizes leave open which axes these are.
+    """
+    assert variable.slot is not None
+    parameter, shape = variable.slot.parameter, variable.shape
+    if len(shape) == len(parameter.shape):
+        return tuple(axis if shape[axis] == parameter.shape[axis] else None for axis in axes)
+    ways = itertools.combinations(range(len(parameter.shape)), len(shape))
+    fitting = [way for way in ways if tuple(parameter.shape[axis] for axis in way) == shape]
+    found = {tuple(way.index(axis) if axis in way else None for axis in axes) for way in fitting}
+    if len(found) > 1:
+        raise ProblemError(
+            "slot-axes-unclear",
+            variable,
+            f"{variable.name} of shape {list(shape)} may have a number for each row of "
+            f"{parameter.name}, {list(parameter.shape)}, or along another axis of the same size. "
+            f"Give it a VocabInfo of its own, {{{variable.name!r}: VocabInfo(...)}}, or leave it "
+            "out of vars_to_warm_start.",
+        )
+    return found.pop() if found else (None,) * len(axes)
 
 
 def _check_start(variable: Variable, item: PlanItem) -> None:

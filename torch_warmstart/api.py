@@ -77,13 +77,18 @@ def warm_start(
         >>> report = warm_start(model, "gs://bucket/model_dir")         # doctest: +SKIP
         >>> print(report)                                               # doctest: +SKIP
     """
-    from torch_warmstart.execution import Memory, agreement_on, execute_plan
+    from torch_warmstart.execution import agreement_on, execute_plan
 
-    memory = Memory(staging, memory_limit)
     agreement = agreement_on(_checked(model), process_group, timeout)
     with agreement.telling():
         plan = plan_warm_start(model, settings, optimizer=optimizer, overlap=overlap)
-    return execute_plan(plan, progress=progress, agreement=agreement, memory=memory)
+    return execute_plan(
+        plan,
+        progress=progress,
+        agreement=agreement,
+        staging=staging,
+        memory_limit=memory_limit,
+    )
 
 
 def plan_warm_start(
@@ -181,11 +186,16 @@ def apply_plan(
         SettingsError: the model has changed.
         CorruptCheckpointError: what is to be read fails its checksum. Nothing has been changed.
     """
-    from torch_warmstart.execution import Memory, agreement_on, execute_plan
+    from torch_warmstart.execution import agreement_on, execute_plan
 
-    memory = Memory(staging, memory_limit)
     agreement = agreement_on(plan.model, process_group, timeout)
-    return execute_plan(plan, progress=progress, agreement=agreement, memory=memory)
+    return execute_plan(
+        plan,
+        progress=progress,
+        agreement=agreement,
+        staging=staging,
+        memory_limit=memory_limit,
+    )
 
 
 def load_planner(

@@ -210,16 +210,10 @@ def test_a_live_model_and_a_settings_file_take_what_they_can(tmp_path):
     loaded = tws.load_settings(path).var_name_to_vocab_info["t.weight"]
     assert [info.axis for info in loaded] == [0, 1]
     assert isinstance(loaded[1], ClipOrPad)
-    features = SegmentInfo(
-        {"a": 2, "c": VocabInfo(["x"], old_vocab=["y", "x"]), "d": 1}, {"c": 2, "a": 2}
-    )
-    settings = WarmStartSettings("c.pt", var_name_to_vocab_info={"t.weight": features})
-    tws.save_settings(path, settings)
-    loaded = tws.load_settings(path).var_name_to_vocab_info["t.weight"]
-    assert isinstance(loaded, SegmentInfo)
-    assert list(loaded.new_segments) == ["a", "c", "d"]
-    assert loaded.new_segments["c"].old_vocab == ["y", "x"]
-    assert list(loaded.old_segments.items()) == [("c", 2), ("a", 2)]
+
+
+def test_features_in_a_settings_file_keep_their_order(tmp_path):
+    path = tmp_path / "w.toml"
     features = SegmentInfo(
         {"a": 2, "c": VocabInfo(["x"], old_vocab=["y", "x"]), "d": 1}, {"c": 2, "a": 2}
     )
@@ -239,3 +233,33 @@ def test_a_live_model_and_a_settings_file_take_what_they_can(tmp_path):
         tws.SettingsError, match="new_segments is a list of features in their order"
     ):
         tws.load_settings(path)
+
+
+def _features(new, old, size):
+    settings = WarmStartSettings(
+        {"weight": torch.ones(2, sum(old.values()))},
+        var_name_to_vocab_info={"weight": SegmentInfo(new, old)},
+    )
+    return tws.plan_warm_start(nn.Linear(size, 2, bias=False), settings)
+
+
+def test_features_that_are_hardly_found_are_told():
+    with pytest.raises(tws.PlanError, match="'A' would be 'a' if case were ignored"):
+        _features({"A": 1, "B": 2}, {"a": 1, "b": 2}, 3)
+    (note,) = _features({"x": 1, "y": 2}, {"a": 1, "b": 2}, 3).notes
+    assert (note.code, note.severity) == ("few-entries-found", "warning")
+    colours = VocabInfo(["teal", "plum"], old_vocab=["red", "blue"])
+    (note,) = _features({"a": 1, "c": colours}, {"a": 1, "c": 2}, 3).notes
+    assert note.code == "few-entries-found"
+    assert "of 'c' 0 of 2 entries" in note.text
+    assert not _features({"a": 1, "new": 2}, {"a": 1}, 3).notes
+
+
+def test_the_limit_is_for_initialisers_of_all_axes():
+    infos = [VocabInfo(["a"], old_vocab=["b", "a"]), ClipOrPad(1, nn.init.ones_)]
+    model = nn.ModuleDict({"t": nn.Embedding(1, 9)})
+    settings = WarmStartSettings(
+        {"t.weight": torch.ones(2, 4)}, var_name_to_vocab_info={"t.weight": infos}
+    )
+    with pytest.raises(tws.SettingsError, match="gets the whole shape, which takes 36 bytes"):
+        tws.warm_start(model, settings, memory_limit=35)

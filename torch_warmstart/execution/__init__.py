@@ -5,4 +5,3 @@ from torch_warmstart.execution.gathering import gather_rows as gather_rows
 from torch_warmstart.execution.ranks import agreement_on as agreement_on
 from torch_warmstart.execution.report import VariableAccount as VariableAccount
 from torch_warmstart.execution.report import WarmStartReport as WarmStartReport
-from torch_warmstart.execution.staging import Memory as Memory

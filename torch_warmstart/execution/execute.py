@@ -38,7 +38,7 @@ from torch_warmstart.execution.ranks import (
 )
 from torch_warmstart.execution.reading import ALL, Share
 from torch_warmstart.execution.report import WarmStartReport, make_report
-from torch_warmstart.execution.staging import UNBOUNDED, Memory
+from torch_warmstart.execution.staging import Memory
 from torch_warmstart.execution.telling import add_note, log_of, warn_of
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import is_frozen_by_inference, model_variables
@@ -55,7 +55,8 @@ def execute_plan(
     *,
     progress: bool | None = None,
     agreement: Agreement | None = None,
-    memory: Memory = UNBOUNDED,
+    staging: str = "none",
+    memory_limit: int | None = None,
 ) -> WarmStartReport:
     """Carries out a plan: all of it, or nothing.
 
@@ -63,15 +64,16 @@ def execute_plan(
         plan: What to do.
         progress: Whether to show a progress bar; None: for long work on a terminal.
         agreement: Those that do it together; None: this process alone.
-        memory: What may be, and shall be, in memory before the commit.
+        staging: Whether all that the commit reads is in memory before: "memory".
+        memory_limit: Bytes that may be taken beside; None: any number.
 
     Raises WarmStartError; KeyboardInterrupt and its like go through, with a note that says whether
     the warm start is complete.
     """
     agreement = agreement or Agreement()
     with agreement.telling():
+        run = _Run(plan, agreement, Memory(staging, memory_limit))
         warn_of(plan.notes)  # may raise, if that is what warnings do here
-    run = _Run(plan, agreement, memory)
     try:
         return _carry_out(plan, run, progress)
     except Exception as error:

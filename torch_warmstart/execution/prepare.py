@@ -7,6 +7,7 @@ memory are found to agree. Neither the model nor the optimizer is touched.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -107,10 +108,18 @@ def room_to_work(prepared: Prepared) -> torch.Tensor:
     """
     gathers = [step for step in leaves(prepared.steps) if isinstance(step, Gather)]
     sizes = [0] + [
-        3 * min(gather.target.nbytes, CHUNK_BYTES) + _PER_ROW * len(gather.remapping)
+        3 * min(_moved_bytes(gather), CHUNK_BYTES) + _PER_ROW * len(gather.remapping)
         for gather in gathers
     ]
     return torch.empty(max(sizes), dtype=torch.uint8)
+
+
+def _moved_bytes(gather: Gather) -> int:
+    """Bytes of the new rows, which are first as wide as the old ones where other axes change."""
+    shape = list(gather.target.shape)
+    for axis, _ in gather.further:
+        shape[axis] = max(shape[axis], gather.blocks[0][1].shape[axis])
+    return math.prod(shape) * gather.target.element_size()
 
 
 def _step(

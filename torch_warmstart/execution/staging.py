@@ -49,7 +49,7 @@ class Memory:
     def check_plan(self, plan: WarmStartPlan) -> None:
         """Raises SettingsError where an initialiser's whole tensor would be above the limit."""
         for item in plan.items:
-            if isinstance(item.fill, Initialised):
+            if any(isinstance(fill, Initialised) for fill in item.fills):
                 size = math.prod(item.variable.shape) * item.variable.tensor.dtype.itemsize
                 what = f"{item.name}: backup_initializer gets the whole shape, which"
                 self._check(size, what, "Take one of tws.init, which makes the new rows only, or")
@@ -79,9 +79,6 @@ class Memory:
                 f"{what} takes {nbytes:,} bytes, and memory_limit is {self.limit:,}. "
                 f"{instead} raise memory_limit."
             )
-
-
-UNBOUNDED = Memory()
 
 
 def _staged(step: Step) -> Step:

@@ -16,7 +16,7 @@ from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import Audit, PlanItem
 from torch_warmstart.planning.rows import notes_on_new_rows
 from torch_warmstart.planning.selection import selects_parameters_only
-from torch_warmstart.settings import VocabInfo, WarmStartSettings
+from torch_warmstart.settings import SegmentInfo, VocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
 
 
@@ -28,6 +28,8 @@ def notes_on(
         yield from _buffers_left_behind(settings, items, located)
     for item in items:
         for change in item.changes:
+            if isinstance(change.vocab, SegmentInfo):
+                yield from _on_segments(item, change.remapping)
             if isinstance(change.vocab, VocabInfo):
                 yield from _on_rows(item.along(change), change.remapping, change.vocab)
             if isinstance(change.fill, Mixed):
@@ -87,6 +89,17 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
         yield Finding("old-vocab-longer", "warning", item.name, text)
     if item.old_rows_unused and vocab.num_oov_buckets and not vocab.old_num_oov_buckets:
         yield _oov_left_behind(item, vocab)
+
+
+def _on_segments(item: PlanItem, remapping: Remapping) -> Iterator[Finding]:
+    """Features, or entries of one, that are hardly found."""
+    if item.variable.slot is None and (remapping.finds_little or remapping.other_reading):
+        columns = remapping.num_present + remapping.num_new
+        text = (
+            f"{item.name}: {remapping.num_present:,} of {plural(columns, 'new column')} are of a "
+            f"feature and an entry of before. {remapping.other_reading or 'Are they its features?'}"
+        )
+        yield Finding("few-entries-found", "warning", item.name, text)
 
 
 def _oov_left_behind(item: PlanItem, vocab: VocabInfo) -> Finding:

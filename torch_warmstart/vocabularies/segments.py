@@ -28,8 +28,9 @@ def remapping_of_segments(
         device: Where the result is.
 
     Raises VocabularyError: the old features have another number of columns together, or one of them
-    than its old vocabulary stands for.
+    than its old vocabulary stands for; or none is found that would be if case were ignored.
     """
+    _check_case(info)
     starts = _starts(info.old_segments, old_size)
     parts = [
         _columns(info, name, segment, starts.get(name)).to(device)
@@ -46,7 +47,28 @@ def remapping_of_segments(
         num_dropped=old_size - len(torch.unique(rows[rows >= 0])),
         num_old=old_size,
         old_rows=old_size,
+        other_reading=_hardly_found(segments),
     )
+
+
+def _check_case(info: SegmentInfo) -> None:
+    old = {name.casefold(): name for name in info.old_segments}
+    alike = [name for name in info.new_segments if name.casefold() in old]
+    if alike and info.old_segments.keys().isdisjoint(info.new_segments):
+        raise VocabularyError(
+            f"None of the features of new_segments is in old_segments, and {alike[0]!r} would be "
+            f"{old[alike[0].casefold()]!r} if case were ignored. Write both alike."
+        )
+
+
+def _hardly_found(segments: Mapping[str, int | Remapping]) -> str:
+    """Of which features hardly an entry is found; "": of none."""
+    said = [
+        f"{name!r} {part.num_present:,} of {plural(part.num_present + part.num_new, 'entry')}"
+        for name, part in segments.items()
+        if isinstance(part, Remapping) and part.finds_little
+    ]
+    return f"In the old vocabularies are of {' and of '.join(said)}." if said else ""
 
 
 def _starts(widths: Mapping[str, int], old_size: int) -> dict[str, int]:

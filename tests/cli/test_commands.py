@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import safetensors.torch
 import torch
 
 import torch_warmstart as tws
-from torch_warmstart import cli
 from torch_warmstart.cli.arguments import COMMANDS, make_parser
 from torch_warmstart.cli.commands import explain
 
@@ -62,18 +60,6 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cli_models.py").write_text(MODELS)
     (tmp_path / "warmstart.toml").write_text(SETTINGS)
     torch.save(old_state(), tmp_path / "old.pt")
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs a command: its exit code, stdout and stderr."""
-
-    def run(command: str) -> tuple[int, str, str]:
-        code = cli.main(shlex.split(command))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 # -- plan and warm-start ---------------------------------------------------------------------------

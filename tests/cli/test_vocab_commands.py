@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 from pathlib import Path
 
@@ -24,18 +23,6 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("monday.txt").write_text("".join(f"{each}\n" for each in MONDAY))
     Path("tuesday.txt").write_text("rome\nparis\nlima\ncairo\n")
     Path("counts.csv").write_text(COUNTS)
-
-
-@pytest.fixture
-def call(capsys):
-    """Runs a command: its exit code, stdout and stderr."""
-
-    def run(command: str) -> tuple[int, str, str]:
-        code = cli.main(shlex.split(command))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_a_diff_counts_entries_and_exits_with_1(call):

@@ -178,7 +178,6 @@ def is_prefix(url: str, storage: Storage) -> bool:
 
 _SHARD = re.compile(r"(?P<base>.+)-\d{5}-of-\d{5}", re.DOTALL)
 _BUNDLES = ".data"  # TensorFlow's own files of values are numbered alike
-_TFRA_KEYS = re.compile(r".+_mht_\d+of\d+(_rank\d+_size\d+)?-keys", re.DOTALL)
 
 
 def numbered(place: Place) -> str | None:
@@ -191,12 +190,6 @@ def is_numbered(name: str) -> bool:
     """Whether a file's name says that it is one of so many."""
     found = _SHARD.fullmatch(name)
     return found is not None and not found["base"].endswith(_BUNDLES)
-
-
-def tfra_files(place: Place) -> str | None:
-    """Whether a directory holds keys as TFRA's file system saver writes them."""
-    found = any(map(_TFRA_KEYS.fullmatch, place.names))
-    return None if found else "no files such as emb_mht_1of1_rank0_size1-keys"
 
 
 def _begins_with(place: Place, magic: bytes, otherwise: str) -> str | None:

@@ -19,13 +19,12 @@ from collections.abc import Iterable, Iterator
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.recognise import TABLE_FOOTER, is_table
-from torch_warmstart.formats.tensorflow.wire import masked_crc, read_varint
+from torch_warmstart.formats.tensorflow.wire import masked_crc, read_varint, unsnap
 from torch_warmstart.storage import ByteSource
 
 _TRAILER_SIZE = 5  # type byte, masked crc
 _TAIL = 1 << 20  # bytes fetched at once: footer, index block, and of most indexes the rest too
 _UNCOMPRESSED, _SNAPPY = 0, 1
-_SNAPPY_MAX_RATIO = 22  # a copy element of three bytes yields at most 64
 _MAX_EXPANSION = 64  # real blocks unfold 2 to 10 times; a crafted one without end
 _ENTRY_COST = 100  # bytes that Python takes for an entry, beside its key
 _LARGE = 1 << 20  # bytes; TF closes a block at 256 KB, so a larger one is nearly all one tensor
@@ -128,7 +127,7 @@ class Table:
         if kind == _UNCOMPRESSED:
             return contents.data if size > _LARGE else contents.tobytes()
         if kind == _SNAPPY:
-            return _unsnap(contents.tobytes())
+            return unsnap(contents.tobytes())
         raise MalformedError(f"unknown compression {kind}")
 
     def _corrupt(self, handle: Handle, fact: str) -> CorruptCheckpointError:
@@ -189,18 +188,3 @@ def _decode_entries(block: Block, stored_size: int) -> Entries:
         values.append(block[value_at:next_at])
         position = next_at
     return keys, values
-
-
-def _unsnap(data: bytes) -> bytes:
-    import cramjam  # TensorFlow's own bundles are not compressed
-
-    length, _ = read_varint(data, 0)
-    if length > _SNAPPY_MAX_RATIO * len(data):  # before it is allocated
-        raise MalformedError(f"{len(data)} snappy bytes claim to unfold to {length}")
-    try:
-        unfolded = bytes(cramjam.snappy.decompress_raw(data))
-    except cramjam.DecompressionError as error:
-        raise MalformedError(f"its snappy data: {error}") from error
-    if len(unfolded) != length:
-        raise MalformedError(f"its snappy data unfolds to {len(unfolded)} bytes, not {length}")
-    return unfolded

@@ -13,9 +13,10 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import google_crc32c
+import numpy.typing as npt
 
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.storage import Bytes
@@ -27,12 +28,14 @@ FIXED32: Final = 5
 
 _FIXED_SIZE = {FIXED64: 8, FIXED32: 4}
 _MAX_VARINT_BYTES = 10  # 64 bits, seven a byte
+_SNAPPY_MAX_RATIO = 22  # a copy element of three bytes yields at most 64
 _CRC_MASK_DELTA = 0xA282EAD8  # leveldb util/crc32c.h
 _UINT32 = 0xFFFFFFFF
 
 Buffer = TypeVar("Buffer", bytes, memoryview)  # a view where copying a tensor would hurt
 FieldValue = int | bytes
 Fields = dict[int, list[FieldValue]]
+_Crc = TypeVar("_Crc", int, npt.NDArray[Any])  # one, or many
 
 
 def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
@@ -144,7 +147,7 @@ def crc32c(data: Bytes | bytes, crc: int = 0) -> int:
     return int(google_crc32c.extend(crc, data))
 
 
-def mask_crc(crc: int) -> int:
+def mask_crc(crc: _Crc) -> _Crc:
     """LevelDB's mask: a CRC stored beside its own data should not look like one."""
     rotated = ((crc >> 15) | (crc << 17)) & _UINT32
     return (rotated + _CRC_MASK_DELTA) & _UINT32
@@ -157,3 +160,19 @@ def _warn_if_crc_is_slow() -> None:
             "google-crc32c runs its pure Python fallback on this machine: verifying a checkpoint "
             "is some hundred times slower. Install its binary wheel, or pass verify=False."
         )
+
+
+def unsnap(data: bytes) -> bytes:
+    """A block of snappy's, unfolded; MalformedError if it is none, or claims too much."""
+    import cramjam  # TensorFlow's own bundles are not compressed
+
+    length, _ = read_varint(data, 0)
+    if length > _SNAPPY_MAX_RATIO * len(data):  # before it is allocated
+        raise MalformedError(f"{len(data)} snappy bytes claim to unfold to {length}")
+    try:
+        unfolded = bytes(cramjam.snappy.decompress_raw(data))
+    except cramjam.DecompressionError as error:
+        raise MalformedError(f"its snappy data: {error}") from error
+    if len(unfolded) != length:
+        raise MalformedError(f"its snappy data unfolds to {len(unfolded)} bytes, not {length}")
+    return unfolded

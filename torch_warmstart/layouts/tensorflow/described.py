@@ -90,9 +90,10 @@ def as_described(
         return _recurrent(form, module, layer)
     if isinstance(module, nn.Linear):
         return _product(form, leaf, layer, shapes[0], into)
-    if isinstance(module, nn.modules.conv._ConvNd) and not _refused_kind(module, layer):
+    reason = _refused_kind(module, layer)
+    if isinstance(module, nn.modules.conv._ConvNd) and not reason:
         return _convolution(form, layer)
-    reason = _refused_kind(module, layer) or _refused_setting(module, layer.options or {})
+    reason = reason or _refused_setting(module, layer.options or {})
     return replace(form, refusal=reason) if reason else form
 
 

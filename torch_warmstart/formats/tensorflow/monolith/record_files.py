@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torch_warmstart.formats.base import MalformedError
-from torch_warmstart.formats.tensorflow.wire import crc32c, mask_crc, masked_crc, read_varint
+from torch_warmstart.formats.tensorflow.wire import crc32c, mask_crc, masked_crc, unsnap
 from torch_warmstart.storage import Bytes
 
 Places = npt.NDArray[np.int64]
@@ -26,11 +26,9 @@ Places = npt.NDArray[np.int64]
 HEAD, TAIL = 12, 4  # bytes around the data of a record
 _LENGTH = struct.Struct("<Q")
 _BLOCK_LENGTH = 4
-_MAX_RATIO = 22  # how far snappy unfolds: a copy element of three bytes yields at most 64
 TOGETHER = 8 << 20  # bytes of records that are looked at at once
 _FEW = 32  # records for which it does not pay to look at them together
 _LONG = 4096  # bytes of a record that is looked at by itself
-_CRC_MASK_DELTA = 0xA282EAD8  # leveldb util/crc32c.h
 _POLYNOMIAL = 0x82F63B78  # CRC-32C's, reflected
 
 
@@ -85,23 +83,13 @@ def _begins_with_record(raw: Bytes) -> bool:
 
 
 def _blocks(raw: Bytes) -> Iterator[Bytes]:
-    import cramjam  # single tables are not compressed
-
     at = 0
     while at < len(raw):
         size = int.from_bytes(raw[at : at + _BLOCK_LENGTH].tobytes(), "big")
         at += _BLOCK_LENGTH
         if not 0 < size <= len(raw) - at:
             raise MalformedError(f"a compressed block claims {size:,} bytes of {len(raw) - at:,}")
-        block = raw[at : at + size].tobytes()
-        unfolded, _ = read_varint(block, 0)
-        if unfolded > _MAX_RATIO * size:  # before it is allocated
-            raise MalformedError(f"{size:,} snappy bytes claim to unfold to {unfolded:,}")
-        try:
-            found = bytes(cramjam.snappy.decompress_raw(block))
-        except cramjam.DecompressionError as error:
-            raise MalformedError(f"a compressed block of it: {error}") from error
-        yield np.frombuffer(found, np.uint8)
+        yield np.frombuffer(unsnap(raw[at : at + size].tobytes()), np.uint8)
         at += size
 
 
@@ -177,10 +165,7 @@ def _masked_crcs(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     """The masked CRC-32C of each row: [rows]."""
     if len(rows) < _FEW or rows.shape[1] > _LONG:
         return np.array([mask_crc(crc32c(np.ascontiguousarray(row))) for row in rows], np.uint32)
-    crcs = _crcs(rows)
-    rotated: npt.NDArray[np.uint32] = (crcs >> np.uint32(15)) | (crcs << np.uint32(17))
-    rotated += np.uint32(_CRC_MASK_DELTA)
-    return rotated
+    return mask_crc(_crcs(rows).astype(np.uint64)).astype(np.uint32)
 
 
 def _crcs(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:

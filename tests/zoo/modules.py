@@ -87,7 +87,9 @@ def _embedding(layer: Any, config: dict[str, Any], shapes: Sequence[Shape]) -> M
 # -- convolutions ----------------------------------------------------------------------------------
 
 
-def _padded(x: torch.Tensor, config: dict[str, Any], size: Sequence[int]) -> torch.Tensor:
+def _padded(
+    x: torch.Tensor, config: dict[str, Any], size: Sequence[int], by: float = 0.0
+) -> torch.Tensor:
     """With channels first, padded as TensorFlow does."""
     if config["padding"] == "valid":
         return x
@@ -101,7 +103,7 @@ def _padded(x: torch.Tensor, config: dict[str, Any], size: Sequence[int]) -> tor
         length = x.shape[2 + axis]
         total = max(0, (math.ceil(length / stride) - 1) * stride + reach + 1 - length)
         pads = [total // 2, total - total // 2, *pads]
-    return F.pad(x, pads)
+    return F.pad(x, pads, value=by)
 
 
 def _rank_of(config: dict[str, Any], layer: Any) -> int:
@@ -315,6 +317,64 @@ def _concatenate(layer: Any, config: dict[str, Any], shapes: Sequence[Shape]) ->
     return None, lambda *x: torch.cat(x, config["axis"])
 
 
+def _relu(layer: Any, config: dict[str, Any], shapes: Sequence[Shape]) -> Made:
+    if config["negative_slope"] or config["threshold"]:
+        raise NotImplementedError(config)
+    most = config["max_value"]
+    return None, lambda x: x.clamp(0, None if most is None else float(most))
+
+
+def _global_average(layer: Any, config: dict[str, Any], shapes: Sequence[Shape]) -> Made:
+    return None, lambda x: x.mean((1, 2), keepdim=config["keepdims"])
+
+
+def _pooling(layer: Any, config: dict[str, Any], shapes: Sequence[Shape]) -> Made:
+    """The maximum, or the average, of what is not padding."""
+    size, how = config["pool_size"], {**config, "dilation_rate": (1, 1)}
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        x = x.movedim(-1, 1)
+        if "Max" in type(layer).__name__:
+            found = F.max_pool2d(_padded(x, how, size, -torch.inf), size, config["strides"])
+        else:
+            total, count = (
+                F.avg_pool2d(_padded(each, how, size), size, config["strides"])
+                for each in (x, torch.ones_like(x))
+            )
+            found = total / count
+        return found.movedim(1, -1)
+
+    return None, run
+
+
+def _zero_padding(layer: Any, config: dict[str, Any], shapes: Sequence[Shape]) -> Made:
+    (top, bottom), (left, right) = config["padding"]
+    return None, lambda x: F.pad(x, (0, 0, left, right, top, bottom))
+
+
+def _rescaling(layer: Any, config: dict[str, Any], shapes: Sequence[Shape]) -> Made:
+    return None, lambda x: x * config["scale"] + config["offset"]
+
+
+def _normalization(layer: Any, config: dict[str, Any], shapes: Sequence[Shape]) -> Made:
+    """What its configuration holds, or what it adapted itself to, which it keeps as variables."""
+    told = config["mean"] is not None
+    module = nn.Module()
+    for name in ("mean", "variance"):
+        value = config[name] if told else torch.zeros(tuple(getattr(layer, f"adapt_{name}").shape))
+        module.register_buffer(name, torch.as_tensor(value))
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        return (x - module.mean) / module.variance.sqrt().clamp(1e-7)
+
+    return None if told else module, run
+
+
+def _operation(layer: Any, config: dict[str, Any], shapes: Sequence[Shape]) -> Made:
+    runs = {"__operators__.add": lambda x, y: x + y, "math.multiply": lambda x, y: x * y}
+    return None, runs[config["function"]]
+
+
 _MAKERS: dict[str, Callable[..., Made]] = {
     "Dense": _dense,
     "EinsumDense": _einsum,
@@ -335,12 +395,18 @@ _MAKERS: dict[str, Callable[..., Made]] = {
     "TimeDistributed": _wrapper,
     "SpectralNormalization": _spectral,
     "Activation": _activation,
-    "ReLU": _plain(F.relu),
+    "ReLU": _relu,
     "Flatten": _plain(lambda x: x.flatten(1)),
     "Dropout": _plain(lambda x: x),
     "GlobalAveragePooling1D": _plain(lambda x: x.mean(1)),
-    "GlobalAveragePooling2D": _plain(lambda x: x.mean((1, 2))),
-    "Add": _plain(lambda *x: sum(x)),
+    "GlobalAveragePooling2D": _global_average,
+    **dict.fromkeys(("MaxPooling2D", "AveragePooling2D"), _pooling),
+    "ZeroPadding2D": _zero_padding,
+    "Rescaling": _rescaling,
+    "Normalization": _normalization,
+    "Add": _plain(lambda *x, y=0.0: sum(x) + y),
+    "Multiply": _plain(lambda *x, y=1.0: math.prod(x) * y),
+    "TFOpLambda": _operation,
     "Concatenate": _concatenate,
     "Reshape": _reshape,
     "UpSampling1D": _plain(lambda x: x.repeat_interleave(2, 1)),

@@ -103,13 +103,18 @@ class Twin(nn.Module):
             self._runs[id(call.callee)] = run
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        values, outputs = self.play(*inputs), self._tape[0].outputs
+        found = [values[number].flatten(1) for number in outputs]
+        return torch.cat(found, 1) if len(found) > 1 else values[outputs[0]]
+
+    def play(self, *inputs: torch.Tensor) -> dict[int, torch.Tensor]:
+        """The values of all tensors on the tape, by their numbers."""
         tape = self._tape[0]
         values = dict(zip(tape.inputs, inputs, strict=True))
         for call in tape.calls:
             given = [values[number] for number in call.inputs]
             values[call.output] = self._runs[id(call.callee)](*given, **call.how)
-        found = [values[number].flatten(1) for number in tape.outputs]
-        return torch.cat(found, 1) if len(found) > 1 else values[tape.outputs[0]]
+        return values
 
 
 def folders_of(tape: Tape, before: str = "") -> Iterator[tuple[str, str]]:

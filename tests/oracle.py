@@ -30,7 +30,7 @@ def lines(data: bytes) -> list[bytes]:
             current = bytearray()
         else:
             current.append(byte)
-    if current:
+    if current and current != b"\r":  # what is behind the last newline, if it is anything
         entries.append(bytes(current))
     return [entry[:-1] if entry.endswith(b"\r") else entry for entry in entries]
 

@@ -397,8 +397,7 @@ def _agrees_only_otherwise(vocab: Vocab) -> bool:
 
 
 def _entries(file: bytes, size: int) -> list[bytes]:
-    lines = file.removesuffix(b"\n").split(b"\n")
-    entries = [line.removesuffix(b"\r") for line in lines]
+    entries = oracle.lines(file)
     return entries if size == -1 else entries[:size]
 
 

@@ -35,6 +35,8 @@ def _entries(vocabulary):
         (b"a\r\nb\r\n", [b"a", b"b"]),
         (b"a\r\nb\r", [b"a", b"b"]),
         (b"a\r\r\n", [b"a\r"]),
+        (b"a\n\r", [b"a"]),  # a return alone behind the last newline is no line
+        (b"a\n\r\r", [b"a", b"\r"]),
         (b"a\rb\n", [b"a\rb"]),
         (b" a\na \n\ta\n \n", [b" a", b"a ", b"\ta", b" "]),
         (b"c\x0bd\nc\x0cd\nc\x85d\n", [b"c\x0bd", b"c\x0cd", b"c\x85d"]),
@@ -60,6 +62,11 @@ def test_a_blank_line_is_an_error_that_says_where(tmp_path):
         generate_vocab_remapping(path, ["a"])
     with pytest.raises(VocabularyError, match="line 2 is blank"):
         generate_vocab_remapping(["a"], path)
+
+
+def test_a_file_of_one_return_is_a_blank_line(tmp_path):
+    with pytest.raises(VocabularyError, match="line 1 is blank"):
+        generate_vocab_remapping(_write(tmp_path, "v.txt", b"\r"), ["a"])
 
 
 def test_old_lines_beyond_old_vocab_size_are_not_looked_at(tmp_path):
@@ -168,7 +175,7 @@ def test_a_vocabulary_may_be_a_url():
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 1 << 20])
 @pytest.mark.parametrize(
     ("data", "line"),
-    [(b"\na\n", 1), (b"a\n\nb", 2), (b"a\nb\n\n", 3), (b"abc\r\n\r\nd\n", 2), (b"a\n\r", 2)],
+    [(b"\na\n", 1), (b"a\n\nb", 2), (b"a\nb\n\n", 3), (b"abc\r\n\r\nd\n", 2), (b"a\n\r\n", 2)],
 )
 def test_a_blank_line_is_found_wherever_the_file_is_cut(tmp_path, monkeypatch, size, data, line):
     monkeypatch.setattr(vocab, "_BLOCK", size)

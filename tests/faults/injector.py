@@ -1,24 +1,28 @@
 """Raising at a chosen line of what carries out a plan, and again while that is dealt with.
 
-Lines are those of `torch_warmstart/execution` and `slots/targets.py`. Python takes a trace function
-away that raises; a profile function, which it leaves alone, puts it back, so that the handlers of
-the first fault meet the second.
+Lines are those of `torch_warmstart/execution` and `slots/targets.py`. All are counted once; then
+only the code is traced in which a fault is to be, and nothing after the last fault, so that a run
+costs little more than one without. Python takes a trace function away that raises; a profile
+function, which it leaves alone, puts it back, so that the handlers of the first fault meet the
+second.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 
 import torch_warmstart
 
 PACKAGE = Path(torch_warmstart.__file__).parent
 IS_FULL = "TORCH_WARMSTART_FAULTS" in os.environ  # all points; else a sample
 WHERE = (str(PACKAGE / "execution"), str(PACKAGE / "slots" / "targets.py"))
-
 
 _ROUNDS = 6  # of a loop, or calls of a function, that are struck one by one
 
@@ -27,29 +31,36 @@ class Interrupted(Exception):
     """Raised by a handler."""
 
 
-class Lines:
-    """Counts the lines that are run, and raises at some of them."""
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A line that is about to be run for the n-th time."""
 
-    def __init__(
-        self, at: Iterable[int] = (), kind: type[BaseException] = KeyboardInterrupt
-    ) -> None:
-        self.count = 0  # lines so far
-        self.hits: list[str] = []  # where it has raised
-        self._times: dict[object, int] = {}  # by line: how often it was run
-        self.points: list[int] = []  # numbers of lines, without the later rounds of loops
-        self._at, self._kind = frozenset(at), kind
+    number: int  # of all lines that a run goes through
+    code: CodeType
+    line: int
+    time: int
+
+    def __str__(self) -> str:
+        return f"{Path(self.code.co_filename).name}:{self.line}"
+
+
+class Lines:
+    """Counts the lines that are run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.points: list[Point] = []  # without the later rounds of loops
+        self._times: Counter[tuple[CodeType, int]] = Counter()
 
     @contextmanager
     def running(self):
         """While something is run."""
-        before = sys.gettrace(), sys.getprofile()
-        sys.setprofile(self._rearm if len(self._at) > 1 else None)
+        before = sys.gettrace()
         sys.settrace(self._enter)
         try:
             yield self
         finally:
-            sys.setprofile(before[1])  # first: it would put the other back
-            sys.settrace(before[0])
+            sys.settrace(before)
 
     def _enter(self, frame, event, arg):
         return self._line if frame.f_code.co_filename.startswith(WHERE) else None
@@ -58,18 +69,66 @@ class Lines:
         if event == "line":
             self.count += 1
             where = (frame.f_code, frame.f_lineno)
-            self._times[where] = self._times.get(where, 0) + 1
+            self._times[where] += 1
             if self._times[where] <= _ROUNDS:
-                self.points.append(self.count)
-            if self.count in self._at:
-                self.hits.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
-                raise self._kind(f"at line {self.count}")
+                self.points.append(Point(self.count, *where, self._times[where]))
         return self._line
 
+
+class Strikes:
+    """Raises at a point, and again so many lines after it."""
+
+    def __init__(
+        self, at: Point, again: Iterable[int] = (), kind: type[BaseException] = KeyboardInterrupt
+    ) -> None:
+        self.at, self.again = at, tuple(again)
+        self.hits: list[str] = []  # where it has raised
+        self._kind = kind
+        self._times = 0  # that the line of the point was run
+        self._after = 0  # lines since then
+
+    def __str__(self) -> str:
+        return f"{self.at} and {self.again} lines later, as {self._kind.__name__}: {self.hits}"
+
+    @contextmanager
+    def running(self):
+        """While something is run."""
+        before = sys.gettrace(), sys.getprofile()
+        sys.settrace(self._enter)
+        try:
+            yield self
+        finally:
+            sys.setprofile(before[1])  # first: it would put the other back
+            sys.settrace(before[0])
+
+    def _enter(self, frame, event, arg):
+        if not self.hits:
+            return self._wait if frame.f_code is self.at.code else None
+        return self._follow if frame.f_code.co_filename.startswith(WHERE) else None
+
+    def _wait(self, frame, event, arg):
+        if event == "line" and frame.f_lineno == self.at.line and not self.hits:
+            self._times += 1
+            if self._times == self.at.time:
+                self._raise(frame)
+        return self._wait
+
+    def _follow(self, frame, event, arg):
+        if event == "line":
+            self._after += 1
+            if self._after in self.again:
+                self._raise(frame)
+        return self._follow
+
+    def _raise(self, frame):
+        self.hits.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
+        sys.setprofile(self._rearm if len(self.hits) <= len(self.again) else None)
+        raise self._kind(f"at {self.hits[-1]}")
+
     def _rearm(self, frame, event, arg):
-        if sys.gettrace() is None and len(self.hits) < len(self._at):
+        if sys.gettrace() is None:
             while frame is not None:
                 if frame.f_code.co_filename.startswith(WHERE):
-                    frame.f_trace = self._line
+                    frame.f_trace = self._follow
                 frame = frame.f_back
             sys.settrace(self._enter)

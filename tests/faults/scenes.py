@@ -35,6 +35,7 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Mappi
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
+    tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     if tensor.layout is not torch.strided or tensor.is_meta:
         return b""
     return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
@@ -88,6 +89,49 @@ class Scene:
 
     name: str
     make: Callable[[], tuple[nn.Module, torch.optim.Optimizer | None, tws.WarmStartPlan]]
+
+
+class Standing:
+    """A scene that is planned once, and put back to where it began after each fault."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.model, self.optimizer, self.plan = scene.make()
+        modules = [*self.model.modules()]
+        registers = [where for m in modules for where in (m._parameters, m._buffers)]
+        self._registers = [(where, dict(where)) for where in registers]
+        self._others = [(m, m.notes) for m in modules if hasattr(m, "notes")]
+        states = {} if self.optimizer is None else self.optimizer.state
+        self._states = {parameter: dict(state) for parameter, state in states.items()}
+        own = [*self.model.parameters(), *self.model.buffers()]
+        own += [v for state in states.values() for v in state.values() if torch.is_tensor(v)]
+        self._values = [
+            (tensor, tensor.data, tensor.detach().clone(), tensor.requires_grad) for tensor in own
+        ]
+
+    def has_its_objects(self) -> bool:
+        """Whether the modules have the very tensors that they began with."""
+        return all(
+            [*where] == [*entries] and all(where[name] is entries[name] for name in entries)
+            for where, entries in self._registers
+        )
+
+    def restore(self) -> None:
+        """Values, the optimizer's state, and what else a module has."""
+        torch.manual_seed(2)
+        for where, entries in self._registers:
+            where.clear()
+            where.update(entries)
+        with torch.no_grad():
+            for tensor, memory, value, requires_grad in self._values:
+                tensor.data = memory
+                tensor.copy_(value)
+                tensor.requires_grad_(requires_grad)
+        for module, notes in self._others:
+            module.notes = notes
+        if self.optimizer is not None:
+            self.optimizer.state.clear()
+            for parameter, state in self._states.items():
+                self.optimizer.state[parameter] = dict(state)
 
 
 def _trained(net: nn.Module) -> torch.optim.Optimizer:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import torch_warmstart as tws
-from faults.injector import IS_FULL, Interrupted, Lines
+from faults.injector import IS_FULL, Interrupted, Lines, Strikes
 from faults.random_models import draw, held, run
 
 _COUNT = 1200 if IS_FULL else 100
@@ -52,16 +52,17 @@ def _strike(seed, before, after):
     rng = random.Random(f"strike {seed}")
     with Lines().running() as lines:
         run(draw(seed))
-    at = rng.randint(1, lines.count)
-    for points in ((at,), (at, at + rng.randint(1, 12))):
+    at = rng.choice(lines.points)
+    for again in ((), (rng.randint(1, 12),)):
         case = draw(seed)
+        points = Strikes(at, again, rng.choice([KeyboardInterrupt, Interrupted]))
         raised = None
         try:
-            with Lines(points, rng.choice([KeyboardInterrupt, Interrupted])).running():
+            with points.running():
                 run(case)
         except (tws.WarmStartError, KeyboardInterrupt, Interrupted) as error:
             raised = error
         now = held(case)
-        assert _same(now, before) or _same(now, after), (seed, points, raised)
+        assert _same(now, before) or _same(now, after), (seed, str(points), raised)
         if _same(now, before) and not _same(before, after):
-            assert raised is not None, (seed, points)
+            assert raised is not None, (seed, str(points))

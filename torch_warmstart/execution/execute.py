@@ -197,6 +197,8 @@ class _Run:
     def close(self) -> None:
         """Lets go of the source, whatever became of it, and of the caller's thread."""
         torch.set_grad_enabled(self._had_grad)  # an interrupt may strike before no_grad is left
+        if self._journal is not None:
+            self._journal.close()
         if self._watch is not None:
             self._watch.close()
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from torch_warmstart.model import Extent, Extents, extent_of, local_tensors
 
@@ -43,6 +43,18 @@ class Journal:
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = [
             (where, dict(where)) for module in model.modules() for where in _registers(module)
         ]
+        self._attributes: list[tuple[Any, Any]] = []  # dicts and sets; what was in them
+
+    def keep_attributes(self, modules: Iterable[torch.nn.Module]) -> None:
+        """Remembers what else modules have: their attributes, and who listens to them.
+
+        An object that is an attribute may change in itself; that is not seen.
+        """
+        for module in modules:
+            own = vars(module)
+            for where in (own, *(v for k, v in own.items() if k[:1] == "_")):
+                if isinstance(where, dict | set):
+                    self._attributes.append((where, where.copy()))
 
     def save(self, tensor: torch.Tensor) -> None:
         """Keeps what a tensor is, which is about to be changed."""
@@ -82,12 +94,22 @@ class Journal:
             if not _is_same_register(where, entries):
                 where.clear()
                 where.update(entries)
+        for attributes, before in self._attributes:
+            if not _is_same_collection(attributes, before):
+                attributes.clear()
+                attributes.update(before)
         for tensor, memory in self._memory:
             if not _is_same_memory(tensor, memory):
                 tensor.data = memory
         with torch.no_grad():
             for memory, before in reversed(self._saved):
                 memory.copy_(before)
+
+    def close(self) -> None:
+        """Watches no more, though an interrupt has kept the mode on torch's stack."""
+        self.mode.is_open = False
+        while _get_current_dispatch_mode() is self.mode:
+            self.mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
 
 class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -121,6 +143,13 @@ def _is_same_register(where: Mapping[str, Any], entries: Mapping[str, Any]) -> b
     if list(where) != list(entries):
         return False
     return all(where[name] is entry for name, entry in entries.items())
+
+
+def _is_same_collection(now: Any, before: Any) -> bool:
+    """Whether a dict or set holds the very same objects."""
+    if isinstance(now, dict):
+        return _is_same_register(now, before)
+    return {id(one) for one in now} == {id(one) for one in before}
 
 
 def _changed_by(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:

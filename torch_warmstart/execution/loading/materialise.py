@@ -85,6 +85,7 @@ class Materialised:
         Raises CallbackError with what a module raises as its cause.
         """
         mark = len(journal)
+        journal.keep_attributes(self._reset)
         for module, path in self._reset.items():
             _run(module, path, journal)
         written = journal.written_since(mark)

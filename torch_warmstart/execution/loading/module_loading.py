@@ -104,6 +104,7 @@ def load_modules(
     """
     if not does_something_of_its_own(plan.model):
         return prepared
+    journal.keep_attributes(plan.model.modules())
     writes = {write.items[0].variable: write for write in _model_writes(prepared)}
     loading = _Loading(plan, writes, journal, outcome)
     loading.run()

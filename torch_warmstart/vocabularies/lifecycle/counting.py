@@ -20,6 +20,7 @@ from torch_warmstart.vocabularies.loading import (
     read_entries,
     read_vocabulary,
 )
+from torch_warmstart.vocabularies.nvtabular import read_categories
 
 Counted = tuple[Entries, torch.Tensor]  # some entries, and how often each was seen: int64
 
@@ -96,7 +97,11 @@ def _of_file(path: str) -> Iterator[Counted]:
     raw = LOCAL.read_all(path)
     separator = _SEPARATORS.get(path[-4:].lower())
     if raw[:4].tobytes() == b"PAR1":
-        yield from _of_table_file(path, raw, _parquet_blocks)
+        categories = read_categories(raw, path, None, LOCAL)
+        if categories is not None:
+            yield from _blocks(categories)
+        else:
+            yield from _of_table_file(path, raw, _parquet_blocks)
     elif separator is not None and not is_kept_table(raw):
         yield from _of_table_file(path, raw, partial(_separated_blocks, separator=separator))
     else:

@@ -65,6 +65,12 @@ def read_file(
         raise SettingsError(f"column={column!r} is for tables, and {url} is read as {form}.")
     if not len(raw):
         raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
+    if form == "parquet":
+        from torch_warmstart.vocabularies.nvtabular import read_categories
+
+        found = read_categories(raw, url, column, storage)
+        if found is not None:
+            return found
     return _read(raw, url, form, column)
 
 
@@ -163,6 +169,12 @@ def _read_npy(raw: Bytes, url: str) -> Vocabulary:
 def _read_directory(url: str, storage: Storage, key: str | None) -> Vocabulary:
     if key is None and is_tokenizer_directory(url, storage):
         return read_directory(url, storage)
+    if storage.is_directory(url):
+        from torch_warmstart.vocabularies.nvtabular import read_folder
+
+        found = read_folder(url, storage, key)
+        if found is not None:
+            return found
     return _in_checkpoint(url, storage, key)
 
 

@@ -35,7 +35,7 @@ class Format:
     title: str
     sniff: Callable[[Place], str | None]  # None: it is this; else why it is not
     open: Callable[[Place], Checkpoint]
-    nests: bool = False  # whether it may hold several mappings, of which `entry=` chooses one
+    nests: bool = False  # whether `entry=` says something of it: which mapping, or which types
 
 
 def open_checkpoint(
@@ -197,6 +197,13 @@ FORMATS: tuple[Format, ...] = (
         "dynamicemb folder",
         _reader("keyed.folders", "sniff_dynamicemb"),
         _reader("keyed.folders", "open_dynamicemb"),
+    ),
+    Format(
+        "tfra",
+        "TFRA folder",
+        _reader("keyed.tfra", "sniff"),
+        _reader("keyed.tfra", "open_place"),
+        nests=True,
     ),
     Format(
         "monolith",

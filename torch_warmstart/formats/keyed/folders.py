@@ -32,7 +32,6 @@ from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import Run, fetch_rows
 from torch_warmstart.storage import ByteSource, Storage, base_name, below
 
-_WIDTH = {torch.int64: 8, torch.float32: 4}
 _DYNAMICEMB = re.compile(
     r"(?P<table>.+)_emb_(?P<column>keys|values|scores|opt_values)"
     r"\.rank_(?P<rank>\d+)\.world_size_(?P<size>\d+)"
@@ -56,7 +55,7 @@ def open_hugectr(place: Place) -> FolderCheckpoint:
     """A table, called as its folder is; raises CorruptCheckpointError without its files."""
     _check_files(place, sniff_hugectr(place))
     name = base_name(place.url.rstrip("/"))
-    parts = [_Files("key", {"values": "emb_vector"})]
+    parts = [Files("key", {"values": "emb_vector"})]
     return FolderCheckpoint(place.url, place.storage, "HugeCTR folder", {name: parts})
 
 
@@ -87,7 +86,15 @@ def open_dynamicemb(place: Place) -> FolderCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class _Files:
+class Types:
+    """Of what type the keys and the values of all tables in a folder are."""
+
+    keys: torch.dtype = torch.int64
+    values: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
     """A part of a table: the names of its files."""
 
     keys: str
@@ -95,7 +102,7 @@ class _Files:
     owner: tuple[int, int] | None = None  # remainder and divisor that all keys have
 
 
-def _of_ranks(name: str, ranks: Mapping[int, Mapping[str, str]], sizes: set[int]) -> list[_Files]:
+def _of_ranks(name: str, ranks: Mapping[int, Mapping[str, str]], sizes: set[int]) -> list[Files]:
     size = max(sizes)
     if len(sizes) != 1 or not 0 < size <= _MOST_RANKS:
         raise MalformedError(f"the files of table {name!r} are of several worlds: {sorted(sizes)}")
@@ -105,7 +112,7 @@ def _of_ranks(name: str, ranks: Mapping[int, Mapping[str, str]], sizes: set[int]
             if word not in ranks.get(rank, {}):
                 raise MalformedError(f"of table {name!r} the {word} of rank {rank} are missing")
     return [
-        _Files(
+        Files(
             ranks[rank]["keys"],
             {word: file for word, file in ranks[rank].items() if word != "keys"},
             (rank, size),
@@ -120,14 +127,19 @@ class FolderCheckpoint(Checkpoint):
     family: Family = "torch"
 
     def __init__(
-        self, url: str, storage: Storage, title: str, tables: Mapping[str, Sequence[_Files]]
+        self,
+        url: str,
+        storage: Storage,
+        title: str,
+        tables: Mapping[str, Sequence[Files]],
+        types: Types = Types(),
     ) -> None:
         """Nothing is read but the sizes of the files.
 
         Raises CorruptCheckpointError: a file is no whole number of rows, or has another width.
         """
         self.url, self.format = url, title
-        self._storage, self._files = storage, tables
+        self._storage, self._files, self._types = storage, tables, types
         self._sources: dict[str, ByteSource] = {}
         self._runs = dict(self._all_runs())
 
@@ -138,18 +150,19 @@ class FolderCheckpoint(Checkpoint):
                 yield f"{name}/{OPT_VALUES}", self._checked_runs(name, parts, OPT_VALUES)
 
     def _checked_runs(
-        self, name: str, parts: Sequence[_Files], column: str
+        self, name: str, parts: Sequence[Files], column: str
     ) -> list[tuple[str, int, int]]:
         try:
             return self._runs_of(parts, column)
         except MalformedError as error:
             raise CorruptCheckpointError(f"{self.url}: table {name!r}: {error}.") from error
 
-    def _runs_of(self, parts: Sequence[_Files], column: str) -> list[tuple[str, int, int]]:
+    def _runs_of(self, parts: Sequence[Files], column: str) -> list[tuple[str, int, int]]:
         """Of each part the file, how many rows it has, and how many numbers each has."""
         counts = [self._count(part.keys) for part in parts]
         sizes = [self._source(part.columns[column]).size for part in parts]
-        widths = {size / (4 * count) for size, count in zip(sizes, counts, strict=True) if count}
+        each = self._types.values.itemsize
+        widths = {size / (each * count) for size, count in zip(sizes, counts, strict=True) if count}
         width = max(widths, default=1.0)
         is_whole = len(widths) <= 1 and width == int(width) and width >= 1
         if not is_whole or any(size and not c for size, c in zip(sizes, counts, strict=True)):
@@ -164,9 +177,9 @@ class FolderCheckpoint(Checkpoint):
 
     def _count(self, file: str) -> int:
         size = self._source(file).size
-        if size % _WIDTH[torch.int64]:
+        if size % self._types.keys.itemsize:
             raise MalformedError(f"{file} has {size:,} bytes, which are no whole keys")
-        return size // _WIDTH[torch.int64]
+        return size // self._types.keys.itemsize
 
     def _source(self, file: str) -> ByteSource:
         if file not in self._sources:
@@ -192,7 +205,11 @@ class FolderCheckpoint(Checkpoint):
             if f"{name}/{OPT_VALUES}" in self._runs:
                 slots[OPT_VALUES] = self._table(name, f"{name}/{OPT_VALUES}")
             found[name] = replace(self._table(name, name), slots=slots)
-        return found
+        return self._with_slots(found)
+
+    def _with_slots(self, tables: Mapping[str, KeyedTable]) -> Mapping[str, KeyedTable]:
+        """The tables, those that are slots of others among these."""
+        return tables
 
     def _table(self, name: str, key: str) -> KeyedTable:
         runs = self._runs[key]
@@ -202,9 +219,9 @@ class FolderCheckpoint(Checkpoint):
         ]
         return table_of(key, key, (runs[0][2],), parts, f"{self.url}[{name}]")
 
-    def _columns(self, files: _Files, rows: int) -> Columns:
+    def _columns(self, files: Files, rows: int) -> Columns:
         def read_keys() -> torch.Tensor:
-            keys = self._column(files.keys, torch.int64)
+            keys = self._column(files.keys, self._types.keys)
             if files.owner is not None:
                 rank, size = files.owner
                 owners = torch.remainder(keys, size)
@@ -229,27 +246,30 @@ class FolderCheckpoint(Checkpoint):
             return None
         runs = self._runs[key]
         shape = (sum(rows for _, rows, _ in runs), runs[0][2])
-        return TensorSpec(key, shape, torch.float32, "float32")
+        dtype = self._types.values
+        return TensorSpec(key, shape, dtype, str(dtype).removeprefix("torch."))
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
+        assert spec.dtype is not None
         parts = [
-            self._column(file, torch.float32).view(-1, width)
+            self._column(file, spec.dtype).view(-1, width)
             for file, _, width in self._runs[spec.key]
         ]
-        whole = torch.cat([torch.empty(0, spec.shape[1]), *parts])
+        whole = torch.cat([torch.empty(0, spec.shape[1], dtype=spec.dtype), *parts])
         return whole if rows is None else whole.index_select(0, rows)
 
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        assert spec.dtype is not None
         runs, first = [], 0
         for file, count, width in self._runs[spec.key]:
-            runs.append(Run(self._source(file), 0, 4 * width, count, first))
+            runs.append(Run(self._source(file), 0, spec.dtype.itemsize * width, count, first))
             first += count
         fetch_rows(runs, rows)
         return [
             (
                 run.first,
                 torch.from_numpy(run.source.view(0, run.nbytes))
-                .view(torch.float32)
+                .view(spec.dtype)
                 .view(-1, spec.shape[1]),
             )
             for run in runs

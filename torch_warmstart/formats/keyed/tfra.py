@@ -1,0 +1,171 @@
+"""Folders that TFRA's `save_to_file_system` writes: keys and values of a table, raw.
+
+dynamic_embedding_variable.py (1002, `save_to_file_system`): `<table>_mht_<i>of<n>_rank<r>_size<s>`
+for device i of n, from 1, on process r of s, from 0; a table that is saved by itself has no rank,
+and whoever names files has none of it. core/kernels/cuckoo_hashtable_op.cc
+(`SaveToFileSystemImpl`): `-keys` and `-values` behind it, each what lies in memory, little-endian,
+in one order. No file says which types these are, and from other types other rows would be read:
+they must be said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+
+from torch_warmstart.errors import CorruptCheckpointError, SettingsError, printable
+from torch_warmstart.formats.base import MalformedError
+from torch_warmstart.formats.keyed.folders import Files, FolderCheckpoint, Types
+from torch_warmstart.formats.keyed.names import slots_by_table
+from torch_warmstart.formats.keyed.table import KeyedTable
+from torch_warmstart.formats.place import Place
+
+_KEYS, _VALUES = "-keys", "-values"
+_PART = re.compile(
+    r"(?P<table>.+)_mht_(?P<number>\d{1,9})of(?P<count>\d{1,9})"
+    r"(_rank(?P<rank>\d{1,9})_size(?P<size>\d{1,9}))?"
+)
+_MOST_PARTS = 100_000
+# In TensorFlow's words, and in torch's.
+_OF_KEYS = {"int32": torch.int32, "int64": torch.int64}
+_OF_VALUES = {
+    "float": torch.float32,
+    "float32": torch.float32,
+    "half": torch.float16,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "double": torch.float64,
+    "float64": torch.float64,
+    "int8": torch.int8,
+    "int32": torch.int32,
+    "int64": torch.int64,
+}
+_ENTRY = "entry='keys=int64,values=float'"
+
+
+def sniff(place: Place) -> str | None:
+    """Whether a directory holds keys with values beside them."""
+    return None if _stems(place) else "no files such as table_mht_1of1_rank0_size1-keys and -values"
+
+
+def open_place(place: Place) -> TfraFolder:
+    """All tables in a folder, of the types that `entry` says.
+
+    Raises:
+        SettingsError: the types are not said, or are none of TFRA's.
+        CorruptCheckpointError: a part of a table is missing, or its lengths do not fit the types.
+    """
+    stems = _stems(place)
+    if not stems:
+        raise CorruptCheckpointError(f"{place.url}: {sniff(place)}.")
+    types, dim = _types(place)
+    try:
+        tables = dict(_tables(stems))
+    except MalformedError as error:
+        raise CorruptCheckpointError(f"{place.url}: {error}.") from error
+    opened = TfraFolder(place.url, place.storage, "TFRA folder", tables, types)
+    for name in tables:
+        opened.check_dim(name, dim)
+    return opened
+
+
+class TfraFolder(FolderCheckpoint):
+    """Tables, and the tables of their slots, by name."""
+
+    def check_dim(self, name: str, dim: int | None) -> None:
+        """Raises CorruptCheckpointError: the rows of a table are not as long as is said."""
+        found = self.spec(name).shape
+        if dim is not None and found[0] and found[1] != dim:
+            raise CorruptCheckpointError(
+                f"{self.url}: with these types a row of table {name!r} has {found[1]} numbers, not "
+                f"{dim} as entry says."
+            )
+
+    def _with_slots(self, tables: Mapping[str, KeyedTable]) -> Mapping[str, KeyedTable]:
+        return {
+            name: replace(tables[name], slots={slot: tables[of] for slot, of in slots.items()})
+            for name, slots in slots_by_table(tables).items()
+        }
+
+
+def _stems(place: Place) -> list[str]:
+    """What is before `-keys` and `-values`."""
+    there = set(place.names)
+    stems = (name.removesuffix(_KEYS) for name in place.names if name.endswith(_KEYS))
+    return sorted(stem for stem in stems if stem and _is_of(stem, there))
+
+
+def _is_of(stem: str, there: set[str]) -> bool:
+    """A part without its values is one that is damaged, if its name says that it is one."""
+    return stem + _VALUES in there or _PART.fullmatch(stem) is not None
+
+
+def _types(place: Place) -> tuple[Types, int | None]:
+    """`keys=int64,values=float,dim=16`, the last if one likes."""
+    said = dict(_pairs(place))
+    keys, values, dim = said.get("keys", ""), said.get("values", ""), said.get("dim")
+    for word, known, name in ((keys, _OF_KEYS, "keys"), (values, _OF_VALUES, "values")):
+        if word not in known:
+            what = f"{name}={printable(word)}" if word else f"no {name}="
+            raise SettingsError(
+                f"{place.url} holds raw files of TFRA, which do not say of what types their keys "
+                f"and values are. Say both: {_ENTRY}; there was {what}, and {name} are "
+                f"{', '.join(known)}."
+            )
+    return Types(_OF_KEYS[keys], _OF_VALUES[values]), None if dim is None else _number(dim, place)
+
+
+def _pairs(place: Place) -> Iterator[tuple[str, str]]:
+    for pair in (place.entry or "").replace(" ", "").split(","):
+        name, _, value = pair.partition("=")
+        if name not in ("keys", "values", "dim", ""):
+            raise SettingsError(
+                f"entry={place.entry!r} says {printable(name)!r} of {place.url}; it says keys, "
+                f"values and dim: {_ENTRY}."
+            )
+        yield name, value
+
+
+def _number(dim: str, place: Place) -> int:
+    if not dim.isascii() or not dim.isdigit() or not int(dim[:9]) or len(dim) > 9:
+        raise SettingsError(f"dim={printable(dim)} of {place.url} is no number of columns.")
+    return int(dim)
+
+
+def _tables(stems: list[str]) -> Iterator[tuple[str, list[Files]]]:
+    """The tables by name, each with its parts in order; MalformedError if one is missing."""
+    worlds: dict[str, dict[tuple[int, int], dict[tuple[int, int], str]]] = {}
+    for stem in stems:
+        told = _PART.fullmatch(stem)
+        name = told["table"] if told else stem
+        rank, size = (int(told["rank"] or 0), int(told["size"] or 1)) if told else (0, 1)
+        number, count = (int(told["number"]), int(told["count"])) if told else (1, 1)
+        if not 0 <= rank < size or not 1 <= number <= count or size * count > _MOST_PARTS:
+            raise MalformedError(f"{stem!r} is part {number} of {count}, rank {rank} of {size}")
+        parts = worlds.setdefault(name, {}).setdefault((size, count), {})
+        if parts.setdefault((rank, number), stem) != stem:
+            raise MalformedError(f"part {number} of table {name!r}, rank {rank}, is there twice")
+    for name, saves in worlds.items():
+        if len(saves) != 1:
+            raise MalformedError(
+                f"the files of table {name!r} are of several saves, of other numbers of parts; "
+                "keep those of one"
+            )
+        ((world, parts),) = saves.items()
+        yield name, list(_whole(name, parts, *world))
+
+
+def _whole(
+    name: str, parts: Mapping[tuple[int, int], str], size: int, count: int
+) -> Iterator[Files]:
+    for rank in range(size):
+        for number in range(1, count + 1):
+            if (rank, number) not in parts:
+                raise MalformedError(
+                    f"of table {name!r} part {number} of {count} of rank {rank} is missing"
+                )
+            stem = parts[rank, number]
+            yield Files(stem + _KEYS, {"values": stem + _VALUES})

@@ -10,6 +10,7 @@
 # make docs    the site, into build/site; a link that leads nowhere is an error
 # make browser  the HTML pages in a real browser: chromium, which it installs where apt-get may
 # make distributed  models on 2, 4 and 8 ranks, real processes on this machine
+# make torchrec  TorchRec's tables on two ranks; brings TorchRec, or says that it cannot
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
 #
 # Every target makes its own .venv if needed and tests the installed wheel, not the source tree.
@@ -18,13 +19,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TORCHREC := build/torchrec
 FUZZ_SECONDS ?= 60
 APT := -o Acquire::Retries=0 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=30
 FUZZ_FORMATS ?=
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '*.css' -o -name '*.js') \
   docs/findings.md pyproject.toml constraints.txt
 
-.PHONY: demo test docs browser lint format bench fuzz differential zoo distributed fixtures clean faults
+.PHONY: demo test docs browser lint format bench fuzz differential zoo distributed torchrec fixtures clean faults
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -69,6 +71,14 @@ zoo: $(VENV)/.test
 
 distributed: $(VENV)/.test
 	TORCH_WARMSTART_RANKS=1 $(BIN)/pytest tests/distributed $(PYTEST_ARGS)
+
+# Without what they depend on (most is there, and the rest is named): they would bring another torch.
+torchrec: $(VENV)/.test
+	@test -d $(TORCHREC)/torchrec || $(PIP) install --no-deps --constraint constraints.txt \
+	  --target $(TORCHREC) torchrec fbgemm-gpu-cpu tensordict pyvers cloudpickle pyre-extensions \
+	  typing-inspect || echo "TorchRec cannot be installed here: its tests are skipped"
+	PYTHONPATH=$(TORCHREC) TORCH_WARMSTART_INSTALLED=1 \
+	  $(BIN)/pytest tests/distributed/test_torchrec.py $(PYTEST_ARGS)
 
 fixtures: $(VENV)/.test
 	$(BIN)/python tests/fixtures/make_fixtures.py

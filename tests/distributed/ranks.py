@@ -8,6 +8,7 @@ does not take it away.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,10 @@ import torch
 import torch.distributed as dist
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "torch.distributed.fsdp", "torch_warmstart"])
+HAS_TORCHREC = importlib.util.find_spec("torchrec") is not None
+_CONTEXT.set_forkserver_preload(
+    ["torch", "torch.distributed.fsdp", "torch_warmstart", *(["torchrec"] * HAS_TORCHREC)]
+)
 ENDED = "ended"  # what is said of a rank that did not answer
 
 
@@ -65,6 +69,10 @@ class Ranks:
             raise RanksFailedError("\n".join(failed))
         return answers
 
+    def call(self, module: str, name: str, *args: Any) -> list[Any]:
+        """The same of a function in a module that the test itself does not import."""
+        return self.run(_call, module, name, *args)
+
     def _answer(self, rank: int) -> Any:
         try:
             return self._pipes[rank].recv()
@@ -94,6 +102,10 @@ class Raised:
 def kill_me() -> None:
     """Ends this process at once, as the system does that runs out of memory."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _call(module: str, name: str, *args: Any) -> Any:
+    return getattr(importlib.import_module(module), name)(*args)
 
 
 def _serve(rank: int, count: int, port: int, pipe: Any) -> None:

@@ -2,7 +2,9 @@
 
 torch writes them in three ways. `optimizer.state_dict()` numbers the parameters in the order of
 the param groups and, where the optimizer was made from named parameters, lists their names.
-torch.distributed's keep the state by name; flattened, a key is `state.<name>.<slot>`.
+torch.distributed's keep the state by name; flattened, a key is `state.<name>.<slot>`. TorchRec's
+keep it by name, too, without param groups, and call a slot of `<path>.<table>.weight`
+`<table>.<slot>`.
 
 A slot's key is the path to it: `optimizer/state/0/exp_avg`. Of optimizers that count the steps of a
 param group (apex's, LAMB), that is each parameter's `step`: `optimizer/param_groups/0/step`.
@@ -25,6 +27,7 @@ _STATE, _GROUPS, _STEP = "state", "param_groups", "step"
 # Of a flattened key: what comes before, the parameter's name, the slot's.
 _FLAT_STATE = re.compile(r"(|.*?\.)state\.(.+)\.([^.]+)", re.DOTALL)
 _FLAT_GROUP = re.compile(r"(|.*?\.)param_groups\.(.+)\.([^.]+)", re.DOTALL)
+_OF_A_TABLE = re.compile(r"(?:.*\.)?([^.]+)\.weight", re.DOTALL)  # as TorchRec calls it
 _USUAL_PREFIX = re.compile(r"(.*\.)?(optim|optimizer|optimizers)\.(\d+\.)?")
 
 
@@ -120,7 +123,26 @@ def _walk(node: Any, path: str, seen: set[int], depth: int) -> Iterator[tuple[st
 
 
 def _is_nested(node: _Tree) -> bool:
-    return _GROUPS in node and isinstance(node.get(_STATE, {}), Mapping)
+    return isinstance(node.get(_STATE, {}), Mapping) and (_GROUPS in node or _is_keyed(node))
+
+
+def _is_keyed(node: _Tree) -> bool:
+    """Whether it is the state of one of TorchRec's optimizers: by name, and nothing else."""
+    state = node.get(_STATE) or {}
+    return (
+        len(node) == 1
+        and bool(state)
+        and all(
+            isinstance(name, str) and "." in name and isinstance(slots, Mapping)
+            for name, slots in state.items()
+        )
+    )
+
+
+def _slot_in(name: str, slot: str) -> str:
+    """A slot's name without the table's."""
+    match = _OF_A_TABLE.fullmatch(name)
+    return slot if match is None else slot.removeprefix(f"{match[1]}.")
 
 
 def _join(path: str, *keys: object) -> str:
@@ -136,14 +158,14 @@ def _nested(path: str, node: _Tree, load: Callable[[Any], Any]) -> Iterator[_Fou
     state = {str(key): slots for key, slots in node.get(_STATE, {}).items()}
     values: dict[str, Any] = {}
     parameters = []
-    groups = _groups(node[_GROUPS], load)
+    groups = _groups(node.get(_GROUPS, ()), load)
     listed = list(_listed(groups, load))
     for identity, name, group in [*listed, *_unlisted(state, {i for i, _, _ in listed})]:
         slots = state.get(identity)
         keys = {}
         for slot, value in slots.items() if isinstance(slots, Mapping) else ():
             key = _join(path, _STATE, identity, slot)
-            keys[str(slot)], values[key] = key, value
+            keys[_slot_in(name or "", str(slot))], values[key] = key, value
         if keys and _STEP not in keys and group < len(groups) and _STEP in groups[group]:
             key = _join(path, _GROUPS, group, _STEP)  # one count for a group, as apex has it
             keys[_STEP], values[key] = key, groups[group][_STEP]
@@ -203,7 +225,8 @@ def _flat(path: str, node: _Tree, _: Callable[[Any], Any]) -> Iterator[_Found]:
             if match[3] == _STEP:
                 counts[match[1], match[2]] = key
         elif isinstance(key, str) and (match := _FLAT_STATE.fullmatch(key)):
-            of_parameter = slots.setdefault(match[1], {}).setdefault(match[2], {})
+            name = _parameter_in(match[2])
+            of_parameter = slots.setdefault(match[1], {}).setdefault(name, {})
             of_parameter[match[3]] = _join(path, key)
             values[_join(path, key)] = node[key]
     for prefix, by_name in slots.items():
@@ -219,6 +242,12 @@ def _flat(path: str, node: _Tree, _: Callable[[Any], Any]) -> Iterator[_Found]:
         where = _join(path, prefix.rstrip(".")) if prefix else path
         told = frozenset(options.get(prefix, ()))
         yield SavedOptimizer(where, parameters, told), {key: values[key] for key in keys}
+
+
+def _parameter_in(name: str) -> str:
+    """A parameter's name, behind which TorchRec has the table's once more."""
+    before, _, table = name.rpartition(".")
+    return before if before.endswith(f".{table}.weight") else name
 
 
 def _tensor(value: Any, leaf: type, load: Callable[[Any], Any]) -> tuple[Any] | None:

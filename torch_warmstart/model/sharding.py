@@ -2,14 +2,16 @@
 
 What torch itself says is believed: `__create_chunk_list__` and `__get_tensor_shard__`, by which
 torch.distributed.checkpoint knows DTensors and whatever else it can save, and the metadata of a
-ShardedTensor. This is the only module that touches what is private of torch.distributed. Nothing of
-it is imported unless somebody else has.
+ShardedTensor. This is the only module that touches what is private of torch.distributed, or of
+TorchRec (`torchrec`). Nothing of them is imported unless somebody else has.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +21,11 @@ import torch
 from torch_warmstart.boxes import Box
 from torch_warmstart.errors import UnsupportedError
 
-_FSDP = ("torch.distributed.fsdp", "torch.distributed._composable.fsdp")
+_OF_SHARDING = (
+    "torch.distributed.fsdp",
+    "torch.distributed._composable.fsdp",
+    "torchrec.distributed",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,9 +36,112 @@ class Part:
     tensor: torch.Tensor
 
 
+_FBGEMMS_OWN = "exact_sgd"  # the optimizer of its kernels, where nobody chose one
+
+
+class Boxed(torch.Tensor):
+    """A tensor of which boxes are here that a library keeps in its own way.
+
+    It has a shape, a dtype and a device, and nothing can be done with it but to ask for its parts.
+    """
+
+    pieces: tuple[Part, ...]
+    ranks: tuple[int, ...]  # the global ranks that have parts of it
+    registered: torch.Tensor | None  # what a module has in its place: another tensor on each rank
+
+    @staticmethod
+    def __new__(
+        cls,
+        like: torch.Tensor,
+        pieces: Sequence[Part],
+        ranks: Sequence[int],
+        registered: torch.Tensor | None = None,
+    ) -> Boxed:
+        with _quietly():
+            made: Boxed = torch.Tensor._make_wrapper_subclass(
+                cls, like.shape, dtype=like.dtype, device=_device_of(like, pieces, registered)
+            )
+            made.requires_grad_(registered is not None and registered.requires_grad)
+        made.pieces, made.ranks, made.registered = tuple(pieces), tuple(ranks), registered
+        return made
+
+    def __init__(self, *_: Any) -> None:
+        """All has been done."""
+
+    def detach(self) -> Boxed:
+        """Itself: no gradient goes through it."""
+        return self
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"Boxed(shape={list(self.shape)}, boxes={[part.box for part in self.pieces]})"
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        raise UnsupportedError(f"{func} of a tensor whose parts lie on several processes.")
+
+
+def boxed(tensor: Any, registered: torch.Tensor | None = None) -> Boxed | None:
+    """A ShardedTensor, or a DTensor of several boxes a process, as one that has parts.
+
+    Args:
+        tensor: Whatever a state_dict holds.
+        registered: What the module has in its place.
+
+    Returns None if it is neither of them.
+    """
+    with _quietly():
+        if _is_sharded_tensor(tensor):
+            shards = tensor.local_shards()
+            boxes = [_box_of(shard.metadata) for shard in shards]
+            local = [shard.tensor for shard in shards]
+        elif (wrapper := _shards_wrapper(tensor)) is not None:
+            local = wrapper.local_shards()
+            offsets = wrapper.local_offsets() if local else ()  # of nothing it has one, too
+            boxes = [Box(tuple(at), tuple(t.shape)) for at, t in zip(offsets, local, strict=True)]
+        else:
+            return None
+        parts = [Part(box, one.detach()) for box, one in zip(boxes, local, strict=True)]
+        return Boxed(tensor, parts, _ranks_of_tensor(tensor), registered)
+
+
+def boxed_like(
+    like: Boxed,
+    shape: Sequence[int],
+    boxes: Sequence[Box],
+    local: Sequence[torch.Tensor],
+    dtype: torch.dtype | None = None,
+) -> Boxed:
+    """A tensor of boxes on the processes that another one is on, such as a slot of it.
+
+    Args:
+        like: The other one.
+        shape: Its own.
+        boxes: What of it is here.
+        local: Their values.
+        dtype: Its dtype, where nothing of it need be here.
+    """
+    known = dtype or (local[0].dtype if local else like.dtype)
+    pieces = [Part(box, one.detach()) for box, one in zip(boxes, local, strict=True)]
+    made = Boxed(torch.empty(tuple(shape), dtype=known, device="meta"), pieces, like.ranks, like)
+    made.registered = None
+    return made
+
+
+def registered_of(tensor: torch.Tensor) -> torch.Tensor:
+    """What a module, and so an optimizer, has for a variable's tensor."""
+    registered = tensor.registered if isinstance(tensor, Boxed) else None
+    return tensor if registered is None else registered
+
+
 def is_sharded(tensor: torch.Tensor) -> bool:
     """Whether a tensor is one of several processes, even if each of them has all of it."""
-    return hasattr(tensor, "__create_chunk_list__") or _is_sharded_tensor(tensor)
+    return (
+        isinstance(tensor, Boxed)
+        or hasattr(tensor, "__create_chunk_list__")
+        or _is_sharded_tensor(tensor)
+    )
 
 
 def parts_of(tensor: torch.Tensor) -> tuple[Part, ...]:
@@ -71,11 +180,13 @@ def sharded_like(like: torch.Tensor, local: Sequence[torch.Tensor]) -> torch.Ten
     """A tensor that is divided as another one is, over memory of its own.
 
     Args:
-        like: A DTensor.
+        like: A DTensor, or one of boxes.
         local: What `parts_of` has for `like`, with other values.
 
     Raises UnsupportedError if it is something else, or has several boxes here.
     """
+    if isinstance(like, Boxed):
+        return boxed_like(like, like.shape, [part.box for part in parts_of(like)], local)
     distributed = sys.modules.get("torch.distributed.tensor")
     if distributed is None or not isinstance(like, distributed.DTensor):
         raise UnsupportedError(f"No {type(like).__name__} can be made of its parts.")
@@ -123,6 +234,9 @@ def ranks_of_model(model: torch.nn.Module) -> frozenset[int]:
     tensors = [*model.parameters(), *model.buffers()]
     ranks = {rank for tensor in tensors for rank in _ranks_of_tensor(tensor)}
     for module in model.modules():
+        if is_of_torchrec(module):
+            environment: Any = module._env
+            ranks.update(ranks_of_group(environment.process_group))
         if isinstance(module, torch.nn.parallel.DistributedDataParallel):
             ranks.update(torch.distributed.get_process_group_ranks(module.process_group))
     return frozenset(ranks)
@@ -157,14 +271,14 @@ def show_shards(model: torch.nn.Module) -> None:
                 module.reshard()
 
 
-def is_of_fsdp(hook: Any) -> bool:
-    """Whether a module's load hook is FSDP's own, which sees to its shards.
+def is_of_sharding(hook: Any) -> bool:
+    """Whether a module's load hook is FSDP's or TorchRec's own, which sees to its shards.
 
-    FSDP2's have been shown before anything is planned, and are filled in place; the parameters of
-    FSDP1 are filled only while they are whole. So it has nothing to do.
+    FSDP2's have been shown before anything is planned, and TorchRec's found: both are filled in
+    place. The parameters of FSDP1 are filled only while they are whole. So it has nothing to do.
     """
     function = getattr(hook, "hook", hook)  # torch wraps those that get their module
-    return str(getattr(function, "__module__", "")).startswith(_FSDP)
+    return str(getattr(function, "__module__", "")).startswith(_OF_SHARDING)
 
 
 def take_new_shards(model: torch.nn.Module) -> None:
@@ -183,6 +297,8 @@ def take_new_shards(model: torch.nn.Module) -> None:
 
 
 def _ranks_of_tensor(tensor: torch.Tensor) -> Sequence[int]:
+    if isinstance(tensor, Boxed):
+        return tensor.ranks
     mesh = getattr(tensor, "device_mesh", None)
     if mesh is not None:
         ranks: list[int] = mesh.mesh.flatten().tolist()
@@ -196,14 +312,46 @@ def _is_initialised() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
+# -- TorchRec --------------------------------------------------------------------------------------
+
+
+def is_of_torchrec(module: Any) -> bool:
+    """Whether a module is one whose tables TorchRec has spread over processes."""
+    types = sys.modules.get("torchrec.distributed.types")
+    return types is not None and isinstance(module, types.ShardedModule)
+
+
+def fused_kind_of(module: Any, table: str) -> str | None:
+    """The optimizer that a table's kernels apply, on whichever rank it is, as FBGEMM calls it.
+
+    None where TorchRec does not say.
+    """
+    by_type = getattr(module, "_sharding_type_to_sharding", {})
+    for sharding in (*getattr(module, "_embedding_shardings", ()), *by_type.values()):
+        for groups in getattr(sharding, "_grouped_embedding_configs_per_rank", ()):
+            for group in groups:
+                if any(one.name == table for one in group.embedding_tables):
+                    kind = (group.fused_params or {}).get("optimizer")
+                    return _FBGEMMS_OWN if kind is None else str(kind.value)
+    return None
+
+
+def wrapped_optimizer(optimizer: Any) -> Any:
+    """The optimizer that one of TorchRec's passes everything on to; None: it is none of these."""
+    keyed = sys.modules.get("torchrec.optim.keyed")
+    if keyed is None:
+        return None
+    is_wrapper = isinstance(optimizer, keyed.KeyedOptimizerWrapper | keyed.OptimizerWrapper)
+    return optimizer._optimizer if is_wrapper else None
+
+
 # -- how a tensor is divided -----------------------------------------------------------------------
 
 
 def _pieces(tensor: Any) -> Iterable[tuple[Box, torch.Tensor]]:
-    if _is_sharded_tensor(tensor):
-        for shard in tensor.local_shards():
-            metadata = shard.metadata
-            yield Box(tuple(metadata.shard_offsets), tuple(metadata.shard_sizes)), shard.tensor
+    made = tensor if isinstance(tensor, Boxed) else boxed(tensor)
+    if made is not None:
+        yield from ((part.box, part.tensor) for part in made.pieces)
         return
     from torch.distributed.checkpoint.metadata import MetadataIndex
 
@@ -218,6 +366,38 @@ def _pieces(tensor: Any) -> Iterable[tuple[Box, torch.Tensor]]:
 def _is_sharded_tensor(tensor: Any) -> bool:
     module = sys.modules.get("torch.distributed._shard.sharded_tensor")
     return module is not None and isinstance(tensor, module.ShardedTensor)
+
+
+def _shards_wrapper(tensor: Any) -> Any:
+    """What holds the boxes of a DTensor that has several of them here, or says so of one."""
+    distributed = sys.modules.get("torch.distributed.tensor")
+    if distributed is None or not isinstance(tensor, distributed.DTensor):
+        return None
+    local = tensor._local_tensor
+    return local if callable(getattr(local, "local_offsets", None)) else None
+
+
+def _box_of(metadata: Any) -> Box:
+    return Box(tuple(metadata.shard_offsets), tuple(metadata.shard_sizes))
+
+
+def _device_of(
+    like: torch.Tensor, pieces: Sequence[Part], registered: torch.Tensor | None
+) -> torch.device:
+    if pieces:
+        return pieces[0].tensor.device
+    if registered is not None:
+        return registered.device
+    mesh = getattr(like, "device_mesh", None)
+    return torch.device("cpu" if mesh is None else mesh.device_type)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Within, torch does not say that ShardedTensor is deprecated, each time one is looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _is_scattered(tensor: Any, at: int) -> bool:

@@ -10,13 +10,14 @@ Tied parameters are one variable with several names. What wrappers add to names 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
 from torch_warmstart.boxes import Box
-from torch_warmstart.model.sharding import Part, home_of, local_tensors, parts_of
+from torch_warmstart.model.sharding import Part, home_of, local_tensors, parts_of, registered_of
+from torch_warmstart.model.torchrec import Table, tables_of
 
 Kind = Literal["parameter", "buffer", "slot"]
 Shape = tuple[int, ...]
@@ -58,11 +59,18 @@ class Slot:
     device: torch.device  # where the optimizer keeps it; `step` is often on the CPU
     start: float | None  # what the optimizer begins with; None: nobody knows
     python_type: type | None = None  # int or float where it is a plain number
+    is_fused: bool = False  # it is the kernels' that update the parameter, and is always there
 
     @property
     def present(self) -> bool:
         """Whether the optimizer has it already; otherwise its first step would make it."""
-        return self.name in self.optimizer.state.get(self.parameter.tensor, {})
+        return self.is_fused or self.name in self.state
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the optimizer keeps for the parameter, this slot among it; not of fused ones."""
+        found: dict[str, Any] = self.optimizer.state.get(registered_of(self.parameter.tensor), {})
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,7 +128,7 @@ def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     """All parameters and persistent buffers of a model, in the order the model lists them."""
     found: dict[int, Variable] = {}
     modules = list(walk(model))
-    layers = _parametrized(modules)
+    layers, tables = _parametrized(modules), tables_of(model)
     for path, raw_path, module in modules:
         for leaf, parameter in module._parameters.items():
             name = path + leaf
@@ -128,11 +136,12 @@ def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
             owner = Owner(name, raw_path + leaf, module, leaf)
             if layer is not None:
                 owner = Owner(name, raw_path + leaf, layer[1], name.removeprefix(layer[0]))
-            _add(found, parameter, "parameter", owner)
+            _add(found, *_shown(tables, parameter, owner), "parameter")
     for path, raw_path, module in modules:
         for leaf, buffer in module._buffers.items():
             if leaf not in module._non_persistent_buffers_set:
-                _add(found, buffer, "buffer", Owner(path + leaf, raw_path + leaf, module, leaf))
+                owner = Owner(path + leaf, raw_path + leaf, module, leaf)
+                _add(found, *_shown(tables, buffer, owner), "buffer")
     return tuple(found.values())
 
 
@@ -190,7 +199,17 @@ def select_tensors(
     return [v for v in variables if id(v.tensor) in chosen], strangers
 
 
-def _add(found: dict[int, Variable], tensor: torch.Tensor | None, kind: Kind, owner: Owner) -> None:
+def _shown(
+    tables: dict[str, Table], tensor: torch.Tensor | None, owner: Owner
+) -> tuple[torch.Tensor | None, Owner]:
+    """What is registered, or the table of TorchRec's that it stands for, with its layer."""
+    table = tables.get(owner.state_dict_name)
+    if table is None:
+        return tensor, owner
+    return table.tensor, replace(owner, module=table.layer)
+
+
+def _add(found: dict[int, Variable], tensor: torch.Tensor | None, owner: Owner, kind: Kind) -> None:
     if tensor is None:
         return
     known = found.get(id(tensor))

@@ -109,7 +109,9 @@ def all_variables(model: torch.nn.Module, optimizer: Optimizers | None) -> tuple
             "the optimizer would keep the old ones. Make it from model.parameters() behind the "
             "warm start, and give it its state by another one."
         )
-    return variables if optimizer is None else variables + slot_variables(optimizer, variables)
+    if optimizer is None:
+        return variables
+    return variables + slot_variables(optimizer, variables, model)
 
 
 def _check_optimizer_entry(

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from torch_warmstart.errors import Finding, WarmStartError, plural
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Source
@@ -111,9 +113,7 @@ def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> De
     if not infos:
         decision = decide_found(wish, found.source, found.reason, known.remappings)
     else:
-        item = remapped_item(
-            variable, found.source, infos, found.reason, known.remappings, parameter=parameter
-        )
+        item = _remapped(variable, found, infos, parameter, known.remappings)
         _check_start(variable, item)
         decision = Decision(item)
     item = decision.item
@@ -127,6 +127,65 @@ def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> De
         for remark in found.remarks
     )
     return replace(decision, item=replace(item, scale=found.scale), remarks=remarks)
+
+
+def _remapped(
+    variable: Variable,
+    found: SlotSource,
+    infos: Sequence[AnyVocabInfo],
+    parameter: Source,
+    remappings: Remappings,
+) -> PlanItem:
+    """The item of a slot whose rows move.
+
+    Of a table that is cut into columns, a number for a row is kept once for each cut, all rows of
+    the first and then those of the second.
+    """
+    assert variable.slot is not None
+    blocks = _blocks_of(variable)
+    if blocks == 1:
+        return remapped_item(
+            variable, found.source, infos, found.reason, remappings, parameter=parameter
+        )
+    (spec,) = found.source.specs
+    before = parameter.specs[0].shape[0]
+    if spec.shape != (blocks * before,):
+        raise ProblemError(
+            "slot-of-other-cuts",
+            variable,
+            f"{variable.name} has {blocks} blocks of rows, one for each cut of the table into "
+            f"columns, but {spec.key!r} has shape {list(spec.shape)} for {before:,} rows: of other "
+            "cuts other sums are kept. Leave it out of vars_to_warm_start, or cut the table as it "
+            "was cut.",
+        )
+    one = replace(
+        variable,
+        tensor=torch.empty(variable.shape[0] // blocks, dtype=variable.tensor.dtype, device="meta"),
+    )
+    source = replace(found.source, specs=(replace(spec, shape=(before,)),))
+    item = remapped_item(one, source, infos, found.reason, remappings, parameter=parameter)
+    assert item.remapping is not None
+    return replace(
+        item,
+        variable=variable,
+        sources=(spec,),
+        remapping=item.remapping.repeated(blocks, before),
+        old_size=blocks * before,
+    )
+
+
+def _blocks_of(variable: Variable) -> int:
+    """How many times a slot has all rows of its parameter."""
+    assert variable.slot is not None
+    rows = variable.slot.parameter.shape[:1]
+    return variable.shape[0] // rows[0] if _is_by_rows(variable) else 1
+
+
+def _is_by_rows(variable: Variable) -> bool:
+    """Whether a slot has a number, or several, for each row of its parameter."""
+    assert variable.slot is not None
+    shape = variable.slot.parameter.shape
+    return variable.slot.is_fused and len(variable.shape) == 1 < len(shape) and shape[0] > 0
 
 
 def _infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
@@ -157,10 +216,13 @@ def _axes_of_slot(variable: Variable, axes: Sequence[int]) -> tuple[int | None, 
     """Which of a slot's axes are some of its parameter's; None: it has none for that.
 
     A slot may have the shape of its parameter but for axes of size 1, or lack axes: a number for
-    each row. ProblemError where its sizes leave open which axes these are.
+    each row; of those that kernels keep, that is known. ProblemError where its sizes leave open
+    which axes these are.
     """
     assert variable.slot is not None
     parameter, shape = variable.slot.parameter, variable.shape
+    if _is_by_rows(variable):
+        return tuple(0 if axis == 0 else None for axis in axes)
     if len(shape) == len(parameter.shape):
         return tuple(axis if shape[axis] == parameter.shape[axis] else None for axis in axes)
     ways = itertools.combinations(range(len(parameter.shape)), len(shape))

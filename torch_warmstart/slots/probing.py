@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.model import Shape, Variable
+from torch_warmstart.model import Shape, Variable, registered_of
 
 # Of the tiny parameter: each dimension is known by its size, or where that may be a coincidence, by
 # how it changes when all sizes do.
@@ -98,7 +98,7 @@ def _probe(
         try:
             return _state_after_a_step(optimizer, group, tiny)
         except KeyError:  # Adagrad makes its state when it is made; before torch 2.9 only then
-            return dict(optimizer.state.get(tensor, {}))
+            return dict(optimizer.state.get(registered_of(tensor), {}))
         except Exception as error:  # LBFGS needs a closure; others may raise anything
             failures.append(error)
     raise UnsupportedError(

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.model import Slot, Variable, is_sharded, local_tensors, sharded_like
+from torch_warmstart.model import (
+    Boxed,
+    Slot,
+    Variable,
+    is_sharded,
+    local_tensors,
+    registered_of,
+    sharded_like,
+)
 from torch_warmstart.slots.probing import Probes, numbers
 
 _Constant = bool | str | None
@@ -18,8 +26,12 @@ def is_as_planned(variable: Variable) -> bool:
     """Whether an optimizer's slot, if it has it now, is still what a plan was made for."""
     slot = variable.slot
     assert slot is not None
+    if slot.is_fused:
+        return True
     tensor = _tensor_in(slot)
     planned = variable.tensor
+    if isinstance(planned, Boxed):
+        return tensor is None or tensor.dtype == planned.dtype
     return tensor is None or (tensor.shape == planned.shape and tensor.dtype == planned.dtype)
 
 
@@ -48,7 +60,7 @@ class SlotTargets:
         self._probes = Probes()
         for variable in variables:
             slot = variable.slot
-            if slot is None or id(slot.parameter) not in parameters:
+            if slot is None or slot.is_fused or id(slot.parameter) not in parameters:
                 continue
             if not _state_of(slot):
                 self._constants.append((slot, self._constants_of(slot)))
@@ -60,6 +72,8 @@ class SlotTargets:
         """The tensor to write a variable's values to."""
         if id(variable) in self._made:
             return self._made[id(variable)][1]
+        if isinstance(variable.tensor, Boxed):
+            return variable.tensor
         assert variable.slot is not None
         tensor = _tensor_in(variable.slot)
         assert tensor is not None  # otherwise it has been made
@@ -68,10 +82,10 @@ class SlotTargets:
     def hand_over(self) -> None:
         """Gives the optimizers what was made."""
         for slot, constants in self._constants:
-            slot.optimizer.state[slot.parameter.tensor].update(constants)
+            slot.optimizer.state[registered_of(slot.parameter.tensor)].update(constants)
         for slot, tensor in self._made.values():
-            value = tensor if slot.python_type is None else slot.python_type(tensor.item())
-            slot.optimizer.state[slot.parameter.tensor][slot.name] = value
+            value = _value(tensor) if slot.python_type is None else slot.python_type(tensor.item())
+            slot.optimizer.state[registered_of(slot.parameter.tensor)][slot.name] = value
 
     def _constants_of(self, slot: Slot) -> dict[str, Any]:
         """What the optimizer's state begins with besides its slots: flags, mostly."""
@@ -87,9 +101,16 @@ class SlotTargets:
         return others
 
 
+def _value(tensor: torch.Tensor) -> torch.Tensor:
+    """What an optimizer is given: of a tensor of boxes, what is here."""
+    if not isinstance(tensor, Boxed):
+        return tensor
+    local = local_tensors(tensor)
+    return local[0] if local else torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+
+
 def _state_of(slot: Slot) -> Mapping[str, Any]:
-    state: Mapping[str, Any] = slot.optimizer.state.get(slot.parameter.tensor, {})
-    return state
+    return slot.state
 
 
 def _tensor_in(slot: Slot) -> torch.Tensor | None:

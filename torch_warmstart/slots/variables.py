@@ -8,7 +8,19 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import SettingsError, UnsupportedError
-from torch_warmstart.model import Owner, Shape, Slot, Variable, is_sharded
+from torch_warmstart.model import (
+    Boxed,
+    FusedState,
+    Owner,
+    Shape,
+    Slot,
+    Variable,
+    boxed_like,
+    fused_states,
+    is_sharded,
+    plain_optimizers,
+    registered_of,
+)
 from torch_warmstart.slots.probing import Probes, numbers
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
@@ -27,15 +39,17 @@ _STARTS: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], float]] = {
 _STEP = "step"
 
 
-def slot_variables(optimizers: Optimizers, variables: Iterable[Variable]) -> tuple[Variable, ...]:
+def slot_variables(
+    optimizers: Optimizers, variables: Iterable[Variable], model: torch.nn.Module
+) -> tuple[Variable, ...]:
     """The slots of a model's parameters, in the order of its parameters.
 
     Raises:
         SettingsError: an optimizer has none of the model's parameters, or two have the same one.
         UnsupportedError: an optimizer does not keep its state by parameter.
     """
-    by_id = {id(v.tensor): v for v in variables if v.kind == "parameter"}
-    found: dict[int, list[Variable]] = {}
+    by_id = {id(registered_of(v.tensor)): v for v in variables if v.kind == "parameter"}
+    found = _fused_slots(optimizers, by_id, model)
     for optimizer in optimizers_in(optimizers):
         known = _known_slots(optimizer, by_id, found)
         if not known:
@@ -52,15 +66,26 @@ def left_out(optimizers: Optimizers, variables: Iterable[Variable]) -> tuple[lis
 
     Of the model's, those that are trained.
     """
-    known = {id(v.tensor): v for v in variables if v.kind == "parameter"}
+    known = {id(registered_of(v.tensor)): v for v in variables if v.kind == "parameter"}
     groups = [group for optimizer in optimizers_in(optimizers) for group in optimizer.param_groups]
     held = {id(tensor) for group in groups for tensor in group["params"]}
-    names = [v.name for key, v in known.items() if key not in held and v.tensor.requires_grad]
+    names = [
+        v.name
+        for key, v in known.items()
+        if key not in held and v.tensor.requires_grad and not isinstance(v.tensor, Boxed)
+    ]
     return names, len(held - known.keys())
 
 
 def optimizers_in(optimizers: Any) -> list[torch.optim.Optimizer]:
-    """The optimizers that keep the state, of one or a list; raises SettingsError for others."""
+    """The optimizers that keep the state, of one or a list; raises SettingsError for others.
+
+    Those of TorchRec's kernels are not among them.
+    """
+    return [_unwrapped(one) for given in _listed(optimizers) for one in plain_optimizers(given)]
+
+
+def _listed(optimizers: Any) -> list[torch.optim.Optimizer]:
     listed = list(optimizers) if isinstance(optimizers, list | tuple) else [optimizers]
     for optimizer in listed:
         if not isinstance(optimizer, torch.optim.Optimizer):
@@ -68,7 +93,7 @@ def optimizers_in(optimizers: Any) -> list[torch.optim.Optimizer]:
                 "optimizer must be a torch.optim.Optimizer or a list of them, not a "
                 f"{type(optimizer).__name__}."
             )
-    return [_unwrapped(optimizer) for optimizer in listed]
+    return listed
 
 
 def _unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -108,7 +133,7 @@ def _slots_of(
     parameter: Variable,
     probes: Probes,
 ) -> list[Variable]:
-    state = optimizer.state.get(parameter.tensor, {})
+    state = optimizer.state.get(registered_of(parameter.tensor), {})
     probed = numbers(probes.state(optimizer, group, parameter.tensor))
     slots = []
     for name, like in {**numbers(state), **probed}.items():
@@ -117,12 +142,58 @@ def _slots_of(
         if not isinstance(tensor, torch.Tensor) or number is not None:
             shape = probes.shape(optimizer, group, parameter, name) if number is None else ()
             tensor = _without_data(like, shape)
+        elif isinstance(parameter.tensor, Boxed):
+            shape = probes.shape(optimizer, group, parameter, name)
+            tensor = _in_boxes(optimizer, parameter, name, tensor, shape)
         device = like.device if isinstance(like, torch.Tensor) else torch.device("cpu")
         start = _start(optimizer, group, name, like)
         slot = Slot(optimizer, parameter, name, group, device, start, number)
         owners = tuple(_slot_owner(owner, name) for owner in parameter.owners)
         slots.append(Variable(tensor, "slot", owners, slot))
     return slots
+
+
+def _in_boxes(
+    optimizer: torch.optim.Optimizer,
+    parameter: Variable,
+    name: str,
+    value: torch.Tensor,
+    shape: Shape,
+) -> torch.Tensor:
+    """A slot that an optimizer has for what is here of a parameter, as a part of the whole."""
+    if not shape:
+        return value
+    boxes, like = parameter.boxes, parameter.tensor
+    assert isinstance(like, Boxed)
+    if shape != parameter.shape or len(boxes) > 1:
+        raise UnsupportedError(
+            f"{parameter.name}: where its {name!r} of {type(optimizer).__name__} lies in that of "
+            "the whole table is not known: leave `optimizer` out."
+        )
+    return boxed_like(like, shape, boxes, [value][: len(boxes)], value.dtype)
+
+
+def _fused_slots(
+    optimizers: Optimizers, by_id: Mapping[int, Variable], model: torch.nn.Module
+) -> dict[int, list[Variable]]:
+    """The slots of tables that their kernels update, by what is registered for each."""
+    by_name = {o.state_dict_name: key for key, v in by_id.items() for o in v.owners}
+    return {
+        by_name[name]: [
+            _fused_slot(by_id[by_name[name]], entry, tensor, state)
+            for entry, tensor in state.kept.items()
+        ]
+        for name, state in fused_states(model, _listed(optimizers))
+        if name in by_name
+    }
+
+
+def _fused_slot(
+    parameter: Variable, name: str, tensor: torch.Tensor, state: FusedState
+) -> Variable:
+    slot = Slot(state.optimizer, parameter, name, {}, tensor.device, 0.0, is_fused=True)
+    owners = tuple(_slot_owner(owner, name) for owner in parameter.owners)
+    return Variable(tensor, "slot", owners, slot)
 
 
 def _slot_owner(owner: Owner, name: str) -> Owner:

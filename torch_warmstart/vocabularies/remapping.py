@@ -66,6 +66,22 @@ class Remapping:
         """Whether under a tenth of the new entries are in the old vocabulary."""
         return self.num_present < _LITTLE * (self.num_present + self.num_new)
 
+    def repeated(self, times: int, old_size: int) -> Remapping:
+        """The same for a tensor that has all rows several times, one block behind the other.
+
+        Args:
+            times: How many blocks there are, as many in the old tensor.
+            old_size: Rows of a block of the old tensor.
+        """
+        blocks = [
+            torch.where(self.rows < 0, self.rows, self.rows + at * old_size) for at in range(times)
+        ]
+        counts = (
+            "num_present num_new num_oov num_oov_copied num_dropped num_old old_rows num_vacant"
+        )
+        more = {name: times * getattr(self, name) for name in counts.split()}
+        return replace(self, rows=torch.cat(blocks), **more)
+
     def padded_to(self, size: int) -> Remapping:
         """The same for a table that is higher than its vocabulary, if that is a rounder number."""
         count = len(self.rows)

@@ -31,12 +31,13 @@ from torch_warmstart.execution.commit import Copy, InParts, Load, Prepared, Step
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.loading.stand_ins import StandIn
 from torch_warmstart.model import (
+    Boxed,
     Extents,
     Variable,
     WrittenMemory,
     extent_of,
     is_divided_alike,
-    is_of_fsdp,
+    is_of_sharding,
     is_sharded,
     local_tensors,
     parts_of,
@@ -76,11 +77,12 @@ def does_something_of_its_own(model: _Module) -> bool:
 
 def _users(hooks: Mapping[Any, Any]) -> list[Any]:
     """The hooks that may do anything."""
-    return [hook for hook in hooks.values() if not is_of_fsdp(hook)]
+    return [hook for hook in hooks.values() if not is_of_sharding(hook)]
 
 
 def _loads_itself(model: _Module) -> bool:
-    return getattr(type(model), "load_state_dict", None) is not _Module.load_state_dict
+    load = getattr(type(model), "load_state_dict", None)
+    return load is not _Module.load_state_dict and not is_of_sharding(load)
 
 
 def _is_stock(module: _Module) -> bool:
@@ -476,6 +478,8 @@ def _own_names(module: _Module, prefix: str) -> list[str]:
 
 def _current(variable: Variable) -> torch.Tensor:
     """What its module has for a variable now: a hook may have put something else in its place."""
+    if isinstance(variable.tensor, Boxed):
+        return variable.tensor  # its module has only what is here
     owner = variable.owners[0]
     for where in (owner.module._parameters, owner.module._buffers):
         tensor = where.get(owner.leaf)

@@ -1,0 +1,151 @@
+"""What the ranks do in TorchRec's tests."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torchrec_models import Recommender, assert_slices, batch, pieces, same, sharded
+
+import torch_warmstart as tws
+
+OLD = [f"w{number}" for number in range(7)]
+NEW = ["w6", "new", "w0", "w3", "newer", "w2", "w5", "newest", "w1"]
+
+
+def old_state() -> dict[str, torch.Tensor]:
+    """A trained recommender without shards, the same on every rank."""
+    return same(Recommender).state_dict()
+
+
+def _words(**more: Any) -> tws.VocabInfo:
+    return tws.VocabInfo(NEW, -1, 1, OLD, **more)
+
+
+def fill_dtensors(way: str) -> int:
+    """The same of a model that shows its tables as DTensors."""
+    fill_plainly(way, is_dtensor=True)
+    return fill_fused(way, "RowWiseAdagrad", is_dtensor=True)
+
+
+def fill_plainly(way: str, *, is_dtensor: bool = False) -> None:
+    """All of it by its own names."""
+    whole, model = Recommender(), sharded(Recommender(), way, is_dtensor=is_dtensor)
+    settings = tws.WarmStartSettings(old_state(), [".*"])
+    tws.warm_start(whole, settings)
+    report = tws.warm_start(model, settings)
+    assert [a.name for a in report.variables] == [name for name, _ in whole.named_parameters()]
+    assert {a.state for a in report.variables} == {"copied"}
+    assert assert_slices(model, whole) > 0
+    assert torch.equal(model(batch()), whole(batch()))  # the kernels have it
+
+
+def fill_with_vocabulary(way: str) -> None:
+    """Rows that move, and random new ones, with unequal seeds."""
+    infos = {
+        f"{path}.{name}.weight": _words(backup_initializer=torch.nn.init.normal_)
+        for path, names in (("ebc.embedding_bags", ("t0", "t1")), ("ec.embeddings", ("e0",)))
+        for name in names
+    }
+    settings = tws.WarmStartSettings(old_state(), ".*(t0|t1|e0).*", infos)
+    whole, model = Recommender(10), sharded(Recommender(10), way)
+    with torch.no_grad():
+        for name, value in old_of(10).items():
+            whole.get_parameter(name).copy_(value)
+        for name, value in model.state_dict().items():
+            for box, piece in pieces(value):
+                piece.copy_(box.of(old_of(10)[name]))
+    torch.manual_seed(2)
+    tws.warm_start(whole, settings)
+    torch.manual_seed(2 + dist.get_rank())
+    tws.warm_start(model, settings)
+    assert assert_slices(model, whole) > 0
+
+
+@functools.cache
+def old_of(rows: int) -> dict[str, torch.Tensor]:
+    """What models begin with, the same for all."""
+    return same(functools.partial(Recommender, rows)).state_dict()
+
+
+def saved_of_kernels(optimizer: str, cuts: int) -> dict[str, object]:
+    """A state as TorchRec's optimizers save it: by name, a slot under its table's name."""
+    torch.manual_seed(4)
+    names = [name for name in old_state() if not name.startswith("over")]
+    state = {}
+    for name in names:
+        table = name.split(".")[-2]
+        blocks = cuts if table == "t0" else 1
+        shape = (7, 8) if optimizer == "Adagrad" else (blocks * 7,)
+        state[name] = {f"{table}.momentum1": torch.rand(shape)}
+    return {"model": old_state(), "optimizer": {"state": state}}
+
+
+def fill_fused(way: str, optimizer: str, *, is_dtensor: bool = False) -> int:
+    """What kernels keep, compared with a plain gather of each block of rows; how much there is."""
+    model = sharded(Recommender(10), way, optimizer, is_dtensor=is_dtensor)
+    cuts = 2 if way == "column_wise" else 1
+    saved: Any = saved_of_kernels(optimizer, cuts)
+    names = [name for name in old_state() if not name.startswith("over")]
+    infos = {name: _words() for name in names}
+    settings = tws.WarmStartSettings(saved, ".*", infos, entry="model")
+    plan = tws.plan_warm_start(model, settings, optimizer=model.fused_optimizer)
+    planned = [item.name for item in plan.items if item.name.endswith("/momentum1")]
+    of_kernels = [name for name in names if way != "data_parallel" or ".t0." not in name]
+    assert sorted(planned) == sorted(f"{name}/momentum1" for name in of_kernels), planned
+    tws.warm_start(model, settings, optimizer=model.fused_optimizer)
+    kept = model.fused_optimizer.state_dict()["state"]
+    count = 0
+    for name, state in kept.items():
+        (entry, value), before = *state.items(), saved["optimizer"]["state"][name]
+        wanted = _moved(before[entry], 7)
+        assert tuple(value.shape) == tuple(wanted.shape)
+        for box, piece in pieces(value):
+            assert torch.equal(piece, box.of(wanted)), (name, box, piece, box.of(wanted))
+            count += box.numel
+    return count
+
+
+def _moved(before: torch.Tensor, rows: int) -> torch.Tensor:
+    """The rows in their new order, block by block; new ones are zeros."""
+    blocks = []
+    for block in before.split(rows):
+        made = torch.zeros(10, *block.shape[1:])
+        for at, word in enumerate(NEW):
+            if word in OLD:
+                made[at] = block[OLD.index(word)]
+        blocks.append(made)
+    return torch.cat(blocks)
+
+
+def fill_from_directory(way: str, folder: str) -> int:
+    """What one such model saved, another takes: what is here of tables and of kernels' state."""
+    first = sharded(same(functools.partial(Recommender, 7)), way, "RowWiseAdagrad")
+    torch.manual_seed(6)
+    for state in first.fused_optimizer.state_dict()["state"].values():
+        for value in state.values():
+            for _, piece in pieces(value):
+                piece.uniform_()
+    both = {"model": first.state_dict(), "optimizer": first.fused_optimizer.state_dict()}
+    dcp.save(both, checkpoint_id=folder)
+    second = sharded(Recommender(7), way, "RowWiseAdagrad")
+    settings = tws.WarmStartSettings(folder, ".*", entry="model")
+    tws.warm_start(second, settings, optimizer=second.fused_optimizer)
+    count = _compared(first.state_dict(), second.state_dict())
+    others = second.fused_optimizer.state_dict()["state"]
+    for name, state in first.fused_optimizer.state_dict()["state"].items():
+        count += _compared(state, others[name])
+    return count
+
+
+def _compared(one: dict[str, Any], other: dict[str, Any]) -> int:
+    assert set(one) == set(other)
+    count = 0
+    for name, value in one.items():
+        for (box, mine), (_, its) in zip(pieces(value), pieces(other[name]), strict=True):
+            assert torch.equal(mine, its), (name, box)
+            count += box.numel
+    return count

@@ -1,0 +1,239 @@
+"""TorchRec's tables that are spread over processes, and the state of the optimizers within them.
+
+A module of TorchRec registers in a table's place whatever is here of it, with nothing that says
+where it belongs; on a process without a share, an empty parameter. What `state_dict()` has says
+both, and lies on the memory of FBGEMM's kernels. A fused optimizer is known only to processes that
+have a share, so what it keeps for the others' tables follows from its kind: plans are equal on all.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.model.sharding import (
+    Boxed,
+    boxed,
+    boxed_like,
+    fused_kind_of,
+    is_of_torchrec,
+    wrapped_optimizer,
+)
+
+_DATA_PARALLEL = "data_parallel"
+_FUSED = "fused"  # how kernels are called that update their tables themselves
+_PLAIN_KERNELS = ("dense", _FUSED)
+_POINTS, _ROWS = "as the table", "a number for a row"  # shapes of what is kept
+
+# What FBGEMM's optimizers keep, by TorchRec's names (EmbeddingFusedOptimizer): it calls the first
+# of each `momentum1`; the others as in its get_optimizer_state().
+_KEPT: Mapping[str | None, Mapping[str, str]] = {
+    "sgd": {},
+    "exact_sgd": {},
+    "exact_adagrad": {"momentum1": _POINTS},
+    "exact_row_wise_adagrad": {"momentum1": _ROWS},
+    "adam": {"momentum1": _POINTS, "exp_avg_sq": _POINTS},
+    "lamb": {"momentum1": _POINTS, "exp_avg_sq": _POINTS},
+    "partial_row_wise_adam": {"momentum1": _POINTS, "exp_avg_sq": _ROWS},
+    "partial_row_wise_lamb": {"momentum1": _POINTS, "exp_avg_sq": _ROWS},
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """A table that one of TorchRec's modules has spread over processes."""
+
+    tensor: Boxed
+    layer: torch.nn.Module  # what the table was before, on the meta device
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusedState:
+    """What kernels keep for a table that they update themselves."""
+
+    optimizer: torch.optim.Optimizer
+    kept: Mapping[str, torch.Tensor]  # by the name without the table's
+
+
+_known: MutableMapping[torch.nn.Module, dict[str, tuple[Any, Boxed]]] = weakref.WeakKeyDictionary()
+
+
+def tables_of(model: torch.nn.Module) -> dict[str, Table]:
+    """TorchRec's tables in a model, by the name of the parameter that stands for each.
+
+    Raises UnsupportedError: one is kept in a way that cannot be filled in place.
+    """
+    found: dict[str, Table] = {}
+    for path, module in _sharded_modules(model):
+        prefix = f"{path}." if path else ""
+        found.update({prefix + name: table for name, table in _tables_of(module).items()})
+    return found
+
+
+def fused_states(
+    model: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> Iterator[tuple[str, FusedState]]:
+    """What the kernels of a model's tables keep, by the parameter's name.
+
+    Args:
+        model: The model.
+        optimizers: Those that were passed; states of which none of them knows are left out.
+    """
+    passed = {id(node) for optimizer in optimizers for node in _tree(optimizer)}
+    for path, module in _sharded_modules(model):
+        fused = getattr(module, "fused_optimizer", None)
+        if fused is None or not any(id(node) in passed for node in _tree(fused)):
+            continue
+        prefix = f"{path}." if path else ""
+        for name, table in _tables_of(module).items():
+            if _FUSED in _kernel_of(module, name):
+                yield prefix + name, _fused_state(module, fused, name, table.tensor)
+
+
+def plain_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    """The optimizers of torch within one of TorchRec's; itself where it is none of these.
+
+    Raises UnsupportedError: one of TorchRec's keeps its state in a way that is not known.
+    """
+    leaves = [node for node in _tree(optimizer) if not _children(node)]
+    for leaf in leaves:
+        if _is_keyed(leaf) and not _is_known(leaf):
+            raise UnsupportedError(
+                f"{type(leaf).__name__} keeps its state in a way that is not known: pass the "
+                "optimizers that it wraps, as a list."
+            )
+    return [leaf for leaf in leaves if not _is_keyed(leaf)]
+
+
+# -- modules ---------------------------------------------------------------------------------------
+
+
+def _sharded_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """TorchRec's modules that lie in no other of them."""
+    within: list[str] = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        if is_of_torchrec(module) and not any(path.startswith(outer) for outer in within):
+            within.append(f"{path}." if path else "")
+            yield path, module
+
+
+def _tables_of(module: torch.nn.Module) -> dict[str, Table]:
+    _check_kernels(module)
+    registered: dict[str, torch.Tensor] = dict(torch.nn.Module.named_parameters(module))
+    registered.update(torch.nn.Module.named_buffers(module))
+    known = _known.setdefault(module, {})
+    found = {}
+    for name, value in module.state_dict().items():
+        if name in known and known[name][0] is value:
+            tensor: Boxed | None = known[name][1]
+        else:
+            tensor = boxed(value, registered.get(name))
+        if tensor is None:
+            continue
+        if name not in registered:
+            raise UnsupportedError(
+                f"{name!r} of a {type(module).__name__} is spread over processes and registered "
+                "nowhere, so that it is no variable: warm-start the model before it is sharded."
+            )
+        known[name] = value, tensor
+        found[name] = Table(tensor, _layer_of(name, tensor))
+    return found
+
+
+def _layer_of(name: str, tensor: torch.Tensor) -> torch.nn.Module:
+    kind = torch.nn.Embedding if ".embedding_bags." not in f".{name}" else torch.nn.EmbeddingBag
+    if tensor.ndim != 2:
+        return torch.nn.Module()
+    rows, width = tensor.shape
+    return kind(rows, width, device="meta", dtype=tensor.dtype)
+
+
+def _check_kernels(module: Any) -> None:
+    for table, sharding in getattr(module, "module_sharding_plan", {}).items():
+        kernel = str(sharding.compute_kernel)
+        if kernel not in _PLAIN_KERNELS and not kernel.startswith(_FUSED):
+            raise UnsupportedError(
+                f"The table {table!r} has TorchRec's compute kernel {kernel!r}, whose rows lie "
+                "where no tensor reaches them: warm-start the model before it is sharded."
+            )
+
+
+def _kernel_of(module: Any, name: str) -> str:
+    """The kernel of a table, by the name of its parameter; "" for what is none."""
+    sharding = getattr(module, "module_sharding_plan", {}).get(_table_in(name))
+    return "" if sharding is None else str(sharding.compute_kernel)
+
+
+def _table_in(name: str) -> str:
+    return name.removesuffix(".weight").rpartition(".")[2]
+
+
+# -- optimizers ------------------------------------------------------------------------------------
+
+
+def _fused_state(module: Any, optimizer: Any, name: str, tensor: Boxed) -> FusedState:
+    table = _table_in(name)
+    kind = fused_kind_of(module, table)
+    here = _kept_here(optimizer, name, table)
+    if here is None:
+        here = dict(_kept_elsewhere(module, table, kind, tensor))
+    return FusedState(optimizer, here)
+
+
+def _kept_here(optimizer: Any, name: str, table: str) -> dict[str, torch.Tensor] | None:
+    """What a fused optimizer has for a table; None: the table has no share here."""
+    parameter = optimizer.params.get(name)
+    if parameter is None:
+        return None
+    kept = next(state for key, state in optimizer.state.items() if key is parameter)
+    shown = {entry.removeprefix(f"{table}."): boxed(value) for entry, value in kept.items()}
+    return {entry: value for entry, value in shown.items() if value is not None}
+
+
+def _kept_elsewhere(
+    module: Any, table: str, kind: str | None, tensor: Boxed
+) -> Iterator[tuple[str, Boxed]]:
+    if kind not in _KEPT:
+        raise UnsupportedError(
+            f"What FBGEMM's {kind} keeps for {table!r}, which has no share on this rank, is not "
+            "known: leave `optimizer` out."
+        )
+    shards = module.module_sharding_plan[table].sharding_spec.shards
+    blocks = len({shard.shard_offsets[1] for shard in shards})
+    for name, form in _KEPT[kind].items():
+        shape = tuple(tensor.shape) if form == _POINTS else (blocks * tensor.shape[0],)
+        yield name, boxed_like(tensor, shape, (), (), torch.float32)
+
+
+def _tree(optimizer: Any) -> Iterator[Any]:
+    """An optimizer and those it consists of."""
+    yield optimizer
+    for child in _children(optimizer):
+        yield from _tree(child)
+
+
+def _children(optimizer: Any) -> list[Any]:
+    if not _is_keyed(optimizer):
+        return []
+    wrapped = wrapped_optimizer(optimizer)
+    if wrapped is not None:
+        return [wrapped]
+    return [child for _, child in getattr(optimizer, "optimizers", ())]
+
+
+def _is_keyed(optimizer: Any) -> bool:
+    """Whether it is one of TorchRec's, which know their parameters by name."""
+    keyed = sys.modules.get("torchrec.optim.keyed")
+    return keyed is not None and isinstance(optimizer, keyed.KeyedOptimizer)
+
+
+def _is_known(optimizer: Any) -> bool:
+    """Whether it only combines others, of which there are none, or is of kernels."""
+    keyed, fused = sys.modules["torchrec.optim.keyed"], sys.modules["torchrec.optim.fused"]
+    return isinstance(optimizer, keyed.CombinedOptimizer | fused.FusedOptimizer)

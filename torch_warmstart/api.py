@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -85,7 +86,7 @@ def warm_start(
     return execute_plan(
         plan,
         progress=progress,
-        agreement=agreement,
+        agreement=lambda: agreement,
         staging=staging,
         memory_limit=memory_limit,
     )
@@ -188,11 +189,10 @@ def apply_plan(
     """
     from torch_warmstart.execution import agreement_on, execute_plan
 
-    agreement = agreement_on(plan.model, process_group, timeout)
     return execute_plan(
         plan,
         progress=progress,
-        agreement=agreement,
+        agreement=partial(agreement_on, plan.model, process_group, timeout),
         staging=staging,
         memory_limit=memory_limit,
     )

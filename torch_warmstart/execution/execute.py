@@ -11,18 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 
 from torch_warmstart.display import Advance, progress_bar
-from torch_warmstart.errors import (
-    CheckpointNotFoundError,
-    CorruptCheckpointError,
-    SettingsError,
-    StorageError,
-    WarmStartError,
-)
+from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
@@ -39,7 +34,7 @@ from torch_warmstart.execution.ranks import (
 from torch_warmstart.execution.reading import ALL, Share
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.staging import Memory
-from torch_warmstart.execution.telling import add_note, log_of, warn_of
+from torch_warmstart.execution.telling import add_note, as_ours, log_of, sentence_of, warn_of
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import is_frozen_by_inference, model_variables
 from torch_warmstart.planning import WarmStartPlan
@@ -54,37 +49,50 @@ def execute_plan(
     plan: WarmStartPlan,
     *,
     progress: bool | None = None,
-    agreement: Agreement | None = None,
+    agreement: Callable[[], Agreement] = Agreement,
     staging: str = "none",
     memory_limit: int | None = None,
+    complete: str = _COMPLETE,
 ) -> WarmStartReport:
     """Carries out a plan: all of it, or nothing.
 
     Args:
         plan: What to do.
         progress: Whether to show a progress bar; None: for long work on a terminal.
-        agreement: Those that do it together; None: this process alone.
+        agreement: Gives those that do it together; as it is, this process alone.
         staging: Whether all that the commit reads is in memory before: "memory".
         memory_limit: Bytes that may be taken beside; None: any number.
+        complete: What an error says where all has been written.
 
     Raises WarmStartError; KeyboardInterrupt and its like go through, with a note that says whether
     the warm start is complete.
     """
-    agreement = agreement or Agreement()
-    with agreement.telling():
-        run = _Run(plan, agreement, Memory(staging, memory_limit))
-        warn_of(plan.notes)  # may raise, if that is what warnings do here
+    run: _Run | None = None
     try:
-        return _carry_out(plan, run, progress)
+        run = _Run(plan, complete)
+        return _execute(run, progress, agreement, partial(Memory, staging, memory_limit))
     except Exception as error:
-        run.tell(error)
-        ours = run.explained(error)
+        ours = as_ours(error, _AS_BEFORE) if run is None else run.explained(error)
         if ours is error:
             raise
         raise ours from error
+
+
+def _execute(
+    run: _Run,
+    progress: bool | None,
+    agreement: Callable[[], Agreement],
+    memory: Callable[[], Memory],
+) -> WarmStartReport:
+    try:
+        run.agreement = agreement()  # first: the others hear of what is raised from here on
+        run.memory = memory()
+        warn_of(run.plan.notes)  # may raise, if that is what warnings do here
+        return _carry_out(run.plan, run, progress)
     except BaseException as error:
         run.tell(error)
-        add_note(error, run.state())
+        if not isinstance(error, Exception):
+            add_note(error, run.state())
         raise
 
 
@@ -109,11 +117,12 @@ class _Run:
     Where several processes carry it out, the commit begins when all have said that they are ready.
     """
 
-    def __init__(self, plan: WarmStartPlan, agreement: Agreement, memory: Memory) -> None:
+    def __init__(self, plan: WarmStartPlan, complete: str) -> None:
         self.outcome = Outcome()
+        self._complete = complete
         self._had_grad = torch.is_grad_enabled()
         self.plan = plan
-        self._agreement, self._memory = agreement, memory
+        self.agreement, self.memory = Agreement(), Memory()
         self._journal: Journal | None = None
         self._materialised: Materialised | None = None
         self._ready: RollForward | None = None
@@ -124,13 +133,13 @@ class _Run:
         """All up to the commit; may be left anywhere."""
         planned = plan = self.plan
         check_unchanged(plan)
-        self._memory.check_plan(plan)
+        self.memory.check_plan(plan)
         used = [item for item in plan.items if item.state != "kept"]
         parts = [one for item in used for one in (item, *item.patches)]
         watch = Watch(plan.checkpoint, {key for one in parts for key in one.keys})
         self._watch = watch
         share, chance = self._agree()
-        alone = replicas_may_differ(plan) if self._agreement.is_alone else []
+        alone = replicas_may_differ(plan) if self.agreement.is_alone else []
         slots = [item.variable.tensor for item in plan.items if item.variable.slot is not None]
         self._materialised = Materialised(plan)
         self.plan = plan = self._materialised.register()
@@ -140,16 +149,16 @@ class _Run:
             prepared = prepare(plan, advance, journal, watch, share)
             self._account_for(prepared)
         room = room_to_work(prepared)
-        self._memory.check_work(room.nbytes)
+        self.memory.check_work(room.nbytes)
         prepared = load_modules(plan, prepared, journal, self.outcome)
         left += self._materialised.settle_kept(self.outcome)
         warn_of([*alone, *left])
         self.outcome.notes += [*alone, *left]
         del room
-        prepared = self._memory.staged(prepared)
+        prepared = self.memory.staged(prepared)
         watch.check_prepared()
-        self._ready = RollForward(prepared, advance, self._memory.check_while(watch.check))
-        self._agreement.say_ready()
+        self._ready = RollForward(prepared, advance, self.memory.check_while(watch.check))
+        self.agreement.say_ready()
 
     def _account_for(self, prepared: Prepared) -> None:
         """What new rows are made of, and what showed only when they were made."""
@@ -160,18 +169,18 @@ class _Run:
 
     def _agree(self) -> tuple[Share, Mapping[str, str]]:
         """What of the checksums this process checks, and from where random numbers go on."""
-        if self._agreement.is_alone:
+        if self.agreement.is_alone:
             return ALL, {}
         told, marks = told_of(self.plan), marks_of(self.plan)
-        verdict = self._agreement.agree(told, marks, chance_of(self.plan))
-        return Share(*self._agreement.place) if verdict.is_same else ALL, verdict.given
+        verdict = self.agreement.agree(told, marks, chance_of(self.plan))
+        return Share(*self.agreement.place) if verdict.is_same else ALL, verdict.given
 
     def settle(self) -> None:
         """Undoes all, or finishes it; does nothing where that is done.
 
         From where this process has said that it is ready, that is for all to decide.
         """
-        if self._forward is None and self._agreement.is_told_ready() and self._agreement.is_go():
+        if self._forward is None and self.agreement.is_told_ready() and self.agreement.is_go():
             self._forward = self._ready
         if self._forward is not None:
             self._forward.finish()
@@ -183,16 +192,16 @@ class _Run:
 
     def conclude(self) -> None:
         """Raises WarmStartError unless all processes have written all."""
-        self._agreement.check_ready()
-        self._agreement.finish()
+        self.agreement.check_ready()
+        self.agreement.finish()
 
     def tell(self, error: BaseException) -> None:
         """Tells the others what has become of it here."""
         if self._forward is not None and self._forward.is_complete:
             with contextlib.suppress(WarmStartError):  # it is raised already, or comes second
-                self._agreement.finish()
+                self.agreement.finish()
         else:
-            self._agreement.cannot(error)
+            self.agreement.cannot(error)
 
     def close(self) -> None:
         """Lets go of the source, whatever became of it, and of the caller's thread."""
@@ -207,38 +216,17 @@ class _Run:
         if self._forward is None:
             return _AS_BEFORE
         if self._forward.is_complete:
-            return _COMPLETE if self._agreement.is_alone else _COMPLETE_HERE
+            return self._complete if self.agreement.is_alone else _COMPLETE_HERE
         return str(self._forward.partial(self._forward.stopped_by or SourceChangedError()))
 
     def explained(self, error: Exception) -> Exception:
         """An error of ours for whatever was raised."""
         forward = self._forward
         if forward is not None and forward.is_complete:
-            return WarmStartError(f"{_named(error)} {self.state()}")
+            return WarmStartError(f"{sentence_of(error)} {self.state()}")
         if forward is not None:
             return forward.partial(forward.stopped_by or error)
-        return _ours(error)
-
-
-def _ours(error: Exception) -> Exception:
-    """An error of ours; `error` itself if it is one."""
-    if isinstance(error, WarmStartError):
-        return error
-    text = f"{_named(error)} {_AS_BEFORE}"
-    if isinstance(error, SourceChangedError):
-        return CorruptCheckpointError(text)
-    if isinstance(error, FileNotFoundError):
-        return CheckpointNotFoundError(text)
-    if isinstance(error, OSError):
-        return StorageError(text)
-    return WarmStartError(text)
-
-
-def _named(error: Exception) -> str:
-    """What was raised, as a sentence."""
-    is_ours = isinstance(error, SourceChangedError | WarmStartError)
-    text = str(error) if is_ours else f"{type(error).__name__}: {error}".rstrip(": ")
-    return text if text.endswith((".", "?", "!")) else f"{text}."
+        return as_ours(error, _AS_BEFORE)
 
 
 def check_unchanged(plan: WarmStartPlan) -> None:

@@ -12,7 +12,15 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from torch_warmstart.errors import Finding, WarmStartWarning
+from torch_warmstart.errors import (
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    Finding,
+    StorageError,
+    WarmStartError,
+    WarmStartWarning,
+)
+from torch_warmstart.execution.commit import SourceChangedError
 from torch_warmstart.execution.report import WarmStartReport
 
 _LOGGER = logging.getLogger("torch_warmstart")
@@ -47,3 +55,29 @@ def add_note(error: BaseException, note: str) -> None:
         error.add_note(note)
     else:
         error.args = (*error.args, note)
+
+
+def as_ours(error: Exception, state: str) -> Exception:
+    """An error of ours for whatever was raised; itself if it is one, or a warning of ours.
+
+    Args:
+        error: What was raised.
+        state: What has become of what was to be changed.
+    """
+    if isinstance(error, WarmStartError | WarmStartWarning):
+        return error
+    text = f"{sentence_of(error)} {state}"
+    if isinstance(error, SourceChangedError):
+        return CorruptCheckpointError(text)
+    if isinstance(error, FileNotFoundError):
+        return CheckpointNotFoundError(text)
+    if isinstance(error, OSError):
+        return StorageError(text)
+    return WarmStartError(text)
+
+
+def sentence_of(error: Exception) -> str:
+    """What was raised, as a sentence."""
+    is_ours = isinstance(error, SourceChangedError | WarmStartError)
+    text = str(error) if is_ours else f"{type(error).__name__}: {error}".rstrip(": ")
+    return text if text.endswith((".", "?", "!")) else f"{text}."

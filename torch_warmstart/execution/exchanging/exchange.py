@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.errors import PartialWriteError
 from torch_warmstart.execution.exchanging.entries import (
     Entry,
     entries_of_mapping,
@@ -23,9 +24,11 @@ from torch_warmstart.execution.exchanging.twins import Twin, twin_of
 from torch_warmstart.execution.execute import execute_plan
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.report import WarmStartReport
-from torch_warmstart.execution.telling import add_note, warn_of
+from torch_warmstart.execution.telling import add_note, as_ours, warn_of
 from torch_warmstart.planning.live import ChangedTable, copies_of, inner_copy
 from torch_warmstart.slots import Optimizers
+
+_AS_BEFORE = "Model, optimizer and copies are as they were."
 
 
 def exchange_vocabulary(
@@ -41,21 +44,48 @@ def exchange_vocabulary(
     Raises WarmStartError; KeyboardInterrupt and its like go through, with a note that says whether
     the exchange is complete.
     """
-    switch = _Switch()
+    switch: _Switch | None = None
+    try:
+        switch = _Switch()
+        return _exchange(switch, model, tables, optimizer, ema, progress=progress)
+    except Exception as error:
+        raised = _of_model(error)
+        ours = as_ours(raised, _AS_BEFORE if switch is None else switch.state())
+        if ours is error:
+            raise
+        raise ours from raised
+
+
+def _exchange(
+    switch: _Switch,
+    model: torch.nn.Module,
+    tables: Sequence[ChangedTable],
+    optimizer: Optimizers | None,
+    ema: Sequence[Any],
+    *,
+    progress: bool | None,
+) -> WarmStartReport:
     try:
         copies = [(inner_copy(copy), copies_of(tables, copy)) for copy in ema]
         twin = twin_of(model, tables, optimizer)
         left = list({f.text: f for f in tokens_left(model, tables)}.values())
         warn_of(left)
-        report = execute_plan(twin.plan, progress=progress)
+        report = execute_plan(twin.plan, progress=progress, complete=_AS_BEFORE)
         report = replace(report, notes=(*report.notes, *left))
         twins = [(copy, _filled_copy(copy, its, twin)) for copy, its in copies]
         switch.entries = tuple(_entries(model, twin, twins))
         insist(switch.run, switch.settle)
     except BaseException as error:
-        add_note(error, switch.state())
+        if not isinstance(error, Exception):
+            add_note(error, switch.state())
         raise
     return report
+
+
+def _of_model(error: Exception) -> Exception:
+    """What was raised; a new table that is filled in part is nothing of the model's."""
+    is_partial = isinstance(error, PartialWriteError) and isinstance(error.__cause__, Exception)
+    return error.__cause__ if is_partial else error  # type: ignore[return-value]
 
 
 def _filled_copy(copy: Any, tables: Sequence[ChangedTable], twin: Twin) -> Twin:
@@ -67,7 +97,7 @@ def _filled_copy(copy: Any, tables: Sequence[ChangedTable], twin: Twin) -> Twin:
     }
     beginnings = {t.variable.name: by_name[t.variable.name].detach() for t in tables}
     made = twin_of(copy, tables, beginnings=beginnings)
-    execute_plan(made.plan, progress=False)
+    execute_plan(made.plan, progress=False, complete=_AS_BEFORE)
     return made
 
 
@@ -107,4 +137,4 @@ class _Switch:
         """What has become of the model."""
         if self.is_done:
             return "The vocabulary is changed, in model, optimizer and copies."
-        return "Model, optimizer and copies are as they were."
+        return _AS_BEFORE

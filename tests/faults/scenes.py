@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -89,13 +89,15 @@ class Scene:
 
     name: str
     make: Callable[[], tuple[nn.Module, torch.optim.Optimizer | None, tws.WarmStartPlan]]
+    options: Mapping[str, object] = field(default_factory=dict)  # of `apply_plan`
 
 
 class Standing:
     """A scene that is planned once, and put back to where it began after each fault."""
 
     def __init__(self, scene: Scene) -> None:
-        self.model, self.optimizer, self.plan = scene.make()
+        self.model, self.optimizer, self._plan = scene.make()
+        self._options = scene.options
         modules = [*self.model.modules()]
         registers = [where for m in modules for where in (m._parameters, m._buffers)]
         self._registers = [(where, dict(where)) for where in registers]
@@ -107,6 +109,10 @@ class Standing:
         self._values = [
             (tensor, tensor.data, tensor.detach().clone(), tensor.requires_grad) for tensor in own
         ]
+
+    def apply(self) -> tws.WarmStartReport:
+        """Carries out what is planned."""
+        return tws.apply_plan(self._plan, **self._options)
 
     def has_its_objects(self) -> bool:
         """Whether the modules have the very tensors that they began with."""

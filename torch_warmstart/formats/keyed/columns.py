@@ -13,6 +13,7 @@ from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.keyed.table import Column, KeyedTable
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _SUBPARTS = 1000  # of DeepRec's: by key % 1000 (kSavedPartitionNum)
 
 
@@ -68,8 +69,9 @@ def _column(parts: Sequence[Columns], name: str) -> torch.Tensor:
 
 
 def _checked(column: Any, rows: int, what: str) -> torch.Tensor:
-    is_integer = isinstance(column, torch.Tensor) and not column.dtype.is_floating_point
-    if not is_integer or column.dim() != 1 or len(column) != rows:
+    if isinstance(column, torch.Tensor) and column.dtype not in _INTEGERS:
+        raise MalformedError(f"its {what} column is of {column.dtype}, and no whole numbers")
+    if not isinstance(column, torch.Tensor) or column.dim() != 1 or len(column) != rows:
         found = list(column.shape) if isinstance(column, torch.Tensor) else f"[{len(column)}]"
         raise MalformedError(f"its {what} column is {found} for {rows} rows of values")
     made: torch.Tensor = column.to(torch.int64)

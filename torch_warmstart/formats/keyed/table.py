@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import SettingsError, VocabularyError
+from torch_warmstart.errors import CorruptCheckpointError, SettingsError, VocabularyError
 
+_LOWEST = {"frequency": 0, "version": -1}  # -1: never, as DeepRec writes it
 Column = Callable[[], torch.Tensor]
 
 
@@ -49,12 +50,18 @@ class KeyedTable:
 
     @property
     def frequencies(self) -> torch.Tensor | None:
-        """How often each id was seen, in the order of `keys.listed`: int64; None: not kept."""
+        """How often each id was seen, in the order of `keys.listed`: int64; None: not kept.
+
+        Raises CorruptCheckpointError: a number is negative, or there are more or fewer than rows.
+        """
         return self._column("frequency")
 
     @property
     def versions(self) -> torch.Tensor | None:
-        """The step at which each id was last updated: int64; None: not kept."""
+        """The step at which each id was last updated, -1 for never: int64; None: not kept.
+
+        Raises CorruptCheckpointError: one is less, or there are more or fewer than rows.
+        """
         return self._column("version")
 
     def _column(self, name: str) -> torch.Tensor | None:
@@ -62,8 +69,11 @@ class KeyedTable:
             return None
         cached = f"_column_{name}"
         if cached not in self.__dict__:
-            column = self.columns[name]()
-            self.__dict__[cached] = column.index_select(0, self.keys.entry_rows)
+            column = self.columns[name]().index_select(0, self.keys.entry_rows)
+            lowest = int(column.min()) if len(column) else 0
+            if lowest < _LOWEST.get(name, lowest):
+                raise CorruptCheckpointError(f"{self.origin}: a {name} of it is {lowest:,}.")
+            self.__dict__[cached] = column
         found: torch.Tensor = self.__dict__[cached]
         return found
 

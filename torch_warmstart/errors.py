@@ -216,6 +216,13 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return " Did you mean " + " or ".join(repr(candidate) for candidate in near) + "?"
 
 
+def listed(texts: Iterable[str], most: int = 5) -> str:
+    """`a, b, c`, and of more than `most` the first ones: `a, b and 1,234 more`."""
+    texts = list(texts)
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
 def plural(count: int, noun: str) -> str:
     """`1 row`, `2 rows`, `1,234 entries`."""
     if count == 1:

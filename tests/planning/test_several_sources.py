@@ -139,6 +139,10 @@ def test_rows_and_slots_of_what_is_back_come_from_older_checkpoints(tmp_path):
     rows = report["emb.weight"].rows
     assert (rows.copied, rows.returned, rows.initialised, rows.total) == (2, 2, 1, 5)
     assert "2 back from older checkpoints" in str(rows)
+    assert rows.entries == 5
+    report.check(min_found=0.4)
+    with pytest.raises(tws.WarmStartError, match=r"2 of 5 new entries \(40.0%\)"):
+        report.check(min_found=0.5)
 
 
 def test_a_fallback_fits_or_is_refused(tmp_path):

@@ -64,3 +64,25 @@ def test_numbers_of_columns_stay_where_rows_move_and_go_where_columns_do():
 def test_which_axis_it_is_in_a_square_nobody_knows():
     with pytest.raises(tws.PlanError, match="slot-axes-unclear|a number for each row"):
         _started((3, 3), (3, 3), 1, SHUFFLED)
+
+
+def _changed(shape, axis, new):
+    model, optimizer = _trained(shape, axis)
+    before = optimizer.state[model.weight]["sums"].clone()
+    info = VocabInfo(new, old_vocab=list("abcd"[: shape[0]]))
+    tws.change_vocabulary(model, {"weight": info}, optimizer=optimizer)
+    return before, optimizer.state[model.weight]["sums"]
+
+
+def test_a_live_model_that_changes_its_vocabulary_takes_them_along():
+    before, after = _changed((4, 2), 1, ["d", "x", "a"])
+    assert torch.equal(after, torch.stack([before[3], torch.zeros(()), before[0]]))
+    before, after = _changed((4, 2), 1, ["d", "c", "b", "a", "x"])
+    assert torch.equal(after, torch.cat([before.flip(0), torch.zeros(1)]))
+    before, after = _changed((4, 2), 0, ["d", "x", "a"])
+    assert torch.equal(after, before)
+
+
+def test_a_live_square_table_leaves_it_open():
+    with pytest.raises(tws.UnsupportedError, match="for each row or along another axis"):
+        _changed((3, 3), 1, ["c", "x", "a", "b"])

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 
 from torch_warmstart.display import Advance
-from torch_warmstart.errors import Finding, PartialWriteError
+from torch_warmstart.errors import Finding, PartialWriteError, listed
 from torch_warmstart.execution.gathering import (
     Rows,
     copy_guarded,
@@ -182,8 +182,7 @@ def _parts(step: Step) -> Iterator[Step]:
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:3]))
-    return f"{shown}, ..." if len(names) > 3 else shown or "the optimizer's new slots"
+    return listed(map(repr, names), 3) or "the optimizer's new slots"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch_warmstart.display import VERSION, Entry, Sheet, Shown
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import Finding, SettingsError, WarmStartError, plural, printable
+from torch_warmstart.errors import Finding, SettingsError, WarmStartError, listed, plural, printable
 from torch_warmstart.execution.loading import Outcome
 from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.model import Variable, overlapping, share_elements
@@ -29,7 +29,6 @@ from torch_warmstart.planning import (
 )
 from torch_warmstart.settings import VocabInfo
 
-_NAMED = 5  # variables in a message
 _NOBODY: Mapping[tuple[Variable, int], NewRowsAccount] = {}
 
 
@@ -233,11 +232,10 @@ def _kept_too_many(report: WarmStartReport, max_kept: int | None) -> Iterator[st
     all_kept = (account for account in report.variables if account.state == "kept")
     kept = [account for account in all_kept if not account.reason.startswith(NEVER_TAKEN)]
     if max_kept is not None and len(kept) > max_kept:
-        named = "; ".join(f"{a.name} ({a.reason})" for a in kept[:_NAMED])
-        more = f"; and {len(kept) - _NAMED:,} more" if kept[_NAMED:] else ""
+        named = listed(f"{account.name} ({account.reason})" for account in kept)
         yield (
             f"{plural(len(kept), 'variable')} stayed as the model had them, and max_kept="
-            f"{max_kept} allows {max_kept}: {named}{more}."
+            f"{max_kept} allows {max_kept}: {named}."
         )
 
 

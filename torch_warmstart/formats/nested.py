@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import SettingsError, did_you_mean, plural
+from torch_warmstart.errors import SettingsError, did_you_mean, listed, plural
 
 _Tree = Mapping[Any, Any]
 
@@ -246,12 +246,12 @@ def _several(found: Mapping[str, _Tree], where: str, path: str, leaf: type) -> s
 
 
 def _entries(found: Mapping[str, _Tree], path: str, leaf: type) -> str:
-    listed = []
+    entries = []
     for below, node in found.items():
         keys = [key for key, value in node.items() if _is_leaf(key, value, leaf)]
         first = f": {keys[0]!r}{', ...' if keys[1:] else ''}"
-        listed.append(f"{join_keys(path, below)!r} ({plural(len(keys), 'tensor')}{first})")
-    return ", ".join(listed[:_SHOWN]) + _more(listed)
+        entries.append(f"{join_keys(path, below)!r} ({plural(len(keys), 'tensor')}{first})")
+    return listed(entries, _SHOWN)
 
 
 def _none(node: _Tree, where: str) -> str:
@@ -271,8 +271,4 @@ def _hint_below(node: _Tree) -> str:
 
 def _keys_of(node: _Tree) -> str:
     keys = [repr(key) for key in node]
-    return "its keys are " + ", ".join(keys[:_SHOWN]) + _more(keys) if keys else "it is empty"
-
-
-def _more(listed: list[str]) -> str:
-    return f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return f"its keys are {listed(keys, _SHOWN)}" if keys else "it is empty"

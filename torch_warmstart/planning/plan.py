@@ -86,7 +86,7 @@ class RowAccount:
     @property
     def entries(self) -> int:
         """New entries, with and without an old row; OOV rows and rows of no entry are none."""
-        return self.copied + self.initialised + self.entries_left
+        return self.copied + self.returned + self.initialised + self.entries_left
 
     def __str__(self) -> str:
         new = {
@@ -228,7 +228,7 @@ class PlanItem:
             initialised=0 if keeps else remapping.num_new - back,
             oov_initialised=0 if keeps else oov_without,
             vacant=0 if keeps else remapping.num_vacant,
-            entries_left=remapping.num_new if keeps else 0,
+            entries_left=remapping.num_new - back if keeps else 0,
             left=remapping.num_without_old_row - back if keeps else 0,
             dropped=remapping.num_dropped,
             old_unused=self.old_rows_unused,

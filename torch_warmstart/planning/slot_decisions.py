@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,7 +25,15 @@ from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.rows import Remappings
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import AnyVocabInfo
-from torch_warmstart.slots import NoSource, Optimizers, SlotFinder, SlotSource, left_out, needs
+from torch_warmstart.slots import (
+    NoSource,
+    Optimizers,
+    SlotFinder,
+    SlotSource,
+    axes_in_slot,
+    left_out,
+    needs,
+)
 
 _AVERAGES, _STEP = {"exp_avg", "exp_avg_sq"}, "step"
 _STEPS_NOT_SET = (
@@ -215,29 +222,23 @@ def _infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
 def _axes_of_slot(variable: Variable, axes: Sequence[int]) -> tuple[int | None, ...]:
     """Which of a slot's axes are some of its parameter's; None: it has none for that.
 
-    A slot may have the shape of its parameter but for axes of size 1, or lack axes: a number for
-    each row; of those that kernels keep, that is known. ProblemError where its sizes leave open
-    which axes these are.
+    ProblemError where its sizes leave that open; of slots that kernels keep it is known.
     """
     assert variable.slot is not None
-    parameter, shape = variable.slot.parameter, variable.shape
+    parameter = variable.slot.parameter
     if _is_by_rows(variable):
         return tuple(0 if axis == 0 else None for axis in axes)
-    if len(shape) == len(parameter.shape):
-        return tuple(axis if shape[axis] == parameter.shape[axis] else None for axis in axes)
-    ways = itertools.combinations(range(len(parameter.shape)), len(shape))
-    fitting = [way for way in ways if tuple(parameter.shape[axis] for axis in way) == shape]
-    found = {tuple(way.index(axis) if axis in way else None for axis in axes) for way in fitting}
-    if len(found) > 1:
+    found = axes_in_slot(parameter.shape, variable.shape, axes)
+    if found is None:
         raise ProblemError(
             "slot-axes-unclear",
             variable,
-            f"{variable.name} of shape {list(shape)} may have a number for each row of "
+            f"{variable.name} of shape {list(variable.shape)} may have a number for each row of "
             f"{parameter.name}, {list(parameter.shape)}, or along another axis of the same size. "
             f"Give it a VocabInfo of its own, {{{variable.name!r}: VocabInfo(...)}}, or leave it "
             "out of vars_to_warm_start.",
         )
-    return found.pop() if found else (None,) * len(axes)
+    return found
 
 
 def _check_start(variable: Variable, item: PlanItem) -> None:

@@ -4,6 +4,7 @@ A slot follows its variable: here it is told whose it is, where it comes from an
 to; a plan decides what happens to it. What TensorFlow calls slots is `layouts/tensorflow`'s table.
 """
 
+from torch_warmstart.slots.axes import axes_in_slot as axes_in_slot
 from torch_warmstart.slots.finder import SlotFinder as SlotFinder
 from torch_warmstart.slots.saved_slots import NoSource as NoSource
 from torch_warmstart.slots.saved_slots import SlotSource as SlotSource

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import SettingsError, UnsupportedError
+from torch_warmstart.slots.axes import axes_in_slot
 from torch_warmstart.slots.probing import blank_copy
 from torch_warmstart.slots.variables import Optimizers, optimizers_in
 
@@ -129,8 +130,16 @@ def _room_for(optimizer: torch.optim.Optimizer, name: str, value: Any, successor
             f"{type(value).__name__}, which cannot follow: make a new optimizer instead."
         )
     shape = list(value.shape)
-    if value.ndim == old.ndim and shape[axis : axis + 1] == [old.shape[axis]]:
-        shape[axis] = new.shape[axis]
-    elif value.shape == (old.numel(),):
+    if value.ndim and value.shape == (old.numel(),):
         shape = [new.numel()]
+    else:
+        found = axes_in_slot(tuple(old.shape), tuple(value.shape), [axis])
+        if found is None:
+            raise UnsupportedError(
+                f"{type(optimizer).__name__} keeps {name!r} of shape {shape} for "
+                f"{successor.name}, {list(old.shape)}: by its sizes that may be a number for each "
+                "row or along another axis. Make a new optimizer instead."
+            )
+        if found[0] is not None:
+            shape[found[0]] = new.shape[axis]
     return torch.empty(shape, dtype=value.dtype, device=value.device)

@@ -23,6 +23,7 @@ from torch_warmstart.errors import (
     MissingDependencyError,
     VocabularyError,
     did_you_mean,
+    listed,
     printable,
 )
 from torch_warmstart.storage import Bytes, Storage, base_name, below, is_signed, join, parent
@@ -94,9 +95,9 @@ def read_folder(url: str, storage: Storage, key: str | None) -> Vocabulary | Non
         key = next(iter(columns))
     if key is None or key not in columns:
         asked = "" if key is None else f"no column {printable(key)!r}, but "
-        listed = ", ".join(repr(printable(name)) for name in sorted(columns)[:10])
+        known = listed((repr(printable(name)) for name in sorted(columns)), 10)
         raise VocabularyError(
-            f"{url} holds {asked}the categories of {listed}: say which by "
+            f"{url} holds {asked}the categories of {known}: say which by "
             f"Vocabulary.load(..., key=...).{did_you_mean(key or '', columns)}"
         )
     found = below(url, columns[key])
@@ -181,9 +182,9 @@ def _read(raw: Bytes, column: str) -> _Categories:
     known = {column, sizes, index}
     others = [name for name in schema.names if name not in known]
     if others or column not in schema.names:
-        listed = ", ".join(repr(printable(name)) for name in schema.names[:10])
+        names = listed((repr(printable(name)) for name in schema.names), 10)
         raise _WrongError(
-            f"its columns are {listed}, and one of entries, with its sizes, is looked for"
+            f"its columns are {names}, and one of entries, with its sizes, is looked for"
         )
     table = file.read()
     entries = table.column(column)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch_warmstart.display import VERSION, Entry, Sheet, Shown
-from torch_warmstart.errors import plural
+from torch_warmstart.errors import listed, plural
 from torch_warmstart.formats.listing.tensors import COLUMNS, TensorRow, by_dtype, row_of
 
 _SHOWN = 8  # slots of an optimizer
@@ -77,8 +77,7 @@ class Listing(Shown):
     def _remarks(self) -> Iterator[str]:
         for optimizer in self.optimizers:
             slots = optimizer["slots"]
-            more = f" and {len(slots) - _SHOWN:,} more" if len(slots) > _SHOWN else ""
-            kept = f": {', '.join(slots[:_SHOWN])}{more}" if slots else ""
+            kept = f": {listed(slots, _SHOWN)}" if slots else ""
             parameters = plural(optimizer["parameters"], "parameter")
             yield f"Optimizer {optimizer['path'] or '(its root)'}: state of {parameters}{kept}"
         yield from (

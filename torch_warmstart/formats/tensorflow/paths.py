@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from torch_warmstart.errors import CheckpointNotFoundError, CorruptCheckpointError
+from torch_warmstart.errors import CheckpointNotFoundError, CorruptCheckpointError, listed
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import (
     STATE_FILE,
@@ -264,14 +264,12 @@ def _prefixes_hint(directory: str, storage: Storage) -> str:
     prefixes = _prefixes_in(directory, storage)
     if not prefixes:
         return ""
-    shown = ", ".join(repr(join(directory, p)) for p in prefixes[:_SHOWN])
-    more = f" and {len(prefixes) - _SHOWN} more" if len(prefixes) > _SHOWN else ""
-    return f" Checkpoints there: {shown}{more}; pass one of them."
+    shown = listed((repr(join(directory, prefix)) for prefix in prefixes), _SHOWN)
+    return f" Checkpoints there: {shown}; pass one of them."
 
 
 def _listing(directory: str, storage: Storage) -> str:
     names = storage.list_directory(directory)
     if not names:
         return "nothing" if storage.is_directory(directory) else "nothing (it does not exist)"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return listed(names, _SHOWN)

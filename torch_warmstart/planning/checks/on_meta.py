@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from torch_warmstart.errors import Finding, plural
+from torch_warmstart.errors import Finding, listed, plural
 from torch_warmstart.model import Variable, is_on_meta, resetter_of, transient_buffers
 from torch_warmstart.new_rows import Keep
 from torch_warmstart.planning.plan import PlanItem
@@ -54,11 +54,10 @@ def notes_on_meta(model: torch.nn.Module, items: Sequence[PlanItem]) -> Iterator
 
 def left_on_meta(left: Sequence[Variable]) -> Finding:
     """That some hold nothing, which shows as soon as they are used."""
-    names = ", ".join(repr(variable.name) for variable in left[:5])
-    more = f" and {len(left) - 5:,} more" if len(left) > 5 else ""
+    names = listed(repr(variable.name) for variable in left)
     text = (
         f"Left on the meta device, as the checkpoint does not give them and no module initialises "
-        f"them: {plural(len(left), 'tensor')}, {names}{more}."
+        f"them: {plural(len(left), 'tensor')}, {names}."
     )
     return Finding("left-on-meta", "warning", left[0].name, text, _HINT)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import VocabularyError, did_you_mean
+from torch_warmstart.errors import VocabularyError, did_you_mean, listed
 from torch_warmstart.formats import Checkpoint, KeyedTable
 from torch_warmstart.settings import FromCheckpoint, VocabInfo
 from torch_warmstart.storage import Storage
@@ -136,9 +136,9 @@ class OldVocabularies:
 
     def _listed_tables(self) -> str:
         tables = self.checkpoint.tables()
-        return f"Tables are {', '.join(map(repr, list(tables)[:_SHOWN]))}." if tables else ""
+        return f"Tables are {listed(map(repr, tables), _SHOWN)}." if tables else ""
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if names[_SHOWN:] else "")
-    return f"the vocabular{'y' if len(names) == 1 else 'ies of'} {shown}"
+    of = "y" if len(names) == 1 else "ies of"
+    return f"the vocabular{of} {listed(map(repr, names), _SHOWN)}"

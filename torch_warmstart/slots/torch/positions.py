@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from torch_warmstart.errors import SettingsError, plural
+from torch_warmstart.errors import SettingsError, listed, plural
 from torch_warmstart.formats import Checkpoint, SavedOptimizer, SavedParameter, TensorSpec
 from torch_warmstart.model import WRAPPER_CHILDREN, Shape, Variable
 from torch_warmstart.slots.saved_slots import SourceOf, slot_keys
@@ -165,10 +165,9 @@ class Positions:
     def _misfit(self, optimizer: SavedOptimizer, keys: Sequence[str]) -> str | None:
         """Why parameters cannot have had these keys in this order; None if they can."""
         if len(keys) != len(optimizer.parameters):
-            shown = ", ".join(map(repr, keys[:_SHOWN])) + (", ..." if len(keys) > _SHOWN else "")
             return (
                 f"it has {plural(len(optimizer.parameters), 'parameter')}, the model "
-                f"{len(keys):,} ({shown})"
+                f"{len(keys):,} ({listed(map(repr, keys), _SHOWN)})"
             )
         for position, (key, parameter) in enumerate(zip(keys, optimizer.parameters, strict=True)):
             if not self._fits(key, parameter):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.entries import Entries, Vocabulary
-from torch_warmstart.errors import MissingDependencyError, SettingsError, VocabularyError
+from torch_warmstart.errors import MissingDependencyError, SettingsError, VocabularyError, listed
 from torch_warmstart.storage import LOCAL, Bytes
 from torch_warmstart.vocabularies.kept_table import is_kept_table
 from torch_warmstart.vocabularies.loading import (
@@ -155,7 +155,7 @@ def _separated_blocks(path: str, buffer: Any, separator: str) -> Iterator[Any]:
 
 def _check_columns(path: str, names: list[str]) -> None:
     if not {ENTRY, COUNT} <= set(names):
-        listed = ", ".join(map(repr, names[:10]))
         raise VocabularyError(
-            f"{path} has the columns {listed}; counts are in {ENTRY!r} and {COUNT!r}: rename them."
+            f"{path} has the columns {listed(map(repr, names), 10)}; counts are in {ENTRY!r} and "
+            f"{COUNT!r}: rename them."
         )

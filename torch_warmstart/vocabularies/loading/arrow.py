@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from torch_warmstart.entries import Entries, Vocabulary
-from torch_warmstart.errors import VocabularyError
+from torch_warmstart.errors import VocabularyError, listed
 from torch_warmstart.vocabularies.loading.arrays import from_numpy, with_gaps
 
 _ENTRY = "entry"
@@ -254,11 +254,10 @@ def _number_of(schema: Any, column: str | int | None, origin: str) -> int:
         return column
     if isinstance(column, str) and names.count(column) == 1:
         return names.index(column)
-    listed = ", ".join(repr(name) for name in names[:10]) + (", ..." if names[10:] else "")
     asked = "" if column is None else f"no column {column!r}, but "
     raise VocabularyError(
-        f"{origin} is a table with {asked}the columns {listed}: say which one holds the entries "
-        f"by Vocabulary.load(..., column={names[0] if names else 'name'!r})."
+        f"{origin} is a table with {asked}the columns {listed(map(repr, names), 10)}: say which "
+        f"one holds the entries by Vocabulary.load(..., column={names[0] if names else 'name'!r})."
     )
 
 

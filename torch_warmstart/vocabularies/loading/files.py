@@ -10,7 +10,13 @@ import numpy as np
 import torch
 
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import SettingsError, VocabularyError, WarmStartError, did_you_mean
+from torch_warmstart.errors import (
+    SettingsError,
+    VocabularyError,
+    WarmStartError,
+    did_you_mean,
+    listed,
+)
 from torch_warmstart.formats import open_checkpoint
 from torch_warmstart.storage import Bytes, Storage, base_name
 from torch_warmstart.vocabularies.kept_table import is_kept_table, read_kept_table
@@ -195,7 +201,7 @@ def _in_checkpoint(url: str, storage: Storage, key: str | None) -> Vocabulary:
             f"{url} holds no vocabulary: no lookup layer or table with its entries is in it. Pass "
             "the entries as a sequence, or a file with one entry a line."
         )
-    names = ", ".join(map(repr, list(found)[:10])) + (", ..." if len(found) > 10 else "")
+    names = listed(map(repr, found), 10)
     if key is None:
         raise VocabularyError(
             f"{url} holds vocabularies by name: {names}. Say which: "

@@ -17,6 +17,7 @@ from torch_warmstart.new_rows import NewRowsAccount
 from torch_warmstart.planning import (
     ASIDE,
     NEVER_TAKEN,
+    SHARES_MEMORY,
     Audit,
     PlanItem,
     RowAccount,
@@ -335,12 +336,13 @@ def _with_shared_memory(items: list[PlanItem]) -> list[PlanItem]:
             mine = items[at]
             if mine.state != "kept":
                 continue
-            for other, its_local in written:
-                if share_elements(local, its_local):
-                    found[at] = replace(
-                        mine,
-                        state=other.state,
-                        reason=f"shares its memory with {other.name}",
-                        sources=other.sources,
-                    )
+            others = [other for other, its in written if share_elements(local, its)]
+            if others:
+                names = " and ".join(dict.fromkeys(other.name for other in others))
+                found[at] = replace(
+                    mine,
+                    state=others[0].state,
+                    reason=f"{SHARES_MEMORY} {names}",
+                    sources=tuple(spec for other in others for spec in other.sources),
+                )
     return found

@@ -5,6 +5,7 @@ from torch_warmstart.model.memory import Extents as Extents
 from torch_warmstart.model.memory import WrittenMemory as WrittenMemory
 from torch_warmstart.model.memory import extent_of as extent_of
 from torch_warmstart.model.memory import is_frozen_by_inference as is_frozen_by_inference
+from torch_warmstart.model.memory import lies_on as lies_on
 from torch_warmstart.model.memory import overlapping as overlapping
 from torch_warmstart.model.memory import share_elements as share_elements
 from torch_warmstart.model.memory import why_unwritable as why_unwritable

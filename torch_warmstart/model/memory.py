@@ -86,6 +86,28 @@ def overlapping(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
     return [sorted(group) for group in groups if len(group) > 1]
 
 
+def lies_on(tensor: torch.Tensor, others: Sequence[torch.Tensor]) -> bool:
+    """Whether writing to others, which can be written to, writes to every byte of a tensor.
+
+    Several may do so together. What lies on a part of a tensor with gaps is not seen.
+    """
+    mine = extent_of(tensor)
+    if mine is None:
+        return False
+    if any(_place(other) == _place(tensor) for other in others):
+        return True
+    found = (extent_of(other) for other in others if _span(other) == other.numel())
+    left = mine.start
+    for extent in sorted(extent for extent in found if extent is not None):
+        if extent.device == mine.device and extent.start <= left:
+            left = max(left, extent.stop)
+    return left >= mine.stop
+
+
+def _place(tensor: torch.Tensor) -> tuple[object, ...]:
+    return extent_of(tensor), tensor.element_size(), tensor.shape, tensor.stride()
+
+
 def share_elements(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors have a byte in common; columns of one matrix lie between each other."""
     a, b = extent_of(one), extent_of(other)

@@ -8,6 +8,7 @@ from torch_warmstart.planning.checks import left_on_meta as left_on_meta
 from torch_warmstart.planning.plan import ASIDE as ASIDE
 from torch_warmstart.planning.plan import NEVER_TAKEN as NEVER_TAKEN
 from torch_warmstart.planning.plan import NOT_SELECTED as NOT_SELECTED
+from torch_warmstart.planning.plan import SHARES_MEMORY as SHARES_MEMORY
 from torch_warmstart.planning.plan import Audit as Audit
 from torch_warmstart.planning.plan import AxisChange as AxisChange
 from torch_warmstart.planning.plan import PlanItem as PlanItem

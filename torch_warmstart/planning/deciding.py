@@ -41,6 +41,7 @@ from torch_warmstart.planning.plan import (
     LAYER_HAS_NONE,
     NO_COUNTERPART,
     NOT_SELECTED,
+    SHARES_MEMORY,
     AxisChange,
     Cast,
     PlanItem,
@@ -118,6 +119,9 @@ def decide_variable(
         return undecided(wish)
     _check_target(variable)
     location = where(wish, located)
+    if location.memory_of:
+        names = " and ".join(other.name for other in location.memory_of)
+        return Decision(PlanItem(variable, "kept", f"{SHARES_MEMORY} {names}"))
     if location.source is None:
         return decide_missing(wish, located, explanation=location.explanation)
     check_writable(variable)

@@ -15,7 +15,7 @@ import torch
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
-from torch_warmstart.model import Variable
+from torch_warmstart.model import Extents, Variable, extent_of, is_sharded, lies_on
 from torch_warmstart.names import (
     BY_USER,
     WITHOUT_MODEL,
@@ -42,6 +42,7 @@ class Location:
     # Different tensors answer to it, or what a rule asks for is not there.
     error: SettingsError | MissingTensorError | None = None
     explanation: str = ""  # why what it could be is not taken for it
+    memory_of: tuple[Variable, ...] = ()  # of a variable that is nowhere: whose memory it lies on
 
 
 @dataclass(frozen=True, eq=False)  # without slots, for the cached property
@@ -92,7 +93,7 @@ def locate(wishes: Wishes, finder: Finder) -> Located:
     """Where each parameter and buffer comes from, selected or not."""
     layers = FileLayers(finder.checkpoint)
     found = {v: _locate(wish, finder, layers) for v, wish in wishes.items() if v.slot is None}
-    return Located(finder, _without_doubles(found))
+    return Located(finder, _with_shared_memory(_without_doubles(found), wishes))
 
 
 def _locate(wish: Wish, finder: Finder, layers: FileLayers) -> Location:
@@ -145,6 +146,45 @@ def _without_doubles(found: Mapping[Variable, Location]) -> dict[Variable, Locat
     return {v: _not_taken(v, at, rivals[v]) if v in rivals else at for v, at in found.items()}
 
 
+def _with_shared_memory(
+    found: Mapping[Variable, Location], wishes: Wishes
+) -> dict[Variable, Location]:
+    """The same, but what is nowhere and lies on the memory of others is filled with them.
+
+    Such are parameters that are made of each other's data: tied, but not the same object.
+    """
+    nowhere = [v for v, location in found.items() if _may_be_anywhere(location, wishes[v])]
+    filled = [v for v, at in found.items() if at.source is not None and wishes[v].is_selected]
+    filled = [v for v in filled if not is_sharded(v.tensor)] if nowhere else []
+    memory = Extents((variable.tensor, variable) for variable in filled)
+    shared = dict(found)
+    for variable in nowhere:
+        under = [*memory.touching(extent_of(variable.tensor))]
+        if under and lies_on(variable.tensor, [other.tensor for other in under]):
+            shared[variable] = _on_memory_of(under, wishes[variable])
+    return shared
+
+
+def _on_memory_of(others: Sequence[Variable], wish: Wish) -> Location:
+    if not wish.infos and wish.layout is None:
+        return Location(None, memory_of=tuple(others))
+    setting = "var_name_to_vocab_info" if wish.infos else "var_name_to_layout"
+    explanation = (
+        f"{wish.variable.name} is not in the checkpoint, and shares its memory with "
+        f"{' and '.join(other.name for other in others[:3])}: what {setting} says of it must be "
+        f"said of {others[0].name!r}."
+    )
+    return Location(None, explanation=explanation)
+
+
+def _may_be_anywhere(location: Location, wish: Wish) -> bool:
+    """Whether a variable is not found, and it is no exact rule that asks for it."""
+    is_exact = wish.rename is not None and wish.rename.value.is_exact
+    is_missing = location.error is None or isinstance(location.error, MissingTensorError)
+    is_here = not is_sharded(wish.variable.tensor)
+    return location.source is None and is_missing and wish.is_selected and is_here and not is_exact
+
+
 def _endings(name: str) -> Iterator[str]:
     """A name without its first parts."""
     while "." in name:
@@ -159,7 +199,8 @@ def _is_guessed(location: Location) -> bool:
 
 def _of_another_module(variable: Variable, others: Iterable[Variable]) -> Variable | None:
     modules = {owner.module for owner in variable.owners}
-    return next((v for v in others if modules.isdisjoint(o.module for o in v.owners)), None)
+    strangers = (v for v in others if modules.isdisjoint(o.module for o in v.owners))
+    return next((v for v in strangers if not lies_on(v.tensor, [variable.tensor])), None)
 
 
 def _not_taken(variable: Variable, location: Location, other: Variable) -> Location:
@@ -275,6 +316,6 @@ def _is_missing(wish: Wish, located: Located) -> bool:
     if not wish.is_selected or wish.rename is not None or variable.slot is not None:
         return False
     location = located.of_variable[variable]
-    is_there = location.source is not None or location.error is not None or location.explanation
+    is_there = location.source or location.error or location.explanation or location.memory_of
     owner = variable.owners[0]
     return not is_there and not is_uncounted_in_tf(owner.module, owner.leaf)

@@ -33,6 +33,7 @@ State = Literal["remapped", "converted", "renamed", "copied", "kept"]
 NOT_SELECTED = "not selected"  # the reason of what the settings do not ask for
 NO_COUNTERPART = "TensorFlow has no counterpart"
 LAYER_HAS_NONE = "TensorFlow's layer has none"
+SHARES_MEMORY = "shares its memory with"  # others, which are written
 # How reasons begin that a variable is kept for whatever the checkpoint holds.
 NEVER_TAKEN = (NOT_SELECTED, NO_COUNTERPART, LAYER_HAS_NONE)
 STATES: tuple[State, ...] = ("remapped", "converted", "renamed", "copied", "kept")

@@ -18,12 +18,14 @@
 
 A message has four parts: what failed, where, what was expected and found, what to do next. What a
 plan has to say, a problem or a note, is a `Finding` with a code that stays. This module also owns
-what many messages share: near-name suggestions, and how a text is made printable.
+what many messages share: near-name suggestions, how a text is made printable, and how an entry of a
+vocabulary is shown, which can be a person's id.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,6 +33,8 @@ from typing import Any, Literal
 Severity = Literal["error", "warning", "note"]
 
 _NAMED = 5  # subjects of which a problem says the same, before the others are counted
+_ENTRY_CHARACTERS = 60
+_HIDING = "TORCH_WARMSTART_HIDE_ENTRIES"  # in the environment, so that it is so for all messages
 _NEAR_NAMES_EXHAUSTIVE = 2_000  # difflib costs about 10 us a candidate; beyond this, filter first
 
 
@@ -197,6 +201,33 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def hides_entries() -> bool:
+    """Whether no entry of a vocabulary may be shown: TORCH_WARMSTART_HIDE_ENTRIES=1."""
+    return os.environ.get(_HIDING, "") not in ("", "0")
+
+
+def shown_entry(entry: object) -> str:
+    """An entry of a vocabulary in a message, shortened; `(hidden)` where none may be shown."""
+    if hides_entries():
+        return "(hidden)"
+    value = entry.decode("utf-8", "backslashreplace") if isinstance(entry, bytes) else entry
+    shown = repr(value) if isinstance(value, str) else str(value)
+    too_long = len(shown) > _ENTRY_CHARACTERS
+    return shown[:_ENTRY_CHARACTERS] + "..." if too_long else shown
+
+
+def said_of_entries(error: Exception) -> str:
+    """The first line of what another library says of a file; it may hold an entry."""
+    if hides_entries():
+        return "what is said of it is hidden, as entries are"
+    return str(error).split("\n", 1)[0]
+
+
+def cause_of(error: Exception) -> Exception | None:
+    """What an error of ours is raised from, whose text a traceback shows: it may hold an entry."""
+    return None if hides_entries() else error
 
 
 def near_names(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:

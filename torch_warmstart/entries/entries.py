@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-_SHOWN_CHARACTERS = 60
+from torch_warmstart.errors import shown_entry
+
 _UNSIGNED = 1 << 64
 
 
@@ -88,14 +89,7 @@ class Entries:
 
     def show(self, index: int) -> str:
         """An entry and its place: `'b' (line 2)`."""
-        value = self.entry(index)
-        text = (
-            repr(value.decode("utf-8", "backslashreplace")) if isinstance(value, bytes) else value
-        )
-        shown = str(text)
-        if len(shown) > _SHOWN_CHARACTERS:
-            shown = shown[:_SHOWN_CHARACTERS] + "..."
-        return f"{shown} ({self.unit} {index + 1:,})"
+        return f"{shown_entry(self.entry(index))} ({self.unit} {index + 1:,})"
 
     def values(self, at: slice) -> Sequence[bytes | int]:
         """Some of them as Python's values."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import printable
+from torch_warmstart.errors import hides_entries, printable
 from torch_warmstart.new_rows.composing import Made
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import has_entry
@@ -106,7 +106,7 @@ def _sum(rows: _Rows, at: int) -> str:
 
 def _entry(old: Vocabulary | None, index: int) -> str:
     value = old.entries[index] if old is not None and index < len(old) else None
-    return f"row {index:,}" if value is None else _text(value)
+    return f"row {index:,}" if value is None or hides_entries() else _text(value)
 
 
 def _text(value: bytes | int) -> str:

@@ -24,7 +24,13 @@ from torch_warmstart.entries import (
     Vocabulary,
     worked_by,
 )
-from torch_warmstart.errors import MissingDependencyError, SettingsError, VocabularyError
+from torch_warmstart.errors import (
+    MissingDependencyError,
+    SettingsError,
+    VocabularyError,
+    cause_of,
+    said_of_entries,
+)
 from torch_warmstart.storage import Bytes
 
 _GROUP = 1 << 20  # entries of a row group
@@ -220,8 +226,10 @@ def read_kept_table(raw: Bytes, url: str) -> Vocabulary:
         TypeError,
         RecursionError,
     ) as error:
-        first = str(error).split("\n", 1)[0]
-        raise VocabularyError(f"{url} is a damaged vocabulary: {first}. Save it again.") from error
+        told = said_of_entries(error)
+        raise VocabularyError(
+            f"{url} is a damaged vocabulary: {told}. Save it again."
+        ) from cause_of(error)
 
 
 def _read_parquet(raw: Bytes) -> tuple[Any, bytes]:

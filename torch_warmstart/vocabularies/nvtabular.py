@@ -22,9 +22,11 @@ from torch_warmstart.entries import MASK, MOST_ROWS, OOV, UNKNOWN, Usage, Vocabu
 from torch_warmstart.errors import (
     MissingDependencyError,
     VocabularyError,
+    cause_of,
     did_you_mean,
     listed,
     printable,
+    said_of_entries,
 )
 from torch_warmstart.storage import Bytes, Storage, base_name, below, is_signed, join, parent
 from torch_warmstart.vocabularies.loading import from_arrow
@@ -74,9 +76,7 @@ def read_categories(
     except (arrow.ArrowException, OSError, ValueError, TypeError) as error:
         if isinstance(error, VocabularyError):
             raise
-        raise VocabularyError(
-            f"{url} cannot be read as parquet: {str(error).splitlines()[0]}"
-        ) from error
+        raise _unreadable(url, error) from cause_of(error)
 
 
 def read_folder(url: str, storage: Storage, key: str | None) -> Vocabulary | None:
@@ -119,13 +119,15 @@ def _of_parts(url: str, names: Sequence[str], column: str, storage: Storage) -> 
     except (arrow.ArrowException, OSError, ValueError, TypeError) as error:
         if isinstance(error, VocabularyError):
             raise
-        raise VocabularyError(
-            f"{url} cannot be read as parquet: {str(error).splitlines()[0]}"
-        ) from error
+        raise _unreadable(url, error) from cause_of(error)
 
 
 def _told(url: str, error: _WrongError) -> VocabularyError:
     return VocabularyError(f"{url} is no vocabulary as NVTabular writes them: {error}. {_AGAIN}")
+
+
+def _unreadable(url: str, error: Exception) -> VocabularyError:
+    return VocabularyError(f"{url} cannot be read as parquet: {said_of_entries(error)}")
 
 
 def _arrow(url: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from torch_warmstart.entries import Entries, Vocabulary, entries_of_bytes
-from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.errors import CorruptCheckpointError, shown_entry
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.keyed.table import Column, KeyedTable
 
@@ -117,7 +117,7 @@ def _rows_of(ids: torch.Tensor, parts: Sequence[Columns]) -> torch.Tensor | None
     wrong = later[before] | ~later[behind]
     if bool(wrong.any()):
         key = int(ids[behind[wrong][0]])
-        raise MalformedError(f"key {key} is there twice")
+        raise MalformedError(f"key {shown_entry(key)} is there twice")
     counts = torch.ones(len(ids), dtype=torch.bool)
     counts[before] = False
     return counts.nonzero().flatten()
@@ -142,4 +142,6 @@ def _check_offsets(part: Columns, keys: torch.Tensor) -> None:
     remainders = torch.fmod(keys, _SUBPARTS)  # C++'s, which has the sign of the key
     if bool((numbers != remainders).any()):
         key = int(keys[(numbers != remainders).nonzero()[0, 0]])
-        raise MalformedError(f"key {key} lies in another sub-part than its remainder's")
+        raise MalformedError(
+            f"key {shown_entry(key)} lies in another sub-part than its remainder's"
+        )

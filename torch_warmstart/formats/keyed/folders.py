@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.errors import CorruptCheckpointError, shown_entry
 from torch_warmstart.formats.base import (
     Block,
     Checkpoint,
@@ -228,7 +228,9 @@ class FolderCheckpoint(Checkpoint):
                 wrong = (keys >= 0) & (owners != rank)
                 if bool(wrong.any()):
                     key = int(keys[wrong][0])
-                    raise MalformedError(f"key {key} is in the file of rank {rank} of {size}")
+                    raise MalformedError(
+                        f"key {shown_entry(key)} is in the file of rank {rank} of {size}"
+                    )
             return keys
 
         scores = files.columns.get("scores")

@@ -11,7 +11,14 @@ import numpy as np
 import torch
 
 from torch_warmstart.entries import Entries, Vocabulary
-from torch_warmstart.errors import MissingDependencyError, SettingsError, VocabularyError, listed
+from torch_warmstart.errors import (
+    MissingDependencyError,
+    SettingsError,
+    VocabularyError,
+    cause_of,
+    listed,
+    said_of_entries,
+)
 from torch_warmstart.storage import LOCAL, Bytes
 from torch_warmstart.vocabularies.kept_table import is_kept_table
 from torch_warmstart.vocabularies.loading import (
@@ -124,8 +131,10 @@ def _of_table_file(
     except (ArrowException, OSError, ValueError, KeyError) as error:
         if isinstance(error, VocabularyError):
             raise
-        first = str(error).split("\n", 1)[0]
-        raise VocabularyError(f"{path} holds no counts that can be read: {first}") from error
+        told = said_of_entries(error)
+        raise VocabularyError(f"{path} holds no counts that can be read: {told}") from cause_of(
+            error
+        )
 
 
 def _parquet_blocks(path: str, buffer: Any) -> Iterator[Any]:
@@ -149,8 +158,23 @@ def _separated_blocks(path: str, buffer: Any, separator: str) -> Iterator[Any]:
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
     with csv.open_csv(buffer, parse_options=parse, convert_options=convert) as file:
         _check_columns(path, file.schema.names)
+        before = 0
         for batch in file:
+            _check_no_blanks(path, batch.column(ENTRY), before)
+            before += batch.num_rows
             yield batch.select([ENTRY, COUNT])
+
+
+def _check_no_blanks(path: str, entries: Any, before: int) -> None:
+    """A blank cell is a slip, as a blank line is in a file of lines."""
+    from pyarrow import compute
+
+    blank = compute.index(compute.binary_length(entries), 0).as_py()
+    if blank >= 0:
+        raise VocabularyError(
+            f"{path}: row {before + blank + 1:,} has a count, but its entry is blank. Remove the "
+            "row, or write what was counted there."
+        )
 
 
 def _check_columns(path: str, names: list[str]) -> None:

@@ -22,7 +22,7 @@ from torch_warmstart.entries import (
     entries_of_bytes,
     with_rows_before,
 )
-from torch_warmstart.errors import VocabularyError
+from torch_warmstart.errors import VocabularyError, cause_of, shown_entry
 
 _ENTRY = "entry"  # what an entry of a sequence is called
 _STRIDE = 1 << 18  # entries turned into bytes at a time
@@ -265,8 +265,8 @@ def from_mapping(mapping: Mapping[Any, Any], origin: str = "", **more: Any) -> V
     if len(same):
         first, second = (keys[int(order[int(same[0]) + behind])] for behind in (0, 1))
         raise VocabularyError(
-            f"{origin} has two entries of row {int(rows[same[0]]):,}: {_short(first)} and "
-            f"{_short(second)}."
+            f"{origin} has two entries of row {int(rows[same[0]]):,}: {shown_entry(first)} and "
+            f"{shown_entry(second)}."
         )
     listed = from_sequence([keys[number] for number in order.tolist()], origin).listed
     if len(listed) < len(keys):
@@ -278,18 +278,13 @@ def _is_range(rows: torch.Tensor) -> bool:
     return int(rows[0]) == 0 and int(rows[-1]) == len(rows) - 1
 
 
-def _short(entry: Any) -> str:
-    shown = repr(entry)
-    return shown if len(shown) <= 60 else shown[:60] + "..."
-
-
 def _encoded(entry: str, origin: str) -> bytes:
     try:
         return entry.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         raise VocabularyError(
-            f"{origin} holds half of a surrogate pair, which is no text: {_short(entry)}."
-        ) from error
+            f"{origin} holds half of a surrogate pair, which is no text: {shown_entry(entry)}."
+        ) from cause_of(error)
 
 
 def _kind(cls: type) -> type:
@@ -306,8 +301,8 @@ def _of_ints(entries: Sequence[Any], origin: str) -> Entries:
     low, high = min(numbers), max(numbers)
     if low < -_HIGHEST or high >= 2 * _HIGHEST or (low < 0 and high >= _HIGHEST):
         raise VocabularyError(
-            f"{origin} holds ids from {_short(low)} to {_short(high)}, beyond 64 bits with or "
-            "without a sign."
+            f"{origin} holds ids from {shown_entry(low)} to {shown_entry(high)}, beyond 64 bits "
+            "with or without a sign."
         )
     if high >= _HIGHEST:
         return _from_ids(np.array(numbers, dtype=np.uint64), origin).listed

@@ -7,7 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import MissingDependencyError, VocabularyError
+from torch_warmstart.errors import (
+    MissingDependencyError,
+    VocabularyError,
+    cause_of,
+    said_of_entries,
+)
 from torch_warmstart.storage import Bytes
 from torch_warmstart.vocabularies.loading.arrow import from_arrow
 
@@ -41,8 +46,8 @@ def read_table(raw: Bytes, url: str, form: str, column: str | int | None) -> Voc
         if table is None:
             table = _read_separated(buffer, _SEPARATORS[form], column)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
-        first = str(error).split("\n", 1)[0]
-        raise VocabularyError(f"{url} cannot be read as {form}: {first}") from error
+        told = said_of_entries(error)
+        raise VocabularyError(f"{url} cannot be read as {form}: {told}") from cause_of(error)
     found = _named(table, url, column)
     return replace(found, listed=replace(found.listed, origin=_origin(url, column)))
 

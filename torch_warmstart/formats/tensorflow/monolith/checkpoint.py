@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.errors import CorruptCheckpointError, shown_entry
 from torch_warmstart.formats.base import (
     Checkpoint,
     Family,
@@ -244,10 +244,11 @@ class MonolithCheckpoint(Checkpoint):
                 number, count = part.owner
                 wrong = torch.remainder(keys, count) != number
                 if bool(wrong.any()):
+                    key = shown_entry(int(keys[wrong][0]))
                     raise MalformedError(
-                        f"key {int(keys[wrong][0])} is in {part.file}, which is not that of its "
-                        f"remainder by {count}: these are {count} tables, not one on {count} "
-                        "servers; name one of them"
+                        f"key {key} is in {part.file}, which is not that of its remainder by "
+                        f"{count}: these are {count} tables, not one on {count} servers; name one "
+                        "of them"
                     )
             return keys
 

@@ -74,9 +74,11 @@ distributed: $(VENV)/.test
 
 # Without what they depend on (most is there, and the rest is named): they would bring another torch.
 torchrec: $(VENV)/.test
-	@test -d $(TORCHREC)/torchrec || $(PIP) install --no-deps --constraint constraints.txt \
-	  --target $(TORCHREC) torchrec fbgemm-gpu-cpu tensordict pyvers cloudpickle pyre-extensions \
-	  typing-inspect || echo "TorchRec cannot be installed here: its tests are skipped"
+	@test -e $(TORCHREC)/.there || { rm -rf $(TORCHREC); $(PIP) install --no-deps --retries 1 \
+	  --constraint constraints.txt --target $(TORCHREC) torchrec fbgemm-gpu-cpu tensordict pyvers \
+	  cloudpickle pyre-extensions typing-inspect \
+	  && PYTHONPATH=$(TORCHREC) $(BIN)/python -c "import torchrec" && touch $(TORCHREC)/.there; } \
+	  || { rm -rf $(TORCHREC); echo "TorchRec cannot be had here: its tests are skipped"; }
 	PYTHONPATH=$(TORCHREC) TORCH_WARMSTART_INSTALLED=1 \
 	  $(BIN)/pytest tests/distributed/test_torchrec.py $(PYTEST_ARGS)
 

@@ -30,7 +30,8 @@ LAYERS = (
     {"slots", "new_rows"},
     {"planning"},
     {"execution", "suggesting", "proof", "conversion"},
-    {"api", "init"},
+    {"init"},
+    {"api"},
     {"tensorflow_names", "cli", "integrations"},
     {"__init__", "__main__"},
 )

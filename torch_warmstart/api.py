@@ -485,7 +485,8 @@ def save_settings(
 
     Raises:
         SettingsError: a field holds what TOML cannot say (a model, a tensor, a function that is
-            none of `torch.nn.init`, a generator); the message names it. Nothing is written.
+            none of `torch.nn.init` or `tws.init`, a generator); the message names it. Nothing is
+            written.
 
     Example:
         >>> tws.save_settings("warmstart.toml", settings)                # doctest: +SKIP
@@ -496,9 +497,12 @@ def save_settings(
 
 
 def _initializers() -> dict[str, Any]:
-    """What `backup_initializer` may be in a file, by name: the functions of torch.nn.init."""
+    """What `backup_initializer` may be in a file, by name: of torch.nn.init and of tws.init."""
+    from torch_warmstart import init
+
     functions = vars(torch.nn.init).items()
-    return {n: f for n, f in functions if n.endswith("_") and not n.startswith("_") and callable(f)}
+    of_torch = {n: f for n, f in functions if n.endswith("_") and n[0] != "_" and callable(f)}
+    return of_torch | {name: getattr(init, name) for name in init.__all__}
 
 
 def list_variables(source: Any) -> list[tuple[str, tuple[int, ...]]]:

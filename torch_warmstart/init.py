@@ -100,16 +100,18 @@ def subword(
     and for those of which no piece is in the old vocabulary.
 
     Args:
-        pieces: The old tokenizer: of `tokenizers`, `transformers`, `sentencepiece` or `tiktoken`; a
-            function from text to pieces; or a mapping of new entries to pieces. Pieces are entries
-            of the old vocabulary, or its ids.
+        pieces: The old tokenizer: of `tokenizers`, `transformers`, `sentencepiece` or `tiktoken`;
+            the path of its `tokenizer.json`, of a directory with one, or of a `.model`, which is
+            read by these libraries when it is needed; a function from text to pieces; or a mapping
+            of new entries to pieces. Pieces are entries of the old vocabulary, or its ids.
         weights: "mean"; "last" or "first" piece only; "exp" halves from the heaviest on: the last
             piece in an input table, the first in an output table and its bias.
         role: Which of these it is for "exp"; "auto": by the variable's module. A tied table is an
             input.
 
     Raises:
-        SettingsError: of another value.
+        SettingsError: of another value; while planning, if there is no such file, or none that the
+            library can read.
 
     Example:
         >>> tws.init.subword(old_tokenizer, "exp") | tws.init.mean()        # doctest: +SKIP

@@ -164,8 +164,8 @@ def test_what_toml_cannot_say_is_refused_by_name(tmp_path, settings, field):
         ),
         (
             "ckpt_to_initialize_from = 'x'\n[var_name_to_vocab_info.t]\ntype = 'ClipOrPad'\n"
-            "backup_initializer = 'normal'",
-            "or a function of torch.nn.init, not 'normal'. Did you mean 'normal_'",
+            "backup_initializer = 'normals'",
+            "or a function of torch.nn.init or of tws.init, not 'normals'. Did you mean 'normal",
         ),
         ("warm_start = 3", r"\[\[warm_start\]\] tables are a list of settings"),
         (

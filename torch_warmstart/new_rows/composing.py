@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import torch
 
@@ -27,18 +27,39 @@ Guard = Callable[[str, Callable[[], Any]], Any]  # runs what a user wrote
 class RowInitializer:
     """What makes new rows of old ones; `|` and `+` compose them.
 
+    Each is a dataclass whose fields are the arguments of the function of `tws.init` that has its
+    `name`: so it can be written down, and two that were told the same are equal.
+
     One that needs no values returns a mixture, whose `answered` says for which rows. One that needs
     some says in `needs` what, and in `answers` for which rows.
     """
 
     takes_new_rows = True
-    name = "initialiser"
+    name: ClassVar[str] = "initialiser"
     needs = ""  # what it reads when the plan is carried out; "": nothing
     is_random = False
-    by_role = False  # whether tables of different roles get different mixtures
     # Whether it makes every row that it answers for, and whole runs of `TOGETHER` rows bit for bit
     # the same whichever other runs it is asked for.
     makes_runs = False
+
+    @property
+    def by_role(self) -> bool:
+        """Whether tables of different roles get different mixtures."""
+        return False
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What it was told, by the names of its function's arguments."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        assert isinstance(other, RowInitializer)
+        return _are_same([*self.arguments.values()], [*other.arguments.values()])
+
+    def __hash__(self) -> int:
+        return hash(type(self))  # what they were told may have none
 
     def answers(self, new: NewRows) -> torch.Tensor:
         """For which rows: bool of `[m]`. Asked only of those that need values."""
@@ -62,21 +83,41 @@ class RowInitializer:
     def __add__(self, other: Any) -> RowInitializer:
         if not isinstance(other, Noise):
             return NotImplemented
+        if isinstance(self, WithNoise):
+            return WithNoise(self.base, math.hypot(self.scale, other.scale))
         return WithNoise(self, other.scale)
 
     def __str__(self) -> str:
         return self.name
 
+    def __repr__(self) -> str:
+        return f"<tws.init: {self}>"  # what they were told may be millions of entries
 
+
+def _are_same(mine: Any, others: Any) -> bool:
+    """Whether two arguments are equal; tensors and arrays are if they are one."""
+    if mine is others:
+        return True
+    if isinstance(mine, list | tuple) and isinstance(others, list | tuple):
+        return len(mine) == len(others) and all(map(_are_same, mine, others))
+    try:
+        return type(mine) is type(others) and bool(mine == others)
+    except (RuntimeError, TypeError, ValueError):  # of many numbers
+        return False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Noise(RowInitializer):
     """What is added to others' rows; by itself it is none."""
 
-    name = "noise"
+    scale: float
+    name: ClassVar[str] = "noise"
 
-    def __init__(self, scale: float) -> None:
+    def __post_init__(self) -> None:
+        scale = self.scale
         if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
             raise SettingsError(f"init.noise: scale is a positive number, not {scale!r}.")
-        self.scale = float(scale)
+        object.__setattr__(self, "scale", float(scale))
 
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
         raise SettingsError(
@@ -91,21 +132,26 @@ class Noise(RowInitializer):
     __ror__ = __or__
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class FirstOf(RowInitializer):
     """Several, of which the first that answers for a row makes it."""
 
-    def __init__(self, parts: Sequence[Initializer]) -> None:
-        self.parts = tuple(parts)
+    parts: tuple[Initializer, ...]
+
+    def __post_init__(self) -> None:
+        flat = (part.parts if isinstance(part, FirstOf) else (part,) for part in self.parts)
+        object.__setattr__(self, "parts", tuple(one for parts in flat for one in parts))
 
     def __str__(self) -> str:
         return " | ".join(map(label_of, self.parts))
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class WithNoise(RowInitializer):
     """Another's rows with noise on them."""
 
-    def __init__(self, base: RowInitializer, scale: float) -> None:
-        self.base, self.scale = base, scale
+    base: RowInitializer
+    scale: float
 
     def __str__(self) -> str:
         text = str(self.base)

@@ -80,6 +80,12 @@ def mixture_of(
     return Mixture(_offsets(counts), indices, weights.to(torch.float32), counts > 0)
 
 
+def means_of(counts: torch.Tensor, indices: torch.Tensor) -> Mixture:
+    """New rows that are the mean of old ones: so many for each, one after the other."""
+    weights = (1 / counts.clamp(min=1).double()).float()
+    return Mixture(_offsets(counts), indices, weights.repeat_interleave(counts), counts > 0)
+
+
 def one_hot(indices: torch.Tensor) -> Mixture:
     """New rows that are one old row each; -1: not answered."""
     answered = indices >= 0

@@ -10,8 +10,16 @@ r"""Settings in a file: the fields of `WarmStartSettings` as TOML, under their o
     old_vocab = "yesterday.txt"
     backup_initializer = {name = "normal_", std = 0.02}
 
+    [var_name_to_vocab_info."genre.weight"]
+    new_vocab = "genres.txt"
+    old_vocab = {from_checkpoint = "genres_lookup"}
+
     [var_name_to_vocab_info."head"]
     type = "ClipOrPad"
+
+    [var_name_to_vocab_info.patterns.'tables\.(\w+)\.weight']
+    new_vocab = 'today/\1.txt'
+    old_vocab = 'yesterday/\1.txt'
 
     [var_name_to_prev_var_name]
     "encoder." = "bert/encoder/"
@@ -20,28 +28,37 @@ r"""Settings in a file: the fields of `WarmStartSettings` as TOML, under their o
     'blocks\.(\d+)\.(.+)' = 'block_\1/\2'
 
 What stands where a `VocabInfo` does is any of the classes below, by `type`, each with its own
-fields: a field that is added to one of them can be said here, too.
+fields: a field that is added to one of them can be said here, too. What `backup_initializer` may
+say is in `initializer_tables`, and what patterns may in `info_templates`.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, cast
 
 from torch_warmstart.errors import SettingsError, did_you_mean
+from torch_warmstart.settings.info_templates import InfoTemplate, check_groups, groups_in
+from torch_warmstart.settings.initializer_tables import Initializers, initializer_of, table_of
 from torch_warmstart.settings.name_rules import NameRules, Names
 from torch_warmstart.settings.rules_file import lines_of
 from torch_warmstart.settings.settings import WarmStartSettings
 from torch_warmstart.settings.toml_text import read_toml, toml_lines
-from torch_warmstart.settings.vocab_infos import ClipOrPad, SegmentInfo, VocabInfo
-
-Initializers = Mapping[str, Callable[..., Any]]  # what `backup_initializer` may be, by name
+from torch_warmstart.settings.vocab_infos import (
+    FROM_CHECKPOINT,
+    ClipOrPad,
+    FromCheckpoint,
+    SegmentInfo,
+    VocabInfo,
+)
 
 _LIST = "warm_start"
 _RENAMES, _PATTERNS = "var_name_to_prev_var_name", "patterns"
+_INFOS, _FROM_CHECKPOINT = "var_name_to_vocab_info", "from_checkpoint"
 _SEGMENTS = ("new_segments", "old_segments")
 _CLASSES: dict[str, type] = {
     "VocabInfo": VocabInfo,
@@ -79,8 +96,8 @@ def _settings(table: Any, where: str, initializers: Initializers) -> WarmStartSe
     said = dict(table)
     if _RENAMES in said:
         said[_RENAMES] = _renames(said[_RENAMES], f"{where}: {_RENAMES}")
-    if "var_name_to_vocab_info" in said:
-        said["var_name_to_vocab_info"] = _infos(said["var_name_to_vocab_info"], where, initializers)
+    if _INFOS in said:
+        said[_INFOS] = _infos(said[_INFOS], f"{where}: {_INFOS}", initializers)
     settings: WarmStartSettings = _made(WarmStartSettings, said, where)
     return settings
 
@@ -102,10 +119,37 @@ def _renames(value: Any, where: str) -> Any:
 
 
 def _infos(value: Any, where: str, initializers: Initializers) -> Any:
+    """By name, and below `patterns` by pattern."""
     if not isinstance(value, Mapping):
         return value
-    at = f"{where}: var_name_to_vocab_info"
-    return {name: _info(info, f"{at}.{name}", initializers) for name, info in value.items()}
+    patterns: Mapping[str, Any] = value[_PATTERNS] if _has_patterns(value) else {}
+    infos: dict[Any, Any] = {
+        name: _info(info, f"{where}.{name}", initializers)
+        for name, info in value.items()
+        if not (patterns and name == _PATTERNS)
+    }
+    for text, info in patterns.items():
+        at = f"{where}.{_PATTERNS}.{text!r}"
+        pattern = _compiled(text, at)
+        check_groups(info, pattern, at)
+        make = functools.partial(_info, where=at, initializers=initializers)
+        made = make(info)  # what is wrong is said now, and not for the first table
+        infos[pattern] = InfoTemplate(info, make) if groups_in(info) else made
+    return infos
+
+
+def _has_patterns(infos: Mapping[str, Any]) -> bool:
+    """Whether there is a table of patterns, and not what is said of a module of that name."""
+    value = infos.get(_PATTERNS)
+    is_table = isinstance(value, Mapping) and not {"new_vocab", "type"} & value.keys()
+    return is_table and all(isinstance(one, Mapping | list) for one in value.values())
+
+
+def _compiled(text: str, where: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise SettingsError(f"{where} is no regular expression: {error}.") from error
 
 
 def _info(value: Any, where: str, initializers: Initializers) -> Any:
@@ -118,7 +162,16 @@ def _info(value: Any, where: str, initializers: Initializers) -> Any:
     if kind not in _CLASSES:
         raise SettingsError(f"{where}: type is {' or '.join(map(repr, _CLASSES))}, not {kind!r}.")
     if "backup_initializer" in said:
-        said["backup_initializer"] = _initializer(said["backup_initializer"], where, initializers)
+        said["backup_initializer"] = initializer_of(said["backup_initializer"], where, initializers)
+    if "old_vocab" in said:
+        said["old_vocab"] = _old_vocab(said["old_vocab"], f"{where}.old_vocab")
+    if isinstance(said.get("fallback"), list):
+        said["fallback"] = [
+            [pair[0], _old_vocab(pair[1], f"{where}.fallback")]
+            if isinstance(pair, list) and len(pair) == 2
+            else pair
+            for pair in said["fallback"]
+        ]
     for name in _SEGMENTS if kind == "SegmentInfo" else ():
         if name in said:
             said[name] = _segments(said[name], f"{where}.{name}", initializers)
@@ -144,19 +197,19 @@ def _segments(value: Any, where: str, initializers: Initializers) -> dict[str, A
     return segments
 
 
-def _initializer(value: Any, where: str, initializers: Initializers) -> Any:
-    """A function by its name, with arguments if it is a table; or "keep"."""
-    arguments = dict(value) if isinstance(value, Mapping) else {}
-    name = arguments.pop("name", None) if isinstance(value, Mapping) else value
-    if not isinstance(name, str) or name == "keep":
+def _old_vocab(value: Any, where: str) -> Any:
+    """`{from_checkpoint = "genres_lookup"}`, or `true` for what needs no name."""
+    if not isinstance(value, Mapping) or [*value] != [_FROM_CHECKPOINT]:
         return value
-    if name not in initializers:
-        raise SettingsError(
-            f"{where}: backup_initializer is 'keep' or a function of torch.nn.init, not {name!r}."
-            f"{did_you_mean(name, initializers)}"
-        )
-    function = initializers[name]
-    return functools.partial(function, **arguments) if arguments else function
+    name = value[_FROM_CHECKPOINT]
+    if name is True:
+        return FROM_CHECKPOINT
+    if not isinstance(name, str):
+        return value  # a row of an entry
+    try:
+        return FROM_CHECKPOINT[name]
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from error
 
 
 def _made(made: type, said: Mapping[str, Any], where: str) -> Any:
@@ -223,7 +276,9 @@ def _said_of(value: Any, where: str, initializers: Initializers) -> dict[str, An
         if field.name == _RENAMES:
             said[field.name] = _rename_table(found, at)
         elif field.name == "backup_initializer":
-            said[field.name] = _initializer_name(found, at, initializers)
+            said[field.name] = table_of(found, at, initializers, _plain_of(initializers))
+        elif field.name == _INFOS:
+            said[field.name] = _info_tables(found, at, initializers)
         elif isinstance(value, SegmentInfo) and field.name in _SEGMENTS:
             said[field.name] = [
                 [name, _plain(one, f"{at}[{name!r}]", initializers)] for name, one in found.items()
@@ -248,6 +303,8 @@ def _plain(value: Any, where: str, initializers: Initializers) -> Any:
         return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if isinstance(value, FromCheckpoint):
+        return {_FROM_CHECKPOINT: value.name or True}
     if is_dataclass(value) and type(value) in _CLASSES.values():
         kind = type(value).__name__
         of_kind = {} if kind == "VocabInfo" else {"type": kind}
@@ -259,6 +316,44 @@ def _plain(value: Any, where: str, initializers: Initializers) -> Any:
     if isinstance(value, list | tuple | range):
         return [_plain(one, f"{where}[{at}]", initializers) for at, one in enumerate(value)]
     raise _unsayable(value, where)
+
+
+def _plain_of(initializers: Initializers) -> Any:
+    return lambda value, where: _plain(value, where, initializers)
+
+
+def _info_tables(infos: Mapping[Any, Any], where: str, initializers: Initializers) -> Any:
+    """By name, and below `patterns` by pattern."""
+    patterns = {key: info for key, info in infos.items() if isinstance(key, re.Pattern)}
+    names = {key: info for key, info in infos.items() if key not in patterns}
+    tables: dict[str, Any] = _plain(names, where, initializers)
+    if not patterns:
+        return tables
+    if _PATTERNS in tables:
+        raise SettingsError(
+            f"{where} has patterns, and a settings file has no second place for a module "
+            f"{_PATTERNS!r}: name its variables ({_PATTERNS}.weight)."
+        )
+    return {**tables, _PATTERNS: dict(_patterns(patterns, where, initializers))}
+
+
+def _patterns(
+    patterns: Mapping[re.Pattern[str], Any], where: str, initializers: Initializers
+) -> Iterator[tuple[str, Any]]:
+    for pattern, info in patterns.items():
+        at = f"{where}[{pattern.pattern!r}]"
+        if re.compile(pattern.pattern).flags != pattern.flags:
+            raise SettingsError(f"{at} has flags; write them into the pattern: (?i).")
+        if isinstance(info, InfoTemplate):
+            yield pattern.pattern, info.said
+            continue
+        table = _plain(info, at, initializers)
+        if groups := groups_in(table):
+            raise SettingsError(
+                f"{at}: \\{min(groups)} in one of its texts would stand for a group in a settings "
+                "file."
+            )
+        yield pattern.pattern, table
 
 
 def _name(key: Any, where: str) -> str:
@@ -285,15 +380,3 @@ def _rename_table(renames: Any, where: str) -> dict[str, Any]:
 
 def _lists(names: Iterable[tuple[str, Names]]) -> dict[str, Any]:
     return {name: t if isinstance(t, str) else list(t) for name, t in names}
-
-
-def _initializer_name(value: Any, where: str, initializers: Initializers) -> Any:
-    if isinstance(value, str):
-        return value
-    function = value.func if isinstance(value, functools.partial) else value
-    name = next((name for name, known in initializers.items() if known is function), None)
-    if name is None or (isinstance(value, functools.partial) and value.args):
-        raise _unsayable(value, where)
-    if not isinstance(value, functools.partial):
-        return name
-    return {"name": name, **_plain(value.keywords, where, {})}

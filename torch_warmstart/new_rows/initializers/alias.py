@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -19,15 +20,16 @@ _SHORTEST = 2  # characters of a prefix
 _OF_TENSORFLOW = "farmhash64"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Alias(RowInitializer):
     """The row of another entry."""
 
-    name = "alias"
+    mapping: How | Mapping[Any, Any]
+    num_oov_buckets: int | None
+    name: ClassVar[str] = "alias"
 
-    def __init__(self, how: How | Mapping[Any, Any], num_oov_buckets: int | None) -> None:
-        self._how, self._num_oov_buckets = how, num_oov_buckets
-        if not isinstance(how, Mapping):
-            self.name = f"alias({how})"
+    def __str__(self) -> str:
+        return "alias" if isinstance(self.mapping, Mapping) else f"alias({self.mapping})"
 
     def __call__(self, new: NewRows) -> Mixture:
         entries = new.entries()
@@ -38,19 +40,20 @@ class Alias(RowInitializer):
         return one_hot(found)
 
     def _find(self, entries: Entries, new: NewRows) -> torch.Tensor:
-        if isinstance(self._how, Mapping):
-            return _by_mapping(entries, self._how, new)
-        if self._how == "oov_bucket":
+        how = self.mapping
+        if isinstance(how, Mapping):
+            return _by_mapping(entries, how, new)
+        if how == "oov_bucket":
             return self._by_bucket(entries, new)
         rows, old = new.old.entries()
         assert new.vocabulary is not None
         assert new.old.vocabulary is not None
         if not (old.is_text and entries.is_text):
-            raise SettingsError(f'{new.name}: init.alias("{self._how}") compares text.')
+            raise SettingsError(f'{new.name}: init.alias("{how}") compares text.')
         mine, its = (_texts(some) for some in (entries, old))
-        if self._how == "prefix":
+        if how == "prefix":
             found = _by_prefix(mine, its)
-        elif self._how == "casefold":
+        elif how == "casefold":
             found = _by_key(map(_folded, mine), map(_folded, its))
         else:
             of_new, of_old = form_of(new.vocabulary.listed), form_of(new.old.vocabulary.listed)
@@ -73,7 +76,7 @@ class Alias(RowInitializer):
 
     def _oov_of(self, new: NewRows) -> range:
         """The old OOV rows: the vocabulary's own, or as many behind it as are said."""
-        old, count = new.old, self._num_oov_buckets
+        old, count = new.old, self.num_oov_buckets
         if old.oov and count not in (None, len(old.oov)):
             raise SettingsError(
                 f'{new.name}: init.alias("oov_bucket", num_oov_buckets={count}), but the old '

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 
@@ -15,47 +16,47 @@ from torch_warmstart.new_rows.rows import TOGETHER, NewRows
 Of = Literal["trained", "all"]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Mean(RowInitializer):
     """The mean of old rows."""
 
-    name = "mean"
+    of: Of
+    name: ClassVar[str] = "mean"
     needs = "one pass over the old rows"
     makes_runs = True
-
-    def __init__(self, of: Of) -> None:
-        self._of = of
 
     def equals(self, count: int) -> int:
         return count if count > 1 else 0
 
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
-        mean = new.old.mean if self._of == "trained" else new.old.mean_of_all
+        mean = new.old.mean if self.of == "trained" else new.old.mean_of_all
         return mean.expand(len(new), -1)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Normal(RowInitializer):
     """Draws from a normal with the mean and the covariance of old rows."""
 
-    name = "normal"
+    cov: Literal["full", "diagonal"]
+    scale: float
+    of: Of
+    name: ClassVar[str] = "normal"
     needs = "passes over the old rows"
     is_random = True
     makes_runs = True
 
-    def __init__(self, cov: Literal["full", "diagonal"], scale: float, of: Of) -> None:
-        self._cov, self._scale, self._of = cov, scale, of
-
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
         old = new.old
-        which = old.trained if self._of == "trained" else old.named
-        mean = old.mean if self._of == "trained" else old.mean_of_all
-        if self._cov == "full":
+        which = old.trained if self.of == "trained" else old.named
+        mean = old.mean if self.of == "trained" else old.mean_of_all
+        if self.cov == "full":
             spread = root_of_covariance(old, which, mean)
         else:
             spread = std_of(old, which, mean)
-        spread, mean = (spread * self._scale).float(), mean.float()
+        spread, mean = (spread * self.scale).float(), mean.float()
         out = torch.empty(len(new), new.width)
         for first in range(0, len(new), TOGETHER):
             part = slice(first, first + TOGETHER)
             drawn = draw_normals(new.seed, f"{new.name}/normal", new.ordinals[part], new.width)
-            out[part] = mean + (drawn @ spread if self._cov == "full" else drawn * spread)
+            out[part] = mean + (drawn @ spread if self.cov == "full" else drawn * spread)
         return out

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 
@@ -13,38 +15,39 @@ from torch_warmstart.new_rows.mixture import Mixture, normalised, nothing
 from torch_warmstart.new_rows.rows import NewRows
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class GroupMean(RowInitializer):
     """The mean of the old rows of a row's group."""
 
-    name = "group_mean"
+    groups: Mapping[Any, Any]
+    name: ClassVar[str] = "group_mean"
 
-    def __init__(self, groups: Mapping[Any, Any]) -> None:
+    @functools.cached_property
+    def _group_of_key(self) -> torch.Tensor:
+        """The number of each key's group."""
         numbers: dict[Any, int] = {}
-        self._keys = list(groups)
-        self._group_of_key = torch.tensor(
-            [numbers.setdefault(group, len(numbers)) for group in groups.values()],
-            dtype=torch.int64,
-        )
-        self._num_groups = len(numbers)
+        groups = [numbers.setdefault(group, len(numbers)) for group in self.groups.values()]
+        return torch.tensor(groups, dtype=torch.int64)
 
     def __call__(self, new: NewRows) -> Mixture:
         entries = new.entries()
         if not len(entries) or new.old.vocabulary is None:
             return nothing(len(new))
         outside = new.old.outside
-        listed = outside.entries(self._keys)
+        listed = outside.entries(list(self.groups))
         keys = Vocabulary(listed, len(listed))
+        num_groups = int(self._group_of_key.max()) + 1
         group_of_old = self._group_of(new.old.find_in(keys))
         bags = torch.full((len(new),), -1, dtype=torch.int64)
         bags[new.has_entry] = self._group_of(outside.find(entries, keys))
         members = (group_of_old >= 0).nonzero().flatten()
         order = torch.argsort(group_of_old[members], stable=True)
         members = members[order]
-        counts = torch.bincount(group_of_old[members], minlength=self._num_groups)
-        offsets = torch.zeros(self._num_groups + 1, dtype=torch.int64)
+        counts = torch.bincount(group_of_old[members], minlength=num_groups)
+        offsets = torch.zeros(num_groups + 1, dtype=torch.int64)
         torch.cumsum(counts, 0, out=offsets[1:])
         group_of = group_of_old[members]
-        weights = normalised(group_of, torch.ones(len(members)), self._num_groups)
+        weights = normalised(group_of, torch.ones(len(members)), num_groups)
         answered = (bags >= 0) & (counts[bags.clamp(min=0)] > 0)
         return Mixture(offsets, members, weights, answered, bags.clamp(min=0))
 

@@ -8,7 +8,8 @@ length. How much of each: least squares. It stops where nothing is left.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -22,28 +23,29 @@ _NULL = 1e-6  # of a target's length, or an atom's: nothing is left of it
 _READ = 8192  # rows read at a time
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Omp(RowInitializer):
     """Sparse combinations that a donor's table shows."""
 
-    name = "omp"
+    donor: Any
+    k: int
+    of: Literal["trained", "all"]
+    name: ClassVar[str] = "omp"
     needs = "the donor's table"
-
-    def __init__(self, donor: Any, k: int, of: Literal["trained", "all"]) -> None:
-        self._donor, self._k, self._of = donor, k, of
 
     def answers(self, new: NewRows) -> torch.Tensor:
         outside = new.old.outside
         answered = new.has_entry.clone()
-        found = outside.find(new.entries(), outside.table(self._donor).vocabulary)
+        found = outside.find(new.entries(), outside.table(self.donor).vocabulary)
         answered[new.has_entry] = found >= 0
         return answered
 
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
         outside, old = new.old.outside, new.old
-        donor = outside.table(self._donor)
+        donor = outside.table(self.donor)
         places = old.find_in(donor.vocabulary)
         shared = places >= 0
-        if self._of == "trained":
+        if self.of == "trained":
             shared &= old.trained
         if not bool(shared.any()):
             raise SettingsError(
@@ -54,7 +56,7 @@ class Omp(RowInitializer):
         device = new.device if new.device.type == "cuda" else torch.device("cpu")
         atoms = _read(donor, places[shared], device)
         wanted = outside.find(new.entries(), donor.vocabulary)
-        return _pursued(donor, wanted, atoms, rows, self._k)
+        return _pursued(donor, wanted, atoms, rows, self.k)
 
 
 def _pursued(

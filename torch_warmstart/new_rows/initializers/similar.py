@@ -6,7 +6,8 @@ similarities become weights. Similarities are cosines, made block by block.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -23,38 +24,31 @@ _FIRST = 64  # of the most similar that sparsemax looks at first
 _READ = 8192  # rows read at a time
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Similar(RowInitializer):
     """Weighted sums of the rows of the nearest entries."""
 
-    name = "similar"
+    vectors: Any
+    k: int | None
+    weights: Weights
+    temperature: float
+    anchors: Anchors
+    old_vectors: Any
+    of: Literal["trained", "all"]
+    name: ClassVar[str] = "similar"
     needs = "the vectors"
-
-    def __init__(
-        self,
-        vectors: Any,
-        k: int | None,
-        *,
-        weights: Weights,
-        temperature: float,
-        anchors: Anchors,
-        old_vectors: Any,
-        of: Literal["trained", "all"],
-    ) -> None:
-        self._vectors, self._old_vectors = vectors, old_vectors
-        self._k, self._weights, self._temperature = k, weights, temperature
-        self._anchors, self._of = anchors, of
 
     def answers(self, new: NewRows) -> torch.Tensor:
         outside = new.old.outside
-        found = outside.find(new.entries(), outside.table(self._vectors).vocabulary)
+        found = outside.find(new.entries(), outside.table(self.vectors).vocabulary)
         answered = new.has_entry.clone()
         answered[new.has_entry] = found >= 0
         return answered
 
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
         outside, old = new.old.outside, new.old
-        table = outside.table(self._vectors)
-        of_old = table if self._old_vectors is None else outside.table(self._old_vectors)
+        table = outside.table(self.vectors)
+        of_old = table if self.old_vectors is None else outside.table(self.old_vectors)
         if table.width != of_old.width:
             raise SettingsError(
                 f"{new.name}: init.similar: the new entries' vectors have {table.width} numbers "
@@ -72,7 +66,7 @@ class Similar(RowInitializer):
         known = _unit_rows(of_old, places, device)
         wanted = outside.find(new.entries(), table.vocabulary)
         mine = _unit_rows(table, wanted, device)
-        if self._k is None and self._weights == "proportional":
+        if self.k is None and self.weights == "proportional":
             return _of_all(mine, known, anchors, new)
         return self._mix(mine, known, anchors, len(new))
 
@@ -80,9 +74,9 @@ class Similar(RowInitializer):
         """The old rows that count."""
         remapped = new.remapping[new.remapping >= 0]
         size = new.old.size
-        rows = torch.unique(remapped[remapped < size]) if self._anchors == "shared" else None
+        rows = torch.unique(remapped[remapped < size]) if self.anchors == "shared" else None
         rows = new.old.named.nonzero().flatten() if rows is None else rows
-        return rows[new.old.trained[rows]] if self._of == "trained" else rows
+        return rows[new.old.trained[rows]] if self.of == "trained" else rows
 
     def _mix(
         self, mine: torch.Tensor, known: torch.Tensor, anchors: torch.Tensor, count: int
@@ -101,12 +95,12 @@ class Similar(RowInitializer):
 
     def _weigh(self, alike: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The nearest of each row and their weights, from similarities to all."""
-        if self._weights == "sparsemax":
-            return _sparsemax_of(alike, self._temperature, self._k)
-        assert self._k is not None
-        top, near = torch.topk(alike, min(self._k, alike.shape[1]), dim=1)
-        if self._weights == "softmax":
-            return near, torch.softmax(top / self._temperature, dim=1)
+        if self.weights == "sparsemax":
+            return _sparsemax_of(alike, self.temperature, self.k)
+        assert self.k is not None
+        top, near = torch.topk(alike, min(self.k, alike.shape[1]), dim=1)
+        if self.weights == "softmax":
+            return near, torch.softmax(top / self.temperature, dim=1)
         top = top.clamp(min=0)  # what is unlike counts as nothing, or sums near 0 would explode
         return near, top / top.sum(1, keepdim=True).clamp(min=torch.finfo(top.dtype).tiny)
 

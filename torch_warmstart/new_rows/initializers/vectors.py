@@ -7,7 +7,7 @@ How vectors become rows is fitted on the entries that have both: least squares w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -20,23 +20,23 @@ Align = Literal["ridge", "procrustes"] | None
 _READ = 8192  # rows read at a time
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Vectors(RowInitializer):
     """Rows from a table elsewhere, mapped by what shared entries show."""
 
-    name = "vectors"
+    vectors: Any
+    align: Align
+    ridge: float
+    of: Literal["trained", "all"]
+    name: ClassVar[str] = "vectors"
     needs = "the vectors, and the rows of shared entries"
     makes_runs = True
 
-    def __init__(
-        self, vectors: Any, align: Align, ridge: float, of: Literal["trained", "all"]
-    ) -> None:
-        self._vectors, self._align, self._ridge, self._of = vectors, align, ridge, of
-
     def answers(self, new: NewRows) -> torch.Tensor:
         outside = new.old.outside
-        table = outside.table(self._vectors)
+        table = outside.table(self.vectors)
         answered = new.has_entry.clone()
-        if self._align is None and table.width != new.width:
+        if self.align is None and table.width != new.width:
             if new.role == "bias":
                 return torch.zeros_like(answered)
             raise SettingsError(
@@ -48,9 +48,9 @@ class Vectors(RowInitializer):
 
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
         outside = new.old.outside
-        table = outside.table(self._vectors)
+        table = outside.table(self.vectors)
         wanted = outside.find(new.entries(), table.vocabulary)
-        mapping = self._fitted(table, new) if self._align else None
+        mapping = self._fitted(table, new) if self.align else None
         out = torch.empty(len(new), new.width)
         for first in range(0, len(new), TOGETHER):
             part = slice(first, first + TOGETHER)
@@ -62,7 +62,7 @@ class Vectors(RowInitializer):
         old = new.old
         places = old.find_in(table.vocabulary)
         shared = places >= 0
-        if self._of == "trained":
+        if self.of == "trained":
             shared &= old.trained
         if int(shared.sum()) < 2:
             raise SettingsError(
@@ -70,7 +70,7 @@ class Vectors(RowInitializer):
                 "so there is nothing to fit on. Do both write their entries alike?"
             )
         sums = _Sums.of(table, places[shared], new, shared.nonzero().flatten())
-        fit = _ridge(sums, self._ridge) if self._align == "ridge" else _procrustes(sums)
+        fit = _ridge(sums, self.ridge) if self.align == "ridge" else _procrustes(sums)
         return _Affine(sums.mean_from, fit, sums.mean_to)
 
 

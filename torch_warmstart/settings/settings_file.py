@@ -141,8 +141,9 @@ def _infos(value: Any, where: str, initializers: Initializers) -> Any:
 def _has_patterns(infos: Mapping[str, Any]) -> bool:
     """Whether there is a table of patterns, and not what is said of a module of that name."""
     value = infos.get(_PATTERNS)
-    is_table = isinstance(value, Mapping) and not {"new_vocab", "type"} & value.keys()
-    return is_table and all(isinstance(one, Mapping | list) for one in value.values())
+    if not isinstance(value, Mapping) or {"new_vocab", "type"} & value.keys():
+        return False
+    return all(isinstance(one, Mapping | list) for one in value.values())
 
 
 def _compiled(text: str, where: str) -> re.Pattern[str]:

@@ -90,7 +90,8 @@ class PlanError(SettingsError):
     """
 
     def __init__(self, headline: str, problems: Sequence[Finding]) -> None:
-        self.problems = tuple({problem.text: problem for problem in problems}.values())
+        by_text = {problem.text: problem for problem in problems}
+        self.problems: tuple[Finding, ...] = tuple(by_text.values())
         numbered = [
             f"  {number}. " + line.replace("\n", "\n     ")
             for number, line in enumerate(_lines(self.problems), 1)
@@ -185,8 +186,8 @@ class PartialWriteError(WarmStartError):
         self, message: str, written: Iterable[str] = (), not_written: Iterable[str] = ()
     ) -> None:
         super().__init__(message)
-        self.written = tuple(written)
-        self.not_written = tuple(not_written)
+        self.written: tuple[str, ...] = tuple(written)
+        self.not_written: tuple[str, ...] = tuple(not_written)
 
 
 class WarmStartWarning(UserWarning):

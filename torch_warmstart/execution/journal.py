@@ -33,7 +33,7 @@ class Journal:
             blank: Those among all of them whose bytes nobody will want again.
         """
         own = [*_with_bytes([*model.parameters(), *model.buffers()])]
-        self.mode = _Watching(self)
+        self.mode: _Watching = _Watching(self)
         self._extents = Extents((tensor, None) for tensor in (*own, *_with_bytes(others)))
         self._blank = {extent_of(tensor) for tensor in _with_bytes(blank)}
         self._saved: list[tuple[torch.Tensor, torch.Tensor]] = []  # bytes in memory; what they were

@@ -17,6 +17,7 @@ from torch_warmstart.new_rows import NewRowsAccount
 from torch_warmstart.planning import (
     ASIDE,
     NEVER_TAKEN,
+    NO_ROWS,
     SHARES_MEMORY,
     Audit,
     PlanItem,
@@ -57,7 +58,7 @@ class VariableAccount:
     old_shapes: tuple[tuple[int, ...], ...]  # in the checkpoint
     dtype: str
     change: str  # layout and dtype, where they changed
-    rows: RowAccount | None
+    rows: RowAccount  # all zeros, and false, unless the variable is remapped
     new_rows: NewRowsAccount | None = None  # who made them, where initialisers of tws.init did
     is_by_entry: bool = False  # whether `rows` go by the entries of vocabularies
     further: tuple[AxisAccount, ...] = ()  # what became of the rows along further axes
@@ -222,7 +223,7 @@ def _by_entry(
     for account in accounts:
         if account.kind == "slot":
             continue
-        if account.rows is not None and account.is_by_entry:
+        if account.rows and account.is_by_entry:
             yield account, "", account.rows
         for its in account.further:
             if its.is_by_entry:
@@ -251,7 +252,8 @@ def _answered(account: VariableAccount | AxisAccount) -> dict[str, Any]:
     bare: Any = replace(account, new_rows=None)
     if isinstance(bare, VariableAccount):
         bare = replace(bare, further=())
-    return {**asdict(bare), "new_rows": answered}
+    rows = asdict(account.rows) if account.rows else None
+    return {**asdict(bare), "rows": rows, "new_rows": answered}
 
 
 def account_for(
@@ -277,7 +279,7 @@ def account_for(
         old_shapes=tuple(spec.shape for spec in item.sources),
         dtype=dtype_name(variable.tensor.dtype),
         change=item.change,
-        rows=item.rows,
+        rows=item.rows or NO_ROWS,
         new_rows=new_rows.get((variable, item.axis)) if item.state == "remapped" else None,
         is_by_entry=isinstance(item.vocab, VocabInfo),
         further=further,

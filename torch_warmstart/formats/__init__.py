@@ -8,6 +8,7 @@ from torch_warmstart.formats.base import ATTRIBUTE_SUFFIX as ATTRIBUTE_SUFFIX
 from torch_warmstart.formats.base import OBJECT_GRAPH_KEY as OBJECT_GRAPH_KEY
 from torch_warmstart.formats.base import Block as Block
 from torch_warmstart.formats.base import Checkpoint as Checkpoint
+from torch_warmstart.formats.base import Family as Family
 from torch_warmstart.formats.base import GraphOptimizer as GraphOptimizer
 from torch_warmstart.formats.base import NameKind as NameKind
 from torch_warmstart.formats.base import SavedLayer as SavedLayer

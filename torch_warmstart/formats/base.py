@@ -33,6 +33,7 @@ Family = Literal["tensorflow", "torch"]  # whose layouts and names the tensors f
 #   short    the same without the models that it is in, which have names of their own
 #   storage  only where it lies in the file: by class and number, or by number
 NameKind = Literal["own", "short", "storage"]
+Rows = slice | Sequence[int] | torch.Tensor  # of a tensor, as a caller names them
 Block = tuple[int, torch.Tensor]  # the number of its first row, and the rows
 
 # In object-based checkpoints: the key of the graph, and how the keys of variables end.
@@ -159,14 +160,14 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         spec = self._find(key)
         return self._find_named(key) if spec is None else spec
 
-    def get_tensor(self, key: str, rows: torch.Tensor | None = None) -> Any:
+    def get_tensor(self, key: str, rows: Rows | None = None) -> Any:
         """Reads a tensor, or only some of its rows.
 
         Args:
             key: The tensor's key, or another name of it.
-            rows: int64 indices along dimension 0, in any order, repeats allowed. Only these rows
-                are read. They are not checked against a checksum, which covers whole tensors: call
-                `verify([key])` for that.
+            rows: Which, along dimension 0: a slice, a sequence of indices or an int64 vector, in
+                any order, repeats allowed. Only these rows are read. They are not checked against a
+                checksum, which covers whole tensors: call `verify(key)` for that.
 
         Returns:
             A torch.Tensor on the CPU of `spec(key).shape` (with `rows`, the first size is
@@ -178,10 +179,15 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
             MissingTensorError: there is no such tensor.
             CorruptCheckpointError: its bytes fail their checksum, or are not there.
             UnsupportedError: torch has no such dtype.
-            SettingsError: `rows` is not an int64 vector within the tensor, or the name is that of
+            SettingsError: `rows` are no whole numbers within the tensor, or the name is that of
                 several tensors.
+
+        Example:
+            >>> ckpt = tws.load_checkpoint({"w": torch.arange(8.0).reshape(4, 2)})
+            >>> ckpt.get_tensor("w", rows=[3, 0]).tolist()
+            [[6.0, 7.0], [0.0, 1.0]]
         """
-        tensor = self.view_tensor(key, rows)
+        tensor = self.view_tensor(key, _row_numbers(self.spec(key), rows))
         is_lent = rows is None and isinstance(tensor, torch.Tensor) and not self.is_callers
         return self._copied(key, tensor) if is_lent else tensor
 
@@ -456,6 +462,22 @@ def _here() -> str:
         return os.getcwd()
     except FileNotFoundError:  # the directory is gone
         return ""
+
+
+def _row_numbers(spec: TensorSpec, rows: Rows | None) -> torch.Tensor | None:
+    """Rows as a vector; `_check_rows` says what is wrong with one."""
+    if rows is None or isinstance(rows, torch.Tensor):
+        return rows
+    if isinstance(rows, slice):
+        chosen = range(spec.shape[0] if spec.shape else 0)[rows]
+        return torch.arange(len(chosen)) * chosen.step + chosen.start
+    try:
+        found = torch.tensor(rows)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SettingsError(
+            f"rows must be a slice, whole numbers or a vector of int64, not {rows!r:.80}"
+        ) from error
+    return found if found.numel() else found.to(torch.int64)
 
 
 def _check_rows(spec: TensorSpec, rows: torch.Tensor) -> None:

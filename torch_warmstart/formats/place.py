@@ -29,9 +29,11 @@ class Place:
         entry: str | None = None,
         wanted: Collection[str] = (),
     ) -> None:
-        self.url, self.storage = url, storage
+        self.url: str = url
+        self.storage: Storage = storage
         # For those who open it: check checksums; which mapping of a nested container is meant.
-        self.verify, self.entry = verify, entry
+        self.verify: bool = verify
+        self.entry: str | None = entry
         self._found: dict[Callable[[Place], Any], Any] = {}
         self.wanted = wanted  # the names of the model's tensors, which tell that too
 

@@ -44,9 +44,11 @@ class Window:
     """Part of a byte source."""
 
     def __init__(self, source: ByteSource, offset: int, size: int, name: str) -> None:
-        self.url = f"{source.url}[{name}]"
-        self.size, self.max_gap = size, source.max_gap
-        self._source, self.offset = source, offset
+        self.url: str = f"{source.url}[{name}]"
+        self.size: int = size
+        self.max_gap: int | None = source.max_gap
+        self.offset: int = offset
+        self._source = source
 
     def read(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)

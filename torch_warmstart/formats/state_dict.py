@@ -46,11 +46,11 @@ class StateDictCheckpoint(Checkpoint):
         Raises:
             SettingsError: no entry is a tensor, or several mappings could be meant.
         """
-        self.url = url
-        self.is_callers = format == _IN_MEMORY
+        self.url: str = url
+        self.is_callers: bool = format == _IN_MEMORY
         state = with_tensors(state)
         path, chosen = nested.choose(state, url, entry, torch.Tensor, wanted)
-        self.format = f"{format}, entry {path!r}" if path else format
+        self.format: str = f"{format}, entry {path!r}" if path else format
         self._tensors = {
             key: value
             for key, value in chosen.items()

@@ -16,10 +16,10 @@ from torch_warmstart.settings import WarmStartSettings
 
 try:
     from accelerate import Accelerator
-except ImportError as error:
+except ImportError as _error:
     raise MissingDependencyError(
         "torch_warmstart.integrations.accelerate needs accelerate: pip install accelerate"
-    ) from error
+    ) from _error
 
 
 def warm_start(

@@ -13,11 +13,11 @@ from torch_warmstart.settings import WarmStartSettings
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
-except ImportError as error:
+except ImportError as _error:
     raise MissingDependencyError(
         "torch_warmstart.integrations.lightning needs lightning: pip install "
         "'torch-warmstart[lightning]'"
-    ) from error
+    ) from _error
 
 # They make one flat tensor of many parameters, of which no name and no shape is left.
 _FLATTENING = ("FSDPStrategy", "DeepSpeedStrategy")

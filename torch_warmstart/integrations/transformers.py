@@ -14,11 +14,11 @@ from torch_warmstart.settings import WarmStartSettings
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-except ImportError as error:
+except ImportError as _error:
     raise MissingDependencyError(
         "torch_warmstart.integrations.transformers needs transformers: pip install "
         "'torch-warmstart[transformers]'"
-    ) from error
+    ) from _error
 
 
 class WarmStartCallback(TrainerCallback):

@@ -177,7 +177,7 @@ class WrittenMemory:
         shared = [mapping for mapping in _mappings() if mapping.is_shared]
         written = [m for m in shared if any(m.holds(extent) for extent, _ in extents)]
         self._inodes = frozenset(mapping.inode for mapping in written)
-        self.files = frozenset(mapping.path for mapping in written)
+        self.files: frozenset[str] = frozenset(mapping.path for mapping in written)
 
     def holds(self, source: torch.Tensor) -> bool:
         """Whether a source may change while the targets are written."""

@@ -33,7 +33,7 @@ from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import ANY, Form, Layout, expression
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Shape, Variable
-from torch_warmstart.names.conventions import conventions_of, plain_name
+from torch_warmstart.names.conventions import Conventions, conventions_of, plain_name
 from torch_warmstart.names.spellings import ANY_KIND, OWN, SHORT, Kinds, Spellings
 
 _SETTING = "var_name_to_prev_var_name"
@@ -108,7 +108,7 @@ class Finder:
         self.checkpoint = checkpoint
         self._variables = [variable for variable in variables if variable.slot is None]
         self._renamed = renamed
-        self.conventions = conventions_of(checkpoint)
+        self.conventions: Conventions = conventions_of(checkpoint)
         self._spellings = Spellings(checkpoint, self.conventions)
         self._found: dict[Variable, Source | None] = {}  # by the variables' own names
         self._known_forms: dict[tuple[int, str], tuple[Form, ...]] = {}  # by module's id and leaf

@@ -27,7 +27,7 @@ class NameIndex:
     """The keys and the other names of a checkpoint."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.names = list(dict.fromkeys(names))
+        self.names: list[str] = list(dict.fromkeys(names))
         self._comparisons = _COMPARISONS
 
     def called(self, plain: str) -> Sequence[str]:

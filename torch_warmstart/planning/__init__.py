@@ -7,6 +7,7 @@ from torch_warmstart.planning.checks import is_made_by_module as is_made_by_modu
 from torch_warmstart.planning.checks import left_on_meta as left_on_meta
 from torch_warmstart.planning.plan import ASIDE as ASIDE
 from torch_warmstart.planning.plan import NEVER_TAKEN as NEVER_TAKEN
+from torch_warmstart.planning.plan import NO_ROWS as NO_ROWS
 from torch_warmstart.planning.plan import NOT_SELECTED as NOT_SELECTED
 from torch_warmstart.planning.plan import SHARES_MEMORY as SHARES_MEMORY
 from torch_warmstart.planning.plan import Audit as Audit

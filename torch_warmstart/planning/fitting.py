@@ -27,7 +27,7 @@ class ProblemError(Exception):
 
     def __init__(self, code: str, variable: Variable, text: str, hint: str = "") -> None:
         super().__init__(text)
-        self.finding = Finding(code, "error", variable.name, text, hint)
+        self.finding: Finding = Finding(code, "error", variable.name, text, hint)
 
 
 def choose_layout(variable: Variable, source: Source, by_user: str | None) -> Source:

@@ -54,7 +54,10 @@ class Cast:
 
 @dataclass(frozen=True, slots=True)
 class RowAccount:
-    """What became of the rows of a remapped variable; up to `left`, and `vacant`, they add up."""
+    """What became of the rows of a remapped variable; up to `left`, and `vacant`, they add up.
+
+    It is true if there are rows: `NO_ROWS` stands for those of a variable that is not remapped.
+    """
 
     total: int  # rows of the new variable along its axis
     copied: int  # from the old row of the same entry
@@ -89,6 +92,9 @@ class RowAccount:
         """New entries, with and without an old row; OOV rows and rows of no entry are none."""
         return self.copied + self.returned + self.initialised + self.entries_left
 
+    def __bool__(self) -> bool:
+        return any((self.total, self.dropped, self.old_unused))
+
     def __str__(self) -> str:
         new = {
             "copied": self.copied,
@@ -105,6 +111,9 @@ class RowAccount:
             for counts in (new, old)
         ]
         return "; ".join(text for text in listed if text)
+
+
+NO_ROWS = RowAccount(0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -411,7 +420,7 @@ def entry(
         fill: What its new rows get, or who made them.
         further: The same along further axes.
     """
-    if rows is None:
+    if not rows:
         return Entry(cells, is_aside=reason == NOT_SELECTED)
     told = [f"rows: {_told(rows, fill)}"]
     told += [f"along axis {axis}: {_told(its, filled)}" for axis, its, filled in further]
@@ -435,7 +444,7 @@ def remarks(notes: Iterable[Finding], audits: Iterable[Audit]) -> tuple[str, ...
 def totals_of(accounts: Collection[tuple[State, RowAccount | None]]) -> dict[str, Any]:
     """How many variables are in each state, and what became of all remapped rows."""
     states = [state for state, _ in accounts]
-    found = [asdict(rows) for _, rows in accounts if rows is not None]
+    found = [asdict(rows) for _, rows in accounts if rows]
     summed = {name: sum(rows[name] for rows in found) for name in (found[0] if found else ())}
     return {
         "variables": len(states),

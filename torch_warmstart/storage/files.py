@@ -120,7 +120,9 @@ class RemoteFile:
     def __init__(
         self, url: str, filesystem: Filesystem, path: str, max_gap: int, mirrors: Mirrors
     ) -> None:
-        self.url, self._mirrors = url, mirrors
+        self.url: str = url
+        self.size: int
+        self._mirrors = mirrors
         self.size, self._version = _size_and_version(url, filesystem, path)
         self._filesystem, self._path = filesystem, path
         self.max_gap: int | None = max_gap

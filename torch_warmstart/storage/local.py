@@ -46,9 +46,10 @@ class LocalFile:
             url: What it is called in messages.
             path: Where it is, if that is not the same.
         """
-        self.url, self.path = url, os.path.abspath(path or url)
+        self.url: str = url
+        self.path: str = os.path.abspath(path or url)
         self._state = _state(os.stat(self.path))
-        self.size = self._state[2]
+        self.size: int = self._state[2]
         self._guard = Guard()
         self._mapping: Bytes | None = None
 

@@ -25,7 +25,8 @@ class OldTable:
         self._item, self._reader = item, reader
         self._is_safe = reader.is_safe(item)
         dtype = item.sources[0].dtype or torch.float32
-        self.dtype = torch.promote_types(dtype, torch.float32)  # what sums are made in
+        # What sums are made in.
+        self.dtype: torch.dtype = torch.promote_types(dtype, torch.float32)
         remapping = item.remapping
         assert remapping is not None
         self._size = min(remapping.num_old, item.old_size)

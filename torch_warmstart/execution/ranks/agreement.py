@@ -66,9 +66,9 @@ class Agreement:
             ranks: The global ranks that take part; none: this process alone.
             timeout: How long the others are waited for, at each stage.
         """
-        self.ranks = tuple(sorted(ranks))
+        self.ranks: tuple[int, ...] = tuple(sorted(ranks))
         self._timeout = timeout
-        self.rank = torch.distributed.get_rank() if len(ranks) > 1 else 0
+        self.rank: int = torch.distributed.get_rank() if len(ranks) > 1 else 0
         self._verdicts: dict[Stage, Verdict] = {}
         self._said: Stage | None = None
         self._store: Any = None

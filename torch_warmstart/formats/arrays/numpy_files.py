@@ -77,7 +77,8 @@ class NpyCheckpoint(Checkpoint):
 
     def __init__(self, url: str, source: ByteSource) -> None:
         """Reads the header; raises CorruptCheckpointError."""
-        self.url, self._source = url, source
+        self.url: str = url
+        self._source = source
         try:
             header = _parse_header(source.read(0, min(_HEAD, source.size)).tobytes())
             _check_size(header, source.size)
@@ -111,7 +112,8 @@ class NpzCheckpoint(Checkpoint):
 
     def __init__(self, url: str, source: ByteSource, *, verify: bool) -> None:
         """Reads the directory and the arrays' headers; raises CorruptCheckpointError."""
-        self.url, self._source, self._verify = url, source, verify
+        self.url: str = url
+        self._source, self._verify = source, verify
         self._members = ZipMembers(source)
         names = [name for name in self._members.infos if name.endswith(NPY_SUFFIX)]
         self._members.prefetch_heads(names, _USUAL_HEAD)

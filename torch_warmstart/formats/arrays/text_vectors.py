@@ -85,7 +85,8 @@ class TextVectors(VectorTable):
 
     def __init__(self, url: str, source: ByteSource) -> None:
         """Finds the lines and the dimension; raises CorruptCheckpointError."""
-        self.url, self._source = url, source
+        self.url: str = url
+        self._source = source
         try:
             guess = _guess(source.read(0, min(_HEAD, source.size)).tobytes(), source.size <= _HEAD)
         except ValueError as error:

@@ -51,7 +51,8 @@ class Word2vecBinary(VectorTable):
 
     def __init__(self, url: str, source: ByteSource) -> None:
         """Finds the rows; raises CorruptCheckpointError."""
-        self.url, self._source = url, source
+        self.url: str = url
+        self._source = source
         line = source.read(0, min(_MAX_HEADER, source.size)).tobytes().partition(b"\n")[0]
         match = HEADER.fullmatch(line)
         if match is None or not int(match[2]):

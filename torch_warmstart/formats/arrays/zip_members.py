@@ -31,7 +31,9 @@ class Unpacked:
     max_gap: int | None = None
 
     def __init__(self, url: str, data: Bytes) -> None:
-        self.url, self.size, self._data = url, len(data), data
+        self.url: str = url
+        self.size: int = len(data)
+        self._data = data
 
     def read(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)

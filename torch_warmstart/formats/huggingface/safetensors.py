@@ -83,7 +83,7 @@ class SafetensorsCheckpoint(Checkpoint):
 
     def __init__(self, source: ByteSource) -> None:
         """Reads the header; raises CorruptCheckpointError."""
-        self.url = source.url
+        self.url: str = source.url
         self._source = source
         try:
             self._entries, said = _read_header(source)

@@ -54,7 +54,7 @@ class ShardedCheckpoint(Checkpoint):
 
     def __init__(self, place: Place) -> None:
         """Reads the index; raises CorruptCheckpointError."""
-        self.url = place.url
+        self.url: str = place.url
         self._place = place
         self._map = _read_weight_map(place)
         self.family = family_of(self._map)

@@ -83,7 +83,8 @@ class KerasCheckpoint(Checkpoint):
             UnsupportedError: it points at other files.
             MissingDependencyError: h5py is not installed.
         """
-        self.url, self._source, self._config = url, source, config
+        self.url: str = url
+        self._source, self._config = source, config
         self._tree = hdf5.read_tree(source)
         keys, self._other_names = keras2_names(self._tree)
         self._datasets: dict[str, hdf5.Dataset] = {}

@@ -138,7 +138,8 @@ class FolderCheckpoint(Checkpoint):
 
         Raises CorruptCheckpointError: a file is no whole number of rows, or has another width.
         """
-        self.url, self.format = url, title
+        self.url: str = url
+        self.format: str = title
         self._storage, self._files, self._types = storage, tables, types
         self._sources: dict[str, ByteSource] = {}
         self._runs = dict(self._all_runs())

@@ -48,7 +48,7 @@ class Remappings:
             for info in infos
             if isinstance(info, VocabInfo) and takes_new_rows(info.backup_initializer)
         }
-        self.initialising = Initialising(old.storage)
+        self.initialising: Initialising = Initialising(old.storage)
 
     def of(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import MissingTensorError
-from torch_warmstart.formats import Block, Checkpoint, TensorLocation, TensorSpec
+from torch_warmstart.formats import Block, Checkpoint, Family, TensorLocation, TensorSpec
 
 _BETWEEN = ":"
 
@@ -24,14 +24,14 @@ class SeveralCheckpoints(Checkpoint):
     """What a plan of several sources reads from: `2:encoder.weight` is of the second."""
 
     format = "several"
-    family = "torch"
+    family: Family = "torch"
 
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
         """They stay whose they are, and are closed with this one."""
         self._all = tuple(checkpoints)
-        self.url = ", ".join(f"{at}: {one.url}" for at, one in enumerate(self._all, 1))
-        self.is_callers = any(one.is_callers for one in self._all)
-        self.has_checksums = any(one.has_checksums for one in self._all)
+        self.url: str = ", ".join(f"{at}: {one.url}" for at, one in enumerate(self._all, 1))
+        self.is_callers: bool = any(one.is_callers for one in self._all)
+        self.has_checksums: bool = any(one.has_checksums for one in self._all)
 
     def _split(self, key: str) -> tuple[int, str]:
         number, _, rest = key.partition(_BETWEEN)

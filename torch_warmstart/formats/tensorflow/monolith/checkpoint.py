@@ -118,7 +118,8 @@ class MonolithCheckpoint(Checkpoint):
 
     def __init__(self, place: Place, folder: str, names: Sequence[str]) -> None:
         """Looks at all records; see `open_place`."""
-        self.url, self._storage, self._verify = place.url, place.storage, place.verify
+        self.url: str = place.url
+        self._storage, self._verify = place.storage, place.verify
         self._folder_url = folder
         self._sources = OpenOnce[ByteSource]()
         self._dumps: dict[str, Dumps] = {}

@@ -73,13 +73,13 @@ class DcpCheckpoint(Checkpoint):
             UnsupportedError: it could run code, or the tensors are stored in another way.
             SettingsError: several mappings could be meant, or the one asked for is not there.
         """
-        self.url = place.url
+        self.url: str = place.url
         self._storage = place.storage
         items = decode_metadata(self._read_metadata(), join(self.url, DCP_METADATA))
         self._tree = _tree(items, self.url)
         self._path, self._tensors = _choose(self._tree, self.url, place.entry, place.wanted)
         title = "torch.distributed checkpoint"
-        self.format = f"{title}, entry {self._path!r}" if self._path else title
+        self.format: str = f"{title}, entry {self._path!r}" if self._path else title
         self._files = OpenOnce[ByteSource]()
         for name in {chunk.file for tensor in self._tensors.values() for chunk in tensor.chunks}:
             below(self.url, name)  # every other is checked when it is opened

@@ -7,6 +7,7 @@
 # make faults  warm starts interrupted at every line, request and operation, and random models
 # make differential  2,500 warm starts drawn at random, against TensorFlow's; other ones each time
 # make zoo     small Keras models in every format against their torch twins; none may be silently wrong
+# make types   pyright on a program that uses every public name, and on the types of all symbols
 # make docs    the site, into build/site; a link that leads nowhere is an error
 # make browser  the HTML pages in a real browser: chromium, which it installs where apt-get may
 # make distributed  models on 2, 4 and 8 ranks, real processes on this machine
@@ -26,7 +27,7 @@ FUZZ_FORMATS ?=
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '*.css' -o -name '*.js') \
   docs/findings.md pyproject.toml constraints.txt
 
-.PHONY: demo test docs browser lint format bench fuzz differential zoo distributed torchrec fixtures clean faults
+.PHONY: demo test types docs browser lint format bench fuzz differential zoo distributed torchrec fixtures clean faults
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -49,6 +50,11 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+types: $(VENV)/.types
+	$(BIN)/pyright tests/consumer/uses_of_every_name.py
+	@# It asks the first python of PATH where packages are; ours is the installed one.
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright --verifytypes torch_warmstart --ignoreexternal
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
@@ -99,6 +105,10 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 $(VENV)/.test: $(BIN)/python $(SOURCES)
 	@echo "Installing torch_warmstart and its test tools, TensorFlow among them, into $(VENV) ..."
 	$(PIP) install --constraint constraints.txt ".[test]"
+	touch $@
+
+$(VENV)/.types: $(VENV)/.test
+	$(PIP) install --constraint constraints.txt "pyright[nodejs]"
 	touch $@
 
 $(VENV)/.docs: $(BIN)/python $(SOURCES)

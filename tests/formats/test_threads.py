@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from every_format import WRITERS
+from every_format import FURTHER, WRITERS
 from formats_helpers import raw
 from fsspec.implementations.memory import MemoryFileSystem
 from recording_server import serving
@@ -26,10 +26,13 @@ from torch_warmstart.formats import Checkpoint
 __all__ = ["remote"]  # a fixture
 
 
+ALL = {**WRITERS, **FURTHER}
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
     made = {}
-    for name, write in WRITERS.items():
+    for name, write in ALL.items():
         folder = tmp_path_factory.mktemp(name)
         made[name] = folder, write(folder)
     return made
@@ -47,6 +50,8 @@ def put(request: pytest.FixtureRequest, remote: str) -> Iterator[Callable[[Path]
         with serving() as server:
 
             def served(folder: Path) -> str:
+                if folder.name.startswith(("hugectr", "dynamicemb", "monolith")):
+                    pytest.skip("a folder is listed, and the web has no way to do so")
                 for path in folder.iterdir():
                     server.files[f"/m/{path.name}"] = path.read_bytes()
                 return f"{server.url}/m"
@@ -92,7 +97,7 @@ def together(count: int, act: Callable[[int], Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("count", [8, 32])
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", ALL)
 def test_threads_get_what_one_alone_gets(
     folders: dict[str, tuple[Path, str]], put: Callable[[Path], str], name: str, count: int
 ) -> None:
@@ -105,7 +110,7 @@ def test_threads_get_what_one_alone_gets(
             assert found == alone
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_checkpoint_may_be_closed_while_others_read(
     folders: dict[str, tuple[Path, str]], put: Callable[[Path], str], name: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ranks import HAS_TORCHREC, Ranks
@@ -10,12 +11,11 @@ from ranks import HAS_TORCHREC, Ranks
 pytestmark = pytest.mark.skipif(not HAS_TORCHREC, reason="TorchRec comes with `make torchrec`")
 
 WAYS = ("row_wise", "table_wise", "column_wise", "table_row_wise", "data_parallel")
-
-
 OPTIMIZERS = ("Adagrad", "RowWiseAdagrad")
+SLOTS = [f"{path}.weight/momentum1" for path in ("ebc.embedding_bags.t0", "ec.embeddings.e1")]
 
 
-def _run(ranks: Ranks, job: str, *args: object) -> list[int]:
+def _run(ranks: Ranks, job: str, *args: object) -> list[Any]:
     return ranks.call("torchrec_jobs", job, *args)  # to import it takes TorchRec
 
 
@@ -49,3 +49,24 @@ def test_more_ranks_have_smaller_slices_of_the_same(many: Ranks, way: str) -> No
 @pytest.mark.parametrize("way", WAYS)
 def test_what_dcp_saved_of_one_model_fills_another(two: Ranks, way: str, tmp_path: Path) -> None:
     assert sum(_run(two, "fill_from_directory", way, str(tmp_path))) > 0
+
+
+def test_an_optimizer_of_kernels_that_is_not_known_is_refused_by_name(two: Ranks) -> None:
+    for said in _run(two, "refuse_lars"):
+        assert "FBGEMM's lars_sgd" in said
+        assert "leave `optimizer` out" in said
+
+
+def test_what_adagrad_or_lars_kept_is_taken_and_said(two: Ranks) -> None:
+    for problems, warnings, uncertain in _run(two, "plan_from", "Adagrad"):
+        assert not problems
+        assert warnings == ["slot-of-presumed-kind"]
+        assert set(SLOTS) <= set(uncertain)
+    for found in _run(two, "plan_from", "RowWiseAdagrad"):
+        assert found == ("", [], [])  # no other keeps a number for each row
+
+
+def test_averages_are_not_taken_for_adagrads_sums(two: Ranks) -> None:
+    for problems, _, _ in _run(two, "plan_from", "Adagrad", "exp_avg_sq"):
+        assert "is of FBGEMM's Adam" in problems
+        assert "FBGEMM's Adagrad cannot go on" in problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -107,6 +108,35 @@ def fill_fused(way: str, optimizer: str, *, is_dtensor: bool = False) -> int:
             assert torch.equal(piece, box.of(wanted)), (name, box, piece, box.of(wanted))
             count += box.numel
     return count
+
+
+def refuse_lars() -> str:
+    """What is said where the kernels' optimizer is one whose state is not known."""
+    model = sharded(Recommender(7), "row_wise", "Adagrad")
+    with mock.patch("torch_warmstart.model.torchrec.fused_kind_of", return_value="lars_sgd"):
+        try:
+            tws.plan_warm_start(model, _from_kernels("Adagrad"), optimizer=model.fused_optimizer)
+        except tws.UnsupportedError as error:
+            return str(error)
+    return ""
+
+
+def plan_from(saved: str, adds: str = "") -> tuple[str, list[str], list[str]]:
+    """Adagrad's kernels planned from a saved state: problems, warnings, what is not certain."""
+    source: Any = saved_of_kernels(saved, 1)
+    for name, state in source["optimizer"]["state"].items() if adds else ():
+        state[f"{name.split('.')[-2]}.{adds}"] = torch.zeros(7, 8)
+    model = sharded(Recommender(7), "table_wise", saved)
+    wanted = tws.WarmStartSettings(source, ".*", entry="model")
+    try:
+        plan = tws.plan_warm_start(model, wanted, optimizer=model.fused_optimizer)
+    except tws.PlanError as error:
+        return str(error), [], []
+    return "", [note.code for note in plan.notes if note.severity == "warning"], [*plan.inferred]
+
+
+def _from_kernels(optimizer: str) -> tws.WarmStartSettings:
+    return tws.WarmStartSettings(saved_of_kernels(optimizer, 1), ".*", entry="model")
 
 
 def _moved(before: torch.Tensor, rows: int) -> torch.Tensor:

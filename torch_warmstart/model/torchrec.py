@@ -32,7 +32,8 @@ _PLAIN_KERNELS = ("dense", _FUSED)
 _POINTS, _ROWS = "as the table", "a number for a row"  # shapes of what is kept
 
 # What FBGEMM's optimizers keep, by TorchRec's names (EmbeddingFusedOptimizer): it calls the first
-# of each `momentum1`; the others as in its get_optimizer_state().
+# of each `momentum1`; the others as in its get_optimizer_state(). Another one's `momentum1` means
+# something else (that of `lars_sgd`), so what is not here is refused.
 _KEPT: Mapping[str | None, Mapping[str, str]] = {
     "sgd": {},
     "exact_sgd": {},
@@ -180,10 +181,25 @@ def _table_in(name: str) -> str:
 def _fused_state(module: Any, optimizer: Any, name: str, tensor: Boxed) -> FusedState:
     table = _table_in(name)
     kind = fused_kind_of(module, table)
+    if kind not in _KEPT:
+        raise UnsupportedError(
+            f"The kernels of {table!r} apply {_shown(kind)}, and what that keeps is not known here "
+            "(TorchRec calls the first state of any of them 'momentum1'): leave `optimizer` out."
+        )
     here = _kept_here(optimizer, name, table)
     if here is None:
         here = dict(_kept_elsewhere(module, table, kind, tensor))
+    if here.keys() != _KEPT[kind].keys():
+        raise UnsupportedError(
+            f"The kernels of {table!r} apply {_shown(kind)} with options of which it keeps "
+            f"{', '.join(sorted(here)) or 'nothing'}, which is not known here: leave `optimizer` "
+            "out."
+        )
     return FusedState(optimizer, here)
+
+
+def _shown(kind: str | None) -> str:
+    return "an optimizer that it does not name" if kind is None else f"FBGEMM's {kind}"
 
 
 def _kept_here(optimizer: Any, name: str, table: str) -> dict[str, torch.Tensor] | None:
@@ -199,11 +215,6 @@ def _kept_here(optimizer: Any, name: str, table: str) -> dict[str, torch.Tensor]
 def _kept_elsewhere(
     module: Any, table: str, kind: str | None, tensor: Boxed
 ) -> Iterator[tuple[str, Boxed]]:
-    if kind not in _KEPT:
-        raise UnsupportedError(
-            f"What FBGEMM's {kind} keeps for {table!r}, which has no share on this rank, is not "
-            "known: leave `optimizer` out."
-        )
     shards = module.module_sharding_plan[table].sharding_spec.shards
     blocks = len({shard.shard_offsets[1] for shard in shards})
     for name, form in _KEPT[kind].items():

@@ -36,10 +36,21 @@ from torch_warmstart.slots import (
 )
 
 _AVERAGES, _STEP = {"exp_avg", "exp_avg_sq"}, "step"
+_AVERAGES_OF_KERNELS = {"momentum1", "exp_avg_sq"}
 _STEPS_NOT_SET = (
     "{name} gets the averages, but keeps no count of steps with its parameters: where it counts "
     "them in its param groups, set that to the checkpoint's (`group['step']`), or it corrects the "
     "bias of averages that have none."
+)
+_STEPS_OF_KERNELS = (
+    "FBGEMM's kernels get the averages of {parameter}, and count steps where no checkpoint of "
+    "TorchRec's has them: set the checkpoint's, fused_optimizer.set_optimizer_step(n), or they "
+    "correct the bias of averages that have none."
+)
+_PRESUMED = (
+    "{name} is taken for what Adagrad keeps. TorchRec calls the first state of every optimizer "
+    "'momentum1', and its files do not say which it was: LARS keeps no more than that, either. "
+    "Where it was Adagrad, say so: var_name_to_prev_var_name={{{name!r}: {key!r}}}."
 )
 _NOT_WHOLE = "the rest of its state is not taken"
 
@@ -363,6 +374,26 @@ def find_uncounted(decisions: Mapping[Variable, Decision]) -> list[Finding]:
         if taken[key] >= _AVERAGES and _STEP not in taken[key]
         for name in [type(slot.optimizer).__name__]
     ]
+
+
+def find_of_kernels(decisions: Mapping[Variable, Decision]) -> list[Finding]:
+    """States of FBGEMM's kernels of which the file leaves open what they are, or how old."""
+    taken: dict[Variable, set[str]] = {}
+    presumed = None
+    for variable, decision in decisions.items():
+        slot, item = variable.slot, decision.item
+        if slot is not None and slot.is_fused and item.state != "kept":
+            taken.setdefault(slot.parameter, set()).add(slot.name)
+            presumed = presumed or (item if item.is_inferred else None)
+    found = []
+    if presumed is not None:
+        text = _PRESUMED.format(name=presumed.name, key=presumed.keys[0])
+        found.append(Finding("slot-of-presumed-kind", "warning", presumed.name, text))
+    averages = [parameter for parameter, names in taken.items() if names >= _AVERAGES_OF_KERNELS]
+    if averages:
+        text = _STEPS_OF_KERNELS.format(parameter=averages[0].name)
+        found.append(Finding("steps-not-set", "warning", averages[0].name, text))
+    return found
 
 
 def find_strangers(decisions: Mapping[Variable, Decision], optimizer: Optimizers) -> list[Finding]:

@@ -31,6 +31,7 @@ def _kind(always: str, with_option: str = "", by_shape: str = "") -> _Kind:
 
 
 _AVERAGES = "step exp_avg exp_avg_sq"
+FIRST_OF_KERNELS = "momentum1"
 # torch/optim/*.py, `_init_group`.
 _KINDS: Mapping[str, _Kind] = {
     "Adam": _kind(_AVERAGES, "max_exp_avg_sq"),
@@ -45,6 +46,9 @@ _KINDS: Mapping[str, _Kind] = {
     "Adafactor": _kind("step", by_shape="row_var col_var variance"),
     "Rprop": _kind("step prev step_size"),
     "ASGD": _kind("step eta mu ax"),
+    # Of FBGEMM's kernels: TorchRec calls the first state of any of them `momentum1`.
+    "FBGEMM's Adagrad": _kind(FIRST_OF_KERNELS),
+    "FBGEMM's Adam": _kind(f"{FIRST_OF_KERNELS} exp_avg_sq"),
 }
 # Of slots that are kept with an option.
 _OPTIONS = {"max_exp_avg_sq": "amsgrad", "grad_avg": "centered", "momentum_buffer": "momentum"}

@@ -19,6 +19,7 @@ from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, sl
 from torch_warmstart.slots.steps import mu_product_layout
 from torch_warmstart.slots.torch.positions import Identified, Positions, without_wrappers
 from torch_warmstart.slots.torch_optimizers import (
+    FIRST_OF_KERNELS,
     can_go_on,
     kinds_of,
     kinds_of_optimizer,
@@ -41,7 +42,17 @@ class _Hit:
 
     @property
     def kinds(self) -> frozenset[str]:
+        if FIRST_OF_KERNELS in self.parameter.slots:  # each table has an optimizer of its own
+            return kinds_of(self.parameter.slots, ())
         return kinds_of(self.optimizer.slot_names, self.optimizer.options)
+
+    @property
+    def is_presumed(self) -> bool:
+        """Whether several optimizers keep no more than this: FBGEMM's Adagrad and its LARS.
+
+        Not if there is a number for each row, which is row-wise Adagrad's.
+        """
+        return set(self.parameter.slots) == {FIRST_OF_KERNELS}
 
     def key_of(self, slot: str) -> str | None:
         """The key of a slot, or of what it can be worked out from."""
@@ -85,7 +96,7 @@ class TorchSlots:
         """
         assert slot.slot is not None
         hits = self._hits(slot.slot.parameter, parameter.specs[0])
-        here = self._kinds_here[id(slot.slot.optimizer)]
+        here = self._kinds_for(slot.slot)
         having = [hit for hit in hits if hit.key_of(slot.slot.name) and can_go_on(hit.kinds, here)]
         if len(having) > 1:
             raise self._ambiguous(slot, having)
@@ -110,8 +121,8 @@ class TorchSlots:
                 f"{did_you_mean(key, names)}"
             )
         there = hits[0].optimizer.slot_names
-        if not any(can_go_on(h.kinds, self._kinds_here[id(slot.slot.optimizer)]) for h in hits):
-            return _another_kind(where, hits[0], slot.slot)
+        if not any(can_go_on(h.kinds, self._kinds_for(slot.slot)) for h in hits):
+            return _another_kind(where, hits[0], slot.slot, self._kinds_for(slot.slot))
         wanted = self._slots_of[id(slot.slot.parameter)]
         lacking = [name for name in wanted if name not in there]
         if not lacking:
@@ -135,6 +146,12 @@ class TorchSlots:
         for slot in (v.slot for v in self._variables if v.slot is not None):
             found.setdefault(id(slot.parameter), []).append(slot.name)
         return found
+
+    def _kinds_for(self, slot: Slot) -> frozenset[str]:
+        """What the current optimizer of a slot may be; that of kernels is known by the table."""
+        if slot.is_fused:
+            return kinds_of(self._slots_of[id(slot.parameter)], ())
+        return self._kinds_here[id(slot.optimizer)]
 
     @functools.cached_property
     def _kinds_here(self) -> Mapping[int, frozenset[str]]:
@@ -217,9 +234,10 @@ class TorchSlots:
         if slot.slot.name == _PRODUCT and _PRODUCT not in hit.parameter.slots:
             form = _product_form(slot.slot)
         reason = "by name" if hit.optimizer.is_named else "by position"
-        remarks = remark(hit.kinds, self._kinds_here[id(slot.slot.optimizer)])
+        remarks = remark(hit.kinds, self._kinds_for(slot.slot))
         more = (hit.doubt,) if hit.doubt else ()
-        source = Source((spec,), slot.owners[0], form)
+        is_presumed = hit.is_presumed and len(spec.shape) > 1
+        source = Source((spec,), slot.owners[0], form, is_inferred=is_presumed)
         return SlotSource(source, reason, remarks=(*remarks, *more))
 
     def _ambiguous(self, slot: Variable, hits: Sequence[_Hit]) -> SettingsError:
@@ -238,10 +256,15 @@ def _by_name(optimizer: SavedOptimizer) -> Mapping[str, SavedParameter]:
     return {**found, **{p.name: p for p in optimizer.parameters if p.name is not None}}
 
 
-def _another_kind(where: str, hit: _Hit, slot: Slot) -> str:
+def _another_kind(where: str, hit: _Hit, slot: Slot, of_slot: frozenset[str]) -> str:
     """Why slots are not taken though there are some, maybe of the same name."""
-    kept, kinds = _listed(hit.optimizer.slot_names, "and"), " or ".join(sorted(hit.kinds))
+    names = hit.optimizer.slot_names
+    if FIRST_OF_KERNELS in hit.parameter.slots:
+        names = tuple(hit.parameter.slots)
+    kept, kinds = _listed(names, "and"), " or ".join(sorted(hit.kinds))
     here = torch_name(slot.optimizer) or type(slot.optimizer).__name__
+    if slot.is_fused:
+        here = " or ".join(sorted(of_slot))
     return (
         f"The optimizer's state in {where} is of {kinds} (it has {kept}), and {here} cannot go on "
         "from that: it means other things by its slots. Make `optimizer` of the old kind, leave "

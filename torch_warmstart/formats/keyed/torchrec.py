@@ -3,6 +3,8 @@
 ZCH (torchrec modules/mc_modules.py): `_mch_sorted_raw_ids` int64 [size], sorted, the largest int64
 where there is none; `_mch_remapped_ids_mapping` int64 [size], the row of that id;
 `_mch_counts`, `_mch_last_access_iter` int64 [size]. The last row is for ids that have none.
+Where several ranks had the table, each sorted the ids of its rows and has a last row of its own:
+`_output_segments_tensor` int64 [1025] says where each one's begin, and ends in -1.
 MPZCH (hash_mc_modules.py): `_hash_zch_identities` int64 [size, 1], -1 where there is none: the row
 is the place; `_hash_zch_metadata` int32 [size, 1].
 """
@@ -20,7 +22,9 @@ from torch_warmstart.formats.keyed.table import Column, KeyedTable
 
 _SORTED, _ROWS = "_mch_sorted_raw_ids", "_mch_remapped_ids_mapping"
 _HASHED, _METADATA = "_hash_zch_identities", "_hash_zch_metadata"
+_SEGMENTS = "_output_segments_tensor"
 _FREQUENCY, _VERSION = "_mch_counts", "_mch_last_access_iter"
+_MOST_SEGMENTS = 1024
 _EMPTY = (1 << 63) - 1
 _EMPTY_PLACE = -1
 _BUFFERS = ("embedding_bags", "embeddings")
@@ -69,14 +73,14 @@ class _Reader:
     def sorted(self) -> Vocabulary:
         """ZCH: the ids in order, and the row of each."""
         try:
-            ids, rows = self._buffer(_SORTED), self._buffer(_ROWS)
-            if bool((ids[1:] < ids[:-1]).any()):
+            ids, rows, starts = self._buffer(_SORTED), self._buffer(_ROWS), self._starts()
+            falls = (ids[1:] < ids[:-1]).nonzero().flatten() + 1
+            if not bool(torch.isin(falls, starts).all()):
                 raise MalformedError("its ids are not sorted")
             there = ids != _EMPTY
-            ids, rows = ids[there], rows[there]
-            if bool((ids[1:] == ids[:-1]).any()):
-                raise MalformedError("an id is there twice")
-            return self._placed(ids, rows, {OOV: range(self._rows - 1, self._rows)})
+            self._check_segments(rows, there, starts)
+            last = {OOV: range(self._rows - 1, self._rows)} if len(starts) == 1 else {}
+            return self._placed(ids[there], rows[there], last)
         except MalformedError as error:
             raise CorruptCheckpointError(f"{self._origin}: {error}.") from error
 
@@ -98,6 +102,30 @@ class _Reader:
             if f"{self._folder}.{leaf}" in self._checkpoint
         }
 
+    def _starts(self) -> torch.Tensor:
+        """The first row of each rank that had some when it was saved."""
+        if f"{self._folder}.{_SEGMENTS}" not in self._checkpoint:
+            return torch.zeros(1, dtype=torch.int64)
+        said = self._integers(_SEGMENTS, range(_MOST_SEGMENTS + 2))
+        bounds = torch.unique_consecutive(said[: int((said >= 0).to(torch.int64).cumprod(0).sum())])
+        is_whole = len(bounds) > 1 and [int(bounds[0]), int(bounds[-1])] == [0, self._rows]
+        if not is_whole or bool((bounds[1:] < bounds[:-1]).any()):
+            shown = ", ".join(map(str, bounds[:3].tolist()))
+            raise MalformedError(f"{_SEGMENTS} ({shown}, ...) does not cut {self._rows} rows")
+        starts: torch.Tensor = bounds[:-1]
+        return starts
+
+    def _check_segments(
+        self, rows: torch.Tensor, there: torch.Tensor, starts: torch.Tensor
+    ) -> None:
+        """A rank has only rows of its own to give."""
+        places = torch.arange(len(rows))[there]
+        of_place = torch.searchsorted(starts, places, right=True)
+        if not bool((of_place == torch.searchsorted(starts, rows[there], right=True)).all()):
+            raise MalformedError(
+                "an id has a row of another rank's, or a row is none of its values"
+            )
+
     def _by_row(self, leaf: str) -> torch.Tensor:
         try:
             column = torch.zeros(self._rows, dtype=torch.int64)
@@ -108,11 +136,15 @@ class _Reader:
             raise CorruptCheckpointError(f"{self._origin}: {error}.") from error
 
     def _buffer(self, leaf: str) -> torch.Tensor:
+        """A number for each row."""
+        return self._integers(leaf, range(self._rows, self._rows + 1))
+
+    def _integers(self, leaf: str, sizes: range) -> torch.Tensor:
         key = f"{self._folder}.{leaf}"
         spec = self._checkpoint.get(key)
         if spec is None or spec.dtype is None or spec.dtype.is_floating_point:
             raise MalformedError(f"{key!r} is missing, or holds no integers")
-        if spec.numel != self._rows:
+        if spec.numel not in sizes:
             raise MalformedError(f"{key!r} is {list(spec.shape)} for {self._rows} rows of values")
         found: torch.Tensor = self._checkpoint.get_tensor(key).flatten().to(torch.int64)
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,8 @@ from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
 from torch_warmstart.model import Variable, absent_variables, model_variables
 from torch_warmstart.names import Finder, Source, conventions_of
 from torch_warmstart.planning.checks import (
+    Beside,
+    find_adapters,
     find_altered,
     find_beside,
     find_lost,
@@ -184,8 +186,13 @@ def _judge_losses(
     """What is wrong with the decisions, and what would be lost by them."""
     lost = find_lost(wishes.settings, absent_variables(model), located)
     altered, losses = find_altered(wishes, decisions, located)
-    as_found = {v: d for v, d in decisions.items() if v not in altered}
-    losses += [*say_lost(wishes.settings, lost), *_beside(wishes, as_found, located, lost)]
+    beside = _beside(wishes, _without(decisions, altered), located, lost)
+    told = altered | frozenset(each.variable for each in beside)
+    adapted, of_adapters = find_adapters(wishes, decisions, located, told)
+    as_found = _without(decisions, altered | adapted)
+    may_be_lost = wishes.settings.on_mismatch == "keep"
+    losses += [*say_lost(wishes.settings, lost), *of_adapters]
+    losses += [finding for each in beside for finding in each.findings(may_be_lost=may_be_lost)]
     problems = [d.problem for d in as_found.values() if d.problem is not None]
     return _Judgement([*problems, *_only(losses, "error")], losses)
 
@@ -195,15 +202,20 @@ def _beside(
     decisions: Mapping[Variable, Decision],
     located: Located,
     lost: Iterable[tuple[Variable, Source]],
-) -> Iterator[Finding]:
-    """What there is to say of tensors beside those that are taken."""
+) -> list[Beside]:
+    """The tensors beside those that are taken."""
     taken = [
         variable
         for variable, decision in decisions.items()
         if variable.slot is None and decision.item.state != "kept" and not wishes[variable].layout
     ]
-    for beside in find_beside(taken, located, [source for _, source in lost]):
-        yield from beside.findings(may_be_lost=wishes.settings.on_mismatch == "keep")
+    return find_beside(taken, located, [source for _, source in lost])
+
+
+def _without(
+    decisions: Mapping[Variable, Decision], variables: Collection[Variable]
+) -> dict[Variable, Decision]:
+    return {v: decision for v, decision in decisions.items() if v not in variables}
 
 
 def _only(findings: Iterable[Finding], severity: Severity) -> list[Finding]:

@@ -28,7 +28,7 @@ _KEPT_IN = frozenset({"adapter", "adapters", "processor"})
 _FRONTS = frozenset({"base", "model", "module", "unet", "te", "te1", "te2", "transformer"})
 # The parts of an adapter, which its layer's name does not go on with.
 _PART = re.compile(
-    r"[ab]|w?[12]|[ab][12]|down|up|mid|in|out|alpha|scale|scaling|magnitude|vector|weight|kernel"
+    r"[ab]|w[12]|[ab][12]|down|up|mid|in|out|alpha|scale|scaling|magnitude|vector|weight|kernel"
     r"|embedding|default|l"
 )
 _MOST = 32  # words of a name: no layer's has more

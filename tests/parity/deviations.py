@@ -86,7 +86,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
         ours="refuse a selection of which a part selects nothing",
         why="a misspelt pattern would leave the model as it was initialised",
         applies=selects_nothing,
-        refusal="matches none of|there is none",
+        refusal="matches none of|there is none|not a regular expression",
     ),
     Deviation(
         "D-NONE-BUFFERS",

@@ -82,6 +82,8 @@ def _exactly(scenario: Scenario, variables: Iterable[Variable]) -> Scenario:
 def selects_nothing(scenario: Scenario) -> bool:
     if scenario.selection is None:
         return not scenario.vocabs
+    if scenario.selection and not _candidates(scenario):
+        return True  # whatever the pattern is: TensorFlow does not look at it then
     names = torch_names(scenario.variables)
     return any(
         not any(_match_by_torch_name(p, names[v.name]) for v in _candidates(scenario))

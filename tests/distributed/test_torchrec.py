@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from ranks import HAS_TORCHREC, Ranks
 
+import torch_warmstart as tws
+
 pytestmark = pytest.mark.skipif(not HAS_TORCHREC, reason="TorchRec comes with `make torchrec`")
 
 WAYS = ("row_wise", "table_wise", "column_wise", "table_row_wise", "data_parallel")
@@ -70,3 +72,15 @@ def test_averages_are_not_taken_for_adagrads_sums(two: Ranks) -> None:
     for problems, _, _ in _run(two, "plan_from", "Adagrad", "exp_avg_sq"):
         assert "is of FBGEMM's Adam" in problems
         assert "FBGEMM's Adagrad cannot go on" in problems
+
+
+def test_which_row_an_id_has_is_read_from_what_several_ranks_saved(
+    two: Ranks, tmp_path: Path
+) -> None:
+    ids = [5, 900, 17, 333, 640, 41]
+    answers = two.call("zch_jobs", "train_and_save", str(tmp_path), ids)
+    with tws.load_checkpoint(tmp_path) as checkpoint:
+        keys = checkpoint.tables()["t"].keys
+    for rows in answers:
+        assert keys.rows(ids).tolist() == [rows[number] for number in ids]
+    assert {row // 6 for row in answers[0].values()} == {0, 1}  # each rank has some

@@ -9,6 +9,11 @@ OTHER = "layer"
 # Classes that configurations call by the name they are exported by, and folders by their own.
 _EXPORTED = {"GroupQueryAttention": "GroupedQueryAttention"}
 _PRODUCTS = ("dense", "einsum_dense")
+# Classes whose tensors other classes keep by the same names.
+_LOOKALIKES = re.compile(
+    r"((depthwise_|separable_)?conv[12]d|conv3d|conv[123]d_transpose"
+    r"|(batch|layer|group|rms)_normalization)"
+)
 
 
 def snake_case(class_name: str) -> str:
@@ -33,3 +38,9 @@ def product_by_name(name: str) -> str:
     """
     kind = class_of(name.rpartition("/")[2])
     return kind if kind in _PRODUCTS else ""
+
+
+def lookalike_by_name(name: str) -> str:
+    """The class of a convolution or a norm, if it has the name that Keras gives one; or ""."""
+    kind = class_of(name.rpartition("/")[2])
+    return kind if _LOOKALIKES.fullmatch(kind) else ""

@@ -68,7 +68,7 @@ def describe(layer: SavedLayer) -> Described:
     around = layer.around.kind if layer.around is not None else ""
     if not layer.kind and layer.name.rpartition("/")[2] in _PROJECTIONS:
         around = "multi_head_attention"
-    return Described(layer.kind, layer.options, layer.backend, around)
+    return Described(layer.kind, layer.options, layer.backend, around, name=layer.name)
 
 
 def layer_of_module(layer: SavedLayer, module: nn.Module) -> SavedLayer:

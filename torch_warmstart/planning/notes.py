@@ -48,18 +48,34 @@ def notes_on(
 def _layouts_presumed(items: Iterable[PlanItem]) -> Iterator[Finding]:
     """Square kernels of layers of which the file does not say what they are."""
     presumed = [item for item in items if item.is_layout_presumed and item.variable.slot is None]
-    if not presumed:
-        return
-    name = presumed[0].name
-    others = f" (and {plural(len(presumed) - 1, 'other variable')})" if presumed[1:] else ""
+    convolutions = [item for item in presumed if item.layout.name.startswith("conv")]
+    products = [item for item in presumed if item not in convolutions]
+    if products:
+        name, begin = _square(products)
+        text = (
+            f"{begin} taken as that of a Dense, [in, out]. If it is one, say so: "
+            f"var_name_to_layout={{{name!r}: 'transpose'}}; if it was an EinsumDense with the "
+            f"outputs first ('ab,cb->ac'), {{{name!r}: 'identity'}}."
+        )
+        yield Finding("layout-presumed", "warning", name, text)
+    if convolutions:
+        name, begin = _square(convolutions)
+        layout = convolutions[0].layout.name
+        text = (
+            f"{begin} taken as that of the class that torch's layer is of. If it is, say so: "
+            f"var_name_to_layout={{{name!r}: {layout!r}}}; a convolution and a transposed one "
+            "compute different things from it."
+        )
+        yield Finding("layout-presumed", "warning", name, text)
+
+
+def _square(items: Sequence[PlanItem]) -> tuple[str, str]:
+    name = items[0].name
+    others = f" (and {plural(len(items) - 1, 'other variable')})" if items[1:] else ""
     have = "have square kernels" if others else "has a square kernel"
-    text = (
-        f"{name}{others} {have}, and the file does not say of which class the layer is: it is "
-        "taken as that of a Dense, [in, out]. If it is one, say so: var_name_to_layout="
-        f"{{{name!r}: 'transpose'}}; if it was an EinsumDense with the outputs first "
-        f"('ab,cb->ac'), {{{name!r}: 'identity'}}."
+    return name, (
+        f"{name}{others} {have}, and the file does not say of which class the layer is: it is"
     )
-    yield Finding("layout-presumed", "warning", name, text)
 
 
 def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_warmstart.formats.base import SavedLayer
-from torch_warmstart.formats.class_names import OTHER, product_by_name
+from torch_warmstart.formats.class_names import OTHER, lookalike_by_name, product_by_name
 from torch_warmstart.formats.keras.configs import is_layer, kind_of, listed_configs
 from torch_warmstart.formats.keras.folders import LayerFolder
 
@@ -112,6 +112,8 @@ def _kind_by_path(path: str, writer: Writer) -> str:
     and models `tf_bert_model`.
     """
     folders = path.split("/")[:-1]
+    if folders and (kind := lookalike_by_name(folders[-1])):
+        return kind
     if any(map(_OF_TRANSFORMERS.fullmatch, folders)) or not writer.has_einsum:
         return OTHER
     return product_by_name(folders[-1]) if folders else ""

@@ -7,6 +7,7 @@ a setting that torch's layer has too is for the audit, not for here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,6 +52,7 @@ class Described:
     backend: str = ""  # what Keras ran on
     around: str = ""  # the class of the layer that it is in
     is_among_einsums: bool = False  # whether other layers of the file are EinsumDense
+    name: str = ""  # what the file calls it
 
 
 def as_described(
@@ -92,7 +94,9 @@ def as_described(
         return _product(form, leaf, layer, shapes[0], into)
     reason = _refused_kind(module, layer)
     if isinstance(module, nn.modules.conv._ConvNd) and not reason:
-        return _convolution(form, layer)
+        form = _convolution(form, layer)
+        is_open = not form.refusal and _may_be_transposed(form, module, layer, shapes[0])
+        return replace(form, is_presumed=True) if is_open else form
     reason = reason or _refused_setting(module, layer.options or {})
     return replace(form, refusal=reason) if reason else form
 
@@ -196,6 +200,27 @@ def _products(rank: int) -> Iterator[Layout]:
 
 
 # -- convolutions ----------------------------------------------------------------------------------
+
+_UNKNOWN = ("", "layer")  # no class, or none but that it is no EinsumDense
+_TRANSPOSED_NAME = re.compile("trans|deconv|up|dec")
+
+
+def _may_be_transposed(
+    form: Form, module: nn.modules.conv._ConvNd, layer: Described, shape: Shape
+) -> bool:
+    """Whether a kernel may be that of a convolution the other way round: as many in as out.
+
+    What the layer is called is taken for its class if it has the word, `block1_conv2`, `deconv_1`.
+    """
+    if form.layout.name not in _FLIPPED or len(set(shape[-2:])) > 1 or shape[-1] == 1:
+        return False
+    if layer.kind not in _UNKNOWN:
+        return False
+    is_called_so = _TRANSPOSED_NAME.search(layer.name.lower()) is not None
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return not is_called_so
+    return is_called_so or "conv" not in layer.name.lower()
+
 
 _FLIPPED = {CONV.name: CONV_FLIPPED, CONV_TRANSPOSE.name: CONV_TRANSPOSE_FLIPPED}
 

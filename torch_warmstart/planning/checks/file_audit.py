@@ -118,7 +118,7 @@ def untold(module: nn.Module, layer: Described, layouts: Sequence[str]) -> Itera
 
 
 def _half_a_norm(module: nn.LayerNorm) -> Iterator[Difference]:
-    if module.bias is not None:
+    if module.elementwise_affine:
         yield (
             "the file has one of its two tensors, and does not say whether its layer was made with "
             "center=False, scale=False, or with rms_scaling=True.",

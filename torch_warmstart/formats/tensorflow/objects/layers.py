@@ -10,11 +10,16 @@ Source: tf_keras `saving/legacy/saved_model/save.py`, `protobuf/saved_metadata.p
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch_warmstart.formats.base import MalformedError, SavedLayer
-from torch_warmstart.formats.class_names import OTHER, product_by_name, snake_case
+from torch_warmstart.formats.class_names import (
+    OTHER,
+    lookalike_by_name,
+    product_by_name,
+    snake_case,
+)
 from torch_warmstart.formats.tensorflow.objects.optimizers import Links
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
@@ -31,6 +36,8 @@ _ROOT = "root"
 # Attributes that are layers of a layer; lists of them have numbers in between.
 _WITHIN = ("cell", "cells", "layer", "forward_layer", "backward_layer")
 _DENSE = "_dense"  # the end of those of an attention
+# The one tensor of Keras's RMSNormalization, which no other layer of Keras calls so.
+_RMS_TENSOR, _RMS = "scale", "rms_normalization"
 # What nodes of a class have, and of no other: all of it must be there.
 _SIGNATURES = (
     (frozenset({"partial_output_shape", "full_output_shape"}), "einsum_dense"),
@@ -69,7 +76,7 @@ def graph_layers(nodes: Sequence[Links], metadata: Metadata) -> Mapping[str, Sav
         layer, _, name = node.full_name.rpartition("/")
         by_name.setdefault(layer, {}).setdefault(name, node.key)
     named = {
-        name: SavedLayer(name, product_by_name(name), keys=tuple(keys.values()))
+        name: SavedLayer(name, _kind_by_name(name, keys), keys=tuple(keys.values()))
         for name, keys in by_name.items()
     }
     by_key = {str(node.key): named[node.full_name.rpartition("/")[0]] for node in others}
@@ -169,6 +176,20 @@ class _Layers:
             return snake_case(class_name)
         has = self._nodes[number].children.keys()
         known = next((kind for needed, kind in _SIGNATURES if needed <= has), "")
+        name = self._name(number)
+        known = known or lookalike_by_name(name)
         if not known and "kernel" in has:  # of tf_keras, whose EinsumDense has a signature
             return OTHER
-        return known or product_by_name(self._name(number))
+        own = [
+            edge
+            for edge, children in self._nodes[number].children.items()
+            if any(self._nodes[child].key is not None for child in children)
+        ]
+        return known or _kind_by_name(name, own)
+
+
+def _kind_by_name(layer: str, tensors: Iterable[str]) -> str:
+    """The class that the names of a layer and of its own tensors tell, or ""."""
+    if list(tensors) == [_RMS_TENSOR]:
+        return _RMS
+    return product_by_name(layer) or lookalike_by_name(layer)

@@ -336,6 +336,9 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         """Averages of the weights that are kept beside these, in entries of their own."""
         return ()
 
+    # Files of other models in the folder that was opened, as Accelerate writes them.
+    models_beside: Sequence[str] = ()
+
     def entries_beside(self) -> str:
         """Other entries of the file that hold tensors, with their first keys, for messages."""
         return ""

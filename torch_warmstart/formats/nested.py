@@ -57,6 +57,9 @@ def choose(
         found = {"": joined} if joined else {}
     if len(found) == 1:
         below, chosen = next(iter(found.items()))
+        if entry is None and below:
+            parts = _other_parts(node, leaf, below, frozenset(wanted))
+            chosen = {**chosen, **parts} if parts else chosen
         return "/".join(part for part in (path, below) if part), chosen
     if found:
         raise SettingsError(_several(found, where, path, leaf))
@@ -177,6 +180,22 @@ def _having(node: _Tree, leaf: type, wanted: frozenset[str]) -> dict[str, _Tree]
     inner = {k: v for k, v in node.items() if isinstance(k, str) and isinstance(v, Mapping)}
     joined = {k: _joined(v, leaf) for k, v in {"": node, **inner}.items() if not _is_aside(k, v)}
     return {path: each for path, each in joined.items() if _has_any(each, leaf, wanted)}
+
+
+def _other_parts(node: _Tree, leaf: type, chosen: str, wanted: frozenset[str]) -> dict[str, Any]:
+    """The tensors of entries beside the chosen one that are called as a module of the model.
+
+    OpenNMT-py keeps `model` and `generator`, which is a module of the model, side by side.
+    """
+    found: dict[str, Any] = {}
+    own = chosen.partition("/")[0]
+    for key, child in node.items() if wanted else ():
+        if not isinstance(key, str) or not isinstance(child, Mapping) or key == own:
+            continue
+        called = {f"{key}.{k}": value for k, value in child.items() if _is_leaf(k, value, leaf)}
+        if not wanted.isdisjoint(called):
+            found |= called
+    return found
 
 
 def _has_any(node: _Tree, leaf: type, wanted: frozenset[str]) -> bool:

@@ -7,6 +7,9 @@ from torch_warmstart.storage import base_name, parent
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _TFLITE = b"TFL3"  # at byte 4
+_GZIP, _TAR = b"\x1f\x8b", b"ustar"  # a tar's at byte 257
+# Ends of files that are read, and that archives of other programs hold.
+_READ = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".th", ".h5", ".npz", ".tar")
 _EXPORTED = ("archive_format", "serialized_exported_program.json")
 
 
@@ -26,4 +29,24 @@ def what_it_is(place: Place) -> str:
             "is a program that torch.export saved. Load it with torch.export.load, and pass its "
             "state_dict"
         )
+    archive = _archive(place, head)
+    return f"is {archive}" if archive else ""
+
+
+def _archive(place: Place, head: bytes) -> str:
+    """An archive of whatever kind, with the file in it that would be read, if its list tells."""
+    inside = [name for name in place.zip_names if name.lower().endswith(_READ)]
+    if inside:
+        more = f" (it has {len(inside)} such files)" if inside[1:] else ""
+        return (
+            f"a zip archive with {inside[0]!r} in it{more}: unpack it, and pass the file that is "
+            "meant"
+        )
+    if place.zip_names:
+        return "a zip archive without a file of a known format in it"
+    if head.startswith(_GZIP):
+        return "compressed by gzip, as .tar.gz and .nemo are: unpack it, and pass the file within"
+    if place.head(262)[257:] == _TAR:
+        first = place.head(100).split(b"\0")[0].decode(errors="replace")
+        return f"a tar archive that begins with {first!r}: unpack it, and pass the file within"
     return ""

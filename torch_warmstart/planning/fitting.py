@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from torch import nn
 
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
-from torch_warmstart.layouts import IDENTITY
+from torch_warmstart.layouts import IDENTITY, squeeze
 from torch_warmstart.layouts.tensorflow import find_form
 from torch_warmstart.model import Shape, Variable
 from torch_warmstart.names import Source, with_layout
@@ -20,6 +23,12 @@ ON_MISMATCH_ADVICE = (
     "with a ClipOrPad in var_name_to_vocab_info, or keep what the model has with "
     "on_mismatch='keep'."
 )
+_NO_ROWS_ADVICE = (
+    "A variable that does not fit: leave it out of vars_to_warm_start, or keep what the model has "
+    "with on_mismatch='keep'."
+)
+# What tensors of several layers in one are called.
+_FUSED = ("in_proj", "qkv", "c_attn", "query_key_value", "kv_proj", "gate_up", "wqkv", "w_pack")
 
 
 class ProblemError(Exception):
@@ -41,6 +50,9 @@ def choose_layout(variable: Variable, source: Source, by_user: str | None) -> So
         return with_layout(source, form)
     if source.form.refusal is not None:
         raise _refused(variable, source, source.form.refusal)
+    is_number = variable.slot is None and not variable.shape and len(source.specs) == 1
+    if is_number and source.specs[0].shape == (1,) and source.form.layout is IDENTITY:
+        return with_layout(source, replace(source.form, layout=squeeze(1)))  # as torch takes it
     return source
 
 
@@ -51,8 +63,7 @@ def shape_in_torch(variable: Variable, source: Source) -> Shape:
     except UnsupportedError as error:
         raise _refused(variable, source, str(error)) from error
     if shape is None or len(shape) != len(variable.shape):
-        text = _shapes_differ(variable, source, shape)
-        raise ProblemError("shape-mismatch", variable, text, ON_MISMATCH_ADVICE)
+        raise _mismatch(variable, source, shape)
     return shape
 
 
@@ -60,8 +71,7 @@ def check_shape(variable: Variable, source: Source) -> None:
     """Raises ProblemError unless the source has the variable's shape once its layout is changed."""
     shape = shape_in_torch(variable, source)
     if shape != variable.shape:
-        text = _shapes_differ(variable, source, shape)
-        raise ProblemError("shape-mismatch", variable, text, ON_MISMATCH_ADVICE)
+        raise _mismatch(variable, source, shape)
 
 
 def choose_cast(variable: Variable, source: Source) -> Cast | None:
@@ -246,6 +256,44 @@ def _refused(variable: Variable, source: Source, reason: str) -> ProblemError:
         variable,
         f"{variable.name} cannot be taken from {keys_of(source)}: {reason}. {advice}",
     )
+
+
+def _mismatch(variable: Variable, source: Source, in_torch: Shape | None) -> ProblemError:
+    """The problem, with advice that fits its cause; what would be wrong if followed is not said."""
+    cause = _cause(variable, source)
+    text, hint = _shapes_differ(variable, source, in_torch), ON_MISMATCH_ADVICE
+    if cause:
+        text = f"{text.partition(' If a vocabulary')[0]} {cause}"
+        hint = _NO_ROWS_ADVICE
+    return ProblemError("shape-mismatch", variable, text, hint)
+
+
+def _cause(variable: Variable, source: Source) -> str:
+    """Why one tensor does not fit, where its shape tells; or ""."""
+    if len(source.specs) != 1:
+        return ""
+    (spec,) = source.specs
+    ours, theirs = variable.shape, spec.shape
+    if 0 in theirs and 0 not in ours:
+        return (
+            f"{spec.key!r} is empty there, as DeepSpeed's ZeRO-3 leaves a parameter whose values "
+            "are in other files: run its zero_to_fp32.py, and pass what that writes."
+        )
+    if math.prod(ours) == math.prod(theirs) == 1 and ours != theirs:
+        return f"It is one number: pass it as such, tensor.reshape({list(ours)})."
+    is_table = isinstance(source.owner.module, nn.Embedding | nn.EmbeddingBag)
+    if is_table or not ours or len(ours) != len(theirs) or ours[1:] != theirs[1:]:
+        return ""
+    times = theirs[0] / max(ours[0], 1)
+    leaf_or_layer = "".join(spec.key.replace("/", ".").split(".")[-2:]).lower()
+    is_fused = any(word in leaf_or_layer for word in _FUSED)
+    if times == 3 or (is_fused and times > 1):
+        return (
+            f"It is {times:g} times as long along axis 0, as where several layers lie one behind "
+            "the other in one tensor (query, key and value of an attention). Its first rows would "
+            "fill all of them alike: split it, and pass each part by its name."
+        )
+    return ""
 
 
 def _shapes_differ(variable: Variable, source: Source, in_torch: Shape | None) -> str:

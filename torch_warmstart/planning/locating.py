@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,8 @@ from torch_warmstart.planning.selection import Entry
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import SETTING, Rule
 
+# A shard by itself, as transformers and others call theirs.
+_ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
 _SUGGESTED = "suggested"  # a rule that nobody has looked at
 
 
@@ -299,6 +302,20 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
             "lies in it. suggest_names() proposes rules, by types, shapes and order."
         )
         explained = frozenset(wish.variable for wish in missing)
+    elif shard := _ONE_OF_SEVERAL.search(located.finder.checkpoint.url):
+        text += (
+            f" {located.finder.checkpoint.url} is one of {int(shard[1]):,} files of one checkpoint:"
+            " pass the folder that they are in, or the index that lists them (such as "
+            "model.safetensors.index.json)."
+        )
+        explained = frozenset(wish.variable for wish in missing)
+    elif others_beside := located.finder.checkpoint.models_beside:
+        text += (
+            f" The folder has {' and '.join(map(repr, others_beside[:3]))} besides "
+            f"{located.finder.checkpoint.url}, as Accelerate writes a file for each model: pass "
+            "the file that is meant."
+        )
+        explained = frozenset(wish.variable for wish in missing)
     elif not taken and (entries := located.finder.checkpoint.entries_beside()):
         text += f" Other entries of {located.finder.checkpoint.url} have tensors, too: {entries}. "
         text += "If one of them is meant, write entry='...'."
@@ -307,6 +324,8 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
         return {}
     without = "entry-without-names" if stored is None else "layers-without-names"
     code = "rule-missing" if rule is not None else without
+    if rule is None and stored is None and (shard or located.finder.checkpoint.models_beside):
+        code = "one-of-several-files"
     is_kept = all(wish.may_be_missing for wish in missing)
     return {Finding(code, "warning" if is_kept else "error", first, text): explained}
 

@@ -123,7 +123,7 @@ class _Spread:
             return
         ends = [at + 1 for at, character in enumerate(owner.name) if character == "."]
         for end in (*reversed(ends), 0):  # inner scopes first
-            use = self._scopes.get(owner.name[:end])
+            use = self._scopes.get(canonical_scope(owner.name[:end]))
             if use is not None:
                 assert isinstance(use.rule.target, str)
                 rest = owner.name[end:].replace(".", "/")
@@ -201,7 +201,8 @@ def _matches_nothing(rule: Rule, variables: Sequence[Variable]) -> str:
         return f"{rule.setting}: the function renames nothing; it left all names alone."
     names = [name for v in variables if v.slot is None for name in v.names]
     if rule.kind == "scope":
-        scopes = {n[: at + 1]: None for n in names for at, char in enumerate(n) if char == "."}
+        ends = ((n, at + 1) for n in names for at, char in enumerate(n) if char == ".")
+        scopes = {canonical_scope(name[:end]): None for name, end in ends}
         near = did_you_mean(canonical_scope(rule.source), scopes)
         return f"{rule}: the model has no variables in {rule.source!r}.{near}"
     model = [variable for variable in variables if variable.slot is None]

@@ -91,7 +91,15 @@ class SafetensorsCheckpoint(Checkpoint):
             raise CorruptCheckpointError(
                 f"{self.url} is not a valid safetensors file: {error}."
             ) from error
-        self.family = family_of(self._entries, said)
+        self.family = family_of(self._entries, said.get("format"))
+        # save_model() keeps a tied weight once, and says here what else it is called.
+        self._aliases = {
+            name: key
+            for name, key in said.items()
+            if name != "format" and key in self._entries and name not in self._entries
+        }
+        self._entries |= {name: self._entries[key] for name, key in self._aliases.items()}
+        self._tied = set(self._aliases.values())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -100,7 +108,11 @@ class SafetensorsCheckpoint(Checkpoint):
         entry = self._entries.get(key)
         if entry is None:
             return None
-        return TensorSpec(key, entry.shape, _DTYPES.get(entry.stored), entry.stored)
+        kept_as = self._aliases.get(key, key)
+        storage = kept_as if kept_as in self._tied else None
+        return TensorSpec(
+            key, entry.shape, _DTYPES.get(entry.stored), entry.stored, storage=storage
+        )
 
     def prefetch(self, keys: Sequence[str]) -> None:
         entries = [self._entries[key] for key in keys]
@@ -143,8 +155,8 @@ class _HeaderError(Exception):
     """The header contradicts the format."""
 
 
-def _read_header(source: ByteSource) -> tuple[dict[str, _Entry], Any]:
-    """The tensors by key, in the order of the header; and what it says of who wrote them."""
+def _read_header(source: ByteSource) -> tuple[dict[str, _Entry], dict[str, str]]:
+    """The tensors by key, in the order of the header; and what it says besides."""
     if source.size < SAFETENSORS_LENGTH:
         raise _HeaderError(f"it has only {source.size} bytes")
     length = int.from_bytes(source.read(0, SAFETENSORS_LENGTH).tobytes(), "little")
@@ -157,7 +169,8 @@ def _read_header(source: ByteSource) -> tuple[dict[str, _Entry], Any]:
     }
     _check_layout(entries, data, source.size)
     metadata = header.get(_METADATA)
-    return entries, metadata.get("format") if isinstance(metadata, dict) else None
+    said = metadata.items() if isinstance(metadata, dict) else ()
+    return entries, {name: value for name, value in said if isinstance(value, str)}
 
 
 def _parse_json(text: bytes) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ directory has both kinds, its safetensors are taken, as Hugging Face does.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,8 @@ from torch_warmstart.formats.recognise import WEIGHT_MAP
 from torch_warmstart.formats.sources import OpenOnce
 from torch_warmstart.storage import below, join, parent
 
+# Accelerate's second model, and so on.
+_NEXT_MODEL = re.compile(r"(model|pytorch_model)_\d{1,4}\.(safetensors|bin)")
 _MAX_INDEX = 64 << 20  # bytes
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -38,6 +41,7 @@ def open_directory(place: Place) -> Checkpoint:
         )
     inside = Place(join(place.url, names[0]), place.storage, verify=place.verify)
     weights = open_index(inside) if names[0].endswith(".json") else _open_file(inside)
+    weights.models_beside = tuple(name for name in place.names if _NEXT_MODEL.fullmatch(name))
     return with_optimizers(weights, place)
 
 

@@ -1,0 +1,60 @@
+"""Advice on a tensor that does not fit is of use if it is followed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+
+
+class One(nn.Module):
+    def __init__(self, *shape):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(shape))
+
+
+def _refused(model, source, rules=None):
+    with pytest.raises(tws.PlanError) as error:
+        tws.plan_warm_start(model, tws.WarmStartSettings(source, ".*", None, rules))
+    return str(error.value)
+
+
+def test_a_vector_of_one_number_is_that_number_as_torch_has_it():
+    model = One()
+    tws.warm_start(model, {"scale": torch.tensor([3.0])})
+    assert model.scale.item() == 3
+    assert "reshape([1])" in _refused(One(1), {"scale": torch.tensor(3.0)})
+    assert "ClipOrPad" not in _refused(One(1), {"scale": torch.tensor(3.0)})
+
+
+def test_a_placeholder_of_zero3_is_said_to_be_one():
+    text = _refused(One(4, 4), {"scale": torch.empty(0)})
+    assert "zero_to_fp32.py" in text
+    assert "ClipOrPad" not in text
+
+
+@pytest.mark.parametrize(
+    ("key", "rows"), [("in_proj_weight", 12), ("qkv.weight", 8), ("gate_up_proj.weight", 8)]
+)
+def test_layers_in_one_tensor_are_to_be_split(key, rows):
+    model = nn.ModuleDict({"q": nn.Linear(4, 4, bias=False)})
+    text = _refused(model, {key: torch.ones(rows, 4)}, {"q.weight": key})
+    assert "split it" in text
+    assert "ClipOrPad" not in text
+
+
+@pytest.mark.parametrize("model", [nn.Embedding(4, 4), nn.Linear(4, 5, bias=False)])
+def test_rows_of_a_table_or_of_classes_may_still_be_clipped(model):
+    text = _refused(nn.ModuleDict({"it": model}), {"it.weight": torch.ones(12, 4)})
+    assert "ClipOrPad" in text
+
+
+def test_a_scope_may_have_a_slash_of_its_own():
+    model = nn.ModuleDict({"a/b": nn.Linear(4, 4, bias=False)})
+    settings = tws.WarmStartSettings({"x.weight": torch.ones(4, 4)}, ".*", None, {"a/b.": "x."})
+    tws.warm_start(model, settings)
+    assert model["a/b"].weight.eq(1).all()
+    text = _refused(model, {"x.weight": torch.ones(4, 4)}, {"a/c.": "x."})
+    assert "Did you mean 'a.b.'?" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,7 @@ from torch_warmstart.vocabularies.nvtabular import read_categories
 Counted = tuple[Entries, torch.Tensor]  # some entries, and how often each was seen: int64
 
 ENTRY, COUNT = "entry", "count"  # the columns
-_BLOCK = 1 << 20  # entries at a time
+_BLOCK = 1 << 18  # entries at a time
 _KINDS = (
     "a mapping of entry to count, a pair of entries and counts, a table with the columns 'entry' "
     "and 'count' (pandas, polars, pyarrow, or the path of a Parquet, csv or tsv file), or a "
@@ -92,12 +93,13 @@ def _whole(numbers: Any) -> torch.Tensor:
     return torch.from_numpy(numbers.astype(np.int64))
 
 
-def _of_table(table: Any) -> Counted:
+def _of_table(table: Any, origin: str | None = None) -> Counted:
     """Rows without an entry are left out."""
     entries, numbers = from_arrow(table, ENTRY), from_arrow(table, COUNT)
     if numbers.listed.ids is None or len(numbers.listed) != len(numbers):
         raise VocabularyError(f"The column {COUNT!r} holds something else than whole numbers.")
-    return entries.listed, numbers.listed.ids.index_select(0, entries.entry_rows)
+    listed = replace(entries.listed, origin=origin or entries.listed.origin)
+    return listed, numbers.listed.ids.index_select(0, entries.entry_rows)
 
 
 def _of_file(path: str) -> Iterator[Counted]:
@@ -127,7 +129,7 @@ def _of_table_file(
     try:
         for batch in read(path, BufferReader(py_buffer(raw))):
             if batch.num_rows:
-                yield _of_table(Table.from_batches([batch]))
+                yield _of_table(Table.from_batches([batch]), path)
     except (ArrowException, OSError, ValueError, KeyError) as error:
         if isinstance(error, VocabularyError):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from torch_warmstart.display import Advance
 from torch_warmstart.entries import Entries, in_blocks, new_words, positions
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.vocabularies.join import (
@@ -16,6 +17,10 @@ from torch_warmstart.vocabularies.join import (
     tell_apart,
 )
 
+INDEX_BYTES = 16  # of work that a progress bar counts, an entry
+_HASH_BYTES = 12  # of these, for hashing
+_STRIDE = 1 << 22  # entries between two steps of it
+
 
 class EntryIndex:
     """The numbers of entries by what they are.
@@ -24,8 +29,8 @@ class EntryIndex:
     compared with the entry, so that a collision costs time and never makes a wrong number.
     """
 
-    def __init__(self, entries: Entries) -> None:
-        """Hashes and sorts.
+    def __init__(self, entries: Entries, advance: Advance = lambda *_: None) -> None:
+        """Hashes and sorts; `advance` is told of `INDEX_BYTES` of work for each entry.
 
         Raises VocabularyError: an entry is there twice.
         """
@@ -33,13 +38,18 @@ class EntryIndex:
         self._packing = packing = Packing(max(1, len(entries)).bit_length())
         self._keys = keys = new_words(len(entries), torch.device("cpu"))
 
-        def work(block: slice) -> None:
-            numbers = torch.arange(block.start, block.stop)
-            hashes = hash_entries(entries, block).bitwise_and_(packing.hash_mask)
-            torch.bitwise_or(hashes, numbers, out=keys[block])
+        for start in range(0, len(entries), _STRIDE):
+            stride = slice(start, min(start + _STRIDE, len(entries)))
 
-        in_blocks(work, len(entries), keys.device)
+            def work(block: slice, first: int = start) -> None:
+                here = slice(first + block.start, first + block.stop)
+                hashes = hash_entries(entries, here).bitwise_and_(packing.hash_mask)
+                torch.bitwise_or(hashes, torch.arange(here.start, here.stop), out=keys[here])
+
+            in_blocks(work, stride.stop - stride.start, keys.device)
+            advance("Hashing the vocabulary", _HASH_BYTES * (stride.stop - stride.start))
         sort_words(keys)
+        advance("Indexing the vocabulary", (INDEX_BYTES - _HASH_BYTES) * len(entries))
         self._check_once()
 
     def _check_once(self) -> None:

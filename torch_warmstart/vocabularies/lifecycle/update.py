@@ -16,14 +16,14 @@ from torch_warmstart.entries import PADDING, UNKNOWN, Entries, Usage, Vocabulary
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import VocabSource
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
-from torch_warmstart.vocabularies.lifecycle.index import EntryIndex
+from torch_warmstart.vocabularies.lifecycle.index import INDEX_BYTES, EntryIndex
 from torch_warmstart.vocabularies.lifecycle.order import distinct, joined
 from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary
 
 Numbers = npt.NDArray[np.int64]
 Day = datetime.date | int | None
 
-_ENTRY_BYTES = 16  # of work that the progress bar counts, an entry
+_BLOCK = 1 << 18  # entries at a time
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 
@@ -94,7 +94,9 @@ def update_vocabulary(
         new = _fit(vocabulary, usage, is_kept, new, max_size)
     rows = _free_rows(vocabulary, is_kept, len(new.counts))
     _check_size(rows, vocabulary, is_kept, max_size)
-    updated = _put_together(vocabulary, usage, is_kept, new, rows)
+    columns = [usage.counts, usage.last_seen, usage.born]
+    del usage
+    updated = _put_together(vocabulary, columns, is_kept, new, rows)
     return updated if max_size is None else updated.head(max_size)  # nothing is behind it
 
 
@@ -138,9 +140,10 @@ def _count(
     seen = torch.zeros(len(listed), dtype=torch.int64)
     others: list[Entries] = []
     numbers: list[Numbers] = []
-    with progress_bar(len(listed) * _ENTRY_BYTES, show=progress) as advance:
-        index = EntryIndex(listed)
-        advance("Indexing the vocabulary", len(listed) * _ENTRY_BYTES)
+    counted = 0
+    title = "Update"
+    with progress_bar(len(listed) * INDEX_BYTES, show=progress, title=title) as advance:
+        index = EntryIndex(listed, advance)
         for entries, here in counted_blocks(counts):
             listed = check_alike(listed, entries)
             found = index.find(entries)
@@ -150,7 +153,8 @@ def _count(
             if len(missing):
                 others.append(joined([entries.take(missing)], "the counts"))
                 numbers.append(here[missing].numpy())
-            advance("Counting", 0)
+            counted += len(entries)
+            advance(f"Counting: {counted:,} entries", 0)
     if not others:
         return seen, listed.slice(0, 0), np.zeros(0, dtype=np.int64)
     return seen, *distinct(joined(others, "the counts"), np.concatenate(numbers))
@@ -161,7 +165,8 @@ def check_alike(listed: Entries, entries: Entries) -> Entries:
     if listed.is_text != entries.is_text and len(entries):
         text, ids = (listed, entries) if listed.is_text else (entries, listed)
         raise VocabularyError(
-            f"{text.origin} holds text and {ids.origin} integers; give both as the same kind."
+            f"{text.origin} holds text and {ids.origin} integers; give both as the same kind. "
+            "Cells of csv and tsv files are text; a Parquet column of integers is ids."
         )
     if listed.ids is None or entries.ids is None or listed.is_unsigned == entries.is_unsigned:
         return listed
@@ -270,10 +275,23 @@ def _free_rows(vocabulary: Vocabulary, is_kept: torch.Tensor, count: int) -> Num
     """So many rows without an entry, lowest first, then those behind the last."""
     taken = np.zeros(len(vocabulary), dtype=bool)
     taken[_special_rows_without_entry(vocabulary)] = True
-    taken[vocabulary.entry_rows[is_kept].numpy()] = True
+    for block, rows in _kept_rows(vocabulary, is_kept):
+        del block
+        taken[rows] = True
     free = np.flatnonzero(~taken)[:count]
     behind = np.arange(len(vocabulary), len(vocabulary) + count - len(free))
     return np.concatenate([free, behind])
+
+
+def _kept_rows(vocabulary: Vocabulary, is_kept: torch.Tensor) -> Iterator[tuple[slice, Numbers]]:
+    """Of block after block of listed entries the rows of those that stay, ascending."""
+    for start in range(0, len(is_kept), _BLOCK):
+        block = slice(start, min(start + _BLOCK, len(is_kept)))
+        if vocabulary.at is not None:
+            rows = vocabulary.at[block].numpy()
+        else:
+            rows = np.arange(vocabulary.first + block.start, vocabulary.first + block.stop)
+        yield block, rows[is_kept[block].numpy()]
 
 
 def _check_size(
@@ -281,8 +299,7 @@ def _check_size(
 ) -> None:
     if max_size is None:
         return
-    kept = vocabulary.entry_rows[is_kept]
-    last = max(int(kept[-1]) if len(kept) else -1, int(rows[-1]) if len(rows) else -1)
+    last = max([int(rows[-1]) if len(rows) else -1, _last_kept(vocabulary, is_kept)])
     last = max([last, *(s.stop - 1 for n, s in vocabulary.special.items() if n != PADDING)])
     if last >= max_size:
         raise SettingsError(
@@ -293,67 +310,122 @@ def _check_size(
         )
 
 
+def _last_kept(vocabulary: Vocabulary, is_kept: torch.Tensor) -> int:
+    """The highest row of an entry that stays; -1 without any."""
+    lasts = (int(rows[-1]) for _, rows in _kept_rows(vocabulary, is_kept) if len(rows))
+    return max(lasts, default=-1)
+
+
+# -- putting together ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Merge:
+    """Where entries that stay and new ones come, in the order of their rows.
+
+    Columns are filled block by block, so that of what is as long as the vocabulary there is the
+    result and no copy beside it.
+    """
+
+    vocabulary: Vocabulary
+    is_kept: torch.Tensor
+    new_rows: Numbers  # ascending
+    size: int
+    new_at: Numbers  # where the new ones come
+
+    def blocks(self) -> Iterator[tuple[slice, npt.NDArray[np.bool_], Numbers]]:
+        """Of each block which entries stay, and where these come."""
+        before = 0
+        for block, rows in _kept_rows(self.vocabulary, self.is_kept):
+            at = np.searchsorted(self.new_rows, rows)
+            at += np.arange(before, before + len(rows))
+            before += len(rows)
+            yield block, self.is_kept[block].numpy(), at
+
+    def column(self, old: torch.Tensor, new: Any) -> torch.Tensor:
+        """A column of both."""
+        merged = np.empty(self.size, dtype=old.numpy().dtype)
+        for block, stays, at in self.blocks():
+            merged[at] = old[block].numpy()[stays]
+        merged[self.new_at] = new
+        return torch.from_numpy(merged)
+
+    def rows(self) -> torch.Tensor:
+        """The rows of both."""
+        merged = np.empty(self.size, dtype=np.int64)
+        kept = (rows for _, rows in _kept_rows(self.vocabulary, self.is_kept))
+        for (_, _, at), rows in zip(self.blocks(), kept, strict=True):
+            merged[at] = rows
+        merged[self.new_at] = self.new_rows
+        return torch.from_numpy(merged)
+
+    def entries(self, new: Entries) -> Entries:
+        """The entries of both."""
+        old = self.vocabulary.listed
+        if old.ids is not None and new.ids is not None:
+            is_unsigned = old.is_unsigned or new.is_unsigned
+            ids = self.column(old.ids, new.ids.numpy())
+            return replace(old, ids=ids, is_unsigned=is_unsigned)
+        starts, lengths = np.empty(self.size, np.int64), np.empty(self.size, np.int64)
+        for block, stays, at in self.blocks():
+            starts[at], lengths[at] = (part.numpy()[stays] for part in old.places(block))
+        text = old.text
+        if len(new):
+            new_starts, new_lengths = (part.numpy() for part in new.places(slice(None)))
+            starts[self.new_at], lengths[self.new_at] = new_starts + len(text), new_lengths
+            text = torch.cat([text, new.text])
+        places = torch.from_numpy(starts), torch.from_numpy(lengths)
+        return Entries(old.origin, "entry", text, places[0], lengths=places[1])
+
+
+def _merge_of(vocabulary: Vocabulary, is_kept: torch.Tensor, new_rows: Numbers) -> _Merge:
+    """Where each comes: behind as many as have a lower row."""
+    new_at = np.arange(len(new_rows))
+    before = done = 0
+    for _, rows in _kept_rows(vocabulary, is_kept):
+        until = int(np.searchsorted(new_rows, rows[-1])) if len(rows) else done
+        new_at[done:until] += before + np.searchsorted(rows, new_rows[done:until])
+        before, done = before + len(rows), until
+    new_at[done:] += before
+    return _Merge(vocabulary, is_kept, new_rows, before + len(new_rows), new_at)
+
+
 def _put_together(
     vocabulary: Vocabulary,
-    usage: Usage,
+    columns: list[torch.Tensor],
     is_kept: torch.Tensor,
     new: _Newcomers,
     new_rows: Numbers,
 ) -> Vocabulary:
-    """The entries that stay and the new ones, in the order of their rows; column by column."""
-    kept = is_kept.numpy()
-    rows = vocabulary.entry_rows.numpy()[kept]
-    at = np.searchsorted(rows, new_rows)
-    rows = np.insert(rows, at, new_rows)
-    size = max(len(vocabulary), int(rows[-1]) + 1 if len(rows) else 0)
-    is_dense = len(rows) == 0 or int(rows[-1]) == len(rows) - 1
-    special = dict(_special_after(vocabulary, torch.from_numpy(rows)))
+    """The entries that stay and the new ones, in the order of their rows; column by column.
 
-    def merged(old: torch.Tensor, those: Any) -> torch.Tensor:
-        return torch.from_numpy(np.insert(old.numpy()[kept], at, those))
-
+    Those of the usage are taken out of the list, so that nobody holds them when they are copied.
+    """
+    merge = _merge_of(vocabulary, is_kept, new_rows)
+    last = max(_last_kept(vocabulary, is_kept), int(new_rows[-1]) if len(new_rows) else -1)
+    rows = None if last == merge.size - 1 else merge.rows()
+    special = dict(_special_after(vocabulary, is_kept, new_rows, last))
     days = np.full(len(new_rows), new.day, dtype=np.int32)
+    merged = [merge.column(columns.pop(0), those) for those in (new.counts, days, days)]
     return Vocabulary(
-        _merged_entries(vocabulary.listed, is_kept, new.entries, at),
-        size,
-        None if is_dense else torch.from_numpy(rows),
+        merge.entries(new.entries),
+        max(len(vocabulary), last + 1),
+        rows,
         special=special,
         oov_hash=vocabulary.oov_hash,
         is_padded=vocabulary.is_padded,
-        usage=Usage(
-            merged(usage.counts, new.counts),
-            merged(usage.last_seen, days),
-            merged(usage.born, days),
-        ),
+        usage=Usage(*merged),
     )
 
 
-def _merged_entries(old: Entries, is_kept: torch.Tensor, new: Entries, at: Numbers) -> Entries:
-    if old.ids is not None and new.ids is not None:
-        ids = np.insert(old.ids.numpy()[is_kept.numpy()], at, new.ids.numpy())
-        is_unsigned = old.is_unsigned or new.is_unsigned
-        return replace(old, ids=torch.from_numpy(ids), is_unsigned=is_unsigned)
-    kept = positions(is_kept)
-    if not len(new):
-        return old.take(kept)
-    starts, lengths = (part.numpy() for part in old.places(kept))
-    new_starts, new_lengths = (part.numpy() for part in new.places(slice(None)))
-    return Entries(
-        old.origin,
-        "entry",
-        torch.cat([old.text, new.text]),
-        torch.from_numpy(np.insert(starts, at, new_starts + len(old.text))),
-        lengths=torch.from_numpy(np.insert(lengths, at, new_lengths)),
-    )
-
-
-def _special_after(vocabulary: Vocabulary, rows: torch.Tensor) -> Iterator[tuple[str, range]]:
+def _special_after(
+    vocabulary: Vocabulary, is_kept: torch.Tensor, new_rows: Numbers, last: int
+) -> Iterator[tuple[str, range]]:
     """Special rows; of padding what no entry has taken, which are its last rows."""
     for name, span in vocabulary.special.items():
         if name != PADDING:
             yield name, span
-            continue
-        inside = rows[(rows >= span.start) & (rows < span.stop)]
-        start = int(inside[-1]) + 1 if len(inside) else span.start
-        if not len(rows) or int(rows[-1]) < span.stop:
-            yield name, range(start, span.stop)
+        elif last < span.stop:
+            mine = (rows for _, rows in _kept_rows(vocabulary, is_kept))
+            inside = [rows[rows < span.stop].max(initial=-1) for rows in (*mine, new_rows)]
+            yield name, range(max(span.start, int(max(inside)) + 1), span.stop)

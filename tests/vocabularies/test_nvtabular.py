@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 import torch_warmstart as tws
 
 pandas = pytest.importorskip("pandas")
+pyarrow = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 ITEMS = ["paris", "rome", "oslo"]
@@ -184,9 +186,11 @@ def test_without_its_name_the_columns_and_the_index_tell(tmp_path):
         ({"entries": [None]}, "no category"),
         ({"entries": [1.5, 2.0]}, "holds fractions"),
         ({"entries": [1.0, 1e300]}, "no whole number"),
+        ({"entries": np.array([1, 16_777_216], np.float32)}, "no whole number"),
         ({"start": 0}, "begin at row 0, but rows 0 to 2"),
         ({"start": 2}, "begin at row 2, but rows 0 to 2"),
-        ({"start": 1 << 60}, "it would have"),
+        ({"start": 1 << 60}, "its index is no range of rows"),
+        ({"start": -1}, "its index is no range of rows"),
         ({"oov": 10, "meta": False}, "what the rows before are for is in the meta file"),
         ({"sizes": [3, -1, 1]}, "a size of it is negative"),
         ({"sizes": [3, None, 1]}, "no whole numbers"),
@@ -230,3 +234,41 @@ def test_what_says_no_rows_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(tws.VocabularyError, match="cannot be read as parquet"):
         tws.Vocabulary.load(path)
+
+
+RANGE = {"kind": "range", "start": 3, "stop": 6, "step": 1}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[]",
+        '{"index_columns": [',
+        '{"index_columns": [7]}',
+        '{"index_columns": ["gone"]}',
+        '{"index_columns": "city"}',
+        *(
+            json.dumps({"index_columns": [{**RANGE, **lie}]})
+            for lie in (
+                {"stop": 1 << 90},
+                {"stop": 1 << 40},
+                {"stop": 5},
+                {"step": 0},
+                {"step": 2, "stop": 9},
+                {"start": True},
+                {"start": "3"},
+                {"start": None},
+            )
+        ),
+        json.dumps({"index_columns": [RANGE, RANGE]}),
+    ],
+)
+def test_what_pandas_says_is_not_believed(tmp_path, told):
+    path = tmp_path / "unique.city.parquet"
+    table = pyarrow.table({"city": ITEMS}).replace_schema_metadata({b"pandas": told})
+    pq.write_table(table, path)
+    with pytest.raises(tws.VocabularyError):
+        tws.Vocabulary.load(path)
+    (tmp_path / "unique.land.parquet").mkdir()
+    with pytest.raises(tws.VocabularyError, match="no part of it is there"):
+        tws.Vocabulary.load(tmp_path, key="land")

@@ -37,7 +37,7 @@ _KINDS = ("pad", "null", "oov", "unique")
 _NULL = "null"  # what the row of missing values is called
 _FIRST = 3  # the row of the first category without buckets
 _MOST_META = 1 << 20  # bytes of a file of four rows
-_EXACT = 1 << 53  # up to here a float is one whole number
+_EXACT = {32: 1 << 24, 64: 1 << 53}  # by bits, up to where a float is one whole number
 _AGAIN = "Fit the workflow again, or pass a mapping of entry to row."
 
 
@@ -111,6 +111,8 @@ def _of_parts(url: str, names: Sequence[str], column: str, storage: Storage) -> 
     arrow = _arrow(url)
     numbers = {int(told["number"]): name for name in names if (told := _PART.fullmatch(name))}
     files = [numbers[number] for number in sorted(numbers)]
+    if not files:
+        raise _told(url, _WrongError("no part of it is there"))
     try:
         parts = [_read(storage.read_all(below(url, name)), column) for name in files]
         return _vocabulary(parts, url.rstrip("/"), column, storage)
@@ -168,8 +170,9 @@ def _index_of(schema: Any) -> range | str | None:
         raise _WrongError("its index has several columns")
     if not kept or isinstance(kept[0], str):
         return kept[0] if kept else None
-    words = [kept[0].get(word) for word in ("start", "stop", "step")]
-    if not all(type(word) is int for word in words) or not words[2]:
+    said = kept[0] if isinstance(kept[0], Mapping) else {}
+    words: list[Any] = [said.get(word) for word in ("start", "stop", "step")]
+    if not all(type(word) is int and 0 <= word <= MOST_ROWS for word in words) or not words[2]:
         raise _WrongError("its index is no range of rows")
     return range(*words)
 
@@ -193,8 +196,10 @@ def _read(raw: Bytes, column: str) -> _Categories:
     if pyarrow.types.is_dictionary(entries.type):
         entries = entries.cast(entries.type.value_type)
     if isinstance(index, str):
+        if index not in schema.names:
+            raise _WrongError(f"its index would be in a column {printable(index)!r}")
         index = _consecutive(_whole(table.column(index), "index"))
-    if index is not None and (index.step != 1 or len(index) != len(entries) or index.start < 0):
+    if index is not None and (index.step != 1 or len(index) != len(entries)):
         raise _WrongError(
             f"its index is {index.start}, {index.start + index.step}, ... {index.stop} for "
             f"{len(entries):,} entries"
@@ -225,7 +230,7 @@ def _from_floats(column: Any, what: str) -> Any:
     import pyarrow
     from pyarrow import compute
 
-    is_exact = compute.less(compute.abs(column), float(_EXACT))
+    is_exact = compute.less(compute.abs(column), float(_EXACT.get(column.type.bit_width, 0)))
     if not compute.all(is_exact).as_py():  # NaN, which is no number, is not less
         raise _WrongError(f"its {what} column holds what is no whole number")
     try:
@@ -253,8 +258,6 @@ def _vocabulary(
         rows, special = _rows_of_old(whole, meta)
     else:
         rows, special = _rows_of_new(whole, meta)
-    if rows.stop > MOST_ROWS:
-        raise _WrongError(f"it would have {rows.stop:,} rows")
     entries = whole.entries.slice(nulls)
     if pyarrow.types.is_floating(entries.type):
         entries = _from_floats(entries, "entry")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch_warmstart.execution import WarmStartReport
     from torch_warmstart.planning import WarmStartPlan
     from torch_warmstart.proof import CheckpointDiff
-    from torch_warmstart.settings import VocabInfo, WarmStartSettings
+    from torch_warmstart.settings import Infos, WarmStartSettings
     from torch_warmstart.suggesting import Suggestions
 
 
@@ -234,7 +234,7 @@ def load_planner(
 
 def change_vocabulary(
     model: torch.nn.Module,
-    var_name_to_vocab_info: Mapping[str, VocabInfo],
+    var_name_to_vocab_info: Mapping[str, Infos],
     *,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
     ema: Any = (),
@@ -251,8 +251,9 @@ def change_vocabulary(
     Args:
         model: The model, not compiled, and before DDP or FSDP wrap it.
         var_name_to_vocab_info: Variable name, or a module's for its weight and bias, to `VocabInfo`
-            with an `old_vocab`, as there is no checkpoint. The new vocabulary says how high the
-            tensor becomes. The bias of a `Linear` follows its weight.
+            with an `old_vocab`, as there is no checkpoint, to `SegmentInfo`, or to a list of these
+            where several axes change. They say how large the tensor becomes. The bias of a `Linear`
+            follows its weight.
         optimizer: The model's, or a list of them; its param groups stay the same objects, so that
             learning rate schedulers go on.
         ema: Copies of the model, one or several: modules (`AveragedModel`), or mappings of the

@@ -14,6 +14,7 @@ from torch.distributed import checkpoint as dcp
 
 import torch_warmstart as tws
 
+LETTERS = list("abcdefghij")
 RULES = {"table.weight": "emb", "up.": "first."}
 
 
@@ -63,6 +64,21 @@ def load_with_vocabulary(how: str, folder: str, read_limit: int) -> int:
     source = renamed(old_state())
     settings = {"var_name_to_prev_var_name": RULES, "var_name_to_vocab_info": info}
     return int(load(how, folder, read_limit, source, **settings))
+
+
+AXES = {
+    "table.weight": [
+        tws.VocabInfo(NEW_WORDS, -1, 1, OLD_WORDS, backup_initializer=nn.init.normal_),
+        tws.SegmentInfo({"c": 2, "a": 3, "new": 1}, {"a": 3, "b": 1, "c": 2}),
+    ],
+    "up.weight": [tws.ClipOrPad(1, nn.init.ones_), tws.VocabInfo(LETTERS[::-1], old_vocab=LETTERS)],
+}
+
+
+def load_with_axes(how: str, folder: str, read_limit: int) -> int:
+    """Rows and columns at once, where shards are along either."""
+    settings = {"var_name_to_prev_var_name": RULES, "var_name_to_vocab_info": AXES}
+    return int(load(how, folder, read_limit, renamed(old_state()), **settings))
 
 
 def save_of_tensorflow(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import dcp_jobs as jobs
@@ -42,6 +43,14 @@ def test_rows_are_moved_through_buffers_of_any_size(
     counts = two.run(jobs.load_with_vocabulary, how, folder, read_limit)
     many = two.run(jobs.load_with_vocabulary, how, folder, 1)
     assert all(count <= more for count, more in zip(counts, many, strict=True))
+
+
+@SOME
+@pytest.mark.parametrize("read_limit", [1 << 20, 50])
+def test_cells_are_moved_where_several_axes_change(
+    two: Ranks, folder: str, how: str, read_limit: int
+) -> None:
+    two.run(jobs.load_with_axes, how, folder, read_limit)
 
 
 @SOME
@@ -111,6 +120,29 @@ def test_what_a_layout_makes_anew_is_staged(tmp_path: Path) -> None:
     planner = tws.load_planner(small, settings, read_limit=8)
     with pytest.raises(dcp.api.CheckpointException, match="read_limit=8: raise that; or tws"):
         _load(planner, small, str(tmp_path))
+
+
+@pytest.mark.parametrize("layout", ["transpose", "conv_flipped"])
+def test_several_axes_behind_a_layout(tmp_path: Path, layout: str) -> None:
+    shape, model = ((4, 3), nn.Linear(5, 4)) if layout == "transpose" else ((2, 4, 3), None)
+    model = nn.Conv1d(5, 4, 2) if model is None else model
+    state = {"layer/kernel": torch.rand(shape), "bias": torch.rand(3)}
+    dcp.save(state, checkpoint_id=tmp_path, no_dist=True)
+    columns = tws.VocabInfo(list("xdabq"), old_vocab=list("abcd"), axis=1)
+    rows = tws.VocabInfo(list("rpzq"), old_vocab=list("pqr"), backup_initializer=nn.init.ones_)
+    settings = tws.WarmStartSettings(
+        None,
+        ".*",
+        {"weight": [rows, columns], "bias": rows},
+        {"weight": "layer/kernel"},
+        var_name_to_layout={"weight": layout},
+    )
+    _load(tws.load_planner(model, settings), model, str(tmp_path))
+    expected = nn.Linear(5, 4) if layout == "transpose" else nn.Conv1d(5, 4, 2)
+    tws.warm_start(expected, replace(settings, ckpt_to_initialize_from=str(tmp_path)))
+    assert torch.equal(model.weight, expected.weight)
+    assert torch.equal(model.bias, expected.bias)
+    assert model.weight[0, 1].ne(0).all()
 
 
 def test_a_state_that_is_not_the_models_is_refused(folder: str) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import torch_warmstart as tws
 from torch_warmstart import VocabInfo
@@ -64,7 +66,36 @@ def test_what_a_weight_is_computed_from():
     model = Model()
     torch.nn.utils.parametrizations.orthogonal(model.head)
     name = "head.parametrizations.weight.original"
-    refused(model, "remove the parametrization", name=name)
+    refused(model, "remove_parametrizations(model.head, 'weight')", name=name)
+
+
+@pytest.mark.parametrize(
+    ("put_on", "take_off"),
+    [
+        (nn.utils.parametrizations.weight_norm, "parametrize.remove_parametrizations"),
+        (nn.utils.parametrizations.spectral_norm, "parametrize.remove_parametrizations"),
+        (nn.utils.weight_norm, "remove_weight_norm"),
+        (nn.utils.spectral_norm, "remove_spectral_norm"),
+        (functools.partial(prune.identity, name="weight"), "prune.remove"),
+    ],
+    ids=["weight_norm", "spectral_norm", "old weight_norm", "old spectral_norm", "pruned"],
+)
+@pytest.mark.parametrize("name", ["head.weight", "head"])
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_a_weight_that_is_computed_says_how_to_take_that_off(put_on, take_off, name):
+    model = Model()
+    put_on(model.head)
+    message = f"{take_off}(model.head, 'weight'), change the vocabulary, and put it on again"
+    refused(model, message, name=name)
+    call = f"torch.nn.utils.{take_off}"
+    function = functools.reduce(getattr, call.split(".")[1:], torch)
+    function(model.head, "weight")
+    tws.change_vocabulary(model, {"head.weight": INFO})  # as it says
+    assert model.head.weight.shape[0] == len(model.head.bias) == len(INFO.new_vocab)
+
+
+def test_a_bias_whose_weight_would_stay():
+    refused(Model(), "head.bias gets other rows and head.weight does not", name="head.bias")
 
 
 def test_hooks_on_the_gradient():

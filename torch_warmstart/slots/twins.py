@@ -28,7 +28,7 @@ class Successor:
     name: str
     old: torch.Tensor
     new: torch.Tensor
-    axis: int  # along which it has another size
+    axes: tuple[int, ...]  # along which it may have another size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +121,7 @@ def _check_not_elsewhere(optimizer: torch.optim.Optimizer, held: Sequence[Succes
 
 def _room_for(optimizer: torch.optim.Optimizer, name: str, value: Any, successor: Successor) -> Any:
     """What stands for a slot of a successor until it is filled."""
-    old, new, axis = successor.old, successor.new, successor.axis
+    old, new = successor.old, successor.new
     if isinstance(value, _Plain):
         return value
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
@@ -131,15 +131,15 @@ def _room_for(optimizer: torch.optim.Optimizer, name: str, value: Any, successor
         )
     shape = list(value.shape)
     if value.ndim and value.shape == (old.numel(),):
-        shape = [new.numel()]
-    else:
-        found = axes_in_slot(tuple(old.shape), tuple(value.shape), [axis])
-        if found is None:
-            raise UnsupportedError(
-                f"{type(optimizer).__name__} keeps {name!r} of shape {shape} for "
-                f"{successor.name}, {list(old.shape)}: by its sizes that may be a number for each "
-                "row or along another axis. Make a new optimizer instead."
-            )
-        if found[0] is not None:
-            shape[found[0]] = new.shape[axis]
+        return torch.empty(new.numel(), dtype=value.dtype, device=value.device)
+    found = axes_in_slot(tuple(old.shape), tuple(value.shape), successor.axes)
+    if found is None:
+        raise UnsupportedError(
+            f"{type(optimizer).__name__} keeps {name!r} of shape {shape} for "
+            f"{successor.name}, {list(old.shape)}: by its sizes that may be a number for each "
+            "row or along another axis. Make a new optimizer instead."
+        )
+    for at, axis in zip(found, successor.axes, strict=True):
+        if at is not None:
+            shape[at] = new.shape[axis]
     return torch.empty(shape, dtype=value.dtype, device=value.device)

@@ -77,7 +77,7 @@ def _starts(widths: Mapping[str, int], old_size: int) -> dict[str, int]:
     if ends[-1] != old_size:
         raise VocabularyError(
             f"old_segments has {plural(len(widths), 'feature')} of together {ends[-1]:,} columns, "
-            f"and the checkpoint's variable has {old_size:,}. Is a feature missing, or its width "
+            f"and the old variable has {old_size:,}. Is a feature missing, or its width "
             "another?"
         )
     return dict(zip(widths, [0, *ends], strict=False))

@@ -101,14 +101,10 @@ class WarmStartLoadPlanner(LoadPlanner):
     def create_local_plan(self) -> LoadPlan:
         assert self._listing is not None
         for item in self.plan.items:
-            if item.further:
+            mixed = next((fill for fill in item.fills if isinstance(fill, Mixed)), None)
+            if mixed is not None:
                 raise SettingsError(
-                    f"{item.name}: {1 + len(item.further)} of its axes change, and a load planner "
-                    "moves rows along one. Use warm_start(model, directory)."
-                )
-            if isinstance(item.fill, Mixed):
-                raise SettingsError(
-                    f"{item.name}: its new rows are to be made of old ones ({item.fill}), which a "
+                    f"{item.name}: its new rows are to be made of old ones ({mixed}), which a "
                     "load planner sees only once, on their way. Use warm_start(model, directory), "
                     "or a function of torch.nn.init as backup_initializer."
                 )

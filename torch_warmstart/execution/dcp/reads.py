@@ -2,7 +2,7 @@
 
 stays in place             each stored part straight into what it becomes
 moves rows                 ranges that cover the rows, no longer than the limit, into a buffer;
-from there each row to where it belongs
+from there each row to where it belongs, and where several axes change each cell
 a layout that makes more   whole tensors into memory of their own, together within the limit
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import take_rows
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.execution.gathering import fill_rows, gather_rows
+from torch_warmstart.execution.gathering import fill_cells, gather_cells
 from torch_warmstart.execution.reading import exchanged
 from torch_warmstart.formats.torch.dcp import DcpListing
 from torch_warmstart.model import Part, parts_of
@@ -77,7 +77,10 @@ def _of_rows(
     assert item.remapping is not None
     back = [order.index(dim) for dim in range(len(order))]
     dim = order[item.axis]  # of the stored tensor
-    box = _permuted(part.box.spread(item.axis, item.old_size), back)
+    old = part.box
+    for change in item.changes:
+        old = old.spread(change.axis, change.old_size)
+    box = _permuted(old, back)
     spec = item.sources[0]
     rows = item.remapping.rows[part.box.along(item.axis)].cpu()
     ordered, places = torch.sort(rows)
@@ -90,7 +93,7 @@ def _of_rows(
         for start, stop in _covered(ordered, common.along(dim), span):
             first, last = int(ordered[start]), int(ordered[stop - 1])
             run = _with_along(common, dim, first, last - first + 1)
-            place = _placing(part, run, box, order, item.axis)
+            place = _placing(item, part, run, box, order)
             index, where = ordered[start:stop] - first, places[start:stop]
             yield Read(
                 item.keys[0],
@@ -114,15 +117,28 @@ def _covered(ordered: torch.Tensor, within: slice, span: int) -> Iterator[tuple[
 
 
 def _placing(
-    part: Part, run: Box, box: Box, order: Sequence[int], axis: int
+    item: PlanItem, part: Part, run: Box, box: Box, order: Sequence[int]
 ) -> Callable[..., None]:
-    """Puts rows of a buffer to where they belong in a part."""
-    columns = _permuted(run.within(box), order).spread(axis, part.box.sizes[axis])
+    """Puts rows of a buffer to where they belong in a part, of these what has a place there."""
+    columns = _permuted(run.within(box), order)
+    others = []
+    for change in item.further:
+        old = change.remapping.rows[part.box.along(change.axis)].cpu()
+        within = columns.along(change.axis)
+        at = ((old >= within.start) & (old < within.stop)).nonzero().flatten()
+        others.append((change.axis, at, old[at] - within.start))
+    for change in item.changes:
+        columns = columns.spread(change.axis, part.box.sizes[change.axis])
     out = columns.of(part.tensor)
 
     def place(buffer: torch.Tensor, index: torch.Tensor, where: torch.Tensor) -> None:
-        rows = take_rows(buffer.permute(tuple(order)).movedim(axis, 0), index).movedim(0, axis)
-        fill_rows(rows.to(out.device, out.dtype), where.to(out.device), out, axis)
+        rows = buffer.permute(tuple(order))
+        for axis, rows_of in ((item.axis, index), *((axis, old) for axis, _, old in others)):
+            rows = take_rows(rows.movedim(axis, 0), rows_of).movedim(0, axis)
+        places = [(item.axis, where), *((axis, at) for axis, at, _ in others)]
+        fill_cells(
+            rows.to(out.device, out.dtype), [(axis, at.to(out.device)) for axis, at in places], out
+        )
 
     return place
 
@@ -169,9 +185,11 @@ def _write(item: PlanItem, part: Part, whole: torch.Tensor) -> None:
     if item.remapping is None:
         part.tensor.copy_(part.box.of(whole))
     else:
-        source = part.box.spread(item.axis, item.old_size).of(whole)
-        rows = item.remapping.rows[part.box.along(item.axis)]
-        gather_rows(source, rows, part.tensor, item.axis)
+        box = part.box
+        for change in item.changes:
+            box = box.spread(change.axis, change.old_size)
+        remappings = [(c.axis, c.remapping.rows[part.box.along(c.axis)]) for c in item.changes]
+        gather_cells([(0, box.of(whole))], remappings, part.tensor)
 
 
 def _permuted(box: Box, order: Sequence[int]) -> Box:

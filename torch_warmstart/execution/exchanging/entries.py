@@ -14,7 +14,12 @@ import torch
 from torch_warmstart.errors import Finding
 from torch_warmstart.execution.exchanging.twins import Twin
 from torch_warmstart.model import place_of
-from torch_warmstart.planning.live import ChangedTable, padding_rows, token_weights
+from torch_warmstart.planning.live import (
+    ChangedTable,
+    TableChange,
+    padding_rows,
+    token_weights,
+)
 from torch_warmstart.slots import OptimizerTwin
 
 _ABSENT: Any = object()
@@ -67,8 +72,8 @@ def entries_of_model(model: torch.nn.Module, twin: Twin) -> Iterator[Entry]:
             module, leaf = place_of(model, owner)
             yield entry(_register(module, leaf), leaf, new)
             yield from _size(module, leaf, table)
-        for module, row in padding_rows(table):
-            yield entry(vars(module), "padding_idx", table.row_of(row))
+        for module, change, row in padding_rows(table):
+            yield entry(vars(module), "padding_idx", change.row_of(row))
     yield from _of_tokens(model, twin.tables)
 
 
@@ -79,9 +84,10 @@ def _register(module: torch.nn.Module, leaf: str) -> dict[str, Any]:
 def _size(module: torch.nn.Module, leaf: str, table: ChangedTable) -> Iterator[Entry]:
     kinds = {cls.__name__ for cls in type(module).__mro__}
     for kind, names in _SIZES if leaf == "weight" else ():
-        name = names.get(table.axis, "")
-        if kind in kinds and vars(module).get(name) == table.old_size:
-            yield entry(vars(module), name, table.new_size)
+        for change in table.changes if kind in kinds else ():
+            name = names.get(change.axis, "")
+            if vars(module).get(name) == change.old_size:
+                yield entry(vars(module), name, change.new_size)
 
 
 def entries_of_mapping(mapping: Any, twin: Twin) -> Iterator[Entry]:
@@ -110,13 +116,13 @@ def entries_of_optimizer(twin: OptimizerTwin) -> Iterator[Entry]:
 
 def _of_tokens(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Entry]:
     """What a Hugging Face model says of its vocabulary besides: its size, and rows of tokens."""
-    for module, table in _with_tokens(model, tables):
+    for module, _, change in _with_tokens(model, tables):
         sizes = [(vars(module), "vocab_size"), *map(_size_in, _configs(module))]
         for where, name in sizes:
-            if where.get(name) == table.old_size:
-                yield entry(where, name, table.new_size)
+            if where.get(name) == change.old_size:
+                yield entry(where, name, change.new_size)
         for where, name, value in _tokens(module):
-            moved = _moved(table, value)
+            moved = _moved(change, value)
             if moved is not None:
                 yield entry(where, name, moved)
 
@@ -129,9 +135,9 @@ def _size_in(config: Any) -> tuple[dict[str, Any], str]:
 
 def tokens_left(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
     """Tokens that a config has a row of, and the new vocabulary has not."""
-    for module, table in _with_tokens(model, tables):
+    for module, table, change in _with_tokens(model, tables):
         for _, name, value in _tokens(module):
-            if _moved(table, value) is None:
+            if _moved(change, value) is None:
                 hint = f"Set config.{name} before the model is used."
                 text = (
                     f"{name}={value} of the model's config is a token that the new vocabulary of "
@@ -142,14 +148,14 @@ def tokens_left(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Itera
 
 def _with_tokens(
     model: torch.nn.Module, tables: Sequence[ChangedTable]
-) -> Iterator[tuple[torch.nn.Module, ChangedTable]]:
-    """The modules whose config is about a table that changes, each with it."""
-    changed = {id(table.variable.tensor): table for table in tables if table.axis == 0}
+) -> Iterator[tuple[torch.nn.Module, ChangedTable, TableChange]]:
+    """The modules whose config is about a table that changes, each with it and its rows."""
+    changed = {id(t.variable.tensor): (t, t.rows) for t in tables if t.rows is not None}
     for module in model.modules():
         found = (changed.get(id(weight)) for weight in token_weights(module) if weight is not None)
-        table = next((table for table in found if table is not None), None)
-        if table is not None:
-            yield module, table
+        first = next((one for one in found if one is not None), None)
+        if first is not None:
+            yield module, *first
 
 
 def _configs(module: torch.nn.Module) -> list[Any]:
@@ -169,12 +175,12 @@ def _tokens(module: torch.nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]
                 yield vars(config), name, value
 
 
-def _moved(table: ChangedTable, value: Any) -> Any:
+def _moved(change: TableChange, value: Any) -> Any:
     """A row, or several, by their new numbers; None if one of them is gone."""
     rows = value if isinstance(value, list) else [value]
-    if not all(isinstance(row, int) and 0 <= row < table.old_size for row in rows):
+    if not all(isinstance(row, int) and 0 <= row < change.old_size for row in rows):
         return value  # it was no row before: -1, or the default of a larger vocabulary
-    moved = [table.row_of(row) for row in rows]
+    moved = [change.row_of(row) for row in rows]
     if None in moved:
         return None
     return moved if isinstance(value, list) else moved[0]

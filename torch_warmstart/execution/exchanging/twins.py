@@ -19,7 +19,7 @@ from torch_warmstart.formats import open_checkpoint
 from torch_warmstart.model import Variable
 from torch_warmstart.planning import WarmStartPlan, make_plan
 from torch_warmstart.planning.live import ChangedTable
-from torch_warmstart.settings import VocabInfo, WarmStartSettings
+from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
 from torch_warmstart.slots import Optimizers, OptimizerTwin, Successor, make_twins
 
 
@@ -55,7 +55,10 @@ def twin_of(
     optimizers: tuple[OptimizerTwin, ...] = ()
     if optimizer is not None:
         both = zip(tables, new, strict=True)
-        successors = [Successor(t.variable.name, t.variable.tensor, n, t.axis) for t, n in both]
+        successors = [
+            Successor(t.variable.name, t.variable.tensor, n, tuple(c.axis for c in t.changes))
+            for t, n in both
+        ]
         optimizers = make_twins(optimizer, successors, model.parameters())
     with_state = [twin for twin in optimizers if twin.has_state]
     root = _tree(tables, new)
@@ -63,7 +66,7 @@ def twin_of(
     container = {"model": values, "optimizers": [twin.saved() for twin in with_state]}
     checkpoint = open_checkpoint(container, entry="model")
     checkpoint.url = f"<{type(model).__name__}>"
-    infos = {t.variable.name: _info(t, beginnings or {}) for t in tables}
+    infos = {t.variable.name: _infos(t, beginnings or {}) for t in tables}
     settings = WarmStartSettings(container, [".*"], infos)
     plan = make_plan(root, settings, checkpoint, [twin.twin for twin in with_state] or None)
     _check_states_follow(plan)
@@ -98,13 +101,13 @@ def _tree(tables: Sequence[ChangedTable], new: Sequence[torch.Tensor]) -> torch.
     return root
 
 
-def _info(table: ChangedTable, beginnings: Mapping[str, torch.Tensor]) -> VocabInfo:
+def _infos(table: ChangedTable, beginnings: Mapping[str, torch.Tensor]) -> list[AnyVocabInfo]:
+    infos: list[AnyVocabInfo] = [change.info for change in table.changes]
     beginning = beginnings.get(table.variable.name)
     if beginning is None:
-        return table.info
-    return replace(
-        table.info, backup_initializer=functools.partial(_as_there, beginning), generator=None
-    )
+        return infos
+    begin = functools.partial(_as_there, beginning)
+    return [replace(info, backup_initializer=begin, generator=None) for info in infos]
 
 
 def _as_there(beginning: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:

@@ -18,8 +18,13 @@ from torch_warmstart.model import (
     place_of,
 )
 
-# Behind a name: what the layer's weight is computed from, by hooks of torch's.
-_PARTS_OF_A_WEIGHT = ("_orig", "_v", "_g", "_mask")
+# What stands behind a weight's name where torch computes it of others, and what takes that off.
+_UNDO = (
+    (("_orig", "_mask"), "torch.nn.utils.prune.remove({module}, {leaf!r})"),
+    (("_g", "_v"), "torch.nn.utils.remove_weight_norm({module}, {leaf!r})"),
+    (("_orig", "_u"), "torch.nn.utils.remove_spectral_norm({module}, {leaf!r})"),
+)
+_PARTS_OF_A_WEIGHT = ("_orig", "_v", "_g", "_mask", "_u")
 # Of PEFT: modules that keep a second table beside the one they wrap, by the names of their classes.
 _PEFT = {"AuxiliaryTrainingWrapper", "BaseTunerLayer", "ModulesToSaveWrapper"}
 
@@ -69,6 +74,38 @@ def why_not_made_anew(model: torch.nn.Module, variable: Variable) -> str | None:
     )
 
 
+def why_computed(model: torch.nn.Module, name: str) -> str | None:
+    """Why what a name means is no tensor of its own, as the rest of a sentence about it."""
+    path, _, leaf = name.replace("/", ".").rpartition(".")
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return None
+    if leaf in (*module._parameters, *module._buffers):
+        return None
+    where = f"model.{path}" if path else "model"
+    if torch.nn.utils.parametrize.is_parametrized(module, leaf):
+        undo = f"torch.nn.utils.parametrize.remove_parametrizations({where}, {leaf!r})"
+    else:
+        own = (*module._parameters, *module._buffers)
+        found = (text for parts, text in _UNDO if all(f"{leaf}{part}" in own for part in parts))
+        undo = next(found, "").format(module=where, leaf=leaf)
+    if not undo:
+        return None
+    return (
+        f"is computed from other tensors, which cannot be made anew for it: call {undo}, change "
+        "the vocabulary, and put it on again."
+    )
+
+
+def _computed_of(name: str) -> str:
+    """The weight that a part of it is named after."""
+    path, inner, rest = name.rpartition("parametrizations.")
+    if inner:
+        return path + rest.partition(".")[0]
+    return next((name.removesuffix(p) for p in _PARTS_OF_A_WEIGHT if name.endswith(p)), name)
+
+
 def why_not_in_mapping(variable: Variable) -> str | None:
     """The same for a tensor that stands in a mapping."""
     return "is sharded." if is_sharded(variable.tensor) else _why_not_plain(variable)
@@ -95,7 +132,11 @@ def _why_not_here(model: torch.nn.Module, variable: Variable) -> str | None:
         module, leaf = place_of(model, owner)
         kind = type(owner.module).__name__
         if "." in owner.leaf or leaf.endswith(_PARTS_OF_A_WEIGHT):
-            return f"is what {kind} computes its weight from: remove the parametrization before."
+            whole = _computed_of(owner.state_dict_name)
+            why = why_computed(model, whole)
+            if why is not None:
+                return f"is a part of {whole}, which {why}"
+            return f"is what {kind} computes its weight from: take that off before."
         is_convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
         if is_convolution or isinstance(module, torch.nn.RNNBase | torch.nn.MultiheadAttention):
             return f"is of a {kind}, whose sizes are not followed."

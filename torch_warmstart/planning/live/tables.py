@@ -13,49 +13,51 @@ from torch_warmstart.model import Owner, Shape, Variable, find_variable, model_v
 from torch_warmstart.planning.fitting import ProblemError, vocab_axis
 from torch_warmstart.planning.live.refusals import (
     check_model,
+    why_computed,
     why_not_in_mapping,
     why_not_made_anew,
 )
 from torch_warmstart.planning.selection import by_variable, written_out
 from torch_warmstart.settings import (
     KEEP,
+    ClipOrPad,
     FromCheckpoint,
     Infos,
+    SegmentInfo,
     VocabInfo,
     WarmStartSettings,
+    check_infos,
     infos_of,
 )
-from torch_warmstart.vocabularies import Remapping, read_vocabularies, remapping_between
+from torch_warmstart.vocabularies import (
+    Remapping,
+    count_rows,
+    read_vocabularies,
+    remapping_between,
+    remapping_of_segments,
+)
 
 _SETTING = "change_vocabulary"
+_ANEW = "not-made-anew"
 _WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the weight has on axis 0
 
 
+Sized = VocabInfo | SegmentInfo  # what says how many rows there will be
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class ChangedTable:
-    """A tensor that is made anew, and which of its old rows the new ones are."""
+class TableChange:
+    """One axis of a tensor, and which of its old rows the new ones are."""
 
-    variable: Variable  # of the model, or of a copy of it
-    info: VocabInfo
+    info: Sized
     axis: int  # counted from 0
+    old_size: int  # rows along the axis, before
     remapping: Remapping
-
-    @property
-    def old_size(self) -> int:
-        """Rows along the axis, before."""
-        return self.variable.shape[self.axis]
 
     @property
     def new_size(self) -> int:
         """Rows along the axis, behind."""
         return len(self.remapping.rows)
-
-    @property
-    def shape(self) -> Shape:
-        """That of the new tensor."""
-        shape = list(self.variable.shape)
-        shape[self.axis] = self.new_size
-        return tuple(shape)
 
     def row_of(self, old: int) -> int | None:
         """Where an old row is now; None if it is gone."""
@@ -63,7 +65,28 @@ class ChangedTable:
         return int(found[0]) if len(found) else None
 
 
-def read_tables(model: torch.nn.Module, infos: Mapping[str, VocabInfo]) -> tuple[ChangedTable, ...]:
+@dataclass(frozen=True, slots=True, eq=False)
+class ChangedTable:
+    """A tensor that is made anew, and what changes along its axes, as it was listed."""
+
+    variable: Variable  # of the model, or of a copy of it
+    changes: tuple[TableChange, ...]
+
+    @property
+    def shape(self) -> Shape:
+        """That of the new tensor."""
+        shape = list(self.variable.shape)
+        for change in self.changes:
+            shape[change.axis] = change.new_size
+        return tuple(shape)
+
+    @property
+    def rows(self) -> TableChange | None:
+        """What changes along the first axis, along which an embedding has its entries."""
+        return next((change for change in self.changes if change.axis == 0), None)
+
+
+def read_tables(model: torch.nn.Module, infos: Mapping[str, Infos]) -> tuple[ChangedTable, ...]:
     """The tables that change; raises PlanError with all that keeps them from it.
 
     A module's name stands for its own tensors that have such an axis, and the bias of a layer whose
@@ -71,14 +94,19 @@ def read_tables(model: torch.nn.Module, infos: Mapping[str, VocabInfo]) -> tuple
     """
     _check_infos(infos)
     problems = check_model(model)
+    computed = {name: why for name in infos if (why := why_computed(model, name)) is not None}
+    problems += [Finding(_ANEW, "error", n, f"{n} {why}") for n, why in computed.items()]
+    infos = {name: info for name, info in infos.items() if name not in computed}
     variables = model_variables(model)
     # Only what it says of vocabularies is looked at; there is no checkpoint yet.
     settings = written_out(WarmStartSettings({}, [".*"], infos), variables)
     named = settings.named_infos
     entries, unknown = by_variable(named, _SETTING, variables, frozenset(variables))
-    chosen = _with_biases({v: _as_info(entry.value) for v, entry in entries.items()}, variables)
+    given = {variable: _sized(infos_of(entry.value)) for variable, entry in entries.items()}
+    chosen = _with_biases(given, variables)
     tables, others = _tables(model, chosen)
     problems += [*unknown, *others, *_half_changed(model, tables)]
+    problems = problems or [*_without_weights(tables)]
     if problems:
         count = plural(len(problems), "problem")
         raise PlanError(f"The vocabulary cannot be changed ({count}); nothing was:", problems)
@@ -92,44 +120,51 @@ def _check_infos(infos: Any) -> None:
             "{'tok.weight': VocabInfo(new_vocab, old_vocab=old_vocab)}, not "
             f"{'an empty one' if isinstance(infos, Mapping) else type(infos).__name__}."
         )
-    for name, info in infos.items():
-        if not isinstance(info, VocabInfo):
-            kind = type(info).__name__
-            raise SettingsError(
-                f"{name!r} needs a VocabInfo here, whose vocabulary says how high the new table "
-                f"is, not a {kind}."
-            )
-        if isinstance(info.old_vocab, FromCheckpoint):
-            raise SettingsError(
-                f"{name!r}: there is no checkpoint here that could hold the old vocabulary. Give "
-                "it: old_vocab= takes what new_vocab takes."
-            )
-        if isinstance(info.backup_initializer, str) and info.backup_initializer == KEEP:
-            raise SettingsError(
-                f"{name!r}: new rows of a new tensor hold nothing that could be kept. Leave "
-                "backup_initializer out (zeros), or give a function of torch.nn.init."
-            )
-        if info.has_filter:
-            raise SettingsError(
-                f"{name!r}: min_frequency, since_version and where are for tables of a checkpoint "
-                "that keep their ids."
-            )
+    for name, value in infos.items():
+        check_infos(f"change_vocabulary: {name!r}", value)
+        for info in infos_of(value):
+            _check_info(name, info)
 
 
-def _as_info(infos: Infos) -> VocabInfo:
-    (info,) = infos_of(infos)
-    assert isinstance(info, VocabInfo)  # others have been refused
-    return info
+def _check_info(name: str, info: Any) -> None:
+    if isinstance(info, ClipOrPad):
+        raise SettingsError(
+            f"{name!r} needs a VocabInfo or a SegmentInfo here, which say how many rows the new "
+            "tensor has, not a ClipOrPad."
+        )
+    inner = info.new_segments.values() if isinstance(info, SegmentInfo) else [info]
+    if any(isinstance(o, VocabInfo) and isinstance(o.old_vocab, FromCheckpoint) for o in inner):
+        raise SettingsError(
+            f"{name!r}: there is no checkpoint here that could hold the old vocabulary. Give "
+            "it: old_vocab= takes what new_vocab takes."
+        )
+    if isinstance(info.backup_initializer, str) and info.backup_initializer == KEEP:
+        raise SettingsError(
+            f"{name!r}: new rows of a new tensor hold nothing that could be kept. Leave "
+            "backup_initializer out (zeros), or give a function of torch.nn.init."
+        )
+    if isinstance(info, VocabInfo) and info.has_filter:
+        raise SettingsError(
+            f"{name!r}: min_frequency, since_version and where are for tables of a checkpoint "
+            "that keep their ids."
+        )
+
+
+def _sized(infos: Iterable[Any]) -> tuple[Sized, ...]:
+    return tuple(info for info in infos if isinstance(info, VocabInfo | SegmentInfo))
 
 
 def _with_biases(
-    chosen: Mapping[Variable, VocabInfo], variables: Sequence[Variable]
-) -> dict[Variable, VocabInfo]:
+    chosen: Mapping[Variable, tuple[Sized, ...]], variables: Sequence[Variable]
+) -> dict[Variable, tuple[Sized, ...]]:
     """With the biases of layers whose outputs change: a layer does not work without."""
     by_id = {id(variable.tensor): variable for variable in variables}
     biases = {
-        by_id[id(owner.module.bias)]: replace(info, backup_initializer=None, generator=None, axis=0)
-        for variable, info in chosen.items()
+        by_id[id(owner.module.bias)]: (
+            replace(info, backup_initializer=None, generator=None, axis=0),
+        )
+        for variable, infos in chosen.items()
+        for info in infos
         for owner in variable.owners
         if isinstance(owner.module, _WITH_BIAS)
         and owner.leaf == "weight"
@@ -141,36 +176,62 @@ def _with_biases(
 
 
 def _tables(
-    model: torch.nn.Module, chosen: Mapping[Variable, VocabInfo]
+    model: torch.nn.Module, chosen: Mapping[Variable, tuple[Sized, ...]]
 ) -> tuple[list[ChangedTable], list[Finding]]:
-    tried = [_tried(model, variable, info) for variable, info in chosen.items()]
+    tried = [_tried(model, variable, infos) for variable, infos in chosen.items()]
     tables = [found for found in tried if isinstance(found, ChangedTable)]
     return tables, [found for found in tried if isinstance(found, Finding)]
 
 
-def _tried(model: torch.nn.Module, variable: Variable, info: VocabInfo) -> ChangedTable | Finding:
+def _tried(
+    model: torch.nn.Module, variable: Variable, infos: tuple[Sized, ...]
+) -> ChangedTable | Finding:
     try:
-        return _table(model, variable, info)
+        return _table(model, variable, infos)
     except ProblemError as problem:
         return problem.finding
     except WarmStartError as error:
         return Finding(error.code, "error", variable.name, f"{variable.name}: {error}")
 
 
-def _table(model: torch.nn.Module, variable: Variable, info: VocabInfo) -> ChangedTable:
+def _table(model: torch.nn.Module, variable: Variable, infos: tuple[Sized, ...]) -> ChangedTable:
     why = why_not_made_anew(model, variable)
     if why is not None:
-        raise ProblemError("not-made-anew", variable, f"{variable.name} {why}")
-    axis = vocab_axis(variable, info)
-    vocabularies = read_vocabularies(info).to(variable.device)
-    table = ChangedTable(variable, info, axis, remapping_between(info, vocabularies))
+        raise ProblemError(_ANEW, variable, f"{variable.name} {why}")
+    table = ChangedTable(variable, tuple(_change(variable, info) for info in infos))
     _check_padding_rows(table)
     return table
 
 
+def _change(variable: Variable, info: Sized) -> TableChange:
+    axis = vocab_axis(variable, info)
+    size = variable.shape[axis]
+    if isinstance(info, VocabInfo):
+        return TableChange(info, axis, size, _between(info, variable.device))
+    segments = {
+        name: _segment(info, name, inner, variable.device)
+        for name, inner in info.new_segments.items()
+    }
+    remapping = remapping_of_segments(info, segments, size, variable.device)
+    return TableChange(info, axis, size, remapping)
+
+
+def _between(info: VocabInfo, device: torch.device) -> Remapping:
+    return remapping_between(info, read_vocabularies(info).to(device))
+
+
+def _segment(
+    info: SegmentInfo, name: str, inner: int | VocabInfo, device: torch.device
+) -> int | Remapping:
+    """How many columns a feature has, or which old one each is."""
+    if not isinstance(inner, VocabInfo):
+        return inner
+    return _between(inner, device) if name in info.old_segments else count_rows(inner)
+
+
 def _check_padding_rows(table: ChangedTable) -> None:
-    for module, row in padding_rows(table):
-        if table.row_of(row) is None:
+    for module, change, row in padding_rows(table):
+        if change.row_of(row) is None:
             raise ProblemError(
                 "padding-row-lost",
                 table.variable,
@@ -180,25 +241,26 @@ def _check_padding_rows(table: ChangedTable) -> None:
             )
 
 
-def padding_rows(table: ChangedTable) -> Iterator[tuple[torch.nn.Module, int]]:
-    """The modules of a table that have a row for padding, and which."""
+def padding_rows(table: ChangedTable) -> Iterator[tuple[torch.nn.Module, TableChange, int]]:
+    """The modules of a table that have a row for padding, how rows change, and which row it is."""
     for owner in table.variable.owners:
-        module = owner.module
-        if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) and table.axis == 0:
+        module, change = owner.module, table.rows
+        if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) and change is not None:
             row = module.padding_idx
             if row is not None:
-                yield module, row % table.old_size
+                yield module, change, row % change.old_size
 
 
 def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
     """A Hugging Face model has one vocabulary for what goes in and what comes out."""
-    changed = {id(table.variable.tensor): table for table in tables}
+    changed = {id(t.variable.tensor): (t, t.rows) for t in tables if t.rows is not None}
     for path, module in model.named_modules():
         both = [weight for weight in token_weights(module) if weight is not None]
-        table = next((changed[id(w)] for w in both if id(w) in changed), None)
+        first = next((changed[id(w)] for w in both if id(w) in changed), None)
         left = [w for w in both if id(w) not in changed]
-        if table is None or not left or left[0].shape[0] != table.old_size:
+        if first is None or not left or left[0].shape[0] != first[1].old_size:
             continue
+        table, _ = first
         found = find_of(model, left[0])
         name = found.name if found is not None else path
         text = (
@@ -207,6 +269,21 @@ def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Ite
         )
         yield Finding("half-changed", "error", table.variable.name, text)
         return
+
+
+def _without_weights(tables: Sequence[ChangedTable]) -> Iterator[Finding]:
+    """A layer whose bias gets other rows than its weight does not work."""
+    changed = {id(table.variable.tensor) for table in tables if table.rows is not None}
+    for table in tables:
+        for owner in table.variable.owners:
+            module = owner.module
+            if not isinstance(module, _WITH_BIAS) or owner.leaf != "bias":
+                continue
+            if id(getattr(module, "weight", None)) not in changed:
+                name = table.variable.name
+                weight = f"{name.removesuffix('bias')}weight"
+                text = f"{name} gets other rows and {weight} does not: name {weight!r}, or both."
+                yield Finding("half-changed", "error", name, text)
 
 
 def find_of(model: torch.nn.Module, tensor: torch.Tensor) -> Variable | None:
@@ -256,7 +333,7 @@ def copies_of(tables: Iterable[ChangedTable], copy: Any) -> tuple[ChangedTable, 
             why = f"has the shape {list(variable.shape)}, the model's {list(table.variable.shape)}."
         if why is not None:
             text = f"ema: {variable.name} {why}"
-            problems.append(Finding("not-made-anew", "error", variable.name, text))
+            problems.append(Finding(_ANEW, "error", variable.name, text))
         found.append(replace(table, variable=variable))
     if problems:
         raise PlanError("The vocabulary cannot be changed; nothing was:", problems)

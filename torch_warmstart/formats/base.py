@@ -138,6 +138,7 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
     """
 
     url: str  # where it is, for messages
+    directory: str = ""  # that was named, where weights are one of the files that belong together
     format: str  # what it is, for messages: "TensorFlow V2 checkpoint", ...
     family: Family
     is_callers: bool = False  # whether its tensors are those that the caller has in memory

@@ -274,7 +274,7 @@ def remapped_item(
     `parameter` is what a slot's parameter is made of.
     """
     axes = vocab_axes(variable, infos)
-    old_sizes = check_other_axes(variable, source, axes)
+    old_sizes = check_other_axes(variable, source, infos, axes)
     cast = choose_cast(variable, source)
     taken = _keys(source), () if parameter is None else _keys(parameter)
     found = [
@@ -289,7 +289,7 @@ def remapped_item(
     ]
     for change in found:
         check_share_found(variable, change.vocab, change.remapping)
-        check_new_rows(variable, change.remapping, change.axis)
+        check_new_rows(variable, change.vocab, change.remapping, change.axis)
         check_old_rows(variable, source, change.remapping, change.axis, change.old_size)
     _check_ids_are_said(variable, source, found, remappings.old)
     check_fallback(variable, infos)

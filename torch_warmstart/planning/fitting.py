@@ -15,9 +15,14 @@ from torch_warmstart.layouts.tensorflow import find_form
 from torch_warmstart.model import Shape, Variable
 from torch_warmstart.names import Source, with_layout
 from torch_warmstart.planning.plan import Cast
-from torch_warmstart.settings import AnyVocabInfo, VocabInfo
+from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, SegmentInfo, VocabInfo
 from torch_warmstart.vocabularies import Remapping
 
+_IS_FOR: dict[type, str] = {
+    VocabInfo: "which the vocabulary is for",
+    SegmentInfo: "which the features are along",
+    ClipOrPad: "which is clipped or padded",
+}
 ON_MISMATCH_ADVICE = (
     "A variable that does not fit: leave it out of vars_to_warm_start, take its rows by position "
     "with a ClipOrPad in var_name_to_vocab_info, or keep what the model has with "
@@ -144,13 +149,15 @@ def vocab_axis(variable: Variable, info: AnyVocabInfo) -> int:
     return info.axis % rank
 
 
-def check_other_axes(variable: Variable, source: Source, axes: Sequence[int]) -> list[int]:
+def check_other_axes(
+    variable: Variable, source: Source, infos: Sequence[AnyVocabInfo], axes: Sequence[int]
+) -> list[int]:
     """The old sizes along some axes; ProblemError unless the other sizes are the variable's."""
     old, new = list(shape_in_torch(variable, source)), list(variable.shape)
     others = [axis for axis in range(len(new)) if axis not in axes and old[axis] != new[axis]]
     if others:
         listed = " and ".join(map(str, axes))
-        for_them = "which the vocabulary is for" if len(axes) == 1 else "of which something is said"
+        for_them = "of which something is said" if axes[1:] else _IS_FOR[type(infos[0])]
         first = others[0]
         raise ProblemError(
             "shape-mismatch",
@@ -192,11 +199,19 @@ def check_share_found(variable: Variable, info: AnyVocabInfo, remapping: Remappi
     )
 
 
-def check_new_rows(variable: Variable, remapping: Remapping, axis: int) -> None:
-    """Raises ProblemError unless the variable has exactly the rows its VocabInfo describes."""
+def check_new_rows(variable: Variable, info: AnyVocabInfo, remapping: Remapping, axis: int) -> None:
+    """Raises ProblemError unless the variable has exactly the rows that its info describes."""
     size, described = variable.shape[axis], len(remapping.rows)
     if size == described:
         return
+    if isinstance(info, SegmentInfo):
+        raise ProblemError(
+            "vocab-size",
+            variable,
+            f"{variable.name} has size {size:,} along axis {axis}, but new_segments has "
+            f"{plural(len(info.new_segments), 'feature')} of together {plural(described, 'column')}"
+            ". Is a feature missing, or its width another?",
+        )
     fitting = [at for at, length in enumerate(variable.shape) if length == described]
     empty = remapping.num_vacant
     vacant = f", {plural(empty, 'row')} without an entry" if empty else ""

@@ -10,7 +10,7 @@ from torch_warmstart.errors import Finding, plural
 from torch_warmstart.layouts.tensorflow import Described
 from torch_warmstart.names import Finder
 from torch_warmstart.new_rows import Mixed
-from torch_warmstart.planning.checks import audit_port, untold
+from torch_warmstart.planning.checks import audit_port, find_other_columns, untold
 from torch_warmstart.planning.described import describe, layer_of_module
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import Audit, PlanItem
@@ -34,6 +34,7 @@ def notes_on(
                 yield from _on_rows(item.along(change), change.remapping, change.vocab)
             if isinstance(change.fill, Mixed):
                 yield from notes_on_new_rows(item.name, change.fill)
+    yield from find_other_columns(items, located)
     yield from _untold(items, located.finder)
     yield from _layouts_presumed(items)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]

@@ -42,7 +42,9 @@ def open_directory(place: Place) -> Checkpoint:
     inside = Place(join(place.url, names[0]), place.storage, verify=place.verify)
     weights = open_index(inside) if names[0].endswith(".json") else _open_file(inside)
     weights.models_beside = tuple(name for name in place.names if _NEXT_MODEL.fullmatch(name))
-    return with_optimizers(weights, place)
+    opened = with_optimizers(weights, place)
+    opened.directory = place.url
+    return opened
 
 
 def open_index(place: Place) -> ShardedCheckpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import VocabularyError, did_you_mean, listed
 from torch_warmstart.formats import Checkpoint, KeyedTable
 from torch_warmstart.settings import FromCheckpoint, VocabInfo
-from torch_warmstart.storage import Storage
+from torch_warmstart.storage import Storage, is_remote
 from torch_warmstart.vocabularies import (
     Sidecar,
     is_tokenizer_directory,
@@ -123,16 +124,31 @@ class OldVocabularies:
         )
 
     def _unnamed(self) -> Vocabulary:
-        url = self.checkpoint.url
-        if is_tokenizer_directory(url, self.storage):
-            return read_vocabulary(url, storage=self.storage)
+        url, folder = self.checkpoint.url, self.checkpoint.directory
+        if folder and is_tokenizer_directory(folder, self.storage):
+            return read_vocabulary(folder, storage=self.storage)
         names = [*self.checkpoint.vocabularies(), *self.checkpoint.tables(), *self.sidecar]
         if names:
             raise VocabularyError(
                 f"{url} holds {_listed(names)}, and does not say which one is for this variable. "
                 f"Name it: old_vocab=FROM_CHECKPOINT[{names[0]!r}]."
             )
-        raise VocabularyError(f"old_vocab is not given, and {url} holds no vocabulary. {_GIVE}")
+        raise VocabularyError(
+            f"old_vocab is not given, and {url} holds no vocabulary. {self._beside() or _GIVE}"
+        )
+
+    def _beside(self) -> str:
+        """Where a file is all that was named, and a tokenizer lies beside it."""
+        url = self.checkpoint.url
+        if self.checkpoint.is_callers or is_remote(url) or not os.path.isfile(url):
+            return ""
+        folder = os.path.dirname(url) or "."
+        if not is_tokenizer_directory(folder, self.storage):
+            return ""
+        return (
+            f"Beside it lies a tokenizer. If that is its own, say so: old_vocab={folder!r}; or "
+            f"name the directory as the checkpoint: {folder!r}."
+        )
 
     def _listed_tables(self) -> str:
         tables = self.checkpoint.tables()

@@ -11,6 +11,8 @@
 # make docs    the site, into build/site; a link that leads nowhere is an error
 # make browser  the HTML pages in a real browser: chromium, which it installs where apt-get may
 # make distributed  models on 2, 4 and 8 ranks, real processes on this machine
+# make wheels  the built wheel under PYTHONS="python3.10 ... python3.13", each installed for it
+# make oldest  the same with the oldest torch, numpy and others that it allows, under the first
 # make torchrec  TorchRec's tables on two ranks; brings TorchRec, or says that it cannot
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
 #
@@ -24,10 +26,11 @@ TORCHREC := build/torchrec
 FUZZ_SECONDS ?= 60
 APT := -o Acquire::Retries=0 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=30
 FUZZ_FORMATS ?=
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '*.css' -o -name '*.js') \
   docs/findings.md pyproject.toml constraints.txt
 
-.PHONY: demo test types docs browser lint format bench fuzz differential zoo distributed torchrec fixtures clean faults
+.PHONY: demo test types wheels oldest docs browser lint format bench fuzz differential zoo distributed torchrec fixtures clean faults
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -55,6 +58,12 @@ types: $(VENV)/.types
 	$(BIN)/pyright tests/consumer/uses_of_every_name.py
 	@# It asks the first python of PATH where packages are; ours is the installed one.
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright --verifytypes torch_warmstart --ignoreexternal
+
+wheels: $(VENV)/.test
+	$(BIN)/python tests/packaging/try_wheel.py $(PYTHONS)
+
+oldest: $(VENV)/.test
+	$(BIN)/python tests/packaging/try_wheel.py --oldest $(firstword $(PYTHONS))
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

@@ -7,6 +7,7 @@ deeper belongs to it.
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -51,9 +52,13 @@ FORBIDDEN = {
     "execution": ("names", "vocabularies", "suggesting"),
     "execution/gathering": ("settings", "planning", "model", "entries"),
 }
-FOR_ALL = {"__version__"}  # what the package says of itself, to whoever asks
-MODULES = sorted(PACKAGE.rglob("*.py"))
+FOR_ALL = {"__version__", "on_demand"}  # what the package has for whoever asks
+MODULES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*/__init__.pyi")])
 FOLDERS = sorted(path.parent for path in MODULES if path.name == "__init__.py")[1:]
+
+
+def _name_of(folder: Path) -> str:
+    return ".".join((PREFIX, *folder.relative_to(PACKAGE).parts))
 
 
 def _folder(path: Path) -> str:
@@ -64,13 +69,16 @@ def _folder(path: Path) -> str:
 @cache
 def _imports(path: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """What a file imports of this package, anywhere in it: a module and the names from it."""
-    return tuple(_imports_in(ast.parse(path.read_text())))
+    here = _name_of(path.parent)
+    return tuple(_imports_in(ast.parse(path.read_text()), here))
 
 
-def _imports_in(tree: ast.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _imports_in(tree: ast.Module, here: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, ()) for alias in node.names if alias.name.startswith(PREFIX))
+        elif isinstance(node, ast.ImportFrom) and node.level:  # in a stub, of its own folder
+            yield f"{here}.{node.module}", tuple(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PREFIX):
             names = tuple(alias.name for alias in node.names if alias.name not in FOR_ALL)
             yield from [(str(node.module), names)] if names else []
@@ -163,14 +171,30 @@ def test_modules_do_not_share_a_prefix_that_a_folder_should_say(folder):
     assert all(first_words.count(word) < 3 for word in first_words)
 
 
+def _handed_on(folder: Path) -> set[str]:
+    """What a folder hands on: by its stub, or where it has none, by its `__init__.py`."""
+    stub = folder / "__init__.pyi"
+    tree = ast.parse((stub if stub.exists() else folder / "__init__.py").read_text())
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return {a.asname or a.name for n in imports if n.module != PREFIX for a in n.names}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_folder_imports_what_it_hands_on_when_it_is_asked_for(folder):
+    # Of whoever imports one name of a folder the others would cost the time too.
+    handed = _handed_on(folder) - {"main", "run"}  # the command imports what it needs
+    assert (folder / "__init__.pyi").exists() == bool(handed)
+    for name in handed:
+        assert getattr(importlib.import_module(_name_of(folder)), name) is not None
+    # A module that is imported becomes an attribute, which would hide a name of that module.
+    assert not handed & {path.stem for path in folder.iterdir()}
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_folder_says_its_law_and_hands_on_only_what_is_asked_for(folder):
-    tree = ast.parse((folder / "__init__.py").read_text())
-    assert ast.get_docstring(tree)
-    handed = {
-        a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names
-    }
-    name = ".".join((PREFIX, *folder.relative_to(PACKAGE).parts))
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    handed = _handed_on(folder)
+    name = _name_of(folder)
     asked = {
         asked
         for path in MODULES

@@ -10,32 +10,41 @@ See `warm_start`, `WarmStartSettings` and `VocabInfo`; docs/getting_started.md h
 
 import importlib
 import pkgutil
+import sys
 
 __version__ = "0.1.0"
 
 
 def _names_in(stub):
-    """Module by public name: of lines such as `from .api import warm_start as warm_start`."""
+    """Module by name: of lines such as `from .api import warm_start as warm_start`."""
     lines = (line.split() for line in stub.decode().splitlines() if line.startswith("from "))
     return {name: module for _, module, _, name, *_ in lines}
 
 
-# Nothing but the names is read at first: a module is imported when a name of its is asked for.
+def on_demand(package):
+    """A package's `__getattr__`: what its stub names is imported when it is asked for.
+
+    So its folders hand names on, too, and nobody imports a whole folder for one of them.
+    """
+    module_of = _names_in(pkgutil.get_data(package, "__init__.pyi"))
+
+    def __getattr__(name):  # noqa: N807
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = module_of[name]
+        if module == ".":  # `from . import init as init`: a module is the name
+            return importlib.import_module(f".{name}", package)
+        value = getattr(importlib.import_module(module, package), name)
+        setattr(sys.modules[package], name, value)  # found there from now on
+        return value
+
+    return __getattr__
+
+
 _MODULE_OF = _names_in(pkgutil.get_data(__name__, "__init__.pyi"))
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
-
-
-def __getattr__(name):
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _MODULE_OF[name]
-    if module == ".":  # `from . import init as init`: a module is the name
-        value = importlib.import_module(f".{name}", __name__)
-    else:
-        value = getattr(importlib.import_module(module, __name__), name)
-    globals()[name] = value  # found there from now on
-    return value
+__getattr__ = on_demand(__name__)
 
 
 def __dir__():

@@ -1,50 +1,5 @@
 """A model seen as named variables. Nothing here knows checkpoints or settings."""
 
-from torch_warmstart.model.memory import Extent as Extent
-from torch_warmstart.model.memory import Extents as Extents
-from torch_warmstart.model.memory import WrittenMemory as WrittenMemory
-from torch_warmstart.model.memory import extent_of as extent_of
-from torch_warmstart.model.memory import is_frozen_by_inference as is_frozen_by_inference
-from torch_warmstart.model.memory import lies_on as lies_on
-from torch_warmstart.model.memory import overlapping as overlapping
-from torch_warmstart.model.memory import share_elements as share_elements
-from torch_warmstart.model.memory import why_unwritable as why_unwritable
-from torch_warmstart.model.meta import is_on_meta as is_on_meta
-from torch_warmstart.model.meta import place_of as place_of
-from torch_warmstart.model.meta import resetter_of as resetter_of
-from torch_warmstart.model.meta import transient_buffers as transient_buffers
-from torch_warmstart.model.patterns import nearest_to_pattern as nearest_to_pattern
-from torch_warmstart.model.patterns import select_matching as select_matching
-from torch_warmstart.model.sharding import Boxed as Boxed
-from torch_warmstart.model.sharding import Part as Part
-from torch_warmstart.model.sharding import boxed_like as boxed_like
-from torch_warmstart.model.sharding import has_other_ranks as has_other_ranks
-from torch_warmstart.model.sharding import is_divided_alike as is_divided_alike
-from torch_warmstart.model.sharding import is_of_sharding as is_of_sharding
-from torch_warmstart.model.sharding import is_sharded as is_sharded
-from torch_warmstart.model.sharding import local_tensors as local_tensors
-from torch_warmstart.model.sharding import parts_of as parts_of
-from torch_warmstart.model.sharding import ranks_of_group as ranks_of_group
-from torch_warmstart.model.sharding import ranks_of_model as ranks_of_model
-from torch_warmstart.model.sharding import registered_of as registered_of
-from torch_warmstart.model.sharding import shard_number as shard_number
-from torch_warmstart.model.sharding import sharded_like as sharded_like
-from torch_warmstart.model.sharding import shared_store as shared_store
-from torch_warmstart.model.sharding import show_shards as show_shards
-from torch_warmstart.model.sharding import take_new_shards as take_new_shards
-from torch_warmstart.model.sharding import why_not_in_boxes as why_not_in_boxes
-from torch_warmstart.model.strangers import check_own_shapes as check_own_shapes
-from torch_warmstart.model.torchrec import FusedState as FusedState
-from torch_warmstart.model.torchrec import fused_states as fused_states
-from torch_warmstart.model.torchrec import plain_optimizers as plain_optimizers
-from torch_warmstart.model.variables import WRAPPER_CHILDREN as WRAPPER_CHILDREN
-from torch_warmstart.model.variables import Owner as Owner
-from torch_warmstart.model.variables import Shape as Shape
-from torch_warmstart.model.variables import Slot as Slot
-from torch_warmstart.model.variables import Variable as Variable
-from torch_warmstart.model.variables import absent_variables as absent_variables
-from torch_warmstart.model.variables import canonical_name as canonical_name
-from torch_warmstart.model.variables import find_variable as find_variable
-from torch_warmstart.model.variables import model_variables as model_variables
-from torch_warmstart.model.variables import module_names as module_names
-from torch_warmstart.model.variables import select_tensors as select_tensors
+from torch_warmstart import on_demand
+
+__getattr__ = on_demand(__name__)

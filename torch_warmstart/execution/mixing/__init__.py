@@ -3,4 +3,6 @@
 What is made is as large as the new rows, never as the table; what is worked with is a block.
 """
 
-from torch_warmstart.execution.mixing.fill import fill_mixed as fill_mixed
+from torch_warmstart import on_demand
+
+__getattr__ = on_demand(__name__)

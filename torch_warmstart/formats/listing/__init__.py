@@ -1,3 +1,5 @@
 """What a checkpoint holds, for people: its tensors, and what there is besides them."""
 
-from torch_warmstart.formats.listing.listing import list_tensors as list_tensors
+from torch_warmstart import on_demand
+
+__getattr__ = on_demand(__name__)

@@ -1,3 +1,5 @@
 """Slots in TensorFlow's and Keras's checkpoints, and what they are in torch."""
 
-from torch_warmstart.slots.tensorflow.finder import TensorFlowSlots as TensorFlowSlots
+from torch_warmstart import on_demand
+
+__getattr__ = on_demand(__name__)

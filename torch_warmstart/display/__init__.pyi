@@ -1,0 +1,9 @@
+from .progress import Advance as Advance
+from .progress import progress_bar as progress_bar
+from .sheet import Entry as Entry
+from .sheet import Kind as Kind
+from .sheet import Sheet as Sheet
+from .shown import VERSION as VERSION
+from .shown import Shown as Shown
+from .tables import render as render
+from .wrapping import terminal_width as terminal_width

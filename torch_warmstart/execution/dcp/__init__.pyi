@@ -1,0 +1,1 @@
+from .load_planner import WarmStartLoadPlanner as WarmStartLoadPlanner

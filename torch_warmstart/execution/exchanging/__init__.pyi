@@ -1,0 +1,1 @@
+from .exchange import exchange_vocabulary as exchange_vocabulary

@@ -1,0 +1,17 @@
+from .base import ATTRIBUTE_SUFFIX as ATTRIBUTE_SUFFIX
+from .base import OBJECT_GRAPH_KEY as OBJECT_GRAPH_KEY
+from .base import Block as Block
+from .base import Checkpoint as Checkpoint
+from .base import Family as Family
+from .base import GraphOptimizer as GraphOptimizer
+from .base import NameKind as NameKind
+from .base import SavedLayer as SavedLayer
+from .base import TensorLocation as TensorLocation
+from .base import TensorSpec as TensorSpec
+from .families import family_of as family_of
+from .keyed import KeyedTable as KeyedTable
+from .listing import list_tensors as list_tensors
+from .registry import latest_checkpoint as latest_checkpoint
+from .registry import open_checkpoint as open_checkpoint
+from .saved_optimizers import SavedOptimizer as SavedOptimizer
+from .saved_optimizers import SavedParameter as SavedParameter

@@ -1,0 +1,4 @@
+from .numpy_dtypes import native as native
+from .numpy_dtypes import tensor_of_bytes as tensor_of_bytes
+from .numpy_dtypes import torch_dtype as torch_dtype
+from .zip_members import ZipMembers as ZipMembers

@@ -1,0 +1,1 @@
+from .listing import list_tensors as list_tensors

@@ -1,0 +1,10 @@
+from .layout import IDENTITY as IDENTITY
+from .layout import Form as Form
+from .layout import Layout as Layout
+from .layout import Shape as Shape
+from .leaf import ANY as ANY
+from .leaf import LeafName as LeafName
+from .leaf import expression as expression
+from .leaf import read_leaf as read_leaf
+from .named import squeeze as squeeze
+from .parametrized import torch_forms as torch_forms

@@ -1,0 +1,14 @@
+from .adapters import find_adapters as find_adapters
+from .altered import find_altered as find_altered
+from .audit import audit_port as audit_port
+from .beside import Beside as Beside
+from .beside import find_beside as find_beside
+from .columns import find_other_columns as find_other_columns
+from .file_audit import untold as untold
+from .lost_parameters import find_lost as find_lost
+from .lost_parameters import say_lost as say_lost
+from .on_meta import is_made_by_module as is_made_by_module
+from .on_meta import left_on_meta as left_on_meta
+from .on_meta import notes_on_meta as notes_on_meta
+from .on_meta import with_makers as with_makers
+from .shuffled import find_shuffled as find_shuffled

@@ -1,0 +1,4 @@
+from .initialising import notes_on_new_rows as notes_on_new_rows
+from .old_vocabularies import OldVocabularies as OldVocabularies
+from .remappings import Remappings as Remappings
+from .remappings import Taken as Taken

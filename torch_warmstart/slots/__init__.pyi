@@ -1,0 +1,14 @@
+from .axes import axes_in_slot as axes_in_slot
+from .finder import SlotFinder as SlotFinder
+from .saved_slots import NoSource as NoSource
+from .saved_slots import SlotSource as SlotSource
+from .saved_slots import slot_keys as slot_keys
+from .targets import SlotTargets as SlotTargets
+from .targets import is_as_planned as is_as_planned
+from .torch_optimizers import needs as needs
+from .twins import OptimizerTwin as OptimizerTwin
+from .twins import Successor as Successor
+from .twins import make_twins as make_twins
+from .variables import Optimizers as Optimizers
+from .variables import left_out as left_out
+from .variables import slot_variables as slot_variables

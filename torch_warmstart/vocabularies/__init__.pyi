@@ -1,0 +1,15 @@
+from .loading import is_tokenizer_directory as is_tokenizer_directory
+from .loading import read_entries as read_entries
+from .loading import read_vocabulary as read_vocabulary
+from .remapping import Remapping as Remapping
+from .remapping import Vocabularies as Vocabularies
+from .remapping import count_rows as count_rows
+from .remapping import find_entries as find_entries
+from .remapping import generate_vocab_remapping as generate_vocab_remapping
+from .remapping import read_vocabularies as read_vocabularies
+from .remapping import remapping_between as remapping_between
+from .remapping import remapping_by_position as remapping_by_position
+from .segments import remapping_of_segments as remapping_of_segments
+from .sidecar import Sidecar as Sidecar
+from .sidecar import save_vocabularies as save_vocabularies
+from .sidecar import sidecar_vocabularies as sidecar_vocabularies

@@ -1,0 +1,3 @@
+from .diff import VocabularyDiff as VocabularyDiff
+from .diff import diff_vocabularies as diff_vocabularies
+from .update import update_vocabulary as update_vocabulary

@@ -2,7 +2,6 @@ from .cells import Rows as Rows
 from .cells import fill_cells as fill_cells
 from .cells import gather_cells as gather_cells
 from .gather import CHUNK_BYTES as CHUNK_BYTES
-from .gather import fill_rows as fill_rows
 from .gather import gather_blocks as gather_blocks
 from .gather import gather_rows as gather_rows
 from .guarded import copy_guarded as copy_guarded

@@ -7,11 +7,12 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch_warmstart.display.sheet import Sheet
 from torch_warmstart.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from torch_warmstart.display.sheet import Sheet
 
 VERSION = 1  # of what `to_dict` returns; it grows when something is taken away or changes meaning
 

@@ -10,14 +10,17 @@ one length class go through the same arithmetic, and only entries beyond 64 byte
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from torch_warmstart.entries.entries import Entries
 
-Words = npt.NDArray[np.uint64]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Words = np.ndarray[tuple[Any, ...], np.dtype[np.uint64]]
 
 _K0, _K1, _K2 = (np.uint64(k) for k in (0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F))
 _BLOCK = 64  # bytes of a step through a long entry

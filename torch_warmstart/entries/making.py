@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from torch_warmstart.entries.entries import Entries
 from torch_warmstart.entries.vocabulary import MASK, OOV, Vocabulary
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _ENTRY = "entry"
 _MOST_OOV = 1 << 32  # no table has so many rows for what is not listed

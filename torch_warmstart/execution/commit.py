@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from torch_warmstart.display import Advance
 from torch_warmstart.errors import Finding, PartialWriteError, listed
 from torch_warmstart.execution.gathering import (
     Rows,
@@ -29,9 +28,12 @@ from torch_warmstart.execution.gathering import (
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.formats import Block
 from torch_warmstart.model import Variable, parts_of, sharded_like
-from torch_warmstart.new_rows import NewRowsAccount
 from torch_warmstart.planning import PlanItem
-from torch_warmstart.slots import SlotTargets
+
+if TYPE_CHECKING:
+    from torch_warmstart.display import Advance
+    from torch_warmstart.new_rows import NewRowsAccount
+    from torch_warmstart.slots import SlotTargets
 
 ATTEMPTS = 3  # at a step, before what it raises counts as what it will always raise
 _CHECKED_BYTES = 256 << 20  # that are written between two looks at the files

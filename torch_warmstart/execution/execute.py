@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,16 +22,8 @@ from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.loading import Materialised, Outcome, load_modules
 from torch_warmstart.execution.prepare import prepare, room_to_work
-from torch_warmstart.execution.ranks import (
-    Agreement,
-    chance_of,
-    marks_of,
-    replicas_may_differ,
-    same_chance,
-    told_of,
-)
+from torch_warmstart.execution.ranks import Agreement
 from torch_warmstart.execution.reading import ALL, Share
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.staging import Memory
@@ -38,7 +31,9 @@ from torch_warmstart.execution.telling import add_note, as_ours, log_of, sentenc
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import is_frozen_by_inference, model_variables
 from torch_warmstart.planning import WarmStartPlan
-from torch_warmstart.slots import is_as_planned
+
+if TYPE_CHECKING:
+    from torch_warmstart.execution.loading import Materialised
 
 _AS_BEFORE = "Model and optimizer are as they were."
 _COMPLETE = "The warm start is complete: model and optimizer are as planned."
@@ -118,6 +113,8 @@ class _Run:
     """
 
     def __init__(self, plan: WarmStartPlan, complete: str) -> None:
+        from torch_warmstart.execution.loading import Outcome
+
         self.outcome = Outcome()
         self._complete = complete
         self._had_grad = torch.is_grad_enabled()
@@ -131,6 +128,9 @@ class _Run:
 
     def begin(self, advance: Advance) -> None:
         """All up to the commit; may be left anywhere."""
+        from torch_warmstart.execution.loading import Materialised, load_modules
+        from torch_warmstart.execution.ranks import replicas_may_differ, same_chance
+
         planned = plan = self.plan
         check_unchanged(plan)
         self.memory.check_plan(plan)
@@ -171,6 +171,8 @@ class _Run:
         """What of the checksums this process checks, and from where random numbers go on."""
         if self.agreement.is_alone:
             return ALL, {}
+        from torch_warmstart.execution.ranks import chance_of, marks_of, told_of
+
         told, marks = told_of(self.plan), marks_of(self.plan)
         verdict = self.agreement.agree(told, marks, chance_of(self.plan))
         return Share(*self.agreement.place) if verdict.is_same else ALL, verdict.given
@@ -245,7 +247,11 @@ def check_unchanged(plan: WarmStartPlan) -> None:
             raise SettingsError(
                 f"{variable.name} was made under torch.inference_mode(): apply the plan under it."
             )
-        if variable.slot is not None and not is_as_planned(variable):
+        if variable.slot is None:
+            continue
+        from torch_warmstart.slots import is_as_planned
+
+        if not is_as_planned(variable):
             raise SettingsError(
                 f"The optimizer has changed since the plan was made ({variable.name} is another "
                 "tensor now): make a new plan."

@@ -46,16 +46,8 @@ from torch_warmstart.model import (
     parts_of,
     share_elements,
 )
-from torch_warmstart.new_rows import (
-    Constant,
-    Initialised,
-    Mixed,
-    Mixtures,
-    draw_seed,
-    initialised,
-)
+from torch_warmstart.new_rows import Constant, Initialised, Mixed
 from torch_warmstart.planning import AxisChange, PlanItem, WarmStartPlan
-from torch_warmstart.slots import SlotTargets
 
 _PER_ROW = 6 * 8  # bytes that a gather needs beside its chunks: indices of rows
 
@@ -76,6 +68,8 @@ def prepare(
         watch: Gets what is read from memory.
         share: Which of the checksums this process checks.
     """
+    from torch_warmstart.slots import SlotTargets
+
     items = [item for item in plan.items if item.state != "kept"]
     used = [one for item in items for one in (item, *item.patches)]
     fetch_and_verify(plan, used, advance, share)
@@ -351,15 +345,17 @@ def _fill_mixed(
     items: Sequence[PlanItem], reader: Reader, journal: Journal | None
 ) -> dict[tuple[Variable, int], Filled]:
     """The rows that are made of old ones; what one table needs serves the next."""
+    along = (item.along(change) for item in items for change in item.changes)
+    mixed = [(item, item.fill) for item in along if isinstance(item.fill, Mixed)]
+    if not mixed:
+        return {}
+    from torch_warmstart.execution.mixing import fill_mixed
+    from torch_warmstart.new_rows import Mixtures, draw_seed
+
     mixtures = Mixtures()
     seeds: dict[int, int] = {}  # one of each generator, so that variables leave it where one would
     filled: dict[tuple[Variable, int], Filled] = {}
-    for item in (one.along(change) for one in items for change in one.changes):
-        fill = item.fill
-        if not isinstance(fill, Mixed):
-            continue
-        from torch_warmstart.execution.mixing import fill_mixed
-
+    for item, fill in mixed:
         drawn = id(fill.generator)
         if fill.answers.is_random and drawn not in seeds:
             seeds[drawn] = draw_seed(fill.generator)
@@ -384,6 +380,8 @@ def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
     fill = item.fill
     if not isinstance(fill, Initialised):
         return None
+    from torch_warmstart.new_rows import initialised
+
     target = item.variable
     name = f"{item.name}: backup_initializer"
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch_warmstart.display import VERSION, Entry, Sheet, Shown
+from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, SettingsError, WarmStartError, listed, plural, printable
-from torch_warmstart.execution.loading import Outcome
-from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.model import Variable, overlapping, share_elements
-from torch_warmstart.new_rows import NewRowsAccount
 from torch_warmstart.planning import (
     ASIDE,
     NEVER_TAKEN,
@@ -30,6 +27,11 @@ from torch_warmstart.planning import (
     totals_of,
 )
 from torch_warmstart.settings import VocabInfo
+
+if TYPE_CHECKING:
+    from torch_warmstart.display import Entry, Sheet
+    from torch_warmstart.execution.loading import Outcome
+    from torch_warmstart.new_rows import NewRowsAccount
 
 _NOBODY: Mapping[tuple[Variable, int], NewRowsAccount] = {}
 
@@ -162,6 +164,8 @@ class WarmStartReport(Shown):
         return f"<WarmStartReport from {printable(self.source)}: {counts}>"
 
     def _sheet(self) -> Sheet:
+        from torch_warmstart.display import Sheet
+
         counts = count_states([account.state for account in self.variables])
         return Sheet(
             f"Warm-started from {self.source} in {self.seconds:.2f} s",
@@ -178,6 +182,8 @@ class WarmStartReport(Shown):
         )
 
     def _unused(self) -> str:
+        from torch_warmstart.layouts.tensorflow import is_slot
+
         slots = sum(map(is_slot, self.unexpected_keys))
         unused = f"{len(self.unexpected_keys):,} keys of the checkpoint were not used"
         return unused + (f", {slots:,} of them optimizers' slots" if slots else "")

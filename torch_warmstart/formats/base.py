@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 
 from torch_warmstart.boxes import Box
-from torch_warmstart.display import Sheet, Shown
+from torch_warmstart.display import Shown
 from torch_warmstart.dtypes import aligned, as_bits
-from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
-from torch_warmstart.formats import saved_optimizers
-from torch_warmstart.formats.listing import list_tensors
-from torch_warmstart.formats.nested import Averages
-from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 from torch_warmstart.storage import Guard
 
 if TYPE_CHECKING:
+    from torch_warmstart.display import Sheet
+    from torch_warmstart.entries import Vocabulary
     from torch_warmstart.formats.keyed import KeyedTable
+    from torch_warmstart.formats.nested import Averages
+    from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 
 Family = Literal["tensorflow", "torch"]  # whose layouts and names the tensors follow
 # How much a name says.
@@ -354,6 +353,8 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         The keys of their slots are taken by `spec` and `get_tensor`. They are not among the
         checkpoint's own, unless the optimizer's state lies flattened between the weights.
         """
+        from torch_warmstart.formats import saved_optimizers
+
         return saved_optimizers.in_keys(self) if self.family == "torch" else ()
 
     def vocabularies(self) -> Mapping[str, Vocabulary]:
@@ -369,9 +370,13 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """What it holds as plain values that `json.dumps` takes, with `version` and `totals`."""
+        from torch_warmstart.formats.listing import list_tensors
+
         return list_tensors(self).to_dict()
 
     def _sheet(self) -> Sheet:
+        from torch_warmstart.formats.listing import list_tensors
+
         return list_tensors(self)._sheet()
 
     def tables(self) -> Mapping[str, KeyedTable]:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from torch_warmstart.errors import near_names
 from torch_warmstart.layouts import LeafName, read_leaf
-from torch_warmstart.layouts.tensorflow import is_slot
 from torch_warmstart.names.conventions import plain_name
 
 _FEW = 2_000  # names that difflib goes through in a few hundredths of a second
@@ -113,6 +112,8 @@ class NameIndex:
     @functools.cached_property
     def _likely(self) -> list[str]:
         """Names that may be meant where a variable's is misspelt."""
+        from torch_warmstart.layouts.tensorflow import is_slot
+
         return [name for name in self.names if not is_slot(name)] or self.names
 
     @functools.cached_property

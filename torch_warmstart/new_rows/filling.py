@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from torch_warmstart.errors import Finding
-from torch_warmstart.new_rows.composing import Answers, Part, label_of
 from torch_warmstart.settings import KEEP, AnyVocabInfo, Initializer
+
+if TYPE_CHECKING:
+    from torch_warmstart.new_rows.composing import Answers, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Initialised:
     generator: torch.Generator | None = None
 
     def __str__(self) -> str:
+        from torch_warmstart.new_rows.composing import label_of
+
         return label_of(self.initializer)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from torch_warmstart.formats import Checkpoint, SavedLayer
-from torch_warmstart.layouts.tensorflow import Described, as_described
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Source, with_layout
+
+if TYPE_CHECKING:
+    from torch_warmstart.layouts.tensorflow import Described
 
 _EINSUM = "einsum_dense"
 _ATTENTIONS = ("multi_head_attention", "grouped_query_attention")
@@ -37,6 +40,8 @@ class FileLayers:
         layer = self.checkpoint.layer_of(source.specs[0].key)
         if layer is None:
             return source
+        from torch_warmstart.layouts.tensorflow import as_described
+
         module = source.owner.module
         shapes = [spec.shape for spec in source.specs]
         described = describe(layer_of_module(layer, module))
@@ -65,6 +70,8 @@ class FileLayers:
 
 def describe(layer: SavedLayer) -> Described:
     """A layer of a file as layouts know it."""
+    from torch_warmstart.layouts.tensorflow import Described
+
     around = layer.around.kind if layer.around is not None else ""
     if not layer.kind and layer.name.rpartition("/")[2] in _PROJECTIONS:
         around = "multi_head_attention"

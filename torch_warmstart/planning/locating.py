@@ -11,25 +11,21 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Extents, Variable, extent_of, is_sharded, lies_on
-from torch_warmstart.names import (
-    BY_USER,
-    WITHOUT_MODEL,
-    Finder,
-    Source,
-    bare_name,
-    common_rule,
-)
-from torch_warmstart.planning.described import FileLayers
+from torch_warmstart.names import BY_USER, WITHOUT_MODEL, Finder, Source, bare_name, common_rule
 from torch_warmstart.planning.renames import Renaming
 from torch_warmstart.planning.selection import Entry
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import SETTING, Rule
+
+if TYPE_CHECKING:
+    from torch_warmstart.planning.described import FileLayers
 
 # A shard by itself, as transformers and others call theirs.
 _ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
@@ -94,6 +90,8 @@ class Located:
 
 def locate(wishes: Wishes, finder: Finder) -> Located:
     """Where each parameter and buffer comes from, selected or not."""
+    from torch_warmstart.planning.described import FileLayers
+
     layers = FileLayers(finder.checkpoint)
     found = {v: _locate(wish, finder, layers) for v, wish in wishes.items() if v.slot is None}
     return Located(finder, _with_shared_memory(_without_doubles(found), wishes))
@@ -283,6 +281,7 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
     missing = [wish for wish in wishes.values() if _is_missing(wish, located)]
     if not missing:
         return {}
+
     sources = (location.source for location in located.of_variable.values())
     taken = {spec.key for source in sources if source is not None for spec in source.specs}
     rule = common_rule(located.finder, [wish.variable for wish in missing], taken)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from torch_warmstart.errors import Finding, plural
-from torch_warmstart.layouts.tensorflow import Described
-from torch_warmstart.names import Finder
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_port, find_other_columns, untold
-from torch_warmstart.planning.described import describe, layer_of_module
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import Audit, PlanItem
-from torch_warmstart.planning.rows import notes_on_new_rows
 from torch_warmstart.planning.selection import selects_parameters_only
 from torch_warmstart.settings import SegmentInfo, VocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
+
+if TYPE_CHECKING:
+    from torch_warmstart.layouts.tensorflow import Described
+    from torch_warmstart.names import Finder
 
 
 def notes_on(
@@ -33,6 +34,8 @@ def notes_on(
             if isinstance(change.vocab, VocabInfo):
                 yield from _on_rows(item.along(change), change.remapping, change.vocab)
             if isinstance(change.fill, Mixed):
+                from torch_warmstart.planning.rows import notes_on_new_rows
+
                 yield from notes_on_new_rows(item.name, change.fill)
     yield from find_other_columns(items, located)
     yield from _untold(items, located.finder)
@@ -167,6 +170,8 @@ def _layers_of(
     items: Iterable[PlanItem], finder: Finder
 ) -> tuple[dict[torch.nn.Module, list[str]], dict[torch.nn.Module, Described]]:
     """The layouts of each module that is filled, and what the file says of its layer."""
+    from torch_warmstart.planning.described import describe, layer_of_module
+
     layouts: dict[torch.nn.Module, list[str]] = {}
     described: dict[torch.nn.Module, Described] = {}
     for item in items:

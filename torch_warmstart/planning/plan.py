@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from torch_warmstart.display import VERSION, Entry, Sheet, Shown
+from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, plural, printable
-from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import bare_name
-from torch_warmstart.new_rows import Constant, Fill, Keep, NewRowsAccount
+from torch_warmstart.new_rows import Constant, Fill, Keep
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
+
+if TYPE_CHECKING:
+    from torch_warmstart.display import Entry, Sheet
+    from torch_warmstart.formats import Checkpoint, TensorSpec
+    from torch_warmstart.new_rows import NewRowsAccount
 
 # In this order of strength; a variable is in exactly one state.
 #   remapped   rows were moved through a vocabulary change
@@ -348,6 +352,8 @@ class WarmStartPlan(Shown):
         }
 
     def _sheet(self) -> Sheet:
+        from torch_warmstart.display import Sheet
+
         shown = self._shown_keys()
         states = count_states([item.state for item in self.items])
         return Sheet(
@@ -420,6 +426,8 @@ def entry(
         fill: What its new rows get, or who made them.
         further: The same along further axes.
     """
+    from torch_warmstart.display import Entry
+
     if not rows:
         return Entry(cells, is_aside=reason == NOT_SELECTED)
     told = [f"rows: {_told(rows, fill)}"]

@@ -12,6 +12,7 @@ import functools
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,7 +23,6 @@ from torch_warmstart.names import Finder, Source, conventions_of
 from torch_warmstart.planning.checks import (
     Beside,
     find_adapters,
-    find_altered,
     find_beside,
     find_lost,
     find_shuffled,
@@ -48,7 +48,9 @@ from torch_warmstart.planning.slot_decisions import (
 )
 from torch_warmstart.planning.wishes import Wishes, read_wishes
 from torch_warmstart.settings import WarmStartSettings
-from torch_warmstart.slots import Optimizers, SlotFinder, slot_keys, slot_variables
+
+if TYPE_CHECKING:
+    from torch_warmstart.slots import Optimizers
 
 
 def make_plan(
@@ -114,6 +116,8 @@ def all_variables(model: torch.nn.Module, optimizer: Optimizers | None) -> tuple
         )
     if optimizer is None:
         return variables
+    from torch_warmstart.slots import slot_variables
+
     return variables + slot_variables(optimizer, variables, model)
 
 
@@ -161,10 +165,15 @@ def _decide(
         decide_variable, located=located, idle=explained, remappings=remappings
     )
     of_model = decide_each((wishes[v] for v in variables if v.slot is None), on_variable)
+    of_optimizer = [wishes[v] for v in variables if v.slot is not None]
+    if optimizer is None and not of_optimizer:
+        return of_model, []
+    from torch_warmstart.slots import SlotFinder
+
     finder = SlotFinder(located.finder, variables, located.source, settings.optimizer_entry)
     known = Known(wishes, located, finder, remappings, of_model)
     on_slot = functools.partial(decide_slot, known=known)
-    of_slots = decide_each((wishes[v] for v in variables if v.slot is not None), on_slot)
+    of_slots = decide_each(of_optimizer, on_slot)
     whole, remarks = keep_whole(of_slots)
     decisions = {**of_model, **whole}
     strangers = find_strangers(decisions, optimizer) if optimizer is not None else []
@@ -184,6 +193,8 @@ def _judge_losses(
     decisions: Mapping[Variable, Decision],
 ) -> _Judgement:
     """What is wrong with the decisions, and what would be lost by them."""
+    from torch_warmstart.planning.checks import find_altered
+
     lost = find_lost(wishes.settings, absent_variables(model), located)
     altered, losses = find_altered(wishes, decisions, located)
     beside = _beside(wishes, _without(decisions, altered), located, lost)
@@ -228,7 +239,11 @@ def _unused_keys(
     """The checkpoint's keys that no item takes."""
     used = {key for item in items for key in item.keys}
     keys = [key for key in checkpoint if key != OBJECT_GRAPH_KEY]
-    slots = slot_keys(checkpoint.optimizer_states()) if with_slots else []
+    slots: Sequence[str] = []
+    if with_slots:
+        from torch_warmstart.slots import slot_keys
+
+        slots = slot_keys(checkpoint.optimizer_states())
     listed = dict.fromkeys([*keys, *slots, *checkpoint.extra_states()])
     return tuple(key for key in listed if key not in used)
 

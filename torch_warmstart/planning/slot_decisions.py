@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,15 +26,9 @@ from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.rows import Remappings
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import AnyVocabInfo
-from torch_warmstart.slots import (
-    NoSource,
-    Optimizers,
-    SlotFinder,
-    SlotSource,
-    axes_in_slot,
-    left_out,
-    needs,
-)
+
+if TYPE_CHECKING:
+    from torch_warmstart.slots import NoSource, Optimizers, SlotFinder, SlotSource
 
 _AVERAGES, _STEP = {"exp_avg", "exp_avg_sq"}, "step"
 _AVERAGES_OF_KERNELS = {"momentum1", "exp_avg_sq"}
@@ -71,6 +66,8 @@ def decide_slot(wish: Wish, known: Known) -> Decision:
 
     Raises ProblemError, or another of our errors, with what is wrong.
     """
+    from torch_warmstart.slots import SlotSource
+
     assert wish.variable.slot is not None
     parameter = wish.variable.slot.parameter
     if known.of_model[parameter].is_open:  # said once is enough
@@ -92,6 +89,8 @@ def decide_slot(wish: Wish, known: Known) -> Decision:
 
 def _without_source(wish: Wish, found: NoSource, known: Known) -> Decision:
     """A slot for which the checkpoint can have nothing."""
+    from torch_warmstart.slots import needs
+
     decision = decide_missing(wish, known.located, found.reason)
     variable = wish.variable
     assert variable.slot is not None
@@ -235,6 +234,8 @@ def _axes_of_slot(variable: Variable, axes: Sequence[int]) -> tuple[int | None, 
 
     ProblemError where its sizes leave that open; of slots that kernels keep it is known.
     """
+    from torch_warmstart.slots import axes_in_slot
+
     assert variable.slot is not None
     parameter = variable.slot.parameter
     if _is_by_rows(variable):
@@ -269,6 +270,8 @@ def _check_start(variable: Variable, item: PlanItem) -> None:
 
 def _breaking(decision: Decision, why: str) -> Decision:
     """A slot that is kept, without which the rest of its parameter's state means nothing."""
+    from torch_warmstart.slots import needs
+
     slot = decision.item.variable.slot
     assert slot is not None
     return replace(decision, breaks_state=why if needs(slot.optimizer, slot.name) else None)
@@ -398,6 +401,8 @@ def find_of_kernels(decisions: Mapping[Variable, Decision]) -> list[Finding]:
 
 def find_strangers(decisions: Mapping[Variable, Decision], optimizer: Optimizers) -> list[Finding]:
     """An optimizer that still has the parameters which a layer had before it was replaced."""
+    from torch_warmstart.slots import left_out
+
     of_slots = [decision for variable, decision in decisions.items() if variable.slot is not None]
     is_asked = any(d.item.state != "kept" or d.breaks_state is not None for d in of_slots)
     names, strangers = left_out(optimizer, decisions) if is_asked else ([], 0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,7 +18,9 @@ from torch_warmstart.model import (
     registered_of,
     sharded_like,
 )
-from torch_warmstart.slots.probing import Probes, numbers
+
+if TYPE_CHECKING:
+    from torch_warmstart.slots.probing import Probes
 
 _Constant = bool | str | None
 
@@ -57,7 +60,6 @@ class SlotTargets:
         parameters = {id(v.slot.parameter) for v in touched if v.slot is not None}
         self._made: dict[int, tuple[Slot, torch.Tensor]] = {}
         self._constants: list[tuple[Slot, dict[str, Any]]] = []
-        self._probes = Probes()
         for variable in variables:
             slot = variable.slot
             if slot is None or slot.is_fused or id(slot.parameter) not in parameters:
@@ -67,6 +69,12 @@ class SlotTargets:
             if _tensor_in(slot) is None:
                 is_written = id(variable) in written
                 self._made[id(variable)] = (slot, _make_slot(variable, slot, is_written))
+
+    @functools.cached_property
+    def _probes(self) -> Probes:
+        from torch_warmstart.slots.probing import Probes
+
+        return Probes()
 
     def __getitem__(self, variable: Variable) -> torch.Tensor:
         """The tensor to write a variable's values to."""
@@ -89,6 +97,8 @@ class SlotTargets:
 
     def _constants_of(self, slot: Slot) -> dict[str, Any]:
         """What the optimizer's state begins with besides its slots: flags, mostly."""
+        from torch_warmstart.slots.probing import numbers
+
         probed = self._probes.state(slot.optimizer, slot.group, slot.parameter.tensor)
         others = {name: value for name, value in probed.items() if name not in numbers(probed)}
         strange = [name for name, value in others.items() if not isinstance(value, _Constant)]

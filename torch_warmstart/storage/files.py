@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from torch_warmstart.errors import CorruptCheckpointError, StorageError, WarmStartError
 from torch_warmstart.storage.guards import Guard
@@ -32,10 +31,10 @@ from torch_warmstart.storage.ranges import (
     subtract,
     union,
 )
-from torch_warmstart.storage.web import is_absence
 
 Version = tuple[tuple[str, str], ...]
-Bytes = npt.NDArray[np.uint8]  # a flat view; numpy because it may sit on a mapping at any offset
+# A flat view; numpy because it may sit on a mapping at any offset.
+Bytes = np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]
 
 _PIECE = 8 << 20  # bytes of one request; several run at a time
 _MAX_BYTES_IN_FLIGHT = 128 << 20  # fetched but not yet in the mirror
@@ -353,6 +352,8 @@ def _size_and_version(url: str, filesystem: Filesystem, path: str) -> tuple[int,
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
     """Names the file: filesystems raise errors of many kinds, and few of them say where."""
+    from torch_warmstart.storage.web import is_absence
+
     try:
         yield
     except FileNotFoundError as error:

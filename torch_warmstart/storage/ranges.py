@@ -6,12 +6,12 @@ Some rows of a large table can be millions of ranges, so they are arrays here, n
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 Range = tuple[int, int]  # start, stop
-RangeArray = npt.NDArray[np.int64]  # of [n, 2]
+RangeArray = np.ndarray[tuple[Any, ...], np.dtype[np.int64]]  # of [n, 2]
 Ranges = Sequence[Range] | RangeArray
 
 NO_RANGES: RangeArray = np.empty((0, 2), dtype=np.int64)

@@ -20,7 +20,6 @@ from torch_warmstart.storage.files import (
 )
 from torch_warmstart.storage.local import LocalFile
 from torch_warmstart.storage.urls import is_remote, parent, stays_below
-from torch_warmstart.storage.web import is_absence, is_web, with_checked_client
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
 _FILE = "file://"
@@ -153,6 +152,8 @@ class Storage:
         """True if `url` is a file."""
         if self._is_local(url):
             return os.path.isfile(self._path(url))
+        from torch_warmstart.storage.web import is_absence, is_web
+
         filesystem, path = self._connect(url)
         with reaching(url):
             if not is_web(url):
@@ -200,6 +201,8 @@ class Storage:
         return not is_remote(url) and self.filesystem != "gfile"
 
     def _connect(self, url: str) -> tuple[Filesystem, str]:
+        from torch_warmstart.storage.web import with_checked_client
+
         if self._root is not None and self._root.filesystem is not None:
             return self._root.filesystem, self._root.path_of(url)
         if self._uses_gfile(url):

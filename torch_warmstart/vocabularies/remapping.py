@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.display import progress_bar
 from torch_warmstart.entries import OOV, PADDING, Entries, Vocabulary, positions, worked_by
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
-from torch_warmstart.vocabularies.forms import join_forms
 from torch_warmstart.vocabularies.join import MISSING, Joined, join, work_of
 from torch_warmstart.vocabularies.loading import (
     check_lines,
@@ -227,6 +225,8 @@ def _completed(rows: torch.Tensor, info: VocabInfo, vocabularies: Vocabularies) 
 
 def _by_forms(info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
     """Entries are the same whose forms are; one old row may then go to several new ones."""
+    from torch_warmstart.vocabularies.forms import join_forms
+
     new, old = vocabularies.new, vocabularies.old
     if not new.listed.is_text or not old.listed.is_text:
         raise VocabularyError(f"forms={info.forms!r} are for text, and ids were given.")
@@ -395,6 +395,8 @@ def find_entries(entries: Entries, known: Vocabulary) -> torch.Tensor:
 
 
 def _join(new: Entries, old: Entries, progress: bool | None = None) -> Joined:
+    from torch_warmstart.display import progress_bar
+
     if new.is_text != old.is_text:
         text, ids = (new, old) if new.is_text else (old, new)
         raise VocabularyError(

@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from torch_warmstart.dtypes import as_bits, as_bytes, is_aligned
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.execution.gathering.streaming import Place, cuda_streams, stream_rows
 from torch_warmstart.execution.insisting import insist_once
 from torch_warmstart.formats import Block
+
+if TYPE_CHECKING:
+    from torch_warmstart.execution.gathering.streaming import Place
 
 CHUNK_BYTES = 64 << 20  # of destination rows worked on at a time, and of source rows on their way
 KERNEL_BYTES = 16 << 20  # of destination; torch has moved less before Triton is even imported
@@ -205,6 +208,8 @@ def _scatter(
 
 def _stream(blocks: Sequence[Block], remapping: torch.Tensor, out: torch.Tensor) -> None:
     """From the host to a GPU; rows that begin anywhere travel as bytes."""
+    from torch_warmstart.execution.gathering.streaming import cuda_streams, stream_rows
+
     place: Place = _place
     if not _are_aligned(blocks):
         place = _placing_bytes(blocks[0][1].dtype)

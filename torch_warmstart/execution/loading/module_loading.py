@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.modules.batchnorm import _NormBase
@@ -29,7 +29,6 @@ from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import CallbackError, Finding, WarmStartError
 from torch_warmstart.execution.commit import Copy, InParts, Load, Prepared, Step, Write, leaves
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.loading.stand_ins import StandIn
 from torch_warmstart.model import (
     Boxed,
     Extents,
@@ -42,8 +41,11 @@ from torch_warmstart.model import (
     local_tensors,
     parts_of,
 )
-from torch_warmstart.new_rows import NewRowsAccount
 from torch_warmstart.planning import PlanItem, WarmStartPlan
+
+if TYPE_CHECKING:
+    from torch_warmstart.execution.loading.stand_ins import StandIn
+    from torch_warmstart.new_rows import NewRowsAccount
 
 _Module = torch.nn.Module
 _STOCK = frozenset(
@@ -335,6 +337,8 @@ class _Loading:
 
     def _record(self, variable: Variable, name: str, value: Any) -> None:
         """Something is to be copied into a variable."""
+        from torch_warmstart.execution.loading.stand_ins import StandIn
+
         target = _current(variable).detach()
         if not isinstance(value, torch.Tensor):
             self._errors.append(f"{name}: a hook gives a {type(value).__name__}, not a tensor.")
@@ -389,6 +393,8 @@ class _Loading:
 
     def _unwrap_registered(self, module: _Module) -> None:
         """A hook may have registered what stands for a tensor."""
+        from torch_warmstart.execution.loading.stand_ins import StandIn
+
         for where in (module._parameters, module._buffers):
             for leaf, value in list(where.items()):
                 if isinstance(value, StandIn):
@@ -416,11 +422,15 @@ class _StateDict(dict[str, Any]):
 
 
 def _stand_in(write: Any) -> StandIn:
+    from torch_warmstart.execution.loading.stand_ins import StandIn
+
     like = write.source if isinstance(write, Copy) else write.target
     return StandIn(like, write.staged)
 
 
 def _made(value: Any) -> Any:
+    from torch_warmstart.execution.loading.stand_ins import StandIn
+
     return value.made() if isinstance(value, StandIn) else value
 
 

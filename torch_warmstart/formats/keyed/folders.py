@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,11 +26,13 @@ from torch_warmstart.formats.base import (
     TensorLocation,
     TensorSpec,
 )
-from torch_warmstart.formats.keyed.columns import Columns, table_of
-from torch_warmstart.formats.keyed.table import KeyedTable
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import Run, fetch_rows
 from torch_warmstart.storage import ByteSource, Storage, base_name, below
+
+if TYPE_CHECKING:
+    from torch_warmstart.formats.keyed.columns import Columns
+    from torch_warmstart.formats.keyed.table import KeyedTable
 
 _DYNAMICEMB = re.compile(
     r"(?P<table>.+)_emb_(?P<column>keys|values|scores|opt_values)"
@@ -213,6 +215,8 @@ class FolderCheckpoint(Checkpoint):
         return tables
 
     def _table(self, name: str, key: str) -> KeyedTable:
+        from torch_warmstart.formats.keyed.columns import table_of
+
         runs = self._runs[key]
         parts = [
             self._columns(files, rows)
@@ -221,6 +225,8 @@ class FolderCheckpoint(Checkpoint):
         return table_of(key, key, (runs[0][2],), parts, f"{self.url}[{name}]")
 
     def _columns(self, files: Files, rows: int) -> Columns:
+        from torch_warmstart.formats.keyed.columns import Columns
+
         def read_keys() -> torch.Tensor:
             keys = self._column(files.keys, self._types.keys)
             if files.owner is not None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch_warmstart.display import VERSION, Entry, Sheet, Shown
+from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.errors import listed, plural
 from torch_warmstart.formats.listing.tensors import COLUMNS, TensorRow, by_dtype, row_of
+
+if TYPE_CHECKING:
+    from torch_warmstart.display import Sheet
 
 _SHOWN = 8  # slots of an optimizer
 _MOST_BESIDES = 40
@@ -50,6 +53,8 @@ class Listing(Shown):
         }
 
     def _sheet(self) -> Sheet:
+        from torch_warmstart.display import Entry, Sheet
+
         return Sheet(
             f"{self.url}: {self.format}",
             COLUMNS,

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import aligned, take_rows
-from torch_warmstart.entries import Vocabulary, vocabularies_of
 from torch_warmstart.errors import CorruptCheckpointError
-from torch_warmstart.formats import slices
 from torch_warmstart.formats.base import (
     OBJECT_GRAPH_KEY,
     Block,
@@ -35,19 +33,7 @@ from torch_warmstart.formats.base import (
 )
 from torch_warmstart.formats.rows import Run, fetch_rows, read_rows
 from torch_warmstart.formats.sources import OpenOnce
-from torch_warmstart.formats.tensorflow import saved_model
 from torch_warmstart.formats.tensorflow.dtypes import STRING
-from torch_warmstart.formats.tensorflow.lookup_tables import (
-    lookups_in_metadata,
-    table_vocabularies,
-)
-from torch_warmstart.formats.tensorflow.objects import (
-    METADATA_FILE,
-    Metadata,
-    ObjectGraph,
-    is_storage_path,
-    read_metadata,
-)
 from torch_warmstart.formats.tensorflow.records import (
     Entry,
     Header,
@@ -68,6 +54,10 @@ from torch_warmstart.storage import (
     join,
     parent,
 )
+
+if TYPE_CHECKING:
+    from torch_warmstart.entries import Vocabulary
+    from torch_warmstart.formats.tensorflow.objects import Metadata, ObjectGraph
 
 _FETCHED = torch.empty(0, dtype=torch.int64)  # no more rows need to be fetched
 
@@ -121,6 +111,8 @@ class BundleCheckpoint(Checkpoint):
         self, key: bytes, value: bytes, known: Mapping[bytes, object]
     ) -> Iterator[bytes]:
         """The keys of a tensor's slices, up to the first that is not there: then it is damaged."""
+        from torch_warmstart.formats import slices
+
         for extents in dict.fromkeys(self._decode_entry(key, value).slices):
             slice_key = slices.encode_slice_key(key, extents)
             if slice_key not in known:
@@ -146,6 +138,8 @@ class BundleCheckpoint(Checkpoint):
             return "own"
         if name in self._graph.short_names:
             return "short"
+        from torch_warmstart.formats.tensorflow.objects import is_storage_path
+
         return "storage" if is_storage_path(name) else "own"
 
     def object_paths(self, key: str) -> tuple[str, ...]:
@@ -169,6 +163,8 @@ class BundleCheckpoint(Checkpoint):
 
     def _keras_metadata(self) -> Metadata:
         """What tf_keras says of the layers in the SavedModel that this is the checkpoint of."""
+        from torch_warmstart.formats.tensorflow.objects import METADATA_FILE, read_metadata
+
         folder = parent(self.url)
         url = join(parent(folder), METADATA_FILE)
         if base_name(folder) != "variables" or not self._storage.exists(url):
@@ -179,11 +175,19 @@ class BundleCheckpoint(Checkpoint):
             raise CorruptCheckpointError(f"{url}: {error}.") from error
 
     def vocabularies(self) -> Mapping[str, Vocabulary]:
+        from torch_warmstart.entries import vocabularies_of
+        from torch_warmstart.formats.tensorflow.lookup_tables import (
+            lookups_in_metadata,
+            table_vocabularies,
+        )
+
         told = lookups_in_metadata(self._keras_metadata(), self._table_entries)
         return {**table_vocabularies(self), **vocabularies_of(told, self.url)}
 
     def _table_entries(self, paths: Sequence[str]) -> Mapping[str, Sequence[Any]]:
         """What the tables of layers are filled with, in the SavedModel that this is of."""
+        from torch_warmstart.formats.tensorflow import saved_model
+
         url = join(parent(parent(self.url)), saved_model.FILE)
         if not self._storage.exists(url):
             return {}
@@ -203,6 +207,8 @@ class BundleCheckpoint(Checkpoint):
     def _graph(self) -> ObjectGraph | None:
         if OBJECT_GRAPH_KEY not in self:
             return None
+        from torch_warmstart.formats.tensorflow.objects import ObjectGraph
+
         strings = self.get_tensor(OBJECT_GRAPH_KEY)
         try:
             if not isinstance(strings, list) or len(strings) != 1:
@@ -293,6 +299,8 @@ class BundleCheckpoint(Checkpoint):
         self._verified.add(key)
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
+        from torch_warmstart.formats import slices
+
         entry = self._entry(spec.key)
         try:
             if entry.stored is STRING:
@@ -355,6 +363,8 @@ class BundleCheckpoint(Checkpoint):
         return parts
 
     def _slice_entries(self, key: str, entry: Entry) -> list[Entry]:
+        from torch_warmstart.formats import slices
+
         found = {}
         # In the order of their keys, as the index is: each of its blocks is then decoded once.
         for extents in sorted(entry.slices, key=lambda extents: (len(extents), extents)):
@@ -370,6 +380,8 @@ class BundleCheckpoint(Checkpoint):
 
     def _check_slices(self, entry: Entry, parts: list[Entry]) -> list[Box]:
         """Where each slice is in the tensor, which they cover exactly once."""
+        from torch_warmstart.formats import slices
+
         boxes = [slices.resolve_box(extents, entry.shape) for extents in entry.slices]
         for box, part in zip(boxes, parts, strict=True):
             if part.shape != box.sizes:
@@ -381,6 +393,8 @@ class BundleCheckpoint(Checkpoint):
     def _read_slices(
         self, entry: Entry, parts: list[Entry], rows: torch.Tensor | None
     ) -> torch.Tensor:
+        from torch_warmstart.formats import slices
+
         boxes = self._check_slices(entry, parts)
         pieces = (
             self._view(part, None if rows is None else box.rows_within(rows))

@@ -9,24 +9,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.base import Block, MalformedError, TensorLocation, TensorSpec
-from torch_warmstart.formats.keyed import (
-    Columns,
-    KeyedTable,
-    Part,
-    parts_in,
-    slots_by_table,
-    table_of,
-)
+from torch_warmstart.formats.keyed import Part, parts_in, slots_by_table
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.tensorflow import paths
 from torch_warmstart.formats.tensorflow.bundle import BundleCheckpoint
 from torch_warmstart.storage import base_name, join, parent
+
+if TYPE_CHECKING:
+    from torch_warmstart.formats.keyed import Columns, KeyedTable
 
 _INCREMENT = "sparse_incr_"
 _SSD = "-ssd_record.index"
@@ -99,6 +95,8 @@ class KeyedBundle(BundleCheckpoint):
         }
 
     def _table_of(self, name: str) -> KeyedTable:
+        from torch_warmstart.formats.keyed import table_of
+
         parts = self._parts_of[name]
         values, origin = self._joined[name], f"{self.url}[{name}]"
         columns = [
@@ -114,6 +112,8 @@ class KeyedBundle(BundleCheckpoint):
         return replace(table, read_keys=read_keys, pieces=pieces)
 
     def _columns(self, part: Part, rows: int) -> Columns:
+        from torch_warmstart.formats.keyed import Columns
+
         return Columns(
             rows=rows,
             keys=lambda: self.get_tensor(part.keys),

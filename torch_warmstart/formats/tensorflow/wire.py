@@ -13,13 +13,15 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import google_crc32c
-import numpy.typing as npt
 
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.storage import Bytes
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 VARINT: Final = 0
 FIXED64: Final = 1
@@ -35,7 +37,7 @@ _UINT32 = 0xFFFFFFFF
 Buffer = TypeVar("Buffer", bytes, memoryview)  # a view where copying a tensor would hurt
 FieldValue = int | bytes
 Fields = dict[int, list[FieldValue]]
-_Crc = TypeVar("_Crc", int, npt.NDArray[Any])  # one, or many
+_Crc = TypeVar("_Crc", int, "npt.NDArray[Any]")  # one, or many
 
 
 def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ not known here is refused, because a square kernel would pass every check of sha
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from torch import nn
@@ -28,8 +29,6 @@ from torch_warmstart.layouts.named import (
     stacked_row,
 )
 from torch_warmstart.layouts.parametrized import forms_of_original, original_of
-from torch_warmstart.layouts.tensorflow.attention import attention_forms, attention_linear_forms
-from torch_warmstart.layouts.tensorflow.recurrent import named_recurrent_form, recurrent_forms
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +117,12 @@ def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     if original is not None:
         return forms_of_original(original, tf_forms(module, original.leaf))
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        from torch_warmstart.layouts.tensorflow.recurrent import recurrent_forms
+
         return recurrent_forms(module, leaf)
     if isinstance(module, nn.MultiheadAttention):
+        from torch_warmstart.layouts.tensorflow.attention import attention_forms
+
         return attention_forms(module, leaf)
     if isinstance(module, nn.modules.conv._ConvNd):
         return _conv_forms(module, leaf)
@@ -131,10 +134,12 @@ def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
         if isinstance(module, rule.modules) and rule.leaf == leaf
         for layout in rule.layouts
     ]
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) and leaf in ("weight", "bias"):
+        from torch_warmstart.layouts.tensorflow.attention import attention_linear_forms
+
         forms += attention_linear_forms(module, leaf)
     if leaf == "weight" and isinstance(module, _TABLES):
-        forms += _TABLE_IN_PARTS
+        forms += _table_in_parts()
     # A refusal comes first: where no form makes the right shape, it is what the user hears.
     refused = [
         _refused(module, leaf, refusal.tf_names, refusal.reason)
@@ -147,10 +152,14 @@ def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
 # Tensor2tensor's tables, of words and of the softmax over them, which is not transposed either.
 _TABLES = (*_EMBEDDING, *_LINEAR)
 _MOST_PARTS = 64
-_TABLE_IN_PARTS = tuple(
-    Form(tuple((f"weights_{part}",) for part in range(count)), concatenated(count))
-    for count in range(2, _MOST_PARTS + 1)
-)
+
+
+@functools.cache
+def _table_in_parts() -> tuple[Form, ...]:
+    return tuple(
+        Form(tuple((f"weights_{part}",) for part in range(count)), concatenated(count))
+        for count in range(2, _MOST_PARTS + 1)
+    )
 
 
 def find_form(layout: str, module: nn.Module, leaf: str) -> Form:
@@ -158,6 +167,8 @@ def find_form(layout: str, module: nn.Module, leaf: str) -> Form:
 
     Raises SettingsError if there is none of that name for it.
     """
+    from torch_warmstart.layouts.tensorflow.recurrent import named_recurrent_form
+
     by_users_word = named_recurrent_form(layout, module, leaf)
     if by_users_word is not None:
         return by_users_word

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from torch_warmstart.layouts.tensorflow import Described
 from torch_warmstart.model import module_names
-from torch_warmstart.planning.checks.file_audit import TOLD, compare
 from torch_warmstart.planning.checks.flattenings import (
     Difference,
     LayoutsOf,
@@ -24,6 +22,9 @@ from torch_warmstart.planning.checks.flattenings import (
     has_tensors,
 )
 from torch_warmstart.planning.plan import Audit
+
+if TYPE_CHECKING:
+    from torch_warmstart.layouts.tensorflow import Described
 
 
 def audit_port(
@@ -60,12 +61,19 @@ def _settings(
         if module in layouts or not has_tensors(module):
             layer = described.get(module)
             options = layer.options if layer is not None else None
-            if options is not None and isinstance(module, TOLD):
-                yield from ((name, finding) for finding in compare(module, options))
-            else:
-                yield from ((name, finding) for finding in _findings(module))
+            yield from ((name, finding) for finding in _compared(module, options))
             if module in layouts:
                 yield from ((name, finding) for finding in _untold_by_any(module, layouts[module]))
+
+
+def _compared(module: nn.Module, options: Mapping[str, Any] | None) -> Iterable[Difference]:
+    """By the layer's options, where the file has them and tells all that matters."""
+    if options is not None:
+        from torch_warmstart.planning.checks.file_audit import TOLD, compare
+
+        if isinstance(module, TOLD):
+            return compare(module, options)
+    return _findings(module)
 
 
 def _findings(module: nn.Module) -> Iterable[Difference]:

@@ -22,10 +22,8 @@ from torch import nn
 from torch_warmstart.errors import Finding, plural
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import read_leaf
-from torch_warmstart.layouts.tensorflow import is_optimizer_state
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Source, bare_name
-from torch_warmstart.planning.described import layer_of_module
 from torch_warmstart.planning.locating import Located
 
 _SHOWN = 4  # keys in one sentence
@@ -185,6 +183,8 @@ class _Layers:
         self, module: nn.Module, sources: Sequence[Source], used: set[Hashable]
     ) -> list[tuple[str, Neighbour | None]]:
         """The keys in the layers that a module's sources are in which nobody uses."""
+        from torch_warmstart.layouts.tensorflow import is_optimizer_state
+
         keys = dict.fromkeys(key for s in sources for key in self._beside(module, s))
         return [
             (key, self._known(key))
@@ -207,6 +207,8 @@ class _Layers:
         return [bare_name(key), *self._other_names.get(key, ())]
 
     def _beside(self, module: nn.Module, source: Source) -> Iterator[str]:
+        from torch_warmstart.planning.described import layer_of_module
+
         for spec, names in zip(source.specs, source.form.names, strict=False):
             layer = self._checkpoint.layer_of(spec.key)
             if layer is not None:

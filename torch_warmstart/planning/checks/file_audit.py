@@ -7,12 +7,14 @@ and that are not the file's, and what would have been refused if the file had it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from torch import nn
 
-from torch_warmstart.layouts.tensorflow import Described
 from torch_warmstart.planning.checks.flattenings import Difference
+
+if TYPE_CHECKING:
+    from torch_warmstart.layouts.tensorflow import Described
 
 Options = Mapping[str, Any]
 

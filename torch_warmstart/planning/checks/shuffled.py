@@ -10,7 +10,6 @@ from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.rows import OldVocabularies
 from torch_warmstart.settings import FromCheckpoint, VocabInfo
 from torch_warmstart.storage import is_remote
-from torch_warmstart.vocabularies import read_vocabulary
 
 _ATTRIBUTE = "vocabulary"  # where a module says its own
 
@@ -49,6 +48,8 @@ def _found(items: Iterable[PlanItem], old: OldVocabularies) -> Iterator[Finding]
 def _given(
     item: PlanItem, info: VocabInfo, saved: Vocabulary, old: OldVocabularies
 ) -> Iterator[Finding]:
+    from torch_warmstart.vocabularies import read_vocabulary
+
     if isinstance(info.old_vocab, FromCheckpoint):
         return
     given = read_vocabulary(info.old_vocab, storage=old.storage)

@@ -6,19 +6,17 @@ import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import VocabularyError, did_you_mean, listed
-from torch_warmstart.formats import Checkpoint, KeyedTable
+from torch_warmstart.formats import Checkpoint
 from torch_warmstart.settings import FromCheckpoint, VocabInfo
 from torch_warmstart.storage import Storage, is_remote
-from torch_warmstart.vocabularies import (
-    Sidecar,
-    is_tokenizer_directory,
-    read_vocabulary,
-    sidecar_vocabularies,
-)
+from torch_warmstart.vocabularies import Sidecar, read_vocabulary, sidecar_vocabularies
+
+if TYPE_CHECKING:
+    from torch_warmstart.formats import KeyedTable
 
 _SHOWN = 10  # names of candidates
 _GIVE = "Give it: old_vocab= takes what new_vocab takes."
@@ -125,8 +123,11 @@ class OldVocabularies:
 
     def _unnamed(self) -> Vocabulary:
         url, folder = self.checkpoint.url, self.checkpoint.directory
-        if folder and is_tokenizer_directory(folder, self.storage):
-            return read_vocabulary(folder, storage=self.storage)
+        if folder:
+            from torch_warmstart.vocabularies import is_tokenizer_directory
+
+            if is_tokenizer_directory(folder, self.storage):
+                return read_vocabulary(folder, storage=self.storage)
         names = [*self.checkpoint.vocabularies(), *self.checkpoint.tables(), *self.sidecar]
         if names:
             raise VocabularyError(
@@ -142,6 +143,8 @@ class OldVocabularies:
         url = self.checkpoint.url
         if self.checkpoint.is_callers or is_remote(url) or not os.path.isfile(url):
             return ""
+        from torch_warmstart.vocabularies import is_tokenizer_directory
+
         folder = os.path.dirname(url) or "."
         if not is_tokenizer_directory(folder, self.storage):
             return ""

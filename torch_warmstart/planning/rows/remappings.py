@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from torch_warmstart.model import Variable
-from torch_warmstart.planning.rows.initialising import Initialising
 from torch_warmstart.planning.rows.old_vocabularies import OldVocabularies
 from torch_warmstart.settings import (
     AnyVocabInfo,
@@ -24,11 +25,13 @@ from torch_warmstart.vocabularies import (
     read_vocabularies,
     remapping_between,
     remapping_by_position,
-    remapping_of_segments,
 )
 
 # The keys that a variable is made of; and of a slot, those of its parameter.
 Taken = tuple[tuple[str, ...], tuple[str, ...]]
+
+if TYPE_CHECKING:
+    from torch_warmstart.planning.rows.initialising import Initialising
 
 
 class Remappings:
@@ -48,7 +51,13 @@ class Remappings:
             for info in infos
             if isinstance(info, VocabInfo) and takes_new_rows(info.backup_initializer)
         }
-        self.initialising: Initialising = Initialising(old.storage)
+
+    @functools.cached_property
+    def initialising(self) -> Initialising:
+        """Who makes new rows."""
+        from torch_warmstart.planning.rows.initialising import Initialising
+
+        return Initialising(self.old.storage)
 
     def of(
         self,
@@ -68,6 +77,8 @@ class Remappings:
         if isinstance(info, ClipOrPad):
             return remapping_by_position(size, old_size, device)
         if isinstance(info, SegmentInfo):
+            from torch_warmstart.vocabularies import remapping_of_segments
+
             segments = {name: self._segment(info, name, device) for name in info.new_segments}
             return remapping_of_segments(info, segments, old_size, device)
         return self._between(info, self._full(info, axis, taken), device).padded_to(size)

@@ -7,10 +7,9 @@ without a Python object for any entry.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from torch_warmstart.entries import (
@@ -23,6 +22,9 @@ from torch_warmstart.entries import (
     with_rows_before,
 )
 from torch_warmstart.errors import VocabularyError, cause_of, shown_entry
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _ENTRY = "entry"  # what an entry of a sequence is called
 _STRIDE = 1 << 18  # entries turned into bytes at a time
@@ -98,7 +100,7 @@ def _from_fixed(array: npt.NDArray[Any], origin: str) -> Entries:
 
 
 # Bytes, where in them each entry starts, and how long it is.
-_Encoded = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+_Encoded: TypeAlias = "tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]"
 
 
 def _gathered(steps: Sequence[_Encoded], origin: str) -> Entries:

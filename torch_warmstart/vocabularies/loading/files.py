@@ -17,20 +17,10 @@ from torch_warmstart.errors import (
     did_you_mean,
     listed,
 )
-from torch_warmstart.formats import open_checkpoint
 from torch_warmstart.storage import Bytes, Storage, base_name
-from torch_warmstart.vocabularies.kept_table import is_kept_table, read_kept_table
-from torch_warmstart.vocabularies.loading.arrays import from_numpy, vocabulary_of
-from torch_warmstart.vocabularies.loading.compression import decompressed
 from torch_warmstart.vocabularies.loading.content import HEAD, is_json
 from torch_warmstart.vocabularies.loading.lines import entries_of_lines
-from torch_warmstart.vocabularies.loading.saved import is_saved, read_saved
 from torch_warmstart.vocabularies.loading.tiktoken import is_tiktoken, read_tiktoken
-from torch_warmstart.vocabularies.loading.tokenizer_files import (
-    is_tokenizer_directory,
-    read_directory,
-    read_json,
-)
 
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\x93NUMPY": "npy"}
 _CONTAINERS = (b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")  # .keras and .h5
@@ -58,6 +48,8 @@ def read_file(
         key: The layer or table of a file that may hold several.
         format: One of those above, where the content does not tell.
     """
+    from torch_warmstart.vocabularies.loading.compression import decompressed
+
     if format is not None and format not in _FORMATS:
         raise SettingsError(f"format is one of {', '.join(_FORMATS)}, not {format!r}.")
     if key is not None or storage.is_directory(url):
@@ -81,6 +73,10 @@ def read_file(
 
 
 def _read(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabulary:
+    from torch_warmstart.vocabularies.kept_table import read_kept_table
+    from torch_warmstart.vocabularies.loading.arrays import vocabulary_of
+    from torch_warmstart.vocabularies.loading.saved import read_saved
+
     if form in _TABLES:
         from torch_warmstart.vocabularies.loading.tables import read_table
 
@@ -99,6 +95,8 @@ def _read(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabula
 
 def _reader_of(form: str) -> Callable[[bytes, str], Vocabulary]:
     """What a tokenizer's file is read with."""
+    from torch_warmstart.vocabularies.loading.tokenizer_files import read_json
+
     if form in ("model", "vocab"):
         from torch_warmstart.vocabularies.loading.sentencepiece import read_model, read_vocab
 
@@ -108,6 +106,9 @@ def _reader_of(form: str) -> Callable[[bytes, str], Vocabulary]:
 
 def _form_of(raw: Bytes, url: str, column: str | int | None) -> str:
     """What a file is, by its first bytes; by its name only what has none of its own."""
+    from torch_warmstart.vocabularies.kept_table import is_kept_table
+    from torch_warmstart.vocabularies.loading.saved import is_saved
+
     head = raw[:HEAD].tobytes()
     if column is None and is_kept_table(raw):
         return "kept table"
@@ -163,6 +164,8 @@ def _is_scored(head: bytes) -> bool:
 
 
 def _read_npy(raw: Bytes, url: str) -> Vocabulary:
+    from torch_warmstart.vocabularies.loading.arrays import from_numpy
+
     try:
         array = np.load(io.BytesIO(raw.tobytes()), allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError) as error:
@@ -173,6 +176,11 @@ def _read_npy(raw: Bytes, url: str) -> Vocabulary:
 
 
 def _read_directory(url: str, storage: Storage, key: str | None) -> Vocabulary:
+    from torch_warmstart.vocabularies.loading.tokenizer_files import (
+        is_tokenizer_directory,
+        read_directory,
+    )
+
     if key is None and is_tokenizer_directory(url, storage):
         return read_directory(url, storage)
     if storage.is_directory(url):
@@ -186,6 +194,8 @@ def _read_directory(url: str, storage: Storage, key: str | None) -> Vocabulary:
 
 def _in_checkpoint(url: str, storage: Storage, key: str | None) -> Vocabulary:
     """The vocabulary of a layer or a table in a file that holds several."""
+    from torch_warmstart.formats import open_checkpoint
+
     try:
         with open_checkpoint(url, storage=storage) as checkpoint:
             found = checkpoint.vocabularies()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from torch_warmstart.entries import (
@@ -19,6 +18,9 @@ from torch_warmstart.entries import (
 )
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.storage import Bytes
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "U64": np.uint64}
 _MOST = 1 << 20  # bytes of a header

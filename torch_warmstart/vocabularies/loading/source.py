@@ -19,10 +19,8 @@ from torch_warmstart.vocabularies.loading.arrays import (
     from_sequence,
     from_tensor,
 )
-from torch_warmstart.vocabularies.loading.arrow import exports_arrow, from_arrow
 from torch_warmstart.vocabularies.loading.files import read_file
 from torch_warmstart.vocabularies.loading.lines import check_lines, check_no_blanks
-from torch_warmstart.vocabularies.loading.objects import from_object
 
 
 def read_vocabulary(
@@ -81,6 +79,9 @@ worked_by(load=load)
 
 
 def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
+    from torch_warmstart.vocabularies.loading.arrow import exports_arrow, from_arrow
+    from torch_warmstart.vocabularies.loading.objects import from_object
+
     if exports_arrow(source):
         return from_arrow(source, column)
     if column is not None:

@@ -92,18 +92,21 @@ def _execute(
 
 
 def _carry_out(plan: WarmStartPlan, run: _Run, progress: bool | None) -> WarmStartReport:
-    try:
-        started = time.perf_counter()
-        total = 2 * sum(item.nbytes for item in plan.items if item.state != "kept")
-        with progress_bar(total, show=progress) as advance, torch.no_grad():
-            insist(lambda: run.begin(advance), run.settle)
-            run.conclude()
-        seconds = plan.seconds + time.perf_counter() - started
-        report = make_report(run.plan, run.outcome, seconds=seconds)
-        log_of(report)
-        return report
-    finally:
-        insist(run.close, run.close)
+    done: list[WarmStartReport] = []
+    insist(lambda: done.append(_written(plan, run, progress)), run.close)
+    return done[0]
+
+
+def _written(plan: WarmStartPlan, run: _Run, progress: bool | None) -> WarmStartReport:
+    started = time.perf_counter()
+    total = 2 * sum(item.nbytes for item in plan.items if item.state != "kept")
+    with progress_bar(total, show=progress) as advance, torch.no_grad():
+        insist(lambda: run.begin(advance), run.settle)
+        run.conclude()
+    seconds = plan.seconds + time.perf_counter() - started
+    report = make_report(run.plan, run.outcome, seconds=seconds)
+    log_of(report)
+    return report
 
 
 class _Run:

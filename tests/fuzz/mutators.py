@@ -21,6 +21,7 @@ from fuzz.lies import (
     lie_in_text,
     lie_in_zip,
 )
+from fuzz.listing_lies import lie_in_framed, lie_in_listing
 from fuzz.names import lie_in_names
 from fuzz.tensorflow_lies import (
     lie_in_block,
@@ -48,6 +49,8 @@ MUTATORS: tuple[Mutator, ...] = (
     lie_in_npy,
     lie_in_text,
     lie_in_names,
+    lie_in_listing,
+    lie_in_framed,
 )
 _RARE = {splice, drop_file}
 

@@ -20,6 +20,7 @@ from torch_warmstart.api import (
 )
 from torch_warmstart.errors import WarmStartError
 from torch_warmstart.formats.base import Checkpoint
+from torch_warmstart.formats.keyed import KeyedTable
 from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary, used_rows
 
 _MOST_KEYS = 200  # of one case
@@ -62,6 +63,7 @@ def read_everything(checkpoint: Checkpoint) -> dict[str, Any]:
     _refusable(repr, checkpoint)
     _refusable(checkpoint.spec, "no such tensor")
     _refusable(checkpoint.prefetch, keys)
+    _refusable(_read_tables, checkpoint)
     values = {}
     for key in keys:
         _refusable(checkpoint.location, key)
@@ -70,6 +72,22 @@ def read_everything(checkpoint: Checkpoint) -> dict[str, Any]:
         except WarmStartError:
             continue
     return values
+
+
+def _read_tables(checkpoint: Checkpoint) -> None:
+    """Ids, columns and slots of tables that keep them."""
+    for table in list(checkpoint.tables().values())[:_MOST_KEYS]:
+        for one in (table, *table.slots.values()):
+            _refusable(_read_ids, one)
+            check_printable(repr(one))
+
+
+def _read_ids(table: KeyedTable) -> None:
+    keys = table.keys
+    assert len(keys) == table.shape[0], (len(keys), table.shape)
+    list(keys.entries[: min(len(keys), _MOST_ROWS)])
+    for column in (table.frequencies, table.versions):
+        assert column is None or len(column) == len(keys.listed), table.name
 
 
 def _read_tensor(checkpoint: Checkpoint, key: str) -> Any:

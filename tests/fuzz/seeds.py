@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import bundle_writer as bw
+import monolith_writer
 import numpy as np
 import torch
 from bundle_writer import BundleEntry, DType
@@ -326,6 +327,47 @@ def _word2vec_binary(folder: Path) -> str:
     return "vectors.bin"
 
 
+# ---- Tables that keep their ids --------------------------------------------------------------
+
+_IDS = (4, 7, 9, -3)
+
+
+def _hugectr(folder: Path) -> str:
+    (folder / "t").mkdir()
+    (folder / "t" / "key").write_bytes(np.asarray(_IDS, "<i8").tobytes())
+    (folder / "t" / "emb_vector").write_bytes(_floats(len(_IDS), 2))
+    return "t"
+
+
+def _dynamicemb(folder: Path) -> str:
+    for rank in range(2):
+        end, ids = (
+            f"rank_{rank}.world_size_2",
+            np.asarray([i for i in _IDS if i % 2 == rank], "<i8"),
+        )
+        (folder / f"t_emb_keys.{end}").write_bytes(ids.tobytes())
+        (folder / f"t_emb_values.{end}").write_bytes(_floats(len(ids), 2))
+        (folder / f"t_emb_opt_values.{end}").write_bytes(_floats(len(ids), 2))
+        (folder / f"t_emb_scores.{end}").write_bytes(abs(ids).tobytes())
+    return ""
+
+
+def _entry_dumps() -> list[bytes]:
+    dumps = [("adagrad", {1: [0.5, 0.25]})]
+    return [monolith_writer.entry_dump(i, [i, -i], dumps, abs(i)) for i in _IDS]
+
+
+def _monolith(folder: Path) -> str:
+    monolith_writer.table(folder / "model.ckpt-3.assets", "t", _entry_dumps(), shards=2)
+    return "model.ckpt-3.assets"
+
+
+def _monolith_tables(folder: Path) -> str:
+    both = {"one": _entry_dumps(), "other": _entry_dumps()[:2]}
+    monolith_writer.tables(folder / "model.ckpt-3.assets", "multi", both)
+    return "model.ckpt-3.assets"
+
+
 # ---- Vocabularies ----------------------------------------------------------------------------
 
 
@@ -367,6 +409,12 @@ SEEDS: dict[str, dict[str, Maker]] = {
     "npz": {"plain": _npz, "packed": _npz_packed},
     "npy": {"plain": _npy},
     "text": {"glove": _text_vectors, "word2vec": _word2vec_text, "binary": _word2vec_binary},
+    "keyed": {
+        "hugectr": _hugectr,
+        "dynamicemb": _dynamicemb,
+        "monolith": _monolith,
+        "monolith-tables": _monolith_tables,
+    },
     VOCABULARY: {
         "plain": _vocabulary(b"the\nof\nand\n"),
         "windows": _vocabulary(b"the\r\nof\r\n\xff\r\r\nlast"),
@@ -382,6 +430,7 @@ _READERS = {
     "dcp": ("torch-distributed",),
     "keras": ("keras",),
     "text": ("text-vectors",),
+    "keyed": ("hugectr", "dynamicemb", "monolith"),
 }
 
 

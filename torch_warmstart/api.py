@@ -148,7 +148,7 @@ def _open(
             "`ckpt_to_initialize_from` must be set in WarmStartSettings; None is for load_planner."
         )
     checkpoint = open_checkpoint(
-        settings.ckpt_to_initialize_from,
+        _in_boxes(settings.ckpt_to_initialize_from),
         storage=settings.storage,
         verify=settings.verify,
         format=settings.format,
@@ -357,7 +357,22 @@ def load_checkpoint(
         UnsupportedError: a format that is not read.
     """
     storage = Storage(storage_options or {}, filesystem, max_gap, mirror_dir, mirror_limit)
+    source = _in_boxes(source)
     return open_checkpoint(source, storage=storage, verify=verify, format=format, entry=entry)
+
+
+def _in_boxes(source: Any) -> Any:
+    """A state_dict or a module with what is here of sharded tensors, for readers to know."""
+    if not isinstance(source, Mapping | torch.nn.Module) or isinstance(source, Checkpoint):
+        return source
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return source  # nothing is sharded
+    from torch_warmstart.model import in_boxes, is_sharded
+
+    if isinstance(source, Mapping):
+        return in_boxes(source)
+    state = source.state_dict()
+    return in_boxes(state) if any(is_sharded(tensor) for tensor in state.values()) else source
 
 
 def convert(

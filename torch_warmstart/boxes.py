@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -72,3 +73,40 @@ class Box:
     def rows_within(self, rows: torch.Tensor) -> torch.Tensor:
         """Those rows, counted from the box's first."""
         return rows[self.holds(rows)] - self.offsets[0]
+
+
+def pieces_of(tensor: Any) -> tuple[tuple[Box, torch.Tensor], ...] | None:
+    """What is here of a tensor that other processes have parts of, and says so in `pieces`.
+
+    None: all of it is here. How a library divides it is not this module's to know.
+    """
+    pieces = getattr(tensor, "pieces", None)
+    if not isinstance(pieces, tuple) or not all(isinstance(p.box, Box) for p in pieces):
+        return None
+    return tuple((piece.box, piece.tensor) for piece in pieces)
+
+
+def assembled(
+    pieces: Sequence[tuple[Box, torch.Tensor]], box: Box, like: torch.Tensor
+) -> torch.Tensor | None:
+    """A box of a larger tensor from pieces that have nothing in common: a view where one has it.
+
+    Args:
+        pieces: What there is of the larger tensor.
+        box: The part that is wanted.
+        like: Says which dtype and device it has where nothing is wanted.
+
+    Returns None if the pieces do not have all of it.
+    """
+    found = [(common, outer, piece) for outer, piece in pieces if (common := box.common(outer))]
+    if sum(common.numel for common, _, _ in found) != box.numel:
+        return None
+    if not found:
+        return torch.empty(box.sizes, dtype=like.dtype, device=like.device)
+    parts = [(common, common.within(outer).of(piece)) for common, outer, piece in found]
+    if len(parts) == 1:
+        return parts[0][1]
+    made = parts[0][1].new_empty(box.sizes)
+    for common, part in parts:
+        common.within(box).of(made).copy_(part)
+    return made

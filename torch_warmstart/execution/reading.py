@@ -97,16 +97,12 @@ class Reader:
         if order[item.axis]:
             return [(0, self._view_box(item.keys[0], everything, order))]
         rows = item.remapping.rows[box.along(item.axis)]
-        blocks = self._checkpoint.row_blocks(item.keys[0], rows)
-        return [
-            (first, _columns(self._apart(block).permute(order), everything, item.axis))
-            for first, block in blocks
-        ]
+        blocks = self._checkpoint.box_blocks(item.keys[0], rows, _stored(everything, order))
+        return [(first, self._apart(block).permute(order)) for first, block in blocks]
 
     def _view_box(self, key: str, box: Box, order: Sequence[int]) -> torch.Tensor:
         """A box of a variable, of which dimension i is dimension `order[i]` of the file's."""
-        back = [order.index(dim) for dim in range(len(order))]
-        stored = Box(tuple(box.offsets[dim] for dim in back), tuple(box.sizes[dim] for dim in back))
+        stored = _stored(box, order)
         return self._apart(self._checkpoint.view_box(key, stored)).permute(tuple(order))
 
     def _box_of_whole(self, item: PlanItem, box: Box) -> torch.Tensor:
@@ -179,9 +175,10 @@ def _is_read_in_parts(item: PlanItem) -> bool:
     return is_sharded(item.variable.tensor) and exchanged(item) is not None
 
 
-def _columns(block: torch.Tensor, box: Box, axis: int) -> torch.Tensor:
-    """Of a block of rows along an axis what a box has of it along the others."""
-    return box.spread(axis, block.shape[axis]).of(block)
+def _stored(box: Box, order: Sequence[int]) -> Box:
+    """A box of a variable as one of the file's tensor, of which it has the dimensions `order`."""
+    back = [order.index(dim) for dim in range(len(order))]
+    return Box(tuple(box.offsets[dim] for dim in back), tuple(box.sizes[dim] for dim in back))
 
 
 def exchanged(item: PlanItem) -> tuple[int, ...] | None:

@@ -236,6 +236,21 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:  # noqa: ARG002
         return [(0, self._read(spec, None))]
 
+    def box_blocks(self, key: str, rows: torch.Tensor, box: Box) -> Sequence[Block]:
+        """As `row_blocks`, but of the rows only what lies in a box that has all of dimension 0."""
+        spec = self.spec(key)
+        self._check_readable(spec)
+        with self._readers:
+            return self._box_blocks(spec, rows, box)
+
+    def _box_blocks(self, spec: TensorSpec, rows: torch.Tensor, box: Box) -> Sequence[Block]:
+        blocks = self.row_blocks(spec.key, rows)
+        return [(first, box.spread(0, len(block)).of(block)) for first, block in blocks]
+
+    def is_in_parts(self, key: str) -> bool:  # noqa: ARG002
+        """Whether this process has only a part of a tensor, in memory."""
+        return False
+
     def view_box(self, key: str, box: Box) -> torch.Tensor:
         """Reads a part of a tensor: on top of the file where that holds it in one piece.
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from torch_warmstart.boxes import Box, assembled, pieces_of
 from torch_warmstart.dtypes import dtype_name, take_rows
+from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats import nested
-from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
+from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
 from torch_warmstart.formats.tensors import plain, shape_of, why_unreadable, with_tensors
@@ -122,8 +124,82 @@ class StateDictCheckpoint(Checkpoint):
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
         found = self._tensor(spec.key)
         assert found is not None  # it has a spec
+        if pieces_of(found) is not None:
+            whole = self._view_box(spec, Box.whole(spec.shape))
+            return whole if rows is None else take_rows(whole, rows.to(whole.device))
         tensor = plain(found)
         return tensor if rows is None else take_rows(tensor, rows.to(tensor.device))
+
+    def is_in_parts(self, key: str) -> bool:
+        return pieces_of(self._tensor(key)) is not None
+
+    def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
+        if self.is_in_parts(spec.key):
+            return self._box_blocks(spec, rows, Box.whole(spec.shape))
+        return super()._row_blocks(spec, rows)
+
+    def _box_blocks(self, spec: TensorSpec, rows: torch.Tensor, box: Box) -> Sequence[Block]:
+        found = self._tensor(spec.key)
+        pieces = pieces_of(found)
+        if pieces is None:
+            return super()._box_blocks(spec, rows, box)
+        wanted = rows[rows >= 0]
+        having = [(outer, plain(t)) for outer, t in pieces if _has_columns(outer, box)]
+        there = torch.zeros_like(wanted, dtype=torch.bool)
+        for outer, _ in having:
+            there |= outer.holds(wanted)
+        if not bool(there.all()):
+            raise self._elsewhere(spec, f"row {int(wanted[~there][0])} of it")
+        blocks = {
+            outer.offsets[0]: box.spread(0, outer.sizes[0]).within(_at_row_0(outer)).of(tensor)
+            for outer, tensor in having
+        }
+        assert found is not None  # it has pieces
+        nothing = torch.zeros((), dtype=found.dtype, device=found.device)
+        return [*_without_gaps(blocks, nothing, box.sizes)]
+
+    def _view_box(self, spec: TensorSpec, box: Box) -> torch.Tensor:
+        found = self._tensor(spec.key)
+        pieces = pieces_of(found)
+        if pieces is None or found is None:
+            return super()._view_box(spec, box)
+        part = assembled([(outer, plain(tensor)) for outer, tensor in pieces], box, found)
+        if part is None:
+            raise self._elsewhere(spec, "what becomes this process's part")
+        return part
+
+    def _elsewhere(self, spec: TensorSpec, what: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self.url}: tensor {spec.key!r} is spread over processes, and {what} lies on another "
+            "one; tensors do not travel in a warm start. Save it, "
+            "torch.distributed.checkpoint.save(state, checkpoint_id=directory), and pass the "
+            "directory."
+        )
+
+
+def _has_columns(outer: Box, box: Box) -> bool:
+    """Whether a piece has all that a box has of the rows that it has."""
+    wanted = box.spread(0, outer.sizes[0])
+    inner = Box((outer.offsets[0], *wanted.offsets[1:]), wanted.sizes)
+    return inner.numel > 0 and outer.common(inner) == inner
+
+
+def _without_gaps(
+    blocks: Mapping[int, torch.Tensor], nothing: torch.Tensor, sizes: Sequence[int]
+) -> Iterator[Block]:
+    """Blocks by their first row, with zeros without memory for the rows that nobody looks at."""
+    end = 0
+    for first in sorted(blocks):
+        if first > end:
+            yield end, nothing.expand(first - end, *sizes[1:])
+        yield first, blocks[first]
+        end = first + len(blocks[first])
+    if end < sizes[0]:
+        yield end, nothing.expand(sizes[0] - end, *sizes[1:])
+
+
+def _at_row_0(box: Box) -> Box:
+    return Box((0, *box.offsets[1:]), box.sizes)
 
 
 def open_module(module: torch.nn.Module) -> StateDictCheckpoint:
@@ -148,6 +224,8 @@ def _in_words(value: object) -> str:
 
 
 def _storage(tensor: torch.Tensor) -> object:
+    if pieces_of(tensor) is not None:
+        return id(tensor)  # two of one memory are found to be one only where they are one object
     if not tensor.numel():
         return None  # nothing that has an address
     views = (tensor.is_conj(), tensor.is_neg())

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from torch_warmstart.boxes import pieces_of
+
 _DEPTH = 4  # of mappings in a container, in which arrays are looked for
 _QUANTISED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 _QUANTISED_TEXT = (
@@ -25,7 +27,7 @@ def why_unreadable(tensor: torch.Tensor) -> str:
     """What a tensor is whose values cannot be read, to follow its name; "": they can."""
     if torch.nn.parameter.is_lazy(tensor):
         return "is a lazy parameter, which has no shape yet: run a batch through its model first"
-    if _is_of_own_dispatch(tensor):
+    if _is_of_own_dispatch(tensor) and pieces_of(tensor) is None:
         return _of_class(tensor)
     if tensor.is_nested:
         return "is a nested tensor, which has no one shape"
@@ -87,8 +89,8 @@ def _of_class(tensor: torch.Tensor) -> str:
     distributed = sys.modules.get("torch.distributed.tensor")
     if distributed is not None and isinstance(tensor, distributed.DTensor):
         return (
-            "is a DTensor, of which this process has a part. Pass what full_tensor() makes of it, "
-            "or what torch.distributed.checkpoint saved"
+            "is a DTensor whose part on this process is no box of it. Pass what full_tensor() "
+            "makes of it, or what torch.distributed.checkpoint saved"
         )
     return (
         f"is a {type(tensor).__name__}, whose values only its own code knows. Pass a plain tensor, "

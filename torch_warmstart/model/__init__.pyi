@@ -17,6 +17,7 @@ from .sharding import Boxed as Boxed
 from .sharding import Part as Part
 from .sharding import boxed_like as boxed_like
 from .sharding import has_other_ranks as has_other_ranks
+from .sharding import in_boxes as in_boxes
 from .sharding import is_divided_alike as is_divided_alike
 from .sharding import is_of_sharding as is_of_sharding
 from .sharding import is_sharded as is_sharded

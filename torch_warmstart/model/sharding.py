@@ -9,10 +9,11 @@ TorchRec (`torchrec`). Nothing of them is imported unless somebody else has.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ class Part:
     tensor: torch.Tensor
 
 
+_DEPTH = 4  # of mappings in a container, in which sharded tensors are looked for
 _FBGEMMS_OWN = "exact_sgd"  # the optimizer of its kernels, where nobody chose one
 
 
@@ -164,6 +166,34 @@ def local_tensors(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     if not is_sharded(tensor):
         return (tensor,)
     return tuple(part.tensor for part in parts_of(tensor))
+
+
+def in_boxes(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, Any]:
+    """A state_dict, or what holds some, with what is here of each sharded tensor in its place.
+
+    What a process has all of becomes a plain tensor; what is in no boxes stays.
+    """
+    changed: dict[Any, Any] = {}
+    known: dict[int, torch.Tensor] = {}  # tied ones stay one
+    for key, value in tree.items():
+        if isinstance(value, torch.Tensor) and is_sharded(value) and not isinstance(value, Boxed):
+            if why_not_in_boxes(value) is None:
+                changed[key] = known.setdefault(id(value), _in_boxes(value))
+        elif isinstance(value, Mapping) and depth:
+            inner = in_boxes(value, depth - 1)
+            changed.update({} if inner is value else {key: inner})
+    if not changed:
+        return tree
+    made = copy.copy(tree) if isinstance(tree, dict) else dict(tree)
+    made.update(changed)
+    return made
+
+
+def _in_boxes(tensor: torch.Tensor) -> torch.Tensor:
+    parts = parts_of(tensor)
+    if len(parts) == 1 and parts[0].box == Box.whole(tensor.shape):
+        return parts[0].tensor
+    return Boxed(tensor, parts, _ranks_of_tensor(tensor))
 
 
 def why_not_in_boxes(tensor: torch.Tensor) -> str | None:

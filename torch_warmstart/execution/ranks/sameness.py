@@ -78,7 +78,8 @@ def _keys(plan: WarmStartPlan) -> list[str]:
 def _samples(plan: WarmStartPlan) -> Iterator[Any]:
     if plan.checkpoint.is_callers:
         for key in _keys(plan):
-            yield _sample_of_tensor(plan.checkpoint.view_tensor(key))
+            if not plan.checkpoint.is_in_parts(key):  # each rank has another one
+                yield _sample_of_tensor(plan.checkpoint.view_tensor(key))
         return
     files = _files(plan)
     for path in files:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.errors import MissingTensorError
 from torch_warmstart.formats import Block, Checkpoint, Family, TensorLocation, TensorSpec
 
@@ -62,6 +63,18 @@ class SeveralCheckpoints(Checkpoint):
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
         checkpoint, key = self._of(spec.key)
         return checkpoint.row_blocks(key, rows)
+
+    def _box_blocks(self, spec: TensorSpec, rows: torch.Tensor, box: Box) -> Sequence[Block]:
+        checkpoint, key = self._of(spec.key)
+        return checkpoint.box_blocks(key, rows, box)
+
+    def _view_box(self, spec: TensorSpec, box: Box) -> torch.Tensor:
+        checkpoint, key = self._of(spec.key)
+        return checkpoint.view_box(key, box)
+
+    def is_in_parts(self, key: str) -> bool:
+        checkpoint, key = self._of(key)
+        return checkpoint.is_in_parts(key)
 
     def prefetch(self, keys: Sequence[str]) -> None:
         for at, checkpoint in enumerate(self._all):

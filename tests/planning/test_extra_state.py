@@ -28,3 +28,19 @@ def test_an_extra_state_that_is_not_taken_is_listed(tmp_path):
         assert [note.code for note in report.notes] == ["extra-state-left"]
         assert new[0].count == 0
         assert torch.equal(new[0].weight, old[0].weight)
+
+
+class Keeping(nn.Linear):
+    """As TransformerEngine, whose extra state is a tensor of bytes."""
+
+    def get_extra_state(self):
+        return torch.ones(3, dtype=torch.uint8)
+
+    def set_extra_state(self, state):
+        raise AssertionError
+
+
+def test_one_that_is_a_tensor_is_listed_and_said_too():
+    report = tws.warm_start(nn.Sequential(Keeping(2, 2)), nn.Sequential(Keeping(2, 2)).state_dict())
+    assert report.unexpected_keys == ("0._extra_state",)
+    assert [note.code for note in report.notes] == ["extra-state-left"]

@@ -286,6 +286,7 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
     taken = {spec.key for source in sources if source is not None for spec in source.specs}
     rule = common_rule(located.finder, [wish.variable for wish in missing], taken)
     stored = located.finder.without_a_name() if rule is None else None
+    shard = _ONE_OF_SEVERAL.search(located.finder.checkpoint.url)
     first = (rule.found[0][0] if rule is not None else missing[0].variable).name
     others = f", and neither are {plural(len(missing) - 1, 'other variable')}"
     text = f"{first} is not in the checkpoint{others if len(missing) > 1 else ''}."
@@ -301,7 +302,7 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
             "lies in it. suggest_names() proposes rules, by types, shapes and order."
         )
         explained = frozenset(wish.variable for wish in missing)
-    elif shard := _ONE_OF_SEVERAL.search(located.finder.checkpoint.url):
+    elif shard is not None:
         text += (
             f" {located.finder.checkpoint.url} is one of {int(shard[1]):,} files of one checkpoint:"
             " pass the folder that they are in, or the index that lists them (such as "
@@ -321,10 +322,10 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
         explained = frozenset(wish.variable for wish in missing)
     else:
         return {}
-    without = "entry-without-names" if stored is None else "layers-without-names"
+    is_part = shard or located.finder.checkpoint.models_beside
+    of_file = "one-of-several-files" if is_part else "entry-without-names"
+    without = of_file if stored is None else "layers-without-names"
     code = "rule-missing" if rule is not None else without
-    if rule is None and stored is None and (shard or located.finder.checkpoint.models_beside):
-        code = "one-of-several-files"
     is_kept = all(wish.may_be_missing for wish in missing)
     return {Finding(code, "warning" if is_kept else "error", first, text): explained}
 

@@ -52,6 +52,8 @@ from torch_warmstart.settings import WarmStartSettings
 if TYPE_CHECKING:
     from torch_warmstart.slots import Optimizers
 
+_EXTRA_STATE = "_extra_state"  # the end of a key, torch's; a tensor may be what it keeps
+
 
 def make_plan(
     model: torch.nn.Module,
@@ -250,7 +252,8 @@ def _unused_keys(
 
 def _extra_states(checkpoint: Checkpoint) -> list[Finding]:
     """What modules keep beside their tensors: nobody else knows what it is."""
-    keys = checkpoint.extra_states()
+    kept = (key for key in checkpoint if key.rpartition(".")[2] == _EXTRA_STATE)
+    keys = tuple(dict.fromkeys([*checkpoint.extra_states(), *kept]))
     if not keys:
         return []
     text = (

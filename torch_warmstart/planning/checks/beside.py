@@ -26,6 +26,7 @@ from torch_warmstart.model import Variable
 from torch_warmstart.names import Source, bare_name
 from torch_warmstart.planning.locating import Located
 
+_EXTRA_STATE = "_extra_state"  # what a module keeps besides: it is a note for the whole plan
 _SHOWN = 4  # keys in one sentence
 
 
@@ -189,7 +190,9 @@ class _Layers:
         return [
             (key, self._known(key))
             for key in keys
-            if used.isdisjoint(self._identities(key)) and not is_optimizer_state(bare_name(key))
+            if used.isdisjoint(self._identities(key))
+            and not is_optimizer_state(bare_name(key))
+            and key.rpartition(".")[2] != _EXTRA_STATE
         ]
 
     def _identities(self, key: str) -> set[Hashable]:

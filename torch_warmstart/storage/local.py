@@ -10,8 +10,10 @@ guards it from then on is a lease, or that it is copied by a system call (`lease
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -48,7 +50,10 @@ class LocalFile:
         """
         self.url: str = url
         self.path: str = os.path.abspath(path or url)
-        self._state = _state(os.stat(self.path))
+        found = os.stat(self.path)
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+            raise FileNotFoundError(errno.ENOENT, "What is there is no file", self.path)
+        self._state = _state(found)
         self.size: int = self._state[2]
         self._guard = Guard()
         self._mapping: Bytes | None = None

@@ -119,6 +119,7 @@ class Storage:
 
         Nor may it be a link that leads out of the directory where the index is. Where the index is
         a link itself, as in Hugging Face's cache, the directory to which that leads counts too.
+        An `index` that ends with a slash is the directory itself, whose files are told by name.
         """
         if not is_remote(url.removeprefix(_FILE)):
             self._check_link(index, url)
@@ -133,7 +134,9 @@ class Storage:
     def _check_link(self, index: str, url: str) -> None:
         path, naming = (self._path(name.removeprefix(_FILE)) for name in (url, index))
         real = os.path.realpath(path)
-        homes = (os.path.realpath(parent(naming)), parent(os.path.realpath(naming)))
+        homes = [os.path.realpath(naming if index.endswith("/") else parent(naming))]
+        if not index.endswith("/"):
+            homes.append(parent(os.path.realpath(naming)))
         if not any(real.startswith(home.rstrip(os.sep) + os.sep) for home in homes):
             raise CorruptCheckpointError(
                 f"{index} names {url}, a link that leads out of its directory, to {real}. If that "

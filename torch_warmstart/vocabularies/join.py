@@ -103,6 +103,8 @@ def join(new: Entries, old: Entries, advance: Advance = lambda *_: None) -> Join
 
     Only `old` must not repeat itself. `advance` is told of `work_of` bytes of work altogether.
     """
+    if not len(old):  # a slot's table that no id has come to
+        return Joined(new_words(len(new), new.device).fill_(MISSING), 0, False, None)
     packing = Packing(max(len(old), len(new)).bit_length())
     keys = new_words(len(old) + len(new), new.device)
     _pack(keys[: len(old)], old, 0, packing, advance)

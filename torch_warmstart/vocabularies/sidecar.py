@@ -162,6 +162,13 @@ def _check_rows(checkpoint: Checkpoint, key: str, vocabulary: Vocabulary) -> Non
             f"{vocabulary.origin} has {len(vocabulary):,} rows, but {key!r} of {checkpoint.url} "
             f"has the shape {list(shape)}: it is not the vocabulary that it was trained with."
         )
+    tables = [t for t in checkpoint.tables().values() if key in (t.values, *t.pieces)]
+    if tables and tables[0].keys.fingerprint != vocabulary.fingerprint:
+        raise SettingsError(
+            f"{key!r} of {checkpoint.url} keeps its own ids, and {vocabulary.origin} says others "
+            "or has them in another order. A VocabInfo without old_vocab takes them from there: "
+            "save none for it."
+        )
 
 
 def _write_data(url: str, vocabulary: Vocabulary) -> Kept:

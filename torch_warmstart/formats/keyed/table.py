@@ -8,7 +8,12 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import CorruptCheckpointError, SettingsError, VocabularyError
+from torch_warmstart.errors import (
+    CallbackError,
+    CorruptCheckpointError,
+    SettingsError,
+    VocabularyError,
+)
 
 _LOWEST = {"frequency": 0, "version": -1}  # -1: never, as DeepRec writes it
 Column = Callable[[], torch.Tensor]
@@ -91,7 +96,10 @@ class KeyedTable:
             where: Gets the columns that the table has, "frequency" and "version", and "key" where
                 ids are integers: int64 of one length; returns a bool tensor of that length.
 
-        Raises SettingsError: the table has no such column, or `where` returns something else.
+        Raises:
+            SettingsError: the table has no such column, or `where` returns something else.
+            CallbackError: `where` raised.
+            VocabularyError: no id is left.
         """
         keys = self.keys
         chosen = torch.ones(len(keys.listed), dtype=torch.bool)
@@ -123,7 +131,13 @@ class KeyedTable:
         ids = self.keys.listed.ids
         if ids is not None:
             columns["key"] = ids
-        answer = where({name: column.clone() for name, column in columns.items()})
+        try:
+            answer = where({name: column.clone() for name, column in columns.items()})
+        except Exception as error:
+            raise CallbackError(
+                f"where raised {type(error).__name__} for {self.origin}, of which it was given "
+                f"{', '.join(sorted(columns)) or 'no column'}."
+            ) from error
         is_mask = isinstance(answer, torch.Tensor) and answer.dtype == torch.bool
         if not is_mask or answer.shape != (len(self.keys.listed),):
             raise SettingsError(

@@ -119,12 +119,15 @@ def _types(place: Place) -> tuple[Types, int | None]:
 
 
 def _pairs(place: Place) -> Iterator[tuple[str, str]]:
-    for pair in (place.entry or "").replace(" ", "").split(","):
+    known = {"keys", "values", "dim"}
+    for pair in filter(None, (place.entry or "").replace(" ", "").split(",")):
         name, _, value = pair.partition("=")
-        if name not in ("keys", "values", "dim", ""):
+        if name in known:
+            known.remove(name)  # it is said once
+        else:
             raise SettingsError(
                 f"entry={place.entry!r} says {printable(name)!r} of {place.url}; it says keys, "
-                f"values and dim: {_ENTRY}."
+                f"values and dim, once each: {_ENTRY}."
             )
         yield name, value
 

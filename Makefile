@@ -9,6 +9,7 @@
 # make zoo     small Keras models in every format against their torch twins; none may be silently wrong
 # make types   pyright on a program that uses every public name, and on the types of all symbols
 # make docs    the site, into build/site; a link that leads nowhere is an error
+# make pictures  the screenshots in docs/images, by chromium, which must be there
 # make browser  the HTML pages in a real browser: chromium, which it installs where apt-get may
 # make distributed  models on 2, 4 and 8 ranks, real processes on this machine
 # make wheels  the built wheel under PYTHONS="python3.10 ... python3.13", each installed for it
@@ -30,7 +31,8 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '*.css' -o -name '*.js') \
   docs/findings.md pyproject.toml constraints.txt
 
-.PHONY: demo test types wheels oldest docs browser lint format bench fuzz differential zoo distributed torchrec fixtures clean faults
+.PHONY: demo test types wheels oldest docs pictures browser lint format bench fuzz differential \
+  zoo distributed torchrec fixtures clean faults
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -48,6 +50,9 @@ docs: $(VENV)/.docs
 	@# Not with --quiet: what it hides is not counted as wrong.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "Written: build/site/index.html"
+
+pictures: docs
+	$(BIN)/python docs/site/pictures.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

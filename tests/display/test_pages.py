@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import pkgutil
 import re
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 import torch_warmstart as tws
 from torch_warmstart.display import Entry, Sheet
-from torch_warmstart.display.page import as_page
+from torch_warmstart.display.page import _bar, as_page
 
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\u202e"
 
@@ -87,6 +88,16 @@ def test_rows_of_a_remapped_table_are_a_bar():
     assert bar["aria-label"] == "3 moved, 3 new, 1 oov new, 3 dropped"
     parts = [tag for tag in reader.of("span") if (tag.get("class") or "").startswith("part-")]
     assert [part["style"] for part in parts] == ["flex:3", "flex:3", "flex:1", "flex:3"]
+
+
+def test_each_part_of_a_bar_has_a_colour_of_its_own():
+    parts = [name for name, _ in tws.RowAccount(0, 0, 0, 0, 0, 0, 0, 0).parts]
+    css = pkgutil.get_data("torch_warmstart.display", "page.css").decode()
+    colours = dict(re.findall(r"\.part-(\d) \{ background: (var\(--\w+\))", css))
+    assert sorted(colours) == [str(at) for at in range(len(parts))]
+    assert len(set(colours.values())) == len(parts)
+    bar = _bar([(name, 1) for name in parts])
+    assert re.findall(r"part-(\d)", bar) == sorted(colours)
 
 
 def test_layers_are_folded_if_there_are_many():

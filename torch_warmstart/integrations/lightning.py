@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from torch_warmstart.errors import MissingDependencyError, SettingsError
-from torch_warmstart.execution import WarmStartReport
-from torch_warmstart.integrations.once import StartOnce
-from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.integrations.once import StartsOnce
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -23,7 +20,7 @@ except ImportError as _error:
 _FLATTENING = ("FSDPStrategy", "DeepSpeedStrategy")
 
 
-class WarmStart(Callback):
+class WarmStart(StartsOnce, Callback):
     """Warm-starts the model of a Lightning `Trainer` before the first step of `fit`.
 
     Model and optimizers are filled when the strategy has set them up: on their devices, sharded or
@@ -56,22 +53,7 @@ class WarmStart(Callback):
         >>> trainer.fit(model, data)                                     # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        settings: WarmStartSettings | Any,
-        *,
-        optimizer: bool = False,
-        timeout: timedelta | float | None = None,
-        progress: bool | None = None,
-    ) -> None:
-        self._start = StartOnce(settings, timeout, progress)
-        self._takes_optimizer = optimizer
-        self._resumes = False
-
-    @property
-    def report(self) -> WarmStartReport | None:
-        """What the warm start has done."""
-        return self._start.report
+    _resumes = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":

@@ -68,6 +68,30 @@ class StartOnce:
         return {**vars(self), "report": None, "_model": None}
 
 
+class StartsOnce:
+    """What the trainers' callbacks have in common: their arguments, and the report.
+
+    Stands in front of a trainer's own base class, whose constructor it calls.
+    """
+
+    def __init__(
+        self,
+        settings: WarmStartSettings | Any,
+        *,
+        optimizer: bool = False,
+        timeout: timedelta | float | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self._start = StartOnce(settings, timeout, progress)
+        self._takes_optimizer = optimizer
+
+    @property
+    def report(self) -> WarmStartReport | None:
+        """What the warm start has done."""
+        return self._start.report
+
+
 def all_processes() -> Any:
     """The group of all processes, or None where this one is alone."""
     distributed = torch.distributed

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import torch
 
 from torch_warmstart.errors import MissingDependencyError
-from torch_warmstart.execution import WarmStartReport
-from torch_warmstart.integrations.once import StartOnce
-from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.integrations.once import StartsOnce
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -21,7 +18,7 @@ except ImportError as _error:
     ) from _error
 
 
-class WarmStartCallback(TrainerCallback):
+class WarmStartCallback(StartsOnce, TrainerCallback):
     """Warm-starts the model of a Hugging Face `Trainer` before the first step of `train`.
 
     Model and optimizer are filled when Accelerate has prepared them: on their device and, in
@@ -49,22 +46,6 @@ class WarmStartCallback(TrainerCallback):
         >>> trainer = Trainer(model, args, callbacks=[WarmStartCallback("old")])  # doctest: +SKIP
         >>> trainer.train()                                                       # doctest: +SKIP
     """
-
-    def __init__(
-        self,
-        settings: WarmStartSettings | Any,
-        *,
-        optimizer: bool = False,
-        timeout: timedelta | float | None = None,
-        progress: bool | None = None,
-    ) -> None:
-        self._start = StartOnce(settings, timeout, progress)
-        self._takes_optimizer = optimizer
-
-    @property
-    def report(self) -> WarmStartReport | None:
-        """What the warm start has done."""
-        return self._start.report
 
     def on_train_begin(
         self,

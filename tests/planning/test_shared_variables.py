@@ -148,3 +148,33 @@ def test_slots_of_both_are_never_made_of_one():
         own.state[model.tok.weight]["exp_avg"], optimizer.state[old.weight]["exp_avg"]
     )
     assert report["head.weight"].state == "copied"
+
+
+def _trained(named: bool):
+    model = Pair("parameter")
+    named_or_not = model.named_parameters() if named else model.parameters()
+    optimizer = torch.optim.Adam(named_or_not)
+    for number, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, 1.0 + number)
+    optimizer.step()
+    return model, optimizer
+
+
+def test_each_of_them_keeps_its_own_slots():
+    old, old_optimizer = _trained(named=True)
+    model = Pair("parameter")
+    optimizer = torch.optim.Adam(model.parameters())
+    saved = {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()}
+    tws.warm_start(model, WarmStartSettings(saved), optimizer=optimizer)
+    for mine, theirs in zip(model.parameters(), old.parameters(), strict=True):
+        expected = old_optimizer.state[theirs]["exp_avg"]
+        assert torch.equal(optimizer.state[mine]["exp_avg"], expected)
+
+
+def test_positions_of_slots_do_not_tell_which_of_them_is_which():
+    old, old_optimizer = _trained(named=False)
+    model = Pair("parameter")
+    optimizer = torch.optim.Adam(model.parameters())
+    saved = {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()}
+    with pytest.raises(tws.PlanError, match="which are which is unclear"):
+        tws.warm_start(model, WarmStartSettings(saved), optimizer=optimizer)

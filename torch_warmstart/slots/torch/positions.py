@@ -80,6 +80,8 @@ class Positions:
             if any(key not in at for group in groups for key in group):
                 continue
             merged = [key for group in groups for key in group]
+            if len(set(merged)) < len(merged):  # two objects on one memory: which is which?
+                continue
             if len(optimizer.group_sizes) <= 1:
                 yield sorted(merged, key=at.__getitem__)
             elif tuple(map(len, groups)) == optimizer.group_sizes:

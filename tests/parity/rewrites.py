@@ -224,7 +224,9 @@ def renames_to_keys(scenario: Scenario) -> Scenario:
 
 
 def _key_meant(scenario: Scenario, torch_name: str, key: str) -> str:
-    spellings = [key, key.removesuffix(":0"), key.replace(".", "/"), key.replace("/", ".")]
+    bare = key.removesuffix(":0")
+    spellings = [key, bare, key.replace(".", "/"), key.replace("/", ".")]
+    spellings += [bare.replace(".", "/"), bare.replace("/", ".")]
     leaf = torch_name.rpartition(".")[2]
     if key == leaf or key.endswith((f"/{leaf}", f".{leaf}")):  # the same leaf elsewhere
         spellings.append(f"{key}:0")

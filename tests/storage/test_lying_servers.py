@@ -45,8 +45,26 @@ def test_a_whole_answer_as_long_as_the_range_is_not_taken_for_it(web: Server) ->
         source.read(10, 20)
 
 
+def _with_old_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file on the web fsspec told the ETag, and not the time."""
+    from fsspec.implementations import http
+
+    ask = http._file_info
+
+    async def told(*arguments: Any, **options: Any) -> dict[str, Any]:
+        info = await ask(*arguments, **options)
+        return {name: value for name, value in info.items() if name != "Last-Modified"}
+
+    monkeypatch.setattr(http, "_file_info", told)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
 @pytest.mark.parametrize("validator", ["ETag", "Last-Modified"])
-def test_over_http_a_file_that_was_replaced_is_told(web: Server, validator: str) -> None:
+def test_over_http_a_file_that_was_replaced_is_told(
+    web: Server, monkeypatch: pytest.MonkeyPatch, validator: str, is_old: bool
+) -> None:
+    if is_old:
+        _with_old_fsspec(monkeypatch)
     web.lies[validator] = "one"
     source = Storage().open(f"{web.url}/f")
     assert source.read(0, 10).tobytes() == DATA[:10]

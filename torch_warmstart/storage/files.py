@@ -31,6 +31,8 @@ from torch_warmstart.storage.ranges import (
     subtract,
     union,
 )
+from torch_warmstart.storage.web import changed_at
+from torch_warmstart.storage.web import is_absence
 
 Version = tuple[tuple[str, str], ...]
 # A flat view; numpy because it may sit on a mapping at any offset.
@@ -340,7 +342,8 @@ def _as_bytes(answer: object) -> bytes:
 def _size_and_version(url: str, filesystem: Filesystem, path: str) -> tuple[int, Version]:
     """How long a file is, and what its filesystem tells its versions apart by, if it does."""
     with reaching(url):
-        info = filesystem.info(path)
+        found = filesystem.info(path)
+        info = {"Last-Modified": changed_at(path), **found}  # told in the answer to that
         size = info.get("size")
         if size is not None and int(size) < 0:
             raise ValueError(f"its size is {size}")

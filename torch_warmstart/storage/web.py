@@ -18,6 +18,7 @@ _ASKED = re.compile(r"bytes=(\d+)-(\d+)")
 _TOLD = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _WHOLE, _PARTIAL = 200, 206
 _ABSENT = (404, 410)
+_MOST_TIMES = 100_000  # of files, of which a server's last word is remembered
 REQUEST_SECONDS = 300.0  # for one request and its answer, unless `storage_options` say otherwise
 
 
@@ -64,12 +65,25 @@ def is_absence(error: FileNotFoundError) -> bool:
     return status in _ABSENT if status is not None else isinstance(cause, FileNotFoundError)
 
 
+_times: dict[str, str] = {}  # by URL: when a file was changed, as its server told last
+
+
+def changed_at(url: str) -> str:
+    """When a file of the web was changed, as told in its last answer; fsspec of old drops it."""
+    if not _times or not is_web(url):
+        return ""
+    from yarl import URL
+
+    return _times.get(str(URL(url)), "")
+
+
 async def _client(**options: Any) -> Any:
     import aiohttp
 
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(_drop_headers)
     trace.on_request_end.append(_check_range)
+    trace.on_request_end.append(_note_time)
     traces = [*(options.pop("trace_configs", None) or ()), trace]
     return aiohttp.ClientSession(**options, trace_configs=traces)
 
@@ -105,3 +119,15 @@ async def _check_range(_: Any, __: SimpleNamespace, ended: Any) -> None:
             f"{ended.url}: asked for bytes {first} to {last}, its server answered with "
             f"{told[:100]!r}."
         )
+
+
+async def _note_time(_: Any, __: SimpleNamespace, ended: Any) -> None:
+    response = ended.response
+    asked = response.history[0].url if response.history else ended.url
+    told = response.headers.get("Last-Modified")
+    if told is None:
+        _times.pop(str(asked), None)
+        return
+    if len(_times) >= _MOST_TIMES:
+        _times.pop(next(iter(_times)), None)
+    _times[str(asked)] = told

@@ -15,6 +15,7 @@
 # make wheels  the built wheel under PYTHONS="python3.10 ... python3.13", each installed for it
 # make oldest  the same with the oldest torch, numpy and others that it allows, under the first
 # make torchrec  TorchRec's tables on two ranks; brings TorchRec, or says that it cannot
+# make ray     Ray Train's workers, two of them; brings Ray, or says that it cannot
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
 #
 # Every target makes its own .venv if needed and tests the installed wheel, not the source tree.
@@ -24,6 +25,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCHREC := build/torchrec
+RAY := build/ray
 FUZZ_SECONDS ?= 60
 APT := -o Acquire::Retries=0 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=30
 FUZZ_FORMATS ?=
@@ -32,7 +34,7 @@ SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '
   docs/findings.md pyproject.toml constraints.txt
 
 .PHONY: demo test types wheels oldest docs pictures browser lint format bench fuzz differential \
-  zoo distributed torchrec fixtures clean faults
+  zoo distributed torchrec ray fixtures clean faults
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -101,6 +103,15 @@ torchrec: $(VENV)/.test
 	  || { rm -rf $(TORCHREC); echo "TorchRec cannot be had here: its tests are skipped"; }
 	PYTHONPATH=$(TORCHREC) TORCH_WARMSTART_INSTALLED=1 \
 	  $(BIN)/pytest tests/distributed/test_torchrec.py $(PYTEST_ARGS)
+
+ray: $(VENV)/.test
+	@test -e $(RAY)/.there || { rm -rf $(RAY); $(PIP) install --no-deps --retries 1 \
+	  --constraint constraints.txt --target $(RAY) ray msgpack jsonschema jsonschema-specifications \
+	  referencing rpds-py tensorboardX \
+	  && PYTHONPATH=$(RAY) $(BIN)/python -c "import ray.train.torch" && touch $(RAY)/.there; } \
+	  || { rm -rf $(RAY); echo "Ray cannot be had here: its test is skipped"; }
+	PYTHONPATH=$(abspath $(RAY)) TORCH_WARMSTART_INSTALLED=1 \
+	  $(BIN)/pytest tests/distributed/test_ray_train.py $(PYTEST_ARGS)
 
 fixtures: $(VENV)/.test
 	$(BIN)/python tests/fixtures/make_fixtures.py

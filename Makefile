@@ -11,7 +11,7 @@
 # make docs    the site, into build/site; a link that leads nowhere is an error
 # make pictures  the screenshots in docs/images, by chromium, which must be there
 # make browser  the HTML pages in a real browser: chromium, which it installs where apt-get may
-# make distributed  models on 2, 4 and 8 ranks, real processes on this machine
+# make distributed  models on 2, 4 and 8 ranks, real processes; TorchRec's too behind make torchrec
 # make wheels  the built wheel under PYTHONS="python3.10 ... python3.13", each installed for it
 # make oldest  the same with the oldest torch, numpy and others that it allows, under the first
 # make torchrec  TorchRec's tables on two ranks; brings TorchRec, or says that it cannot
@@ -92,7 +92,7 @@ zoo: $(VENV)/.test
 	TORCH_WARMSTART_ZOO=whole $(BIN)/pytest -rP tests/zoo $(PYTEST_ARGS)
 
 distributed: $(VENV)/.test
-	TORCH_WARMSTART_RANKS=1 $(BIN)/pytest tests/distributed $(PYTEST_ARGS)
+	PYTHONPATH=$(TORCHREC) TORCH_WARMSTART_RANKS=1 $(BIN)/pytest tests/distributed $(PYTEST_ARGS)
 
 # Without what they depend on (most is there, and the rest is named): they would bring another torch.
 torchrec: $(VENV)/.test

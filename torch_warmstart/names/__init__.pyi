@@ -6,3 +6,4 @@ from .finder import WITHOUT_MODEL as WITHOUT_MODEL
 from .finder import Finder as Finder
 from .finder import Source as Source
 from .finder import with_layout as with_layout
+from .hooked import names_after_hooks as names_after_hooks

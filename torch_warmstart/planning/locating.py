@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
+from torch_warmstart.layouts import Form
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Extents, Variable, extent_of, is_sharded, lies_on
 from torch_warmstart.names import BY_USER, WITHOUT_MODEL, Finder, Source, bare_name, common_rule
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # A shard by itself, as transformers and others call theirs.
 _ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
+_BY_HOOK = "renamed by a load hook of the model"
 _SUGGESTED = "suggested"  # a rule that nobody has looked at
 
 
@@ -88,13 +90,36 @@ class Located:
         return found
 
 
-def locate(wishes: Wishes, finder: Finder) -> Located:
-    """Where each parameter and buffer comes from, selected or not."""
+def locate(
+    wishes: Wishes, finder: Finder, names_after_hooks: Callable[[], Mapping[str, str]]
+) -> Located:
+    """Where each parameter and buffer comes from, selected or not.
+
+    Args:
+        wishes: What is asked of each.
+        finder: Of the checkpoint.
+        names_after_hooks: Keys by what the model's load hooks make of them; called if something is
+            not found otherwise.
+    """
     from torch_warmstart.planning.described import FileLayers
 
     layers = FileLayers(finder.checkpoint)
     found = {v: _locate(wish, finder, layers) for v, wish in wishes.items() if v.slot is None}
+    nowhere = [v for v, at in found.items() if at.source is None and at.error is None]
+    if nowhere and (names := names_after_hooks()):
+        found |= dict(_by_hooks(nowhere, finder, names))
     return Located(finder, _with_shared_memory(_without_doubles(found), wishes))
+
+
+def _by_hooks(
+    variables: Iterable[Variable], finder: Finder, names: Mapping[str, str]
+) -> Iterator[tuple[Variable, Location]]:
+    for variable in variables:
+        called = next((o for o in variable.owners if o.state_dict_name in names), None)
+        if called is not None:
+            as_it_is = Form(((called.leaf,),))
+            spec = finder.spec(names[called.state_dict_name])
+            yield variable, Location(Source((spec,), called, as_it_is), _BY_HOOK)
 
 
 def _locate(wish: Wish, finder: Finder, layers: FileLayers) -> Location:

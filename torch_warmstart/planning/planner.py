@@ -19,7 +19,7 @@ import torch
 from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, plural
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
 from torch_warmstart.model import Variable, absent_variables, model_variables
-from torch_warmstart.names import Finder, Source, conventions_of
+from torch_warmstart.names import Finder, Source, conventions_of, names_after_hooks
 from torch_warmstart.planning.checks import (
     Beside,
     find_adapters,
@@ -79,7 +79,8 @@ def make_plan(
     wishes = read_wishes(written_out(settings, variables), variables).without(leave_out)
     _check_optimizer_entry(settings, checkpoint, optimizer)
     renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
-    located = locate(wishes, Finder(checkpoint, variables, renamed))
+    hooked = functools.partial(names_after_hooks, model, checkpoint)
+    located = locate(wishes, Finder(checkpoint, variables, renamed), hooked)
     names = _judge_names(wishes, located)
     old = OldVocabularies(checkpoint, wishes.settings.storage)
     decisions, of_slots = _decide(wishes, located, optimizer, names.explained, old)

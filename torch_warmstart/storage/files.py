@@ -31,8 +31,7 @@ from torch_warmstart.storage.ranges import (
     subtract,
     union,
 )
-from torch_warmstart.storage.web import changed_at
-from torch_warmstart.storage.web import is_absence
+from torch_warmstart.storage.web import changed_at, is_absence
 
 Version = tuple[tuple[str, str], ...]
 # A flat view; numpy because it may sit on a mapping at any offset.
@@ -355,8 +354,6 @@ def _size_and_version(url: str, filesystem: Filesystem, path: str) -> tuple[int,
 @contextmanager
 def reaching(url: str) -> Iterator[None]:
     """Names the file: filesystems raise errors of many kinds, and few of them say where."""
-    from torch_warmstart.storage.web import is_absence
-
     try:
         yield
     except FileNotFoundError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import CorruptCheckpointError, SettingsError
+from torch_warmstart.errors import CorruptCheckpointError, SettingsError, UnsupportedError
 from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorLocation, TensorSpec
 from torch_warmstart.formats.families import family_of
@@ -127,6 +127,12 @@ def _read_weight_map(place: Place) -> dict[str, str]:
     except (ValueError, RecursionError) as error:
         raise CorruptCheckpointError(f"{place.url} is not JSON: {error}.") from error
     found = index.get(WEIGHT_MAP) if isinstance(index, dict) else None
+    if isinstance(found, dict) and any(isinstance(names, list) for names in found.values()):
+        raise UnsupportedError(
+            f"{place.url} is the index of weights that Keras saved in several files, which are not "
+            "read: load them with Keras, model.load_weights(...), and save them as one file, "
+            "without max_shard_size."
+        )
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
         raise CorruptCheckpointError(
             f"{place.url} has no {WEIGHT_MAP} of tensor names to file names."

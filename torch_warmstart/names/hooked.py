@@ -1,0 +1,70 @@
+"""Names that a model's own load hooks change: by running its pre-hooks on tensors without values.
+
+`load_state_dict` calls them before anything is looked up, so that a model finds in an old state
+what it calls otherwise today (torch's own `parametrizations.weight.original0` was `weight_g`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from torch_warmstart.formats import Checkpoint
+from torch_warmstart.model import is_of_fsdp
+
+_Module = torch.nn.Module
+
+
+def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
+    """The checkpoint's keys by what the model's hooks make of them, where that is another name.
+
+    A hook that wants values raises here; then nothing is known, and whoever loads will hear of it.
+    """
+    if checkpoint.family != "torch" or not any(map(_hooks, model.modules())):
+        return {}
+    specs = (checkpoint.spec(key) for key in checkpoint)
+    state: dict[str, Any] = {
+        spec.key: torch.empty(spec.shape, dtype=spec.dtype, device="meta")
+        for spec in specs
+        if spec.dtype is not None
+    }
+    keys = {id(tensor): key for key, tensor in state.items()}
+    metadata = checkpoint.metadata()
+    versions = metadata if isinstance(metadata, Mapping) else {}
+    kept = [(m, dict(m._parameters), dict(m._buffers)) for m in model.modules()]
+    before = list(state.values())  # as long as they live their ids are theirs
+    try:
+        with torch.no_grad():
+            found = dict(_load(model, state, "", versions))
+    except Exception:  # it is a user's, and may want whatever it likes
+        return {}
+    finally:
+        for module, parameters, buffers in kept:
+            module._parameters.update(parameters)
+            module._buffers.update(buffers)
+    of_key = {name: keys.get(id(tensor)) for name, tensor in found.items()}
+    assert before is not None
+    return {name: key for name, key in of_key.items() if key is not None and key != name}
+
+
+def _hooks(module: _Module) -> list[Any]:
+    return [hook for hook in module._load_state_dict_pre_hooks.values() if not is_of_fsdp(hook)]
+
+
+def _load(
+    module: _Module, state: dict[str, Any], prefix: str, versions: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """What the modules would be given, by the names of their tensors, in torch's order."""
+    metadata = versions.get(prefix[:-1], {"version": module._version})
+    for hook in _hooks(module):
+        hook(state, prefix, metadata, True, [], [], [])
+    for leaf in (*module._parameters, *module._buffers):
+        if prefix + leaf in state:
+            yield prefix + leaf, state[prefix + leaf]
+    for name, child in module._modules.items():
+        if child is not None:
+            inner = f"{prefix}{name}."
+            below = {key: value for key, value in state.items() if key.startswith(inner)}
+            yield from _load(child, below, inner, versions)

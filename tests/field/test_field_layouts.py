@@ -45,3 +45,20 @@ def test_what_differs_in_long_names_is_shown(end, tmp_path):
     assert len(set(rows)) == len(rows)
     sources = [row.split(None, 1)[1] for row in rows]
     assert len(set(sources)) == len(names), text
+
+
+def test_a_layer_that_is_known_is_not_said_to_be_without_a_name(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "m.weights.h5", "w") as file:
+        folder = file.create_group("layers/batch_normalization")
+        folder.create_group("vars")
+        folder["vars"].attrs["name"] = "bn"
+        for number in range(3):  # of four: one of gamma and beta, and the statistics
+            folder["vars"][str(number)] = np.ones(4, "f4")
+    model = nn.ModuleDict({"bn": nn.BatchNorm1d(4)})
+    settings = tws.WarmStartSettings(str(tmp_path / "m.weights.h5"), [".*"])
+    with pytest.raises(tws.PlanError) as error:
+        tws.plan_warm_start(model, settings)
+    text = str(error.value)
+    assert "does not say what its layers are called" not in text
+    assert "layer 'bn'" in text

@@ -313,7 +313,8 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
     stored = located.finder.without_a_name() if rule is None else None
     shard = _ONE_OF_SEVERAL.search(located.finder.checkpoint.url)
     first = (rule.found[0][0] if rule is not None else missing[0].variable).name
-    others = f", and neither are {plural(len(missing) - 1, 'other variable')}"
+    verb = "is" if len(missing) == 2 else "are"
+    others = f", and neither {verb} {plural(len(missing) - 1, 'other variable')}"
     text = f"{first} is not in the checkpoint{others if len(missing) > 1 else ''}."
     if rule is not None:
         text += (
@@ -321,6 +322,13 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
             f"it, {first} is {rule.found[0][1]!r}."
         )
         explained = frozenset(variable for variable, _ in rule.found)
+    elif stored is not None and (layer := _known_layer(stored, located, taken)):
+        text += (
+            f" {stored!r} lies in the layer {layer!r}, of which others are taken, and the file "
+            "does not say which of the layer's tensors it is (one made with scale=False or "
+            f"center=False has one less). Say so: {SETTING}={{{first!r}: {stored!r}}}, if it is."
+        )
+        explained = frozenset(wish.variable for wish in missing)
     elif stored is not None:
         text += (
             f" The file does not say what its layers are called: {stored!r} is only where a tensor "
@@ -353,6 +361,13 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
     code = "rule-missing" if rule is not None else without
     is_kept = all(wish.may_be_missing for wish in missing)
     return {Finding(code, "warning" if is_kept else "error", first, text): explained}
+
+
+def _known_layer(key: str, located: Located, taken: set[str]) -> str:
+    """What the file calls the layer of a tensor, if others of it are taken; or ""."""
+    checkpoint = located.finder.checkpoint
+    layer = checkpoint.layer_of(key) if key in checkpoint else None
+    return "" if layer is None or taken.isdisjoint(layer.keys) else layer.name
 
 
 def _is_missing(wish: Wish, located: Located) -> bool:

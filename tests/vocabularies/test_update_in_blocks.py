@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,3 +109,47 @@ def test_a_bar_says_what_is_done(capsys):
     shown = capsys.readouterr().err
     assert "Counting: 2 entries" in shown
     assert "800/800 bytes" in shown
+
+
+HIGH = 1 << 62
+
+
+@pytest.mark.parametrize(
+    ("old", "counts"),
+    [
+        (["a"], {"a": 2**63 - 1}),
+        (["a"], {"a": (1 << 44) + 1}),
+        (["a"], (["a"], np.array([2**63 + 5], np.uint64))),
+        (["a"], (["a"] * (1 << 18), np.full(1 << 18, 1 << 44))),
+        (["a"], (["b"] * (1 << 18), np.full(1 << 18, 1 << 44))),
+    ],
+)
+def test_counts_that_would_overflow_are_refused(old, counts):
+    with pytest.raises(tws.VocabularyError, match="which nobody has counted"):
+        tws.update_vocabulary(old, counts, today=DAY)
+
+
+def test_counts_of_all_days_do_not_overflow():
+    listed = tws.Vocabulary.load(["a"]).listed
+    days = torch.tensor([DAY], dtype=torch.int32)
+    for total, fits in ((HIGH - 1, True), (HIGH, False), ((1 << 63) - 1, False)):
+        old = tws.Vocabulary(listed, 1, usage=Usage(torch.tensor([total]), days, days))
+        if fits:
+            assert tws.update_vocabulary(old, {"a": 5}).usage.counts.tolist() == [total + 5]
+        else:
+            with pytest.raises(tws.VocabularyError, match="which nobody has counted"):
+                tws.update_vocabulary(old, {"a": 5})
+
+
+def test_days_before_the_first_are_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "v.parquet"
+    tws.update_vocabulary(["a"], {"a": 1}, today=DAY).save(path)
+    table = parquet.read_table(path)
+    at = table.column_names.index("last_seen")
+    early = pyarrow.array([datetime.date(1900, 1, 1)])
+    lie = table.set_column(at, "last_seen", early).replace_schema_metadata(table.schema.metadata)
+    parquet.write_table(lie, path)
+    with pytest.raises(tws.VocabularyError, match="'last_seen' has a day before 1970"):
+        tws.Vocabulary.load(path)

@@ -324,7 +324,10 @@ def _days_of(table: Any, name: str) -> torch.Tensor:
     import pyarrow
 
     days = table.column(name).cast(pyarrow.int32()).fill_null(UNKNOWN)
-    return torch.from_numpy(days.to_numpy().astype(np.int32))
+    found = torch.from_numpy(days.to_numpy().astype(np.int32))
+    if len(found) and int(found.min()) < UNKNOWN:
+        raise ValueError(f"the column {name!r} has a day before 1970")
+    return found
 
 
 def _int64(table: Any, name: str) -> Any:

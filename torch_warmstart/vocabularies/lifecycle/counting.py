@@ -34,6 +34,7 @@ Counted = tuple[Entries, torch.Tensor]  # some entries, and how often each was s
 
 ENTRY, COUNT = "entry", "count"  # the columns
 _BLOCK = 1 << 18  # entries at a time
+MOST_COUNT = 1 << 44  # so that a block of counts has a sum of 64 bits
 _KINDS = (
     "a mapping of entry to count, a pair of entries and counts, a table with the columns 'entry' "
     "and 'count' (pandas, polars, pyarrow, or the path of a Parquet, csv or tsv file), or a "
@@ -57,7 +58,16 @@ def counted_blocks(counts: Any) -> Iterator[Counted]:
             )
         if bool((numbers < 0).any()):
             raise VocabularyError(f"The counts of {entries.origin} are negative: count again.")
+        if bool((numbers > MOST_COUNT).any()):
+            raise _too_many(entries.origin)
         yield entries, numbers
+
+
+def _too_many(origin: str) -> VocabularyError:
+    return VocabularyError(
+        f"A count of {origin} is more than {MOST_COUNT:,}, which nobody has counted: is it a "
+        "number of something else?"
+    )
 
 
 def _blocks(counts: Any) -> Iterator[Counted]:
@@ -90,6 +100,8 @@ def _cut(entries: Entries, numbers: torch.Tensor) -> Iterator[Counted]:
 def _whole(numbers: Any) -> torch.Tensor:
     if numbers.dtype.kind not in "iu":
         raise VocabularyError(f"Counts are whole numbers, not {numbers.dtype}.")
+    if numbers.dtype.kind == "u" and bool((numbers > MOST_COUNT).any()):
+        raise _too_many("the array")
     return torch.from_numpy(numbers.astype(np.int64))
 
 

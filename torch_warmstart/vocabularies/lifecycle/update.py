@@ -24,6 +24,7 @@ Numbers = npt.NDArray[np.int64]
 Day = datetime.date | int | None
 
 _BLOCK = 1 << 18  # entries at a time
+_MOST_SUM = 1 << 62  # of counts, so that two of them fit in 64 bits
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 
 
@@ -149,6 +150,7 @@ def _count(
             found = index.find(entries)
             at = positions(found >= 0)
             seen.index_add_(0, found[at], here[at])
+            _check_sums(seen.index_select(0, found[at]))
             missing = positions((found < 0) & (here > 0))
             if len(missing):
                 others.append(joined([entries.take(missing)], "the counts"))
@@ -157,7 +159,22 @@ def _count(
             advance(f"Counting: {counted:,} entries", 0)
     if not others:
         return seen, listed.slice(0, 0), np.zeros(0, dtype=np.int64)
-    return seen, *distinct(joined(others, "the counts"), np.concatenate(numbers))
+    unlisted = np.concatenate(numbers)
+    if float(unlisted.sum(dtype=np.float64)) >= _MOST_SUM:
+        raise _beyond()
+    return seen, *distinct(joined(others, "the counts"), unlisted)
+
+
+def _check_sums(sums: torch.Tensor) -> None:
+    if len(sums) and int(sums.max()) >= _MOST_SUM:
+        raise _beyond()
+
+
+def _beyond() -> VocabularyError:
+    return VocabularyError(
+        f"The counts add up to more than {_MOST_SUM:,}, which nobody has counted: are they "
+        "numbers of something else?"
+    )
 
 
 def check_alike(listed: Entries, entries: Entries) -> Entries:
@@ -187,6 +204,7 @@ def _used(vocabulary: Vocabulary, seen: torch.Tensor, day: int) -> Usage:
     if known is None:
         days = torch.full((count,), day, dtype=torch.int32)
         return Usage(seen, days, torch.full((count,), UNKNOWN, dtype=torch.int32))
+    _check_sums(known.counts)
     is_today = (seen > 0) | (known.last_seen == UNKNOWN)
     last = known.last_seen.masked_fill(is_today, day)
     return Usage(seen.add_(known.counts), last, known.born)

@@ -64,6 +64,22 @@ def counts_that_are_none(tmp_path):
     tws.update_vocabulary(["a"], written(tmp_path / "c.csv", f"entry,count\na,{ID}\n"))
 
 
+def counts_without_names(tmp_path):
+    pytest.importorskip("pyarrow")
+    tws.update_vocabulary(["a"], written(tmp_path / "c.csv", f"{ID},3\na,4\n"))
+
+
+def a_table_without_names(tmp_path):
+    pytest.importorskip("pyarrow")
+    tws.Vocabulary.load(written(tmp_path / "c.csv", f"{ID},3\na,4\n"), column="entry")
+
+
+def an_alias_of_none(_):
+    alias = tws.init.alias({"b": ID})
+    info = tws.VocabInfo(["a", "b", "c"], old_vocab=["a", "x", "y"], backup_initializer=alias)
+    start(STATE, info, "emb.weight")
+
+
 def a_saved_table_that_is_damaged(tmp_path):
     pytest.importorskip("pyarrow")
     path = tmp_path / "v.tsv"
@@ -101,6 +117,9 @@ CASES = [
     half_a_pair,
     beyond_64_bits,
     counts_that_are_none,
+    counts_without_names,
+    a_table_without_names,
+    an_alias_of_none,
     a_saved_table_that_is_damaged,
     keys_of_a_bundle,
     keys_of_ranks,

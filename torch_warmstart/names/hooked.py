@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.model import is_of_fsdp
+from torch_warmstart.model import is_of_sharding
 
 _Module = torch.nn.Module
 
@@ -50,7 +50,7 @@ def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Mapping[str, st
 
 
 def _hooks(module: _Module) -> list[Any]:
-    return [hook for hook in module._load_state_dict_pre_hooks.values() if not is_of_fsdp(hook)]
+    return [hook for hook in module._load_state_dict_pre_hooks.values() if not is_of_sharding(hook)]
 
 
 def _load(

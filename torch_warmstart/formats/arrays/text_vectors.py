@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torch_warmstart.errors import CorruptCheckpointError, plural
+from torch_warmstart.errors import CorruptCheckpointError, plural, shown_entry
 from torch_warmstart.formats.base import Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.place import Place
 from torch_warmstart.storage import Bytes, ByteSource
@@ -188,7 +188,7 @@ class TextVectors(VectorTable):
             for field in fields[1:]:
                 if not _is_number(field):
                     shown = field[:40].decode("utf-8", "backslashreplace")
-                    return self._corrupt(line, f"{shown!r} is no finite number")
+                    return self._corrupt(line, f"{shown_entry(shown)} is no finite number")
         raise AssertionError("numpy and we disagree about what a number is")
 
     def _bad_field_count(self, line: int, found: int) -> CorruptCheckpointError:

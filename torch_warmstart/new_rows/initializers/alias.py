@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from torch_warmstart.entries import Entries, Vocabulary, hash_buckets
-from torch_warmstart.errors import SettingsError, plural
+from torch_warmstart.errors import SettingsError, plural, shown_entry
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.initializers.forms import form_of
 from torch_warmstart.new_rows.mixture import Mixture, nothing, one_hot
@@ -107,7 +107,7 @@ def _by_mapping(entries: Entries, mapping: Mapping[Any, Any], new: NewRows) -> t
         missing = [v for v, row in zip(mapping.values(), targets.tolist(), strict=True) if row < 0]
         raise SettingsError(
             f"{new.name}: init.alias: {len(missing):,} of the old entries it names (such as "
-            f"{missing[0]!r}) are not in the old vocabulary."
+            f"{shown_entry(missing[0])}) are not in the old vocabulary."
         )
     found = outside.find(entries, Vocabulary(keys, len(keys)))
     return torch.where(found >= 0, targets[found.clamp(min=0)], -1)

@@ -19,6 +19,7 @@ from torch_warmstart.errors import (
     cause_of,
     listed,
     said_of_entries,
+    shown_entry,
 )
 from torch_warmstart.storage import LOCAL, Bytes
 from torch_warmstart.vocabularies.kept_table import is_kept_table
@@ -193,7 +194,7 @@ def _check_no_blanks(path: str, entries: Any, before: int) -> None:
 
 def _check_columns(path: str, names: list[str]) -> None:
     if not {ENTRY, COUNT} <= set(names):
+        known = listed(map(shown_entry, names), 10)  # or a first line that has no names
         raise VocabularyError(
-            f"{path} has the columns {listed(map(repr, names), 10)}; counts are in {ENTRY!r} and "
-            f"{COUNT!r}: rename them."
+            f"{path} has the columns {known}; counts are in {ENTRY!r} and {COUNT!r}: rename them."
         )

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from torch_warmstart.entries import Entries, Vocabulary
-from torch_warmstart.errors import VocabularyError, listed
+from torch_warmstart.errors import VocabularyError, listed, shown_entry
 from torch_warmstart.vocabularies.loading.arrays import from_numpy, with_gaps
 
 _ENTRY = "entry"
@@ -255,9 +255,10 @@ def _number_of(schema: Any, column: str | int | None, origin: str) -> int:
     if isinstance(column, str) and names.count(column) == 1:
         return names.index(column)
     asked = "" if column is None else f"no column {column!r}, but "
+    known, first = listed(map(shown_entry, names), 10), shown_entry(names[0] if names else "name")
     raise VocabularyError(
-        f"{origin} is a table with {asked}the columns {listed(map(repr, names), 10)}: say which "
-        f"one holds the entries by Vocabulary.load(..., column={names[0] if names else 'name'!r})."
+        f"{origin} is a table with {asked}the columns {known}: say which one holds the entries by "
+        f"Vocabulary.load(..., column={first})."
     )
 
 

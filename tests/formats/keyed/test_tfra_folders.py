@@ -147,3 +147,12 @@ def test_folders_that_lie_are_refused(tmp_path):
     refused("of several saves")
     (tmp_path / "emb_mht_2of1_rank0_size1-keys").write_bytes(b"")
     refused("is part 2 of 1")
+
+
+def test_a_table_without_rows_is_as_wide_as_is_said(tmp_path):
+    save(tmp_path, "emb", {})
+    with tws.load_checkpoint(tmp_path, entry=f"{ENTRY},dim=2") as checkpoint:
+        assert checkpoint.spec("emb").shape == (0, 2)
+        assert len(checkpoint.tables()["emb"].keys) == 0
+    with pytest.warns(tws.WarmStartWarning, match="0 of 4 new entries"):
+        assert start(str(tmp_path), f"{ENTRY},dim=2") == [[0, 0]] * 4

@@ -93,6 +93,7 @@ class Types:
 
     keys: torch.dtype = torch.int64
     values: torch.dtype = torch.float32
+    width: int = 1  # of the rows of a table that has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ class FolderCheckpoint(Checkpoint):
         sizes = [self._source(part.columns[column]).size for part in parts]
         each = self._types.values.itemsize
         widths = {size / (each * count) for size, count in zip(sizes, counts, strict=True) if count}
-        width = max(widths, default=1.0)
+        width = max(widths, default=float(self._types.width))
         is_whole = len(widths) <= 1 and width == int(width) and width >= 1
         if not is_whole or any(size and not c for size, c in zip(sizes, counts, strict=True)):
             raise MalformedError(

@@ -115,7 +115,8 @@ def _types(place: Place) -> tuple[Types, int | None]:
                 f"and values are. Say both: {_ENTRY}; there was {what}, and {name} are "
                 f"{', '.join(known)}."
             )
-    return Types(_OF_KEYS[keys], _OF_VALUES[values]), None if dim is None else _number(dim, place)
+    width = None if dim is None else _number(dim, place)
+    return Types(_OF_KEYS[keys], _OF_VALUES[values], width or 1), width
 
 
 def _pairs(place: Place) -> Iterator[tuple[str, str]]:

@@ -82,24 +82,30 @@ def test_in_blocks_it_is_the_same_bit_for_bit(monkeypatch, limit):
             assert torch.equal(start(values, OLD, NEW, chain)[0], whole)
 
 
-def test_a_part_of_the_rows_is_that_part_of_the_whole_bit_for_bit():
+@pytest.mark.parametrize("width", [1, 7, 64])
+def test_a_part_of_the_rows_is_that_part_of_the_whole_bit_for_bit(width):
     generator = torch.Generator().manual_seed(0)
     counts = torch.randint(1, 9, (30,), generator=generator)
     rows = torch.repeat_interleave(torch.arange(30), counts)
     indices = torch.randint(40, (len(rows),), generator=generator)
     mixture = mixture_of(rows, indices, torch.rand(len(rows), generator=generator), 30)
-    old, place = _Table(table(40, 7)), torch.device("cpu")
-    whole = sums.mixed_rows(mixture, old, 7, place)
+    values, place = table(41, width), torch.device("cpu")
+    whole = sums.mixed_rows(mixture, _Table(values[1:]), width, place)
     for which in (torch.arange(30) % 3 == 1, torch.arange(30) == 29):
-        part = sums.mixed_rows(mixture.only(which), old, 7, place)
-        assert torch.equal(part, whole[which])
+        for is_near in (False, True):  # rows are read, or used where they lie
+            old = _Table(values[1:], is_near)
+            part = sums.mixed_rows(mixture.only(which), old, width, place)
+            assert torch.equal(part, whole[which])
 
 
 class _Table:
     dtype = torch.float32
 
-    def __init__(self, values):
-        self.values = values
+    def __init__(self, values, is_near=False):
+        self.values, self.is_near = values, is_near
+
+    def whole(self, num_needed):
+        return self.values if self.is_near else None
 
     def read(self, rows):
         return self.values[rows]

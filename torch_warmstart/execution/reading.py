@@ -22,6 +22,7 @@ from torch_warmstart.formats import Block, Checkpoint
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.model import WrittenMemory, is_sharded
 from torch_warmstart.planning import PlanItem, WarmStartPlan
+from torch_warmstart.storage import is_remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,16 @@ class Reader:
             return [(0, layout.to_torch(*tensors)[part])]
         blocks = self._checkpoint.row_blocks(item.keys[0], rows)
         return [(first, layout.to_torch(block)[part]) for first, block in blocks]
+
+    @property
+    def is_callers(self) -> bool:
+        """Whether the tensors are those that the caller has in memory."""
+        return self._checkpoint.is_callers
+
+    @property
+    def is_local(self) -> bool:
+        """Whether they lie on this machine."""
+        return self.is_callers or not is_remote(self._checkpoint.url)
 
     def is_safe(self, item: PlanItem) -> bool:
         """Whether what an item is made of can be looked at as long as the steps hold it."""

@@ -12,6 +12,7 @@ from torch_warmstart.errors import SettingsError
 
 BLOCK = 65536  # rows
 _SUMMED = 256  # rows
+_CACHE = 1 << 20  # bytes
 _NEAR_ZERO = 0.01  # of the median norm of the rows that are not zero
 
 
@@ -38,11 +39,21 @@ def survey_of(values: Values, size: int) -> Survey:
     lengths = torch.zeros(size, dtype=torch.float64)
     total: torch.Tensor | None = None
     for first, block in values.blocks(BLOCK):
-        here = _sum(block)
-        total = here if total is None else total + here
-        lengths[first : first + len(block)] = torch.linalg.vector_norm(block, dim=1)
+        for start, piece in _cached(block):
+            here = _sum(piece)
+            total = here if total is None else total.add_(here)
+            at = first + start
+            lengths[at : at + len(piece)] = torch.linalg.vector_norm(piece, dim=1)
     total = torch.zeros(1, dtype=torch.float64) if total is None else total
     return Survey(lengths if len(total) > 1 else None, total)
+
+
+def _cached(block: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    """Pieces that the cache holds while they are looked at twice, with where they start."""
+    row_bytes = max(1, block.shape[1] * block.element_size())
+    step = max(1, _CACHE // row_bytes // _SUMMED) * _SUMMED
+    for start in range(0, len(block), step):
+        yield start, block[start : start + step]
 
 
 def near_zero(survey: Survey, rows: torch.Tensor) -> torch.Tensor:

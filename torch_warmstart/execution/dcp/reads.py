@@ -18,7 +18,7 @@ import torch
 from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import take_rows
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.execution.gathering import fill_cells, gather_cells
+from torch_warmstart.execution.gathering import fill_cells, gather_cells, gather_rows
 from torch_warmstart.execution.reading import exchanged
 from torch_warmstart.formats.torch.dcp import DcpListing
 from torch_warmstart.model import Part, parts_of
@@ -189,7 +189,11 @@ def _write(item: PlanItem, part: Part, whole: torch.Tensor) -> None:
         for change in item.changes:
             box = box.spread(change.axis, change.old_size)
         remappings = [(c.axis, c.remapping.rows[part.box.along(c.axis)]) for c in item.changes]
-        gather_cells([(0, box.of(whole))], remappings, part.tensor)
+        if item.further:
+            gather_cells([(0, box.of(whole))], remappings, part.tensor)
+        else:
+            (axis, rows), *_ = remappings
+            gather_rows(box.of(whole), rows, part.tensor, axis)
 
 
 def _permuted(box: Box, order: Sequence[int]) -> Box:

@@ -144,9 +144,12 @@ def _notes(name: str, fill: Mixed, made: Sequence[Made], unanswered: int) -> Ite
         text = f"{name}: no initialiser answered for {plural(unanswered, 'new row')}: zeros."
         hint = "End with one that answers for all: ... | init.mean()."
         yield Finding("new-rows-unanswered", "warning", name, f"{text} {hint}", hint)
-    known = {part.label for part in fill.answers.parts if part.num_equal}
-    equal = {one.label: _count_equal(one) for one in made if not one.noise}
-    late = {label: count for label, count in equal.items() if count and label not in known}
+    known = {p.label for p in fill.answers.parts if p.num_equal or p.mixture is not None}
+    late = {
+        one.label: count
+        for one in made
+        if not one.noise and one.label not in known and (count := _count_equal(one))
+    }
     if late:
         yield equal_rows(name, late)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from torch_warmstart.dtypes import aligned
+from torch_warmstart.dtypes import aligned, is_aligned
 from torch_warmstart.execution.gathering import duplicate, gather_blocks, gather_guarded
 from torch_warmstart.execution.reading import Reader
 from torch_warmstart.formats import Block
@@ -36,6 +36,26 @@ class OldTable:
     def read(self, rows: torch.Tensor) -> torch.Tensor:
         """Some of its rows, flat."""
         return self._taken(self._reader.read_rows(self._item, rows), rows)
+
+    def whole(self, num_needed: int) -> torch.Tensor | None:
+        """All of it, flat, where it lies on this machine just as it is needed; None: read rows.
+
+        Args:
+            num_needed: Of how many rows; for few of a file's they are rather read.
+        """
+        is_near = self._reader.is_callers or (
+            self._reader.is_local and 2 * num_needed >= self._size
+        )
+        if not is_near or not self._is_safe or self._item.axis or self._columns:
+            return None
+        blocks = self._reader.read_rows(self._item, torch.arange(self._size))
+        if len(blocks) > 1 or len(blocks[0][1]) < self._size:
+            return None
+        table = blocks[0][1].detach()
+        is_plain = table.dtype == self.dtype and table.is_contiguous() and table.ndim > 1
+        if not is_plain or table.device.type != "cpu" or not is_aligned(table):
+            return None
+        return table.flatten(1)
 
     def blocks(self, rows: int = 65536) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows that the vocabulary describes."""

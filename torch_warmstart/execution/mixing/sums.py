@@ -28,7 +28,7 @@ def mixed_rows(mixture: Mixture, table: OldTable, width: int, device: torch.devi
 
 
 def _num_distinct(mixture: Mixture) -> int:
-    return len(torch.unique(mixture.indices))
+    return int(_occurs(mixture.indices).sum())
 
 
 def _parts(counts: torch.Tensor, limit: int, num_distinct: int) -> list[slice]:
@@ -58,7 +58,11 @@ def _sums(
     terms = torch.arange(len(shift)) + shift
     indices, weights = mixture.indices[terms], mixture.weights[terms]
     distinct, places = _distinct(indices)
-    old = table.read(distinct).to(device)
+    old = table.whole(len(distinct)) if device.type == "cpu" else None
+    if old is not None:
+        places = indices
+    else:
+        old = table.read(distinct).to(device)
     return torch.nn.functional.embedding_bag(
         places.to(device),
         old,
@@ -71,7 +75,12 @@ def _sums(
 
 def _distinct(indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The old rows that occur, ascending, and for each index its place among them."""
-    highest = int(indices.max()) + 1 if len(indices) else 0
-    occurs = torch.zeros(highest, dtype=torch.bool)
-    occurs[indices] = True
+    occurs = _occurs(indices)
     return occurs.nonzero().flatten(), (torch.cumsum(occurs, 0) - 1)[indices]
+
+
+def _occurs(indices: torch.Tensor) -> torch.Tensor:
+    """Which old rows occur: bool of as many as are needed for the highest."""
+    occurs = torch.zeros(int(indices.max()) + 1 if len(indices) else 0, dtype=torch.bool)
+    occurs[indices] = True
+    return occurs

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,8 @@ def cutter_of(pieces: Any) -> Cutter:
         return Cutter(by(pieces))
     if isinstance(pieces, Mapping):
         known = {k.encode() if isinstance(k, str) else k: value for k, value in pieces.items()}
-        return Cutter(lambda entries: _listed(known.get(entry, ()) for entry in entries), True)
-    return Cutter(lambda texts: _listed(pieces(text) for text in texts))
+        return Cutter(lambda entries: _listed([known.get(entry, ()) for entry in entries]), True)
+    return Cutter(lambda texts: _listed([[*pieces(text)] for text in texts]))
 
 
 def _by(tokenizer: Any) -> Callable[[Any], Cut] | None:
@@ -75,14 +76,13 @@ def _by(tokenizer: Any) -> Callable[[Any], Cut] | None:
     return next(found, None)
 
 
-def _listed(of_texts: Iterable[Sequence[Any]]) -> Pieces:
+def _listed(of_texts: Sequence[Sequence[Any]]) -> Pieces:
     """Pieces that are given as Python's values."""
-    lists = [of_text if isinstance(of_text, list | tuple) else [*of_text] for of_text in of_texts]
-    flat = [*itertools.chain.from_iterable(lists)]
-    distinct = dict.fromkeys(flat)
-    number_of = dict(zip(distinct, range(len(distinct)), strict=True))
-    numbers = np.fromiter(map(number_of.__getitem__, flat), np.int64, len(flat))
-    return Pieces(_counts(lists), torch.from_numpy(numbers), [*distinct])
+    counts = _counts(of_texts)
+    number_of: defaultdict[Any, int] = defaultdict(itertools.count().__next__)  # the next, if new
+    flat = itertools.chain.from_iterable(of_texts)
+    numbers = np.fromiter(map(number_of.__getitem__, flat), np.int64, int(counts.sum()))
+    return Pieces(counts, torch.from_numpy(numbers), [*number_of])
 
 
 def _numbered(of_texts: Sequence[Sequence[int]], name_of: Callable[[int, int, int], Any]) -> Pieces:
@@ -119,7 +119,7 @@ def _by_fast(tokenizer: Any) -> Cut:
 
 def _by_slow(tokenizer: Any) -> Cut:
     unknown = getattr(tokenizer, "unk_token", None)
-    return lambda texts: _without(_listed(map(tokenizer.tokenize, texts)), unknown)
+    return lambda texts: _without(_listed([tokenizer.tokenize(text) for text in texts]), unknown)
 
 
 def _by_tokenizers(tokenizer: Any) -> Cut:

@@ -19,6 +19,7 @@ from torch_warmstart.entries import (
     Entries,
     Vocabulary,
     entries_of_bytes,
+    text_entries,
     with_rows_before,
 )
 from torch_warmstart.errors import VocabularyError, cause_of, shown_entry
@@ -94,9 +95,31 @@ def _from_ids(array: npt.NDArray[Any], origin: str) -> Vocabulary:
 
 def _from_fixed(array: npt.NDArray[Any], origin: str) -> Entries:
     """Text of one width, filled up with zeros: S is bytes, U code points of four bytes."""
+    if array.dtype.kind == "U" and (plain := _from_ascii(array, origin)) is not None:
+        return plain
     encode = _encode_bytes if array.dtype.kind == "S" else _encode_text
     steps = (array[start : start + _STRIDE] for start in range(0, len(array), _STRIDE))
     return _gathered([encode(np.ascontiguousarray(step), origin) for step in steps], origin)
+
+
+def _from_ascii(array: npt.NDArray[Any], origin: str) -> Entries | None:
+    """Code points below 128, each a byte, with the zeros behind; None: there are others."""
+    width = array.dtype.itemsize // 4
+    if not width:
+        return None
+    data = np.empty((len(array), width), dtype=np.uint8)
+    lengths = np.empty(len(array), dtype=np.int64)
+    for start in range(0, len(array), _STRIDE):
+        step = np.ascontiguousarray(array[start : start + _STRIDE])
+        codes = step.astype(step.dtype.newbyteorder("="), copy=False).view(np.uint32)
+        if int(codes.max()) >= 0x80:
+            return None
+        part = data[start : start + len(step)]
+        part[:] = codes.reshape(part.shape)  # in bytes, of which there are a quarter
+        lengths[start : start + len(step)] = np.char.str_len(part.view(f"S{width}")[:, 0])
+    bounds = np.arange(len(array), dtype=np.int64) * width
+    flat, places = torch.from_numpy(data.reshape(-1)), torch.from_numpy(bounds)
+    return Entries(origin, _ENTRY, flat, places, lengths=torch.from_numpy(lengths))
 
 
 # Bytes, where in them each entry starts, and how long it is.
@@ -134,7 +157,7 @@ def _encode_text(step: npt.NDArray[Any], origin: str) -> _Encoded:
     native = step.astype(step.dtype.newbyteorder("="), copy=False)
     codes = native.view(np.uint32).reshape(len(step), -1)
     starts, lengths = _places(native)
-    if not codes.size or int(codes.max()) < 0x80:  # ASCII: they stay where they are
+    if not codes.size or int(codes.max()) < 0x80:
         return codes.astype(np.uint8).reshape(-1), starts, lengths
     flat = codes[np.arange(codes.shape[1]) < lengths[:, None]]
     data, sizes = _utf8(flat, origin)
@@ -225,12 +248,20 @@ def from_sequence(
         return vocabulary_of(_of_ints(entries, origin))
     if kinds == {str}:
         before = _keras_rows(entries) if has_keras_rows else {}
-        found = entries_of_bytes([_encoded(entry, origin) for entry in entries], origin)
-        return with_rows_before(found, before)
+        return with_rows_before(_of_texts(entries, origin), before)
     if kinds == {bytes}:
         return vocabulary_of(entries_of_bytes(entries, origin))
     names = ", ".join(sorted({cls.__name__ for cls in classes}))
     raise VocabularyError(f"A vocabulary is all str, all bytes or all int; {origin} holds {names}.")
+
+
+def _of_texts(entries: Sequence[str], origin: str) -> Entries:
+    """Texts; those of ASCII are encoded all at once."""
+    joined = "".join(entries)
+    if not joined.isascii():
+        return entries_of_bytes([_encoded(entry, origin) for entry in entries], origin)
+    data = np.frombuffer(bytearray(joined.encode()), dtype=np.uint8)
+    return text_entries(data, np.fromiter(map(len, entries), np.int64, len(entries)), origin)
 
 
 def _keras_rows(entries: Sequence[str]) -> dict[str, int]:

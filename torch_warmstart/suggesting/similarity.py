@@ -44,6 +44,8 @@ KINDS_OF_LAYERS = frozenset(
 )
 _MAX_DIGITS = 18  # of a number
 _WORD_WEIGHT, _PAIR_WEIGHT, _NUMBER_WEIGHT = 1.0, 0.5, 1.0
+_PARTS = 20  # of a weight of 1: all weights are whole numbers of them
+_FEW = 16  # a feature of fewer than one in so many pairs is added pair by pair
 _BEGINNINGS = {1: 0.15, 3: 0.25}  # characters of a word: weight
 
 
@@ -92,18 +94,24 @@ def features_of(tokens: Sequence[str]) -> dict[str, float]:
 def alikeness(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> Scores:
     """How alike names are, each of ours (as tokens) with each of theirs: 0 to 1, [ours, theirs]."""
     features = [[features_of(tokens) for tokens in side] for side in (ours, theirs)]
-    known: dict[str, int] = {}
-    for name in (name for side in features for name in side):
-        for feature in name:
-            known.setdefault(feature, len(known))
-    first, second = (_as_matrix(side, known) for side in features)
-    weights = np.zeros(len(known), np.float32)
-    for name in (name for side in features for name in side):
-        for feature, weight in name.items():
-            weights[known[feature]] = weight
-    shared = (first * weights) @ second.T
-    sizes = (first @ weights)[:, None] + (second @ weights)[None, :]
-    scores: Scores = 2 * shared / np.maximum(sizes, 1e-6)
+    # Weights are whole parts: sums of them are exact, in whatever order they are added.
+    weights = {
+        feature: round(weight * _PARTS)
+        for side in features
+        for name in side
+        for feature, weight in name.items()
+    }
+    sizes = [np.array([sum(map(weights.__getitem__, name)) for name in side]) for side in features]
+    first, second = (_names_by_feature(side) for side in features)
+    both = [feature for feature in first if feature in second]
+    shared: Scores = np.zeros((len(ours), len(theirs)), np.float32)
+    common = [f for f in both if len(first[f]) * len(second[f]) * _FEW > shared.size]
+    if common:
+        weighted = _as_matrix(first, common, len(ours)) * np.array([weights[f] for f in common])
+        shared += weighted.astype(np.float32) @ _as_matrix(second, common, len(theirs)).T
+    for feature in set(both).difference(common):  # such as numbers: in few names each
+        shared[np.ix_(first[feature], second[feature])] += weights[feature]
+    scores: Scores = 2 * shared / np.maximum(sizes[0][:, None] + sizes[1], 1).astype(np.float32)
     return scores
 
 
@@ -113,8 +121,18 @@ def shared_words(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
     return [token for token in dict.fromkeys(ours) if token in common and not token.isdecimal()]
 
 
-def _as_matrix(side: Sequence[dict[str, float]], known: dict[str, int]) -> Scores:
-    matrix: Scores = np.zeros((len(side), len(known)), np.float32)
-    for row, name in enumerate(side):
-        matrix[row, [known[feature] for feature in name]] = 1
+def _names_by_feature(side: Sequence[dict[str, float]]) -> dict[str, list[int]]:
+    """The positions of the names that have a feature, by the feature."""
+    found: dict[str, list[int]] = {}
+    for at, name in enumerate(side):
+        for feature in name:
+            found.setdefault(feature, []).append(at)
+    return found
+
+
+def _as_matrix(side: dict[str, list[int]], features: Sequence[str], size: int) -> Scores:
+    """Which of `size` names has which of the features: 1 or 0, [names, features]."""
+    matrix: Scores = np.zeros((size, len(features)), np.float32)
+    for column, feature in enumerate(features):
+        matrix[side[feature], column] = 1
     return matrix

@@ -232,6 +232,36 @@ class _Agreeing:
         return self._ends[own] + sum(self._whole[own[at:]] for at in range(1, len(own)))
 
 
+class _Rivals:
+    """The highest score of another pair of the same layer, or of the same candidate."""
+
+    def __init__(self, scores: Scores) -> None:
+        self._of_layers, self._of_candidates = _two_best(scores), _two_best(scores.T)
+
+    def best(self, row: int, column: int) -> float:
+        """Of the rivals of a pair; -1 if it has none."""
+        return max(_other(self._of_layers, row, column), _other(self._of_candidates, column, row))
+
+
+_TwoBest = tuple[npt.NDArray[np.int64], Scores]  # where the best of a row is; best and second best
+
+
+def _two_best(scores: Scores) -> _TwoBest:
+    rows = np.arange(len(scores))
+    where = scores.argmax(axis=1)
+    best = scores[rows, where]
+    second: Scores = np.full(len(scores), -1, np.float32)
+    if scores.shape[1] > 1:
+        second = np.partition(scores, -2, axis=1)[:, -2]
+    return where, np.stack([best, second])
+
+
+def _other(of: _TwoBest, row: int, column: int) -> float:
+    """The best of a row beside one column."""
+    where, values = of
+    return float(values[1 if where[row] == column else 0, row])
+
+
 @dataclass
 class _Group:
     """Layers that have the same candidates, and how alike the names of each pair are."""
@@ -283,6 +313,23 @@ class _Group:
     def agreeing(self) -> tuple[_Agreeing, _Agreeing]:
         """The layers' names, and the candidates', by how they end."""
         return _Agreeing(self.layers), _Agreeing(self.candidates)
+
+    @functools.cached_property
+    def has_same_numbers(self) -> bool:
+        """Whether both are numbered alike, each once, from the same number on."""
+        ours = [_numbers(layer.name) for layer in self.layers]
+        theirs = [_numbers(candidate.name) for candidate in self.candidates]
+        return not self.by_rank and len(set(ours)) == len(ours) and sorted(ours) == sorted(theirs)
+
+    @functools.cached_property
+    def rivals(self) -> _Rivals:
+        """Of each pair by its score."""
+        return _Rivals(self.scores)
+
+    @functools.cached_property
+    def rivals_by_words(self) -> _Rivals:
+        """The same without numbers."""
+        return _Rivals(self.by_words)
 
     def with_order(self) -> Scores:
         """The scores with a little for pairs that are at the same position in their order."""
@@ -378,12 +425,12 @@ def _confidence_of_the_best(
     score, words_score = float(group.scores[row, column]), float(group.by_words[row, column])
     of_type = "by name and shape" if candidate.is_named else "by shape"
     names = f"names agree in {', '.join(words)}" if words else "names share nothing"
-    is_close = score < _best_rival(group.scores, row, column) + _MARGIN
+    is_close = score < group.rivals.best(row, column) + _MARGIN
     if is_close or not words or group.by_order:
         return "low", f"several fit {of_type}, only their order decides; {names}"
-    by_number = words_score < _best_rival(group.by_words, row, column) + _MARGIN
+    by_number = words_score < group.rivals_by_words.best(row, column) + _MARGIN
     if by_number and not set(words) - KINDS_OF_LAYERS:
-        agrees = _same_numbers(group)
+        agrees = group.has_same_numbers
         why = "and its numbers agree" if agrees else "only their numbers decide"
         several = f"fits {of_type}" if agrees else f"several fit {of_type}"
         return "medium" if agrees else "low", f"{several}, {why}; {names}"
@@ -410,13 +457,6 @@ def _is_only_one_to_agree(group: _Group, row: int, column: int) -> bool:
     return in_row == layers.count(group.candidates[column].name) == 1
 
 
-def _same_numbers(group: _Group) -> bool:
-    """Whether layers and candidates are numbered alike, each once, from the same number on."""
-    ours = [_numbers(layer.name) for layer in group.layers]
-    theirs = [_numbers(candidate.name) for candidate in group.candidates]
-    return not group.by_rank and len(set(ours)) == len(ours) and sorted(ours) == sorted(theirs)
-
-
 def _numbers(name: str) -> tuple[int, ...]:
     return tuple(int(token) for token in tokens_of(name) if token.isdecimal())
 
@@ -424,12 +464,6 @@ def _numbers(name: str) -> tuple[int, ...]:
 def _is_same_size(layer: Layer, candidate: Candidate) -> bool:
     pairs = zip(layer.tensors, candidate.fits, strict=True)
     return all(fit.shape == variable.shape for (_, variable), fit in pairs)
-
-
-def _best_rival(scores: Scores, row: int, column: int) -> float:
-    """The highest score of another pair of the same layer, or of the same candidate."""
-    in_row, in_column = np.delete(scores[row], column), np.delete(scores[:, column], row)
-    return max(float(in_row.max(initial=-1)), float(in_column.max(initial=-1)))
 
 
 def _confidence_of_the_only(layer: Layer, candidate: Candidate, score: float) -> Confidence:
@@ -457,10 +491,13 @@ def _confirmed(matches: Sequence[Match]) -> list[Match]:
     kinds: dict[tuple[str, str], list[Match]] = {}
     for match in matches:
         kinds.setdefault((_kind(match.layer.name), _kind(match.candidate.name)), []).append(match)
+    agreeing = {
+        kind: len(alike) >= _MANY and all(m.confidence in ("high", "medium") for m in alike)
+        for kind, alike in kinds.items()
+    }
     confirmed = []
     for match in matches:
-        alike = kinds[_kind(match.layer.name), _kind(match.candidate.name)]
-        agree = len(alike) >= _MANY and all(m.confidence in ("high", "medium") for m in alike)
+        agree = agreeing[_kind(match.layer.name), _kind(match.candidate.name)]
         words = set(_words(match.layer, match.candidate)) - KINDS_OF_LAYERS
         agree = agree and not match.by_rank and bool(words)
         if match.confidence == "medium" and agree:

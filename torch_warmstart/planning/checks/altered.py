@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import fnmatch
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,6 +170,11 @@ def _finding(told: Sequence[_Told], severity: Severity) -> Finding:
     return Finding(form.code, severity, name, text, _HINT)
 
 
+@functools.cache  # of the few that the forms have, for each weight of a model
+def _pattern_of(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(fnmatch.translate(name) for name in names) or "(?!)")
+
+
 class _Folders:
     """A checkpoint's keys by their folders."""
 
@@ -187,9 +193,9 @@ class _Folders:
             self._known[asked] = list(self._matching(f"{folder}." if folder else "", names))
         yield from self._known[asked]
 
-    def _matching(self, start: str, names: Sequence[str]) -> Iterator[str]:
+    def _matching(self, start: str, names: tuple[str, ...]) -> Iterator[str]:
         """The keys that begin like this and go on with one of the names, or a folder of one."""
-        wanted = re.compile("|".join(fnmatch.translate(name) for name in names) or "(?!)")
+        wanted = _pattern_of(names)
         for at in range(bisect.bisect_left(self._sorted, start), len(self._sorted)):
             key = self._sorted[at]
             if not key.startswith(start):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch_warmstart.execution import WarmStartReport
     from torch_warmstart.planning import WarmStartPlan
     from torch_warmstart.proof import CheckpointDiff
-    from torch_warmstart.settings import Infos, WarmStartSettings
+    from torch_warmstart.settings import ClipOrPad, SegmentInfo, VocabInfo, WarmStartSettings
     from torch_warmstart.suggesting import Suggestions
 
 
@@ -234,7 +234,9 @@ def load_planner(
 
 def change_vocabulary(
     model: torch.nn.Module,
-    var_name_to_vocab_info: Mapping[str, Infos],
+    var_name_to_vocab_info: Mapping[
+        str, VocabInfo | ClipOrPad | SegmentInfo | Sequence[VocabInfo | ClipOrPad | SegmentInfo]
+    ],
     *,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
     ema: Any = (),

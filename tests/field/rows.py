@@ -85,6 +85,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     "C3": (f"{_L}::test_a_vocabulary_longer_than_its_table_is_heard",),
     "C4": (
         "vocabularies/test_vocab_sidecar.py::test_a_shuffled_vocabulary_of_equal_size_is_refused",
+        "field/test_field_vocabularies.py::test_the_modules_vocabulary_in_other_rows_is_heard",
     ),
     "C5": (f"{_L}::test_oov_rows_that_are_left_behind_name_the_setting",),
     "C6": (

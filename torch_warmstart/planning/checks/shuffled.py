@@ -33,10 +33,12 @@ def find_shuffled(items: Iterable[PlanItem], old: OldVocabularies) -> list[Findi
 
 def _found(items: Iterable[PlanItem], old: OldVocabularies) -> Iterator[Finding]:
     for item in items:
+        of_entries = [c for c in item.changes if isinstance(c.vocab, VocabInfo)]
         if len(item.keys) != 1 or item.keys[0] not in old.sidecar:
+            if not of_entries:
+                yield from _against_layers(item, old)
             continue
         saved = old.sidecar[item.keys[0]]
-        of_entries = [c for c in item.changes if isinstance(c.vocab, VocabInfo)]
         of_rows = [change for change in of_entries if change.axis == 0]
         for change in of_rows if of_entries[1:] else of_entries:
             assert isinstance(change.vocab, VocabInfo)
@@ -63,11 +65,45 @@ def _given(
         yield Finding("old-vocab-differs", "warning", item.name, text)
 
 
-def _by_position(item: PlanItem, saved: Vocabulary) -> Iterator[Finding]:
+def _against_layers(item: PlanItem, old: OldVocabularies) -> Iterator[Finding]:
+    """The module's own vocabulary against those of lookup layers in the checkpoint.
+
+    Nothing says which layer's is the table's: so it is a warning, where one has the entries in
+    other rows and none has them in the same.
+    """
+    mine = _own(item)
+    if mine is None or not len(mine.listed):
+        return
+    found = {}
+    for name, saved in old.checkpoint.vocabularies().items():
+        try:
+            rows = saved.rows(mine)
+        except WarmStartError:  # text and ids
+            continue
+        known = rows >= 0
+        if 2 * int(known.sum()) > len(rows):
+            found[name] = int((rows != mine.entry_rows)[known].sum())
+    if found and all(found.values()):
+        name = min(found, key=lambda each: found[each])
+        text = (
+            f"{item.name} is taken row by row, but {plural(found[name], 'entry')} of its module's "
+            f"vocabulary, {mine.origin}, {'has' if found[name] == 1 else 'have'} another row in "
+            f"that of {name!r} in the checkpoint. If that is the table's, say so: "
+            f"var_name_to_vocab_info={{{item.name!r}: VocabInfo(module.{_ATTRIBUTE}, "
+            f"old_vocab=FROM_CHECKPOINT[{name!r}])}}."
+        )
+        yield Finding("vocabulary-shuffled", "warning", item.name, text)
+
+
+def _own(item: PlanItem) -> Vocabulary | None:
     modules = [owner.module for owner in item.variable.owners]
-    mine = next(
+    return next(
         (v for m in modules if isinstance(v := getattr(m, _ATTRIBUTE, None), Vocabulary)), None
     )
+
+
+def _by_position(item: PlanItem, saved: Vocabulary) -> Iterator[Finding]:
+    mine = _own(item)
     differ = _in_other_rows(mine, saved) if mine is not None else ""
     if mine is not None and differ:
         text = (

@@ -272,3 +272,13 @@ def test_what_pandas_says_is_not_believed(tmp_path, told):
     (tmp_path / "unique.land.parquet").mkdir()
     with pytest.raises(tws.VocabularyError, match="no part of it is there"):
         tws.Vocabulary.load(tmp_path, key="land")
+
+
+def test_a_meta_file_that_is_none_is_not_read(tmp_path):
+    path = save_encodings(tmp_path, "city", ITEMS)
+    (tmp_path / "meta.city.parquet").write_bytes(b"PAR1" * (1 << 19))
+    with pytest.raises(tws.VocabularyError, match="2,097,152 bytes, which no such file has"):
+        tws.Vocabulary.load(path)
+    (tmp_path / "meta.city.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(tws.VocabularyError, match="cannot be read as parquet"):
+        tws.Vocabulary.load(path)

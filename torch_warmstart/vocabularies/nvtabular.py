@@ -351,10 +351,15 @@ def _meta(url: str, column: str, storage: Storage) -> Mapping[str, range]:
         return {}
     if not storage.exists(beside):
         return {}
-    raw = storage.read_all(beside)
-    if len(raw) > _MOST_META:
-        raise _WrongError(f"{base_name(beside)} has {len(raw):,} bytes, which no such file has")
-    table = _file(raw).read(columns=["kind", "offset", "num_indices"])
+    source = storage.open(beside)
+    try:
+        if source.size > _MOST_META:
+            raise _WrongError(
+                f"{base_name(beside)} has {source.size:,} bytes, which no such file has"
+            )
+        table = _file(source.read(0, source.size)).read(columns=["kind", "offset", "num_indices"])
+    finally:
+        source.close()
     if table.num_columns != 3 or tuple(table.column("kind").to_pylist()) != _KINDS:
         raise _WrongError(f"{base_name(beside)} does not say what rows are for")
     starts = _whole(table.column("offset"), "offset").tolist()

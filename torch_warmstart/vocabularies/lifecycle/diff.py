@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 
-from torch_warmstart.display import VERSION
+from torch_warmstart.display import VERSION, progress_bar
 from torch_warmstart.entries import Entries, Vocabulary, positions
 from torch_warmstart.errors import SettingsError, VocabularyError
 from torch_warmstart.settings import VocabSource
-from torch_warmstart.vocabularies.join import MISSING, join
+from torch_warmstart.vocabularies.join import MISSING, join, work_of
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
 from torch_warmstart.vocabularies.lifecycle.index import EntryIndex
 from torch_warmstart.vocabularies.lifecycle.update import check_alike
@@ -110,6 +110,7 @@ def diff_vocabularies(
     counts: Any = None,
     *,
     earlier: Sequence[VocabSource] = (),
+    progress: bool | None = None,
 ) -> VocabularyDiff:
     """Compares two vocabularies entry by entry.
 
@@ -120,6 +121,7 @@ def diff_vocabularies(
             vocabularies say themselves, each for its own entries, if the new one does.
         earlier: Vocabularies of days before `old`: entries of theirs that `old` does not have and
             `new` has are returned, not new.
+        progress: Show a progress bar; None shows one for long work on a terminal.
 
     Returns:
         How many entries were kept, moved, returned, dropped or are new, with shares.
@@ -140,7 +142,7 @@ def diff_vocabularies(
         raise SettingsError("earlier is a sequence of vocabularies, one a day.")
     before, after = read_vocabulary(old), read_vocabulary(new)
     check_alike(before.listed, after.listed)
-    found = _old_numbers(before, after)
+    found = _old_numbers(before, after, progress)
     is_missing = found < 0
     strangers = positions(is_missing)
     back = _is_back(after.listed.take(strangers), earlier)
@@ -165,9 +167,11 @@ def diff_vocabularies(
     )
 
 
-def _old_numbers(before: Vocabulary, after: Vocabulary) -> torch.Tensor:
+def _old_numbers(before: Vocabulary, after: Vocabulary, progress: bool | None) -> torch.Tensor:
     """For each new entry its number in the old vocabulary, or -1."""
-    joined = join(after.listed, before.listed)
+    work = work_of(after.listed, before.listed)
+    with progress_bar(work, show=progress, title="Compare") as advance:
+        joined = join(after.listed, before.listed, advance)
     if joined.repeat is not None:
         first, second = map(before.listed.show, joined.repeat)
         raise VocabularyError(f"{before.origin} has an entry twice: {first} and {second}.")

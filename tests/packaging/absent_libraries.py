@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -9,6 +11,10 @@ import pytest
 
 _OPTIONAL = {"keras", "polars", "sentencepiece", "tensorflow", "tf_keras", "tiktoken"}
 _OPTIONAL |= {"tokenizers", "transformers"}
+# Before pytest's `pythonpath` makes folders of tests, such as tests/formats/keras, look like them.
+for _name in _OPTIONAL:
+    if importlib.util.find_spec(_name) is None:
+        sys.modules[_name] = None  # type: ignore[assignment]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -33,6 +33,8 @@ def run() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0; 1 for a difference; 2 with a message on stderr."""
+    if sys.stdout is None:  # the caller has closed it: `>&-`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     options = make_parser().parse_args(arguments)
     try:
         answer = _run(options)

@@ -6,11 +6,12 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from typing import Any
 
 import torch
 
-from torch_warmstart.errors import MissingDependencyError, SettingsError
+from torch_warmstart.errors import MissingDependencyError, SettingsError, did_you_mean
 
 
 def make_model(where: str) -> torch.nn.Module:
@@ -19,7 +20,7 @@ def make_model(where: str) -> torch.nn.Module:
     Or the model that the `config.json` of a directory describes, with weights as it is made.
 
     Raises:
-        SettingsError: there is no such thing, or it makes something else.
+        SettingsError: there is no such thing, it raises, or it makes something else.
     """
     if os.path.isfile(os.path.join(where, "config.json")):
         return _of_huggingface(where)
@@ -32,10 +33,29 @@ def make_model(where: str) -> torch.nn.Module:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        make = getattr(importlib.import_module(module_name), callable_name)
-    except (ImportError, AttributeError) as error:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
         raise SettingsError(f"There is no {where!r}: {error}.") from error
-    return _checked(make(), where)
+    except Exception as error:
+        raise _raised(f"Importing {module_name}", error) from error
+    make = getattr(module, callable_name, None)
+    if make is None:
+        near = did_you_mean(callable_name, (n for n in vars(module) if not n.startswith("_")))
+        raise SettingsError(f"There is no {where!r}: {module_name} has no {callable_name!r}.{near}")
+    try:
+        model = make()
+    except Exception as error:
+        raise _raised(where, error) from error
+    return _checked(model, where)
+
+
+def _raised(what: str, error: Exception) -> SettingsError:
+    """The user's own exception as ours, with the line of their code that raised it."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return SettingsError(
+        f"{what} raised {type(error).__name__}: {error}\n  {last.filename}, line {last.lineno}, in "
+        f"{last.name}"
+    )
 
 
 def _of_huggingface(folder: str) -> torch.nn.Module:
@@ -65,5 +85,5 @@ def _of_huggingface(folder: str) -> torch.nn.Module:
 
 def _checked(model: Any, where: str) -> torch.nn.Module:
     if not isinstance(model, torch.nn.Module):
-        raise SettingsError(f"{where} makes a {type(model).__name__}, not a torch.nn.Module.")
+        raise SettingsError(f"{where} makes no torch.nn.Module, but {type(model).__name__}.")
     return model

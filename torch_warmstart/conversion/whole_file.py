@@ -18,6 +18,11 @@ def check_free(path: str, *, force: bool) -> None:
         raise SettingsError(f"{path} is a URL: files are written to local paths only.")
     if os.path.isdir(path):
         raise SettingsError(f"{path} is a directory: name the file to write.")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise SettingsError(f"{path} cannot be written: there is no directory {folder}.")
+    if not os.access(folder, os.W_OK):
+        raise SettingsError(f"{path} cannot be written: {folder} may not be written into.")
     if os.path.lexists(path) and not force:
         raise SettingsError(
             f"{path} is there already, and stays as it is. Name another file, or replace it with "

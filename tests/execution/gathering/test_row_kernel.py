@@ -204,6 +204,8 @@ def test_it_compiles_for_a_gpu_and_loads_words_whole(
 ):
     compiler = pytest.importorskip("triton.compiler", reason="Triton is not made for NVIDIA here")
     target = pytest.importorskip("triton.backends.compiler").GPUTarget("cuda", 90, 32)
+    if triton.__version__ < "3.3":
+        pytest.skip("Triton before 3.3 is handed constants and types in another way")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     constants = {"WORDS": words, "SCATTERED": scattered, "ROWS": 32, "COLUMNS": 16 * words}
     pointers = {"source": f"*{word}", "rows": "*i64", "out": f"*{word}", "places": "*i64"}

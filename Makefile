@@ -3,6 +3,7 @@
 # make lint    ruff and mypy --strict
 # make bench   against TensorFlow, Polars and others, each run in its own process; some of it with
 #              BENCH_ARGS="vocab --rows 500000" (see benchmarks/README.md)
+# make cuda    on a GPU: its tests, the gather and the join, in ten minutes; without one it says so
 # make fuzz    hostile files for FUZZ_SECONDS, all formats or FUZZ_FORMATS="tf-v2 torch ..."
 # make faults  warm starts interrupted at every line, request and operation, and random models
 # make differential  2,500 warm starts drawn at random, against TensorFlow's; other ones each time
@@ -33,7 +34,7 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '*.css' -o -name '*.js') \
   docs/findings.md pyproject.toml constraints.txt
 
-.PHONY: demo test types wheels oldest docs pictures browser lint format bench fuzz differential \
+.PHONY: demo test types wheels oldest docs pictures browser lint format bench cuda fuzz differential \
   zoo distributed torchrec ray fixtures clean faults
 
 demo: $(VENV)/.demo
@@ -78,6 +79,9 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
+
+cuda: $(VENV)/.cuda
+	$(BIN)/python benchmarks/gpu.py
 
 fuzz: $(VENV)/.test
 	cd tests && ../$(BIN)/python -m fuzz.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_FORMATS)
@@ -139,6 +143,12 @@ $(VENV)/.types: $(VENV)/.test
 $(VENV)/.docs: $(BIN)/python $(SOURCES)
 	@echo "Installing torch_warmstart and what makes its site into $(VENV) ..."
 	$(PIP) install --constraint constraints.txt ".[docs]"
+	touch $@
+
+# Without TensorFlow, which has no part in it and would want the GPU for itself.
+$(VENV)/.cuda: $(BIN)/python $(SOURCES)
+	@echo "Installing torch_warmstart and what its tests on a GPU need into $(VENV) ..."
+	$(PIP) install --constraint constraints.txt ".[cuda]"
 	touch $@
 
 $(VENV)/.bench: $(BIN)/python $(SOURCES)

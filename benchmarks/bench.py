@@ -24,7 +24,10 @@ from typing import Any
 from case import Benchmark, Case, CaseResult, LeftOutError, Parameters, Sizes
 from measure import measure, run_worker
 
-NAMES = ("vocab", "join", "load", "index", "memory", "growth", "imports", "first")
+NAMES = (
+    *("vocab", "join", "entries", "load", "index", "memory", "growth", "imports", "first"),
+    *("tables", "variables", "cast", "names"),
+)
 OUT = Path(__file__).resolve().parent / "out"
 MAKE = "make"  # the worker that writes the inputs
 TOY = "toy"  # the folder of inputs for what is done before it is measured

@@ -33,6 +33,11 @@ PEERS = {
     "growth": "ours",
     "imports": "ours,names",
     "first": "ours",
+    "entries": "ours,polars,pyarrow,dict",
+    "tables": "ours,ours_first,polars,dict",
+    "variables": "ours,safetensors",
+    "cast": "ours,polars,dict",
+    "names": "ours,error",
 }
 
 

@@ -91,7 +91,7 @@ def _prepare(look_up: Callable[[Path], Any], folder: Path) -> Prepared:
     )
 
 
-_CONTENDERS = {
+CONTENDERS = {
     OURS: Contender("ours: `generate_vocab_remapping`", _prepare_ours),
     "tf": Contender("TensorFlow's op", _prepare_tf, ("tensorflow",)),
     "polars": Contender("Polars", _prepare_polars, ("polars",)),
@@ -106,7 +106,7 @@ def _name(rows: int) -> str:
 
 def _cases(sizes: Sizes) -> list[Case]:
     return [
-        Case(_name(rows), {"rows": rows, "overlap": OVERLAP}, tuple(_CONTENDERS), folder=str(rows))
+        Case(_name(rows), {"rows": rows, "overlap": OVERLAP}, tuple(CONTENDERS), folder=str(rows))
         for rows in sizes.rows or [_QUICK if sizes.quick else _LISTED]
     ]
 
@@ -126,7 +126,7 @@ BENCHMARK = Benchmark(
         f"have; shuffled tokens of about 20 bytes, {OVERLAP:.0%} shared. Of several ways with each "
         "library the fastest one was taken. Ours checks for blank and repeated entries too."
     ),
-    contenders=_CONTENDERS,
+    contenders=CONTENDERS,
     cases=_cases,
     make=_make,
     judge=_judge,

@@ -18,7 +18,17 @@ from torch_warmstart.errors import (
     listed,
 )
 from torch_warmstart.storage import Bytes, Storage, base_name
-from torch_warmstart.vocabularies.loading.content import HEAD, is_json
+from torch_warmstart.vocabularies.kept_table import is_kept_table, read_kept_table
+from torch_warmstart.vocabularies.loading.arrays import from_numpy, vocabulary_of
+from torch_warmstart.vocabularies.loading.compression import decompressed
+from torch_warmstart.vocabularies.loading.content import (
+    HEAD,
+    is_json,
+    is_json_lines,
+    is_numbered,
+    what_else_it_is,
+    why_no_text,
+)
 from torch_warmstart.vocabularies.loading.lines import entries_of_lines
 from torch_warmstart.vocabularies.loading.tiktoken import is_tiktoken, read_tiktoken
 
@@ -27,7 +37,8 @@ _CONTAINERS = (b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")  # .keras and .h5
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
 _PACKED = re.compile(r"\.(gz|bz2|xz|zst|zstd)$")
-_SCORED = re.compile(rb"[^\n]+\t-?\d+(\.\d+)?(e-?\d+)?")
+_SCORED = re.compile(rb"[^\n]*\t-?\d+(\.\d+)?(e-?\d+)?")
+_TEXTS = ("csv", "tsv", "jsonl", "json", "vocab", "tiktoken")  # but lines, which look by themselves
 _FORMATS = ("lines", *_TABLES, "json", "model", "vocab", "tiktoken", "npy")
 
 
@@ -48,8 +59,6 @@ def read_file(
         key: The layer or table of a file that may hold several.
         format: One of those above, where the content does not tell.
     """
-    from torch_warmstart.vocabularies.loading.compression import decompressed
-
     if format is not None and format not in _FORMATS:
         raise SettingsError(f"format is one of {', '.join(_FORMATS)}, not {format!r}.")
     if key is not None or storage.is_directory(url):
@@ -63,6 +72,7 @@ def read_file(
         raise SettingsError(f"column={column!r} is for tables, and {url} is read as {form}.")
     if not len(raw):
         raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
+    _check_content(raw[:HEAD].tobytes(), url, form, is_said=format is not None)
     if form == "parquet":
         from torch_warmstart.vocabularies.nvtabular import read_categories
 
@@ -72,9 +82,35 @@ def read_file(
     return _read(raw, url, form, column)
 
 
+def _check_content(head: bytes, url: str, form: str, *, is_said: bool) -> None:
+    """Raises VocabularyError for content that cannot be what it is to be read as."""
+    why = why_no_text(head, form) if form in _TEXTS else ""
+    if why:
+        advice = "leave format= out" if is_said else "pass its entries as a sequence"
+        raise VocabularyError(f"{url} {why}, and is to be read as {form}: {advice}.")
+    if form == "json" and is_json_lines(head):
+        raise VocabularyError(
+            f"{url} is JSON lines: say which of their names has the entries: "
+            "Vocabulary.load(..., column='token', format='jsonl')."
+        )
+    is_taken_for_lines = form == "lines" and not is_said and not what_else_it_is(head)
+    for table, separator in (("csv", b","), ("tsv", b"\t")):
+        if is_taken_for_lines and is_numbered(head, separator):
+            raise VocabularyError(
+                f"{url} seems to be a {table}, not one entry a line: say which column holds the "
+                "entries, by name where the first line has the names, else by number: "
+                f"Vocabulary.load(..., column=0, format={table!r}); or that it is none: "
+                "format='lines'."
+            )
+    whole = head.split(b"\n")[:-1]
+    if form == "vocab" and not all(_SCORED.fullmatch(line.rstrip(b"\r")) for line in whole):
+        raise VocabularyError(
+            f"{url} has lines that are no piece, a tab and its score, as each line of "
+            "sentencepiece's .vocab is."
+        )
+
+
 def _read(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabulary:
-    from torch_warmstart.vocabularies.kept_table import read_kept_table
-    from torch_warmstart.vocabularies.loading.arrays import vocabulary_of
     from torch_warmstart.vocabularies.loading.saved import read_saved
 
     if form in _TABLES:
@@ -106,7 +142,6 @@ def _reader_of(form: str) -> Callable[[bytes, str], Vocabulary]:
 
 def _form_of(raw: Bytes, url: str, column: str | int | None) -> str:
     """What a file is, by its first bytes; by its name only what has none of its own."""
-    from torch_warmstart.vocabularies.kept_table import is_kept_table
     from torch_warmstart.vocabularies.loading.saved import is_saved
 
     head = raw[:HEAD].tobytes()
@@ -164,7 +199,6 @@ def _is_scored(head: bytes) -> bool:
 
 
 def _read_npy(raw: Bytes, url: str) -> Vocabulary:
-    from torch_warmstart.vocabularies.loading.arrays import from_numpy
 
     try:
         array = np.load(io.BytesIO(raw.tobytes()), allow_pickle=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,11 +12,12 @@ from torch_warmstart.errors import (
     MissingDependencyError,
     VocabularyError,
     cause_of,
-    said_of_entries,
+    printable,
 )
 from torch_warmstart.storage import Bytes
 from torch_warmstart.vocabularies.loading.arrow import from_arrow
 
+_COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -46,8 +48,12 @@ def read_table(raw: Bytes, url: str, form: str, column: str | int | None) -> Voc
         if table is None:
             table = _read_separated(buffer, _SEPARATORS[form], column)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
-        told = said_of_entries(error)
-        raise VocabularyError(f"{url} cannot be read as {form}: {told}") from cause_of(error)
+        raise VocabularyError(f"{url} cannot be read as {form}: {_why(error)}") from cause_of(error)
+    if form == "jsonl" and table.num_rows == 1:
+        raise VocabularyError(
+            f"{url} is one JSON document, not a line for each entry: leave column= and format= out "
+            "if it is a vocab.json or a tokenizer.json."
+        )
     found = _named(table, url, column)
     return replace(found, listed=replace(found.listed, origin=_origin(url, column)))
 
@@ -57,6 +63,17 @@ def _named(table: Any, url: str, column: str | int | None) -> Vocabulary:
         return from_arrow(table, column)
     except VocabularyError as error:
         raise VocabularyError(f"{url}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise VocabularyError(
+            f"{url} is no UTF-8: the names of its columns cannot be read."
+        ) from error
+
+
+def _why(error: Exception) -> str:
+    """What pyarrow says, without the content of the file that it may quote."""
+    first = str(error).split("\n", 1)[0]
+    counted = _COUNTED.match(first)
+    return printable(counted[0] if counted else first)[:200].rstrip(".") + "."
 
 
 def _origin(url: str, column: str | int | None) -> str:

@@ -14,19 +14,6 @@ from torch_warmstart.suggesting import suggest
 from torch_warmstart.suggesting.similarity import alikeness, features_of, tokens_of
 
 WORDS = ("attn", "dense", "a", "ab", "kernel", "block", "q", "emb", "layer", "out", "moving")
-    "attn",
-    "dense",
-    "a",
-    "ab",
-    "kernel",
-    "block",
-    "q",
-    "emb",
-    "layer",
-    "out",
-    "conv",
-    "moving",
-)
 
 
 def _names(drawn: random.Random, count: int) -> list[tuple[str, ...]]:

@@ -40,6 +40,20 @@ def fill_from_sharded(how: str, as_module: bool) -> None:
     fill_both(how, Tower, tws.WarmStartSettings(whole_state(), [".*"]), of_sharded=of_sharded)
 
 
+def fill_small(how: str) -> None:
+    """Tensors of which the first rank has all: they are no less in parts."""
+    first, second = (SHARDINGS[how](_Small()) for _ in range(2))
+    tws.warm_start(second, first.state_dict())
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(_here(second.state_dict()[name]), _here(tensor))
+
+
+class _Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.over = nn.Linear(3, 1), nn.Linear(1, 1)
+
+
 def fill_renamed(how: str) -> None:
     """Other names, several sources."""
     rules = {"up.weight": "old.weight", "up.bias": "old.bias"}
@@ -116,6 +130,41 @@ def told_to_a_plain_model() -> str:
     except tws.WarmStartError as error:
         return f"{dist.get_rank()}: {error}"
     return ""
+
+
+def told_of_means(how: str) -> str:
+    """What is said where new rows are made of old ones that lie on all ranks."""
+    model = SHARDINGS[how](Tower(8))
+    before = {key: _here(tensor) for key, tensor in model.state_dict().items()}
+    words = [f"w{number}" for number in range(7)]
+    info = tws.VocabInfo([*words, "new"], -1, 0, words, backup_initializer=tws.init.mean())
+    settings = tws.WarmStartSettings(trained(how).state_dict(), "table", {"table.weight": info})
+    try:
+        tws.warm_start(model, settings)
+    except tws.WarmStartError as error:
+        after = {key: _here(tensor) for key, tensor in model.state_dict().items()}
+        assert all(torch.equal(before[key], after[key]) for key in before)
+        return str(error)
+    return ""
+
+
+def fill_from_itself(how: str) -> None:
+    """A model's own shards, two of them exchanged: read before they are overwritten."""
+    torch.manual_seed(9)
+    model = SHARDINGS[how](_Twins())
+    before = {key: _here(tensor) for key, tensor in model.state_dict().items()}
+    rules = {"up.weight": "other.weight", "other.weight": "up.weight"}
+    settings = tws.WarmStartSettings(model.state_dict(), ".*weight", None, rules)
+    tws.warm_start(model, settings)
+    after = {key: _here(tensor) for key, tensor in model.state_dict().items()}
+    assert torch.equal(after["up.weight"], before["other.weight"])
+    assert torch.equal(after["other.weight"], before["up.weight"])
+
+
+class _Twins(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.other = nn.Linear(6, 7, bias=False), nn.Linear(6, 7, bias=False)
 
 
 def listed() -> tuple[list[int], str]:

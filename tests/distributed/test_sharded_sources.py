@@ -17,6 +17,11 @@ def test_each_rank_takes_its_own_shards(two: Ranks, how: str, as_module: bool) -
     two.run(jobs.fill_from_sharded, how, as_module)
 
 
+@pytest.mark.parametrize("how", ["fsdp", "columns", "hsdp"])
+def test_a_tensor_that_one_rank_has_all_of_is_sharded_too(two: Ranks, how: str) -> None:
+    two.run(jobs.fill_small, how)
+
+
 @pytest.mark.parametrize("how", ["fsdp", "columns"])
 def test_names_are_as_in_any_state_dict(two: Ranks, how: str) -> None:
     two.run(jobs.fill_renamed, how)
@@ -39,6 +44,17 @@ def test_rows_of_another_rank_are_refused_on_all_with_the_line_that_works(
     for said in two.run(jobs.told_of_rows_elsewhere, how):
         assert "is spread over processes, and row" in said
         assert LINE in said
+
+
+@pytest.mark.parametrize("how", ["fsdp", "columns"])
+def test_rows_that_are_made_of_all_old_ones_are_refused(two: Ranks, how: str) -> None:
+    for said in two.run(jobs.told_of_means, how):
+        assert LINE in said
+
+
+@pytest.mark.parametrize("how", ["fsdp", "columns", "hsdp"])
+def test_a_model_is_filled_from_its_own_shards(two: Ranks, how: str) -> None:
+    two.run(jobs.fill_from_itself, how)
 
 
 def test_another_mesh_is_refused(two: Ranks) -> None:

@@ -53,6 +53,12 @@ def test_what_dcp_saved_of_one_model_fills_another(two: Ranks, way: str, tmp_pat
     assert sum(_run(two, "fill_from_directory", way, str(tmp_path))) > 0
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("is_dtensor", [False, True])
+def test_what_one_model_has_in_memory_fills_another(two: Ranks, way: str, is_dtensor: bool) -> None:
+    assert sum(_run(two, "fill_from_memory", way, is_dtensor)) > 0
+
+
 def test_an_optimizer_of_kernels_that_is_not_known_is_refused_by_name(two: Ranks) -> None:
     for said in _run(two, "refuse_lars"):
         assert "FBGEMM's lars_sgd" in said

@@ -153,16 +153,34 @@ def _moved(before: torch.Tensor, rows: int) -> torch.Tensor:
 
 def fill_from_directory(way: str, folder: str) -> int:
     """What one such model saved, another takes: what is here of tables and of kernels' state."""
-    first = sharded(same(functools.partial(Recommender, 7)), way, "RowWiseAdagrad")
+    first = _trained(way)
+    both = {"model": first.state_dict(), "optimizer": first.fused_optimizer.state_dict()}
+    dcp.save(both, checkpoint_id=folder)
+    return _filled_as(first, way, folder)
+
+
+def fill_from_memory(way: str, is_dtensor: bool) -> int:
+    """The tables, from what each rank has in memory: of kernels' state others know nothing."""
+    first = _trained(way, is_dtensor=is_dtensor)
+    second = sharded(Recommender(7), way, is_dtensor=is_dtensor)
+    tws.warm_start(second, first.state_dict())
+    return _compared(first.state_dict(), second.state_dict())
+
+
+def _trained(way: str, *, is_dtensor: bool = False) -> Any:
+    make = functools.partial(Recommender, 7)
+    model = sharded(same(make), way, "RowWiseAdagrad", is_dtensor=is_dtensor)
     torch.manual_seed(6)
-    for state in first.fused_optimizer.state_dict()["state"].values():
+    for state in model.fused_optimizer.state_dict()["state"].values():
         for value in state.values():
             for _, piece in pieces(value):
                 piece.uniform_()
-    both = {"model": first.state_dict(), "optimizer": first.fused_optimizer.state_dict()}
-    dcp.save(both, checkpoint_id=folder)
-    second = sharded(Recommender(7), way, "RowWiseAdagrad")
-    settings = tws.WarmStartSettings(folder, ".*", entry="model")
+    return model
+
+
+def _filled_as(first: Any, way: str, source: Any, *, is_dtensor: bool = False) -> int:
+    second = sharded(Recommender(7), way, "RowWiseAdagrad", is_dtensor=is_dtensor)
+    settings = tws.WarmStartSettings(source, ".*", entry="model")
     tws.warm_start(second, settings, optimizer=second.fused_optimizer)
     count = _compared(first.state_dict(), second.state_dict())
     others = second.fused_optimizer.state_dict()["state"]

@@ -191,9 +191,20 @@ def in_boxes(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, Any]:
 
 def _in_boxes(tensor: torch.Tensor) -> torch.Tensor:
     parts = parts_of(tensor)
-    if len(parts) == 1 and parts[0].box == Box.whole(tensor.shape):
+    if len(parts) == 1 and _is_everywhere(tensor):
         return parts[0].tensor
     return Boxed(tensor, parts, _ranks_of_tensor(tensor))
+
+
+def _is_everywhere(tensor: Any) -> bool:
+    """Whether each process has all of a tensor, which then is the same for all; not only this."""
+    placements = getattr(tensor, "placements", None)
+    if placements is None or _shards_wrapper(tensor) is not None:
+        return len(_ranks_of_tensor(tensor)) == 1
+    return not any(
+        tensor.device_mesh.size(at) > 1 and not placement.is_replicate()
+        for at, placement in enumerate(placements)
+    )
 
 
 def why_not_in_boxes(tensor: torch.Tensor) -> str | None:

@@ -65,6 +65,12 @@ def test_an_optimizer_of_kernels_that_is_not_known_is_refused_by_name(two: Ranks
         assert "leave `optimizer` out" in said
 
 
+def test_sums_of_a_cut_are_not_kept_where_its_columns_move(two: Ranks) -> None:
+    for said in _run(two, "move_columns_of_cuts"):
+        assert "ebc.embedding_bags.t0.weight/momentum1" in said
+        assert "columns of it move" in said
+
+
 def test_what_adagrad_or_lars_kept_is_taken_and_said(two: Ranks) -> None:
     for problems, warnings, uncertain in _run(two, "plan_from", "Adagrad"):
         assert not problems

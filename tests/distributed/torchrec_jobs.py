@@ -121,6 +121,23 @@ def refuse_lars() -> str:
     return ""
 
 
+def move_columns_of_cuts() -> str:
+    """What is said of sums for each cut where columns go from one cut to another."""
+    model = sharded(Recommender(7), "column_wise", "RowWiseAdagrad")
+    info = tws.SegmentInfo({"b": 4, "a": 4}, {"a": 4, "b": 4})
+    settings = tws.WarmStartSettings(
+        saved_of_kernels("RowWiseAdagrad", 2),
+        ".*",
+        {"ebc.embedding_bags.t0.weight": info},
+        entry="model",
+    )
+    try:
+        tws.plan_warm_start(model, settings, optimizer=model.fused_optimizer)
+    except tws.PlanError as error:
+        return str(error)
+    return ""
+
+
 def plan_from(saved: str, adds: str = "") -> tuple[str, list[str], list[str]]:
     """Adagrad's kernels planned from a saved state: problems, warnings, what is not certain."""
     source: Any = saved_of_kernels(saved, 1)

@@ -221,6 +221,14 @@ def _infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
             "cannot follow the vocabulary. Leave it out of vars_to_warm_start.",
         )
     axes = _axes_of_slot(variable, vocab_axes(parameter, infos))
+    if None in axes and _blocks_of(variable) > 1:
+        raise ProblemError(
+            "slot-of-other-cuts",
+            variable,
+            f"{variable.name} has a number for each row and cut of {parameter.name} into columns, "
+            "and columns of it move: those of a cut are no longer what its sums are of. Leave it "
+            "out of vars_to_warm_start.",
+        )
     return tuple(
         # Rows without an old one begin as the optimizer begins them.
         replace(info, axis=axis, backup_initializer=None, generator=None)

@@ -143,3 +143,17 @@ def _most_objects(work):
     more = sys.getallocatedblocks() - before
     del kept
     return more
+
+
+@pytest.mark.parametrize("kind", ["U", ">U9", "S"])
+@pytest.mark.parametrize(
+    "entries",
+    [["a", "", "bcd"], ["a\0b", "c"], ["\x7f", "x" * 9], ["only"]],
+    ids=["empty", "zeros inside", "of seven bits", "one"],
+)
+def test_text_of_ascii_is_what_python_has(kind, entries):
+    array = np.array(entries, dtype=kind)
+    expected = [entry.encode() for entry in entries]
+    assert list(tws.Vocabulary.load(array).entries) == expected
+    assert list(tws.Vocabulary.load(np.repeat(array, 2)[::2]).entries) == expected
+    assert list(tws.Vocabulary.load(array).entries) == list(tws.Vocabulary.load(entries).entries)

@@ -94,6 +94,39 @@ def test_a_model_that_renames_its_keys_starts_from_its_twin():
     assert torch.equal(model.inner.weight, twin.inner.weight)
 
 
+def _pops(module, state, prefix, *_):
+    state[f"{prefix}fc.weight"] = state.pop(f"{prefix}old")
+
+
+def _replaces(module, state, prefix, *_):
+    module.fc.weight = nn.Parameter(torch.zeros(3, 3))
+    _pops(module, state, prefix)
+
+
+def _raises(module, state, prefix, *_):
+    raise ValueError
+
+
+@pytest.mark.parametrize(("hook", "is_found"), [(_pops, True), (_replaces, True), (_raises, False)])
+def test_a_plan_finds_what_a_hook_renames_and_changes_nothing(hook, is_found):
+    model = _linear("fc")
+    model.register_load_state_dict_pre_hook(hook)
+    weight, values = model["fc"].weight, model["fc"].weight.clone()
+    source = {"old": torch.ones(3, 3)}
+    if is_found:
+        plan = tws.plan_warm_start(model, source)
+        assert str(plan.items[0].reason) == "renamed by a load hook of the model"
+    else:
+        with pytest.raises(tws.PlanError):
+            tws.plan_warm_start(model, source)
+    assert model["fc"].weight is weight
+    assert torch.equal(weight, values)
+    if hook is _pops:
+        tws.warm_start(model, source)
+        assert model["fc"].weight is weight
+        assert weight.eq(1).all()
+
+
 def test_a_subclass_of_tensors_is_a_source():
     class Named(torch.Tensor):
         pass

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # A shard by itself, as transformers and others call theirs.
 _ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
-_BY_HOOK = "renamed by a load hook of the model"
+BY_HOOK = "renamed by a load hook of the model"
 _SUGGESTED = "suggested"  # a rule that nobody has looked at
 
 
@@ -119,7 +119,7 @@ def _by_hooks(
         if called is not None:
             as_it_is = Form(((called.leaf,),))
             spec = finder.spec(names[called.state_dict_name])
-            yield variable, Location(Source((spec,), called, as_it_is), _BY_HOOK)
+            yield variable, Location(Source((spec,), called, as_it_is), BY_HOOK)
 
 
 def _locate(wish: Wish, finder: Finder, layers: FileLayers) -> Location:

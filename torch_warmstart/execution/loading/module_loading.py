@@ -17,7 +17,7 @@ torch's norms have a `_load_from_state_dict` of their own, which only adds what 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,8 @@ from torch_warmstart.model import (
     local_tensors,
     parts_of,
 )
-from torch_warmstart.planning import PlanItem, WarmStartPlan
+from torch_warmstart.new_rows import NewRowsAccount
+from torch_warmstart.planning import BY_HOOK, PlanItem, WarmStartPlan
 
 if TYPE_CHECKING:
     from torch_warmstart.execution.loading.stand_ins import StandIn
@@ -191,8 +192,14 @@ class _Loading:
             name: stand_in
             for variable, stand_in in self._stand_ins.items()
             for owner in variable.owners
-            for name in saved.get(owner.state_dict_name, [owner.state_dict_name])
+            for name in self._given_names(variable)
+            or saved.get(owner.state_dict_name, [owner.state_dict_name])
         }
+
+    def _given_names(self, variable: Variable) -> Sequence[str]:
+        """The checkpoint's own, where the model's hooks make the variable's name of them."""
+        item = self._items[variable]
+        return item.keys if item.reason == BY_HOOK else ()
 
     def _saved_names(self) -> dict[str, list[str]]:
         """What the model's hooks make of names when they write a state_dict, where it has such."""

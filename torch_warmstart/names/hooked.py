@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from torch_warmstart.formats import Checkpoint
+from torch_warmstart.model import is_of_fsdp
 from torch_warmstart.model import is_of_sharding
+from torch_warmstart.names.conventions import conventions_of
 
 _Module = torch.nn.Module
 
@@ -22,7 +24,7 @@ def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Mapping[str, st
 
     A hook that wants values raises here; then nothing is known, and whoever loads will hear of it.
     """
-    if checkpoint.family != "torch" or not any(map(_hooks, model.modules())):
+    if conventions_of(checkpoint).has_own_layers or not any(map(_hooks, model.modules())):
         return {}
     specs = (checkpoint.spec(key) for key in checkpoint)
     state: dict[str, Any] = {

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import shown_things
+import torch
+from torch import nn
 
+import torch_warmstart as tws
 from torch_warmstart.display import Entry, Sheet, terminal_width
 from torch_warmstart.display.folding import shorten_apart
 from torch_warmstart.display.wrapping import text_width, wrapped, wrapped_prose
@@ -148,3 +151,14 @@ def test_what_is_aside_is_one_line_that_says_how_many():
 def test_many_rows_are_laid_out_by_hand():
     rows = [(f"layer_{chr(97 + n % 26)}{n}x.weight", f"k{n}", "copied", "") for n in range(20_000)]
     assert len(sheet(*rows).as_text(80).splitlines()) == 20_000 + 6
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_name_with_line_breaks_begins_no_line_of_its_own(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    state = {
+        f"head.{'x' * 70}\x1b[31m\n3 variables: all copied {at}": torch.ones(2) for at in (1, 2)
+    }
+    found = str(tws.suggest_names(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), state))
+    assert "\x1b" not in found
+    assert not re.search(r"^ *3 variables", found, re.MULTILINE)

@@ -81,10 +81,10 @@ class Sheet:
             yield from (("head", line) for line in head)
             for lines, path, detail in zip(body, below, details, strict=True):
                 yield from (("row", line) for line in lines)
-                for text in filter(None, (path, *detail)):
+                for text in filter(None, (printable(path), *detail)):
                     yield from _text("detail", _INDENT + text, limit)
             for text in filter(None, (same, *numbered)):
-                yield from _text("text", text, limit)
+                yield from _text("text", printable(text), limit)
         aside = [entry.cells[0] for entry in self.entries if entry.is_aside]
         if aside:
             yield "text", self._aside(aside, limit)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.model import is_of_fsdp
 from torch_warmstart.model import is_of_sharding
 from torch_warmstart.names.conventions import conventions_of
 

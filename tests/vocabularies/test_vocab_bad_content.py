@@ -163,3 +163,5 @@ def test_entries_with_commas_are_entries(tmp_path: Path) -> None:
     assert len(tws.Vocabulary.load(str(path))) == 3
     path.write_text("id,token\n1,aa\n2,bb\n")
     assert len(tws.Vocabulary.load(str(path), format="lines")) == 3
+    path.write_text("3,17\n5,1\n12,9\n")  # a feature crossed with another
+    assert len(tws.Vocabulary.load(str(path))) == 3

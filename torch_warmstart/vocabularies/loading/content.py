@@ -98,10 +98,15 @@ def is_json_lines(head: bytes) -> bool:
 
 
 def is_numbered(head: bytes, separator: bytes) -> bool:
-    """Whether it is a table with a number in the first or last cell of each line but the first."""
+    """Whether it is a table with a number in the first or last cell of each line but the first.
+
+    Where all cells are numbers they may be the parts of one entry, as of crossed features.
+    """
     lines = head.split(b"\n")
     cells = [line.rstrip(b"\r").split(separator) for line in (lines[:-1] or lines)[:_LINES]]
     if len(cells) < 3 or len(cells[0]) < 2 or len({*map(len, cells)}) > 1:
+        return False
+    if all(_NUMBER.fullmatch(cell) for row in cells for cell in row):
         return False
     return any(all(_NUMBER.fullmatch(row[at]) for row in cells[1:]) for at in (0, -1))
 

@@ -21,7 +21,6 @@ from .vocabulary import MASK as MASK
 from .vocabulary import OOV as OOV
 from .vocabulary import PADDING as PADDING
 from .vocabulary import Vocabulary as Vocabulary
-from .vocabulary import worked_by as worked_by
 from .words import WIDEST as WIDEST
 from .words import WORD as WORD
 from .words import drop_behind as drop_behind

@@ -1,7 +1,7 @@
 """A vocabulary as a value: which row stands for which entry, and which rows are special.
 
 Where it comes from is not known here. What reads one, and what looks entries up, stands above this
-folder and says so when it is imported (`worked_by`).
+folder and is imported when it is asked for (`_WORKERS`).
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ TABLE_SUFFIXES = (".parquet", ".tsv")
 _FINGERPRINT_VERSION = 1
 _STRIDE = 1 << 16  # entries at a time
 
-_works: dict[str, Callable[..., Any]] = {}
-
-
-def worked_by(**works: Callable[..., Any]) -> None:
-    """Says who does what a vocabulary offers but cannot do itself: `load`, `rows`, `save_table`."""
-    _works.update(works)
+# What a vocabulary offers and cannot do itself is done above this folder: by whom.
+_WORKERS = {
+    "load": "vocabularies.loading.source",
+    "rows_of": "vocabularies.remapping",
+    "save_table": "vocabularies.kept_table",
+}
 
 
 def _work(name: str) -> Callable[..., Any]:
-    if name not in _works:  # who only has the value, from a checkpoint say, has not imported them
-        importlib.import_module(f"{__name__.partition('.')[0]}.vocabularies")
-    return _works[name]
+    module = importlib.import_module(f"{__name__.partition('.')[0]}.{_WORKERS[name]}")
+    work: Callable[..., Any] = getattr(module, name)
+    return work
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -169,7 +169,7 @@ class Vocabulary:
         Raises:
             VocabularyError: text is looked up among ids, or ids among text.
         """
-        found: torch.Tensor = _work("rows")(self, entries)
+        found: torch.Tensor = _work("rows_of")(self, entries)
         return found
 
     @property

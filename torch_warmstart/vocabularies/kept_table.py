@@ -22,7 +22,6 @@ from torch_warmstart.entries import (
     Entries,
     Usage,
     Vocabulary,
-    worked_by,
 )
 from torch_warmstart.errors import (
     MissingDependencyError,
@@ -58,9 +57,6 @@ def save_table(vocabulary: Vocabulary, path: str) -> None:
     finally:
         if os.path.exists(beside):
             os.unlink(beside)
-
-
-worked_by(save_table=save_table)
 
 
 def _arrow(path: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.entries import OOV, PADDING, Entries, Vocabulary, positions, worked_by
+from torch_warmstart.entries import OOV, PADDING, Entries, Vocabulary, positions
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
@@ -179,9 +179,6 @@ def rows_of(vocabulary: Vocabulary, entries: Any) -> torch.Tensor:
     if not len(entries):
         return torch.empty(0, dtype=torch.int64)
     return find_entries(read_entries(entries, vocabulary.listed.device), vocabulary)
-
-
-worked_by(rows=rows_of)
 
 
 def remapping_between(

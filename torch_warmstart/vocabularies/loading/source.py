@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_warmstart.entries import Entries, Vocabulary, worked_by
+from torch_warmstart.entries import Entries, Vocabulary
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES
 from torch_warmstart.storage import LOCAL, Storage
@@ -73,9 +73,6 @@ def load(
     check_lines(vocabulary.listed)
     check_no_blanks(vocabulary.listed)
     return vocabulary
-
-
-worked_by(load=load)
 
 
 def _in_memory(source: Any, column: str | int | None) -> Vocabulary:

@@ -90,6 +90,7 @@ def test_interrupted_anywhere_all_is_old_or_all_is_new(kind):
         except BaseException as error:
             raised = error
         assert torch.is_grad_enabled(), str(struck)
+        assert torch._C._is_torch_function_enabled(), str(struck)
         assert _get_current_dispatch_mode() is None, str(struck)
         held = _held(*scene)
         assert held in (before, after), f"mixed, struck at {struck}"

@@ -49,6 +49,7 @@ def _strike(standing: Standing, strikes: Strikes):
     except BaseException as error:
         raised = error
     assert torch.is_grad_enabled(), str(strikes)
+    assert torch._C._is_torch_function_enabled(), str(strikes)
     assert _get_current_dispatch_mode() is None, str(strikes)
     now, has_its_objects = held(standing), standing.has_its_objects()
     standing.restore()

@@ -65,8 +65,8 @@ class StandIn(torch.Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func in _TOLD:
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **(kwargs or {}))
+            # Not within a `with`, of which an interrupt may keep the thread from coming out.
+            return torch._C._disabled_torch_function_impl(func, types, args, dict(kwargs or {}))
         return func(*_made(args), **_made(kwargs or {}))
 
     @classmethod

@@ -34,7 +34,7 @@ from safetensors.numpy import save_file
 
 import torch_warmstart as tws
 from torch_warmstart.formats.rows import row_ranges
-from torch_warmstart.storage import storage
+from torch_warmstart.storage import files
 
 KEY = "table"
 WHOLE = -1  # a max_gap: everything, whatever is needed
@@ -199,7 +199,7 @@ def _run_link(
                 ranges = row_ranges(rows, row_bytes, 0, 1 << 62 if gap == WHOLE else gap)
                 if gap == WHOLE:
                     ranges = np.array([[0, options.rows * row_bytes]])
-                pieces = int((-(-(ranges[:, 1] - ranges[:, 0]) // storage._PIECE)).sum())
+                pieces = int((-(-(ranges[:, 1] - ranges[:, 0]) // files._PIECE)).sum())
                 plan = (pieces, int((ranges[:, 1] - ranges[:, 0]).sum()))
                 if pieces > MOST_REQUESTS:
                     continue
@@ -248,7 +248,7 @@ def _run_pieces(link: Link, url: str, options: argparse.Namespace, console: Cons
     for piece in PIECES:
         cells = []
         for in_flight in IN_FLIGHT:
-            storage._PIECE, storage._MAX_BYTES_IN_FLIGHT = piece, in_flight
+            files._PIECE, files._MAX_BYTES_IN_FLIGHT = piece, in_flight
             seconds = _least(lambda: _fetch(url, 0, None), options.repeats)
             rate = options.rows * options.dim * 4 / seconds / 1e6
             cells.append(f"{rate:,.0f}")

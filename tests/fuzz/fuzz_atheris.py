@@ -20,13 +20,12 @@ with atheris.instrument_imports(include=["torch_warmstart"]):
     from torch_warmstart.errors import WarmStartError
     from torch_warmstart.formats import registry
     from torch_warmstart.formats.tensorflow import (
-        bundle,
-        object_graph,
         records,
         state_file,
         table,
         wire,
     )
+    from torch_warmstart.formats.tensorflow.objects import object_graph
 
 from fuzz import seeds
 from fuzz.reading import read_everything
@@ -49,7 +48,7 @@ def _without_checksums() -> None:
     def anything(_: object, __: int = 0) -> int:
         return Any32(0)
 
-    table.masked_crc = bundle.masked_crc = anything
+    table.masked_crc = anything
     records.mask_crc = anything
 
 
@@ -92,7 +91,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "safetensors": _safetensors,
     "state": _state,
     "table": _wire(lambda data: table._decode_entries(data, len(data))),
-    "snappy": _wire(table._unsnap),
+    "snappy": _wire(table.unsnap),
     "entry": _wire(records.decode_entry),
     "header": _wire(records.decode_header),
     "graph": _wire(lambda data: object_graph.ObjectGraph(data).full_names),

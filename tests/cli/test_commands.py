@@ -150,7 +150,7 @@ def test_a_missed_threshold_writes_nothing(call):
     [
         ("warm-start cli_models:make old.pt --apply", "--apply needs --out FILE"),
         ("plan cli_models:make", "Name a checkpoint, or a file that does with --settings"),
-        ("plan cli_models:nothing old.pt", "makes a int, not a torch.nn.Module"),
+        ("plan cli_models:nothing old.pt", "makes no torch.nn.Module, but int."),
         ("plan cli_models old.pt", "MODULE:CALLABLE, or as a directory with a config.json"),
         ("plan no_such:make old.pt", "There is no 'no_such:make'"),
         ("plan cli_models:make nowhere.pt", "There is no checkpoint at nowhere.pt"),

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from torch_warmstart.execution.gathering.streaming import Place
 
 CHUNK_BYTES = 64 << 20  # of destination rows worked on at a time, and of source rows on their way
+# Elements at a time where a dtype is changed on a CPU: they stay in the cache between gather and
+# cast, and are too few for torch to wait for other threads.
+CAST_ELEMENTS = (1 << 15) - 1
 KERNEL_BYTES = 16 << 20  # of destination; torch has moved less before Triton is even imported
 
 
@@ -146,7 +149,12 @@ def _gather_here(
     """Both on one device: at once by the kernel, or chunk by chunk of `out` by torch."""
     if dim == 0 and _moved_by_kernel(source, remapping, out):
         return
-    for part in _chunks(len(out), _row_bytes(out, 0, source.dtype)):
+    row_bytes = _row_bytes(out, 0, source.dtype)
+    chunk_bytes = CHUNK_BYTES
+    if dim == 0 and source.dtype != out.dtype and out.device.type == "cpu":
+        itemsize = max(source.dtype.itemsize, out.dtype.itemsize)
+        chunk_bytes = min(CHUNK_BYTES, CAST_ELEMENTS * itemsize)
+    for part in _chunks(len(out), row_bytes, chunk_bytes):
         rows, piece = (remapping[part], source) if dim == 0 else (remapping, source[part])
         if complete and source.dtype == out.dtype:
             torch.index_select(as_bits(piece), dim, rows, out=as_bits(out[part]))
@@ -278,9 +286,9 @@ def _row_bytes(tensor: torch.Tensor, dim: int, other: torch.dtype) -> int:
     return tensor.numel() // max(1, tensor.shape[dim]) * itemsize
 
 
-def _chunks(size: int, row_bytes: int) -> list[slice]:
+def _chunks(size: int, row_bytes: int, chunk_bytes: int = 0) -> list[slice]:
     """The chunks of `size` rows."""
-    step = max(1, CHUNK_BYTES // max(1, row_bytes))
+    step = max(1, (chunk_bytes or CHUNK_BYTES) // max(1, row_bytes))
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 

@@ -8,6 +8,7 @@ functions for plain tensors fail on them in ways of their own, or end the proces
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +67,12 @@ def with_tensors(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, A
         elif isinstance(value, Mapping) and depth:
             inner = with_tensors(value, depth - 1)
             changed.update({} if inner is value else {key: inner})
-    return {**tree, **changed} if changed else tree
+    if not changed:
+        return tree
+    made = OrderedDict({**tree, **changed})
+    if hasattr(tree, "_metadata"):  # the versions of a module's state
+        made._metadata = tree._metadata  # type: ignore[attr-defined]
+    return made
 
 
 def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor | None:

@@ -54,7 +54,9 @@ def saved(path: Any, settings: tws.WarmStartSettings) -> Any:
     return tws.load_settings(path)
 
 
-@pytest.mark.parametrize("initializer", INITIALIZERS, ids=str)
+@pytest.mark.parametrize(
+    "initializer", INITIALIZERS, ids=lambda one: getattr(one, "__name__", str(one))
+)
 def test_every_initialiser_comes_back_equal(tmp_path: Any, initializer: Any) -> None:
     info = tws.VocabInfo("new.txt", old_vocab="old.txt", backup_initializer=initializer)
     settings = tws.WarmStartSettings("x", None, {"t": info, "u": [tws.ClipOrPad(1), info]})

@@ -130,7 +130,10 @@ def test_settings_are_checked_when_they_are_made(infos: dict) -> None:
         tws.WarmStartSettings({}, ".*", infos)
 
 
-def test_a_settings_file_has_no_patterns(tmp_path) -> None:
+def test_a_settings_file_has_patterns_but_no_functions(tmp_path) -> None:
     settings = tws.WarmStartSettings("x", ".*", {re.compile("a"): tws.ClipOrPad()})
+    tws.save_settings(tmp_path / "s.toml", settings)
+    assert tws.load_settings(tmp_path / "s.toml") == settings
+    made = tws.WarmStartSettings("x", ".*", {re.compile("a"): lambda match: tws.ClipOrPad()})
     with pytest.raises(tws.SettingsError, match="var_name_to_vocab_info"):
-        tws.save_settings(tmp_path / "s.toml", settings)
+        tws.save_settings(tmp_path / "t.toml", made)

@@ -32,7 +32,7 @@ STRANGERS = {
     "pickle": pickle.dumps(TOKENS),
     "html": b"<!DOCTYPE html><html><body>404</body></html>\n",
     "xml": b'<?xml version="1.0"?>\n<a/>\n',
-    "random": random.Random(0).randbytes(600).replace(b"\0", b"\1"),
+    "random": random.Random(0).randbytes(600),
     "utf16": "aa\nbb\n".encode("utf-16"),
     "git lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n",
     "empty": b"",
@@ -165,3 +165,10 @@ def test_entries_with_commas_are_entries(tmp_path: Path) -> None:
     assert len(tws.Vocabulary.load(str(path), format="lines")) == 3
     path.write_text("3,17\n5,1\n12,9\n")  # a feature crossed with another
     assert len(tws.Vocabulary.load(str(path))) == 3
+
+
+def test_entries_with_control_characters_are_entries(tmp_path: Path) -> None:
+    entries = [f"{a}\1{b}" for a in "abcdef" for b in "uvwxyz"]  # as Hive joins cells
+    path = tmp_path / "crossed"
+    path.write_text("".join(f"{entry}\n" for entry in entries))
+    assert [entry.decode() for entry in tws.Vocabulary.load(str(path)).entries] == entries

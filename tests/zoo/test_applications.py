@@ -25,8 +25,6 @@ REFUSED = {
     # BatchNormalizations made with scale=False: by number alone, nobody can tell gamma from beta.
     ("keras", "InceptionV3", "weights.h5"),
     ("tf_keras", "InceptionV3", "weights.h5"),
-    # Names such as "Conv/BatchNorm", which a rule for a module cannot spell.
-    ("tf_keras", "MobileNetV3Small", "weights.h5"),
 }
 
 

@@ -212,3 +212,30 @@ def test_amsgrad_may_be_new(adam):
     state = optimizer.state[new.weight]
     assert torch.equal(state["exp_avg"], trained.state[old.weight]["exp_avg"])
     assert "max_exp_avg_sq" in state
+
+
+class _Counting(nn.Module):
+    """Its hook renames, and leaves traces in the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+        self.seen = 0
+        self._register_load_state_dict_pre_hook(self._rename)
+
+    def _rename(self, state, prefix, *_):
+        self.seen += 1
+        self.more = "made by the hook"
+        self.weight = nn.Parameter(torch.full((3,), 9.0))
+        if f"{prefix}old" in state:
+            state[f"{prefix}weight"] = state.pop(f"{prefix}old")
+
+
+def test_a_plan_leaves_nothing_of_what_a_hook_does_to_its_module() -> None:
+    model = _Counting()
+    before = model.weight
+    plan = tws.plan_warm_start(model, tws.WarmStartSettings({"old": torch.ones(3)}))
+    assert [item.keys for item in plan.items] == [("old",)]
+    assert model.seen == 0
+    assert model.weight is before
+    assert not hasattr(model, "more")

@@ -55,6 +55,10 @@ class Box:
         offsets[dim], sizes[dim] = 0, size
         return Box(tuple(offsets), tuple(sizes))
 
+    def permuted(self, order: Sequence[int]) -> Box:
+        """The same of a tensor that is permuted: its dimension i is this one's `order[i]`."""
+        return Box(tuple(self.offsets[d] for d in order), tuple(self.sizes[d] for d in order))
+
     def within(self, outer: Box) -> Box:
         """The same, counted from where an outer box begins."""
         return Box(tuple(map(int.__sub__, self.offsets, outer.offsets)), self.sizes)

@@ -239,3 +239,19 @@ def test_a_plan_leaves_nothing_of_what_a_hook_does_to_its_module() -> None:
     assert model.seen == 0
     assert model.weight is before
     assert not hasattr(model, "more")
+
+
+def test_a_hook_that_takes_itself_off_while_planning_is_there_when_it_loads() -> None:
+    model = nn.Linear(3, 3, bias=False)
+
+    def once(module, state, prefix, *_):
+        state[f"{prefix}weight"] = state.pop(f"{prefix}old")
+        handle.remove()
+
+    handle = model.register_load_state_dict_pre_hook(once)
+    old = torch.rand(3, 3)
+    plan = tws.plan_warm_start(model, tws.WarmStartSettings({"old": old}))
+    assert len(model._load_state_dict_pre_hooks) == 1
+    tws.apply_plan(plan)
+    assert torch.equal(model.weight.detach(), old)
+    assert not model._load_state_dict_pre_hooks

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
-from torch_warmstart.model import Extent, Extents, extent_of, local_tensors
+from torch_warmstart.model import (
+    Attributes,
+    Extent,
+    Extents,
+    extent_of,
+    is_same_register,
+    local_tensors,
+)
 
 
 class Journal:
@@ -43,18 +50,11 @@ class Journal:
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = [
             (where, dict(where)) for module in model.modules() for where in _registers(module)
         ]
-        self._attributes: list[tuple[Any, Any]] = []  # dicts and sets; what was in them
+        self._attributes = Attributes()
 
     def keep_attributes(self, modules: Iterable[torch.nn.Module]) -> None:
-        """Remembers what else modules have: their attributes, and who listens to them.
-
-        An object that is an attribute may change in itself; that is not seen.
-        """
-        for module in modules:
-            own = vars(module)
-            for where in (own, *(v for k, v in own.items() if k[:1] == "_")):
-                if isinstance(where, dict | set):
-                    self._attributes.append((where, where.copy()))
+        """Remembers what else modules have: their attributes, and who listens to them."""
+        self._attributes.keep(modules)
 
     def save(self, tensor: torch.Tensor) -> None:
         """Keeps what a tensor is, which is about to be changed."""
@@ -83,7 +83,7 @@ class Journal:
     def is_rearranged(self) -> bool:
         """Whether a module has other tensors than it had, or a tensor other memory."""
         return not (
-            all(_is_same_register(where, entries) for where, entries in self._modules)
+            all(is_same_register(where, entries) for where, entries in self._modules)
             and all(_is_same_memory(tensor, memory) for tensor, memory in self._memory)
         )
 
@@ -91,13 +91,10 @@ class Journal:
         """Makes all as it was; a second time makes no difference."""
         self.mode.is_open = False
         for where, entries in self._modules:
-            if not _is_same_register(where, entries):
+            if not is_same_register(where, entries):
                 where.clear()
                 where.update(entries)
-        for attributes, before in self._attributes:
-            if not _is_same_collection(attributes, before):
-                attributes.clear()
-                attributes.update(before)
+        self._attributes.put_back()
         for tensor, memory in self._memory:
             if not _is_same_memory(tensor, memory):
                 tensor.data = memory
@@ -136,20 +133,6 @@ def _with_bytes(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
 def _registers(module: Any) -> tuple[dict[str, Any], ...]:
     """Where a module has its tensors and children."""
     return module._parameters, module._buffers, module._modules
-
-
-def _is_same_register(where: Mapping[str, Any], entries: Mapping[str, Any]) -> bool:
-    """Whether the very same objects are there, in the same order."""
-    if list(where) != list(entries):
-        return False
-    return all(where[name] is entry for name, entry in entries.items())
-
-
-def _is_same_collection(now: Any, before: Any) -> bool:
-    """Whether a dict or set holds the very same objects."""
-    if isinstance(now, dict):
-        return _is_same_register(now, before)
-    return {id(one) for one in now} == {id(one) for one in before}
 
 
 def _changed_by(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:

@@ -98,12 +98,12 @@ class Reader:
         if order[item.axis]:
             return [(0, self._view_box(item.keys[0], everything, order))]
         rows = item.remapping.rows[box.along(item.axis)]
-        blocks = self._checkpoint.box_blocks(item.keys[0], rows, _stored(everything, order))
+        blocks = self._checkpoint.box_blocks(item.keys[0], rows, stored_box(everything, order))
         return [(first, self._apart(block).permute(order)) for first, block in blocks]
 
     def _view_box(self, key: str, box: Box, order: Sequence[int]) -> torch.Tensor:
         """A box of a variable, of which dimension i is dimension `order[i]` of the file's."""
-        stored = _stored(box, order)
+        stored = stored_box(box, order)
         return self._apart(self._checkpoint.view_box(key, stored)).permute(tuple(order))
 
     def _box_of_whole(self, item: PlanItem, box: Box) -> torch.Tensor:
@@ -186,10 +186,9 @@ def _is_read_in_parts(item: PlanItem) -> bool:
     return is_sharded(item.variable.tensor) and exchanged(item) is not None
 
 
-def _stored(box: Box, order: Sequence[int]) -> Box:
+def stored_box(box: Box, order: Sequence[int]) -> Box:
     """A box of a variable as one of the file's tensor, of which it has the dimensions `order`."""
-    back = [order.index(dim) for dim in range(len(order))]
-    return Box(tuple(box.offsets[dim] for dim in back), tuple(box.sizes[dim] for dim in back))
+    return box.permuted([order.index(dim) for dim in range(len(order))])
 
 
 def exchanged(item: PlanItem) -> tuple[int, ...] | None:

@@ -1,3 +1,5 @@
+from .attributes import Attributes as Attributes
+from .attributes import is_same_register as is_same_register
 from .memory import Extent as Extent
 from .memory import Extents as Extents
 from .memory import WrittenMemory as WrittenMemory

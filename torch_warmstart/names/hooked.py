@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.model import is_of_sharding
+from torch_warmstart.model import Attributes, is_of_sharding
 from torch_warmstart.names.conventions import conventions_of
 
 _Module = torch.nn.Module
@@ -34,7 +34,8 @@ def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Mapping[str, st
     keys = {id(tensor): key for key, tensor in state.items()}
     metadata = checkpoint.metadata()
     versions = metadata if isinstance(metadata, Mapping) else {}
-    kept = [_Kept(module) for module in model.modules()]
+    attributes = Attributes()  # a plan changes nothing
+    attributes.keep(model.modules())
     before = list(state.values())  # as long as they live their ids are theirs
     try:
         with torch.no_grad():
@@ -42,27 +43,10 @@ def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Mapping[str, st
     except Exception:  # it is a user's, and may want whatever it likes
         return {}
     finally:
-        for one in kept:
-            one.put_back()
+        attributes.put_back()
     of_key = {name: keys.get(id(tensor)) for name, tensor in found.items()}
     assert before is not None
     return {name: key for name, key in of_key.items() if key is not None and key != name}
-
-
-class _Kept:
-    """A module's attributes, tensors and children as they were: a plan changes nothing."""
-
-    def __init__(self, module: _Module) -> None:
-        owned = (module._parameters, module._buffers, module._modules)
-        self._mappings: list[dict[str, Any]] = [vars(module), *owned]
-        self._copies = [dict(mapping) for mapping in self._mappings]
-
-    def put_back(self) -> None:
-        for mapping, copy in zip(self._mappings, self._copies, strict=True):
-            is_same = list(mapping) == list(copy) and all(mapping[k] is v for k, v in copy.items())
-            if not is_same:
-                mapping.clear()
-                mapping.update(copy)
 
 
 def _hooks(module: _Module) -> list[Any]:

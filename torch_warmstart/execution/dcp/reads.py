@@ -19,7 +19,7 @@ from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import take_rows
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.execution.gathering import fill_cells, gather_cells, gather_rows
-from torch_warmstart.execution.reading import exchanged
+from torch_warmstart.execution.reading import exchanged, old_box, stored_box
 from torch_warmstart.formats.torch.dcp import DcpListing
 from torch_warmstart.model import Part, parts_of
 from torch_warmstart.planning import PlanItem
@@ -63,7 +63,7 @@ def _direct(
 ) -> Iterator[Read]:
     del limit  # no buffer is needed
     back = [order.index(dim) for dim in range(len(order))]
-    box, stored = _permuted(part.box, back), part.tensor.permute(tuple(back))
+    box, stored = part.box.permuted(back), part.tensor.permute(tuple(back))
     for piece in listing.boxes_of(item.keys[0]):
         common = box.common(piece)
         if common is not None:
@@ -75,12 +75,8 @@ def _of_rows(
     item: PlanItem, part: Part, order: Sequence[int], listing: DcpListing, limit: int
 ) -> Iterator[Read]:
     assert item.remapping is not None
-    back = [order.index(dim) for dim in range(len(order))]
     dim = order[item.axis]  # of the stored tensor
-    old = part.box
-    for change in item.changes:
-        old = old.spread(change.axis, change.old_size)
-    box = _permuted(old, back)
+    box = stored_box(old_box(item, part.box), order)
     spec = item.sources[0]
     rows = item.remapping.rows[part.box.along(item.axis)].cpu()
     ordered, places = torch.sort(rows)
@@ -120,7 +116,7 @@ def _placing(
     item: PlanItem, part: Part, run: Box, box: Box, order: Sequence[int]
 ) -> Callable[..., None]:
     """Puts rows of a buffer to where they belong in a part, of these what has a place there."""
-    columns = _permuted(run.within(box), order)
+    columns = run.within(box).permuted(order)
     others = []
     for change in item.further:
         old = change.remapping.rows[part.box.along(change.axis)].cpu()
@@ -185,19 +181,13 @@ def _write(item: PlanItem, part: Part, whole: torch.Tensor) -> None:
     if item.remapping is None:
         part.tensor.copy_(part.box.of(whole))
     else:
-        box = part.box
-        for change in item.changes:
-            box = box.spread(change.axis, change.old_size)
+        box = old_box(item, part.box)
         remappings = [(c.axis, c.remapping.rows[part.box.along(c.axis)]) for c in item.changes]
         if item.further:
             gather_cells([(0, box.of(whole))], remappings, part.tensor)
         else:
             (axis, rows), *_ = remappings
             gather_rows(box.of(whole), rows, part.tensor, axis)
-
-
-def _permuted(box: Box, order: Sequence[int]) -> Box:
-    return Box(tuple(box.offsets[dim] for dim in order), tuple(box.sizes[dim] for dim in order))
 
 
 def _with_along(box: Box, dim: int, start: int, size: int) -> Box:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from torch_warmstart.errors import Finding, printable
+from torch_warmstart.errors import Finding, listed, printable
 from torch_warmstart.formats import TensorSpec
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import PlanItem
@@ -60,8 +60,7 @@ def _finding(layer: PlanItem, new: list[str], gone: list[str]) -> Finding:
 
 
 def _listed(features: list[str]) -> str:
-    more = f" and {len(features) - _SHOWN:,} more" if features[_SHOWN:] else ""
-    return ", ".join(repr(printable(name)) for name in features[:_SHOWN]) + more
+    return listed((repr(printable(name)) for name in features), _SHOWN)
 
 
 def _takes_columns_by_position(item: PlanItem) -> bool:

@@ -12,7 +12,7 @@ import torch_warmstart as tws
 
 pytestmark = pytest.mark.skipif(not HAS_TORCHREC, reason="TorchRec comes with `make torchrec`")
 
-WAYS = ("row_wise", "table_wise", "column_wise", "table_row_wise", "data_parallel")
+WAYS = ("row_wise", "table_wise", "column_wise", "table_row_wise", "grid", "data_parallel")
 OPTIMIZERS = ("Adagrad", "RowWiseAdagrad")
 SLOTS = [f"{path}.weight/momentum1" for path in ("ebc.embedding_bags.t0", "ec.embeddings.e1")]
 

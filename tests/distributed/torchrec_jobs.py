@@ -88,7 +88,7 @@ def saved_of_kernels(optimizer: str, cuts: int) -> dict[str, object]:
 def fill_fused(way: str, optimizer: str, *, is_dtensor: bool = False) -> int:
     """What kernels keep, compared with a plain gather of each block of rows; how much there is."""
     model = sharded(Recommender(10), way, optimizer, is_dtensor=is_dtensor)
-    cuts = 2 if way == "column_wise" else 1
+    cuts = 2 if way in ("column_wise", "grid") else 1  # of columns
     saved: Any = saved_of_kernels(optimizer, cuts)
     names = [name for name in old_state() if not name.startswith("over")]
     infos = {name: _words() for name in names}

@@ -5,6 +5,7 @@ Everything here runs on each rank, where TorchRec is.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,8 @@ from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.sharding_plan import (
+    _get_parameter_sharding,
+    _get_parameter_size_offsets,
     column_wise,
     construct_module_sharding_plan,
     data_parallel,
@@ -25,7 +28,7 @@ from torchrec.distributed.sharding_plan import (
     table_row_wise,
     table_wise,
 )
-from torchrec.distributed.types import ShardingEnv, ShardingPlan
+from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig
 from torchrec.optim import RowWiseAdagrad
 
@@ -70,12 +73,26 @@ def _world() -> int:
     return dist.get_world_size()
 
 
+def _grid(
+    parameter: nn.Parameter, local_size: int, world_size: int, device_type: str, sharder: Any
+) -> Any:
+    """Half the columns on each of two hosts, and there the rows on its ranks.
+
+    TorchRec's own `grid_shard` cuts columns by 128, and has no argument for less.
+    """
+    kind = ShardingType.GRID_SHARD
+    parts = _get_parameter_size_offsets(parameter, kind, local_size, world_size, WIDTH // 2)
+    placed = [(size, offset, rank) for rank, (size, offset) in enumerate(parts)]
+    return _get_parameter_sharding(parameter, kind.value, placed, local_size, device_type, sharder)
+
+
 # How each table lies: of the bags' two, and of the sequences'.
 WAYS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "row_wise": lambda: (row_wise(), row_wise()),
     "table_wise": lambda: (table_wise(rank=_world() - 1), table_wise(rank=0)),
     "column_wise": lambda: (column_wise(ranks=[0, _world() - 1]), table_wise(rank=0)),
     "table_row_wise": lambda: (table_row_wise(host_index=0), row_wise()),
+    "grid": lambda: (_grid, row_wise()),
     "data_parallel": lambda: (data_parallel(), row_wise()),
 }
 
@@ -89,6 +106,8 @@ def sharded(
             apply_optimizer(FUSED[optimizer], module.parameters(), {"lr": 0.1})
     sharders = [EmbeddingBagCollectionSharder(), EmbeddingCollectionSharder()]
     of_bags, of_sequences = WAYS[way]()
+    ranks_of_host = _world() // 2 if way == "grid" else _world()
+    os.environ["LOCAL_WORLD_SIZE"] = str(ranks_of_host)  # by which TorchRec groups them
     tables = {
         "ebc": dict(zip(BAGS, (of_bags, row_wise()), strict=True)),
         "ec": dict(zip(SEQUENCES, (of_sequences, table_wise(rank=0)), strict=True)),
@@ -99,7 +118,7 @@ def sharded(
             tables[name],
             sharder=sharder,
             world_size=_world(),
-            local_size=_world(),
+            local_size=ranks_of_host,
             device_type="cpu",
         )
         for name, sharder in zip(tables, sharders, strict=True)

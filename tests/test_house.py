@@ -24,7 +24,7 @@ PREFIX = "torch_warmstart"
 
 # From the ground up. A folder may import what stands below its line, and nothing beside it.
 LAYERS = (
-    {"errors", "dtypes", "boxes"},
+    {"errors", "dtypes", "boxes", "wrappers"},
     {"storage", "entries", "display"},
     {"settings", "model", "layouts", "formats"},
     {"names", "vocabularies"},
@@ -39,7 +39,7 @@ LAYERS = (
 LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
 # Formats use each other's parts, in this order.
 FORMATS = ("", "listing", "keyed", "arrays", "tensorflow", "torch", "huggingface", "keras")
-TOP = {"__init__", "__main__", "api", "boxes", "dtypes", "errors", "init", "tensorflow_names"}
+TOP = {"__init__", "__main__", "api", "init", "tensorflow_names", *LAYERS[0]}
 # What a folder or a module must not know, whatever its layer.
 FORBIDDEN = {
     "errors": ("storage", "formats"),

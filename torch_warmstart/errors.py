@@ -32,7 +32,7 @@ from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
 
-_NAMED = 5  # subjects of which a problem says the same, before the others are counted
+_LISTED = 5  # in a sentence, before the others are counted
 _ENTRY_CHARACTERS = 60
 _HIDING = "TORCH_WARMSTART_HIDE_ENTRIES"  # in the environment, so that it is so for all messages
 _NEAR_NAMES_EXHAUSTIVE = 2_000  # difflib costs about 10 us a candidate; beyond this, filter first
@@ -115,14 +115,7 @@ def _lines(problems: Iterable[Finding]) -> list[str]:
 
 
 def _the_same_of(others: Sequence[Finding]) -> str:
-    if not others:
-        return ""
-    named = [other.subject for other in others[:_NAMED]]
-    more = len(others) - len(named)
-    last = [f"{more:,} {'other' if more == 1 else 'others'}"] if more else []
-    *before, end = [*named, *last]
-    listed = f"{', '.join(before)} and {end}" if before else end
-    return f" The same of {listed}."
+    return f" The same of {listed((other.subject for other in others), 'and')}." if others else ""
 
 
 class CheckpointError(WarmStartError):
@@ -248,11 +241,13 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return " Did you mean " + " or ".join(repr(candidate) for candidate in near) + "?"
 
 
-def listed(texts: Iterable[str], most: int = 5) -> str:
-    """`a, b, c`, and of more than `most` the first ones: `a, b and 1,234 more`."""
+def listed(texts: Iterable[str], word: str = "") -> str:
+    """`a, b, c`, with a word `a, b and c`; of more than five the first: `a, b and 1,234 more`."""
     texts = list(texts)
-    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    if len(texts) > _LISTED:
+        return f"{', '.join(texts[:_LISTED])} and {len(texts) - _LISTED:,} more"
+    *first, last = texts or [""]
+    return f"{', '.join(first)} {word} {last}" if first and word else ", ".join(texts)
 
 
 def plural(count: int, noun: str) -> str:

@@ -184,7 +184,7 @@ def _parts(step: Step) -> Iterator[Step]:
 
 
 def _listed(names: list[str]) -> str:
-    return listed(map(repr, names), 3) or "the optimizer's new slots"
+    return listed(map(repr, names)) or "the optimizer's new slots"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

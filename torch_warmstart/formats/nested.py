@@ -8,13 +8,14 @@ be. An optimizer's state is never taken on its own account, and nothing is guess
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from torch_warmstart.errors import SettingsError, did_you_mean, listed, plural
+from torch_warmstart.wrappers import without_fronts
 
 _Tree = Mapping[Any, Any]
 
@@ -23,11 +24,9 @@ _Tree = Mapping[Any, Any]
 _USUAL = frozenset({"state_dict", "model", "model_state_dict", "module"})
 _LIGHTNING = "pytorch-lightning_version"
 _EXTRA_STATE = "_extra_state"  # the end of a key under which a module keeps what it likes
-_PREFIXES = ("module.", "_orig_mod.")  # of wrappers, before the names of all tensors
 _DEPTH = 2
 _DEPTH_OF_AVERAGES = 4  # callbacks keep theirs deep
 _AVERAGE = re.compile(r"(?i)(^|_)(ema|swa|average|averages|averaged|shadow)(_|$)|moving_average")
-_SHOWN = 8  # keys or entries listed in an error
 
 
 def choose(
@@ -98,7 +97,7 @@ def find_averages(tree: _Tree, leaf: type, chosen: str) -> tuple[Averages, ...]:
 def _averages_at(path: str, node: Any, leaf: type) -> Averages | None:
     if isinstance(node, Mapping):
         names = [
-            name for key in node if _is_leaf(key, node[key], leaf) for name in _unprefixed(key)
+            name for key in node if _is_leaf(key, node[key], leaf) for name in without_fronts(key)
         ]
         count = sum(_is_leaf(key, value, leaf) for key, value in node.items())
         return Averages(path, frozenset(names), count) if names else None
@@ -200,15 +199,7 @@ def _other_parts(node: _Tree, leaf: type, chosen: str, wanted: frozenset[str]) -
 
 def _has_any(node: _Tree, leaf: type, wanted: frozenset[str]) -> bool:
     names = (key for key, value in node.items() if _is_leaf(key, value, leaf))
-    return any(part in wanted for name in names for part in _unprefixed(name))
-
-
-def _unprefixed(name: str) -> Iterator[str]:
-    """A name, and the same without what wrappers put before it."""
-    yield name
-    while name.startswith(_PREFIXES):
-        name = name.partition(".")[2]
-        yield name
+    return any(part in wanted for name in names for part in without_fronts(name))
 
 
 def _joined(node: _Tree, leaf: type) -> dict[str, Any]:
@@ -270,7 +261,7 @@ def _entries(found: Mapping[str, _Tree], path: str, leaf: type) -> str:
         keys = [key for key, value in node.items() if _is_leaf(key, value, leaf)]
         first = f": {keys[0]!r}{', ...' if keys[1:] else ''}"
         entries.append(f"{join_keys(path, below)!r} ({plural(len(keys), 'tensor')}{first})")
-    return listed(entries, _SHOWN)
+    return listed(entries)
 
 
 def _none(node: _Tree, where: str) -> str:
@@ -290,4 +281,4 @@ def _hint_below(node: _Tree) -> str:
 
 def _keys_of(node: _Tree) -> str:
     keys = [repr(key) for key in node]
-    return f"its keys are {listed(keys, _SHOWN)}" if keys else "it is empty"
+    return f"its keys are {listed(keys)}" if keys else "it is empty"

@@ -116,10 +116,11 @@ def _check_one_bias(
         raise RuntimeError("kernels of different cells")
 
 
+KERAS_KERNEL = TRANSPOSE  # of LSTM and SimpleRNN, whose gates have torch's order: i, f, c, o
 KERAS_CELL = _side_by_side(
-    "keras_cell", (TRANSPOSE, 1), (TRANSPOSE, 1), (KERAS_BIAS, 2), check=_check_one_bias
+    "keras_cell", (KERAS_KERNEL, 1), (KERAS_KERNEL, 1), (KERAS_BIAS, 2), check=_check_one_bias
 )
-KERAS_CELL_NO_BIAS = _side_by_side("keras_cell_no_bias", (TRANSPOSE, 1), (TRANSPOSE, 1))
+KERAS_CELL_NO_BIAS = _side_by_side("keras_cell_no_bias", (KERAS_KERNEL, 1), (KERAS_KERNEL, 1))
 
 
 # -- Keras' GRU ------------------------------------------------------------------------------------

@@ -38,7 +38,6 @@ from .strangers import check_own_shapes as check_own_shapes
 from .torchrec import FusedState as FusedState
 from .torchrec import fused_states as fused_states
 from .torchrec import plain_optimizers as plain_optimizers
-from .variables import WRAPPER_CHILDREN as WRAPPER_CHILDREN
 from .variables import Owner as Owner
 from .variables import Shape as Shape
 from .variables import Slot as Slot

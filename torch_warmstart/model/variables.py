@@ -18,18 +18,10 @@ import torch
 from torch_warmstart.boxes import Box
 from torch_warmstart.model.sharding import Part, home_of, local_tensors, parts_of, registered_of
 from torch_warmstart.model.torchrec import Table, tables_of
+from torch_warmstart.wrappers import CHILDREN, DATA_PARALLEL
 
 Kind = Literal["parameter", "buffer", "slot"]
 Shape = tuple[int, ...]
-
-# Children that wrap the module a user wrote: torch.compile, activation checkpointing, FSDP, and
-# TorchRec's DistributedModelParallel.
-WRAPPER_CHILDREN = {
-    "_orig_mod",
-    "_checkpoint_wrapped_module",
-    "_fsdp_wrapped_module",
-    "_dmp_wrapped_module",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +222,7 @@ def walk(
     for name, child in module._modules.items():
         if child is None:
             continue
-        wraps = name in WRAPPER_CHILDREN or (name == "module" and _is_data_parallel(module))
+        wraps = name in CHILDREN or (name == DATA_PARALLEL and _is_data_parallel(module))
         yield from walk(child, path if wraps else f"{path}{name}.", f"{raw_path}{name}.")
 
 

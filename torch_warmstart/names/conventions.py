@@ -6,7 +6,6 @@ optimizers), never for the framework.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,11 +15,7 @@ from torch import nn
 from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint
 from torch_warmstart.layouts import Form, torch_forms
 from torch_warmstart.layouts.tensorflow import tf_forms
-from torch_warmstart.model import WRAPPER_CHILDREN
-
-_WRAPPER = re.compile(rf"(?<![^/])(?:{'|'.join(sorted(WRAPPER_CHILDREN))})/")
-# What torch.nn.DataParallel calls what it wraps; people call modules of their own so, too.
-DATA_PARALLEL = "module/"
+from torch_warmstart.wrappers import DATA_PARALLEL, FRONTS, without_children
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +81,8 @@ class _Torch(Conventions):
     def spellings(self, path: str, name: str) -> Iterable[str]:
         dotted = _joined(".", path, name)
         with_dots = dotted.replace("/", ".")
-        return (*(prefix + with_dots for prefix in _PREFIXES), dotted.replace(".", "/"))
+        return (*(front + with_dots for front in FRONTS), dotted.replace(".", "/"))
 
-
-# What wrappers of a whole model put before the names in a state_dict saved with them.
-_PREFIXES = ("", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.")
 
 _TENSORFLOW = _TensorFlow(
     separator="/",
@@ -102,7 +94,7 @@ _TENSORFLOW = _TensorFlow(
 )
 _TORCH = _Torch(
     separator=".",
-    fronts=(DATA_PARALLEL,),
+    fronts=(f"{DATA_PARALLEL}/",),
     how_found="",
     has_own_layers=False,
     has_scopes=False,
@@ -125,10 +117,7 @@ def plain_name(name: str) -> str:
 
     Names in which dots and slashes stand for each other (`layer_._0`) are the same too.
     """
-    slashed = bare_name(name).replace(".", "/")
-    if "_module/" in slashed or "_orig_mod/" in slashed:
-        return _WRAPPER.sub("", slashed)
-    return slashed
+    return without_children(bare_name(name).replace(".", "/"))
 
 
 def _joined(separator: str, path: str, name: str) -> str:

@@ -10,6 +10,7 @@ from torch_warmstart.names import BY_USER, Finder, bare_name
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem
 from torch_warmstart.settings import SETTING
+from torch_warmstart.wrappers import without_fronts
 
 _AVERAGES = ("ExponentialMovingAverage", "EMA", "ema", "average")  # behind a tensor's name
 _MODELS_OF_AVERAGES = ("ema", "model_ema", "ema_model", "module_ema")  # before all names
@@ -104,7 +105,7 @@ def _averages(items: Iterable[PlanItem], finder: Finder) -> Iterator[Finding]:
 def _averages_in_entries(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iterator[Finding]:
     """Averages of what is taken that are entries of their own in the file."""
     keys = {key for item in items if item.state != "kept" for key in item.keys}
-    plain = {key.removeprefix("module.") for key in keys}
+    plain = {name for key in keys for name in without_fronts(key)}
     for averages in checkpoint.averages() if keys else ():
         if averages.names and plain.isdisjoint(averages.names):
             continue

@@ -32,6 +32,26 @@ def is_of_rows(value: object) -> bool:
     return takes_new_rows(value) and isinstance(getattr(value, "arguments", None), Mapping)
 
 
+def check_names(
+    said: Mapping[str, Any], known: Mapping[str, bool], where: str, unknown: str
+) -> None:
+    """Raises SettingsError for a name that is not known, or one that is needed and not said.
+
+    Args:
+        said: What a file says.
+        known: Whether each name is needed.
+        where: Where the file says it.
+        unknown: What to say before a name that is not known: `Type has no field`.
+    """
+    for name in said:
+        if name not in known:
+            raise SettingsError(f"{where}: {unknown} {name!r}.{did_you_mean(name, known)}")
+    lacking = [name for name, is_needed in known.items() if is_needed and name not in said]
+    if lacking:
+        what = unknown.partition(" ")[0]
+        raise SettingsError(f"{where}: {what} needs {' and '.join(lacking)}.")
+
+
 # -- reading ---------------------------------------------------------------------------------------
 
 
@@ -91,16 +111,9 @@ def _called(name: Any, said: dict[str, Any], where: str, initializers: Initializ
 def _check_arguments(
     function: Callable[..., Any], said: Mapping[str, Any], where: str, *, first: int = 0
 ) -> None:
-    known = [*inspect.signature(function).parameters.values()][first:]
-    names = [one.name for one in known]
-    for name in said:
-        if name not in names:
-            raise SettingsError(
-                f"{where}: {function.__name__} has no argument {name!r}.{did_you_mean(name, names)}"
-            )
-    needed = [o.name for o in known if o.default is inspect.Parameter.empty and o.name not in said]
-    if needed:
-        raise SettingsError(f"{where}: {function.__name__} needs {' and '.join(needed)}.")
+    parameters = [*inspect.signature(function).parameters.values()][first:]
+    known = {one.name: one.default is inspect.Parameter.empty for one in parameters}
+    check_names(said, known, where, f"{function.__name__} has no argument")
 
 
 def _call(function: Callable[..., Any], said: Mapping[str, Any], where: str) -> Any:

@@ -41,9 +41,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, cast
 
-from torch_warmstart.errors import SettingsError, did_you_mean
+from torch_warmstart.errors import SettingsError
 from torch_warmstart.settings.info_templates import InfoTemplate, check_groups, groups_in
-from torch_warmstart.settings.initializer_tables import Initializers, initializer_of, table_of
+from torch_warmstart.settings.initializer_tables import (
+    Initializers,
+    check_names,
+    initializer_of,
+    table_of,
+)
 from torch_warmstart.settings.name_rules import NameRules, Names
 from torch_warmstart.settings.rules_file import lines_of
 from torch_warmstart.settings.settings import WarmStartSettings
@@ -200,13 +205,12 @@ def _segments(value: Any, where: str, initializers: Initializers) -> dict[str, A
 
 def _old_vocab(value: Any, where: str) -> Any:
     """`{from_checkpoint = "genres_lookup"}`, or `true` for what needs no name."""
-    if not isinstance(value, Mapping) or [*value] != [_FROM_CHECKPOINT]:
-        return value
-    name = value[_FROM_CHECKPOINT]
+    name = value.get(_FROM_CHECKPOINT) if isinstance(value, Mapping) else None
+    if name is not True and not isinstance(name, str):
+        return value  # rows by entry, of which one may be called so
+    check_names(value, {_FROM_CHECKPOINT: True}, where, f"beside {_FROM_CHECKPOINT} there is no")
     if name is True:
         return FROM_CHECKPOINT
-    if not isinstance(name, str):
-        return value  # a row of an entry
     try:
         return FROM_CHECKPOINT[name]
     except SettingsError as error:
@@ -215,15 +219,8 @@ def _old_vocab(value: Any, where: str) -> Any:
 
 def _made(made: type, said: Mapping[str, Any], where: str) -> Any:
     """A value of a class, of the fields that a file says."""
-    known = [field.name for field in fields(made)]
-    for name in said:
-        if name not in known:
-            raise SettingsError(
-                f"{where}: {made.__name__} has no field {name!r}.{did_you_mean(name, known)}"
-            )
-    required = [f.name for f in fields(made) if _default(f) is MISSING and f.name not in said]
-    if required:
-        raise SettingsError(f"{where}: {made.__name__} needs {' and '.join(required)}.")
+    known = {field.name: _default(field) is MISSING for field in fields(made)}
+    check_names(said, known, where, f"{made.__name__} has no field")
     nothing = {name: None for name, value in said.items() if value is False and _may_be_none(name)}
     try:
         return made(**{**said, **nothing})

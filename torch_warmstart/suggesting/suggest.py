@@ -58,7 +58,7 @@ from torch_warmstart.suggesting.suggestions import Confidence, Suggestion, Sugge
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit
 
 _MARGIN = 0.02  # of alikeness; what is nearer to each other is as good
-_ALIKE, _SOMEWHAT_ALIKE = 0.45, 0.2
+_VERY_ALIKE, _ALIKE, _SOMEWHAT_ALIKE = 0.675, 0.45, 0.2
 _CANDIDATES = 24  # looked at for each layer at first
 _ALTERNATIVES = 4  # shown
 _ORDER = 1e-3  # how much the order counts: less than any difference between names
@@ -436,11 +436,11 @@ def _confidence_of_the_best(
         return "medium" if agrees else "low", f"{several}, {why}; {names}"
     if by_number and group.by_rank:
         as_many = len(group.layers) == len(group.candidates)
-        level: Confidence = "medium" if as_many and words_score >= 1.5 * _ALIKE else "low"
+        level: Confidence = "medium" if as_many and words_score >= _VERY_ALIKE else "low"
         return level, f"fits {of_type}, by its rank, for numbers differ; {names}"
     if score < _SOMEWHAT_ALIKE:
         return "low", f"fits {of_type}, and so do others; {names}"
-    sure = _ALIKE if candidate.is_named else 1.5 * _ALIKE
+    sure = _ALIKE if candidate.is_named else _VERY_ALIKE
     return "high" if score >= sure else "medium", f"fits {of_type}; {names}"
 
 
@@ -470,7 +470,7 @@ def _confidence_of_the_only(layer: Layer, candidate: Candidate, score: float) ->
     """How sure it is that two are meant for each other because nothing else fits either."""
     if not _words(layer, candidate):
         return "medium" if _says_much(layer) else "low"
-    return "high" if candidate.is_named or score >= 1.5 * _ALIKE else "medium"
+    return "high" if candidate.is_named or score >= _VERY_ALIKE else "medium"
 
 
 def _words(layer: Layer, candidate: Candidate) -> list[str]:

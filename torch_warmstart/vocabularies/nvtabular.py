@@ -95,7 +95,7 @@ def read_folder(url: str, storage: Storage, key: str | None) -> Vocabulary | Non
         key = next(iter(columns))
     if key is None or key not in columns:
         asked = "" if key is None else f"no column {printable(key)!r}, but "
-        known = listed((repr(printable(name)) for name in sorted(columns)), 10)
+        known = listed(repr(printable(name)) for name in sorted(columns))
         raise VocabularyError(
             f"{url} holds {asked}the categories of {known}: say which by "
             f"Vocabulary.load(..., key=...).{did_you_mean(key or '', columns)}"
@@ -187,7 +187,7 @@ def _read(raw: Bytes, column: str) -> _Categories:
     known = {column, sizes, index}
     others = [name for name in schema.names if name not in known]
     if others or column not in schema.names:
-        names = listed((repr(printable(name)) for name in schema.names), 10)
+        names = listed(repr(printable(name)) for name in schema.names)
         raise _WrongError(
             f"its columns are {names}, and one of entries, with its sizes, is looked for"
         )

@@ -21,7 +21,13 @@ from torch_warmstart.execution.dcp.reads import Read, reads_of
 from torch_warmstart.execution.gathering import fill_cells
 from torch_warmstart.execution.loading import Outcome, does_something_of_its_own
 from torch_warmstart.execution.prepare import fillings
-from torch_warmstart.execution.ranks import chance_of, same_chance, told_of
+from torch_warmstart.execution.ranks import (
+    chance_of,
+    explained,
+    same_chance,
+    told_of,
+    what_differs,
+)
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.telling import warn_of
 from torch_warmstart.formats.torch.dcp import DcpListing
@@ -120,14 +126,13 @@ class WarmStartLoadPlanner(LoadPlanner):
 
     def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
         first = global_plan[0].planner_data
-        for rank, plan in enumerate(global_plan):
-            told = plan.planner_data["told"]
-            other = [name for name, digest in first["told"].items() if told[name] != digest]
-            if other:
-                raise WarmStartError(
-                    f"Rank {rank} has other {' and '.join(other)} than rank 0. No rank has changed "
-                    "anything."
-                )
+        others = {
+            rank: what_differs(plan.planner_data["told"], first["told"], 0)
+            for rank, plan in enumerate(global_plan)
+        }
+        problems = {rank: other for rank, other in others.items() if other}
+        if problems:
+            raise WarmStartError(explained(problems))
         return [replace(plan, planner_data=first) for plan in global_plan]
 
     def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:

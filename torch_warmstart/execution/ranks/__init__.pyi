@@ -1,5 +1,7 @@
 from .agreement import Agreement as Agreement
 from .agreement import agreement_on as agreement_on
+from .agreement import explained as explained
+from .agreement import what_differs as what_differs
 from .sameness import chance_of as chance_of
 from .sameness import marks_of as marks_of
 from .sameness import replicas_may_differ as replicas_may_differ

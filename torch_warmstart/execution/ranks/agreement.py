@@ -26,11 +26,13 @@ from typing import Any, Literal
 
 import torch
 
-from torch_warmstart.errors import SettingsError, WarmStartError
+from torch_warmstart.errors import SettingsError, WarmStartError, listed
 from torch_warmstart.model import ranks_of_group, ranks_of_model, shared_store
 
 Stage = Literal["agree", "ready", "done"]
 TIMEOUT = timedelta(minutes=30)  # torch's own
+
+NOTHING_CHANGED = "No rank has changed anything."
 
 _LONGEST = 365 * 86_400  # seconds
 _POLL = (0.002, 0.1)  # seconds between two looks, at first and at most
@@ -169,7 +171,8 @@ class Agreement:
     def _checked(self, stage: Stage) -> Verdict:
         verdict = self._verdict(stage)
         if not verdict.is_go:
-            raise WarmStartError(_explained(verdict, stage))
+            end = "Its part may not be complete." if stage == "done" else NOTHING_CHANGED
+            raise WarmStartError(explained(verdict.problems, end))
         return verdict
 
     def _verdict(self, stage: Stage) -> Verdict:
@@ -210,13 +213,9 @@ class Agreement:
         first = said[self.rank]
         problems = {}
         for rank, message in said.items():
-            other = [
-                name
-                for name, digest in first.get("told", {}).items()
-                if message.get("told", {}).get(name) != digest
-            ]
+            other = what_differs(message.get("told", {}), first.get("told", {}), self.rank)
             if other:
-                problems[rank] = f"has {_listed(other)} than rank {self.rank}"
+                problems[rank] = other
         is_same = len({message.get("marks", "") for message in said.values()}) == 1
         return Verdict(problems, first.get("given", {}), is_same)
 
@@ -255,6 +254,21 @@ def agreement_on(
     return Agreement(ranks, _read_timeout(timeout))
 
 
+def what_differs(told: Mapping[str, str], first: Mapping[str, str], first_rank: int) -> str:
+    """What a rank has told otherwise than the first one, to follow "Rank 3"; "": nothing."""
+    other = [name for name, digest in first.items() if told.get(name) != digest]
+    return f"has other {listed(other, 'and')} than rank {first_rank}" if other else ""
+
+
+def explained(problems: Mapping[int, str], end: str = NOTHING_CHANGED) -> str:
+    """What to raise where ranks have problems: those of the first few, and what has come of it."""
+    texts = [f"Rank {rank} {text}" for rank, text in problems.items()]
+    shown = [text if text.endswith((".", "?", "!")) else f"{text}." for text in texts[:_NAMED]]
+    more = len(texts) - len(shown)
+    others = [f"So have {more:,} other ranks a problem."] if more else []
+    return " ".join([*shown, *others, end])
+
+
 def _read_timeout(timeout: timedelta | float | None) -> timedelta:
     if timeout is None:
         return TIMEOUT
@@ -278,18 +292,3 @@ def _decoded(text: bytes) -> Verdict:
     found = json.loads(text)
     problems = {int(rank): problem for rank, problem in found["problems"].items()}
     return Verdict(problems, found["given"], found["same"])
-
-
-def _listed(names: list[str]) -> str:
-    *before, last = names
-    return f"other {', '.join(before)} and {last}" if before else f"other {last}"
-
-
-def _explained(verdict: Verdict, stage: Stage) -> str:
-    """What to raise where a rank has a problem."""
-    problems = [f"Rank {rank} {text}" for rank, text in verdict.problems.items()]
-    shown = [text if text.endswith((".", "?", "!")) else f"{text}." for text in problems[:_NAMED]]
-    more = len(problems) - len(shown)
-    others = [f"So have {more:,} other ranks a problem."] if more else []
-    end = "Its part may not be complete." if stage == "done" else "No rank has changed anything."
-    return " ".join([*shown, *others, end])

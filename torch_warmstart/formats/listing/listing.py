@@ -16,7 +16,6 @@ from torch_warmstart.formats.listing.tensors import COLUMNS, TensorRow, by_dtype
 if TYPE_CHECKING:
     from torch_warmstart.display import Sheet
 
-_SHOWN = 8  # slots of an optimizer
 _MOST_BESIDES = 40
 
 
@@ -82,7 +81,7 @@ class Listing(Shown):
     def _remarks(self) -> Iterator[str]:
         for optimizer in self.optimizers:
             slots = optimizer["slots"]
-            kept = f": {listed(slots, _SHOWN)}" if slots else ""
+            kept = f": {listed(slots)}" if slots else ""
             parameters = plural(optimizer["parameters"], "parameter")
             yield f"Optimizer {optimizer['path'] or '(its root)'}: state of {parameters}{kept}"
         yield from (

@@ -41,7 +41,6 @@ _SHARD_OF_V1 = re.compile(r"(.*)-(?:\d{5}|\?{5})-of-(\d{5}|\?{5})", re.DOTALL)
 _ANY_COUNT = "?????"  # of files; TensorFlow's own documentation names checkpoints so
 _SEPARATOR = re.compile(r"[/\\]")  # Windows writes state files, too
 _MAX_STATE_FILE = 16 << 20  # bytes
-_SHOWN = 8  # files listed in an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +263,7 @@ def _prefixes_hint(directory: str, storage: Storage) -> str:
     prefixes = _prefixes_in(directory, storage)
     if not prefixes:
         return ""
-    shown = listed((repr(join(directory, prefix)) for prefix in prefixes), _SHOWN)
+    shown = listed(repr(join(directory, prefix)) for prefix in prefixes)
     return f" Checkpoints there: {shown}; pass one of them."
 
 
@@ -272,4 +271,4 @@ def _listing(directory: str, storage: Storage) -> str:
     names = storage.list_directory(directory)
     if not names:
         return "nothing" if storage.is_directory(directory) else "nothing (it does not exist)"
-    return listed(names, _SHOWN)
+    return listed(names)

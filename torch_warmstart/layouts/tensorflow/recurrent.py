@@ -14,7 +14,6 @@ from torch import nn
 
 from torch_warmstart.layouts.layout import Form, Layout
 from torch_warmstart.layouts.leaf import numbered
-from torch_warmstart.layouts.named import TRANSPOSE
 from torch_warmstart.layouts.recurrent import (
     KERAS_BIAS,
     KERAS_CELL,
@@ -23,6 +22,7 @@ from torch_warmstart.layouts.recurrent import (
     KERAS_GRU_BIAS,
     KERAS_GRU_KERNEL,
     KERAS_GRU_NO_BIAS,
+    KERAS_KERNEL,
     TF1_LSTM_KERNEL,
     TF1_RNN,
     TF1_RNN_KERNEL,
@@ -264,8 +264,8 @@ def _lstm_tensors(wanted: _CellTensor, forget_bias: float) -> list[Form]:
     if wanted.is_bias:
         return [_alone(wanted, KERAS_BIAS), _alone(wanted, tf1_lstm_bias(forget_bias))]
     if wanted.tensor == "weight_hr":
-        return [Form(_UNNAMED, TRANSPOSE)]
-    return [Form(_UNNAMED, TRANSPOSE), _alone(wanted, TF1_LSTM_KERNEL)]
+        return [Form(_UNNAMED, KERAS_KERNEL)]
+    return [Form(_UNNAMED, KERAS_KERNEL), _alone(wanted, TF1_LSTM_KERNEL)]
 
 
 def _rnn_forms(wanted: _CellTensor) -> list[Form]:
@@ -277,7 +277,7 @@ def _rnn_forms(wanted: _CellTensor) -> list[Form]:
     if wanted.is_bias:
         return [_alone(wanted, KERAS_BIAS), *whole]
     no_bias = _whole(wanted, (kernel, recurrent), KERAS_CELL_NO_BIAS)
-    return [Form(_UNNAMED, TRANSPOSE), _alone(wanted, TF1_RNN_KERNEL), *whole, *no_bias]
+    return [Form(_UNNAMED, KERAS_KERNEL), _alone(wanted, TF1_RNN_KERNEL), *whole, *no_bias]
 
 
 def _gru_forms(wanted: _CellTensor) -> list[Form]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from torch_warmstart.errors import Finding, plural
+from torch_warmstart.errors import Finding, listed
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import read_leaf
 from torch_warmstart.model import Variable
@@ -27,7 +27,6 @@ from torch_warmstart.names import Source, bare_name
 from torch_warmstart.planning.locating import Located
 
 _EXTRA_STATE = "_extra_state"  # what a module keeps besides: it is a note for the whole plan
-_SHOWN = 4  # keys in one sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,8 @@ class Beside:
             by_kind.setdefault(known, []).append(key)
         for known, keys in by_kind.items():
             harmless = known is not None and not known.has_effect
-            text = f"{self.variable.name}: beside {self.key!r} the checkpoint has {_listed(keys)}"
+            there = listed(map(repr, keys), "and")
+            text = f"{self.variable.name}: beside {self.key!r} the checkpoint has {there}"
             text += f", which {known.what}" if known is not None else ""
             if harmless:
                 yield Finding("unused-beside", "note", self.variable.name, f"{text}.")
@@ -149,11 +149,6 @@ class Beside:
             else:
                 lost = f"{text}: no variable is made of it, and what it does would be lost."
                 yield Finding("lost-beside", "error", self.variable.name, lost, _HINT)
-
-
-def _listed(keys: Sequence[str]) -> str:
-    more = f" and {plural(len(keys) - _SHOWN, 'other')}" if len(keys) > _SHOWN else ""
-    return " and ".join(map(repr, keys[:_SHOWN])) + more
 
 
 def _is_layer(module: nn.Module) -> bool:

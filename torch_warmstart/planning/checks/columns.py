@@ -16,7 +16,6 @@ from torch_warmstart.formats import TensorSpec
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import PlanItem
 
-_SHOWN = 3  # names of features
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 
 
@@ -60,7 +59,7 @@ def _finding(layer: PlanItem, new: list[str], gone: list[str]) -> Finding:
 
 
 def _listed(features: list[str]) -> str:
-    return listed((repr(printable(name)) for name in features), _SHOWN)
+    return listed(repr(printable(name)) for name in features)
 
 
 def _takes_columns_by_position(item: PlanItem) -> bool:

@@ -18,7 +18,6 @@ from torch_warmstart.vocabularies import Sidecar, read_vocabulary, sidecar_vocab
 if TYPE_CHECKING:
     from torch_warmstart.formats import KeyedTable
 
-_SHOWN = 10  # names of candidates
 _GIVE = "Give it: old_vocab= takes what new_vocab takes."
 
 
@@ -155,9 +154,9 @@ class OldVocabularies:
 
     def _listed_tables(self) -> str:
         tables = self.checkpoint.tables()
-        return f"Tables are {listed(map(repr, tables), _SHOWN)}." if tables else ""
+        return f"Tables are {listed(map(repr, tables))}." if tables else ""
 
 
 def _listed(names: list[str]) -> str:
     of = "y" if len(names) == 1 else "ies of"
-    return f"the vocabular{of} {listed(map(repr, names), _SHOWN)}"
+    return f"the vocabular{of} {listed(map(repr, names))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from torch_warmstart.errors import SettingsError, plural
+from torch_warmstart.errors import SettingsError, listed, plural
 from torch_warmstart.formats import TensorSpec
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.slots.tensorflow.index import Kept
@@ -61,7 +61,7 @@ def nothing_fits(
             f"{variable.name} is not in the checkpoint, which has no optimizer's slots for "
             f"{spec.key!r}."
         )
-    keys = _listed([key for kept in every for key in kept.slots.values()], ", ")
+    keys = listed(repr(key) for kept in every for key in kept.slots.values())
     if any(kept.kind in target.kinds for kept in every):
         return (
             f"{variable.name} is not in the checkpoint: the slots there ({keys}) have other shapes "
@@ -76,7 +76,7 @@ def nothing_fits(
 
 def not_kept(variable: Variable, kept: Kept, spec: TensorSpec) -> str:
     """The right optimizer kept something, but not this."""
-    found = _listed(list(kept.slots.values()), ", ") or "nothing"
+    found = listed(map(repr, kept.slots.values())) or "nothing"
     return (
         f"{variable.name} is not in the checkpoint, which of {kept.kind}'s slots for {spec.key!r} "
         f"has only {found}."
@@ -105,16 +105,17 @@ def several_fit(
 ) -> SettingsError:
     """Several optimizers kept what could be meant."""
     keys = [_key(kept, quantities) for kept in fitting]
+    shown = listed(map(repr, keys), "and")
     if len({_PART.sub("", key) for key in keys}) == 1:
         return SettingsError(
-            f"{variable.name} is in parts: {_listed(keys)} each have some rows of it, as "
+            f"{variable.name} is in parts: {shown} each have some rows of it, as "
             "TensorFlow 1 saves the slots of a partitioned variable if minimize() runs in a scope. "
             "Leave it out of vars_to_warm_start."
         )
     numbers = [kept.count or kept.powers[0][0] for kept in fitting if kept.count or kept.powers]
     example = keys[0] if variable.shape or not numbers else numbers[0]
     return SettingsError(
-        f"{variable.name}: several optimizers kept slots for the same variable: {_listed(keys)}. "
+        f"{variable.name}: several optimizers kept slots for the same variable: {shown}. "
         f"Say which is meant: var_name_to_prev_var_name={{{variable.name!r}: {example!r}}}."
     )
 
@@ -130,10 +131,6 @@ def learning_rate_is_0(variable: Variable) -> SettingsError:
 def _key(kept: Kept, quantities: Sequence[str]) -> str:
     named = [kept.slots[name] for name in quantities if name in kept.slots]
     return (named or list(kept.slots.values()) or [kept.name])[0]
-
-
-def _listed(keys: Sequence[str], last: str = " and ") -> str:
-    return last.join(map(repr, keys))
 
 
 def _slot(variable: Variable) -> Slot:

@@ -10,14 +10,14 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch_warmstart.errors import SettingsError, did_you_mean
+from torch_warmstart.errors import SettingsError, did_you_mean, listed
 from torch_warmstart.formats import SavedOptimizer, SavedParameter, TensorSpec
 from torch_warmstart.layouts import Form
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
 from torch_warmstart.slots.steps import mu_product_layout
-from torch_warmstart.slots.torch.positions import Identified, Positions, without_wrappers
+from torch_warmstart.slots.torch.positions import Identified, Positions
 from torch_warmstart.slots.torch_optimizers import (
     FIRST_OF_KERNELS,
     can_go_on,
@@ -27,6 +27,7 @@ from torch_warmstart.slots.torch_optimizers import (
     remark,
     torch_name,
 )
+from torch_warmstart.wrappers import without_wrappers
 
 _NO_STATE = NoSource("the checkpoint's optimizer had none for it")
 _PRODUCT, _STEP = "mu_product", "step"
@@ -127,7 +128,7 @@ class TorchSlots:
         lacking = [name for name in wanted if name not in there]
         if not lacking:
             return f"{slot.name}: the optimizer's state in {where} has none for {key!r}."
-        kept, others = _listed(there, "and"), _listed(lacking, "or")
+        kept, others = _named(there, "and"), _named(lacking, "or")
         return (
             f"The optimizer's state in {where} has {kept}, but no {others}, as "
             f"{type(slot.slot.optimizer).__name__} keeps here: another optimizer, or one with "
@@ -261,7 +262,7 @@ def _another_kind(where: str, hit: _Hit, slot: Slot, of_slot: frozenset[str]) ->
     names = hit.optimizer.slot_names
     if FIRST_OF_KERNELS in hit.parameter.slots:
         names = tuple(hit.parameter.slots)
-    kept, kinds = _listed(names, "and"), " or ".join(sorted(hit.kinds))
+    kept, kinds = _named(names, "and"), " or ".join(sorted(hit.kinds))
     here = torch_name(slot.optimizer) or type(slot.optimizer).__name__
     if slot.is_fused:
         here = " or ".join(sorted(of_slot))
@@ -278,6 +279,5 @@ def _product_form(slot: Slot) -> Form:
     return Form(((_STEP,),), mu_product_layout(None, beta, decay))
 
 
-def _listed(names: Sequence[str], word: str) -> str:
-    *first, last = map(repr, names or ("nothing",))
-    return f"{', '.join(first)} {word} {last}" if first else last
+def _named(names: Sequence[str], word: str) -> str:
+    return listed(map(repr, names or ("nothing",)), word)

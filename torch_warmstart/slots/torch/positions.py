@@ -16,13 +16,13 @@ import torch
 
 from torch_warmstart.errors import SettingsError, listed, plural
 from torch_warmstart.formats import Checkpoint, SavedOptimizer, SavedParameter, TensorSpec
-from torch_warmstart.model import WRAPPER_CHILDREN, Shape, Variable
+from torch_warmstart.model import Shape, Variable
 from torch_warmstart.slots.saved_slots import SourceOf, slot_keys
+from torch_warmstart.wrappers import without_wrappers
 
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
 _STEP = "step"
 _MAX_WAYS = 64  # to divide the first so many parameters among groups; beyond it is not told
-_SHOWN = 3  # names listed in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class Positions:
         if len(keys) != len(optimizer.parameters):
             return (
                 f"it has {plural(len(optimizer.parameters), 'parameter')}, the model "
-                f"{len(keys):,} ({listed(map(repr, keys), _SHOWN)})"
+                f"{len(keys):,} ({listed(map(repr, keys))})"
             )
         for position, (key, parameter) in enumerate(zip(keys, optimizer.parameters, strict=True)):
             if not self._fits(key, parameter):
@@ -262,14 +262,6 @@ class Positions:
         for key in self._checkpoint:
             found.setdefault(self._checkpoint.spec(key).storage, []).append(key)
         return found
-
-
-def without_wrappers(name: str) -> str:
-    """A parameter's name without what torch.compile, DDP and the like put into it."""
-    parts = [part for part in name.split(".") if part not in WRAPPER_CHILDREN]
-    while len(parts) > 1 and parts[0] == "module":
-        parts = parts[1:]
-    return ".".join(parts)
 
 
 def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, list[torch.Tensor]]]:

@@ -194,7 +194,7 @@ def _check_no_blanks(path: str, entries: Any, before: int) -> None:
 
 def _check_columns(path: str, names: list[str]) -> None:
     if not {ENTRY, COUNT} <= set(names):
-        known = listed(map(shown_entry, names), 10)  # or a first line that has no names
+        known = listed(map(shown_entry, names))  # or a first line that has no names
         raise VocabularyError(
             f"{path} has the columns {known}; counts are in {ENTRY!r} and {COUNT!r}: rename them."
         )

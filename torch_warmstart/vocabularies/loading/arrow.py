@@ -255,7 +255,7 @@ def _number_of(schema: Any, column: str | int | None, origin: str) -> int:
     if isinstance(column, str) and names.count(column) == 1:
         return names.index(column)
     asked = "" if column is None else f"no column {column!r}, but "
-    known, first = listed(map(shown_entry, names), 10), shown_entry(names[0] if names else "name")
+    known, first = listed(map(shown_entry, names)), shown_entry(names[0] if names else "name")
     raise VocabularyError(
         f"{origin} is a table with {asked}the columns {known}: say which one holds the entries by "
         f"Vocabulary.load(..., column={first})."

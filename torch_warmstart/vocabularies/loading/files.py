@@ -245,7 +245,7 @@ def _in_checkpoint(url: str, storage: Storage, key: str | None) -> Vocabulary:
             f"{url} holds no vocabulary: no lookup layer or table with its entries is in it. Pass "
             "the entries as a sequence, or a file with one entry a line."
         )
-    names = listed(map(repr, found), 10)
+    names = listed(map(repr, found))
     if key is None:
         raise VocabularyError(
             f"{url} holds vocabularies by name: {names}. Say which: "

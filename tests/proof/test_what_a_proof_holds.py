@@ -62,6 +62,33 @@ def test_nothing_but_nan_proves_nothing() -> None:
     assert not tws.verify_port(nn.Identity(), torch.ones(2, 3), x)  # it is told as what it is
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+def test_nothing_but_zeros_proves_nothing(dtype) -> None:
+    x = torch.zeros(2, 3, dtype=dtype)
+    with pytest.raises(tws.SettingsError, match=r"compared nothing: .* nothing but zeros"):
+        tws.verify_port(nn.Identity(), x, x)
+    endless = torch.full((2,), float("inf"))
+    with pytest.raises(tws.SettingsError, match="compared nothing"):
+        tws.verify_port(nn.Identity(), endless, endless)
+    assert not tws.verify_port(nn.Identity(), torch.ones(2, 3), torch.zeros(2, 3))
+
+
+def test_a_layer_of_zeros_beside_an_output_is_told_and_does_not_count() -> None:
+    class Dead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dead = nn.ReLU()
+
+        def forward(self, x):
+            return x + self.dead(-x.abs())
+
+    x = torch.randn(2, 3)
+    check = tws.verify_port(Dead(), x, x, layers={"dead": torch.zeros(2, 3)})
+    assert check
+    assert "nothing but zeros, which shows nothing" in str(check)
+    assert "agrees with the record in 1 place." in str(check)
+
+
 @pytest.mark.parametrize(
     ("record", "agrees"),
     [

@@ -26,6 +26,7 @@ class Comparison:
     max_rel_error: float  # the largest absolute error by the largest absolute recorded value
     tolerance: float
     remark: str = ""
+    shows_nothing: bool = False  # whether both agree in nothing but zeros, or have no value
 
     @property
     def ok(self) -> bool:
@@ -100,7 +101,16 @@ def _compare_tensors(
         )
     if not relative <= tolerance:
         remark = _activated(actual, [way for way, _ in ways], tolerance) or remark
-    return Comparison(name, shape, absolute, relative, tolerance, remark)
+        return Comparison(name, shape, absolute, relative, tolerance, remark)
+    is_empty = not _has_values(record)
+    if is_empty and record.numel():
+        remark = "nothing but zeros, which shows nothing"
+    return Comparison(name, shape, absolute, relative, tolerance, remark, is_empty)
+
+
+def _has_values(record: torch.Tensor) -> bool:
+    """Whether anything in a record could depart: zeros and infinities are what much else gives."""
+    return bool((record.isfinite() & (record != 0)).any())
 
 
 def _moved(

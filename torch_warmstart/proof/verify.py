@@ -69,7 +69,8 @@ class PortCheck:
         everything = (*self.layers, *self.outputs)
         bad = [c for c in everything if not c.ok]
         if not bad:
-            return f"The port agrees with the record in {plural(len(everything), 'place')}."
+            shown = [c for c in everything if not c.shows_nothing]
+            return f"The port agrees with the record in {plural(len(shown), 'place')}."
         first = bad[0]
         agreeing = [c.name for c in self.layers[: _index(self.layers, first)] if c.ok]
         after = f", after {agreeing[-1]!r} still agreed" if agreeing else ""
@@ -112,7 +113,7 @@ def verify_port(
 
     Raises:
         SettingsError: there is no such module, the model's output has no such part, or the record
-            proves nothing: nothing at all was recorded, or model and record are only NaN.
+            proves nothing: nothing at all was recorded, or model and record are only NaN or zeros.
 
     Example:
         >>> check = verify_port(torch.nn.Identity(), torch.ones(2), torch.ones(2))
@@ -138,16 +139,16 @@ def verify_port(
         outputs=tuple(compare("output", output, expected, rtol, channels_last=False)),
         cast=", ".join(arguments.casts),
     )
-    if not any(map(_says_something, (*check.layers, *check.outputs))):
+    compared_all = (*check.layers, *check.outputs)
+    if all(comparison.shows_nothing for comparison in compared_all):
+        has_zeros = any(math.prod(comparison.shape or (0,)) for comparison in compared_all)
+        what = "are nothing but zeros, in the model too" if has_zeros else "have no values"
+        inputs = ", from inputs that make it other than zero" if has_zeros else ""
         raise SettingsError(
-            "verify_port compared nothing: `expected` and `layers` have no values. Record at least "
-            "one output or layer of the original."
+            f"verify_port compared nothing: `expected` and `layers` {what}. Record at least one "
+            f"output or layer of the original{inputs}."
         )
     return check
-
-
-def _says_something(comparison: Comparison) -> bool:
-    return comparison.shape is None or math.prod(comparison.shape) > 0
 
 
 # -- running the model -----------------------------------------------------------------------------

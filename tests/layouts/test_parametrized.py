@@ -65,6 +65,26 @@ def test_a_spectrally_normed_weight_becomes_a_plain_one(wrap):
     same(plain, normed, (4,))
 
 
+@pytest.mark.parametrize("wrap", [spectral_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize(
+    ("make", "dim", "shape"),
+    [
+        (lambda: nn.ConvTranspose2d(4, 4, 3), None, (4, 5, 5)),  # torch's default is axis 1 here
+        (lambda: nn.ConvTranspose1d(4, 6, 3), None, (4, 5)),
+        (lambda: nn.Linear(16, 16), 1, (16,)),
+        (lambda: nn.Conv2d(3, 5, 2), 1, (3, 4, 4)),
+    ],
+)
+def test_the_axis_of_a_spectral_norm_is_the_one_that_its_vectors_belong_to(wrap, make, dim, shape):
+    normed = around(wrap(make(), dim=dim))
+    normed.train()
+    for _ in range(20):
+        normed["fc"](torch.randn(2, *shape))
+    plain = around(make())
+    tws.warm_start(plain, normed.eval().state_dict())
+    same(plain, normed, shape)
+
+
 def test_a_pruned_weight_becomes_a_plain_one():
     plain, pruned = around(nn.Linear(4, 4)), nn.ModuleDict({"fc": nn.Linear(4, 4)})
     prune.l1_unstructured(pruned["fc"], "weight", amount=0.5)

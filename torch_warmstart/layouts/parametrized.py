@@ -6,7 +6,7 @@ torch.nn.utils.prune, as `weight_g` and `weight_v`, or `weight_orig` beside `wei
 or `weight_mask`. Either way it is still the layer's weight, whichever of the two sides has it so.
 
 weight norm     weight = g * v / norm(v); the norm is over all axes that g has of size 1
-spectral norm   weight = orig / (u . orig v), with the orig as a matrix of its first axis
+spectral norm   weight = orig / (u . orig v), with the orig as a matrix of its outputs' axis
 pruning         weight = orig * mask
 """
 
@@ -140,9 +140,27 @@ def _split(weight: torch.Tensor) -> Tensors:
     return torch.linalg.vector_norm(weight, dim=axes, keepdim=True), weight
 
 
-def _spectral_normed(original: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> Tensors:
-    sigma = torch.dot(u, torch.mv(original.flatten(1), v))
-    return (original / sigma,)
+@functools.lru_cache(maxsize=16)
+def _merged_spectral(usual: int) -> Layout:
+    """A weight divided by its norm, as the matrix that has one axis in front.
+
+    No file says which: it is one that the sizes of u and v fit. Of several it is the usual one,
+    unless with another the norm would come out far larger, as it does where they belong.
+    """
+
+    def to_torch(original: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> Tensors:
+        matrices = [original.movedim(axis, 0).flatten(1) for axis in range(original.dim())]
+        fitting = [m for m in matrices if tuple(m.shape) == (*u.shape, *v.shape)]
+        if not fitting:
+            raise RuntimeError("vectors of another weight")
+        norms = [torch.dot(u, torch.mv(matrix, v)) for matrix in fitting]
+        own = next((at for at, m in enumerate(fitting) if m is matrices[usual]), 0)
+        if len(norms) > 1 and not original.is_meta:
+            largest = max(range(len(norms)), key=lambda at: abs(float(norms[at])))
+            own = largest if norms[largest].abs() > 2 * norms[own].abs() else own
+        return (original / norms[own],)
+
+    return Layout("spectral_norm", to_torch, _no_inverse, num_tf=3, for_slots=_NO_SLOTS)
 
 
 def _pruned(original: torch.Tensor, mask: torch.Tensor) -> Tensors:
@@ -152,9 +170,6 @@ def _pruned(original: torch.Tensor, mask: torch.Tensor) -> Tensors:
 
 
 MERGED_NORM = Layout("weight_norm", _weight_normed, _split, num_tf=2, for_slots=_NO_SLOTS)
-MERGED_SPECTRAL = Layout(
-    "spectral_norm", _spectral_normed, _no_inverse, num_tf=3, for_slots=_NO_SLOTS
-)
 MERGED_MASK = Layout("pruned", _pruned, _no_inverse, num_tf=2, for_slots=_NO_SLOTS)
 
 
@@ -171,10 +186,12 @@ def torch_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     new = f"parametrizations.{leaf}"
     names = {part: _other_spellings(leaf, part) for part in ("orig", "g", "v")}
     u, v = ((f"{leaf}_{x}", f"{new}.0._{x}") for x in "uv")
+    # torch.nn.utils.spectral_norm, old and new: the outputs are in front, by default.
+    usual = 1 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 0
     return (
         own,
         Form((names["g"], names["v"]), MERGED_NORM),
-        Form((names["orig"], u, v), MERGED_SPECTRAL),
+        Form((names["orig"], u, v), _merged_spectral(usual)),
         Form((names["orig"], (f"{leaf}_mask",)), MERGED_MASK),
     )
 

@@ -21,7 +21,9 @@ _Module = torch.nn.Module
 def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
     """The checkpoint's keys by what the model's hooks make of them, where that is another name.
 
-    A hook that wants values raises here; then nothing is known, and whoever loads will hear of it.
+    "" for what they make anew of others (query, key and value of one tensor); not so for what they
+    fill in themselves. A hook that wants values raises here; then nothing is known, and whoever
+    loads will hear of it.
     """
     if conventions_of(checkpoint).has_own_layers or not any(map(_hooks, model.modules())):
         return {}
@@ -44,9 +46,17 @@ def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Mapping[str, st
         return {}
     finally:
         attributes.put_back()
-    of_key = {name: keys.get(id(tensor)) for name, tensor in found.items()}
     assert before is not None
-    return {name: key for name, key in of_key.items() if key is not None and key != name}
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    return {
+        name: keys.get(id(tensor), "")
+        for name, tensor in found.items()
+        if keys.get(id(tensor)) != name and _is_from_the_state(tensor) and id(tensor) not in own
+    }
+
+
+def _is_from_the_state(tensor: Any) -> bool:
+    return isinstance(tensor, torch.Tensor) and tensor.is_meta
 
 
 def _hooks(module: _Module) -> list[Any]:

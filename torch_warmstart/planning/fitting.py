@@ -262,10 +262,17 @@ def keys_of(source: Source) -> str:
 
 
 def _refused(variable: Variable, source: Source, reason: str) -> ProblemError:
-    advice = (
-        "Leave it out of vars_to_warm_start, or if the checkpoint has it as torch does, say so: "
-        f"var_name_to_layout={{{variable.name!r}: 'identity'}}."
-    )
+    layout = source.form.layout
+    if layout is not IDENTITY:
+        nevertheless = "if it is right nevertheless, say so by the layout that it would have"
+    else:
+        nevertheless = "if the checkpoint has it as torch does, say so"
+    advice = "Leave it out of vars_to_warm_start."
+    if layout is not IDENTITY or len(source.specs) == 1:
+        advice = (
+            f"Leave it out of vars_to_warm_start, or {nevertheless}: "
+            f"var_name_to_layout={{{variable.name!r}: {layout.name!r}}}."
+        )
     return ProblemError(
         "layout-refused",
         variable,

@@ -44,6 +44,7 @@ class Location:
     error: SettingsError | MissingTensorError | None = None
     explanation: str = ""  # why what it could be is not taken for it
     memory_of: tuple[Variable, ...] = ()  # of a variable that is nowhere: whose memory it lies on
+    is_made_by_hook: bool = False  # by a load hook of the model, from other tensors
 
 
 @dataclass(frozen=True, eq=False)  # without slots, for the cached property
@@ -116,10 +117,14 @@ def _by_hooks(
 ) -> Iterator[tuple[Variable, Location]]:
     for variable in variables:
         called = next((o for o in variable.owners if o.state_dict_name in names), None)
-        if called is not None:
-            as_it_is = Form(((called.leaf,),))
-            spec = finder.spec(names[called.state_dict_name])
-            yield variable, Location(Source((spec,), called, as_it_is), BY_HOOK)
+        if called is None:
+            continue
+        key = names[called.state_dict_name]
+        if key:
+            source = Source((finder.spec(key),), called, Form(((called.leaf,),)))
+            yield variable, Location(source, BY_HOOK)
+        elif called.state_dict_name not in finder.keys:  # else it is said why it is not taken
+            yield variable, Location(None, is_made_by_hook=True)
 
 
 def _locate(wish: Wish, finder: Finder, layers: FileLayers) -> Location:
@@ -297,6 +302,31 @@ def _idle(wish: Wish, finder: Finder) -> Finding:
     )
 
 
+def find_made_by_hooks(wishes: Wishes, located: Located) -> dict[Finding, frozenset[Variable]]:
+    """One problem for all that only the model's load hooks could make; and those variables.
+
+    With on_missing='keep' it is a warning.
+    """
+    made = [
+        wishes[variable]
+        for variable, location in located.of_variable.items()
+        if location.is_made_by_hook and wishes[variable].is_selected
+    ]
+    if not made:
+        return {}
+    first = made[0].variable.name
+    others = f" (and {plural(len(made) - 1, 'other variable')})" if made[1:] else ""
+    text = (
+        f"{first}{others} would be made by a load hook of the model from tensors of other names, "
+        f"which a plan cannot follow. Let the hook do it: load {located.finder.checkpoint.url} "
+        "into a model of its own by load_state_dict(), and pass that model's state_dict() as the "
+        "checkpoint."
+    )
+    is_kept = all(wish.may_be_missing for wish in made)
+    finding = Finding("made-by-hook", "warning" if is_kept else "error", first, text)
+    return {finding: frozenset(wish.variable for wish in made)}
+
+
 def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozenset[Variable]]:
     """One problem for most of what is not found, if it has one cause; and those variables.
 
@@ -376,5 +406,6 @@ def _is_missing(wish: Wish, located: Located) -> bool:
         return False
     location = located.of_variable[variable]
     is_there = location.source or location.error or location.explanation or location.memory_of
+    is_there = is_there or location.is_made_by_hook
     owner = variable.owners[0]
     return not is_there and not is_uncounted_in_tf(owner.module, owner.leaf)

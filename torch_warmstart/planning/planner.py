@@ -31,7 +31,13 @@ from torch_warmstart.planning.checks import (
     with_makers,
 )
 from torch_warmstart.planning.deciding import Decision, decide_each, decide_variable
-from torch_warmstart.planning.locating import Located, find_idle_rules, find_missing_rule, locate
+from torch_warmstart.planning.locating import (
+    Located,
+    find_idle_rules,
+    find_made_by_hooks,
+    find_missing_rule,
+    locate,
+)
 from torch_warmstart.planning.name_notes import notes_on_names
 from torch_warmstart.planning.notes import audits_of, notes_on
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
@@ -148,10 +154,10 @@ class _Judgement:
 
 def _judge_names(wishes: Wishes, located: Located) -> _Judgement:
     """One finding where one rule is at fault for many variables."""
-    missing_rule = find_missing_rule(wishes, located)
+    missing = {**find_missing_rule(wishes, located), **find_made_by_hooks(wishes, located)}
     idle = find_idle_rules(wishes, located)
-    wrong = {**idle, **{f: who for f, who in missing_rule.items() if f.severity == "error"}}
-    return _Judgement(list(wrong), list(missing_rule), frozenset().union(*wrong.values()))
+    wrong = {**idle, **{f: who for f, who in missing.items() if f.severity == "error"}}
+    return _Judgement(list(wrong), list(missing), frozenset().union(*wrong.values()))
 
 
 def _decide(

@@ -7,4 +7,5 @@ from .leaf import LeafName as LeafName
 from .leaf import expression as expression
 from .leaf import read_leaf as read_leaf
 from .named import squeeze as squeeze
+from .parametrized import original_of as original_of
 from .parametrized import torch_forms as torch_forms

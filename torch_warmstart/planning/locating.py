@@ -405,7 +405,7 @@ def _is_missing(wish: Wish, located: Located) -> bool:
     if not wish.is_selected or wish.rename is not None or variable.slot is not None:
         return False
     location = located.of_variable[variable]
-    is_there = location.source or location.error or location.explanation or location.memory_of
-    is_there = is_there or location.is_made_by_hook
+    is_there = bool(location.source or location.error or location.memory_of)
+    is_said = bool(location.explanation) or location.is_made_by_hook
     owner = variable.owners[0]
-    return not is_there and not is_uncounted_in_tf(owner.module, owner.leaf)
+    return not is_there and not is_said and not is_uncounted_in_tf(owner.module, owner.leaf)

@@ -9,7 +9,12 @@ import torch
 
 from torch_warmstart.errors import Finding, plural
 from torch_warmstart.new_rows import Mixed
-from torch_warmstart.planning.checks import audit_port, find_other_columns, untold
+from torch_warmstart.planning.checks import (
+    audit_norms,
+    audit_port,
+    find_other_columns,
+    untold,
+)
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import Audit, PlanItem
 from torch_warmstart.planning.selection import selects_parameters_only
@@ -19,6 +24,8 @@ from torch_warmstart.vocabularies import Remapping
 if TYPE_CHECKING:
     from torch_warmstart.layouts.tensorflow import Described
     from torch_warmstart.names import Finder
+
+_ORIGINALS = ("_orig", ".original")  # the ends of what torch computes a weight from
 
 
 def notes_on(
@@ -159,11 +166,19 @@ def _write_a_list(settings: WarmStartSettings) -> str:
 def audits_of(
     model: torch.nn.Module, items: Iterable[PlanItem], finder: Finder
 ) -> tuple[Audit, ...]:
-    """What to compare by hand, where TensorFlow's weights come into a model."""
+    """What to compare by hand, where TensorFlow's weights come into a model, or plain ones."""
     if not finder.conventions.has_own_layers:
-        return ()
+        owners = [item.owner for item in items if _is_made_plain(item)]
+        return audit_norms({owner.path: owner.module for owner in owners if owner is not None})
     layouts, described = _layers_of(items, finder)
     return audit_port(model, layouts, described)
+
+
+def _is_made_plain(item: PlanItem) -> bool:
+    """Whether what a weight is computed from comes from a weight of the checkpoint's."""
+    if item.owner is None or item.state == "kept" or item.variable.slot is not None:
+        return False
+    return item.owner.leaf.endswith(_ORIGINALS) and not item.keys[0].endswith(_ORIGINALS)
 
 
 def _layers_of(

@@ -22,6 +22,7 @@ from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit, Tensor, fits_shape, natural
 
+_PARAMETRIZED = "parametrizations"  # torch's name for where it keeps that
 _CHAINS = 200  # looked at for a stack of recurrent layers
 
 _TF_LEAVES = {
@@ -294,6 +295,8 @@ def _only_way(
 
 def _fit_alone(forms: Iterable[Form], owner: Owner, shape: Shape, tensor: Tensor) -> Fit | None:
     """A tensor as a variable: laid out as its module's, or if only that fits, as it is."""
+    if _PARAMETRIZED in tensor.parts and _PARAMETRIZED not in owner.leaf:
+        return None  # what a weight is computed from, is not the weight
     usable = [f for f in forms if f.refusal is None and len(f.names) == 1]
     if len(shape) > 1 or not usable:
         usable.append(Form(((owner.leaf,),), IDENTITY))

@@ -1,5 +1,6 @@
 from .adapters import find_adapters as find_adapters
 from .altered import find_altered as find_altered
+from .audit import audit_norms as audit_norms
 from .audit import audit_port as audit_port
 from .beside import Beside as Beside
 from .beside import find_beside as find_beside

@@ -23,6 +23,8 @@ _Words = tuple[str, ...]
 _WORD = re.compile(r"[^\W_]+")
 _MARK = re.compile(r"lora[ab]?|loha|hada|lokr|locon|dora|vera|ia3|b?oft")
 _HAS_MARK = re.compile(rf"(?:^|[\W_])(?:{_MARK.pattern})(?:$|[\W_])", re.IGNORECASE)
+# A module of its own between layers, or behind one: it changes what follows, and no weight.
+_CALLED_ADAPTER = re.compile(r"(?:^|[\W_])adapters?(?:$|[\W_\d])", re.IGNORECASE)
 # Where models keep adapters together: words that are no layer's.
 _KEPT_IN = frozenset({"adapter", "adapters", "processor"})
 _FRONTS = frozenset({"base", "model", "module", "unet", "te", "te1", "te2", "transformer"})
@@ -53,8 +55,10 @@ def find_adapters(
         told: Variables of whose adapters it is said already.
     """
     taken = [v for v, decision in decisions.items() if decision.item.state != "kept"]
-    keys = [key for key in _unused(located) if _HAS_MARK.search(key)]
-    if not keys or all(v.slot is not None for v in taken):
+    unused = list(_unused(located))
+    keys = [key for key in unused if _HAS_MARK.search(key)]
+    called = [key for key in unused if _CALLED_ADAPTER.search(key) and key not in keys]
+    if not (keys or called) or all(v.slot is not None for v in taken):
         return frozenset(), []
     others = set(located.finder.checkpoint).difference(keys)
     folders = {_words(_folder(key)) for key in others}
@@ -69,7 +73,7 @@ def find_adapters(
     asked = {v: m for v, m in found.items() if v not in told and wishes[v].layout is None}
     if asked:
         return frozenset(asked), [_beside(asked)]
-    strange = [key for key, layer in by_layer.items() if not layer]
+    strange = [key for key, layer in by_layer.items() if not layer] + called
     return frozenset(), [_left(strange)] if strange and not told else []
 
 

@@ -14,9 +14,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, Severity, plural
 from torch_warmstart.formats import Checkpoint
+from torch_warmstart.layouts import IDENTITY, original_of
 from torch_warmstart.model import Variable
+from torch_warmstart.names import Source
 from torch_warmstart.planning.deciding import Decision
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.wishes import Wishes
@@ -74,6 +77,18 @@ _FORMS = (
         "Name the trained one: var_name_to_prev_var_name.",
     ),
 )
+# What torch.nn.utils.parametrize computes a weight from, if the model computes none from it.
+_COMPUTED = _Form(
+    "weight-parametrized",
+    (),
+    (),
+    (),
+    "is computed in the checkpoint from what is kept there, and the file does not say how",
+    "Save the weight itself, where it was trained "
+    "(torch.nn.utils.parametrize.remove_parametrizations).",
+)
+_ORIGINAL_OF = re.compile(r"(?:^|[./])parametrizations[./]\w+[./]original$")
+_SCALES = re.compile(r"scale|amax|dequant|_extra_state$", re.IGNORECASE)
 _HINT = (
     "A weight that the checkpoint keeps in another form: to take the numbers as they are all the "
     "same, say so by its layout, var_name_to_layout={...: 'identity'}."
@@ -102,14 +117,50 @@ def find_altered(
         return frozenset(), []
     found = list(_tell(wishes, decisions, located))
     findings = []
-    for form in _FORMS:
+    for form in (*_FORMS, _COMPUTED):
         told = [each for each in found if each.form is form]
         bad = [each for each in told if _is_wrong(decisions[each.variable])]
         if bad:
             findings.append(_finding(bad, "error"))
         elif told:
             findings.append(_finding(told, "warning"))
+    if not any(each.form.code == "weight-quantised" for each in found):
+        findings += _scales_elsewhere(wishes, decisions, located)
     return frozenset(each.variable for each in found), findings
+
+
+def _scales_elsewhere(
+    wishes: Wishes, decisions: Mapping[Variable, Decision], located: Located
+) -> Iterator[Finding]:
+    """Floating numbers of one byte that are taken, where the file has scales that nobody uses."""
+    narrow: list[tuple[Variable, str]] = []
+    for variable, decision in decisions.items():
+        source = located.source(variable) if variable.slot is None else None
+        if source is None or not _is_taken(decision) or wishes[variable].layout is not None:
+            continue
+        dtype = source.specs[0].dtype
+        if dtype is not None and dtype.is_floating_point and dtype.itemsize == 1:
+            narrow.append((variable, dtype_name(dtype)))
+    if not narrow:
+        return
+    sources = (location.source for location in located.of_variable.values())
+    used = {spec.key for source in sources if source is not None for spec in source.specs}
+    checkpoint = located.finder.checkpoint
+    left = [key for key in (*checkpoint, *checkpoint.extra_states()) if key not in used]
+    scales = [key for key in left if _SCALES.search(key)]
+    if scales:
+        (first, name), more = narrow[0], len(narrow) - 1
+        others = f" (and {plural(more, 'other variable')})" if more else ""
+        text = (
+            f"{first.name}{others} is {name} in the checkpoint, which has {scales[0]!r}, too, "
+            "and nothing is made of that: if it scales the numbers, they are not the weight. Save "
+            "it dequantised, with the library that quantised it."
+        )
+        yield Finding("weight-quantised", "warning", first.name, text, _HINT)
+
+
+def _is_taken(decision: Decision) -> bool:
+    return decision.problem is None and decision.item.state != "kept"
 
 
 def _is_wrong(decision: Decision) -> bool:
@@ -138,8 +189,17 @@ def _tell(
         told = next(
             (t for key in keys if (t := _mark(folders, key, used, is_found=is_found))), None
         )
+        if source is not None and told is None and _is_computed_here_only(source):
+            told = _COMPUTED, source.specs[0].key
         if told is not None:
             yield _Told(variable, *told)
+
+
+def _is_computed_here_only(source: Source) -> bool:
+    """Whether a tensor is what the checkpoint computes a weight from, and the model does not."""
+    is_whole = source.form.layout is IDENTITY and len(source.specs) == 1
+    is_original = _ORIGINAL_OF.search(source.specs[0].key) is not None
+    return is_whole and is_original and original_of(source.owner.module, source.owner.leaf) is None
 
 
 def _mark(

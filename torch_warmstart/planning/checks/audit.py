@@ -53,6 +53,15 @@ def audit_port(
     return tuple(Audit(tuple(names), *finding) for finding, names in found.items())
 
 
+def audit_norms(modules: Modules) -> tuple[Audit, ...]:
+    """The same of modules that have a plain weight of torch's and divide it by a norm."""
+    found: dict[Difference, list[str]] = {}
+    for name, module in modules.items():
+        for finding in filter(None, [_spectral_norm(module)]):
+            found.setdefault(finding, []).append(name)
+    return tuple(Audit(tuple(names), *finding) for finding, names in found.items())
+
+
 def _settings(
     modules: Modules, layouts: LayoutsOf, described: Mapping[nn.Module, Described]
 ) -> Iterable[tuple[str, Difference]]:

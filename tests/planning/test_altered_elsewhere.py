@@ -1,0 +1,73 @@
+"""Weights in another form whose marks do not lie in their own folder, or that have none at all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+import torch_warmstart as tws
+
+W = torch.randn(4, 4)
+FLOAT8 = W.to(torch.float8_e4m3fn)
+
+
+class Symmetric(nn.Module):
+    def forward(self, weight):
+        return weight.triu() + weight.triu(1).T
+
+
+def plain():
+    return nn.ModuleDict({"fc": nn.Linear(4, 4, bias=False)})
+
+
+def warnings_of(source, **settings):
+    plan = tws.plan_warm_start(plain(), tws.WarmStartSettings(source, **settings))
+    return [note.code for note in plan.notes if note.severity == "warning"]
+
+
+@pytest.mark.parametrize(
+    "key", ["fc_scale", "scales.fc", "fc_amax_history", "fc._extra_state", "fc_dequant"]
+)
+def test_a_scale_elsewhere_is_heard_beside_numbers_of_one_byte(key):
+    assert warnings_of({"fc.weight": FLOAT8, key: torch.ones(1)}) == ["weight-quantised"]
+    assert warnings_of({"fc.weight": W, key: torch.ones(1)}) == []
+    said = {"fc.weight": "identity"}
+    source = {"fc.weight": FLOAT8, key: torch.ones(1)}
+    assert warnings_of(source, var_name_to_layout=said) == []
+    assert warnings_of({"fc.weight": FLOAT8, "other.bias": W}) == []
+
+
+@pytest.mark.parametrize("key", ["fc_adapter.up", "adapters.fc.down_proj.weight", "x.adapter1.w"])
+def test_a_module_that_is_called_an_adapter_and_not_taken_is_heard(key):
+    assert warnings_of({"fc.weight": W, key: torch.ones(1)}) == ["adapter-left-behind"]
+    assert warnings_of({"fc.weight": W, "adaptering.weight": torch.ones(1)}) == []
+
+
+def test_what_a_parametrization_computes_a_weight_from_is_not_the_weight():
+    source = plain()
+    parametrize.register_parametrization(source["fc"], "weight", Symmetric())
+    state = source.state_dict()
+    suggested = tws.suggest_names(plain(), state)
+    assert [item.confidence for item in suggested.items] == ["none"]
+    rule = {"fc.weight": "fc.parametrizations.weight.original"}
+    with pytest.raises(tws.PlanError, match="remove_parametrizations") as caught:
+        tws.warm_start(plain(), tws.WarmStartSettings(state, var_name_to_prev_var_name=rule))
+    assert [problem.code for problem in caught.value.problems] == ["weight-parametrized"]
+    said = {"fc.weight": "identity"}
+    model = plain()
+    tws.warm_start(
+        model,
+        tws.WarmStartSettings(state, var_name_to_prev_var_name=rule, var_name_to_layout=said),
+    )
+    assert torch.equal(model["fc"].weight, state["fc.parametrizations.weight.original"])
+
+
+def test_a_plain_weight_of_torchs_into_a_spectral_norm_is_told():
+    normed = plain()
+    parametrizations.spectral_norm(normed["fc"])
+    plan = tws.plan_warm_start(normed, {"fc.weight": W})
+    assert ["estimate of its norm" in str(audit) for audit in plan.audits] == [True]
+    whole = {key: tensor.clone() for key, tensor in normed.state_dict().items()}
+    assert tws.plan_warm_start(normed, whole).audits == ()

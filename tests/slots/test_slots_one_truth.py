@@ -96,6 +96,26 @@ def test_a_slot_that_is_named_is_not_said_to_stay():
     assert "with all of its slots" not in str(note)
 
 
+@pytest.mark.parametrize(
+    ("make", "slot"),
+    [(torch.optim.Adagrad, "sum"), (torch.optim.Adam, "exp_avg"), (torch.optim.RMSprop, "square_avg")],
+)  # fmt: skip
+def test_a_slot_that_is_named_is_not_said_to_stay_where_no_optimizer_was_saved(make, slot):
+    old = {"emb.weight": torch.ones(2, 1), "s": torch.tensor([[1.0], [2.0]])}
+    model = nn.ModuleDict({"emb": nn.Embedding(3, 1)})
+    optimizer = make(model.parameters())
+    settings = tws.WarmStartSettings(
+        old,
+        var_name_to_vocab_info={"emb.weight": tws.VocabInfo(["b", "c", "a"], 3, 0, ["a", "b"])},
+        var_name_to_prev_var_name={f"emb.weight/{slot}": "s"},
+        on_missing="keep",
+    )
+    report = tws.warm_start(model, settings, optimizer=optimizer)
+    assert report[f"emb.weight/{slot}"].state == "remapped"
+    assert [n.code for n in report.notes if n.severity == "warning"] == ["state-in-parts"]
+    assert "stay as they are, which may not go together" in str(report)
+
+
 def nn_state():
     """Of another optimizer, for another parameter."""
     other = nn.Linear(1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ _PRESUMED = (
 _NOT_WHOLE = "the rest of its state is not taken"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # without slots, for the cached property
 class Known:
     """What the decisions on slots are made from."""
 
@@ -59,6 +60,12 @@ class Known:
     finder: SlotFinder
     remappings: Remappings
     of_model: Mapping[Variable, Decision]  # on parameters
+
+    @functools.cached_property
+    def named(self) -> frozenset[Variable]:
+        """The parameters of which the user named a slot."""
+        renamed = (w.variable.slot for w in self.wishes.values() if w.rename and w.is_selected)
+        return frozenset(slot.parameter for slot in renamed if slot is not None)
 
 
 def decide_slot(wish: Wish, known: Known) -> Decision:
@@ -107,12 +114,19 @@ def _without_source(wish: Wish, found: NoSource, known: Known) -> Decision:
 
 def _without_state(wish: Wish, known: Known) -> Decision:
     """A slot that stays as it is because no optimizer was saved: said once, in the same words."""
+    reason = "the checkpoint holds no optimizer's state"
+    item = PlanItem(wish.variable, "kept", reason)
+    assert wish.variable.slot is not None
+    if wish.variable.slot.parameter in known.named:  # no more than a part of its parameter's state is taken
+        return _breaking(Decision(item, is_missing=True), f"{reason}.")
+    others, stay = "", "those of `optimizer` stay"
+    if known.named:
+        others, stay = " besides those that var_name_to_prev_var_name names", "the others stay"
     text = (
         f"{known.located.finder.checkpoint.url} holds no optimizer's state, so there are no slots "
-        "to take: those of `optimizer` stay as they are. If that is meant, leave `optimizer` out."
+        f"to take{others}: {stay} as they are. If that is meant, leave `optimizer` out."
     )
     remark = Finding("no-optimizer-state", "warning", "optimizer", text)
-    item = PlanItem(wish.variable, "kept", "the checkpoint holds no optimizer's state")
     return Decision(item, is_missing=True, remarks=(remark,))
 
 

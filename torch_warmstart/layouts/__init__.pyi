@@ -6,6 +6,8 @@ from .leaf import ANY as ANY
 from .leaf import LeafName as LeafName
 from .leaf import expression as expression
 from .leaf import read_leaf as read_leaf
+from .named import is_of_a_part as is_of_a_part
 from .named import squeeze as squeeze
+from .named import then as then
 from .parametrized import original_of as original_of
 from .parametrized import torch_forms as torch_forms

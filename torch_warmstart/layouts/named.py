@@ -274,6 +274,25 @@ def stacked_row(name: str) -> int | None:
     return int(numbered[1]) if numbered else None
 
 
+def is_of_a_part(name: str) -> bool:
+    """Whether a layout only says which part of a tensor is a layer's: what is left is its own."""
+    numbered = _NUMBERED_NAME.fullmatch(name)
+    is_squeeze = numbered is not None and numbered[1] == squeeze.__name__
+    return is_squeeze or stacked_row(name) is not None
+
+
+def then(first: Layout, second: Layout) -> Layout:
+    """Each tensor that one layout makes, changed by another one."""
+
+    def to_torch(*tensors: torch.Tensor) -> Tensors:
+        return tuple(one for made in first.to_torch(*tensors) for one in second.to_torch(made))
+
+    def to_tf(*tensors: torch.Tensor) -> Tensors:
+        return first.to_tf(*(one for tensor in tensors for one in second.to_tf(tensor)))
+
+    return Layout(f"{first.name}, {second.name}", to_torch, to_tf, first.num_tf)
+
+
 def concatenated(count: int) -> Layout:
     """Rows that are cut into several tensors, one behind the other.
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
-from torch_warmstart.layouts import IDENTITY, squeeze
-from torch_warmstart.layouts.tensorflow import find_form
+from torch_warmstart.layouts import IDENTITY, Form, is_of_a_part, squeeze, then
+from torch_warmstart.layouts.tensorflow import find_form, tf_forms
 from torch_warmstart.model import Shape, Variable
 from torch_warmstart.names import Source, with_layout
 from torch_warmstart.planning.plan import Cast
@@ -52,13 +52,29 @@ def choose_layout(variable: Variable, source: Source, by_user: str | None) -> So
         except SettingsError as error:
             text = f"var_name_to_layout: {variable.name}: {error}"
             raise ProblemError("layout-unknown", variable, text) from error
-        return with_layout(source, form)
+        return with_layout(source, _of_a_part(form, source, variable, by_user))
     if source.form.refusal is not None:
         raise _refused(variable, source, source.form.refusal)
     is_number = variable.slot is None and not variable.shape and len(source.specs) == 1
     if is_number and source.specs[0].shape == (1,) and source.form.layout is IDENTITY:
         return with_layout(source, replace(source.form, layout=squeeze(1)))  # as torch takes it
     return source
+
+
+def _of_a_part(form: Form, source: Source, variable: Variable, by_user: str) -> Form:
+    """A user's layout that says which part is meant, with what the layer's own tensors need.
+
+    Each kernel of those that TensorFlow keeps in one is a kernel, [in, out].
+    """
+    if not is_of_a_part(by_user) or source.form.layout is IDENTITY:
+        return form
+    for own in tf_forms(source.owner.module, source.owner.leaf):
+        whole = then(form.layout, own.layout)
+        if own.refusal is None and len(own.names) == 1 and own.layout is not IDENTITY:
+            laid_out = replace(form, layout=whole)
+            if with_layout(source, laid_out).shape == variable.shape:
+                return laid_out
+    return form
 
 
 def shape_in_torch(variable: Variable, source: Source) -> Shape:

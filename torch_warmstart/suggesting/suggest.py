@@ -54,6 +54,7 @@ from torch_warmstart.suggesting.similarity import (
     spelling_of,
     tokens_of,
 )
+from torch_warmstart.suggesting.stacked import stacked_items
 from torch_warmstart.suggesting.suggestions import Confidence, Suggestion, Suggestions
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit
 
@@ -160,9 +161,15 @@ def suggest(
         finder.checkpoint, {key for keys in found.values() for key in keys}, free_axes
     )
     matches = _match(finder, available, lost)
-    items = _items(finder, matches, lost, wanted)
     proposed = {key for match in matches for key in match.candidate.keys}
-    left = (t.name for t in available.tensors if t.spec.key not in proposed)
+    named = {id(variable) for match in matches for _, variable in match.layer.tensors}
+    nowhere = [variable for variable in lost if id(variable) not in named]
+    stacked = stacked_items(finder, available, nowhere, proposed)
+    items = [
+        stacked.get(variable, item) for variable, item in _items(finder, matches, lost, wanted)
+    ]
+    rows = {name for item in stacked.values() for name in item.names}
+    left = (t.name for t in available.tensors if {t.spec.key, t.name}.isdisjoint(proposed | rows))
     moves = list(_moves(matches, available.separator))
     free = [variable for variable in model if id(variable) not in renamed]
     return Suggestions(
@@ -578,19 +585,19 @@ def _moves(matches: Sequence[Match], separator: str) -> Iterator[Move]:
 
 def _items(
     finder: Finder, matches: Sequence[Match], lost: Sequence[Variable], wanted: set[int]
-) -> list[Suggestion]:
-    """A suggestion for each variable that is wanted, in the model's order."""
+) -> Iterator[tuple[Variable, Suggestion]]:
+    """Each variable that is wanted with what is suggested for it, in the model's order."""
     proposed: Mapping[int, tuple[Match, int, Owner]] = {
         id(variable): (match, at, owner)
         for match in matches
         for at, (owner, variable) in enumerate(match.layer.tensors)
     }
-    items = []
     for variable in lost:
         if id(variable) not in wanted:
             continue
         if id(variable) not in proposed:
-            items.append(Suggestion(variable.name, (), "none", _why_nothing(finder, variable)))
+            why = _why_nothing(finder, variable)
+            yield variable, Suggestion(variable.name, (), "none", why)
             continue
         match, at, owner = proposed[id(variable)]
         fit = match.candidate.fits[at]
@@ -604,8 +611,11 @@ def _items(
             "of another size, so a VocabInfo must say which row is which" if is_resized else "",
         ]
         reason = "; ".join(filter(None, [match.reason, *remarks]))
-        items.append(Suggestion(owner.name, fit.names, match.confidence, reason, others, layout))
-    return items
+        confidence = match.confidence
+        yield (
+            variable,
+            Suggestion(owner.name, fit.names, confidence, reason, others, layout),
+        )
 
 
 def _said_of(layout: str | None) -> str:

@@ -268,10 +268,12 @@ def remapped_item(
     remappings: Remappings,
     *,
     parameter: Source | None = None,
+    having: torch.Tensor | None = None,
 ) -> PlanItem:
     """The item of a variable whose rows move; raises ProblemError if they cannot.
 
-    `parameter` is what a slot's parameter is made of.
+    `parameter` is what a slot's parameter is made of. `having`, bool, are the rows along axis 0
+    that may have an old one; None: all.
     """
     axes = vocab_axes(variable, infos)
     old_sizes = check_other_axes(variable, source, infos, axes)
@@ -287,6 +289,11 @@ def remapped_item(
         )
         for info, axis, size in zip(infos, axes, old_sizes, strict=True)
     ]
+    if having is not None:
+        found = [
+            replace(change, remapping=change.remapping.where(having)) if not change.axis else change
+            for change in found
+        ]
     for change in found:
         check_share_found(variable, change.vocab, change.remapping)
         check_new_rows(variable, change.vocab, change.remapping, change.axis)

@@ -12,6 +12,7 @@ import torch
 from torch_warmstart.errors import Finding, WarmStartError, plural
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Source
+from torch_warmstart.new_rows import fill_of_slot
 from torch_warmstart.planning.deciding import (
     Decision,
     check_writable,
@@ -146,7 +147,7 @@ def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> De
     if not infos:
         decision = decide_found(wish, found.source, found.reason, known.remappings)
     else:
-        item = _remapped(variable, found, infos, parameter, known.remappings)
+        item = _remapped(variable, found, infos, parameter, known)
         _check_start(variable, item)
         decision = Decision(item)
     item = decision.item
@@ -167,7 +168,7 @@ def _remapped(
     found: SlotSource,
     infos: Sequence[AnyVocabInfo],
     parameter: Source,
-    remappings: Remappings,
+    known: Known,
 ) -> PlanItem:
     """The item of a slot whose rows move.
 
@@ -175,10 +176,16 @@ def _remapped(
     the first and then those of the second.
     """
     assert variable.slot is not None
-    blocks = _blocks_of(variable)
+    blocks, remappings = _blocks_of(variable), known.remappings
     if blocks == 1:
         return remapped_item(
-            variable, found.source, infos, found.reason, remappings, parameter=parameter
+            variable,
+            found.source,
+            infos,
+            found.reason,
+            remappings,
+            parameter=parameter,
+            having=_rows_with_a_past(variable, found, known),
         )
     (spec,) = found.source.specs
     before = parameter.specs[0].shape[0]
@@ -205,6 +212,19 @@ def _remapped(
         remapping=item.remapping.repeated(blocks, before),
         old_size=blocks * before,
     )
+
+
+def _rows_with_a_past(variable: Variable, found: SlotSource, known: Known) -> torch.Tensor | None:
+    """Which rows of a slot's parameter have an old row, where the slot has ids of its own.
+
+    A table of a slot may have an id that its parameter's lacks, or that a filter leaves behind. Its
+    row begins anew, and so does its state.
+    """
+    assert variable.slot is not None
+    if known.remappings.old.table_of(tuple(spec.key for spec in found.source.specs)) is None:
+        return None
+    changes = known.of_model[variable.slot.parameter].item.changes
+    return next((c.remapping.rows >= 0 for c in changes if c.axis == 0), None)
 
 
 def _blocks_of(variable: Variable) -> int:
@@ -317,8 +337,47 @@ def keep_whole(
         if decision.breaks_state is not None and variable.slot is not None:
             broken.setdefault(variable.slot.parameter, decision.breaks_state)
     whole = {v: _whole(decision, broken) for v, decision in decisions.items()}
+    whole.update(_rows_together(whole))
     remarks = [remark for decision in whole.values() for remark in decision.remarks]
     return whole, [*_not_whole(whole, broken), *remarks]
+
+
+def _rows_together(decisions: Mapping[Variable, Decision]) -> Iterator[tuple[Variable, Decision]]:
+    """Slots of tables with ids of their own: a row that one of a parameter's lacks, none takes.
+
+    A first average without the second makes a step of many times the learning rate.
+    """
+    of_parameter: dict[Variable, list[Variable]] = {}
+    for variable, decision in decisions.items():
+        if variable.slot is not None and decision.item.remapping is not None:
+            of_parameter.setdefault(variable.slot.parameter, []).append(variable)
+    for slots in of_parameter.values():
+        items = [decisions[variable].item for variable in slots]
+        if len({id(item.remapping) for item in items}) > 1:
+            for variable, item in zip(slots, _having_all(items), strict=True):
+                yield variable, replace(decisions[variable], item=item)
+
+
+def _having_all(items: Sequence[PlanItem]) -> Iterator[PlanItem]:
+    """The items, of each only the rows along axis 0 that all of one length have."""
+    for item in items:
+        found = item.remapping
+        alike = [
+            other.remapping.rows >= 0
+            for other in items
+            if other.remapping is not None
+            and other.axis == item.axis == 0
+            and found is not None
+            and other.variable.shape[0] == item.variable.shape[0]
+        ]
+        if found is None or not alike:
+            yield item
+            continue
+        fewer = found.where(torch.stack(alike).all(0))
+        slot, info, fill = item.variable.slot, item.vocab, item.fill
+        if fewer is not found and fill is None and slot is not None and info is not None:
+            fill = fill_of_slot(info, slot.start)
+        yield replace(item, remapping=fewer, fill=fill)
 
 
 def _not_whole(

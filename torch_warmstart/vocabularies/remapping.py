@@ -80,6 +80,23 @@ class Remapping:
         more = {name: times * getattr(self, name) for name in counts.split()}
         return replace(self, rows=torch.cat(blocks), **more)
 
+    def where(self, may: torch.Tensor) -> Remapping:
+        """The same without an old row where `may`, bool of its length, is False.
+
+        The entries there are new ones, and their old rows are dropped.
+        """
+        rows = torch.where(may, self.rows, MISSING)
+        taken_away = int((self.rows >= 0).sum()) - int((rows >= 0).sum())
+        if not taken_away:
+            return self
+        return replace(
+            self,
+            rows=rows,
+            num_present=self.num_present - taken_away,
+            num_new=self.num_new + taken_away,
+            num_dropped=self.num_dropped + taken_away,
+        )
+
     def padded_to(self, size: int) -> Remapping:
         """The same for a table that is higher than its vocabulary, if that is a rounder number."""
         count = len(self.rows)
@@ -287,7 +304,7 @@ def _rows_between(
 
 def _placed(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> torch.Tensor:
     """Numbers of listed old entries for listed new ones as rows for rows."""
-    if old.at is not None or old.first:
+    if len(old.listed) and (old.at is not None or old.first):
         shifted = old.entry_rows.index_select(0, rows.clamp(min=0)) if len(rows) else rows
         rows = torch.where(rows < 0, rows, shifted)
     if new.at is None and not new.first and len(new) == len(rows):

@@ -68,7 +68,7 @@ def hugectr(path):
 def dynamicemb(path):
     scores = {4: 1, 7: 0, 9: 1, 30: 1}
     dynamicemb_folder(path / "dynamicemb", "item_table", IDS, 2, opt=0.5, scores=scores)
-    return [4, 9, 30], [4, 7, 9, 30]
+    return [4, 9, 30], [4, 9, 30]
 
 
 def monolith(path):
@@ -78,7 +78,7 @@ def monolith(path):
         for i in IDS
     ]
     mw.table(path / "model.ckpt-1000.assets", "item_table", entries, 2)
-    return [4, 7, 9], IDS
+    return [4, 7, 9], [4, 7, 9]
 
 
 def nvtabular(path):

@@ -23,12 +23,18 @@ _KEYS, _VALUES = "keys", "values"
 _ENDINGS = ("-", "-sparse_incr_")
 _COLUMNS = {"freqs": "frequency", "versions": "version"}
 _MOST_PARTS = 100_000
-# What TensorFlow's optimizers call their slots: behind a table's name, after `/`, `-` or `_`.
-_SLOT = re.compile(
-    r"(?i)(adam(async|w|_?decay)?|adagrad(decay)?(v2)?|ftrl|momentum|rmsprop|adadelta|m|v|vhat|"
-    r"accumulator|linear|sgd|gradient_descent)(_\d+)?(/.*)?$|"
-    r".*(shadow_|slot_?)?(m|v|accumulator|momentum|exp_avg|exp_avg_sq)$"
-)
+_MOST_NAME = 1024  # of a table that has slots
+# What TensorFlow's optimizers call their slots, behind a table's name and a `/`; behind `_` and
+# `-`, with which other tables are called too (`user_m`, `user-v2`), what names an optimizer.
+_OPTIMIZER = r"(adam(async|w|_?decay|ax)?|adagrad(_?decay)?(_?v2)?|ftrl|momentum|rmsprop|adadelta)"
+_WORD = r"(shadow_|slot_)?(m|v|vhat|accumulator|linear|momentum|exp_avg|exp_avg_sq)"
+_SLOT = {
+    "/": re.compile(
+        rf"(?i)({_OPTIMIZER}|sgd|gradient_descent)(_\d+)?(/.*)?|(.*[/_-])?{_WORD}(_\d+)?"
+    ),
+    "_": re.compile(rf"(?i){_OPTIMIZER}(_\d+|[/_]\w+)?"),
+    "-": re.compile(rf"(?i)(.*[/_-])?(shadow_\w+|{_OPTIMIZER}([/_-].*)?)"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,8 @@ def _part(stem: str, ending: str, there: set[str]) -> Part:
 
 def _whole(name: str, parts: Mapping[tuple[int, int], Part], count: int) -> list[Part]:
     """The parts in order, those that came later behind the others."""
-    numbers = {number for _, number in parts}
+    orders = {order for order, _ in parts}
+    numbers = {number for order, number in parts if order == min(orders)}  # what came since is less
     missing = [number for number in range(count) if number not in numbers]
     if missing:
         raise MalformedError(f"of table {name!r} part {missing[0]} of {count} is missing")
@@ -104,23 +111,16 @@ def slots_by_table(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Which tables are slots of which: table to name of a slot to its table."""
     ordered = sorted(names)
     found: dict[str, dict[str, str]] = {name: {} for name in ordered}
+    lengths = {len(name) for name in ordered}
     for name in ordered:
-        owners = [
-            other
-            for other in ordered
-            if name.startswith(other)
-            and name[len(other) : len(other) + 1] in ("/", "-", "_")
-            and _is_slot(name[len(other) :])
-        ]
-        if owners:
-            owner = min(owners, key=len)
+        ends = (at for at in range(1, min(len(name), _MOST_NAME)) if at in lengths)
+        owner = next((name[:at] for at in ends if name[:at] in found and _is_slot(name[at:])), None)
+        if owner is not None:
             found[owner][name[len(owner) + 1 :]] = name
     of_others = {name for slots in found.values() for name in slots.values()}
     return {name: slots for name, slots in found.items() if name not in of_others}
 
 
 def _is_slot(rest: str) -> bool:
-    separator, word = rest[0], rest[1:]
-    if separator == "-":  # TFRA's: `emb-parameter_..._build-shadow_m`
-        return True
-    return bool(_SLOT.match(word)) if separator == "_" else bool(_SLOT.fullmatch(word))
+    found = _SLOT.get(rest[:1]) if len(rest) < _MOST_NAME else None
+    return found is not None and found.fullmatch(rest[1:]) is not None

@@ -41,6 +41,8 @@ class KeyedTable:
     columns: Mapping[str, Column] = field(repr=False)  # "frequency", "version", ...
     slots: Mapping[str, KeyedTable] = field(default_factory=dict)
     pieces: tuple[str, ...] = ()  # the keys of the tensors that the values are made of
+    # Whether an optimizer's state of it, which keeps no ids, has its rows in the same order.
+    has_state_by_row: bool = False
 
     @property
     def keys(self) -> Vocabulary:

@@ -11,12 +11,15 @@ is the place; `_hash_zch_metadata` int32 [size, 1].
 
 from __future__ import annotations
 
+import collections
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
 from torch_warmstart.entries import OOV, Entries, Vocabulary
-from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.errors import CorruptCheckpointError, printable
 from torch_warmstart.formats.base import Checkpoint, MalformedError
 from torch_warmstart.formats.keyed.table import Column, KeyedTable
 
@@ -31,30 +34,71 @@ _BUFFERS = ("embedding_bags", "embeddings")
 
 
 def torchrec_tables(checkpoint: Checkpoint) -> dict[str, KeyedTable]:
-    """The tables by name, as the module calls them."""
-    return {table.name: table for table in _tables(checkpoint)}
+    """The tables by name, as the module calls them; by their keys where two are called alike."""
+    found = [_table(checkpoint, key, leaves) for key, leaves in _leaves_by_weight(checkpoint)]
+    names = collections.Counter(table.name for table in found)
+    named = {
+        table.values.removesuffix(".weight") if names[table.name] > 1 else table.name: table
+        for table in found
+    }
+    return {name: replace(table, name=name) for name, table in named.items()}
 
 
-def _tables(checkpoint: Checkpoint) -> Iterator[KeyedTable]:
-    weights = {_table_name(key): key for key in checkpoint if _table_name(key)}
+def _leaves_by_weight(checkpoint: Checkpoint) -> Iterator[tuple[str, list[str]]]:
+    """Weights, and the ids that may be theirs: `..._mch_sorted_raw_ids`, one if it is clear.
+
+    A module has its table and its ids within it, so that of weights of one name the one counts that
+    shares most of its path with the ids.
+    """
+    weights: dict[str, list[str]] = {}
+    for key in checkpoint:
+        weights.setdefault(_table_name(key), []).append(key)
+    weights.pop("", None)
+    found: dict[str, list[str]] = {}
     for key in checkpoint:
         folder, _, leaf = key.rpartition(".")
-        name = folder.rpartition(".")[2]
-        if leaf not in (_SORTED, _HASHED) or name not in weights:
-            continue
-        values = weights[name]
-        shape = checkpoint.spec(values).shape
-        origin = f"{checkpoint.url}[{name}]"
-        reader = _Reader(checkpoint, folder, shape[0] if shape else 0, origin)
-        yield KeyedTable(
-            name=name,
-            values=values,
-            shape=shape,
-            parts=1,
-            origin=origin,
-            read_keys=reader.sorted if leaf == _SORTED else reader.hashed,
-            columns=reader.columns() if leaf == _SORTED else {},
-        )
+        alike = weights.get(folder.rpartition(".")[2], [])
+        if leaf in (_SORTED, _HASHED) and alike:
+            shared = [_num_shared(key, weight) for weight in alike]
+            for weight, count in zip(alike, shared, strict=True):
+                if count == max(shared):
+                    found.setdefault(weight, []).append(key)
+    claimed = collections.Counter(key for keys in found.values() for key in keys)
+    for weight, keys in found.items():
+        yield weight, [each for key in keys for each in [key] * claimed[key]]
+
+
+def _num_shared(one: str, other: str) -> int:
+    """How many parts of their paths, from the first on, two keys share."""
+    pairs = zip(one.split("."), other.split("."), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _table(checkpoint: Checkpoint, values: str, leaves: list[str]) -> KeyedTable:
+    folder, _, leaf = leaves[0].rpartition(".")
+    name = folder.rpartition(".")[2]
+    shape = checkpoint.spec(values).shape
+    origin = f"{checkpoint.url}[{name}]"
+    reader = _Reader(checkpoint, folder, shape[0] if shape else 0, origin)
+
+    def read_keys() -> Vocabulary:
+        if len(leaves) > 1:
+            raise CorruptCheckpointError(
+                f"{origin}: which ids {values!r} has is not clear: several tables are called "
+                f"{printable(name)!r}, or several modules keep ids for it."
+            )
+        return reader.sorted() if leaf == _SORTED else reader.hashed()
+
+    return KeyedTable(
+        name=name,
+        values=values,
+        shape=shape,
+        parts=1,
+        origin=origin,
+        read_keys=read_keys,
+        columns=reader.columns() if leaf == _SORTED else {},
+        has_state_by_row=True,
+    )
 
 
 def _table_name(key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,9 @@ class OldVocabularies:
         table = self.table_of(keys) if has_ids else None
         if table is not None:
             return self._of_table(info, table, is_slot=bool(of_parameter))
+        table = self.table_of(of_parameter) if has_ids else None
+        if table is not None and table.has_state_by_row:
+            return self._of_table(info, table, is_slot=False)
         source = info.old_vocab
         if info.has_filter:
             raise VocabularyError(
@@ -90,7 +93,19 @@ class OldVocabularies:
                 )
         elif source.name is not None and source.name not in (table.name, table.values):
             return self._named(source.name)
-        return table.kept(info.min_frequency, info.since_version, info.where)
+        return self._kept(info, table)
+
+    def _kept(self, info: VocabInfo, table: KeyedTable) -> Vocabulary:
+        """The ids that its filters leave; `where` is asked once."""
+        asked = (table.values, info.min_frequency, info.since_version, id(info.where))
+        if asked not in self._filtered:
+            found = table.kept(info.min_frequency, info.since_version, info.where)
+            self._filtered[asked] = (found, info.where)  # held, so that no other has its identity
+        return self._filtered[asked][0]
+
+    @functools.cached_property
+    def _filtered(self) -> dict[Hashable, tuple[Vocabulary, Any]]:
+        return {}
 
     @functools.cached_property
     def sidecar(self) -> Sidecar:
@@ -99,15 +114,19 @@ class OldVocabularies:
 
     @functools.cached_property
     def _by_values(self) -> Mapping[str, KeyedTable]:
-        tables = list(self.checkpoint.tables().values())
-        tables += [slot for table in tables for slot in table.slots.values()]
+        tables = self._with_slots
         whole = {table.pieces[0]: table for table in tables if len(table.pieces) == 1}
         return {**whole, **{table.values: table for table in tables}}
+
+    @functools.cached_property
+    def _with_slots(self) -> list[KeyedTable]:
+        tables = list(self.checkpoint.tables().values())
+        return tables + [slot for table in tables for slot in table.slots.values()]
 
     def _named(self, name: str) -> Vocabulary:
         if name in self.sidecar:
             return self.sidecar[name]
-        tables = self.checkpoint.tables()
+        tables = {table.name: table for table in reversed(self._with_slots)}
         if name in tables:
             return tables[name].keys
         found = self.checkpoint.vocabularies()

@@ -40,15 +40,22 @@ def with_returned(
     number = {of: at for at, of in enumerate(older, 1)}
     found = {of: {i.variable: i for i in one.items} for of, one in older.items()}
 
-    def patched(item: PlanItem) -> PlanItem:
+    def patched(item: PlanItem, past: _Past | None = None) -> tuple[PlanItem, _Past]:
         order = [_identity(checkpoint) for checkpoint, _ in item.fallback]
         others = [(number[of], found[of].get(item.variable)) for of in order]
-        return _with_patches(number_item(0, item), others)
+        return _with_patches(number_item(0, item), others, past)
 
+    of_model = {i.variable: patched(i) for i in plan.items if i.variable.slot is None}
+    items = [
+        of_model[item.variable][0]
+        if item.variable.slot is None
+        else patched(item, of_model[item.variable.slot.parameter][1])[0]
+        for item in plan.items
+    ]
     return replace(
         plan,
         checkpoint=SeveralCheckpoints([plan.checkpoint, *(p.checkpoint for p in older.values())]),
-        items=tuple(map(patched, plan.items)),
+        items=tuple(items),
         unused_keys=tuple(f"1:{key}" for key in plan.unused_keys),
         seconds=plan.seconds + sum(one.seconds for one in older.values()),
     )
@@ -110,21 +117,39 @@ def _info(item: PlanItem, source: Any) -> VocabInfo:
     )
 
 
-def _with_patches(item: PlanItem, others: list[tuple[int, PlanItem | None]]) -> PlanItem:
+_Past = dict[int, torch.Tensor]  # which rows come from the checkpoint of a number: bool
+
+
+def _with_patches(
+    item: PlanItem, others: list[tuple[int, PlanItem | None]], past: _Past | None
+) -> tuple[PlanItem, _Past]:
+    """With what the others have of the rows that it lacks, and which rows these are.
+
+    `past` is a slot's parameter's: where its row comes from, the slot's does too, or begins anew.
+    """
+    taken: _Past = {}
     if item.remapping is None:
-        return item
+        return item, taken
     lacking = item.remapping.rows < 0
     patches = []
     for number, other in others:
         if other is None or other.remapping is None:
             continue
-        rows = torch.where(lacking, other.remapping.rows, -1)
+        may = lacking if past is None else lacking & _in_blocks(past.get(number), lacking)
+        rows = torch.where(may, other.remapping.rows, -1)
         found = rows >= 0
         if bool(found.any()):
             remapping = _of_rows(other.remapping, rows)
             patches.append(replace(number_item(number, other), remapping=remapping, fill=Keep()))
-            lacking = lacking & ~found
-    return replace(item, patches=tuple(patches))
+            lacking, taken[number] = lacking & ~found, found
+    return replace(item, patches=tuple(patches)), taken
+
+
+def _in_blocks(rows: torch.Tensor | None, lacking: torch.Tensor) -> torch.Tensor:
+    """Rows of a parameter as those of its slot, which may have all of them several times."""
+    if rows is None:
+        return torch.zeros_like(lacking)
+    return rows.repeat(len(lacking) // max(1, len(rows)))
 
 
 def _of_rows(remapping: Remapping, rows: torch.Tensor) -> Remapping:

@@ -134,6 +134,23 @@ class MonolithCheckpoint(Checkpoint):
         except MalformedError as error:
             raise CorruptCheckpointError(f"{self.url}: {error}.") from error
         self._values = dict(self._all_values())
+        self._check_all_counted()
+
+    def _check_all_counted(self) -> None:
+        """Raises CorruptCheckpointError: a file of several tables has records that none counts.
+
+        They follow one another, so that with one of them left out all behind are another table's.
+        """
+        counted: dict[str, set[tuple[int, int]]] = {}
+        for part in (part for parts in self._parts.values() for part in parts):
+            counted.setdefault(part.file, set()).add((part.first, part.count))
+        for file, spans in counted.items():
+            there, told = len(self._dumps[file].records), sum(count for _, count in spans)
+            if min(count for _, count in spans) >= 0 and told != there:
+                raise CorruptCheckpointError(
+                    f"{self.url}: {file} has {there:,} records, but its tables' counts make "
+                    f"{told:,}."
+                )
 
     # -- files -------------------------------------------------------------------------------------
 

@@ -1,0 +1,89 @@
+"""A row and its slots are of one id and of one checkpoint, or the slots begin anew."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bundle_writer import write_bundle
+from embedding_variable_writer import deeprec, floats
+from test_embedding_variables import rows_of
+from torch import nn
+
+import torch_warmstart as tws
+
+ADAGRAD, FRESH = "emb/Adagrad", [0.25, 0.25]
+
+
+def start(url, new, make=None, **info):
+    """The rows, and the optimizer's state of them."""
+    model = nn.ModuleDict({"emb": nn.Embedding(len(new), 2)})
+    made = torch.optim.Adagrad(model.parameters(), initial_accumulator_value=0.25)
+    optimizer = made if make is None else make(model.parameters())
+    infos = {"emb.weight": tws.VocabInfo(new, **info)}
+    settings = tws.WarmStartSettings(str(url), ".*", infos, {"emb.weight": "emb"})
+    report = tws.warm_start(model, settings, optimizer=optimizer)
+    state = {name: held.tolist() for name, held in optimizer.state[model["emb"].weight].items()}
+    return model["emb"].weight.tolist(), state, report
+
+
+def test_a_slot_of_an_id_without_a_row_begins_anew(tmp_path):
+    entries = [*deeprec("emb", rows_of([7, 4])), *deeprec(ADAGRAD, rows_of([4, 9, 7], 0.5))]
+    write_bundle(tmp_path / "m", entries)
+    rows, state, report = start(tmp_path / "m", [7, 9, 4])
+    assert rows == [[7, -7], [0, 0], [4, -4]]
+    assert state["sum"] == [[7.5, -7.5], FRESH, [4.5, -4.5]]
+    assert str(report).count("rows: 2 copied, 1 initialised") == 2
+
+
+@pytest.mark.parametrize(
+    "asked", [{"min_frequency": 5}, {"where": lambda columns: columns["frequency"] > 4}]
+)
+def test_a_slot_of_an_id_that_is_filtered_begins_anew(tmp_path, asked):
+    entries = [
+        *deeprec("emb", rows_of([7, 4]), freqs={7: 1, 4: 9}),
+        *deeprec(ADAGRAD, rows_of([4, 7], 0.5)),
+    ]
+    write_bundle(tmp_path / "m", entries)
+    rows, state, _ = start(tmp_path / "m", [7, 4], **asked)
+    assert rows == [[0, 0], [4, -4]]
+    assert state["sum"] == [FRESH, [4.5, -4.5]]
+
+
+def test_slots_of_an_id_come_together_or_not_at_all(tmp_path):
+    entries = [
+        *deeprec("emb", rows_of([4, 7, 9])),
+        *deeprec("emb/Adam", rows_of([9, 7, 4], 0.5)),
+        *deeprec("emb/Adam_1", rows_of([4, 7], 0.25)),  # 9 has a first average alone
+        floats("beta1_power", 0.9**3),
+        floats("beta2_power", 0.999**3),
+    ]
+    write_bundle(tmp_path / "m", entries)
+    rows, state, _ = start(tmp_path / "m", [9, 4, 7], torch.optim.Adam)
+    assert rows == [[9, -9], [4, -4], [7, -7]]
+    assert state["exp_avg"] == [[0, 0], [4.5, -4.5], [7.5, -7.5]]
+    assert state["exp_avg_sq"] == [[0, 0], [4.25, -4.25], [7.25, -7.25]]
+
+
+def test_what_is_back_has_row_and_slots_of_one_checkpoint(tmp_path):
+    """9 has a row in b and c, a slot in a and c; 7 has both in a."""
+    for name, ids, slots, offset in (
+        ("a", [7], [7, 9], 0),
+        ("b", [9, 7], [7], 100),
+        ("c", [9, 7], [9, 7], 1000),
+    ):
+        entries = [
+            *deeprec("emb", rows_of(ids, offset)),
+            *deeprec(ADAGRAD, rows_of(slots, offset + 0.5)),
+        ]
+        write_bundle(tmp_path / name, entries)
+    a, b, c = (str(tmp_path / name) for name in "abc")
+
+    def older(*urls):
+        return {"fallback": [(url, tws.FROM_CHECKPOINT) for url in urls]}
+
+    rows, state, _ = start(a, [7, 9], **older(b, c))
+    assert rows == [[7, -7], [109, -109]]
+    assert state["sum"] == [[7.5, -7.5], FRESH]
+    rows, state, _ = start(a, [7, 9], **older(c, b))
+    assert rows == [[7, -7], [1009, -1009]]
+    assert state["sum"] == [[7.5, -7.5], [1009.5, -1009.5]]

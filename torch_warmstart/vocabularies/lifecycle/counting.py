@@ -41,6 +41,10 @@ _KINDS = (
     "and 'count' (pandas, polars, pyarrow, or the path of a Parquet, csv or tsv file), or a "
     "Vocabulary that has counts, or its file"
 )
+_WHOLE = (
+    "Counts are whole numbers; where pandas made floats of them because some are missing, "
+    "fillna(0).astype('int64')."
+)
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -81,6 +85,8 @@ def _blocks(counts: Any) -> Iterator[Counted]:
     elif exports_arrow(counts):
         yield from _cut(*_of_table(counts))
     elif isinstance(counts, Mapping):
+        if None in counts:
+            raise VocabularyError("The counts have the entry None, which no row has: leave it out.")
         if counts:
             values = _whole(np.asarray(list(counts.values())))
             yield from _cut(read_entries(list(counts)), values)
@@ -108,15 +114,26 @@ def _whole(numbers: Any) -> torch.Tensor:
 
 def _of_table(table: Any, origin: str | None = None) -> Counted:
     """Rows without an entry are left out."""
-    entries, numbers = from_arrow(table, ENTRY), from_arrow(table, COUNT)
+    entries = _column(table, ENTRY, f"Counts are {_KINDS}.")
+    numbers = _column(table, COUNT, _WHOLE)
     if numbers.listed.ids is None or len(numbers.listed) != len(numbers):
         raise VocabularyError(f"The column {COUNT!r} holds something else than whole numbers.")
     listed = replace(entries.listed, origin=origin or entries.listed.origin)
     return listed, numbers.listed.ids.index_select(0, entries.entry_rows)
 
 
+def _column(table: Any, name: str, hint: str) -> Vocabulary:
+    try:
+        return from_arrow(table, name)
+    except VocabularyError as error:
+        raise VocabularyError(f"The column {name!r} of the counts: {error} {hint}") from error
+
+
 def _of_file(path: str) -> Iterator[Counted]:
-    raw = LOCAL.read_all(path)
+    try:
+        raw = LOCAL.read_all(path)
+    except OSError as error:
+        raise VocabularyError(f"The counts at {path} cannot be read: {error}") from error
     separator = _SEPARATORS.get(path[-4:].lower())
     if raw[:4].tobytes() == b"PAR1":
         categories = read_categories(raw, path, None, LOCAL)

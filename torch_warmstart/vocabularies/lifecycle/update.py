@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,11 +23,12 @@ from torch_warmstart.vocabularies.lifecycle.order import distinct, joined
 from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary
 
 Numbers = npt.NDArray[np.int64]
-Day = datetime.date | int | None
+Day = datetime.date | np.datetime64 | int | None
 
 _BLOCK = 1 << 18  # entries at a time
 _MOST_SUM = 1 << 62  # of counts, so that two of them fit in 64 bits
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
+_LAST_DAY = datetime.date.max.toordinal() - _EPOCH
 
 
 def update_vocabulary(
@@ -57,8 +60,9 @@ def update_vocabulary(
         max_size: The most rows the vocabulary may have, special ones too. Where there are more,
             the entries that were not seen for longest go; of one day those seen least often, and
             of these the new ones first.
-        today: The day that the counts are of: a `datetime.date`, or days since 1970-01-01. None:
-            today's date in UTC.
+        today: The day that the counts are of: a `datetime.date` (of a time in a time zone, its date
+            there), or days since 1970-01-01. None: today's date in UTC. It is not before a day that
+            `old` knows; of one day there may be several updates, whose counts add up.
         progress: Show a progress bar; None shows one for long work on a terminal.
 
     Returns:
@@ -67,7 +71,7 @@ def update_vocabulary(
 
     Raises:
         SettingsError: a setting is impossible, `max_size` is too small for the rows that must
-            stay, or `counts` holds none.
+            stay, `today` is before a day that `old` knows, or `counts` holds none.
         VocabularyError: `old` has an entry twice, counts are negative, text is mixed with ids.
 
     Example:
@@ -81,10 +85,11 @@ def update_vocabulary(
         tensor([-1,  1, -1,  0])
     """
     day = _day_of(today)
-    _check_number("min_count", min_count, least=1)
-    _check_number("expire_after", expire_after, least=0)
-    _check_number("max_size", max_size, least=1)
+    min_count = _number("min_count", min_count, least=1)
+    expire_after = None if expire_after is None else _number("expire_after", expire_after, least=0)
+    max_size = None if max_size is None else _number("max_size", max_size, least=1)
     vocabulary = read_vocabulary(old)
+    _check_day(vocabulary, day)
     check_no_blanks(vocabulary.listed)
     seen, strangers, numbers = _count(vocabulary.listed, counts, progress)
     usage = _used(vocabulary, seen, day)
@@ -117,18 +122,49 @@ class _Newcomers:
 def _day_of(today: Day) -> int:
     if today is None:
         today = datetime.datetime.now(datetime.timezone.utc).date()
-    if isinstance(today, datetime.date):
-        return today.toordinal() - _EPOCH
-    if isinstance(today, bool) or not isinstance(today, int) or not 0 <= today < 1 << 31:
-        raise SettingsError(f"today is a datetime.date, or days since 1970-01-01, not {today!r}.")
-    return today
+    day = -1
+    if isinstance(today, np.datetime64):
+        day = -1 if np.isnat(today) else int(today.astype("datetime64[D]").astype(np.int64))
+    elif isinstance(today, datetime.date):
+        if today == today:  # pandas' NaT is a date, and no day
+            day = today.toordinal() - _EPOCH
+    elif not isinstance(today, bool | np.bool_):
+        with contextlib.suppress(TypeError):
+            day = operator.index(today)
+    if not 0 <= day <= _LAST_DAY:
+        raise SettingsError(
+            f"today is a datetime.date from 1970 on, or as many days since 1970-01-01 (20,000 is "
+            f"{_date(20_000)}), not {today!r}."
+        )
+    return day
 
 
-def _check_number(name: str, value: object, least: int) -> None:
-    if value is None and name != "min_count":
+def _date(day: int) -> datetime.date:
+    return datetime.date.fromordinal(day + _EPOCH)
+
+
+def _check_day(vocabulary: Vocabulary, day: int) -> None:
+    """Days go forward: by one of before, what was seen since would count as not seen for longer."""
+    usage = vocabulary.usage
+    if usage is None or not len(usage):
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    last = max(int(usage.last_seen.max()), int(usage.born.max()))
+    if day < last:
+        raise SettingsError(
+            f"today is {_date(day)}, but {vocabulary.origin} has entries that were seen on "
+            f"{_date(min(last, _LAST_DAY))}: days go forward. Add counts that come late to those "
+            "of a later day, or begin again from the vocabulary of the day before."
+        )
+
+
+def _number(name: str, value: Any, least: int) -> int:
+    number = least - 1
+    if not isinstance(value, bool | np.bool_):
+        with contextlib.suppress(TypeError):
+            number = operator.index(value)
+    if number < least:
         raise SettingsError(f"{name} is a whole number from {least} on, not {value!r}.")
+    return number
 
 
 # -- counting --------------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""What is said of days and counts by mistake, or in other types than Python's own."""
+
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+import pytest
+
+import torch_warmstart as tws
+
+DAY = 20_001
+COUNTS = {"b": 1, "c": 2}
+
+
+@pytest.fixture
+def monday():
+    return tws.update_vocabulary(["a", "b"], COUNTS, today=DAY)
+
+
+def test_days_go_forward(monday, tmp_path):
+    """Else what was seen since would go too soon, as if it had not been."""
+    told = "today is 2024-10-04, but .* were seen on 2024-10-05: days go forward"
+    with pytest.raises(tws.SettingsError, match=told):
+        tws.update_vocabulary(monday, COUNTS, today=DAY - 1)
+    monday.save(tmp_path / "monday.voc")
+    with pytest.raises(tws.SettingsError, match="monday.voc has entries that were seen on"):
+        tws.update_vocabulary(tmp_path / "monday.voc", COUNTS, today=0)
+    twice = tws.update_vocabulary(monday, COUNTS, today=DAY, expire_after=0)
+    assert twice.usage.counts.tolist() == [0, 2, 4]
+    assert twice.usage.last_seen.tolist() == [DAY] * 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        20241005,
+        1_728_000_000,
+        -1,
+        True,
+        1.0,
+        "2024-10-05",
+        datetime.date(1969, 12, 31),
+        np.datetime64("NaT"),
+        np.datetime64("1969-12-31"),
+    ],
+    ids=str,
+)
+def test_what_is_no_day_is_refused(monday, wrong):
+    with pytest.raises(tws.SettingsError, match="today is a datetime.date from 1970 on"):
+        tws.update_vocabulary(monday, COUNTS, today=wrong)
+
+
+def test_the_nat_of_pandas_is_no_day(monday):
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(tws.SettingsError, match="today is a datetime.date"):
+        tws.update_vocabulary(monday, COUNTS, today=pandas.NaT)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        np.int64(DAY),
+        np.datetime64("2024-10-05"),
+        np.datetime64("2024-10-05T23:59:59"),
+        datetime.datetime(2024, 10, 5, 23, tzinfo=datetime.timezone(datetime.timedelta(hours=9))),
+    ],
+    ids=str,
+)
+def test_a_day_is_what_says_it(monday, same):
+    later = tws.update_vocabulary(
+        monday, COUNTS, today=same, min_count=np.int64(1), max_size=np.int64(3)
+    )
+    assert later.usage.last_seen.tolist() == [DAY] * 3
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"a": 1.0}, "whole numbers, not float64"),
+        ({"a": float("nan")}, "whole numbers, not float64"),
+        ({"a": -1}, "are negative"),
+        ({"a": True}, "whole numbers, not bool"),
+        ({"a": 1, None: 5}, "entry None"),
+        ((["a", "b"], [1]), "2 entries, but 1 counts"),
+        ("no-such-file.csv", "counts at no-such-file.csv cannot be read"),
+    ],
+    ids=str,
+)
+def test_what_counts_nothing_is_refused(monday, counts, told):
+    with pytest.raises(tws.VocabularyError, match=told):
+        tws.update_vocabulary(monday, counts, today=DAY)
+
+
+def test_counts_that_pandas_made_floats_of_are_told(monday):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"entry": ["a", "b"], "count": [1, None]})
+    with pytest.raises(tws.VocabularyError, match=r"'count' of .* fillna\(0\).astype"):
+        tws.update_vocabulary(monday, frame, today=DAY)
+    with pytest.raises(tws.VocabularyError, match="'entry' of the counts: .*a mapping of entry"):
+        tws.update_vocabulary(monday, pandas.Series(["a", "a"]).value_counts(), today=DAY)
+    whole = frame.fillna(0).astype({"count": "int64"})
+    assert tws.update_vocabulary(monday, whole, today=DAY).usage.counts.tolist() == [1, 1, 2]

@@ -65,7 +65,6 @@ def test_else_nothing_beside_is_looked_at(saved, requests: Requests, monkeypatch
         "%2e%2e/m.pt.warmstart-{}.vocab",
         "m.pt/../../m.pt.warmstart-{}.vocab",
         "m.pt.warmstart-{}.vocab?x=1",
-        "other.pt.warmstart-{}.vocab",
         "file:///m.pt.warmstart-{}.vocab",
     ],
 )

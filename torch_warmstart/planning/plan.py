@@ -1,6 +1,7 @@
 """The plan: a frozen list of what will happen to every variable, and its text.
 
-It is made from names, shapes, dtypes and vocabularies alone; no tensor byte is read for it.
+It is made from names, shapes, dtypes and vocabularies alone; no tensor byte is read for it, but of
+ids that a table keeps, and some rows that tell whose a saved vocabulary is.
 `print(plan)` is the dry run. `planner` makes it, `execute` carries it out.
 """
 

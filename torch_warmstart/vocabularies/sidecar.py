@@ -4,11 +4,13 @@ The JSON says which tensors a vocabulary is for, its fingerprint and its file; t
 `Vocabulary.save` writes, with special rows, counts and days. It has a name made of its content, so
 that the JSON, which is replaced last, never names what is half written. Read, both are untrusted:
 names stay in the directory, sizes are bounded and must be those that are told, and a vocabulary
-that has another fingerprint than the JSON says is refused.
+that has another fingerprint than the JSON says is refused. So is one whose tensor is another now
+than it was saved for: a checkpoint is written anew under its name, and what lies beside it stays.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -31,6 +33,7 @@ from torch_warmstart.storage import (
     parent,
 )
 from torch_warmstart.vocabularies.loading import read_vocabulary
+from torch_warmstart.vocabularies.samples import Sample, is_of, sample_of
 
 SUFFIX = ".warmstart.json"
 KIND = "torch_warmstart.vocabularies"
@@ -40,6 +43,7 @@ _MOST = 16 << 20  # bytes of the JSON
 _MOST_DATA = 64 << 30  # bytes of a vocabulary's file
 _PIECE = 16 << 20
 _DATA = re.compile(r"\.warmstart-[0-9a-f]{32}\.vocab")
+_NAME = re.compile(rf"[^/\\:]+({_DATA.pattern})", re.DOTALL)  # of any checkpoint's
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Kept:
     file: str  # a name in the directory
     size: int  # its bytes
     fingerprint: str
+    sample: Sample | None = None  # of the tensor that it was saved for; None: nobody has taken one
 
 
 class Sidecar(Mapping[str, Vocabulary]):
@@ -64,6 +69,19 @@ class Sidecar(Mapping[str, Vocabulary]):
         """That of a tensor's vocabulary, without reading it."""
         return self._kept[key].fingerprint
 
+    def of_tensor(self, key: str, checkpoint: Checkpoint) -> Vocabulary:
+        """That of a tensor; VocabularyError if the tensor is another than it was saved for."""
+        sample = self._kept[key].sample
+        is_far = is_remote(checkpoint.url)
+        if sample is not None and not is_of(sample, checkpoint, key, only_ends=is_far):
+            raise VocabularyError(
+                f"{self.url} has a vocabulary for {printable(key)!r}, but for other values than "
+                f"{checkpoint.url} holds: it was saved before these were written, or is another "
+                "checkpoint's. After each save of the checkpoint, save_vocabularies() again; or "
+                "give old_vocab."
+            )
+        return self[key]
+
     def __getitem__(self, key: str) -> Vocabulary:
         kept = self._kept[key]
         if kept not in self._read:
@@ -78,7 +96,7 @@ class Sidecar(Mapping[str, Vocabulary]):
             source.close()
         except OSError as error:
             raise VocabularyError(
-                f"{self.url} names {printable(kept.file)!r}, which cannot be read: {error}. Copy "
+                f"{self.url} needs {printable(kept.file)!r}, which cannot be read: {error}. Copy "
                 "the files beside a checkpoint with it, or save_vocabularies() again."
             ) from error
         if found != kept.size:
@@ -147,7 +165,10 @@ def _save(checkpoint: Checkpoint, vocabularies: Mapping[str, VocabSource]) -> st
         _check_rows(checkpoint, key, vocabulary)
     path = url + SUFFIX
     try:
-        kept = {key: _write_data(url, vocabulary) for key, vocabulary in loaded.items()}
+        kept = {
+            key: _write_data(url, vocabulary, sample_of(checkpoint, key))
+            for key, vocabulary in loaded.items()
+        }
         _replace_text(path, _text_of(kept, loaded))
         _clear(url, {one.file for one in kept.values()})
     except OSError as error:
@@ -171,7 +192,7 @@ def _check_rows(checkpoint: Checkpoint, key: str, vocabulary: Vocabulary) -> Non
         )
 
 
-def _write_data(url: str, vocabulary: Vocabulary) -> Kept:
+def _write_data(url: str, vocabulary: Vocabulary, sample: Sample) -> Kept:
     beside = f"{url}.warmstart.{os.getpid()}.part"
     try:
         vocabulary.save(beside)
@@ -185,7 +206,7 @@ def _write_data(url: str, vocabulary: Vocabulary) -> Kept:
     finally:
         if os.path.exists(beside):
             os.unlink(beside)
-    return Kept(name, size, vocabulary.fingerprint)
+    return Kept(name, size, vocabulary.fingerprint, sample)
 
 
 def _text_of(kept: Mapping[str, Kept], loaded: Mapping[str, Vocabulary]) -> str:
@@ -197,6 +218,7 @@ def _text_of(kept: Mapping[str, Kept], loaded: Mapping[str, Vocabulary]) -> str:
             "num_rows": len(loaded[key]),
             "special": {n: [r.start, r.stop] for n, r in loaded[key].special.items()},
             "has_counts": loaded[key].usage is not None,
+            "tensor": None if one.sample is None else dataclasses.asdict(one.sample),
         }
         for key, one in kept.items()
     }
@@ -233,7 +255,8 @@ def sidecar_vocabularies(url: str, storage: Storage) -> Sidecar:
 
     Raises VocabularyError: it is damaged, or of a version that is not known here.
     """
-    path = url.rstrip("/") + SUFFIX
+    url = _followed(url.rstrip("/"), storage)
+    path = url + SUFFIX
     if is_signed(url) or not storage.exists(path):
         return Sidecar(path, {}, storage)
     source = storage.open(path)
@@ -244,10 +267,17 @@ def sidecar_vocabularies(url: str, storage: Storage) -> Sidecar:
     finally:
         source.close()
     try:
-        return Sidecar(path, dict(_kept_in(json.loads(raw), base_name(url.rstrip("/")))), storage)
+        return Sidecar(path, dict(_kept_in(json.loads(raw), base_name(url))), storage)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         why = str(error) if isinstance(error, _BadError) else "it is not what we write"
         raise VocabularyError(f"{path} is damaged: {why}. {_AGAIN}") from error
+
+
+def _followed(url: str, storage: Storage) -> str:
+    """What a link on this machine leads to, if nothing lies beside the link itself."""
+    if is_remote(url) or not os.path.islink(url) or storage.exists(url + SUFFIX):
+        return url
+    return os.path.realpath(url)
 
 
 class _BadError(ValueError):
@@ -259,8 +289,17 @@ def _kept_in(about: Any, base: str) -> Iterator[tuple[str, Kept]]:
         raise _BadError(f"its version is {about['version']!r}, and {VERSION} is known here")
     for key, said in about["vocabularies"].items():
         file, size, fingerprint = said["file"], said["size"], said["fingerprint"]
-        if not file.startswith(base) or not _DATA.fullmatch(file[len(base) :]):
+        ours = _NAME.fullmatch(file)
+        if not ours:
             raise _BadError("a file of it is not called as we call them")
         if not isinstance(size, int) or not 0 < size <= _MOST_DATA:
             raise _BadError("a size of it is none")
-        yield key, Kept(file, size, str(fingerprint))
+        # A checkpoint may have been renamed, with all that lies beside it.
+        yield key, Kept(base + ours[1], size, str(fingerprint), _sample_in(said.get("tensor")))
+
+
+def _sample_in(said: Any) -> Sample | None:
+    if said is None:
+        return None
+    shape, ends, spread = said["shape"], said["ends"], said["spread"]
+    return Sample(tuple(int(size) for size in shape), str(ends), str(spread))

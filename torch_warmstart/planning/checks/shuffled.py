@@ -38,7 +38,7 @@ def _found(items: Iterable[PlanItem], old: OldVocabularies) -> Iterator[Finding]
             if not of_entries:
                 yield from _against_layers(item, old)
             continue
-        saved = old.sidecar[item.keys[0]]
+        saved = old.saved(item.keys[0])
         of_rows = [change for change in of_entries if change.axis == 0]
         for change in of_rows if of_entries[1:] else of_entries:
             assert isinstance(change.vocab, VocabInfo)

@@ -72,7 +72,7 @@ class OldVocabularies:
         if source.name is not None:
             return self._named(source.name)
         beside = [key for key in (*keys, *of_parameter) if key in self.sidecar]
-        return self.sidecar[beside[0]] if beside else self._unnamed()
+        return self.saved(beside[0]) if beside else self._unnamed()
 
     def table_of(self, keys: tuple[str, ...]) -> KeyedTable | None:
         """The table whose values a variable is made of."""
@@ -112,6 +112,19 @@ class OldVocabularies:
         """The vocabularies that were saved beside the checkpoint."""
         return sidecar_vocabularies(self.checkpoint.url, self.storage)
 
+    def saved(self, key: str) -> Vocabulary:
+        """The vocabulary that was saved beside the checkpoint for a tensor of it.
+
+        Raises VocabularyError: it cannot be read, or was saved for other values of the tensor.
+        """
+        if key not in self._saved:
+            self._saved[key] = self.sidecar.of_tensor(key, self.checkpoint)
+        return self._saved[key]
+
+    @functools.cached_property
+    def _saved(self) -> dict[str, Vocabulary]:
+        return {}
+
     @functools.cached_property
     def _by_values(self) -> Mapping[str, KeyedTable]:
         tables = self._with_slots
@@ -125,7 +138,7 @@ class OldVocabularies:
 
     def _named(self, name: str) -> Vocabulary:
         if name in self.sidecar:
-            return self.sidecar[name]
+            return self.saved(name)
         tables = {table.name: table for table in reversed(self._with_slots)}
         if name in tables:
             return tables[name].keys

@@ -126,7 +126,7 @@ def _day_of(today: Day) -> int:
     if isinstance(today, np.datetime64):
         day = -1 if np.isnat(today) else int(today.astype("datetime64[D]").astype(np.int64))
     elif isinstance(today, datetime.date):
-        if today == today:  # pandas' NaT is a date, and no day
+        with contextlib.suppress(ValueError):  # pandas' NaT is a date, and no day
             day = today.toordinal() - _EPOCH
     elif not isinstance(today, bool | np.bool_):
         with contextlib.suppress(TypeError):

@@ -195,8 +195,8 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "dynamicemb",
         "dynamicemb folder",
-        _reader("keyed.folders", "sniff_dynamicemb"),
-        _reader("keyed.folders", "open_dynamicemb"),
+        _reader("keyed.dynamicemb", "sniff"),
+        _reader("keyed.dynamicemb", "open_place"),
     ),
     Format(
         "tfra",

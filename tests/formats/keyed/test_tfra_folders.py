@@ -94,7 +94,7 @@ def test_files_that_somebody_named_are_one_part(tmp_path):
     [
         (None, "do not say of what types their keys and values are.*there was no keys="),
         ("keys=int64", "there was no values="),
-        ("keys=string,values=float", "there was keys=string, and keys are int32, int64"),
+        ("keys=uint64,values=float", "there was keys=uint64, and keys are int32, int64, string"),
         ("keys=int64,values=float,dim=two", "dim=two of .* is no number of columns"),
         ("keys=int64,values=float,dim=-2", "is no number of columns"),
         ("model", "says 'model' of .*; it says keys, values and dim"),

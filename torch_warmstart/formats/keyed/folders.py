@@ -1,23 +1,20 @@
-"""Folders of raw files, a column in each: what HugeCTR and NVIDIA's dynamicemb write.
+"""Folders of raw files, a column in each, as HugeCTR writes them; what others write is alike.
 
 HugeCTR (docs/source/api/python_interface.md): in a folder for each table `key` int64 and
-`emb_vector` float32, in one order. dynamicemb (batched_dynamicemb_tables.py):
-`<table>_emb_keys.rank_<r>.world_size_<w>` int64, `_emb_values` float32 [N, dim], `_emb_scores`
-int64 [N] or [N, words], `_emb_opt_values` float32 [N, any]; of each as many files as ranks. Nothing
-but the length of a file tells how wide its rows are, so that these are compared all with all.
+`emb_vector` float32, in one order. Nothing but the length of a file tells how wide its rows are, so
+that these are compared all with all.
 """
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_warmstart.errors import CorruptCheckpointError, shown_entry
+from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.base import (
     Block,
     Checkpoint,
@@ -34,11 +31,6 @@ if TYPE_CHECKING:
     from torch_warmstart.formats.keyed.columns import Columns
     from torch_warmstart.formats.keyed.table import KeyedTable
 
-_DYNAMICEMB = re.compile(
-    r"(?P<table>.+)_emb_(?P<column>keys|values|scores|opt_values)"
-    r"\.rank_(?P<rank>\d+)\.world_size_(?P<size>\d+)"
-)
-_MOST_RANKS = 100_000
 OPT_VALUES = "opt_values"
 
 
@@ -47,44 +39,18 @@ def sniff_hugectr(place: Place) -> str | None:
     return None if {"key", "emb_vector"} <= set(place.names) else "no files key and emb_vector"
 
 
-def sniff_dynamicemb(place: Place) -> str | None:
-    """Whether a directory holds keys of a rank."""
-    found = any(m["column"] == "keys" for m in map(_DYNAMICEMB.fullmatch, place.names) if m)
-    return None if found else "no files such as table_emb_keys.rank_0.world_size_1"
-
-
 def open_hugectr(place: Place) -> FolderCheckpoint:
     """A table, called as its folder is; raises CorruptCheckpointError without its files."""
-    _check_files(place, sniff_hugectr(place))
+    check_files(place, sniff_hugectr(place))
     name = base_name(place.url.rstrip("/"))
     parts = [Files("key", {"values": "emb_vector"})]
     return FolderCheckpoint(place.url, place.storage, "HugeCTR folder", {name: parts})
 
 
-def _check_files(place: Place, wrong: str | None) -> None:
+def check_files(place: Place, wrong: str | None) -> None:
+    """Raises CorruptCheckpointError with what is wrong, if anything is."""
     if wrong is not None:
         raise CorruptCheckpointError(f"{place.url}: {wrong}.")
-
-
-def open_dynamicemb(place: Place) -> FolderCheckpoint:
-    """All tables in a folder.
-
-    Raises CorruptCheckpointError: a rank's file is missing.
-    """
-    _check_files(place, sniff_dynamicemb(place))
-    found: dict[str, dict[int, dict[str, str]]] = {}
-    sizes: dict[str, set[int]] = {}
-    for name in place.names:
-        told = _DYNAMICEMB.fullmatch(name)
-        if told:
-            of_rank = found.setdefault(told["table"], {}).setdefault(int(told["rank"]), {})
-            of_rank[told["column"]] = name
-            sizes.setdefault(told["table"], set()).add(int(told["size"]))
-    try:
-        tables = {name: _of_ranks(name, ranks, sizes[name]) for name, ranks in found.items()}
-    except MalformedError as error:
-        raise CorruptCheckpointError(f"{place.url}: {error}.") from error
-    return FolderCheckpoint(place.url, place.storage, "dynamicemb folder", tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +60,11 @@ class Types:
     keys: torch.dtype = torch.int64
     values: torch.dtype = torch.float32
     width: int = 1  # of the rows of a table that has none
+    text: int = 0  # bytes that a key takes, where it is text as it lies in memory
+
+    @property
+    def key_size(self) -> int:
+        return self.text or self.keys.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,26 +73,7 @@ class Files:
 
     keys: str
     columns: Mapping[str, str]  # "values", "scores", "opt_values"
-    owner: tuple[int, int] | None = None  # remainder and divisor that all keys have
-
-
-def _of_ranks(name: str, ranks: Mapping[int, Mapping[str, str]], sizes: set[int]) -> list[Files]:
-    size = max(sizes)
-    if len(sizes) != 1 or not 0 < size <= _MOST_RANKS:
-        raise MalformedError(f"the files of table {name!r} are of several worlds: {sorted(sizes)}")
-    words = set().union(*ranks.values()) | {"keys", "values"}
-    for rank in range(size):
-        for word in sorted(words):
-            if word not in ranks.get(rank, {}):
-                raise MalformedError(f"of table {name!r} the {word} of rank {rank} are missing")
-    return [
-        Files(
-            ranks[rank]["keys"],
-            {word: file for word, file in ranks[rank].items() if word != "keys"},
-            (rank, size),
-        )
-        for rank in range(size)
-    ]
+    check: Callable[[torch.Tensor], None] | None = None  # MalformedError: of keys of others
 
 
 class FolderCheckpoint(Checkpoint):
@@ -181,9 +133,12 @@ class FolderCheckpoint(Checkpoint):
 
     def _count(self, file: str) -> int:
         size = self._source(file).size
-        if size % self._types.keys.itemsize:
+        if size % self._types.key_size:
             raise MalformedError(f"{file} has {size:,} bytes, which are no whole keys")
-        return size // self._types.keys.itemsize
+        return size // self._types.key_size
+
+    def _keys_in(self, file: str) -> Any:
+        return self._column(file, self._types.keys)
 
     def _source(self, file: str) -> ByteSource:
         if file not in self._sources:
@@ -228,17 +183,10 @@ class FolderCheckpoint(Checkpoint):
     def _columns(self, files: Files, rows: int) -> Columns:
         from torch_warmstart.formats.keyed.columns import Columns
 
-        def read_keys() -> torch.Tensor:
-            keys = self._column(files.keys, self._types.keys)
-            if files.owner is not None:
-                rank, size = files.owner
-                owners = torch.remainder(keys, size)
-                wrong = (keys >= 0) & (owners != rank)
-                if bool(wrong.any()):
-                    key = int(keys[wrong][0])
-                    raise MalformedError(
-                        f"key {shown_entry(key)} is in the file of rank {rank} of {size}"
-                    )
+        def read_keys() -> Any:
+            keys = self._keys_in(files.keys)
+            if files.check is not None:
+                files.check(keys)
             return keys
 
         scores = files.columns.get("scores")

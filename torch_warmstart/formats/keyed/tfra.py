@@ -6,6 +6,10 @@ and whoever names files has none of it. core/kernels/cuckoo_hashtable_op.cc
 (`SaveToFileSystemImpl`): `-keys` and `-values` behind it, each what lies in memory, little-endian,
 in one order. No file says which types these are, and from other types other rows would be read:
 they must be said.
+
+A key that is text lies there as a `tstring` does (tensorflow/core/platform/ctstring_internal.h): 24
+bytes, of which the first has the length in its higher six bits and the kind in its lower two; up to
+22 bytes follow it. Of a longer text it is an address, and the text is nowhere.
 """
 
 from __future__ import annotations
@@ -13,10 +17,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 
-from torch_warmstart.errors import CorruptCheckpointError, SettingsError, printable
+from torch_warmstart.errors import (
+    CorruptCheckpointError,
+    SettingsError,
+    UnsupportedError,
+    printable,
+)
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.keyed.folders import Files, FolderCheckpoint, Types
 from torch_warmstart.formats.keyed.names import slots_by_table
@@ -30,7 +41,8 @@ _PART = re.compile(
 )
 _MOST_PARTS = 100_000
 # In TensorFlow's words, and in torch's.
-_OF_KEYS = {"int32": torch.int32, "int64": torch.int64}
+_OF_KEYS = {"int32": torch.int32, "int64": torch.int64, "string": torch.uint8}
+_TEXT, _MOST_TEXT, _KIND = 24, 22, 3  # bytes of a key, of its text; the bits of its kind
 _OF_VALUES = {
     "float": torch.float32,
     "float32": torch.float32,
@@ -84,11 +96,32 @@ class TfraFolder(FolderCheckpoint):
                 f"{dim} as entry says."
             )
 
+    def _keys_in(self, file: str) -> Any:
+        return _texts_in(super()._keys_in(file)) if self._types.text else super()._keys_in(file)
+
     def _with_slots(self, tables: Mapping[str, KeyedTable]) -> Mapping[str, KeyedTable]:
         return {
             name: replace(tables[name], slots={slot: tables[of] for slot, of in slots.items()})
             for name, slots in slots_by_table(tables).items()
         }
+
+
+def _texts_in(raw: torch.Tensor) -> list[bytes]:
+    """The keys that lie there, 24 bytes each."""
+    rows = raw.numpy().reshape(-1, _TEXT)
+    sizes = rows[:, 0] >> 2
+    if ((rows[:, 0] & _KIND) != 0).any():
+        raise UnsupportedError(
+            f"It has text keys of more than {_MOST_TEXT} bytes, of which save_to_file_system "
+            "writes where they were in memory, and not what they are. Save the table in a "
+            "checkpoint of TensorFlow's."
+        )
+    there = np.arange(_TEXT - 1) < sizes[:, None]
+    texts = np.where(there, rows[:, 1:], 0).astype(np.uint8).view(f"S{_TEXT - 1}")[:, 0]
+    if (sizes > _MOST_TEXT).any() or (np.char.str_len(texts) != sizes).any():
+        raise MalformedError("a key is longer than its place, or ends in a zero byte")
+    found: list[bytes] = texts.tolist()
+    return found
 
 
 def _stems(place: Place) -> list[str]:
@@ -116,7 +149,8 @@ def _types(place: Place) -> tuple[Types, int | None]:
                 f"{', '.join(known)}."
             )
     width = None if dim is None else _number(dim, place)
-    return Types(_OF_KEYS[keys], _OF_VALUES[values], width or 1), width
+    text = _TEXT if keys == "string" else 0
+    return Types(_OF_KEYS[keys], _OF_VALUES[values], width or 1, text), width
 
 
 def _pairs(place: Place) -> Iterator[tuple[str, str]]:

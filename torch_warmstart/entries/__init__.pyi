@@ -15,6 +15,12 @@ from .parallel import in_blocks as in_blocks
 from .parallel import in_threads as in_threads
 from .usage import UNKNOWN as UNKNOWN
 from .usage import Usage as Usage
+from .vectors import count_in_place as count_in_place
+from .vectors import count_with_old_row as count_with_old_row
+from .vectors import extremes as extremes
+from .vectors import filled as filled
+from .vectors import with_old_row as with_old_row
+from .vectors import without_old_row as without_old_row
 from .vocabulary import FILE_KIND as FILE_KIND
 from .vocabulary import FILE_VERSION as FILE_VERSION
 from .vocabulary import MASK as MASK
@@ -28,3 +34,4 @@ from .words import load_words as load_words
 from .words import new_words as new_words
 from .words import positions as positions
 from .words import words_for as words_for
+from .words import xor_into as xor_into

@@ -115,6 +115,8 @@ class Entries:
 
     def slice(self, start: int, stop: int) -> Entries:
         """Entries `[start, stop)`; no bytes are copied."""
+        if not start and stop == len(self):
+            return self
         if self.ids is not None:
             return replace(self, ids=self.ids[start:stop])
         assert self.bounds is not None
@@ -131,6 +133,8 @@ class Entries:
 
     def to(self, device: torch.device) -> Entries:
         """The same entries on a device."""
+        if device == self.device:
+            return self
         moved = {
             name: tensor.to(device)
             for name in ("data", "bounds", "ids", "lengths")

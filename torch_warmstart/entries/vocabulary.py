@@ -262,6 +262,8 @@ class Vocabulary:
 
     def to(self, device: torch.device) -> Vocabulary:
         """The same vocabulary on a device."""
+        if device == self.listed.device:
+            return self
         at = None if self.at is None else self.at.to(device)
         return replace(self, listed=self.listed.to(device), at=at)
 

@@ -51,13 +51,20 @@ def drop_behind(words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Makes zeros of all but the first `lengths` bytes of each row of words, in place."""
     if not len(words):
         return words
-    whole = min(int(lengths.min()) // WORD, words.shape[1])  # words that every row has
-    cut = words[:, whole:]
-    begins = torch.arange(whole, words.shape[1], device=words.device) * WORD
-    kept = (lengths[:, None] - begins).clamp_(0, WORD)
-    masks = _FIRST_BYTES.to(words.device).index_select(0, kept.flatten())
-    cut &= masks.view_as(cut)
+    whole = max(0, int(lengths.min())) // WORD  # words that every row has
+    masks = _FIRST_BYTES.to(words.device)
+    for at in range(whole, words.shape[1]):
+        kept = (lengths - at * WORD).clamp_(0, WORD)
+        words[:, at] &= masks.index_select(0, kept)
     return words
+
+
+def xor_into(words: torch.Tensor, others: torch.Tensor) -> None:
+    """`words ^= others`; on a CPU in this thread, however many words there are."""
+    if words.device.type == "cpu":
+        np.bitwise_xor(words.numpy(), others.numpy(), out=words.numpy())
+    else:
+        words ^= others
 
 
 def words_for(size: int) -> int:
@@ -75,4 +82,9 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
 def _load(data: torch.Tensor, positions: torch.Tensor, size: int) -> torch.Tensor:
     if not len(positions):
         return positions.new_empty(0, size // WORD)
-    return data.unfold(0, size, 1).index_select(0, positions).view(torch.int64)
+    if data.device.type != "cpu" or not data.is_contiguous():
+        return data.unfold(0, size, 1).index_select(0, positions).view(torch.int64)
+    # Records that overlap: torch would split so wide a load among threads that wait for each other.
+    raw, record = data.numpy(), np.dtype((np.void, size))
+    records = np.ndarray(len(raw) - size + 1, record, buffer=raw, strides=(1,))
+    return torch.from_numpy(records[positions.numpy()].view(np.int64).reshape(-1, size // WORD))

@@ -18,6 +18,7 @@ import torch
 from torch_warmstart.boxes import Box
 from torch_warmstart.display import Advance
 from torch_warmstart.dtypes import as_bytes, take_rows
+from torch_warmstart.entries import with_old_row, without_old_row
 from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError
 from torch_warmstart.execution.commit import (
     Copy,
@@ -301,8 +302,8 @@ def _fillings(item: PlanItem, box: Box, made: RowsMade) -> tuple[Filling, ...]:
     for change in item.changes:
         if not isinstance(change.fill, Constant | Initialised | Mixed):
             continue
-        at = (change.axis, (rows[change.axis] < 0).nonzero().flatten())
-        others = [(axis, (rows[axis] >= 0).nonzero().flatten()) for axis in _others(item, change)]
+        at = (change.axis, without_old_row(rows[change.axis]))
+        others = [(axis, with_old_row(rows[axis])) for axis in _others(item, change)]
         places = (at, *((axis, to) for axis, to in others if len(to) < box.sizes[axis]))
         found.append(Filling(places, _rows_of(item, change, places, box, made)))
     return tuple(found)

@@ -15,6 +15,7 @@ import torch
 
 from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.dtypes import dtype_name
+from torch_warmstart.entries import count_in_place
 from torch_warmstart.errors import Finding, plural, printable
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Owner, Shape, Variable
@@ -177,6 +178,8 @@ class PlanItem:
 
     def along(self, change: AxisChange) -> PlanItem:
         """The same, seen along one of its axes: the others are behind it."""
+        if change.axis == self.axis:
+            return self
         others = tuple(other for other in self.changes if other.axis != change.axis)
         return replace(
             self,
@@ -247,7 +250,7 @@ class PlanItem:
             left=remapping.num_without_old_row - back if keeps else 0,
             dropped=remapping.num_dropped,
             old_unused=self.old_rows_unused,
-            moved=remapping.num_present + remapping.num_oov_copied - _in_place(remapping.rows),
+            moved=remapping.num_present + remapping.num_oov_copied - count_in_place(remapping.rows),
         )
 
     @property
@@ -291,11 +294,6 @@ class Audit:
         first, *others = self.modules
         more = f" and {plural(len(others), 'other layer')}" if others else ""
         return f"{first}{more}: {self.problem} {self.change}"
-
-
-def _in_place(rows: torch.Tensor) -> int:
-    """How many rows take the old row of their own number."""
-    return int((rows == torch.arange(len(rows), device=rows.device)).sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

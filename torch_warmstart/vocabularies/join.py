@@ -26,12 +26,14 @@ from torch_warmstart.entries import (
     WORD,
     Entries,
     drop_behind,
+    filled,
     in_blocks,
     in_threads,
     load_words,
     new_words,
     positions,
     words_for,
+    xor_into,
 )
 from torch_warmstart.storage import base_name
 
@@ -104,14 +106,14 @@ def join(new: Entries, old: Entries, advance: Advance = lambda *_: None) -> Join
     Only `old` must not repeat itself. `advance` is told of `work_of` bytes of work altogether.
     """
     if not len(old):  # a slot's table that no id has come to
-        return Joined(new_words(len(new), new.device).fill_(MISSING), 0, False, None)
+        return Joined(filled(len(new), MISSING, new.device), 0, False, None)
     packing = Packing(max(len(old), len(new)).bit_length())
     keys = new_words(len(old) + len(new), new.device)
     _pack(keys[: len(old)], old, 0, packing, advance)
     _pack(keys[len(old) :], new, packing.side, packing, advance)
     sort_words(keys)
     advance(f"Looking up {base_name(new.origin)}", keys.nbytes)
-    rows = new_words(len(new), new.device).fill_(MISSING)
+    rows = filled(len(new), MISSING, new.device)
     alike, num_present, may_share = _match(keys, packing, rows)
     del keys
     repeat, known = tell_apart(old, alike)
@@ -254,9 +256,10 @@ def _hash_words(
     """
     words = load_words(data, starts + offset, words_for(longest - offset))
     words = drop_behind(words, lengths - offset)
-    words ^= words >> (_BITS // 2)  # repeats the sign, which can be undone: no two become one
     total = torch.zeros_like(lengths)
     for number, word in enumerate(words.unbind(1), offset // WORD):
+        # Repeats the sign, which can be undone: no two become one.
+        word.bitwise_xor_(word >> (_BITS // 2))
         total += word * _SALT.factors[number]
     return total
 
@@ -307,7 +310,7 @@ def _same_text(
         at = positions(same & (lengths > offset)) if offset else slice(None)
         count = words_for(longest - offset)
         words = load_words(left.text, left_starts[at] + offset, count)
-        words ^= load_words(right.text, right_starts[at] + offset, count)
+        xor_into(words, load_words(right.text, right_starts[at] + offset, count))
         drop_behind(words, lengths[at] - offset)
         same[at] &= functools.reduce(torch.bitwise_or, words.unbind(1)) == 0
     for at in positions(same & (lengths > _LONG)).tolist():

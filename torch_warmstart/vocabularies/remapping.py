@@ -8,7 +8,16 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.entries import OOV, PADDING, Entries, Vocabulary, positions
+from torch_warmstart.entries import (
+    OOV,
+    PADDING,
+    Entries,
+    Vocabulary,
+    count_with_old_row,
+    extremes,
+    filled,
+    positions,
+)
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
@@ -309,7 +318,7 @@ def _placed(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> torch.Tenso
         rows = torch.where(rows < 0, rows, shifted)
     if new.at is None and not new.first and len(new) == len(rows):
         return rows
-    placed = rows.new_full((len(new),), MISSING)
+    placed = filled(len(new), MISSING, rows.device)
     placed[new.entry_rows] = rows
     return placed
 
@@ -348,7 +357,7 @@ def _take_oov_rows(
 def _remapping_of(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Remapping:
     """The rows with their account: each is an entry's, an OOV row or stands for nothing."""
     oov = new.special.get(OOV, range(0))
-    found, num_oov_copied = (int((part >= 0).sum()) for part in (rows, rows[oov.start : oov.stop]))
+    found, num_oov_copied = map(count_with_old_row, (rows, rows[oov.start : oov.stop]))
     num_present, num_named = found - num_oov_copied, _count_named(new)
     return Remapping(
         rows=rows,
@@ -358,7 +367,7 @@ def _remapping_of(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Remap
         num_oov_copied=num_oov_copied,
         num_dropped=_count_named(old) - num_present,
         num_old=len(old),
-        old_rows=int(rows.max()) + 1 if found else 0,
+        old_rows=extremes(rows)[1] + 1 if found else 0,
         num_vacant=len(rows) - num_named - len(oov),
         is_padded=new.is_padded,
     )
@@ -377,6 +386,8 @@ def _count_named(vocabulary: Vocabulary) -> int:
 
 def _listed_in(vocabulary: Vocabulary, rows: range) -> int:
     """How many of some rows have an entry."""
+    if not len(rows):
+        return 0
     of = vocabulary.entry_rows
     return int(((of >= rows.start) & (of < rows.stop)).sum())
 

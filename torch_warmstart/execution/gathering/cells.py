@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.dtypes import as_bits
+from torch_warmstart.execution.gathering.by_rows import present
 from torch_warmstart.execution.gathering.gather import CHUNK_BYTES, fill_rows, gather_blocks
 from torch_warmstart.formats import Block
 
@@ -33,16 +34,16 @@ def gather_cells(
         gather: What moves rows along the first axis, as `gather_blocks` does.
     """
     (dim, first), *others = remappings
-    places = [(axis, _present(rows)) for axis, rows in others]
+    places = [(axis, present(rows)) for axis, rows in others]
     old = [rows.index_select(0, at) for (_, rows), (_, at) in zip(others, places, strict=True)]
-    present = _present(first)
+    wanted = present(first)
     sizes = list(out.shape)
     for axis, _ in others:
         sizes[axis] = blocks[0][1].shape[axis]
     sizes[dim] = 1
     step = max(1, CHUNK_BYTES // max(1, math.prod(sizes) * out.element_size()))
-    for start in range(0, len(present), step):
-        at = present[start : start + step]
+    for start in range(0, len(wanted), step):
+        at = wanted[start : start + step]
         sizes[dim] = len(at)
         cells = out.new_empty(sizes)
         gather(blocks, first.index_select(0, at), cells, dim)
@@ -72,7 +73,3 @@ def fill_cells(rows: torch.Tensor | float, places: Sequence[Rows], out: torch.Te
         given = rows.narrow(dim, start, len(part)) if isinstance(rows, torch.Tensor) else rows
         fill_cells(given, inner, piece)
         fill_rows(piece, part, out, dim)
-
-
-def _present(rows: torch.Tensor) -> torch.Tensor:
-    return (rows >= 0).nonzero().flatten()

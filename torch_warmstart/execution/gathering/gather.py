@@ -5,7 +5,7 @@ are left as they are. Beside the remapping, no temporary is larger than a chunk,
 of the table; a dtype is changed chunk by chunk. Every path equals the plain loop over rows, and a
 test says so:
 
-    one device    a kernel on a GPU, else torch chunk by chunk
+    one device    a kernel on a GPU, whole rows on a CPU by numpy, else torch chunk by chunk
     host to GPU   through pinned memory, while what came before is placed (`streaming`)
     any other     chunk by chunk of the source, sorted, each row to where it belongs
 
@@ -22,6 +22,7 @@ import torch
 
 from torch_warmstart.dtypes import as_bits, as_bytes, is_aligned
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.execution.gathering.by_rows import extremes, is_plain, put_zeros, take_into
 from torch_warmstart.execution.insisting import insist_once
 from torch_warmstart.formats import Block
 
@@ -79,7 +80,7 @@ def gather_blocks(
     size = _check_adjacent(blocks, dim)
     if not remapping.numel():
         return out
-    lowest, highest = torch.stack(torch.aminmax(remapping)).tolist()
+    lowest, highest = extremes(remapping)
     _check_inside(highest, size, dim)
     if highest < 0 or not out.numel():
         return out
@@ -106,6 +107,8 @@ def fill_rows(
     """
     if isinstance(rows, torch.Tensor):
         as_bits(out).index_copy_(dim, places, as_bits(rows))
+    elif rows == 0 and dim == 0 and is_plain(out.detach()):
+        put_zeros(places, out.detach())
     elif rows == 0:
         as_bits(out).index_fill_(dim, places, 0)  # zero is all bits zero in every dtype
     else:
@@ -148,6 +151,9 @@ def _gather_here(
 ) -> None:
     """Both on one device: at once by the kernel, or chunk by chunk of `out` by torch."""
     if dim == 0 and _moved_by_kernel(source, remapping, out):
+        return
+    if dim == 0 and source.dtype == out.dtype and is_plain(source) and is_plain(out):
+        take_into(source, remapping, out, complete=complete)
         return
     row_bytes = _row_bytes(out, 0, source.dtype)
     chunk_bytes = CHUNK_BYTES

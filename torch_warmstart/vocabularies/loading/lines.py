@@ -80,7 +80,10 @@ def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
     bounds[0], bounds[-1] = 0, len(data) + 1
     starts = bounds[1 : 1 + sum(counts)].split_with_sizes(counts)
     for part, found, here in zip(parts, newlines, starts, strict=True):
-        torch.add(found, part.start + 1, out=here)
+        if here.device.type == "cpu":  # by one thread: torch's wait for each other
+            np.add(found.numpy(), part.start + 1, out=here.numpy())
+        else:
+            torch.add(found, part.start + 1, out=here)
     return data, bounds, any(scan.may_have_blank for scan in scans)
 
 

@@ -1,0 +1,107 @@
+"""Whole rows from one place of this machine's memory to another, as bytes: by numpy.
+
+torch splits such a gather among threads that spin while they wait for each other; with a model of
+many tables that is most of the time. Here a piece is one thread's work, and a short table is one
+piece. What a row is made of does not matter, nor at which byte it begins.
+
+A row that has no source is never written to, not even for a while, so it does not matter what
+interrupts this, or how often it is begun again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+PIECE_BYTES = 4 << 20  # of destination that one thread fills at a time
+_STEP_BYTES = 512 << 10  # of these, what is made on the way; it stays in the cache
+
+_Rows = npt.NDArray[np.void]  # one element a row
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is one block of this machine's memory, with rows that have bytes."""
+    return (
+        type(tensor) is torch.Tensor
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and tensor.ndim > 0
+        and tensor.numel() > 0
+        and tensor.is_contiguous()
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+    )
+
+
+def take_into(
+    source: torch.Tensor, rows: torch.Tensor, out: torch.Tensor, *, complete: bool
+) -> None:
+    """`out[i] = source[rows[i]]` wherever `rows[i] >= 0`; others stay.
+
+    Args:
+        source: Plain, of the dtype of `out` and as wide.
+        rows: int64.
+        out: Plain.
+        complete: Whether all have a source.
+    """
+    old, new, index = _rows_of(source), _rows_of(out), rows.numpy()
+    step = max(1, _STEP_BYTES // new.itemsize)
+
+    def move(piece: slice) -> None:
+        if complete:
+            np.take(old, index[piece], out=new[piece], mode="clip")
+            return
+        for start in range(piece.start, piece.stop, step):
+            part = slice(start, min(start + step, piece.stop))
+            at = np.flatnonzero(index[part] >= 0)
+            new[part][at] = old.take(index[part][at])
+
+    _in_threads(move, len(new), max(1, PIECE_BYTES // new.itemsize))
+    torch.autograd.graph.increment_version(out)  # as torch does for what it writes itself
+
+
+def put_zeros(places: torch.Tensor, out: torch.Tensor) -> None:
+    """Makes zeros of some rows; `out` is plain."""
+    rows = _rows_of(out)
+    rows[places.numpy()] = np.zeros((), rows.dtype)
+    torch.autograd.graph.increment_version(out)
+
+
+def present(rows: torch.Tensor) -> torch.Tensor:
+    """Where rows are at least 0: int64."""
+    if rows.device.type != "cpu":
+        return (rows >= 0).nonzero().flatten()
+    return torch.from_numpy(np.flatnonzero(rows.numpy() >= 0))
+
+
+def extremes(rows: torch.Tensor) -> tuple[int, int]:
+    """The lowest and the highest of a vector that has one."""
+    if rows.device.type != "cpu":
+        lowest, highest = torch.stack(torch.aminmax(rows)).tolist()
+        return lowest, highest
+    numbers = rows.numpy()
+    return int(numbers.min()), int(numbers.max())
+
+
+def _rows_of(tensor: torch.Tensor) -> _Rows:
+    size = tensor.numel() // len(tensor) * tensor.element_size()
+    data = tensor.unsqueeze(-1).view(torch.uint8).reshape(-1).numpy()
+    rows: _Rows = data.view(np.dtype((np.void, size)))
+    return rows
+
+
+def _in_threads(work: Callable[[slice], None], count: int, step: int) -> None:
+    """Piece after piece, in as many threads as torch may use."""
+    pieces = [slice(start, min(start + step, count)) for start in range(0, count, step)]
+    threads = min(len(pieces), torch.get_num_threads())
+    if threads < 2:
+        for piece in pieces:
+            work(piece)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, pieces):  # raises what one has raised
+            pass

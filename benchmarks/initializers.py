@@ -5,10 +5,11 @@
 
 Ours is a whole `warm_start`; of it the table shows what the initialiser has taken, from asking it
 who answers to the rows that are ready to be written. A loop is given its pieces, rows and vectors
-ready and makes the same rows. Where it would take minutes it makes some, and its time is scaled;
-the table says of how many. Both must agree. Memory is what the process held at most beyond what it
-held before (`VmHWM`), the new rows among it. Times are CPU time, of all threads, so that a busy
-machine shows the same.
+ready and makes the same rows; of pieces it adds one after the other to its row, as mergekit's
+tokensurgeon does, and in `subword-at-once` takes them at once. Where it would take minutes it makes
+some, and its time is scaled; the table says of how many. Both must agree. Memory is what the
+process held at most beyond what it held before (`VmHWM`), the new rows among it. Times are CPU
+time, of all threads, so that a busy machine shows the same.
 """
 
 from __future__ import annotations
@@ -113,8 +114,16 @@ def _methods(case: Case, k: int) -> dict[str, tuple[object, Loop]]:
     table, known, mine = case.table, case.vectors[: case.num_old], case.vectors[case.num_old :]
     average = functools.cache(lambda: table.mean(0))
     row_of = {entry: row for row, entry in enumerate(case.old)}
+    rows = torch.zeros(case.num_new, table.shape[1])
 
     def subword(row: int) -> torch.Tensor:
+        pieces = case.pieces[case.fresh[row]]
+        for piece in pieces:
+            rows[row] += table[row_of[piece]]
+        rows[row] /= len(pieces)
+        return rows[row]
+
+    def subword_at_once(row: int) -> torch.Tensor:
         return table[[row_of[piece] for piece in case.pieces[case.fresh[row]]]].mean(0)
 
     def similar(row: int) -> torch.Tensor:
@@ -133,6 +142,7 @@ def _methods(case: Case, k: int) -> dict[str, tuple[object, Loop]]:
     return {
         "mean": (init.mean(), lambda _: average()),
         "subword": (init.subword(case.pieces), subword),
+        "subword-at-once": (init.subword(case.pieces), subword_at_once),
         "similar": (init.similar(case.outside), similar),
         "omp": (init.omp(case.outside, k=k), omp),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rows_helpers import start, table
@@ -121,3 +122,31 @@ def test_a_file_that_cuts_nothing_is_told(
 def test_what_cuts_nothing_is_told_when_it_is_given() -> None:
     with pytest.raises(tws.SettingsError, match="or the path of its tokenizer.json"):
         init.subword(3)
+
+
+@pytest.mark.parametrize("pieces", [{"networks": "net"}, lambda text: "net"])
+def test_a_text_where_pieces_are_asked_is_told_and_not_taken_by_its_letters(pieces: Any) -> None:
+    with pytest.raises(tws.PlanError, match="pieces are a list, but 'net' was given"):
+        start(table(4, 3), ["n", "e", "t", "net"], ["networks"], init.subword(pieces))
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint16])
+def test_ids_of_any_kind_are_the_old_table_s_rows(kind: Any) -> None:
+    old = table(3, 5)
+
+    def cut(text: str) -> Any:
+        return np.array([2, 0], dtype=kind) if kind is not int else [2, 0]
+
+    weight, _ = start(old, ["a", "b", "c"], ["net"], init.subword(cut))
+    torch.testing.assert_close(weight[0], (old[2] + old[0]) / 2)
+
+
+def test_a_mapping_may_be_by_bytes_and_by_ids_and_have_more_than_is_new() -> None:
+    old = table(3, 5)
+    pieces: Any = {b"net": [b"a", b"c"], b"other": [b"b"]}
+    weight, _ = start(old, ["a", "b", "c"], ["b", "net"], init.subword(pieces))
+    torch.testing.assert_close(weight, torch.stack([old[1], (old[0] + old[2]) / 2]))
+    weight, _ = start(old, [5, 6, 7], [6, 9], init.subword({9: [5, 7], 11: [6]}))
+    torch.testing.assert_close(weight, torch.stack([old[1], (old[0] + old[2]) / 2]))
+    with pytest.raises(tws.SettingsError, match="the mapping is empty"):
+        init.subword({})

@@ -22,8 +22,12 @@ def mixed_rows(mixture: Mixture, table: OldTable, width: int, device: torch.devi
     used, place = (bags, None) if is_plain else torch.unique(bags, return_inverse=True)
     counts = mixture.offsets.diff()[used]
     parts = _parts(counts, limit, _num_distinct(mixture))
-    sums = [_sums(mixture, used[part], counts[part], table, device) for part in parts]
-    rows = torch.cat(sums) if len(sums) > 1 else sums[0]
+    if len(parts) == 1:
+        rows = _sums(mixture, used, counts, table, device)
+    else:  # into their place, part by part: joined afterwards they would be there twice
+        rows = torch.empty(len(used), width, dtype=table.dtype, device=device)
+        for part in parts:
+            rows[part] = _sums(mixture, used[part], counts[part], table, device)
     return rows if place is None else rows[place.to(device)]
 
 

@@ -1,4 +1,4 @@
-"""How the old tokenizer cuts texts: all at once, and each piece that occurs is named once.
+"""How the old tokenizer cuts texts: all at once; pieces that come as ids are named once each.
 
 None of the tokenizers' libraries is imported for an object; for a file that of its kind is.
 """
@@ -8,16 +8,15 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import SettingsError, shown_entry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,24 +25,16 @@ class Pieces:
 
     Args:
         counts: int64 of `[texts]`: how many pieces each has.
-        numbers: int64: of each piece its number among those that occur.
-        distinct: What occurs: entries of the old vocabulary, or its ids.
+        names: What they are called: entries of the old vocabulary, or its ids; None: unknown.
+        numbers: int64: of each piece the number of its name. None: each has a name of its own.
     """
 
     counts: torch.Tensor
-    numbers: torch.Tensor
-    distinct: Sequence[Any]
+    names: Sequence[Any]
+    numbers: torch.Tensor | None = None
 
 
 Cut = Callable[[list[Any]], Pieces]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cutter:
-    """What cuts, and whether it wants entries of the new vocabulary instead of their texts."""
-
-    cut: Cut
-    takes_entries: bool = False
 
 
 def check_pieces(pieces: Any) -> None:
@@ -56,19 +47,22 @@ def check_pieces(pieces: Any) -> None:
             "text to its pieces, or a mapping from new entries to pieces; not a "
             f"{type(pieces).__name__}."
         )
+    if isinstance(pieces, Mapping) and not pieces:
+        raise SettingsError("init.subword: the mapping is empty.")
 
 
-def cutter_of(pieces: Any) -> Cutter:
-    """What cuts texts with a tokenizer, a function or a mapping; reads a tokenizer's file."""
+def cut_by(pieces: Any) -> Cut:
+    """What cuts texts with a tokenizer or a function; reads a tokenizer's file."""
     if isinstance(pieces, str | os.PathLike):
         pieces = _read(Path(pieces))
     by = _by(pieces)
     if by is not None:
-        return Cutter(by(pieces))
-    if isinstance(pieces, Mapping):
-        known = {k.encode() if isinstance(k, str) else k: value for k, value in pieces.items()}
-        return Cutter(lambda entries: _listed([known.get(entry, ()) for entry in entries]), True)
-    return Cutter(lambda texts: _listed([[*pieces(text)] for text in texts]))
+        return by(pieces)
+    return lambda texts: listed([_given(pieces(text)) for text in texts])
+
+
+def _given(pieces: Any) -> Sequence[Any]:
+    return pieces if isinstance(pieces, str | bytes) else [*pieces]
 
 
 def _by(tokenizer: Any) -> Callable[[Any], Cut] | None:
@@ -76,13 +70,15 @@ def _by(tokenizer: Any) -> Callable[[Any], Cut] | None:
     return next(found, None)
 
 
-def _listed(of_texts: Sequence[Sequence[Any]]) -> Pieces:
-    """Pieces that are given as Python's values."""
-    counts = _counts(of_texts)
-    number_of: defaultdict[Any, int] = defaultdict(itertools.count().__next__)  # the next, if new
-    flat = itertools.chain.from_iterable(of_texts)
-    numbers = np.fromiter(map(number_of.__getitem__, flat), np.int64, int(counts.sum()))
-    return Pieces(counts, torch.from_numpy(numbers), [*number_of])
+def listed(of_texts: Sequence[Sequence[Any]]) -> Pieces:
+    """Pieces that are given as Python's values; SettingsError for a text where they are asked."""
+    if any(issubclass(kind, str | bytes) for kind in set(map(type, of_texts))):
+        text = next(one for one in of_texts if isinstance(one, str | bytes))
+        raise SettingsError(
+            f"init.subword: pieces are a list, but {shown_entry(text)} was given: [...] around it "
+            "makes it one piece."
+        )
+    return Pieces(_counts(of_texts), [*itertools.chain.from_iterable(of_texts)])
 
 
 def _numbered(of_texts: Sequence[Sequence[int]], name_of: Callable[[int, int, int], Any]) -> Pieces:
@@ -101,7 +97,7 @@ def _numbered(of_texts: Sequence[Sequence[int]], name_of: Callable[[int, int, in
     text = torch.searchsorted(ends, torch.from_numpy(at), right=True)
     place = torch.from_numpy(at) - (ends - counts)[text]
     names = map(name_of, distinct.tolist(), text.tolist(), place.tolist())
-    return Pieces(counts, torch.from_numpy(numbers.reshape(-1)), [*names])
+    return Pieces(counts, [*names], torch.from_numpy(numbers.reshape(-1)))
 
 
 def _counts(lists: Sequence[Sequence[Any]]) -> torch.Tensor:
@@ -119,13 +115,14 @@ def _by_fast(tokenizer: Any) -> Cut:
 
 def _by_slow(tokenizer: Any) -> Cut:
     unknown = getattr(tokenizer, "unk_token", None)
-    return lambda texts: _without(_listed([tokenizer.tokenize(text) for text in texts]), unknown)
+    return lambda texts: _without(listed([tokenizer.tokenize(text) for text in texts]), unknown)
 
 
 def _by_tokenizers(tokenizer: Any) -> Cut:
     unknown = getattr(tokenizer.model, "unk_token", None)
 
     def cut(texts: list[str]) -> Pieces:
+        # Not by encode_batch_fast, which names no tokens.
         encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
 
         def name_of(_: int, text: int, place: int) -> Any:
@@ -154,8 +151,7 @@ def _by_sentencepiece(processor: Any) -> Cut:
 
 
 def _without(pieces: Pieces, unknown: Any) -> Pieces:
-    distinct = [None if piece == unknown else piece for piece in pieces.distinct]
-    return Pieces(pieces.counts, pieces.numbers, distinct)
+    return replace(pieces, names=[None if name == unknown else name for name in pieces.names])
 
 
 # How an object shows whose tokenizer it is, and how it cuts.

@@ -7,15 +7,17 @@ by place.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 
+from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
-from torch_warmstart.new_rows.initializers.cutting import Cutter, check_pieces, cutter_of
+from torch_warmstart.new_rows.initializers.cutting import Cut, Pieces, check_pieces, cut_by, listed
 from torch_warmstart.new_rows.initializers.forms import form_of
 from torch_warmstart.new_rows.mixture import Mixture, means_of, mixture_of, normalised
 from torch_warmstart.new_rows.rows import NewRows
@@ -43,8 +45,8 @@ class Subword(RowInitializer):
         return self.weights == "exp" and self.role == "auto"
 
     @functools.cached_property
-    def _cutter(self) -> Cutter:
-        return cutter_of(self.pieces)
+    def _cut(self) -> Cut:
+        return cut_by(self.pieces)
 
     def __call__(self, new: NewRows) -> Mixture:
         counts, old_rows = self._pieces(new)
@@ -75,13 +77,28 @@ class Subword(RowInitializer):
 
         Rows without an entry, or without text, have none.
         """
-        values = new.entries().values(slice(None))
-        texts = values if self._cutter.takes_entries else _texts(values, new)
-        has_text = torch.tensor([text is not None for text in texts], dtype=torch.bool)
-        pieces = self._cutter.cut([text for text in texts if text is not None])
+        is_cut, pieces = self._mapped(new) if self._is_mapping else self._cut_texts(new)
         counts = torch.zeros(len(new), dtype=torch.int64)
-        counts[new.has_entry.nonzero().flatten()[has_text]] = pieces.counts
-        return counts, _rows_of(pieces.distinct, new)[pieces.numbers]
+        counts[new.has_entry.nonzero().flatten()[is_cut]] = pieces.counts
+        rows = _rows_of(pieces.names, new)
+        return counts, rows if pieces.numbers is None else rows[pieces.numbers]
+
+    @property
+    def _is_mapping(self) -> bool:
+        return isinstance(self.pieces, Mapping)
+
+    def _mapped(self, new: NewRows) -> tuple[torch.Tensor, Pieces]:
+        """Which of the new entries are in the mapping, and their pieces."""
+        keys = new.old.outside.entries(list(self.pieces))
+        found = new.old.outside.find(new.entries(), Vocabulary(keys, len(keys)))
+        pieces = list(self.pieces.values())
+        return found >= 0, listed([pieces[at] for at in found[found >= 0].tolist()])
+
+    def _cut_texts(self, new: NewRows) -> tuple[torch.Tensor, Pieces]:
+        """Which of the new entries have text, and its pieces."""
+        texts = _texts(new.entries().values(slice(None)), new)
+        has_text = torch.tensor([text is not None for text in texts], dtype=torch.bool)
+        return has_text, self._cut([text for text in texts if text is not None])
 
 
 def _texts(values: Sequence[Any], new: NewRows) -> list[str | None]:
@@ -104,22 +121,25 @@ def _decoded(text: bytes | None) -> str | None:
         return None
 
 
-def _rows_of(distinct: Sequence[Any], new: NewRows) -> torch.Tensor:
-    """The old row of each piece that occurs, or -1; pieces are entries, or the old table's rows."""
-    known = [piece for piece in distinct if piece is not None]
-    is_known = torch.tensor([piece is not None for piece in distinct], dtype=torch.bool)
-    rows = torch.full((len(distinct),), -1, dtype=torch.int64)
-    if not known:
+def _rows_of(names: Sequence[Any], new: NewRows) -> torch.Tensor:
+    """The old row of each piece, or -1; pieces are entries, or the old table's rows."""
+    kinds = set(map(type, names))
+    if type(None) in kinds:
+        is_known = torch.tensor([name is not None for name in names])
+        rows = torch.full((len(names),), -1, dtype=torch.int64)
+        rows[is_known] = _rows_of([name for name in names if name is not None], new)
         return rows
-    if all(isinstance(piece, int) for piece in known) and _is_text(new):
-        if min(known) < 0 or max(known) >= new.old.size:
-            raise SettingsError(
-                f"{new.name}: init.subword: the tokenizer gives id {max(known):,}, but the "
-                f"old vocabulary has {new.old.size:,} rows. Is it the old table's tokenizer?"
-            )
-        rows[is_known] = torch.tensor(known, dtype=torch.int64)
-    else:
-        rows[is_known] = new.old.find(new.old.outside.entries(known))
+    if not names:
+        return torch.empty(0, dtype=torch.int64)
+    if not (_is_text(new) and all(issubclass(kind, int | np.integer) for kind in kinds)):
+        return new.old.find(new.old.outside.entries(names))
+    rows = torch.tensor([*map(int, names)], dtype=torch.int64)
+    wrong = rows[(rows < 0) | (rows >= new.old.size)]
+    if len(wrong):
+        raise SettingsError(
+            f"{new.name}: init.subword: the tokenizer gives id {int(wrong[0]):,}, but the "
+            f"old vocabulary has {new.old.size:,} rows. Is it the old table's tokenizer?"
+        )
     return rows
 
 

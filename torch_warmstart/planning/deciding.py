@@ -300,23 +300,11 @@ def remapped_item(
         check_old_rows(variable, source, change.remapping, change.axis, change.old_size)
     _check_ids_are_said(variable, source, found, remappings.old)
     check_fallback(variable, infos)
-    first, *further = (
+    changes = tuple(
         replace(change, fill=_fill(variable, change, found, remappings, taken)) for change in found
     )
-    check_cells(variable, (first, *further))
-    return _item(
-        variable,
-        source,
-        how,
-        "remapped",
-        cast,
-        vocab=first.vocab,
-        remapping=first.remapping,
-        axis=first.axis,
-        fill=first.fill,
-        old_size=first.old_size,
-        further=tuple(further),
-    )
+    check_cells(variable, changes)
+    return _item(variable, source, how, "remapped", cast, changes=changes)
 
 
 def _remapping(

@@ -146,15 +146,11 @@ class PlanItem:
     part: int = 0  # which of the layout's results becomes the variable
     cast: Cast | None = None
     scale: float = 1.0  # a slot's values are multiplied by it
-    vocab: AnyVocabInfo | None = None
-    remapping: Remapping | None = None
-    axis: int = 0  # of the variable, counted from 0
-    fill: Fill | None = None  # what rows without an old one get; None: there are none
-    old_size: int = 0  # of the old tensor along the axis, in torch's layout
-    # Where several axes change, those behind the first. A cell that is new along more than one is
-    # filled by the first of them all that is none of `tws.init`; what these make is as wide as the
-    # old rows, so it reaches only where all other axes have an old row.
-    further: tuple[AxisChange, ...] = ()
+    # Of a remapped variable what happens along each axis that changes, in the settings' order.
+    # A cell that is new along more than one is filled by the first of them that is none of
+    # `tws.init`; what these make is as wide as the old rows, so it reaches only where all other
+    # axes have an old row.
+    changes: tuple[AxisChange, ...] = ()
     patches: tuple[PlanItem, ...] = ()  # rows that are back, each of an older checkpoint
     is_inferred: bool = False  # from names that are not the variable's own, or a suggestion
     is_layout_presumed: bool = False  # which the file leaves open
@@ -164,12 +160,34 @@ class PlanItem:
         return self.variable.name
 
     @property
-    def changes(self) -> tuple[AxisChange, ...]:
-        """Of a remapped variable what happens along each axis that changes, as it was listed."""
-        if self.remapping is None or self.vocab is None:
-            return ()
-        first = AxisChange(self.vocab, self.remapping, self.axis, self.fill, self.old_size)
-        return (first, *self.further)
+    def first(self) -> AxisChange | None:
+        """What happens along the first axis that changes."""
+        return self.changes[0] if self.changes else None
+
+    @property
+    def further(self) -> tuple[AxisChange, ...]:
+        """What happens along the others."""
+        return self.changes[1:]
+
+    @property
+    def vocab(self) -> AnyVocabInfo | None:
+        return self.first.vocab if self.first else None
+
+    @property
+    def remapping(self) -> Remapping | None:
+        return self.first.remapping if self.first else None
+
+    @property
+    def axis(self) -> int:
+        return self.first.axis if self.first else 0
+
+    @property
+    def fill(self) -> Fill | None:
+        return self.first.fill if self.first else None
+
+    @property
+    def old_size(self) -> int:
+        return self.first.old_size if self.first else 0
 
     @property
     def fills(self) -> tuple[Fill, ...]:
@@ -181,15 +199,7 @@ class PlanItem:
         if change.axis == self.axis:
             return self
         others = tuple(other for other in self.changes if other.axis != change.axis)
-        return replace(
-            self,
-            vocab=change.vocab,
-            remapping=change.remapping,
-            axis=change.axis,
-            fill=change.fill,
-            old_size=change.old_size,
-            further=others,
-        )
+        return replace(self, changes=(change, *others))
 
     @property
     def old_rows_unused(self) -> int:

@@ -204,14 +204,14 @@ def _remapped(
     )
     source = replace(found.source, specs=(replace(spec, shape=(before,)),))
     item = remapped_item(one, source, infos, found.reason, remappings, parameter=parameter)
-    assert item.remapping is not None
-    return replace(
-        item,
-        variable=variable,
-        sources=(spec,),
-        remapping=item.remapping.repeated(blocks, before),
+    assert item.first is not None
+    all_blocks = replace(
+        item.first,
+        remapping=item.first.remapping.repeated(blocks, before),
         old_size=blocks * before,
     )
+    changes = (all_blocks, *item.further)
+    return replace(item, variable=variable, sources=(spec,), changes=changes)
 
 
 def _rows_with_a_past(variable: Variable, found: SlotSource, known: Known) -> torch.Tensor | None:

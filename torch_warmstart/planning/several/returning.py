@@ -133,14 +133,15 @@ def _with_patches(
     lacking = item.remapping.rows < 0
     patches = []
     for number, other in others:
-        if other is None or other.remapping is None:
+        if other is None or other.first is None:
             continue
+        first = other.first  # check_fallback sees to it that there is no further one
         may = lacking if past is None else lacking & _in_blocks(past.get(number), lacking)
-        rows = torch.where(may, other.remapping.rows, -1)
+        rows = torch.where(may, first.remapping.rows, -1)
         found = rows >= 0
         if bool(found.any()):
-            remapping = _of_rows(other.remapping, rows)
-            patches.append(replace(number_item(number, other), remapping=remapping, fill=Keep()))
+            back = replace(first, remapping=_of_rows(first.remapping, rows), fill=Keep())
+            patches.append(replace(number_item(number, other), changes=(back,)))
             lacking, taken[number] = lacking & ~found, found
     return replace(item, patches=tuple(patches)), taken
 

@@ -244,7 +244,9 @@ def _features(new, old, size):
 
 
 def test_features_that_are_hardly_found_are_told():
-    with pytest.raises(tws.PlanError, match="'A' would be 'a' if case were ignored"):
+    with pytest.raises(
+        tws.PlanError, match="'A' of new_segments .* would be 'a' if case were ignored"
+    ):
         _features({"A": 1, "B": 2}, {"a": 1, "b": 2}, 3)
     (note,) = _features({"x": 1, "y": 2}, {"a": 1, "b": 2}, 3).notes
     assert (note.code, note.severity) == ("few-entries-found", "warning")

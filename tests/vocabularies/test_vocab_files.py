@@ -72,14 +72,15 @@ def test_what_unfolds_without_end_is_refused(tmp_path, packer, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("t.csv", b'n,token\n1,a\n2,"b,""b"\n3,\n'),
-        ("t.tsv", b'n\ttoken\n1\ta\n2\tb,"b\n3\t\n'),
-        ("t.csv.gz", gzip.compress(b'n,token\n1,a\n2,"b,""b"\n3,\n', mtime=0)),
+        ("t.csv", b'n,token\n1,a\n2,"b,""b"\n3,""\n'),
+        ("t.tsv", b'n\ttoken\n1\ta\n2\tb,"b\n3\tc\n'),
+        ("t.csv.gz", gzip.compress(b'n,token\n1,a\n2,"b,""b"\n3,""\n', mtime=0)),
     ],
 )
 def test_a_column_by_its_name(tmp_path, name, data):
     path = write(tmp_path, name, data)
-    assert list(load(path, column="token").entries) == [b"a", b'b,"b', b""]
+    third = b"c" if name == "t.tsv" else b""  # which nothing else than quotes can say
+    assert list(load(path, column="token").entries) == [b"a", b'b,"b', third]
     assert list(load(path, column="n").entries) == [b"1", b"2", b"3"]  # text, as in lines
     with pytest.raises(tws.VocabularyError, match=r"column"):
         load(path, column="nothing")

@@ -112,6 +112,11 @@ def written_out(settings: WarmStartSettings, variables: Sequence[Variable]) -> W
         all_infos = {v: _for_variable(given[name], v) for v in own if v not in named}
         infos = {v: found for v, found in all_infos.items() if found}
         selected = [v for v in infos if chosen is None or v in chosen]
+        if all(v in named for v in own):
+            raise SettingsError(
+                f"var_name_to_vocab_info: {name!r} is not used, because each variable of that "
+                "module has an entry of its own."
+            )
         if not infos:
             axes = " or ".join(str(info.axis) for info in infos_of(given[name]))
             raise SettingsError(

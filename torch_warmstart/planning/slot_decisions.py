@@ -49,6 +49,7 @@ _PRESUMED = (
     "'momentum1', and its files do not say which it was: LARS keeps no more than that, either. "
     "Where it was Adagrad, say so: var_name_to_prev_var_name={{{name!r}: {key!r}}}."
 )
+_LEAVE_OUT = "A slot that cannot follow its parameter: leave it out of vars_to_warm_start."
 _NOT_WHOLE = "the rest of its state is not taken"
 
 
@@ -195,8 +196,8 @@ def _remapped(
             variable,
             f"{variable.name} has {blocks} blocks of rows, one for each cut of the table into "
             f"columns, but {spec.key!r} has shape {list(spec.shape)} for {before:,} rows: of other "
-            "cuts other sums are kept. Leave it out of vars_to_warm_start, or cut the table as it "
-            "was cut.",
+            "cuts other sums are kept. Cut the table as it was cut.",
+            _LEAVE_OUT,
         )
     one = replace(
         variable,
@@ -254,7 +255,8 @@ def _infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
             "slot-is-flat",
             variable,
             f"{variable.name} is flat, so that the rows of {parameter.name} are not rows of it: it "
-            "cannot follow the vocabulary. Leave it out of vars_to_warm_start.",
+            "cannot follow the vocabulary.",
+            _LEAVE_OUT,
         )
     axes = _axes_of_slot(variable, vocab_axes(parameter, infos))
     if None in axes and _blocks_of(variable) > 1:
@@ -262,8 +264,8 @@ def _infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
             "slot-of-other-cuts",
             variable,
             f"{variable.name} has a number for each row and cut of {parameter.name} into columns, "
-            "and columns of it move: those of a cut are no longer what its sums are of. Leave it "
-            "out of vars_to_warm_start.",
+            "and columns of it move: those of a cut are no longer what its sums are of.",
+            _LEAVE_OUT,
         )
     return tuple(
         # Rows without an old one begin as the optimizer begins them.
@@ -290,9 +292,9 @@ def _axes_of_slot(variable: Variable, axes: Sequence[int]) -> tuple[int | None, 
             "slot-axes-unclear",
             variable,
             f"{variable.name} of shape {list(variable.shape)} may have a number for each row of "
-            f"{parameter.name}, {list(parameter.shape)}, or along another axis of the same size. "
-            f"Give it a VocabInfo of its own, {{{variable.name!r}: VocabInfo(...)}}, or leave it "
-            "out of vars_to_warm_start.",
+            f"{parameter.name}, {list(parameter.shape)}, or along another axis of the same size.",
+            f"Give such a slot a VocabInfo of its own, {{{variable.name!r}: VocabInfo(...)}}, or "
+            "leave it out of vars_to_warm_start.",
         )
     return found
 
@@ -307,8 +309,8 @@ def _check_start(variable: Variable, item: PlanItem) -> None:
                 "slot-start-unknown",
                 variable,
                 f"{variable.name}: nobody knows what {type(slot.optimizer).__name__} begins with "
-                f"for the {plural(new, 'row')} that have no old row. Leave this slot out of "
-                "vars_to_warm_start.",
+                f"for {plural(new, 'row')} without an old one.",
+                _LEAVE_OUT,
             )
 
 

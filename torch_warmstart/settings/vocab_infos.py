@@ -143,7 +143,7 @@ class VocabInfo:
                 f"{self.num_oov_buckets} differ. An entry's bucket is its hash modulo their "
                 "number, so old OOV rows mean nothing in the new variable: leave it at 0."
             )
-        _check_initializer(self.backup_initializer, self.generator)
+        _check_initializer(self)
 
     @property
     def has_filter(self) -> bool:
@@ -186,7 +186,7 @@ class ClipOrPad:
 
     def __post_init__(self) -> None:
         _check_int("axis", self.axis)
-        _check_initializer(self.backup_initializer, self.generator)
+        _check_initializer(self)
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class SegmentInfo:
         for feature, width in self.new_segments.items():
             _check_one_width(feature, width, self.old_segments.get(feature))
         _check_int("axis", self.axis, kind="SegmentInfo")
-        _check_initializer(self.backup_initializer, self.generator)
+        _check_initializer(self)
 
 
 def _check_segments(name: str, segments: object, *, may_change: bool) -> None:
@@ -380,19 +380,20 @@ def _check_int(
         raise SettingsError(f"{kind}: {name} is {value}; it must be at least {minimum}.")
 
 
-def _check_initializer(initializer: object, generator: torch.Generator | None) -> None:
+def _check_initializer(info: VocabInfo | ClipOrPad | SegmentInfo) -> None:
+    initializer, generator, kind = info.backup_initializer, info.generator, type(info).__name__
     if initializer is None or initializer == KEEP:
         if generator is not None:
-            raise SettingsError("VocabInfo: a generator is of no use without a backup_initializer.")
+            raise SettingsError(f"{kind}: a generator is of no use without a backup_initializer.")
         return
     if not callable(initializer):
         raise SettingsError(
-            "VocabInfo: backup_initializer is None (zeros), 'keep' or a callable such as "
+            f"{kind}: backup_initializer is None (zeros), 'keep' or a callable such as "
             f"torch.nn.init.normal_, not {initializer!r}."
         )
     if generator is not None and not _takes_generator(initializer):
         raise SettingsError(
-            "VocabInfo: a generator is given, but backup_initializer takes no argument 'generator'."
+            f"{kind}: a generator is given, but backup_initializer takes no argument 'generator'."
         )
 
 

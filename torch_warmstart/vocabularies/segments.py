@@ -28,7 +28,7 @@ def remapping_of_segments(
         device: Where the result is.
 
     Raises VocabularyError: the old features have another number of columns together, or one of them
-    than its old vocabulary stands for; or none is found that would be if case were ignored.
+    than its old vocabulary stands for; or one is not found that would be if case were ignored.
     """
     _check_case(info)
     starts = _starts(info.old_segments, old_size)
@@ -52,12 +52,15 @@ def remapping_of_segments(
 
 
 def _check_case(info: SegmentInfo) -> None:
-    old = {name.casefold(): name for name in info.old_segments}
-    alike = [name for name in info.new_segments if name.casefold() in old]
-    if alike and info.old_segments.keys().isdisjoint(info.new_segments):
+    """A feature that has gone and one that has come, of one name but for case, are one."""
+    gone = {n.casefold(): n for n in info.old_segments if n not in info.new_segments}
+    came = [name for name in info.new_segments if name not in info.old_segments]
+    alike = next((name for name in came if name.casefold() in gone), None)
+    if alike is not None:
         raise VocabularyError(
-            f"None of the features of new_segments is in old_segments, and {alike[0]!r} would be "
-            f"{old[alike[0].casefold()]!r} if case were ignored. Write both alike."
+            f"The feature {alike!r} of new_segments is not in old_segments, and would be "
+            f"{gone[alike.casefold()]!r} if case were ignored. Write both alike; or if it is "
+            "another feature, give it another name."
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import PartialWriteError
+from torch_warmstart.errors import PartialWriteError, PlanError, plural
 from torch_warmstart.execution.exchanging.entries import (
     Entry,
     entries_of_mapping,
@@ -28,6 +28,7 @@ from torch_warmstart.execution.telling import add_note, as_ours, warn_of
 from torch_warmstart.planning.live import ChangedTable, copies_of, inner_copy
 from torch_warmstart.slots import Optimizers
 
+_NEW_OPTIMIZER = "Make a new optimizer instead of passing this one."
 _AS_BEFORE = "Model, optimizer and copies are as they were."
 
 
@@ -49,11 +50,11 @@ def exchange_vocabulary(
         switch = _Switch()
         return _exchange(switch, model, tables, optimizer, ema, progress=progress)
     except Exception as error:
-        raised = _of_model(error)
+        raised = _in_its_words(_of_model(error))
         ours = as_ours(raised, _AS_BEFORE if switch is None else switch.state())
         if ours is error:
             raise
-        raise ours from raised
+        raise ours from (ours.__cause__ if ours is raised else raised)
 
 
 def _exchange(
@@ -86,6 +87,19 @@ def _of_model(error: Exception) -> Exception:
     """What was raised; a new table that is filled in part is nothing of the model's."""
     is_partial = isinstance(error, PartialWriteError) and isinstance(error.__cause__, Exception)
     return error.__cause__ if is_partial else error  # type: ignore[return-value]
+
+
+def _in_its_words(error: Exception) -> Exception:
+    """What a plan was refused for; what it advises names settings that are none of these."""
+    if not isinstance(error, PlanError):
+        return error
+    problems = [
+        replace(problem, hint=_NEW_OPTIMIZER if problem.code.startswith("slot-") else "")
+        for problem in error.problems
+    ]
+    count = plural(len(problems), "problem")
+    headline = f"The vocabulary cannot be changed ({count}); nothing was:"
+    return PlanError(headline, problems).with_traceback(error.__traceback__)
 
 
 def _filled_copy(copy: Any, tables: Sequence[ChangedTable], twin: Twin) -> Twin:

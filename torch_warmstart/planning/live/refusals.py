@@ -83,7 +83,7 @@ def why_computed(model: torch.nn.Module, name: str) -> str | None:
         return None
     if leaf in (*module._parameters, *module._buffers):
         return None
-    where = f"model.{path}" if path else "model"
+    where = f"model{_spelt(path)}"
     if torch.nn.utils.parametrize.is_parametrized(module, leaf):
         undo = f"torch.nn.utils.parametrize.remove_parametrizations({where}, {leaf!r})"
     else:
@@ -95,6 +95,15 @@ def why_computed(model: torch.nn.Module, name: str) -> str | None:
     return (
         f"is computed from other tensors, which cannot be made anew for it: call {undo}, change "
         "the vocabulary, and put it on again."
+    )
+
+
+def _spelt(path: str) -> str:
+    """How a module's path is written in Python: `.layers[0]`."""
+    parts = path.split(".") if path else []
+    return "".join(
+        f".{part}" if part.isidentifier() else f"[{part if part.isdecimal() else repr(part)}]"
+        for part in parts
     )
 
 

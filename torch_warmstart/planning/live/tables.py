@@ -143,6 +143,11 @@ def _check_info(name: str, info: Any) -> None:
             f"{name!r}: new rows of a new tensor hold nothing that could be kept. Leave "
             "backup_initializer out (zeros), or give a function of torch.nn.init."
         )
+    if isinstance(info, VocabInfo) and info.fallback:
+        raise SettingsError(
+            f"{name!r}: fallback takes rows from older checkpoints in a warm start from one; here "
+            "they begin as backup_initializer says. Leave it out, or use warm_start."
+        )
     if isinstance(info, VocabInfo) and info.has_filter:
         raise SettingsError(
             f"{name!r}: min_frequency, since_version and where are for tables of a checkpoint "

@@ -79,7 +79,8 @@ def read_file(
         found = read_categories(raw, url, column, storage)
         if found is not None:
             return found
-    return _read(raw, url, form, column)
+    is_said = form in (format, _SUFFIXES.get(_suffix(url)))
+    return _read(raw, url, form, column, is_said=is_said)
 
 
 def _check_content(head: bytes, url: str, form: str, *, is_said: bool) -> None:
@@ -99,8 +100,8 @@ def _check_content(head: bytes, url: str, form: str, *, is_said: bool) -> None:
             raise VocabularyError(
                 f"{url} seems to be a {table}, not one entry a line: say which column holds the "
                 "entries, by name where the first line has the names, else by number: "
-                f"Vocabulary.load(..., column=0, format={table!r}); or that it is none: "
-                "format='lines'."
+                f"Vocabulary.load(..., column=0, format={table!r}); or, if each line is an entry "
+                "with its separators, Vocabulary.load(..., format='lines')."
             )
     whole = head.split(b"\n")[:-1]
     if form == "vocab" and not all(_SCORED.fullmatch(line.rstrip(b"\r")) for line in whole):
@@ -110,13 +111,15 @@ def _check_content(head: bytes, url: str, form: str, *, is_said: bool) -> None:
         )
 
 
-def _read(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabulary:
+def _read(
+    raw: Bytes, url: str, form: str, column: str | int | None, *, is_said: bool
+) -> Vocabulary:
     from torch_warmstart.vocabularies.loading.saved import read_saved
 
     if form in _TABLES:
         from torch_warmstart.vocabularies.loading.tables import read_table
 
-        return read_table(raw, url, form, column)
+        return read_table(raw, url, form, column, is_said=is_said)
     if form == "kept table":
         return read_kept_table(raw, url)
     if form == "saved":

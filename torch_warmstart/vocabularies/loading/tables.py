@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch_warmstart.entries import Vocabulary
+import torch
+
+from torch_warmstart.entries import Vocabulary, positions
 from torch_warmstart.errors import (
     MissingDependencyError,
     VocabularyError,
@@ -21,11 +23,20 @@ _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
-def read_table(raw: Bytes, url: str, form: str, column: str | int | None) -> Vocabulary:
+def read_table(
+    raw: Bytes, url: str, form: str, column: str | int | None, *, is_said: bool = False
+) -> Vocabulary:
     """The column of a table as a vocabulary.
 
     Of csv and tsv a column by name means that the first line has the names, and one by number that
-    it has not. Their cells are text, whatever they look like.
+    it has not. Their cells are text, whatever they look like, and none may be blank.
+
+    Args:
+        raw: The file.
+        url: Where it is.
+        form: Which table it is.
+        column: Its name or number.
+        is_said: Whether the form is the user's word or the file's name, not only likely.
 
     Raises:
         VocabularyError: it is no such table, or has no such column.
@@ -49,13 +60,32 @@ def read_table(raw: Bytes, url: str, form: str, column: str | int | None) -> Voc
             table = _read_separated(buffer, _SEPARATORS[form], column)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
         raise VocabularyError(f"{url} cannot be read as {form}: {_why(error)}") from cause_of(error)
-    if form == "jsonl" and table.num_rows == 1:
+    if form == "jsonl" and table.num_rows == 1 and not is_said:
         raise VocabularyError(
-            f"{url} is one JSON document, not a line for each entry: leave column= and format= out "
-            "if it is a vocab.json or a tokenizer.json."
+            f"{url} is one JSON document, not a line for each entry: leave column= out if it is a "
+            "vocab.json or a tokenizer.json; if it is JSON lines, of which there is one, write "
+            "format='jsonl'."
         )
     found = _named(table, url, column)
-    return replace(found, listed=replace(found.listed, origin=_origin(url, column)))
+    found = replace(found, listed=replace(found.listed, origin=_origin(url, column)))
+    if form in _SEPARATORS:
+        _check_no_blank_cells(found, form)
+    return found
+
+
+def _check_no_blank_cells(column: Vocabulary, form: str) -> None:
+    """Of csv nobody can tell what a blank cell is; in a sequence "" is an entry, None is none."""
+    is_blank = torch.ones(len(column), dtype=torch.bool)
+    is_blank[column.entry_rows] = False
+    blank = positions(is_blank)
+    if len(blank):
+        more = f" ({len(blank):,} are)" if len(blank) > 1 else ""
+        quoted = ' An empty entry is written "".' if form == "csv" else ""
+        raise VocabularyError(
+            f"{column.origin}: the cell of row {int(blank[0]) + 1:,} is blank{more}, which is a "
+            "slip, or a row without an entry. Take such lines out, or pass the column as a "
+            f"sequence, with None where a row has no entry.{quoted}"
+        )
 
 
 def _named(table: Any, url: str, column: str | int | None) -> Vocabulary:
@@ -89,11 +119,15 @@ def _read_separated(buffer: Any, separator: str, column: str | int | None) -> An
     parse = csv.ParseOptions(
         delimiter=separator,
         newlines_in_values=True,
+        ignore_empty_lines=False,  # or the rows behind one would be others
         quote_char='"' if separator == "," else False,
     )
     name = f"f{column}" if has_no_names else column  # as pyarrow calls them
     convert = csv.ConvertOptions(
-        column_types={name: pyarrow.large_binary()}, strings_can_be_null=False, null_values=[]
+        column_types={name: pyarrow.large_binary()},
+        null_values=[""],  # a blank cell, and no NA
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
     )
     return csv.read_csv(buffer, options, parse, convert)
 

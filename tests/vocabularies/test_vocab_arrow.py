@@ -139,3 +139,11 @@ def test_the_entries_outlive_the_column():
     noise = [bytearray(64) for _ in range(10_000)]
     assert vocab.entries[999] == b"entry number 999"
     del noise
+
+
+def test_binary_of_one_width_is_read_where_it_lies():
+    array = pa.array([b"abc", None, b"x\0z", b"abd"], pa.binary(3))
+    assert list(load(array).entries) == [b"abc", None, b"x\0z", b"abd"]
+    assert list(load(array[2:]).entries) == [b"x\0z", b"abd"]
+    some = pa.chunked_array([array[:1], array[3:]])
+    assert list(load(some).entries) == [b"abc", b"abd"]

@@ -47,12 +47,10 @@ RIGHT = {
     ("lines", "the first column"): TOKENS,
     ("csv", "a column"): TOKENS,
     ("csv", "csv"): TOKENS,
-    ("csv", "the first column"): ["id", *"0123"],
     ("csv", "lines"): ["id,token", *(f"{at},{t}" for at, t in enumerate(TOKENS))],  # if one insists
     ("tsv", "lines"): ["id\ttoken", *(f"{at}\t{t}" for at, t in enumerate(TOKENS))],
     ("tsv", "a column"): TOKENS,
     ("tsv", "tsv"): TOKENS,
-    ("tsv", "the first column"): ["id", *"0123"],
     ("parquet", "a column"): TOKENS,
     ("jsonl", "a column"): TOKENS,
     ("jsonl", "jsonl"): TOKENS,

@@ -63,3 +63,28 @@ def test_lines_that_look_like_a_table_say_what_to_write_for_both(tmp_path: Path)
     assert "Vocabulary.load(..., format='lines')" in str(refused.value)
     assert loaded(tmp_path / "zip.txt", text, column=0, format="csv")[0] == b"Boston"
     assert loaded(tmp_path / "zip.txt", text, format="lines")[0] == b"Boston,02101"
+
+
+@pytest.mark.parametrize("text", ["tok,n\na,1\nb,2\n", 'tok,n\n"a,b",1\nb,-2.5\n'])
+def test_names_above_numbers_are_no_entry_of_a_column_by_number(tmp_path: Path, text: str) -> None:
+    with pytest.raises(tws.VocabularyError, match="seems to have names in its first line"):
+        loaded(tmp_path / "a.csv", text, column=0)
+    assert len(loaded(tmp_path / "a.csv", text, column="tok")) == 2
+    assert len(loaded(tmp_path / "a.csv", text.split("\n", 1)[1], column=0)) == 2
+
+
+def test_a_column_is_named_or_counted(tmp_path: Path) -> None:
+    for column in (-1, 2):
+        with pytest.raises(tws.VocabularyError, match="has 2 columns, counted from 0"):
+            loaded(tmp_path / "a.csv", "a,1\nb,2\n", column=column)
+    with pytest.raises(tws.SettingsError, match="a column's name or number, not True"):
+        loaded(tmp_path / "a.csv", "a,1\nb,2\n", column=True)
+
+
+def test_what_is_said_of_a_directory_is_never_ignored(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("[UNK]\na\n")
+    assert len(tws.Vocabulary.load(tmp_path)) == 2
+    with pytest.raises(tws.SettingsError, match="column='token' is for files by themselves"):
+        tws.Vocabulary.load(tmp_path, column="token")
+    with pytest.raises(tws.SettingsError, match="format='lines' is for files by themselves"):
+        tws.Vocabulary.load(tmp_path, format="lines")

@@ -26,6 +26,20 @@ _INLINE = 12  # bytes of a view's text that stand in the view itself
 _VIEW = 16  # bytes of a view: length, then the text, or its beginning, buffer and offset
 
 
+_OF_ONE_WIDTH = b"w:"  # and the number of bytes
+_FLOATING = "floating numbers"
+_CAST = ": ids that have become floating beside missing ones by .astype('Int64') of pandas."
+# By how Arrow's format begins what a column holds that is no entry.
+_NO_ENTRIES = (
+    *((form, _FLOATING) for form in (b"e", b"f", b"g")),
+    (b"b", "true or false"),
+    (b"n", "nothing but nulls"),
+    (b"t", "dates or times"),
+    (b"d", "decimal numbers"),
+    (b"+", "nested, or encoded by runs"),
+)
+
+
 class _Schema(ctypes.Structure):
     pass
 
@@ -292,10 +306,20 @@ def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:
         return _Column(there, None, data.copy(), edges[:-1] - first, np.diff(edges))
     if form in _VIEWS:
         return _of_views(array, there)
+    if form.startswith(_OF_ONE_WIDTH):
+        return _of_one_width(array, there, int(form.removeprefix(_OF_ONE_WIDTH)))
+    what = next((what for begin, what in _NO_ENTRIES if form.startswith(begin)), "of another kind")
     raise VocabularyError(
-        f"{origin} is of Arrow's type {form.decode('ascii', 'replace')!r}: a vocabulary is text, "
-        "binary or integers. Cast the column first."
+        f"{origin} holds what is {what} (Arrow's type {form.decode('ascii', 'replace')!r}): a "
+        "vocabulary is text, binary or integers. Cast the column first"
+        f"{_CAST if what == _FLOATING else '.'}"
     )
+
+
+def _of_one_width(array: Any, there: npt.NDArray[np.bool_] | None, width: int) -> _Column:
+    data = _buffer(array, 1, np.uint8, array.length * width, array.offset * width)
+    starts = np.arange(array.length, dtype=np.int64) * width
+    return _Column(there, None, data.copy(), starts, np.full(array.length, width, dtype=np.int64))
 
 
 def _of_views(array: Any, there: npt.NDArray[np.bool_] | None) -> _Column:

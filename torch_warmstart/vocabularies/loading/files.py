@@ -62,6 +62,12 @@ def read_file(
     if format is not None and format not in _FORMATS:
         raise SettingsError(f"format is one of {', '.join(_FORMATS)}, not {format!r}.")
     if key is not None or storage.is_directory(url):
+        for name, value in (("column", column), ("format", format)):
+            if value is not None:
+                raise SettingsError(
+                    f"{name}={value!r} is for files by themselves, not for a directory or what "
+                    f"{url} holds by a key."
+                )
         return _read_directory(url, storage, key)
     raw = _bytes_of(url, storage)
     if raw[:8].tobytes().startswith(_CONTAINERS):

@@ -38,6 +38,8 @@ def read_vocabulary(
         VocabularyError: it is empty, not there, or not what it should be.
         SettingsError: it is of no kind that holds a vocabulary.
     """
+    if isinstance(column, bool) or not isinstance(column, str | int | None):
+        raise SettingsError(f"column is a column's name or number, not {column!r}.")
     if isinstance(source, str | os.PathLike):
         path = os.path.expanduser(os.fspath(source))
         vocabulary = read_file(path, storage, column=column, key=key, format=format)

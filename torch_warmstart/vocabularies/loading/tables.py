@@ -14,12 +14,15 @@ from torch_warmstart.errors import (
     MissingDependencyError,
     VocabularyError,
     cause_of,
+    plural,
     printable,
 )
 from torch_warmstart.storage import Bytes
 from torch_warmstart.vocabularies.loading.arrow import from_arrow
 
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
+_NUMBER = re.compile(rb"-?\d+(\.\d+)?")
+_LOOKED_AT = 50  # lines
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -66,11 +69,38 @@ def read_table(
             "vocab.json or a tokenizer.json; if it is JSON lines, of which there is one, write "
             "format='jsonl'."
         )
+    if form in _SEPARATORS and isinstance(column, int):
+        _check_number(table, url, column)
     found = _named(table, url, column)
     found = replace(found, listed=replace(found.listed, origin=_origin(url, column)))
     if form in _SEPARATORS:
         _check_no_blank_cells(found, form)
     return found
+
+
+def _check_number(table: Any, url: str, column: int) -> None:
+    """Of a column by its number: that there is one, and that the first line is no names."""
+    if not 0 <= column < table.num_columns:
+        raise VocabularyError(
+            f"{url} has {plural(table.num_columns, 'column')}, counted from 0: none is number "
+            f"{column}."
+        )
+    if _has_names(table):
+        raise VocabularyError(
+            f"{url} seems to have names in its first line, above numbers: say the column by its "
+            "name, which leaves that line out, or pass the column as a sequence."
+        )
+
+
+def _has_names(table: Any) -> bool:
+    """Whether the first line has names: no number above the numbers of some column."""
+    for column in table.slice(0, _LOOKED_AT).columns:
+        cells = [c.encode() if isinstance(c, str) else c for c in column.to_pylist()]
+        if len(cells) > 2 and all(isinstance(cell, bytes) for cell in cells):
+            first, *others = cells
+            if not _NUMBER.fullmatch(first) and all(map(_NUMBER.fullmatch, others)):
+                return True
+    return False
 
 
 def _check_no_blank_cells(column: Vocabulary, form: str) -> None:

@@ -54,8 +54,8 @@ def mean(of: Of = "trained") -> RowInitializer:
 
     Args:
         of: "trained" leaves out old rows that are near zero (under a hundredth of the median
-            length) and those that are reserved (`[unused7]`, `<|reserved_special_token_3|>`);
-            "all" takes every row that the old vocabulary describes.
+            length), not finite, or reserved (`[unused7]`, `<|reserved_special_token_3|>`); "all"
+            takes every row that the old vocabulary describes.
 
     Raises:
         SettingsError: of another value; while preparing, if no row looks trained.
@@ -234,7 +234,8 @@ def group_mean(groups: Mapping[Any, Any]) -> RowInitializer:
     It answers for rows whose group has an old one.
 
     Args:
-        groups: Entries, old and new ones, to whatever names their groups.
+        groups: Entries, old and new ones, to whatever names their groups. None, NaN and pandas' NA
+            are no group.
 
     Raises:
         SettingsError: there are none.

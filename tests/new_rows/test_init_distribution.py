@@ -64,7 +64,7 @@ def test_a_table_without_a_trained_row_is_an_error_and_nothing_is_changed():
     settings = tws.WarmStartSettings(
         {"weight": torch.zeros(300, 7)}, var_name_to_vocab_info={"weight": vocab}
     )
-    with pytest.raises(SettingsError, match="None of the old rows looks trained"):
+    with pytest.raises(SettingsError, match="weight: none of the old rows looks trained"):
         tws.warm_start(model, settings)
     assert torch.equal(model.weight, before)
 

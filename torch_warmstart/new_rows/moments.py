@@ -30,7 +30,7 @@ class Values(Protocol):
 class Survey:
     """What one pass over a table tells."""
 
-    lengths: torch.Tensor | None  # of the rows: float64 of `[size]`; None: rows are one number
+    lengths: torch.Tensor  # of the rows: float64 of `[size]`
     total: torch.Tensor  # of the rows: float64 of `[width]`
 
 
@@ -45,7 +45,7 @@ def survey_of(values: Values, size: int) -> Survey:
             at = first + start
             lengths[at : at + len(piece)] = torch.linalg.vector_norm(piece, dim=1)
     total = torch.zeros(1, dtype=torch.float64) if total is None else total
-    return Survey(lengths if len(total) > 1 else None, total)
+    return Survey(lengths, total)
 
 
 def _cached(block: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
@@ -56,32 +56,38 @@ def _cached(block: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         yield start, block[start : start + step]
 
 
-def near_zero(survey: Survey, rows: torch.Tensor) -> torch.Tensor:
-    """Which rows are so short that they have never been trained: bool of `[size]`.
+def untrained(survey: Survey, rows: torch.Tensor) -> torch.Tensor:
+    """Which rows cannot be what training has made: bool of `[size]`.
 
-    Under a hundredth of the median length of those of a mask. Of rows of one number none is, as a
-    bias may be small.
+    Those that are not finite, and those under a hundredth of the median length of those of a mask,
+    which have never been trained. Of rows of one number none is too short, as a bias may be small.
     """
-    if survey.lengths is None:
-        return torch.zeros_like(rows)
-    there = survey.lengths[rows & (survey.lengths > 0)]
+    broken = ~survey.lengths.isfinite()
+    if len(survey.total) == 1:
+        return broken
+    there = survey.lengths[rows & ~broken & (survey.lengths > 0)]
     if not len(there):
         return torch.ones_like(rows)
-    short: torch.Tensor = survey.lengths <= _NEAR_ZERO * there.median()
-    return short
+    return broken | (survey.lengths <= _NEAR_ZERO * there.median())
 
 
-def mean_of(survey: Survey, values: Values, rows: torch.Tensor) -> torch.Tensor:
+def mean_of(survey: Survey, values: Values, rows: torch.Tensor, name: str) -> torch.Tensor:
     """Of the rows of a mask: float64 of `[width]`; raises SettingsError if it is none.
 
-    What is left out is taken from the total, so that the table is not read again.
+    What is left out is taken from the total, so that the table is not read again; a total that is
+    not finite has nothing to be taken from.
     """
     count = int(rows.sum())
     if not count:
         raise SettingsError(
-            "None of the old rows looks trained: all are near zero or reserved. Is this the table "
-            'that was trained? init.mean(of="all") takes them nevertheless.'
+            f"{name}: none of the old rows looks trained: all are near zero, reserved, or not "
+            'finite. Is this the table that was trained? of="all" takes them nevertheless.'
         )
+    if not bool(survey.total.isfinite().all()):
+        total = torch.zeros_like(survey.total)
+        for _, block in _chosen(values, rows):
+            total += _sum(block)
+        return total / count
     total = survey.total.clone()
     left_out = (~rows).nonzero().flatten()
     for first in range(0, len(left_out), BLOCK):

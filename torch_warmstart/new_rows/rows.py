@@ -19,9 +19,9 @@ from torch_warmstart.new_rows.moments import (
     Survey,
     Values,
     mean_of,
-    near_zero,
     std_of,
     survey_of,
+    untrained,
 )
 from torch_warmstart.new_rows.reserved import reserved_rows
 
@@ -73,6 +73,7 @@ class OldRows:
         height: How many rows there are, those behind the vocabulary's too.
         vocabulary: What its rows stand for, and its OOV rows; None where rows go by position.
         outside: How entries and tables are read.
+        name: The variable's.
         values: Its values; None while planning.
     """
 
@@ -80,6 +81,7 @@ class OldRows:
     height: int
     vocabulary: Vocabulary | None
     outside: Outside
+    name: str
     values: Values | None = None
 
     @property
@@ -93,6 +95,20 @@ class OldRows:
         if self.vocabulary is None:
             return torch.ones(self.size, dtype=torch.bool)
         return has_entry(self.vocabulary, torch.arange(self.size))
+
+    def why_no_anchor(self, rows: torch.Tensor, has: str, what: str) -> str:
+        """Why there is no trained row to go by, of those of a mask.
+
+        They are those that have, or are, something: `has` is its verb.
+        """
+        count = int(rows.sum())
+        if not count:
+            return f"none of the old entries {has} {what}. Do both write their entries alike?"
+        verb = has if count == 1 else {"has": "have", "is": "are"}[has]
+        return (
+            f"{count:,} of the old entries {verb} {what}, but none of their rows looks trained: "
+            'all are near zero, reserved, or not finite. of="all" takes them nevertheless.'
+        )
 
     def find_in(self, known: Vocabulary) -> torch.Tensor:
         """For each row the row of its entry in `known`, or -1: int64 of `[size]`."""
@@ -127,15 +143,15 @@ class OldRows:
     def trained(self) -> torch.Tensor:
         """Which rows look trained: bool of `[size]`.
 
-        They stand for an entry, are not near zero, and are none that is reserved for later.
+        They stand for an entry, are finite and not near zero, and none that is reserved for later.
         """
         reserved = reserved_rows(self.vocabulary, self.size)
-        return self.named & ~(near_zero(self._survey, self.named) | reserved)
+        return self.named & ~(untrained(self._survey, self.named) | reserved)
 
     @functools.cached_property
     def mean(self) -> torch.Tensor:
         """Of the trained rows: float64 of `[width]`."""
-        return mean_of(self._survey, self._values, self.trained)
+        return mean_of(self._survey, self._values, self.trained, self.name)
 
     @functools.cached_property
     def std(self) -> torch.Tensor:
@@ -145,7 +161,7 @@ class OldRows:
     @functools.cached_property
     def mean_of_all(self) -> torch.Tensor:
         """Of all rows that stand for an entry: float64 of `[width]`."""
-        return mean_of(self._survey, self._values, self.named)
+        return mean_of(self._survey, self._values, self.named, self.name)
 
     @functools.cached_property
     def _survey(self) -> Survey:

@@ -60,7 +60,7 @@ def fill_mixed(
     at = (remapping < 0).nonzero().flatten()
     rows = tuple(_rows_in(item, box, at, made, table) for box in boxes)
     unanswered = len(at) - sum(map(len, made))
-    notes = tuple(_notes(item.name, fill, made, unanswered))
+    notes = (*_notes(item.name, fill, made, unanswered), *_not_finite(item, rows))
     return Filled(rows, account_of(made, unanswered), notes)
 
 
@@ -152,6 +152,30 @@ def _notes(name: str, fill: Mixed, made: Sequence[Made], unanswered: int) -> Ite
     }
     if late:
         yield equal_rows(name, late)
+
+
+def _not_finite(item: PlanItem, rows: Sequence[torch.Tensor]) -> Iterator[Finding]:
+    """Of rows with NaN or infinity, of which the parts here tell."""
+    if all(bool(_one_of_alike(part, item.axis).sum().isfinite()) for part in rows):
+        return  # of many numbers the quickest way; what it is true of is looked at again
+    count = sum(_num_broken(part.movedim(item.axis, 0)) for part in rows)
+    if count:
+        text = (
+            f"{item.name}: {plural(count, 'new row')} with NaN or infinity: so are old rows, or "
+            "vectors, of which they were made."
+        )
+        yield Finding("new-rows-not-finite", "warning", item.name, text)
+
+
+def _one_of_alike(rows: torch.Tensor, axis: int) -> torch.Tensor:
+    """Rows; of one for all only that."""
+    return rows.narrow(axis, 0, 1) if rows.shape[axis] and rows.stride(axis) == 0 else rows
+
+
+def _num_broken(rows: torch.Tensor) -> int:
+    starts = range(0, len(rows), _DRAWN)
+    parts = (rows[start : start + _DRAWN] for start in starts)
+    return sum(int((~part.isfinite().reshape(len(part), -1).all(1)).sum()) for part in parts)
 
 
 def _count_equal(one: Made) -> int:

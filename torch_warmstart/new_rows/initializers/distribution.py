@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.drawing import draw_normals
 from torch_warmstart.new_rows.mixture import Mixture
@@ -49,6 +50,10 @@ class Normal(RowInitializer):
         old = new.old
         which = old.trained if self.of == "trained" else old.named
         mean = old.mean if self.of == "trained" else old.mean_of_all
+        if not bool(mean.isfinite().all()):
+            raise SettingsError(
+                f'{new.name}: init.normal: some old rows are not finite, which of="all" takes too.'
+            )
         if self.cov == "full":
             spread = root_of_covariance(old, which, mean)
         else:

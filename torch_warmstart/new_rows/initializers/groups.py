@@ -24,9 +24,12 @@ class GroupMean(RowInitializer):
 
     @functools.cached_property
     def _group_of_key(self) -> torch.Tensor:
-        """The number of each key's group."""
+        """The number of each key's group; -1 where it has none."""
         numbers: dict[Any, int] = {}
-        groups = [numbers.setdefault(group, len(numbers)) for group in self.groups.values()]
+        groups = [
+            -1 if _is_missing(group) else numbers.setdefault(group, len(numbers))
+            for group in self.groups.values()
+        ]
         return torch.tensor(groups, dtype=torch.int64)
 
     def __call__(self, new: NewRows) -> Mixture:
@@ -36,7 +39,7 @@ class GroupMean(RowInitializer):
         outside = new.old.outside
         listed = outside.entries(list(self.groups))
         keys = Vocabulary(listed, len(listed))
-        num_groups = int(self._group_of_key.max()) + 1
+        num_groups = 1 + max(0, int(self._group_of_key.max()))
         group_of_old = self._group_of(new.old.find_in(keys))
         bags = torch.full((len(new),), -1, dtype=torch.int64)
         bags[new.has_entry] = self._group_of(outside.find(entries, keys))
@@ -54,3 +57,11 @@ class GroupMean(RowInitializer):
     def _group_of(self, places: torch.Tensor) -> torch.Tensor:
         """The groups of entries by their places among the keys; -1 where there is none."""
         return torch.where(places >= 0, self._group_of_key[places.clamp(min=0)], -1)
+
+
+def _is_missing(group: Any) -> bool:
+    """Whether it is what tables have where nothing is known: None, NaN, pandas' NA and NaT."""
+    try:
+        return group is None or bool(group != group)  # noqa: PLR0124  of all only NaN is not itself
+    except (TypeError, ValueError):
+        return type(group).__name__ == "NAType"

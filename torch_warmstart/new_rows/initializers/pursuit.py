@@ -44,17 +44,14 @@ class Omp(RowInitializer):
         outside, old = new.old.outside, new.old
         donor = outside.table(self.donor)
         places = old.find_in(donor.vocabulary)
-        shared = places >= 0
-        if self.of == "trained":
-            shared &= old.trained
+        found = places >= 0
+        shared = found & old.trained if self.of == "trained" else found
         if not bool(shared.any()):
-            raise SettingsError(
-                f"{new.name}: init.omp: the donor shares no entry with the old vocabulary. Do both "
-                "write their tokens alike?"
-            )
+            why = old.why_no_anchor(found, "is", "in the donor's vocabulary")
+            raise SettingsError(f"{new.name}: init.omp: {why}")
         rows = shared.nonzero().flatten()
         device = new.device if new.device.type == "cuda" else torch.device("cpu")
-        atoms = _read(donor, places[shared], device)
+        atoms = _read(donor, places[shared], device)  # of broken ones zeros, like which nothing is
         wanted = outside.find(new.entries(), donor.vocabulary)
         return _pursued(donor, wanted, atoms, rows, self.k)
 
@@ -69,7 +66,7 @@ def _pursued(
     step = max(1, min(_BUDGET // (4 * len(atoms)), _BUDGET // (8 * k * donor.width)))
     rows, indices, weights = [], [], []
     for first in range(0, len(wanted), step):
-        targets = donor.read(wanted[first : first + step]).to(atoms.device)
+        targets = _read(donor, wanted[first : first + step], atoms.device)
         chosen, factors = pursue(targets, atoms, k)
         factors = torch.where(chosen >= 0, factors / lengths[chosen.clamp(min=0)], 0)
         kept = (factors != 0).cpu()
@@ -131,8 +128,10 @@ def _most_alike(left: torch.Tensor, atoms: torch.Tensor, taken: torch.Tensor) ->
 
 
 def _read(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Rows of a table; zeros for those that are not finite."""
     out = torch.empty(len(rows), table.width, device=device)
     for first in range(0, len(rows), _READ):
         part = slice(first, first + _READ)
-        out[part] = table.read(rows[part]).to(device)
+        here = table.read(rows[part]).to(device)
+        out[part] = torch.where(here.isfinite().all(1, keepdim=True), here, 0)
     return out

@@ -22,6 +22,7 @@ Anchors = Literal["old", "shared"]
 _BUDGET = 64 << 20  # bytes of similarities at a time
 _FIRST = 64  # of the most similar that sparsemax looks at first
 _READ = 8192  # rows read at a time
+_HALF = 0.5  # of a length that is 1, or 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,29 +55,35 @@ class Similar(RowInitializer):
                 f"{new.name}: init.similar: the new entries' vectors have {table.width} numbers "
                 f"and the old ones' {of_old.width}; they must lie in one space."
             )
-        anchors = self._old_rows(new)
-        places = old.find_in(of_old.vocabulary)[anchors]
-        anchors, places = anchors[places >= 0], places[places >= 0]
+        places = old.find_in(of_old.vocabulary)
+        found = (places >= 0) & self._counts(new)
+        anchors = (found & old.trained if self.of == "trained" else found).nonzero().flatten()
+        if not len(anchors):
+            why = old.why_no_anchor(found, "has", "a vector")
+            raise SettingsError(f"{new.name}: init.similar: {why}")
+        device = new.device if new.device.type == "cuda" else torch.device("cpu")
+        known = _unit_rows(of_old, places[anchors], device)
+        is_vector = known.square().sum(1) > _HALF
+        if not bool(is_vector.all()):
+            known, anchors = known[is_vector], anchors[is_vector.cpu()]
         if not len(anchors):
             raise SettingsError(
-                f"{new.name}: init.similar: none of the old entries has a vector, so there is "
-                "nothing to be similar to. Do both write their tokens alike?"
+                f"{new.name}: init.similar: the vectors of all old entries are zeros or not finite."
             )
-        device = new.device if new.device.type == "cuda" else torch.device("cpu")
-        known = _unit_rows(of_old, places, device)
         wanted = outside.find(new.entries(), table.vocabulary)
         mine = _unit_rows(table, wanted, device)
         if self.k is None and self.weights == "proportional":
             return _of_all(mine, known, anchors, new)
         return self._mix(mine, known, anchors, len(new))
 
-    def _old_rows(self, new: NewRows) -> torch.Tensor:
-        """The old rows that count."""
+    def _counts(self, new: NewRows) -> torch.Tensor:
+        """Which old rows count, trained or not: a mask."""
+        if self.anchors == "old":
+            return new.old.named
+        shared = torch.zeros(new.old.size, dtype=torch.bool)
         remapped = new.remapping[new.remapping >= 0]
-        size = new.old.size
-        rows = torch.unique(remapped[remapped < size]) if self.anchors == "shared" else None
-        rows = new.old.named.nonzero().flatten() if rows is None else rows
-        return rows[new.old.trained[rows]] if self.of == "trained" else rows
+        shared[remapped[remapped < new.old.size]] = True
+        return shared
 
     def _mix(
         self, mine: torch.Tensor, known: torch.Tensor, anchors: torch.Tensor, count: int
@@ -86,7 +93,7 @@ class Similar(RowInitializer):
         for first in range(0, count, step):
             block = mine[first : first + step]
             near, weight = self._weigh(block @ known.T)
-            weight[block.square().sum(1) < 0.5] = 0  # a vector of zeros is like nothing
+            weight[block.square().sum(1) < _HALF] = 0  # a vector of zeros is like nothing
             kept = weight != 0
             rows.append(kept.nonzero()[:, 0].cpu() + first)
             indices.append(anchors[near[kept].cpu()])
@@ -154,9 +161,11 @@ def _parts(rows: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _unit_rows(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Rows of a table, each made of length 1."""
+    """Rows of a table, each made of length 1; zeros where it has no length, or is not finite."""
     out = torch.empty(len(rows), table.width, device=device)
     for first in range(0, len(rows), _READ):
         part = slice(first, first + _READ)
-        out[part] = torch.nn.functional.normalize(table.read(rows[part]).to(device), dim=1)
+        here = torch.nn.functional.normalize(table.read(rows[part]).to(device), dim=1)
+        here[~here.isfinite().all(1)] = 0
+        out[part] = here
     return out

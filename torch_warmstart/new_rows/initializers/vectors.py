@@ -61,13 +61,16 @@ class Vectors(RowInitializer):
     def _fitted(self, table: Table, new: NewRows) -> _Affine:
         old = new.old
         places = old.find_in(table.vocabulary)
-        shared = places >= 0
-        if self.of == "trained":
-            shared &= old.trained
+        found = places >= 0
+        shared = found & old.trained if self.of == "trained" else found
+        if not bool(shared.any()):
+            raise SettingsError(
+                f"{new.name}: init.vectors: {old.why_no_anchor(found, 'has', 'a vector')}"
+            )
         if int(shared.sum()) < 2:
             raise SettingsError(
-                f"{new.name}: init.vectors: {int(shared.sum())} of the old entries have a vector, "
-                "so there is nothing to fit on. Do both write their entries alike?"
+                f"{new.name}: init.vectors: 1 of the old entries has a vector and a trained row, "
+                "which is too little to fit on. Do both write their entries alike?"
             )
         sums = _Sums.of(table, places[shared], new, shared.nonzero().flatten())
         fit = _ridge(sums, self.ridge) if self.align == "ridge" else _procrustes(sums)
@@ -98,18 +101,22 @@ class _Sums:
     @classmethod
     def of(cls, table: Table, places: torch.Tensor, new: NewRows, old_rows: torch.Tensor) -> _Sums:
         """Of the rows at some places and the old rows of the same entries."""
-        count = len(places)
+        count = 0
         square = torch.zeros(table.width, table.width, dtype=torch.float64)
         cross = torch.zeros(table.width, new.width, dtype=torch.float64)
         sum_from, sum_to = square.new_zeros(table.width), square.new_zeros(new.width)
-        for first in range(0, count, _READ):
+        for first in range(0, len(places), _READ):
             part = slice(first, first + _READ)
             given = table.read(places[part]).double()
             wanted = new.old.read(old_rows[part]).double()
+            whole = given.isfinite().all(1) & wanted.isfinite().all(1)
+            given, wanted, count = given[whole], wanted[whole], count + int(whole.sum())
             square += given.T @ given
             cross += given.T @ wanted
             sum_from += given.sum(0)
             sum_to += wanted.sum(0)
+        if count < 2:
+            raise SettingsError(f"{new.name}: init.vectors: the shared vectors are not finite.")
         mean_from, mean_to = sum_from / count, sum_to / count
         square -= count * torch.outer(mean_from, mean_from)
         cross -= count * torch.outer(mean_from, mean_to)

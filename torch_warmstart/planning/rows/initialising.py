@@ -92,7 +92,7 @@ class Initialising:
             ordinals=torch.arange(len(at)),
             remapping=rows,
             vocabulary=new,
-            old=OldRows(size, old_size, old, self._elsewhere),
+            old=OldRows(size, old_size, old, self._elsewhere, variable.name),
         )
         return Mixed(ask(singles_of(initializer), asked, self._mixtures), generator)
 

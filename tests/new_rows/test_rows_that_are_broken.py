@@ -1,0 +1,128 @@
+"""Old rows and vectors that are not finite: left out where that can be, told where it cannot."""
+
+from __future__ import annotations
+
+import warnings
+
+import pandas as pd
+import pytest
+import torch
+from rows_helpers import letters, start, table
+from torch import nn
+
+import torch_warmstart as tws
+from torch_warmstart import init
+
+OLD = letters(40)
+NEW = [*OLD, "x", "y"]
+BROKEN = [3, 17]
+
+
+def broken_table(width: int = 6) -> torch.Tensor:
+    values = table(40, width)
+    values[BROKEN[0], 0], values[BROKEN[1]] = float("nan"), float("inf")
+    return values
+
+
+def vectors(broken: int | None = None) -> tuple[list[str], torch.Tensor]:
+    found = table(42, 5, seed=1)
+    if broken is not None:
+        found[broken, 2] = float("nan")
+    return NEW, found
+
+
+INITIALISERS = {
+    "mean": init.mean(),
+    "noise": init.mean() + init.noise(0.1),
+    "normal": init.normal(),
+    "diagonal": init.normal("diagonal"),
+    "similar": init.similar(vectors(), k=40),
+    "proportional": init.similar(vectors(), k=None, weights="proportional"),
+    "omp": init.omp(vectors(), k=8),
+    "ridge": init.vectors(vectors()),
+    "procrustes": init.vectors(vectors(), "procrustes"),
+}
+
+
+@pytest.mark.parametrize("name", INITIALISERS)
+def test_rows_that_are_not_finite_are_not_trained(name: str) -> None:
+    made = INITIALISERS[name]
+    weight, _ = start(broken_table(), OLD, NEW, made, generator=torch.Generator().manual_seed(0))
+    kept = [row for row in range(40) if row not in BROKEN]
+    names = [OLD[row] for row in kept]
+    seed = torch.Generator().manual_seed(0)
+    without, _ = start(broken_table()[kept], names, [*names, "x", "y"], made, generator=seed)
+    torch.testing.assert_close(weight[40:], without[38:])
+
+
+@pytest.mark.parametrize("name", ["similar", "proportional", "omp", "ridge"])
+def test_an_old_entry_s_vector_that_is_not_finite_counts_for_nothing(name: str) -> None:
+    made = {
+        "similar": lambda v: init.similar(v, k=40),
+        "proportional": lambda v: init.similar(v, k=None, weights="proportional"),
+        "omp": lambda v: init.omp(v, k=8),
+        "ridge": init.vectors,
+    }[name]
+    values = table(40, 6)
+    weight, _ = start(values, OLD, NEW, made(vectors(broken=5)))
+    names, given = vectors()
+    kept = [row for row in range(42) if row != 5]
+    without = ([names[row] for row in kept], given[kept])
+    wanted, _ = start(values, OLD, NEW, made(without))
+    torch.testing.assert_close(weight[40:], wanted[40:])
+
+
+@pytest.mark.parametrize("name", ["similar", "omp"])
+def test_a_new_entry_s_vector_that_is_not_finite_is_none(name: str) -> None:
+    made = getattr(init, name)(vectors(broken=40)) | init.mean()
+    values = table(40, 6)
+    weight, account = start(values, OLD, NEW, made)
+    assert account.new_rows.answered == ((name, 1), ("mean", 1))
+    torch.testing.assert_close(weight[40], values.mean(0))
+
+
+@pytest.mark.parametrize("width", [1, 6])
+def test_what_cannot_be_left_out_is_told_before_anything_is_written(width: int) -> None:
+    old = broken_table(width)
+    model = nn.Embedding(42, width)
+    before = model.weight.detach().clone()
+    pieces = init.subword({"x": [OLD[BROKEN[0]], "t0"], "y": ["t1"]})
+    info = tws.VocabInfo(NEW, old_vocab=OLD, backup_initializer=pieces)
+    settings = tws.WarmStartSettings({"weight": old}, var_name_to_vocab_info={"weight": info})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(tws.WarmStartWarning, match="1 new row with NaN or infinity"):
+            tws.warm_start(model, settings)
+    assert torch.equal(model.weight.detach(), before)
+    with pytest.warns(tws.WarmStartWarning, match="1 new row with NaN"):
+        report = tws.warm_start(model, settings)
+    assert [note.code for note in report.notes] == ["new-rows-not-finite"]
+
+
+def test_all_rows_that_are_asked_for_may_be_none_to_fit_on() -> None:
+    with pytest.warns(tws.WarmStartWarning, match="2 new rows with NaN"):
+        start(broken_table(), OLD, NEW, init.mean("all"))
+    with pytest.raises(tws.SettingsError, match='weight: init.normal: .*of="all" takes too'):
+        start(broken_table(), OLD, NEW, init.normal(of="all"))
+
+
+@pytest.mark.parametrize(
+    "made", [init.similar(vectors()), init.omp(vectors()), init.vectors(vectors())]
+)
+def test_what_has_entries_but_is_not_trained_is_told_as_that(made: object) -> None:
+    with pytest.raises(tws.SettingsError, match="40 of the old entries .* none of their rows look"):
+        start(torch.zeros(40, 6), OLD, NEW, made)
+    others = letters(40, "other")
+    with pytest.raises(tws.SettingsError, match="none of the old entries .* write their entries"):
+        start(table(40, 6), others, [*others, "x"], made)
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), pd.NA, pd.NaT])
+def test_what_a_table_has_for_nothing_is_no_group(nothing: object) -> None:
+    groups = {"a": "g", "b": nothing, "x": nothing, "y": "g"}
+    old = table(2, 3)
+    weight, account = start(old, ["a", "b"], ["x", "y"], init.group_mean(groups))
+    assert account.new_rows.answered == (("group_mean", 1), ("zeros", 1))
+    torch.testing.assert_close(weight, torch.stack([torch.zeros(3), old[0]]))
+    _, account = start(old, ["a", "b"], ["x"], init.group_mean({"b": nothing, "x": nothing}))
+    assert account.new_rows.answered == (("zeros", 1),)

@@ -98,8 +98,12 @@ def test_a_slot_that_is_named_is_not_said_to_stay():
 
 @pytest.mark.parametrize(
     ("make", "slot"),
-    [(torch.optim.Adagrad, "sum"), (torch.optim.Adam, "exp_avg"), (torch.optim.RMSprop, "square_avg")],
-)  # fmt: skip
+    [
+        (torch.optim.Adagrad, "sum"),
+        (torch.optim.Adam, "exp_avg"),
+        (torch.optim.RMSprop, "square_avg"),
+    ],
+)
 def test_a_slot_that_is_named_is_not_said_to_stay_where_no_optimizer_was_saved(make, slot):
     old = {"emb.weight": torch.ones(2, 1), "s": torch.tensor([[1.0], [2.0]])}
     model = nn.ModuleDict({"emb": nn.Embedding(3, 1)})

@@ -362,24 +362,21 @@ def _rows_together(decisions: Mapping[Variable, Decision]) -> Iterator[tuple[Var
 
 def _having_all(items: Sequence[PlanItem]) -> Iterator[PlanItem]:
     """The items, of each only the rows along axis 0 that all of one length have."""
-    for item in items:
-        found = item.remapping
-        alike = [
-            other.remapping.rows >= 0
-            for other in items
-            if other.remapping is not None
-            and other.axis == item.axis == 0
-            and found is not None
-            and other.variable.shape[0] == item.variable.shape[0]
-        ]
-        if found is None or not alike:
+    along_rows = [next((c for c in item.changes if c.axis == 0), None) for item in items]
+    for item, change in zip(items, along_rows, strict=True):
+        if change is None:
             yield item
             continue
-        fewer = found.where(torch.stack(alike).all(0))
-        slot, info, fill = item.variable.slot, item.vocab, item.fill
-        if fewer is not found and fill is None and slot is not None and info is not None:
-            fill = fill_of_slot(info, slot.start)
-        yield replace(item, remapping=fewer, fill=fill)
+        alike = [
+            other.remapping.rows >= 0
+            for other in along_rows
+            if other is not None and len(other.remapping.rows) == len(change.remapping.rows)
+        ]
+        fewer, fill = change.remapping.where(torch.stack(alike).all(0)), change.fill
+        if fewer is not change.remapping and fill is None and item.variable.slot is not None:
+            fill = fill_of_slot(change.vocab, item.variable.slot.start)
+        less = replace(change, remapping=fewer, fill=fill)
+        yield replace(item, changes=tuple(less if c is change else c for c in item.changes))
 
 
 def _not_whole(

@@ -36,7 +36,7 @@ def test_what_is_said_of_several_alike_shares_a_line_and_a_hint():
     error = tws.PlanError("Two kinds:", [*problems, _problem("w", "w is another.")])
     assert str(error) == (
         "Two kinds:\n"
-        "  1. v0 is not there. The same of v1, v2, v3, v4, v5 and 3 others.\n"
+        "  1. v0 is not there. The same of v1, v2, v3, v4, v5 and 3 more.\n"
         "  2. w is another.\n"
         "Name its key."
     )

@@ -24,7 +24,7 @@ PREFIX = "torch_warmstart"
 
 # From the ground up. A folder may import what stands below its line, and nothing beside it.
 LAYERS = (
-    {"errors", "dtypes", "boxes", "wrappers"},
+    {"errors", "dtypes", "boxes"},
     {"storage", "entries", "display"},
     {"settings", "model", "layouts", "formats"},
     {"names", "vocabularies"},

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import SettingsError, did_you_mean, listed, plural
-from torch_warmstart.wrappers import without_fronts
 
 _Tree = Mapping[Any, Any]
 
@@ -96,11 +95,8 @@ def find_averages(tree: _Tree, leaf: type, chosen: str) -> tuple[Averages, ...]:
 
 def _averages_at(path: str, node: Any, leaf: type) -> Averages | None:
     if isinstance(node, Mapping):
-        names = [
-            name for key in node if _is_leaf(key, node[key], leaf) for name in without_fronts(key)
-        ]
-        count = sum(_is_leaf(key, value, leaf) for key, value in node.items())
-        return Averages(path, frozenset(names), count) if names else None
+        names = frozenset(key for key in node if _is_leaf(key, node[key], leaf))
+        return Averages(path, names, len(names)) if names else None
     is_list = bool(node) and all(isinstance(value, leaf) for value in node)
     return Averages(path, frozenset(), len(node)) if is_list else None
 
@@ -198,8 +194,7 @@ def _other_parts(node: _Tree, leaf: type, chosen: str, wanted: frozenset[str]) -
 
 
 def _has_any(node: _Tree, leaf: type, wanted: frozenset[str]) -> bool:
-    names = (key for key, value in node.items() if _is_leaf(key, value, leaf))
-    return any(part in wanted for name in names for part in without_fronts(name))
+    return any(key in wanted and _is_leaf(key, value, leaf) for key, value in node.items())
 
 
 def _joined(node: _Tree, leaf: type) -> dict[str, Any]:

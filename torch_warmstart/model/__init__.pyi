@@ -47,4 +47,10 @@ from .variables import canonical_name as canonical_name
 from .variables import find_variable as find_variable
 from .variables import model_variables as model_variables
 from .variables import module_names as module_names
+from .variables import names_in_states as names_in_states
 from .variables import select_tensors as select_tensors
+from .wrappers import DATA_PARALLEL as DATA_PARALLEL
+from .wrappers import FRONTS as FRONTS
+from .wrappers import without_children as without_children
+from .wrappers import without_fronts as without_fronts
+from .wrappers import without_wrappers as without_wrappers

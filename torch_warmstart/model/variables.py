@@ -18,7 +18,7 @@ import torch
 from torch_warmstart.boxes import Box
 from torch_warmstart.model.sharding import Part, home_of, local_tensors, parts_of, registered_of
 from torch_warmstart.model.torchrec import Table, tables_of
-from torch_warmstart.wrappers import CHILDREN, DATA_PARALLEL
+from torch_warmstart.model.wrappers import CHILDREN, DATA_PARALLEL, FRONTS
 
 Kind = Literal["parameter", "buffer", "slot"]
 Shape = tuple[int, ...]
@@ -159,6 +159,12 @@ def absent_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
                 owners.setdefault((id(module), leaf), []).append(owner)
     nothing = torch.empty(0, device="meta")
     return tuple(Variable(nothing, "parameter", tuple(own)) for own in owners.values())
+
+
+def names_in_states(model: torch.nn.Module) -> frozenset[str]:
+    """What a state_dict may call a model's tensors, whatever wraps the whole of it."""
+    names = [name for variable in model_variables(model) for name in variable.names]
+    return frozenset(front + name for name in names for front in FRONTS)
 
 
 def module_names(model: torch.nn.Module) -> dict[str, torch.nn.Module]:

@@ -15,7 +15,7 @@ from torch import nn
 from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint
 from torch_warmstart.layouts import Form, torch_forms
 from torch_warmstart.layouts.tensorflow import tf_forms
-from torch_warmstart.wrappers import DATA_PARALLEL, FRONTS, without_children
+from torch_warmstart.model import DATA_PARALLEL, FRONTS, without_children
 
 
 @dataclass(frozen=True, slots=True)

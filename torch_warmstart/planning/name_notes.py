@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
 from torch_warmstart.formats import Checkpoint
+from torch_warmstart.model import without_fronts
 from torch_warmstart.names import BY_USER, Finder, bare_name
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem
 from torch_warmstart.settings import SETTING
-from torch_warmstart.wrappers import without_fronts
 
 _AVERAGES = ("ExponentialMovingAverage", "EMA", "ema", "average")  # behind a tensor's name
 _MODELS_OF_AVERAGES = ("ema", "model_ema", "ema_model", "module_ema")  # before all names
@@ -102,12 +102,16 @@ def _averages(items: Iterable[PlanItem], finder: Finder) -> Iterator[Finding]:
     yield Finding("averages-left-behind", "note", average, text)
 
 
+def _plain(names: Iterable[str]) -> set[str]:
+    return {each for name in names for each in without_fronts(name)}
+
+
 def _averages_in_entries(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iterator[Finding]:
     """Averages of what is taken that are entries of their own in the file."""
     keys = {key for item in items if item.state != "kept" for key in item.keys}
-    plain = {name for key in keys for name in without_fronts(key)}
+    plain = _plain(keys)
     for averages in checkpoint.averages() if keys else ():
-        if averages.names and plain.isdisjoint(averages.names):
+        if averages.names and plain.isdisjoint(_plain(averages.names)):
             continue
         text = (
             f"{checkpoint.url} has averages of the weights in {averages.path!r} "

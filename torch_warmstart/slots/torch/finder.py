@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch_warmstart.errors import SettingsError, did_you_mean, listed
 from torch_warmstart.formats import SavedOptimizer, SavedParameter, TensorSpec
 from torch_warmstart.layouts import Form
-from torch_warmstart.model import Slot, Variable
+from torch_warmstart.model import Slot, Variable, without_wrappers
 from torch_warmstart.names import BY_USER, Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
 from torch_warmstart.slots.steps import mu_product_layout
@@ -27,7 +27,6 @@ from torch_warmstart.slots.torch_optimizers import (
     remark,
     torch_name,
 )
-from torch_warmstart.wrappers import without_wrappers
 
 _NO_STATE = NoSource("the checkpoint's optimizer had none for it")
 _PRODUCT, _STEP = "mu_product", "step"

@@ -16,9 +16,8 @@ import torch
 
 from torch_warmstart.errors import SettingsError, listed, plural
 from torch_warmstart.formats import Checkpoint, SavedOptimizer, SavedParameter, TensorSpec
-from torch_warmstart.model import Shape, Variable
+from torch_warmstart.model import Shape, Variable, without_wrappers
 from torch_warmstart.slots.saved_slots import SourceOf, slot_keys
-from torch_warmstart.wrappers import without_wrappers
 
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
 _STEP = "step"

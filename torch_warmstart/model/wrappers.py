@@ -25,7 +25,7 @@ _FRONTS = (f"{DATA_PARALLEL}.", "_orig_mod.")  # before all the names of a state
 _CHILD = re.compile(rf"(?<![^/.])(?:{'|'.join(sorted(CHILDREN))})[/.]")
 
 # What may stand before all names: one, or two of different wrappers.
-FRONTS = ("", *_FRONTS, *(a + b for a in _FRONTS for b in _FRONTS if a != b))
+FRONTS = ("", *_FRONTS, *(a + b for b in _FRONTS for a in _FRONTS if a != b))
 
 
 def without_children(name: str) -> str:

@@ -38,6 +38,23 @@ def test_one_prefix_for_all_is_one_problem_with_the_rule_that_works(prefix):
     }
 
 
+def test_of_two_prefixes_that_would_do_both_are_said():
+    model = _linear(*(f"layer{n}" for n in range(4)))
+    source = {f"{p}.{k}": v for p in ("model", "ema_model") for k, v in model.state_dict().items()}
+    with pytest.raises(tws.PlanError) as error:
+        tws.warm_start(model, source)
+    (problem,) = error.value.problems
+    assert problem.code == "rule-missing"
+    assert "2 rules find 4 of the 4 each" in str(problem)
+    assert "{'/': 'model.'} or {'/': 'ema_model.'}" in str(problem)
+
+
+def test_a_pattern_where_a_name_is_wanted_says_how_a_pattern_is_written():
+    rule, source = {r"layer\d\..*": "old"}, {"old": torch.ones(1)}
+    with pytest.raises(tws.PlanError, match="patterns are pairs in a list"):
+        tws.warm_start(_linear("layer0"), tws.WarmStartSettings(source, ".*", None, rule))
+
+
 @pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module"])
 def test_a_wrapper_in_the_middle_of_a_key_is_no_part_of_it(wrapper):
     model = nn.ModuleDict({"a": _linear("b", "c")})

@@ -244,9 +244,10 @@ def _is_leaf(key: Any, value: Any, leaf: type) -> bool:
 
 
 def _several(found: Mapping[str, _Tree], where: str, path: str, leaf: type) -> str:
+    each = [f"entry={join_keys(path, below)!r}" for below in found][:3]
     return (
         f"{where} holds tensors in several entries: {_entries(found, path, leaf)}. Say which one "
-        f"is meant: entry={join_keys(path, next(iter(found)))!r}."
+        f"is meant: {' or '.join(each)}."
     )
 
 

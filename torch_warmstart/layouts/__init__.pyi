@@ -6,6 +6,7 @@ from .leaf import ANY as ANY
 from .leaf import LeafName as LeafName
 from .leaf import expression as expression
 from .leaf import read_leaf as read_leaf
+from .named import fits_either_way as fits_either_way
 from .named import is_of_a_part as is_of_a_part
 from .named import squeeze as squeeze
 from .named import then as then

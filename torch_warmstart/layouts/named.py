@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from torch_warmstart.errors import SettingsError, UnsupportedError, did_you_mean
-from torch_warmstart.layouts.layout import IDENTITY, Layout, Tensors
+from torch_warmstart.layouts.layout import IDENTITY, Layout, Shape, Tensors
 
 # -- the order of the axes -------------------------------------------------------------------------
 
@@ -272,6 +273,19 @@ def stacked_row(name: str) -> int | None:
     """Which of the stacked tensors the name of a layout means; None: it is another layout."""
     numbered = _ROW_NAME.fullmatch(name)
     return int(numbered[1]) if numbered else None
+
+
+def fits_either_way(module: nn.Module, key: str, shape: Shape) -> bool:
+    """Whether nobody says if a Linear's weight has its outputs first, as torch's does, or last.
+
+    A square tensor that is not called a weight: `proj`, `w`, as one has who computes `x @ w`.
+    """
+    is_square = len(shape) == 2 and shape[0] == shape[1] > 1
+    leaf = key.replace("/", ".").rpartition(".")[2].lower()
+    return is_square and isinstance(module, nn.Linear) and not _TORCHS.search(leaf)
+
+
+_TORCHS = re.compile("weight|original|embed|bias")  # names of tensors that are as torch has them
 
 
 def is_of_a_part(name: str) -> bool:

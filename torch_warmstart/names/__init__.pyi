@@ -1,4 +1,4 @@
-from .common import common_rule as common_rule
+from .common import common_rules as common_rules
 from .conventions import bare_name as bare_name
 from .conventions import conventions_of as conventions_of
 from .finder import BY_USER as BY_USER

@@ -32,12 +32,12 @@ class CommonRule:
         return f"{{{self.source!r}: {self.target!r}}}"
 
 
-def common_rule(
+def common_rules(
     finder: Finder, missing: Sequence[Variable], taken: Collection[str] = ()
-) -> CommonRule | None:
-    """A rule for scopes that finds most of some variables, all of their own shapes.
+) -> list[CommonRule]:
+    """Rules for scopes that each find most of some variables, all of their own shapes.
 
-    None if there is none, or another one finds as many.
+    Those that find the most: one, none, or several that find as many.
 
     Args:
         finder: Of the checkpoint.
@@ -45,14 +45,14 @@ def common_rule(
         taken: Keys that others are found by.
     """
     if len(missing) < _FEWEST:
-        return None
+        return []
     likely = Counter(_moves(finder, _sample(missing))).most_common(_TRIED)
     tried = [_tried(finder, move, missing, taken) for move, _ in likely]
     tried.sort(key=lambda rule: -len(rule.found))
     counts = [len(rule.found) for rule in tried]
     if not tried or counts[0] < max(_FEWEST, len(missing) // 2 + 1):
-        return None
-    return None if counts[0] in counts[1:] else tried[0]
+        return []
+    return tried[: counts.count(counts[0])]
 
 
 def _sample(variables: Sequence[Variable]) -> Sequence[Variable]:

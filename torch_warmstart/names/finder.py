@@ -30,7 +30,7 @@ import torch
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
 from torch_warmstart.formats import Checkpoint, TensorSpec
-from torch_warmstart.layouts import ANY, Form, Layout, expression
+from torch_warmstart.layouts import ANY, IDENTITY, Form, Layout, expression, fits_either_way
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names.conventions import Conventions, conventions_of, plain_name
@@ -165,7 +165,16 @@ class Finder:
         if len(layouts) > 1:
             refusal = _undecided(layouts, alone=len(specs) == 1)
             return with_layout(fitting[0], Form(fitting[0].form.names, refusal=refusal))
-        return (fitting or sources)[0]
+        return self._presumed((fitting or sources)[0])
+
+    def _presumed(self, source: Source) -> Source:
+        """The same, said to be presumed where torch's layout is, by no name of torch's."""
+        form, spec = source.form, source.specs[0]
+        if self.conventions.has_own_layers or form.layout is not IDENTITY:
+            return source
+        if not fits_either_way(source.owner.module, spec.key, spec.shape):
+            return source
+        return with_layout(source, replace(form, is_presumed=True))
 
     def beside(self, source: Source, owner: Owner) -> Source | None:
         """Another tensor of the layer in the checkpoint that a source is in.

@@ -19,7 +19,7 @@ from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, p
 from torch_warmstart.layouts import Form
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Extents, Variable, extent_of, is_sharded, lies_on
-from torch_warmstart.names import BY_USER, WITHOUT_MODEL, Finder, Source, bare_name, common_rule
+from torch_warmstart.names import BY_USER, WITHOUT_MODEL, Finder, Source, bare_name, common_rules
 from torch_warmstart.planning.renames import Renaming
 from torch_warmstart.planning.selection import Entry
 from torch_warmstart.planning.wishes import Wish, Wishes
@@ -339,14 +339,22 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
 
     sources = (location.source for location in located.of_variable.values())
     taken = {spec.key for source in sources if source is not None for spec in source.specs}
-    rule = common_rule(located.finder, [wish.variable for wish in missing], taken)
+    rules = common_rules(located.finder, [wish.variable for wish in missing], taken)
+    rule = rules[0] if rules else None
     stored = located.finder.without_a_name() if rule is None else None
     shard = _ONE_OF_SEVERAL.search(located.finder.checkpoint.url)
     first = (rule.found[0][0] if rule is not None else missing[0].variable).name
     verb = "is" if len(missing) == 2 else "are"
     others = f", and neither {verb} {plural(len(missing) - 1, 'other variable')}"
     text = f"{first} is not in the checkpoint{others if len(missing) > 1 else ''}."
-    if rule is not None:
+    if rule is not None and len(rules) > 1:
+        each = " or ".join(map(str, rules[:3]))
+        text += (
+            f" {len(rules):,} rules find {len(rule.found):,} of the {len(missing):,} each: say "
+            f"which is meant, {SETTING}={each}."
+        )
+        explained = frozenset(variable for found in rules for variable, _ in found.found)
+    elif rule is not None:
         text += (
             f" One rule finds {len(rule.found):,} of the {len(missing):,}: {SETTING}={rule}. With "
             f"it, {first} is {rule.found[0][1]!r}."

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from torch_warmstart.errors import Finding, plural
+from torch_warmstart.layouts import IDENTITY
+from torch_warmstart.model import Variable
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import (
     audit_norms,
@@ -29,9 +32,15 @@ _ORIGINALS = ("_orig", ".original")  # the ends of what torch computes a weight 
 
 
 def notes_on(
-    settings: WarmStartSettings, items: Sequence[PlanItem], located: Located
+    settings: WarmStartSettings,
+    items: Sequence[PlanItem],
+    located: Located,
+    laid_out: Collection[Variable],
 ) -> Iterator[Finding]:
-    """What is worth knowing about a plan without problems."""
+    """What is worth knowing about a plan without problems.
+
+    `laid_out` are the variables whose layouts the user named.
+    """
     if selects_parameters_only(settings):
         yield from _buffers_left_behind(settings, items, located)
     for item in items:
@@ -47,6 +56,8 @@ def notes_on(
     yield from find_other_columns(items, located)
     yield from _untold(items, located.finder)
     yield from _layouts_presumed(items)
+    if not located.finder.conventions.has_own_layers:
+        yield from _not_transposed(items, laid_out)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]
     if lossy:
         text = (
@@ -60,7 +71,11 @@ def _layouts_presumed(items: Iterable[PlanItem]) -> Iterator[Finding]:
     """Square kernels of layers of which the file does not say what they are."""
     presumed = [item for item in items if item.is_layout_presumed and item.variable.slot is None]
     convolutions = [item for item in presumed if item.layout.name.startswith("conv")]
-    products = [item for item in presumed if item not in convolutions]
+    untold = [item for item in presumed if item.layout is IDENTITY]
+    products = [item for item in presumed if item not in (*convolutions, *untold)]
+    if untold:
+        name, begin = _square(untold)
+        yield Finding("layout-presumed", "warning", name, f"{begin} {_AS_IN_TORCH.format(name)}")
     if products:
         name, begin = _square(products)
         text = (
@@ -77,6 +92,32 @@ def _layouts_presumed(items: Iterable[PlanItem]) -> Iterator[Finding]:
             f"var_name_to_layout={{{name!r}: {layout!r}}}; a convolution and a transposed one "
             "compute different things from it."
         )
+        yield Finding("layout-presumed", "warning", name, text)
+
+
+_AS_IN_TORCH = (
+    "taken as torch's, [out, in]. If it is, say so: var_name_to_layout={{{0!r}: 'identity'}}; if "
+    "the original computed x @ w, with [in, out], {{{0!r}: 'transpose'}}."
+)
+
+
+def _not_transposed(items: Sequence[PlanItem], laid_out: Collection[Variable]) -> Iterator[Finding]:
+    """Square weights of torch's names that are taken as they are, while others are transposed."""
+    linear = [i for i in items if i.owner is not None and isinstance(i.owner.module, nn.Linear)]
+    taken = [item for item in linear if item.state != "kept" and item.variable.slot is None]
+    turned = [item for item in taken if item.layout.name == "transpose"]
+    square = [
+        item
+        for item in taken
+        if item.layout is IDENTITY and item.variable not in laid_out
+        if len(item.variable.shape) == 2 and len({*item.variable.shape, 1}) == 2
+        if not item.is_layout_presumed
+    ]
+    if turned and square:
+        name = square[0].name
+        more = f" (and {plural(len(square) - 1, 'other variable')})" if square[1:] else ""
+        are = "are square and are" if more else "is square and is"
+        text = f"{name}{more} {are} {_AS_IN_TORCH.format(name)} {turned[0].name!r} is transposed."
         yield Finding("layout-presumed", "warning", name, text)
 
 

@@ -97,8 +97,10 @@ def make_plan(
         raise PlanError(_headline(checkpoint, problems), problems)
     items = with_makers([decision.item for decision in decisions.values()])
     of_names = [*names.notes, *notes_on_names(items, located)]
-    of_model = [*notes_on(wishes.settings, items, located), *notes_on_meta(model, items)]
-    notes = [*of_names, *of_model, *of_slots, *losses.notes, *shuffled]
+    laid_out = [wish.variable for wish in wishes.values() if wish.layout is not None]
+    of_model = notes_on(wishes.settings, items, located, laid_out)
+    of_meta = notes_on_meta(model, items)
+    notes = [*of_names, *of_model, *of_meta, *of_slots, *losses.notes, *shuffled]
     return WarmStartPlan(
         model=model,
         checkpoint=checkpoint,

@@ -227,7 +227,9 @@ def by_variable(
         found = _find(owners, name)
         if found is None:
             names = [n for variable in variables for n in variable.names]
-            near = did_you_mean(name, names) if len(problems) < _NEAR_LOOKED_FOR else ""
+            near = _if_pattern(name, setting)
+            if not near and len(problems) < _NEAR_LOOKED_FOR:
+                near = did_you_mean(name, names)
             text = f"{setting}: the model has no variable {name!r}.{near}"
             problems.append(Finding("unknown-variable", "error", name, text))
         elif found[0] not in usable:
@@ -242,6 +244,19 @@ def by_variable(
         else:
             entries[found[0]] = Entry(found[1], name, value)
     return entries, problems
+
+
+_AS_PATTERN = {
+    "var_name_to_prev_var_name": "patterns are pairs in a list, [({0!r}, ...)]",
+    "var_name_to_vocab_info": "a pattern is a key of its own kind, re.compile({0!r})",
+}
+
+
+def _if_pattern(name: str, setting: str) -> str:
+    """How a pattern is written, for a name that looks like one."""
+    if setting not in _AS_PATTERN or not re.search(r"[*+?^$|\\()\[]", name):
+        return ""
+    return f" If it is a pattern: {_AS_PATTERN[setting].format(name)}."
 
 
 def _find(owners: Mapping[str, tuple[Variable, Owner]], name: str) -> tuple[Variable, Owner] | None:

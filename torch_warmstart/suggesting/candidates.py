@@ -38,6 +38,7 @@ class Layer:
     name: str  # what is compared with names of the checkpoint
     tensors: tuple[tuple[Owner, Variable], ...]
     is_compound: bool = False  # whether some are of modules below it
+    has_twin: bool = False  # of a single one: whether its module's others are of the same shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,8 +86,13 @@ def compounds_of(finder: Finder, layers: Sequence[Layer]) -> list[Layer]:
 
 def singles_of(layers: Sequence[Layer]) -> list[Layer]:
     """Each tensor of some layers by itself."""
-    tensors = itertools.chain.from_iterable(layer.tensors for layer in layers)
-    return [Layer(owner.name, ((owner, variable),)) for owner, variable in tensors]
+    singles = []
+    for layer in layers:
+        shapes = [variable.shape for _, variable in layer.tensors]
+        for (owner, variable), shape in zip(layer.tensors, shapes, strict=True):
+            alone = ((owner, variable),)
+            singles.append(Layer(owner.name, alone, has_twin=shapes.count(shape) > 1))
+    return singles
 
 
 def _in_layer(finder: Finder, layer: Layer) -> _FormsOf:
@@ -174,7 +180,10 @@ def single_candidates(finder: Finder, available: AvailableTensors) -> Candidates
         return [
             Candidate(_told(tensor.name, (fit,)), (fit,), is_foreign=tensor.leaf in foreign)
             for tensor in available.tensors
-            if (fit := _fit_alone(forms(owner), owner, shape, tensor)) is not None
+            # Where it lies says nothing of which one it is: a layer made without a scale has one
+            # tensor less, and the others have other numbers.
+            if not (tensor.is_stored and layer.has_twin)
+            and (fit := _fit_alone(forms(owner), owner, shape, tensor)) is not None
         ]
 
     return _once_each_kind(finder, find, available)
@@ -198,7 +207,7 @@ def _once_each_kind(
 
 def _signature(layer: Layer, forms: _FormsOf, available: AvailableTensors) -> object:
     """Equal for layers that have the same candidates."""
-    return tuple(
+    return layer.has_twin, *(
         (
             owner.leaf,
             available.shape_of(variable),

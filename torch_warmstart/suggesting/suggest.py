@@ -27,9 +27,9 @@ import torch
 
 from torch_warmstart.errors import PlanError, SettingsError
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.layouts import IDENTITY, Form
+from torch_warmstart.layouts import IDENTITY, Form, fits_either_way
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
-from torch_warmstart.model import Owner, Variable, model_variables
+from torch_warmstart.model import Owner, Shape, Variable, model_variables
 from torch_warmstart.names import Finder
 from torch_warmstart.planning import by_variable, read_renames, select, written_out
 from torch_warmstart.settings import WarmStartSettings, infos_of
@@ -164,9 +164,11 @@ def suggest(
     proposed = {key for match in matches for key in match.candidate.keys}
     named = {id(variable) for match in matches for _, variable in match.layer.tensors}
     nowhere = [variable for variable in lost if id(variable) not in named]
+    unsure = {t.spec.shape for t in available.tensors if t.is_stored and t.spec.key not in proposed}
     stacked = stacked_items(finder, available, nowhere, proposed)
     items = [
-        stacked.get(variable, item) for variable, item in _items(finder, matches, lost, wanted)
+        stacked.get(variable, item)
+        for variable, item in _items(finder, matches, lost, wanted, unsure)
     ]
     rows = {name for item in stacked.values() for name in item.names}
     left = (t.name for t in available.tensors if {t.spec.key, t.name}.isdisjoint(proposed | rows))
@@ -584,9 +586,16 @@ def _moves(matches: Sequence[Match], separator: str) -> Iterator[Move]:
 
 
 def _items(
-    finder: Finder, matches: Sequence[Match], lost: Sequence[Variable], wanted: set[int]
+    finder: Finder,
+    matches: Sequence[Match],
+    lost: Sequence[Variable],
+    wanted: set[int],
+    unsure: Collection[Shape],
 ) -> Iterator[tuple[Variable, Suggestion]]:
-    """Each variable that is wanted with what is suggested for it, in the model's order."""
+    """Each variable that is wanted with what is suggested for it, in the model's order.
+
+    `unsure` are the shapes of tensors that are left, and of which only where they lie is known.
+    """
     proposed: Mapping[int, tuple[Match, int, Owner]] = {
         id(variable): (match, at, owner)
         for match in matches
@@ -597,6 +606,8 @@ def _items(
             continue
         if id(variable) not in proposed:
             why = _why_nothing(finder, variable)
+            if variable.shape in unsure:
+                why = "the file does not say which of a layer's tensors is which"
             yield variable, Suggestion(variable.name, (), "none", why)
             continue
         match, at, owner = proposed[id(variable)]
@@ -609,13 +620,25 @@ def _items(
             match.candidate.remark,
             _said_of(layout),
             "of another size, so a VocabInfo must say which row is which" if is_resized else "",
+            _EITHER_WAY if (is_open := _is_open(finder, owner, fit)) else "",
         ]
         reason = "; ".join(filter(None, [match.reason, *remarks]))
-        confidence = match.confidence
+        confidence: Confidence = "low" if is_open else match.confidence
         yield (
             variable,
             Suggestion(owner.name, fit.names, confidence, reason, others, layout),
         )
+
+
+_EITHER_WAY = "square, so it may have its outputs first or last, which nobody says"
+
+
+def _is_open(finder: Finder, owner: Owner, fit: Fit) -> bool:
+    """Whether a tensor that torch did not name would be taken as torch has it, and may not be."""
+    if finder.conventions.has_own_layers or fit.form.layout is not IDENTITY:
+        return False
+    spec = fit.tensors[0].spec
+    return len(fit.tensors) == 1 and fits_either_way(owner.module, spec.key, spec.shape)
 
 
 def _said_of(layout: str | None) -> str:

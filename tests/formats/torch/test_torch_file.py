@@ -123,7 +123,7 @@ def test_several_entries_are_listed(give: Any) -> None:
     message = (
         r"holds tensors in several entries: 'model' \(2 tensors: '.*', \.\.\.\), "
         r"'ema_model' \(1 tensor: '.*'\)\. "
-        r"Say which one is meant: entry='model'\."
+        r"Say which one is meant: entry='model' or entry='ema_model'\."
     )
     with pytest.raises(SettingsError, match=message):
         tw.load_checkpoint(give(contents))

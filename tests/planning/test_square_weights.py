@@ -1,0 +1,63 @@
+"""Square weights in files that do not say whose they are: what nobody states is heard."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+
+W = torch.randn(4, 4)
+RULE = {"fc.weight": "fc/w", "fc.bias": "fc/b"}
+
+
+def model(**more):
+    return nn.ModuleDict({"fc": nn.Linear(4, 4), **more})
+
+
+def presumed(source, target=None, **settings):
+    plan = tws.plan_warm_start(target or model(), tws.WarmStartSettings(source, **settings))
+    return [str(note) for note in plan.notes if note.code == "layout-presumed"], plan
+
+
+def test_a_square_tensor_that_torch_did_not_name_is_presumed_to_be_as_torch_has_it():
+    source = {"fc/w": W, "fc/b": torch.zeros(4)}
+    (said,), plan = presumed(source, var_name_to_prev_var_name=RULE)
+    assert "{'fc.weight': 'identity'}" in said
+    assert "{'fc.weight': 'transpose'}" in said
+    assert plan.inferred == ("fc.weight",)
+    for layout in ("identity", "transpose"):
+        layouts = {"fc.weight": layout}
+        found, _ = presumed(source, var_name_to_prev_var_name=RULE, var_name_to_layout=layouts)
+        assert found == []
+
+
+def test_what_torch_named_is_torchs():
+    rule = {"fc.": "old."}
+    source = {"old.weight": W, "old.bias": torch.zeros(4)}
+    assert presumed(source, var_name_to_prev_var_name=rule)[0] == []
+
+
+def test_a_suggestion_of_one_is_not_sure():
+    found = tws.suggest_names(model(), {"fc/w": W, "fc/b": torch.zeros(4)})
+    assert {item.variable: item.confidence for item in found.items} == {
+        "fc.weight": "low",
+        "fc.bias": "high",
+    }
+    assert "outputs first or last" in str(found)
+
+
+@pytest.mark.parametrize("says", [None, "identity", "transpose"])
+def test_beside_weights_that_are_transposed_a_square_one_is_not_certain(says):
+    """As in GPT-2, whose layers are [in, out] in files of torch."""
+    target = model(up=nn.Linear(4, 16), out=nn.Linear(4, 4))
+    source = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    source["up.weight"] = torch.randn(4, 16)
+    layouts = {"up.weight": "transpose"} | ({"fc.weight": says} if says else {})
+    said, _ = presumed(source, target, var_name_to_layout=layouts)
+    (one,) = said
+    name = "out.weight" if says else "fc.weight (and 1 other variable)"
+    assert one.startswith(name)
+    assert "weight' is transposed" in one
+    assert presumed(target.state_dict(), target)[0] == []

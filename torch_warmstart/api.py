@@ -523,15 +523,21 @@ def _initializers() -> dict[str, Any]:
     return of_torch | {name: getattr(init, name) for name in init.__all__}
 
 
-def list_variables(source: Any) -> list[tuple[str, tuple[int, ...]]]:
-    """Key and shape of every tensor, sorted by key, as `tf.train.list_variables`."""
-    with load_checkpoint(source) as checkpoint:
+def list_variables(source: Any, *, entry: str | None = None) -> list[tuple[str, tuple[int, ...]]]:
+    """Key and shape of every tensor, sorted by key, as `tf.train.list_variables`.
+
+    `entry` is that of `load_checkpoint`, which also raises what is wrong with the file.
+    """
+    with load_checkpoint(source, entry=entry) as checkpoint:
         return sorted((key, checkpoint.spec(key).shape) for key in checkpoint)
 
 
-def load_variable(source: Any, key: str) -> Any:
-    """One tensor by its key; a `:0` at the end is dropped, as `tf.train.load_variable` does."""
-    with load_checkpoint(source) as checkpoint:
+def load_variable(source: Any, key: str, *, entry: str | None = None) -> Any:
+    """One tensor by its key; a `:0` at the end is dropped, as `tf.train.load_variable` does.
+
+    `entry` is that of `load_checkpoint`, which also raises what is wrong with the file.
+    """
+    with load_checkpoint(source, entry=entry) as checkpoint:
         return checkpoint.get_tensor(key if key in checkpoint else key.removesuffix(":0"))
 
 

@@ -165,6 +165,8 @@ TESTS: Mapping[str, tuple[str, ...]] = {
         f"{_P}::test_archives_are_said_to_be_archives",
     ),
     "E: globals of a pickle": (
+        "formats/torch/test_stand_ins.py::test_what_lies_beside_the_weights_does_not_keep_them",
+        "formats/torch/test_stand_ins.py::test_a_pickled_module_is_what_its_state_dict_would_be",
         "formats/test_strangers.py::test_a_torch_file_with_more_says_how_to_allow_it",
     ),
     "E: bare errors": (

@@ -58,6 +58,9 @@ class StateDictCheckpoint(Checkpoint):
             for key, value in chosen.items()
             if isinstance(key, str) and isinstance(value, torch.Tensor)
         }
+        self.others = {
+            key: value for key, value in chosen.items() if not isinstance(value, torch.Tensor)
+        }
         self._extra_states = tuple(
             key
             for key, value in chosen.items()
@@ -66,7 +69,7 @@ class StateDictCheckpoint(Checkpoint):
             and not isinstance(value, torch.Tensor)
         )
         self._metadata = getattr(chosen, "_metadata", None)
-        if self._metadata is None and not path:  # a module's own has it; a dict is anybody's
+        if self._metadata is None:  # a module's own has it; a dict is anybody's
             self.family = family_of(self._tensors)
         self._path = path
         self._container = state  # optimizers' states lie beside what was chosen

@@ -240,7 +240,8 @@ def test_a_pickle_that_would_run_code_never_does(
 
 
 def test_the_class_that_is_refused_is_named(tmp_path: Path) -> None:
-    torch.save({"model": torch.nn.Linear(1, 1)}, tmp_path / "m.pt")
+    old = {"_use_new_zipfile_serialization": False}
+    torch.save({"model": torch.nn.Linear(1, 1)}, tmp_path / "m.pt", **old)
 
     with pytest.raises(UnsupportedError, match=r"it asks for torch\.nn\.modules\.linear\.Linear\."):
         tw.load_checkpoint(tmp_path / "m.pt")

@@ -13,13 +13,14 @@ from typing import IO, Any, cast
 
 import torch
 
-from torch_warmstart.errors import SettingsError, UnsupportedError
+from torch_warmstart.errors import SettingsError, UnsupportedError, printable
 from torch_warmstart.formats.base import TensorSpec
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import PICKLE_MAGIC
 from torch_warmstart.formats.sources import SourceFile
 from torch_warmstart.formats.state_dict import StateDictCheckpoint
-from torch_warmstart.formats.torch.unpickling import load_tensors
+from torch_warmstart.formats.torch.stand_ins import StandIn, first_doubtful, name_of
+from torch_warmstart.formats.torch.unpickling import load_tensors, refusal
 from torch_warmstart.storage import ByteSource, LocalFile
 
 _TORCHSCRIPT = "/constants.pkl"  # what torch.load knows such an archive by
@@ -36,6 +37,8 @@ def open_file(place: Place) -> StateDictCheckpoint:
         SettingsError: it holds no mapping of names to tensors, or several without `place.entry`.
     """
     loaded = load_place(place)
+    if isinstance(loaded, StandIn):
+        raise UnsupportedError(refusal(place.url, printable(name_of(loaded))))
     if not isinstance(loaded, Mapping):
         raise SettingsError(
             f"{place.url} holds a {type(loaded).__name__}, not a state_dict: a mapping of names to "
@@ -44,6 +47,9 @@ def open_file(place: Place) -> StateDictCheckpoint:
     checkpoint = _TorchFile(
         loaded, place.url, entry=place.entry, format="torch file", wanted=place.wanted
     )
+    doubtful = first_doubtful(checkpoint.others.values())
+    if doubtful is not None:
+        raise UnsupportedError(refusal(place.url, printable(name_of(doubtful))))
     checkpoint.mapped = place.source if _can_be_mapped(place) else None
     return checkpoint
 
@@ -73,9 +79,11 @@ def load_place(place: Place) -> Any:
         )
     source = place.source
     if isinstance(source, LocalFile):
-        return load_tensors(source.path, place.url, mmap=_can_be_mapped(place))
+        mmap = _can_be_mapped(place)
+        return load_tensors(source.path, place.url, mmap=mmap, stand_ins=bool(place.zip_names))
     source.prefetch([(0, source.size)])  # torch would ask for it bit by bit
-    return load_tensors(cast("IO[bytes]", SourceFile(source)), place.url)
+    file = cast("IO[bytes]", SourceFile(source))
+    return load_tensors(file, place.url, stand_ins=bool(place.zip_names))
 
 
 def _can_be_mapped(place: Place) -> bool:

@@ -1,11 +1,12 @@
 """Tensors out of a pickle, and nothing else.
 
-Files are loaded with `weights_only=True`, always: a pickle that wants to run code is refused, and
-there is no way around that here.
+Files are loaded with `weights_only=True`, always: no code that a pickle names is run, and there is
+no way around that here. Objects of others that lie beside the tensors are inert (`stand_ins`).
 """
 
 from __future__ import annotations
 
+import functools
 import pickle
 import re
 from typing import IO, Any
@@ -13,6 +14,7 @@ from typing import IO, Any
 import torch
 
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
+from torch_warmstart.formats.torch.stand_ins import load_with_stand_ins
 
 # How torch words what it refuses: a name, a call, an instance. Its other errors are of bad bytes.
 _REFUSED = re.compile(
@@ -22,26 +24,33 @@ _REFUSED = re.compile(
 _DETAIL = re.compile(r"WeightsUnpickler error: (.+)")
 
 
-def load_tensors(file: str | IO[bytes], url: str, *, mmap: bool = False) -> Any:
+def load_tensors(
+    file: str | IO[bytes], url: str, *, mmap: bool = False, stand_ins: bool = False
+) -> Any:
     """`torch.load` on the CPU, of nothing but tensors and plain containers.
 
     Args:
         file: A path, or a file that can seek.
         url: Where it is, for messages.
         mmap: Map the file, which must be a path.
+        stand_ins: Whether objects of others may be there, as `StandIn`s.
 
     Raises:
         UnsupportedError: it holds something else; the message names it.
         CorruptCheckpointError: torch cannot read it.
     """
+    load = functools.partial(torch.load, file, map_location="cpu", weights_only=True, mmap=mmap)
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        return load()
     except WarmStartError:  # from the storage
         raise
     except Exception as error:  # torch raises whatever damaged bytes make its unpickler trip over
         refused = _refused(error)
+        found = load_with_stand_ins(file, load) if refused is not None and stand_ins else None
+        if found is not None:
+            return found
         if refused is not None:
-            raise UnsupportedError(_refusal(url, refused)) from error
+            raise UnsupportedError(refusal(url, refused)) from error
         raise CorruptCheckpointError(
             f"{url} cannot be read as a torch file: {_first_line(error)}"
         ) from error
@@ -53,7 +62,8 @@ def _refused(error: Exception) -> str | None:
     return next((text.strip() for text in match.groups() if text), None) if match else None
 
 
-def _refusal(url: str, what: str) -> str:
+def refusal(url: str, what: str) -> str:
+    """The sentence for a file that asks for what is not known."""
     return (
         f"{url} holds more than tensors and plain containers, and loading that could run code: it "
         f"asks for {what}. Load it where you trust it, and pass the state_dict itself: "

@@ -103,8 +103,18 @@ def _open_place(place: Place, name: str | None) -> Checkpoint:
         return chosen.open(place)
     except FileNotFoundError as error:
         if isinstance(error, CheckpointNotFoundError):
+            _say_whose_folder(place)
             raise
         raise CheckpointNotFoundError(f"There is no checkpoint at {place.url}: {error}.") from error
+
+
+def _say_whose_folder(place: Place) -> None:
+    """Raises UnsupportedError: a folder has nothing that is read, and it is known what."""
+    from torch_warmstart.formats.strangers import whose_folder_it_is  # for an error
+
+    whose = whose_folder_it_is(place)
+    if whose:
+        raise UnsupportedError(f"{place.url} {whose}.")
 
 
 def _choose(place: Place, name: str | None) -> Format:

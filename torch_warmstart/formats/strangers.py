@@ -65,6 +65,16 @@ def _json(place: Place, head: bytes) -> str | None:
     )
 
 
+def whose_folder_it_is(place: Place) -> str:
+    """What a folder of no known format holds; "" if that is not known."""
+    if "meta_info" in place.names and not any(n.endswith(".index") for n in place.names):
+        return (
+            "holds meta_info, as SparseOperationKit writes it beside its tables, which are not "
+            "read: export their keys and rows as arrays"
+        )
+    return ""
+
+
 def _archive(place: Place, head: bytes) -> str:
     """An archive of whatever kind, with the file in it that would be read, if its list tells."""
     inside = [name for name in place.zip_names if name.lower().endswith(_READ)]

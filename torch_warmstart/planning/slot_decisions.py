@@ -119,9 +119,7 @@ def _without_state(wish: Wish, known: Known) -> Decision:
     reason = "the checkpoint holds no optimizer's state"
     item = PlanItem(wish.variable, "kept", reason)
     assert wish.variable.slot is not None
-    if (
-        wish.variable.slot.parameter in known.named
-    ):  # no more than a part of its parameter's state is taken
+    if wish.variable.slot.parameter in known.named:  # a part of its parameter's state is taken
         return _breaking(Decision(item, is_missing=True), f"{reason}.")
     others, stay = "", "those of `optimizer` stay"
     if known.named:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import monolith_writer as mw
+import numpy as np
 import pytest
 import torch
-from bundle_writer import write_bundle
-from embedding_variable_writer import deeprec, increment
+from bundle_writer import BundleEntry, DType, write_bundle
+from embedding_variable_writer import deeprec, floats, increment
 from test_embedding_variables import rows_of
 from torch import nn
 
@@ -134,3 +135,35 @@ def test_counts_that_leave_records_out_are_refused(tmp_path, counts):
     meta.write_bytes(b"".join(map(mw.record, told)))
     with pytest.raises(tws.CorruptCheckpointError, match="3 records, but its tables' counts make"):
         rows(tmp_path / "m", "b", [9, 7])
+
+
+def test_rows_of_a_part_on_an_ssd_are_refused_by_name(tmp_path):
+    """embedding_var_restore.cc names the files by the variable, which is the part."""
+    entries = [*deeprec("a/emb/part_0", rows_of([4])), *deeprec("a/emb/part_1", rows_of([7]))]
+    write_bundle(tmp_path / "m", entries)
+    (tmp_path / "m-a_emb_part_1-ssd_record.index").write_bytes(b"")
+    with pytest.raises(tws.WarmStartError, match="m-a_emb_part_1-ssd_record, which is how DeepRec"):
+        rows(tmp_path / "m", "a/emb", [4, 7])
+
+
+def test_ids_without_a_sign_are_found(tmp_path):
+    high = (1 << 63) + 5
+    keys = BundleEntry("emb-keys", DType.UINT64, (2,), np.array([high, 4], "<u8").tobytes())
+    write_bundle(tmp_path / "m", [keys, floats("emb-values", [[1, 2], [3, 4]])])
+    new = np.array([4, high, 9], np.uint64)
+    assert rows(tmp_path / "m", "emb", new) == [[3, 4], [1, 2], [0, 0]]
+    with tws.load_checkpoint(str(tmp_path / "m")) as checkpoint:
+        assert list(checkpoint.tables()["emb"].keys.entries) == [high, 4]
+
+
+def test_a_filter_that_leaves_nothing_is_named(tmp_path):
+    write_bundle(tmp_path / "m", deeprec("emb", rows_of([4, 7]), freqs={4: 1, 7: 2}))
+    with pytest.raises(tws.PlanError, match="Of the 2 ids of .* none is left by min_frequency"):
+        rows(tmp_path / "m", "emb", [4, 7], min_frequency=3)
+
+
+def test_a_folder_of_sparse_operation_kit_is_refused_by_name(tmp_path):
+    (tmp_path / "meta_info").write_bytes(bytes(308))
+    (tmp_path / "t-key").write_bytes(bytes(304))
+    with pytest.raises(tws.WarmStartError, match="meta_info, as SparseOperationKit writes it"):
+        tws.load_checkpoint(str(tmp_path))

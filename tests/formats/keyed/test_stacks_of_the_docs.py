@@ -124,7 +124,7 @@ def test_each_stack_has_a_block():
 
 
 @pytest.mark.parametrize("stack", STACKS)
-@pytest.mark.filterwarnings("ignore::torch_warmstart.WarmStartWarning")
+@pytest.mark.filterwarnings("error::torch_warmstart.WarmStartWarning")
 def test_a_block_begins_tuesday_from_monday(tmp_path, monkeypatch, stack):
     monkeypatch.chdir(tmp_path)
     arrow = pytest.importorskip("pyarrow")

@@ -13,7 +13,8 @@ from torch_warmstart.errors import CorruptCheckpointError, shown_entry
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.keyed.table import Column, KeyedTable
 
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_SIGNED = (torch.int64, torch.int32, torch.int16, torch.int8)
+_INTEGERS = (*_SIGNED, torch.uint64, torch.uint32, torch.uint16, torch.uint8)
 _SUBPARTS = 1000  # of DeepRec's: by key % 1000 (kSavedPartitionNum)
 
 
@@ -74,7 +75,8 @@ def _checked(column: Any, rows: int, what: str) -> torch.Tensor:
     if not isinstance(column, torch.Tensor) or column.dim() != 1 or len(column) != rows:
         found = list(column.shape) if isinstance(column, torch.Tensor) else f"[{len(column)}]"
         raise MalformedError(f"its {what} column is {found} for {rows} rows of values")
-    made: torch.Tensor = column.to(torch.int64)
+    is_wide = column.dtype == torch.uint64  # whose bits stay
+    made: torch.Tensor = column.view(torch.int64) if is_wide else column.to(torch.int64)
     return made
 
 
@@ -82,14 +84,17 @@ def _keys(parts: Sequence[Columns], total: int, origin: str) -> Vocabulary:
     read = [part.keys() for part in parts]
     if any(isinstance(keys, list) for keys in read):
         return _text_keys(parts, read, origin)
-    ids = [_checked(keys, part.rows, "key") for part, keys in zip(parts, read, strict=True)]
-    for part, keys in zip(parts, ids, strict=True):
+    checked = [_checked(keys, part.rows, "key") for part, keys in zip(parts, read, strict=True)]
+    for part, keys in zip(parts, checked, strict=True):
         _check_offsets(part, keys)
-    joined = torch.cat([torch.empty(0, dtype=torch.int64), *ids])
+    joined = torch.cat([torch.empty(0, dtype=torch.int64), *checked])
     rows = _rows_of(joined, parts)
     at = None if rows is None else rows
-    listed = Entries(origin, "key", ids=joined if rows is None else joined[rows])
-    return Vocabulary(listed, total, at)
+    is_unsigned = any(keys.dtype == torch.uint64 for keys in read)
+    if is_unsigned and any(keys.dtype in _SIGNED and bool((keys < 0).any()) for keys in read):
+        raise MalformedError("keys of a part have a sign, those of another none")
+    ids = joined if rows is None else joined[rows]
+    return Vocabulary(Entries(origin, "key", ids=ids, is_unsigned=is_unsigned), total, at)
 
 
 def _text_keys(parts: Sequence[Columns], read: Sequence[Any], origin: str) -> Vocabulary:

@@ -115,7 +115,11 @@ class KeyedTable:
             return keys
         at = chosen.nonzero().flatten()
         if not len(at):
-            raise VocabularyError(f"Of {self.origin} no id is left by what is asked of it.")
+            asked = {"min_frequency": min_frequency, "since_version": since_version, "where": where}
+            told = " and ".join(name for name, value in asked.items() if value is not None)
+            raise VocabularyError(
+                f"Of the {len(keys.listed):,} ids of {self.origin} none is left by {told}."
+            )
         return replace(keys, listed=keys.listed.take(at), at=keys.entry_rows[at], first=0)
 
     def _needed(self, name: str, setting: str) -> torch.Tensor:

@@ -19,13 +19,13 @@ from torch_warmstart.formats.keyed import Part, parts_in, slots_by_table
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.tensorflow import paths
 from torch_warmstart.formats.tensorflow.bundle import BundleCheckpoint
-from torch_warmstart.storage import base_name, join, parent
+from torch_warmstart.storage import base_name, is_remote, join, parent
 
 if TYPE_CHECKING:
     from torch_warmstart.formats.keyed import Columns, KeyedTable
 
 _INCREMENT = "sparse_incr_"
-_SSD = "-ssd_record.index"
+_KEYS, _SSD = "-keys", "-ssd_record.index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +127,21 @@ class KeyedBundle(BundleCheckpoint):
         )
 
     def _check_tier(self, name: str) -> None:
-        """DeepRec keeps what lies on SSDs in files of another form (embedding_var_restore.cc)."""
-        beside = f"{base_name(self.url)}-{name.replace('/', '_')}{_SSD}"
-        if self._storage.exists(join(parent(self.url), beside)):
-            raise UnsupportedError(
-                f"{self.url}: table {name!r} has rows in {beside.removesuffix('.index')}, which "
-                "is how DeepRec keeps those that lie on an SSD; they are not read. Export it from "
-                "DeepRec with the storage type DRAM."
-            )
+        """DeepRec keeps what lies on SSDs in files of another form (embedding_var_restore.cc).
+
+        They are called as the variable is, which of a table in parts is each part.
+        """
+        parts = self._parts_of[name]
+        asked = [parts[0], parts[-1]] if is_remote(self.url) else parts
+        stems = (part.keys.removesuffix(_KEYS) for part in asked)
+        for stem in dict.fromkeys([name, *stems]):
+            beside = f"{base_name(self.url)}-{stem.replace('/', '_')}{_SSD}"
+            if self._storage.exists(join(parent(self.url), beside)):
+                raise UnsupportedError(
+                    f"{self.url}: table {name!r} has rows in {beside.removesuffix('.index')}, "
+                    "which is how DeepRec keeps those that lie on an SSD; they are not read. "
+                    "Export it from DeepRec with the storage type DRAM."
+                )
 
     # -- a tensor more for each table --------------------------------------------------------
 

@@ -49,7 +49,7 @@ from torch_warmstart.planning.plan import (
 )
 from torch_warmstart.planning.rows import OldVocabularies, Remappings, Taken
 from torch_warmstart.planning.wishes import Wish
-from torch_warmstart.settings import AnyVocabInfo, takes_new_rows
+from torch_warmstart.settings import AnyVocabInfo, VocabInfo, takes_new_rows
 from torch_warmstart.vocabularies import Remapping
 
 _MISSING_HINT = (
@@ -328,7 +328,12 @@ def _keys(source: Source) -> tuple[str, ...]:
 
 def _check_no_ids(variable: Variable, source: Source, old: OldVocabularies) -> None:
     """Rows of a table that keeps its ids lie as these do, which a position does not tell."""
-    table = old.table_of(_keys(source))
+    keys = _keys(source)
+    try:
+        old.check_no_part(keys)
+    except VocabularyError as error:
+        raise ProblemError("table-by-position", variable, f"{variable.name}: {error}") from error
+    table = old.table_of(keys)
     if table is not None:
         raise ProblemError(
             "table-by-position",
@@ -342,8 +347,8 @@ def _check_no_ids(variable: Variable, source: Source, old: OldVocabularies) -> N
 def _check_ids_are_said(
     variable: Variable, source: Source, changes: Sequence[AxisChange], old: OldVocabularies
 ) -> None:
-    """The same where only other axes change."""
-    if changes[0].axis != 0 and all(change.axis != 0 for change in changes):
+    """The same where only other axes change, or the rows go by position."""
+    if not any(change.axis == 0 and isinstance(change.vocab, VocabInfo) for change in changes):
         _check_no_ids(variable, source, old)
 
 

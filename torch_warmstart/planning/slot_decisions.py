@@ -353,7 +353,7 @@ def _rows_together(decisions: Mapping[Variable, Decision]) -> Iterator[tuple[Var
             of_parameter.setdefault(variable.slot.parameter, []).append(variable)
     for slots in of_parameter.values():
         items = [decisions[variable].item for variable in slots]
-        if len({id(item.remapping) for item in items}) > 1:
+        if len({id(c.remapping) for item in items for c in item.changes if c.axis == 0}) > 1:
             for variable, item in zip(slots, _having_all(items), strict=True):
                 yield variable, replace(decisions[variable], item=item)
 

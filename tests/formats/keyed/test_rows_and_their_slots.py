@@ -87,3 +87,48 @@ def test_what_is_back_has_row_and_slots_of_one_checkpoint(tmp_path):
     rows, state, _ = start(a, [7, 9], **older(c, b))
     assert rows == [[7, -7], [1009, -1009]]
     assert state["sum"] == [[7.5, -7.5], [1009.5, -1009.5]]
+
+
+def test_slots_come_together_whichever_axis_is_named_first(tmp_path):
+    entries = [
+        *deeprec("emb", rows_of([4, 7])),
+        *deeprec("emb/Adam", rows_of([7, 4], 0.5)),
+        *deeprec("emb/Adam_1", rows_of([7], 0.25)),
+        floats("beta1_power", 0.9**3),
+        floats("beta2_power", 0.999**3),
+    ]
+    write_bundle(tmp_path / "m", entries)
+    found = []
+    infos = [tws.VocabInfo([4, 7]), tws.ClipOrPad(axis=1)]
+    for order in (infos, infos[::-1]):
+        model = nn.ModuleDict({"emb": nn.Embedding(2, 3)})
+        optimizer = torch.optim.Adam(model.parameters())
+        settings = tws.WarmStartSettings(
+            str(tmp_path / "m"), ".*", {"emb.weight": order}, {"emb.weight": "emb"}
+        )
+        tws.warm_start(model, settings, optimizer=optimizer)
+        state = optimizer.state[model["emb"].weight]
+        found.append([state["exp_avg"].tolist(), state["exp_avg_sq"].tolist()])
+    assert found[0] == [[[0, 0, 0], [7.5, -7.5, 0]], [[0, 0, 0], [7.25, -7.25, 0]]]
+    assert found[1] == found[0]
+
+
+@pytest.mark.parametrize("info", [None, tws.ClipOrPad(), tws.VocabInfo([7], old_vocab=[7])])
+def test_a_part_of_a_table_is_nobodys_table(tmp_path, info):
+    entries = [*deeprec("emb/part_0", rows_of([4])), *deeprec("emb/part_1", rows_of([7]))]
+    write_bundle(tmp_path / "m", entries)
+    model = nn.ModuleDict({"emb": nn.Embedding(1, 2)})
+    infos = {"emb.weight": info} if info is not None else None
+    names = {"emb.weight": "emb/part_1-values"}
+    with pytest.raises(tws.PlanError, match="one of 2 parts of a table .* name the table, 'emb'"):
+        tws.warm_start(model, tws.WarmStartSettings(str(tmp_path / "m"), ".*", infos, names))
+
+
+def test_rows_of_ids_are_not_clipped_or_padded(tmp_path):
+    write_bundle(tmp_path / "m", deeprec("emb", rows_of([4, 7])))
+    model = nn.ModuleDict({"emb": nn.Embedding(1, 2)})
+    settings = tws.WarmStartSettings(
+        str(tmp_path / "m"), ".*", {"emb.weight": tws.ClipOrPad()}, {"emb.weight": "emb"}
+    )
+    with pytest.raises(tws.PlanError, match="rows are those of the ids that it keeps"):
+        tws.warm_start(model, settings)

@@ -60,6 +60,8 @@ class OldVocabularies:
         table = self.table_of(of_parameter) if has_ids else None
         if table is not None and table.has_state_by_row:
             return self._of_table(info, table, is_slot=False)
+        if has_ids:
+            self.check_no_part(keys)
         source = info.old_vocab
         if info.has_filter:
             raise VocabularyError(
@@ -77,6 +79,21 @@ class OldVocabularies:
     def table_of(self, keys: tuple[str, ...]) -> KeyedTable | None:
         """The table whose values a variable is made of."""
         return self._by_values.get(keys[0]) if len(keys) == 1 else None
+
+    def check_no_part(self, keys: tuple[str, ...]) -> None:
+        """Raises VocabularyError: a variable is made of one of a table's parts, without its ids."""
+        whole = next((self._of_parts[key] for key in keys if key in self._of_parts), None)
+        if whole is not None:
+            raise VocabularyError(
+                f"{keys[0]!r} is one of {whole.parts} parts of a table that keeps its ids: name "
+                f"the table, {whole.values!r}."
+            )
+
+    @functools.cached_property
+    def _of_parts(self) -> Mapping[str, KeyedTable]:
+        """The tables by the keys of their parts, where they have several."""
+        several = (table for table in self._with_slots if len(table.pieces) > 1)
+        return {key: table for table in several for key in table.pieces}
 
     def _of_table(self, info: VocabInfo, table: KeyedTable, *, is_slot: bool) -> Vocabulary:
         source = info.old_vocab

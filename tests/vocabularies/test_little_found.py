@@ -37,6 +37,9 @@ def start(new, old=OLD, table=TABLE, oov=0, **more):
         ("{}\t17".format, "only the first of the columns that tabs separate were read"),
         ("17\t{}".format, "only the second of the columns that tabs separate were read"),
         ("{},17".format, "only the first of the columns that commas separate were read"),
+        ("b'{}'".format, "Python's b'...' around entries were dropped"),
+        ("{}</w>".format, "the suffix '</w>' were dropped"),
+        ("feature/item_{}".format, "'feature/item_' in front were dropped"),
         ("\N{ZERO WIDTH NO-BREAK SPACE}{}".format, "a byte-order mark were dropped"),
     ],
 )
@@ -55,6 +58,17 @@ def test_nothing_found_is_an_error_where_another_reading_would_match(change, rea
 def test_the_same_in_another_normal_form_is_said():
     with pytest.raises(tws.PlanError, match="Unicode's normal form NFC"):
         start(["cafe\N{COMBINING ACUTE ACCENT}"], ["caf\N{LATIN SMALL LETTER E WITH ACUTE}"])
+
+
+@pytest.mark.parametrize("new", [["1.0", "20.0", "-3.0"], ["0001", "0020", "-03"]])
+def test_numbers_that_were_written_otherwise_are_said(new):
+    with pytest.raises(tws.PlanError, match="3 of 3 .* if numbers were written alike"):
+        start(new, ["1", "20", "-3"])
+
+
+def test_two_prefixes_may_be_what_tells_entries_apart():
+    with pytest.warns(tws.WarmStartWarning, match="0 of 2 new entries"):
+        start(["user_1", "user_2"], ["item_1", "item_2"])
 
 
 def test_nothing_found_where_no_reading_would_match_is_heard():

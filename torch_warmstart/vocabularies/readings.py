@@ -6,17 +6,22 @@ and the message says what would match.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
 import torch
 
 from torch_warmstart.entries import Entries
+from torch_warmstart.errors import shown_entry
 
 _SAMPLE = 2_000  # new entries that are looked for
 _MOST = 500_000  # old entries that they are looked for among
 _BOM = b"\xef\xbb\xbf"
 _PREFIXES = ("▁".encode(), "Ġ".encode(), b"##")  # sentencepiece's, byte-level BPE's, WordPiece's
+_OF_PYTHON = re.compile(rb"b(['\"])(.*)\1", re.DOTALL)
+_NUMBER = re.compile(rb"(-?)0*(\d+)(?:\.0+)?")
+_UP_TO_SIGN = re.compile(rb"(?:.*[^0-9A-Za-z])?", re.DOTALL)
 _TOLD_APART = 0.9  # of a side's entries, which a reading may at most make alike
 _SHARE = 0.1  # of the sample that a reading must find to be worth saying
 
@@ -48,14 +53,27 @@ def _without_prefix(entry: bytes) -> bytes:
     return entry
 
 
+def _without_b(entry: bytes) -> bytes:
+    written = _OF_PYTHON.fullmatch(entry)
+    return entry if written is None else written[2]
+
+
+def _number(entry: bytes) -> bytes:
+    written = _NUMBER.fullmatch(entry)
+    return entry if written is None else written[1] + written[2]
+
+
 # What is said, and how an entry of either side is then read. The mildest come first.
 _READINGS: Sequence[tuple[str, Reading]] = (
     ("a byte-order mark were dropped", lambda entry: entry.removeprefix(_BOM)),
     ("spaces and returns around entries were dropped", bytes.strip),
     ("quotes around entries were dropped", lambda entry: entry.strip(b"\"'")),
+    ("Python's b'...' around entries were dropped", _without_b),
+    ("numbers were written alike ('1.0' and '01' as '1')", _number),
     ("case were ignored", _text(str.casefold)),
     ("both were in Unicode's normal form NFC", _text(lambda t: unicodedata.normalize("NFC", t))),
     ("the prefixes '▁', 'Ġ' and '##' were dropped", _without_prefix),
+    ("the suffix '</w>' were dropped", lambda entry: entry.removesuffix(b"</w>")),
     ("only the first of the columns that tabs separate were read", _column(b"\t", 0)),
     ("only the second of the columns that tabs separate were read", _column(b"\t", 1)),
     ("only the first of the columns that commas separate were read", _column(b",", 0)),
@@ -86,12 +104,37 @@ def other_reading(new: Entries, old: Entries, rows: torch.Tensor) -> str:
         found = _count(read, *entries)
         if found and found >= _SHARE * len(tried):
             return f"{found:,} of {len(tried):,} that were tried would be found if {condition}."
+    prefixes = [_shared_prefix(side) for side in entries]
+    if any(prefixes) and not all(prefixes):  # of two they may be what tells them apart
+        found = _found_of(
+            [[e.removeprefix(p) for e in s] for s, p in zip(entries, prefixes, strict=True)]
+        )
+        if found and found >= _SHARE * len(tried):
+            return (
+                f"{found:,} of {len(tried):,} that were tried would be found if "
+                f"{shown_entry(b''.join(prefixes))} in front were dropped."
+            )
     return ""
 
 
+def _shared_prefix(side: Sequence[bytes]) -> bytes:
+    """What all entries of a side begin with, up to what is no letter and no digit: `id_`."""
+    if len(side) < 2:
+        return b""
+    first, last = min(side), max(side)  # what these share all share
+    pairs = enumerate(zip(first, last, strict=False))
+    size = next((at for at, (one, other) in pairs if one != other), min(len(first), len(last)))
+    found = _UP_TO_SIGN.match(first[:size])
+    return found[0] if found else b""
+
+
 def _count(read: Reading, tried: Sequence[bytes], known: Sequence[bytes]) -> int:
+    """How many would be found."""
+    return _found_of([[read(entry) for entry in side] for side in (tried, known)])
+
+
+def _found_of(sides: Sequence[Sequence[bytes]]) -> int:
     """How many would be found; none, if entries of a side are no more told from each other."""
-    sides = [[read(entry) for entry in side] for side in (tried, known)]
     if any(len(set(side)) < _TOLD_APART * len(side) for side in sides):
         return 0
     there = set(sides[1])

@@ -202,9 +202,16 @@ def _from_string_dtype(array: npt.NDArray[Any], origin: str) -> Vocabulary:
     for start in range(0, len(array), _STRIDE):
         step = array[start : start + _STRIDE]
         width = max(1, int(np.strings.str_len(step).max()))
-        encoded.append(_encode_text(step.astype(f"U{width}"), origin))
+        encoded.append(_encode_any_width(step, width, origin))
     found = _gathered(encoded, origin)
     return with_gaps(vocabulary_of(found), ~missing, origin)
+
+
+def _encode_any_width(step: npt.NDArray[Any], width: int, origin: str) -> _Encoded:
+    try:
+        return _encode_bytes(step.astype(f"S{width}"), origin)
+    except UnicodeError:  # numpy makes bytes of ASCII only
+        return _encode_text(step.astype(f"U{width}"), origin)
 
 
 def _is_missing(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -140,7 +140,7 @@ def from_arrow(source: Any, column: str | int | None = None) -> Vocabulary:
     origin = f"{origin} of length {total:,}"
     kept = _kept(chunks)
     if all(chunk.ids is not None for chunk in chunks):
-        ids = np.concatenate([chunk.ids for chunk in chunks if chunk.ids is not None])
+        ids = _joined([chunk.ids for chunk in chunks if chunk.ids is not None])
         found = from_numpy(ids if kept is None else ids[kept])
         found = replace(found, listed=replace(found.listed, origin=origin))
     else:
@@ -174,18 +174,26 @@ def _text(chunks: list[_Column], origin: str) -> Entries:
     """The chunks' buffers one behind the other, and the places of all entries in them."""
     buffers = [chunk.data for chunk in chunks if chunk.data is not None]
     begins = np.cumsum([0, *(len(data) for data in buffers)])
-    data = buffers[0].copy() if len(buffers) == 1 else np.concatenate(buffers)
-    starts = [c.starts + at for c, at in zip(chunks, begins, strict=False) if c.starts is not None]
-    lengths = np.concatenate([chunk.lengths for chunk in chunks if chunk.lengths is not None])
+    for chunk, begin in zip(chunks, begins, strict=False):
+        if begin and chunk.starts is not None:
+            np.add(chunk.starts, begin, out=chunk.starts)
+    data = _joined(buffers)
+    starts = _joined([chunk.starts for chunk in chunks if chunk.starts is not None])
+    lengths = _joined([chunk.lengths for chunk in chunks if chunk.lengths is not None])
     if not len(data):
         data = np.zeros(1, dtype=np.uint8)
     return Entries(
         origin,
         _ENTRY,
         torch.from_numpy(data),
-        torch.from_numpy(np.concatenate(starts)),
+        torch.from_numpy(starts),
         lengths=torch.from_numpy(lengths),
     )
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Vectors one behind the other; a single one is not copied once more."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 # -- the C interface -------------------------------------------------------------------------------
@@ -302,8 +310,10 @@ def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:
         bounds = _buffer(array, 1, _OFFSETS[form], length + 1 if length else 0, offset)
         edges = bounds.astype(np.int64) if length else np.zeros(1, dtype=np.int64)
         first, last = int(edges[0]), int(edges[-1])
+        if first:
+            edges -= first
         data = _buffer(array, 2, np.uint8, last - first, first)
-        return _Column(there, None, data.copy(), edges[:-1] - first, np.diff(edges))
+        return _Column(there, None, data.copy(), edges[:-1], np.diff(edges))
     if form in _VIEWS:
         return _of_views(array, there)
     if form.startswith(_OF_ONE_WIDTH):
@@ -329,15 +339,23 @@ def _of_views(array: Any, there: npt.NDArray[np.bool_] | None) -> _Column:
     count = array.n_buffers - 3  # the last one holds the sizes of those before
     sizes = _buffer(array, array.n_buffers - 1, np.int64, count, 0)
     further = [_buffer(array, 2 + n, np.uint8, int(sizes[n]), 0) for n in range(count)]
-    begins = np.cumsum([len(views), *map(int, sizes)])
     lengths = words[:, 0].astype(np.int64)
-    starts = np.arange(array.length, dtype=np.int64) * _VIEW + 4
     is_long = lengths > _INLINE
     if there is not None:
         is_long &= there
         lengths[~there] = 0
-    starts[is_long] = begins[words[is_long, 2]] + words[is_long, 3]
-    return _Column(there, None, np.concatenate([views, *further]), starts, lengths)
+    short = [] if is_long.all() else [views]  # which hold their text themselves
+    begins = np.cumsum([sum(map(len, short)), *map(int, sizes)])
+    data = _joined([*short, *further]) if short or further else views[:0]
+    starts = words[:, 3].astype(np.int64)
+    if count > 1:
+        starts += begins[np.where(is_long, words[:, 2], 0)]
+    else:
+        starts += begins[0]
+    if short:
+        starts = np.where(is_long, starts, np.arange(array.length, dtype=np.int64) * _VIEW + 4)
+    owned = data.copy() if len(short) + len(further) == 1 else data
+    return _Column(there, None, owned, starts, lengths)
 
 
 def _valid(array: Any) -> npt.NDArray[np.bool_] | None:

@@ -489,7 +489,7 @@ def load_settings(path: str | os.PathLike[str]) -> WarmStartSettings | list[Warm
     """
     from torch_warmstart.settings import read_settings
 
-    return read_settings(path, _initializers())
+    return read_settings(path, named_initializers())
 
 
 def save_settings(
@@ -511,10 +511,10 @@ def save_settings(
     """
     from torch_warmstart.settings import write_settings
 
-    write_settings(path, settings, _initializers())
+    write_settings(path, settings, named_initializers())
 
 
-def _initializers() -> dict[str, Any]:
+def named_initializers() -> dict[str, Any]:
     """What `backup_initializer` may be in a file, by name: of torch.nn.init and of tws.init."""
     from torch_warmstart import init
 

@@ -14,10 +14,11 @@ ANSWER = """\
 import sys
 from torch_warmstart.cli import main
 try:
-    main(sys.argv[1:])
+    code = main(sys.argv[1:])
 except SystemExit as stopped:
-    slow = {"torch", "numpy", "rich", "fsspec"} & set(sys.modules)
-    print(f"exits with {stopped.code}, imported {sorted(slow)}")
+    code = stopped.code
+slow = {"torch", "numpy", "rich", "fsspec"} & set(sys.modules)
+print(f"exits with {code}, imported {sorted(slow)}")
 """
 
 

@@ -122,7 +122,7 @@ def test_a_column_of_a_table_by_name_or_number(call):
         ("vocab update monday.txt names.csv --out x", "has the columns 'a', 'b'"),
         ("vocab update monday.txt half.csv --out x", "names no number: half.csv"),
         ("vocab update monday.txt less.csv --out x", "are negative"),
-        ("vocab update monday.txt counts.csv --min-count 0 --out x", "min_count"),
+        ("vocab update monday.txt counts.csv --min-count 0 --out x", "--min-count"),
         ("vocab update monday.txt counts.csv --out no/such/x", "no/such/x"),
     ],
 )
@@ -141,9 +141,7 @@ def test_an_error_of_ours_exits_with_2(call, command, message):
     ["vocab", "vocab update m c", "vocab update m c --out o --today soon", "vocab drop a b"],
 )
 def test_a_wrong_call_exits_with_2(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments.split())
-    assert stopped.value.code == 2
+    assert cli.main(arguments.split()) == 2
     assert "usage: torch-warmstart vocab" in capsys.readouterr().err
 
 

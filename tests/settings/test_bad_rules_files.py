@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -69,12 +70,28 @@ def test_a_path_that_cannot_be_is_told(name: str) -> None:
         tws.load_rules(name)
 
 
-@pytest.mark.parametrize("make", [make_directory, make_loop])
-def test_a_path_that_cannot_be_written_is_told(tmp_path: Path, make) -> None:
+@pytest.mark.parametrize(
+    ("name", "why"), [(".", "is a directory"), ("no/such/rules.toml", "there is no directory")]
+)
+def test_a_path_that_cannot_be_written_is_told(tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(tws.SettingsError, match=why):
+        write_rules(tmp_path / name, [Line("names", "a", "b")])
+
+
+def test_rules_that_cannot_be_finished_leave_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "rules.toml"
-    make(path)
-    with pytest.raises(tws.SettingsError, match=rf"Rules file {path} cannot be written: "):
+    path.write_text("before")
+    monkeypatch.setattr("os.fsync", _full_disk)
+    with pytest.raises(tws.SettingsError, match="No space left on device. Nothing is left of it"):
         write_rules(path, [Line("names", "a", "b")])
+    assert [each.name for each in tmp_path.iterdir()] == ["rules.toml"]
+    assert path.read_text() == "before"
+
+
+def _full_disk(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_file_that_never_ends_is_told() -> None:

@@ -10,17 +10,34 @@ import argparse
 import datetime
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from torch_warmstart import __version__
 
-Parser = argparse.ArgumentParser
 CONFIDENCES = ("high", "medium", "low")
 GROUPS = {"vocab": "compare vocabularies, or make today's of yesterday's"}
 _LONGEST_NAME = 14  # columns of a command's name and its indent
 _COUNTS_HELP = "Parquet, csv or tsv with the columns entry and count"
+
+
+class WrongCallError(Exception):
+    """A call that no command understands; `str()` is what is wrong with it."""
+
+    code = "wrong-call"
+
+    def __init__(self, message: str, usage: str, prog: str) -> None:
+        super().__init__(message)
+        self.usage, self.prog = usage, prog
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are exceptions: `--json` wants a document of them."""
+
+    def error(self, message: str) -> NoReturn:
+        raise WrongCallError(f"error: {message}", self.format_usage(), self.prog)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +50,29 @@ class Command:
     description: str
     example: str
     add: Callable[[Parser], None]
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a call; None: of this process.
+
+    Raises:
+        WrongCallError: it is not understood.
+    """
+    parser = make_parser()
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if not words:
+        raise WrongCallError("error: name a command", parser.format_help() + "\n", parser.prog)
+    options, left = parser.parse_known_args(words)
+    last = getattr(options, "last", "")  # which argparse takes beside the one before it only
+    if last and getattr(options, last) is None and len(left) == 1 and left[0][:1] != "-":
+        setattr(options, last, left.pop())
+    if left:
+        raise WrongCallError(
+            f"error: unrecognized arguments: {' '.join(left)}",
+            f"usage: torch-warmstart {options.command} --help says what there is\n",
+            f"{parser.prog} {options.command}",
+        )
+    return options
 
 
 def make_parser() -> Parser:
@@ -111,6 +151,7 @@ def _plan(parser: Parser) -> None:
     parser.add_argument(
         "checkpoint", metavar="URL", nargs="?", help="what to start from; else the settings say it"
     )
+    parser.set_defaults(last="checkpoint")
     parser.add_argument(
         "--settings", metavar="TOML", help="a file that tws.load_settings reads; docs/cli.md"
     )
@@ -140,7 +181,6 @@ def _warm_start(parser: Parser) -> None:
         "--out", metavar="FILE", help="where the model's state goes: .safetensors or .pt"
     )
     parser.add_argument("--apply", action="store_true", help="do it; without, show the plan")
-    _add_force(parser)
 
 
 def _suggest(parser: Parser) -> None:
@@ -154,7 +194,7 @@ def _suggest(parser: Parser) -> None:
         help="rules below it are commented out (default: medium)",
     )
     _add_html(parser)
-    _add_force(parser, dry_run=True)
+    _add_dry_run(parser)
 
 
 def _convert(parser: Parser) -> None:
@@ -166,7 +206,8 @@ def _convert(parser: Parser) -> None:
     )
     parser.add_argument("--settings", metavar="TOML", help="how the model is warm-started")
     parser.add_argument("--rules", metavar="TOML", help="renames for the model")
-    _add_force(parser, dry_run=True)
+    _add_force(parser)
+    _add_dry_run(parser)
 
 
 def _diff(parser: Parser) -> None:
@@ -185,7 +226,8 @@ def _verify(parser: Parser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="URL", help="what to warm-start it from; without, as it is made"
     )
-    parser.add_argument("--rules", metavar="FILE", help="renames, as save_rules writes them")
+    parser.add_argument("--settings", metavar="TOML", help="how it is warm-started; docs/cli.md")
+    parser.add_argument("--rules", metavar="TOML", help="renames, as `suggest` writes them")
     parser.add_argument("--rtol", type=float, help="largest error allowed; default by dtype")
 
 
@@ -230,7 +272,8 @@ def _vocab_update(parser: Parser) -> None:
     parser.add_argument(
         "--today", metavar="DATE", type=_date, help="the counts' day, 2026-01-31; default: UTC's"
     )
-    _add_force(parser, dry_run=True)
+    _add_force(parser)
+    _add_dry_run(parser)
 
 
 def _explain(parser: Parser) -> None:
@@ -392,16 +435,22 @@ def _add_pattern(parser: Parser) -> None:
 def _add_reading(parser: Parser) -> None:
     parser.add_argument("--column", metavar="NAME", help="the column of a table; by number from 0")
     parser.add_argument("--key", metavar="NAME", help="the layer or table of a file with several")
+    parser.add_argument(
+        "--format", help="what a file is, instead of by its content: lines, csv, tsv, jsonl, ..."
+    )
 
 
 def _add_html(parser: Parser) -> None:
     parser.add_argument("--html", metavar="FILE", help="write it as a page to sort and filter, too")
+    _add_force(parser)
 
 
-def _add_force(parser: Parser, *, dry_run: bool = False) -> None:
+def _add_force(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
-    if dry_run:
-        parser.add_argument("--dry-run", action="store_true", help="write nothing, say what")
+
+
+def _add_dry_run(parser: Parser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="write nothing, say what")
 
 
 def _percent(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -34,28 +35,58 @@ def make_model(where: str) -> torch.nn.Module:
         sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SettingsError(f"There is no {where!r}: {error}.") from error
-    except Exception as error:
-        raise _raised(f"Importing {module_name}", error) from error
+    except ModuleNotFoundError as error:
+        if error.name != module_name.partition(".")[0]:
+            raise raised(f"Importing {module_name}", error) from error
+        raise SettingsError(
+            f"There is no module {module_name!r}, in the working directory or where Python looks "
+            "for modules."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise raised(f"Importing {module_name}", error) from error
     make = getattr(module, callable_name, None)
     if make is None:
         near = did_you_mean(callable_name, (n for n in vars(module) if not n.startswith("_")))
         raise SettingsError(f"There is no {where!r}: {module_name} has no {callable_name!r}.{near}")
+    if isinstance(make, torch.nn.Module):
+        return make
+    _check_callable(make, where)
     try:
         model = make()
-    except Exception as error:
-        raise _raised(where, error) from error
+    except (Exception, SystemExit) as error:
+        raise raised(where, error) from error
     return _checked(model, where)
 
 
-def _raised(what: str, error: Exception) -> SettingsError:
-    """The user's own exception as ours, with the line of their code that raised it."""
+def _check_callable(make: Any, where: str) -> None:
+    if not callable(make):
+        raise SettingsError(
+            f"{where} is no function that makes a model, but {type(make).__name__}."
+        )
+    try:
+        needed = [
+            f"{parameter}"
+            for parameter in inspect.signature(make).parameters.values()
+            if parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
+    except (TypeError, ValueError):  # not everything has a signature
+        return
+    if needed:
+        raise SettingsError(
+            f"{where} needs arguments ({', '.join(needed)}). Name a function without, which calls "
+            "it with yours."
+        )
+
+
+def raised(what: str, error: BaseException) -> SettingsError:
+    """What code of the user's raised as ours, with the line that did."""
     *_, last = traceback.extract_tb(error.__traceback__)
-    return SettingsError(
-        f"{what} raised {type(error).__name__}: {error}\n  {last.filename}, line {last.lineno}, in "
-        f"{last.name}"
-    )
+    line = f"{last.filename}, line {last.lineno}, in {last.name}"
+    if isinstance(error, SyntaxError) and error.filename:
+        line = f"{error.filename}, line {error.lineno}"
+    text = f": {error}" if str(error) else ""
+    return SettingsError(f"{what} raised {type(error).__name__}{text}\n  {line}")
 
 
 def _of_huggingface(folder: str) -> torch.nn.Module:

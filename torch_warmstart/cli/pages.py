@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from torch_warmstart.errors import SettingsError
+from torch_warmstart import storage
 
 
 def check_free(path: str | None, *, force: bool) -> None:
-    """Raises SettingsError if a file is there that may not be replaced."""
-    if path is not None and os.path.lexists(path) and not force:
-        raise SettingsError(
-            f"{path} is there already, and stays as it is. Name another file, or pass --force."
-        )
+    """Raises SettingsError if nothing can be written at a path that is named."""
+    if path is not None:
+        storage.check_free(path, force=force)
 
 
 def write_page(shown: Any, options: Any) -> str:
     """Writes what `--html` asks for; the line that says so, or ""."""
     if options.html is None:
         return ""
-    check_free(options.html, force=getattr(options, "force", False))
-    shown.to_html(options.html)
+    check_free(options.html, force=options.force)
+    with storage.whole_file(options.html, force=options.force) as file:
+        file.write(shown.to_html().encode("utf-8", "backslashreplace"))
     return f"Wrote {options.html}"

@@ -12,10 +12,10 @@ import torch
 
 from torch_warmstart.conversion import safetensors_file, torch_file
 from torch_warmstart.conversion.pieces import Piece
-from torch_warmstart.conversion.whole_file import check_free, whole_file
 from torch_warmstart.display import VERSION, progress_bar
 from torch_warmstart.errors import SettingsError, plural, printable
 from torch_warmstart.formats import Checkpoint, family_of
+from torch_warmstart.storage import check_free, whole_file
 
 _SAFETENSORS, _TORCH = (".safetensors",), (".pt", ".pth", ".bin")
 _FAMILY_WORDS = {"tensorflow": "tf", "torch": "pt"}  # of safetensors' metadata

@@ -31,6 +31,7 @@ from torch_warmstart.settings.name_rules import (
     is_scope,
 )
 from torch_warmstart.settings.toml_text import read_toml, toml_escaped, toml_string
+from torch_warmstart.storage import whole_file
 
 _SECTIONS = {
     "names": "a variable of the model: its tensor in the checkpoint, or a list",
@@ -108,12 +109,8 @@ def write_rules(path: str | os.PathLike[str], lines: Iterable[Line]) -> None:
         inside = [line for line in listed if line.section == section]
         if inside:
             texts += ["", f"[{section}]  # {about}", *map(_entry, inside)]
-    try:
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            file.write("\n".join(texts) + "\n")
-    except (OSError, ValueError) as error:
-        where = os.fspath(path)
-        raise SettingsError(f"Rules file {where} cannot be written: {error}.") from error
+    with whole_file(os.fsdecode(path), force=True) as file:
+        file.write(("\n".join(texts) + "\n").encode())
 
 
 def lines_of(renames: RenameSetting) -> list[Line]:

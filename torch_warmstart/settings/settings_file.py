@@ -60,6 +60,7 @@ from torch_warmstart.settings.vocab_infos import (
     SegmentInfo,
     VocabInfo,
 )
+from torch_warmstart.storage import whole_file
 
 _LIST = "warm_start"
 _RENAMES, _PATTERNS = "var_name_to_prev_var_name", "patterns"
@@ -77,13 +78,17 @@ _WHAT = "settings file"
 
 
 def read_settings(
-    path: str | os.PathLike[str], initializers: Initializers
+    path: str | os.PathLike[str], initializers: Initializers, checkpoint: str | None = None
 ) -> WarmStartSettings | list[WarmStartSettings]:
-    """Settings, or a list of them; `load_settings` is this for users."""
+    """Settings, or a list of them; `load_settings` is this for users.
+
+    A `checkpoint` stands for the one that the file may name; each of a list has its own.
+    """
     name = os.path.basename(os.fspath(path))
     content = read_toml(path, _WHAT)
     if _LIST not in content:
-        return _settings(content, name, initializers)
+        given = {} if checkpoint is None else {"ckpt_to_initialize_from": checkpoint}
+        return _settings({**content, **given}, name, initializers)
     several = content[_LIST]
     if list(content) != [_LIST] or not isinstance(several, list) or not several:
         raise SettingsError(
@@ -253,12 +258,8 @@ def write_settings(
             _LIST: [_said_of(one, f"[{at}].", initializers) for at, one in enumerate(settings)]
         }
     text = "\n".join(toml_lines(table)).lstrip("\n") + "\n"
-    try:
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except (OSError, ValueError) as error:
-        where = os.fspath(path)
-        raise SettingsError(f"Settings file {where} cannot be written: {error}.") from error
+    with whole_file(os.fsdecode(path), force=True) as file:
+        file.write(text.encode())
 
 
 def _said_of(value: Any, where: str, initializers: Initializers) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
 from torch_warmstart.cli.commands.inspect import no_match, opening
 from torch_warmstart.cli.commands.plan import settings_of
 from torch_warmstart.cli.models import make_model
-from torch_warmstart.conversion import convert_checkpoint
+from torch_warmstart.conversion import Conversion, convert_checkpoint
 from torch_warmstart.errors import SettingsError
 
 
@@ -28,6 +28,7 @@ def convert(options: argparse.Namespace) -> Answer:
     with load_checkpoint(options.url, **opening(options)) as checkpoint:
         if options.pattern and not any(p.search(k) for k in checkpoint for p in options.pattern):
             said = no_match(checkpoint, options.pattern)
-            return Answer("", DIFFERENT, said, {"version": 1, "kind": "conversion", "keys": []})
+            nothing = Conversion(options.out, checkpoint.url, (), 0, {}, written=False)
+            return Answer("", DIFFERENT, said, nothing.to_dict())
         done = convert_checkpoint(checkpoint, options.out, patterns=options.pattern, **written)
     return Answer(done, OK)

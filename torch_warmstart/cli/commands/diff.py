@@ -6,11 +6,12 @@ import argparse
 
 from torch_warmstart.api import diff as diff_checkpoints
 from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
-from torch_warmstart.cli.pages import write_page
+from torch_warmstart.cli.pages import check_free, write_page
 
 
 def diff(options: argparse.Namespace) -> Answer:
     """Runs the command; exits with 1 if anything differs."""
+    check_free(options.html, force=options.force)
     found = diff_checkpoints(options.old, options.new, values=options.values)
     code = DIFFERENT if found else OK
     text = found.stat if options.stat else None

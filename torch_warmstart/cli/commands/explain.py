@@ -35,7 +35,10 @@ def explain(options: argparse.Namespace) -> Answer:
         return Answer(table, document={"version": 1, "kind": "codes", "codes": listed})
     found = known.get(options.code)
     if found is None:
-        said = f"No problem, warning or note has the code {options.code!r}."
+        said = (
+            f"No problem, warning or note has the code {options.code!r}; without one, all are "
+            "listed."
+        )
         document = {"version": 1, "kind": "codes", "codes": []}
         return Answer("", DIFFERENT, said + did_you_mean(options.code, known), document)
     text = f"{found.code} ({found.severity})\n\nWhen: {found.when}\n\nDo:   {found.what_to_do}"

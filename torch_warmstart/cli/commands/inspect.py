@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +12,30 @@ import torch
 
 from torch_warmstart.api import load_checkpoint
 from torch_warmstart.cli.answer import DIFFERENT, Answer
-from torch_warmstart.cli.pages import write_page
+from torch_warmstart.cli.pages import check_free, write_page
 from torch_warmstart.display import VERSION
-from torch_warmstart.errors import SettingsError, did_you_mean, plural, printable
+from torch_warmstart.dtypes import dtype_name
+from torch_warmstart.errors import (
+    SettingsError,
+    VocabularyError,
+    did_you_mean,
+    listed,
+    plural,
+    printable,
+)
 from torch_warmstart.formats import Checkpoint, TensorSpec, list_tensors
+from torch_warmstart.storage import LOCAL, is_remote
+from torch_warmstart.vocabularies import is_tokenizer_directory, sidecar_vocabularies
 
 _FIRST_ROWS = 5
+_MOST_NAMED = 8  # tensors that have a vocabulary beside
+_NUMBERED = re.compile(r"(\D*)(\d{0,18})")
 _MAX_STRINGS = 1000  # as many elements as torch shows of a tensor
 
 
 def inspect(options: argparse.Namespace) -> Answer:
     """Runs the command."""
+    check_free(options.html, force=options.force)
     with load_checkpoint(options.url, **opening(options)) as checkpoint:
         if options.values is not None:
             if options.json:
@@ -32,7 +46,9 @@ def inspect(options: argparse.Namespace) -> Answer:
         listing = list_tensors(checkpoint, keys)
         if patterns and not keys:
             return Answer(listing, code=DIFFERENT, aside=no_match(checkpoint, patterns))
-    listing = replace(listing, rows=tuple(sorted(listing.rows, key=_BY[options.sort])))
+        beside = tuple(_lying_beside(checkpoint))
+    rows = tuple(sorted(listing.rows, key=_BY[options.sort]))
+    listing = replace(listing, rows=rows, beside=beside)
     return Answer(listing, aside=write_page(listing, options))
 
 
@@ -48,9 +64,30 @@ def opening(options: argparse.Namespace) -> dict[str, Any]:
 
 
 _BY: dict[str, Callable[[Any], Any]] = {
-    "name": lambda row: row.key,
-    "size": lambda row: (-row.bytes, row.key),
+    "name": lambda row: _natural(row.key),
+    "size": lambda row: (-row.bytes, _natural(row.key)),
 }
+
+
+def _natural(key: str) -> list[tuple[str, int]]:
+    """An order in which layer 2 stands before layer 10."""
+    parts = _NUMBERED.findall(key)
+    return [(text, int(number or -1)) for text, number in parts]
+
+
+def _lying_beside(checkpoint: Checkpoint) -> Iterator[str]:
+    """What a `VocabInfo` without `old_vocab` finds in files beside a checkpoint."""
+    if checkpoint.is_callers or is_remote(checkpoint.url):
+        return
+    try:
+        kept = sidecar_vocabularies(checkpoint.url, LOCAL)
+    except VocabularyError as error:
+        yield str(error)
+        return
+    if kept:
+        yield f"vocabularies of {listed(kept)}"
+    if checkpoint.directory and is_tokenizer_directory(checkpoint.directory, LOCAL):
+        yield "a tokenizer"
 
 
 def no_match(checkpoint: Checkpoint, patterns: Sequence[Any]) -> str:
@@ -69,7 +106,12 @@ def _values(checkpoint: Checkpoint, key: str, rows: slice | None) -> str:
     values = checkpoint.get_tensor(key, chosen)
     shown = _strings(values) if isinstance(values, list) else str(values)
     which = "" if chosen is None or len(chosen) == spec.shape[0] else f", {_span(chosen)}"
-    return f"{printable(key)}: {spec.stored_dtype} {list(spec.shape)}{which}\n{shown}"
+    return f"{printable(key)}: {_dtype(spec)} {list(spec.shape)}{which}\n{shown}"
+
+
+def _dtype(spec: TensorSpec) -> str:
+    """As the table has it."""
+    return spec.stored_dtype if spec.dtype is None else dtype_name(spec.dtype)
 
 
 def _chosen_rows(spec: TensorSpec, rows: slice | None) -> torch.Tensor | None:
@@ -90,7 +132,8 @@ def _values_document(checkpoint: Checkpoint, options: argparse.Namespace) -> dic
         "version": VERSION,
         "kind": "values",
         "key": spec.key,
-        "dtype": spec.stored_dtype,
+        "dtype": _dtype(spec),
+        "stored_dtype": spec.stored_dtype,
         "shape": list(spec.shape),
         "rows": None if chosen is None else chosen.tolist(),
         "values": [*map(repr, values)] if isinstance(values, list) else _plain(values),

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch_warmstart.api import apply_plan, load_settings, plan_warm_start
+from torch_warmstart.api import apply_plan, named_initializers, plan_warm_start
 from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
 from torch_warmstart.cli.models import make_model
-from torch_warmstart.cli.pages import write_page
+from torch_warmstart.cli.pages import check_free, write_page
 from torch_warmstart.conversion import write_state
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.planning import NOT_SELECTED
-from torch_warmstart.settings import WarmStartSettings, load_rules
+from torch_warmstart.settings import WarmStartSettings, load_rules, read_settings
 
 
 def plan(options: argparse.Namespace) -> Answer:
     """Runs `plan`."""
+    check_free(options.html, force=options.force)
     made = plan_warm_start(make_model(options.model), settings_of(options))
     states = [(item.state, item.reason) for item in made.items]
     code, missed = _gate(states, options.fail_under)
@@ -27,11 +28,12 @@ def plan(options: argparse.Namespace) -> Answer:
 
 def warm_start(options: argparse.Namespace) -> Answer:
     """Runs `warm-start`: nothing is written without `--apply`."""
-    model = make_model(options.model)
     if options.apply and options.out is None:
         raise SettingsError(
             "--apply needs --out FILE: a .safetensors or .pt for the model's state."
         )
+    check_free(options.html, force=options.force)
+    model = make_model(options.model)
     made = plan_warm_start(model, settings_of(options))
     code, missed = _gate([(item.state, item.reason) for item in made.items], options.fail_under)
     if not options.apply:
@@ -53,7 +55,7 @@ def settings_of(options: argparse.Namespace) -> WarmStartSettings:
         if options.checkpoint is None:
             raise SettingsError("Name a checkpoint, or a file that does with --settings.")
         return WarmStartSettings(**{"vars_to_warm_start": [".*"], **said})
-    settings = load_settings(options.settings)
+    settings = read_settings(options.settings, named_initializers(), options.checkpoint)
     if isinstance(settings, list):
         raise SettingsError(f"{options.settings} is a list of settings; the command takes one.")
     return replace(settings, **said)

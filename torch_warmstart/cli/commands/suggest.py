@@ -6,15 +6,20 @@ import argparse
 
 from torch_warmstart.api import suggest_names
 from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
+from torch_warmstart.cli.arguments import CONFIDENCES
 from torch_warmstart.cli.models import make_model
 from torch_warmstart.cli.pages import check_free, write_page
-from torch_warmstart.suggesting import save_rules
+from torch_warmstart.errors import plural
+from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.suggesting import Suggestions, save_rules
 
 
 def suggest(options: argparse.Namespace) -> Answer:
     """Runs the command; exits with 1 if something is missing and nothing could be suggested."""
     check_free(options.out, force=options.force)
-    found = suggest_names(make_model(options.model), options.checkpoint)
+    check_free(options.html, force=options.force)
+    settings = WarmStartSettings(options.checkpoint, [".*"])  # what `plan` selects
+    found = suggest_names(make_model(options.model), settings)
     nothing = bool(found.items) and not any(item.names for item in found.items)
     said = "" if options.dry_run else write_page(found, options)
     if options.out is not None and not nothing:
@@ -22,8 +27,16 @@ def suggest(options: argparse.Namespace) -> Answer:
     return Answer(found, DIFFERENT if nothing else OK, said)
 
 
-def _write(found: object, options: argparse.Namespace) -> str:
+def _write(found: Suggestions, options: argparse.Namespace) -> str:
     if options.dry_run:
         return f"Would write {options.out}"
-    save_rules(options.out, found, min_confidence=options.min_confidence)  # type: ignore[arg-type]
-    return f"Wrote {options.out}: look at it, and pass it as --rules"
+    save_rules(options.out, found, min_confidence=options.min_confidence)
+    least = CONFIDENCES.index(options.min_confidence)
+    unsure = sum(CONFIDENCES.index(item.confidence) > least for item in found.items if item.names)
+    said = f"Wrote {options.out}: look at it, and pass it as --rules"
+    if not unsure:
+        return said
+    return (
+        f"{said}. Below {options.min_confidence} confidence and so commented out: "
+        f"{plural(unsure, 'variable')}; --min-confidence low takes them."
+    )

@@ -8,30 +8,31 @@ from typing import Any
 
 from torch_warmstart.api import load_checkpoint, warm_start
 from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
-from torch_warmstart.cli.models import make_model
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.cli.commands.plan import settings_of
+from torch_warmstart.cli.models import make_model, raised
+from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.proof import verify_port
-from torch_warmstart.settings import WarmStartSettings, load_rules
 
 
 def verify(options: argparse.Namespace) -> Answer:
     """Runs the command; exits with 1 if the model departs from the record."""
     model = make_model(options.model)
-    if options.checkpoint is not None:
-        warm_start(model, WarmStartSettings(options.checkpoint, [".*"], **_rules(options.rules)))
+    said: list[str] = []
+    if options.checkpoint is not None or options.settings is not None:
+        report = warm_start(model, settings_of(options))
+        said = [f"Warning: {note}" for note in report.notes if note.severity == "warning"]
+    elif options.rules is not None:
+        raise SettingsError("--rules are for what --checkpoint names, which is not given.")
     with load_checkpoint(options.record) as record:
         inputs, outputs, layers = (_section(record, name) for name in _SECTIONS)
-    check = verify_port(model, inputs, outputs, layers=layers, rtol=options.rtol)
-    return Answer(check, OK if check.ok else DIFFERENT)
-
-
-def _rules(path: str | None) -> dict[str, Any]:
-    """What a rules file says, as fields of the settings."""
-    if path is None:
-        return {}
-    rules = load_rules(path)
-    return {"var_name_to_prev_var_name": rules, "var_name_to_layout": rules.layouts}
+    try:
+        check = verify_port(model, inputs, outputs, layers=layers, rtol=options.rtol)
+    except WarmStartError:
+        raise
+    except Exception as error:
+        raise raised(f"{options.model}, run on {options.record},", error) from error
+    return Answer(check, OK if check.ok else DIFFERENT, "\n".join(said))
 
 
 _SECTIONS = ("inputs", "outputs", "layers")

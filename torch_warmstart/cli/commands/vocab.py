@@ -64,7 +64,8 @@ def update(options: argparse.Namespace) -> Answer:
 def _load(path: str, options: argparse.Namespace) -> Vocabulary:
     column = options.column
     by_number = column is not None and column.isdecimal()
-    return Vocabulary.load(path, column=int(column) if by_number else column, key=options.key)
+    column = int(column) if by_number else column
+    return Vocabulary.load(path, column=column, key=options.key, format=options.format)
 
 
 def _entries(found: VocabularyDiff, fate: Any, of: Vocabulary) -> list[tuple[int, str | int]]:

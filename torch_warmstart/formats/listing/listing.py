@@ -30,6 +30,7 @@ class Listing(Shown):
     vocabularies: Mapping[str, int] = field(default_factory=dict)  # name: rows
     tables: Mapping[str, int] = field(default_factory=dict)  # of keys and values: entries
     besides: Mapping[str, str] = field(default_factory=dict)  # what is no tensor, by path
+    beside: tuple[str, ...] = ()  # what other files say, where somebody has looked
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that `json.dumps` takes, with `version` and `totals`."""
@@ -43,6 +44,7 @@ class Listing(Shown):
             "vocabularies": dict(self.vocabularies),
             "tables": dict(self.tables),
             "besides": dict(self.besides),
+            "beside": list(self.beside),
             "totals": {
                 "tensors": len(self.rows),
                 "elements": sum(row.elements for row in self.rows),
@@ -91,6 +93,7 @@ class Listing(Shown):
         yield from (
             f"Table {name}: {plural(count, 'entry')}" for name, count in self.tables.items()
         )
+        yield from (f"Beside it: {what}" for what in self.beside)
         for number, (name, what) in enumerate(self.besides.items()):
             if number == _MOST_BESIDES:
                 yield f"Besides {len(self.besides) - number:,} more"

@@ -8,14 +8,16 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO
 
-from torch_warmstart.errors import SettingsError
-from torch_warmstart.storage import is_remote
+from torch_warmstart.errors import SettingsError, WarmStartError
+from torch_warmstart.storage.urls import is_remote
 
 
 def check_free(path: str, *, force: bool) -> None:
     """Raises SettingsError if nothing can be written at a path, or something is there already."""
     if is_remote(path):
         raise SettingsError(f"{path} is a URL: files are written to local paths only.")
+    if not path or "\0" in path:
+        raise SettingsError(f"{path!r} cannot be written: it is no path.")
     if os.path.isdir(path):
         raise SettingsError(f"{path} is a directory: name the file to write.")
     folder = os.path.dirname(os.path.abspath(path))
@@ -32,8 +34,25 @@ def check_free(path: str, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: str, *, force: bool) -> Iterator[IO[bytes]]:
-    """A file to write into, which takes its place when the block ends without an error."""
+    """A file to write into, which takes its place when the block ends without an error.
+
+    Raises SettingsError: it cannot be written; what was at its place stays.
+    """
     check_free(path, force=force)
+    try:
+        with _beside(path, force=force) as file:
+            yield file
+    except WarmStartError:
+        raise
+    except OSError as error:
+        why = error.strerror or error
+        raise SettingsError(
+            f"{path} cannot be written: {why}. Nothing is left of it, and what was there stays."
+        ) from error
+
+
+@contextlib.contextmanager
+def _beside(path: str, *, force: bool) -> Iterator[IO[bytes]]:
     folder = os.path.dirname(os.path.abspath(path))
     handle, beside = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)[:80]}.")
     try:

@@ -1,0 +1,57 @@
+"""Messages in the words of the command line.
+
+A message is made where nobody knows who asked, and advises a call, an argument, or a field of the
+settings. Of the command that was run some of these are options, and the fields are lines of its
+settings file.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Collection
+
+_CALLS = (
+    (re.compile(r"\bsuggest_names\(\)"), "`torch-warmstart suggest`"),
+    (re.compile(r"\blist_variables\(\)"), "`torch-warmstart inspect`"),
+    (re.compile(r"\bVocabulary\.load\(\.\.\., ([^()]*)\)"), r"\1"),
+    (
+        re.compile(r"\bWarmStartSettings needs ckpt_to_initialize_from\."),
+        "it names no checkpoint. Write ckpt_to_initialize_from there, or URL behind MODEL.",
+    ),
+)
+# What a message says, the name that the parsed options have for it, and what is typed.
+_OPTIONS = (
+    (re.compile(r"\b(on_missing|on_mismatch|entry|format)='([^']*)'"), r"\1", r"--\1 \2"),
+    (re.compile(r"\b(column|key)=('?)([^',)]+)\2"), r"\1", r"--\1 \3"),
+    (re.compile(r"\b(column|format|key)=(?![\w'\"])"), r"\1", r"--\1"),
+    (re.compile(r"\b(min_count|expire_after|max_size)\b"), r"\1", r"--\1"),
+    (re.compile(r"(?<!')\bvars_to_warm_start\b(?!['=])"), "vars", "--vars"),
+    (re.compile(r"\bverify=False\b"), "verify", "--no-verify"),
+    (re.compile(r"\breplace it with force=True \(--force\)"), "force", "pass --force"),
+)
+# A field with a text, a list of texts or a table of texts, which TOML has too.
+_FIELD = re.compile(
+    r"\b(var_name_to_layout|var_name_to_prev_var_name|vars_to_warm_start|entry|on_\w+)="
+    r"('[^']*'|\['[^']*'(?:, '[^']*')*\]|\{'[^']*': '[^']*'(?:, '[^']*': '[^']*')*\})"
+)
+
+
+def in_options(text: str, known: Collection[str]) -> str:
+    """A message in the words of a command, which has options of these parsed names."""
+    for pattern, said in _CALLS:
+        text = pattern.sub(said, text)
+    for pattern, name, typed in _OPTIONS:
+        text = pattern.sub(functools.partial(_typed, name=name, typed=typed, known=known), text)
+    return _FIELD.sub(_as_toml, text) if "settings" in known else text
+
+
+def _typed(found: re.Match[str], name: str, typed: str, known: Collection[str]) -> str:
+    if found.expand(name) not in known:
+        return found[0]
+    option, *value = found.expand(typed).split(" ", 1)
+    return " ".join([option.replace("_", "-"), *value])
+
+
+def _as_toml(found: re.Match[str]) -> str:
+    return f"{found[1]} = " + found[2].replace("': '", "' = '")

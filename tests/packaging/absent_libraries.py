@@ -11,9 +11,16 @@ import pytest
 
 _OPTIONAL = {"keras", "polars", "sentencepiece", "tensorflow", "tf_keras", "tiktoken"}
 _OPTIONAL |= {"tokenizers", "transformers"}
-# Before pytest's `pythonpath` makes folders of tests, such as tests/formats/keras, look like them.
+
+
+def _is_installed(name: str) -> bool:
+    """Whether there is a package; a folder of tests, such as tests/formats/keras, is none."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
 for _name in _OPTIONAL:
-    if importlib.util.find_spec(_name) is None:
+    if not _is_installed(_name):
         sys.modules[_name] = None  # type: ignore[assignment]
 
 

@@ -35,7 +35,7 @@ OLDEST = (
     "cramjam==2.7.0",
     "rich==13.0.0",
     "h5py==3.8.0",
-    "pyarrow==15.0.0",
+    "pyarrow==16.0.0",
 )
 WORKS = """\
 import json

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from torch_warmstart.errors import Finding, plural
+from torch_warmstart.errors import Finding
+from torch_warmstart.errors import MissingTensorError
+from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import plural
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.model import Variable
 from torch_warmstart.new_rows import Mixed
-from torch_warmstart.planning.checks import (
-    audit_norms,
-    audit_port,
-    find_other_columns,
-    untold,
-)
+from torch_warmstart.planning.checks import audit_norms
+from torch_warmstart.planning.checks import audit_port
+from torch_warmstart.planning.checks import find_other_columns
+from torch_warmstart.planning.checks import untold
 from torch_warmstart.planning.locating import Located
+from torch_warmstart.planning.locating import follow_rule
 from torch_warmstart.planning.plan import Audit, PlanItem
+from torch_warmstart.planning.renames import read_renames
 from torch_warmstart.planning.selection import selects_parameters_only
 from torch_warmstart.settings import SegmentInfo, VocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
 
 if TYPE_CHECKING:
     from torch_warmstart.layouts.tensorflow import Described
+    from torch_warmstart.model import Variable
     from torch_warmstart.names import Finder
 
 _ORIGINALS = ("_orig", ".original")  # the ends of what torch computes a weight from
@@ -190,7 +198,8 @@ def _buffers_left_behind(
 ) -> Iterator[Finding]:
     """Unselected buffers the checkpoint has: in TensorFlow a silent loss of accuracy."""
     buffers = [item.variable for item in items if item.variable.kind == "buffer"]
-    left = [buffer.name for buffer in buffers if located.is_there(buffer)]
+    by_rule = _there_by_rules(settings, buffers, located)
+    left = [b.name for b in buffers if b in by_rule or located.is_there(b)]
     if left:
         text = (
             f"{plural(len(left), 'buffer')} that the checkpoint has (such as {left[0]!r}) stay as "
@@ -198,6 +207,21 @@ def _buffers_left_behind(
             f"{_write_a_list(settings)}"
         )
         yield Finding("buffers-left-behind", "warning", left[0], text)
+
+
+def _there_by_rules(
+    settings: WarmStartSettings, buffers: Sequence[Variable], located: Located
+) -> set[Variable]:
+    """Those that the user's rules would find, had they been selected with their parameters."""
+    if settings.var_name_to_prev_var_name is None:
+        return set()
+    found = set()
+    renames, _ = read_renames(settings.var_name_to_prev_var_name, buffers, frozenset(buffers))
+    for buffer, rename in renames.items():
+        with contextlib.suppress(SettingsError, MissingTensorError):
+            follow_rule(located.finder, buffer, rename)
+            found.add(buffer)
+    return found
 
 
 def _write_a_list(settings: WarmStartSettings) -> str:

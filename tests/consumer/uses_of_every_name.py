@@ -160,9 +160,10 @@ def make_new_rows(folder: Path) -> None:
         print(tws.plan_warm_start(Model(), settings))
     settings = tws.WarmStartSettings(_old_state(), ".*", _at(_filled(init.mean())))
     report = tws.warm_start(Model(), settings)
-    made: tws.NewRowsAccount | None = report["embed.weight"].new_rows
-    assert made is not None
+    made: tws.NewRowsAccount = report["embed.weight"].new_rows
+    assert made
     assert "oslo" in made.show("oslo")
+    assert not report["head.weight"].new_rows
 
 
 def _filled(way: Callable[..., torch.Tensor | tws.Mixture]) -> tws.VocabInfo:

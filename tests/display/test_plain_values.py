@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import shown_things
+import torch
 
 import torch_warmstart as tws
 
@@ -78,3 +79,14 @@ def test_rows_that_stay_in_place_and_rows_that_move_are_counted():
     assert (rows.copied, rows.moved) == (2, 1)
     assert dict(rows.parts)["in place"] == 1
     assert "rows: 2 copied, 1 initialised; 1 dropped; 1 in place, 1 moved" in str(plan)
+
+
+def test_what_is_not_shown_as_a_table_has_a_short_repr_too():
+    model = torch.nn.Linear(300, 300)
+    plan = tws.plan_warm_start(model, model.state_dict())
+    assert len(repr(plan.items[0].variable)) < 80
+    assert len(repr(plan.items[0])) < 1_000
+    difference = tws.diff_vocabularies(["a", "b"], ["b", "c", "d"])
+    assert repr(difference) == "<VocabularyDiff: 1 moved, 2 new, 1 dropped>"
+    done = tws.convert({"a": torch.ones(2)}, "a.safetensors", dry_run=True)
+    assert repr(done).startswith("<Conversion: Would write a.safetensors from ")

@@ -22,7 +22,7 @@ _FAMILY_WORDS = {"tensorflow": "tf", "torch": "pt"}  # of safetensors' metadata
 _TIMES_SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Conversion:
     """What was written into a file, and what was not.
 
@@ -41,6 +41,9 @@ class Conversion:
     nbytes: int
     left_out: Mapping[str, str]
     written: bool
+
+    def __repr__(self) -> str:
+        return f"<Conversion: {str(self).partition(chr(10))[0]}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values that `json.dumps` takes, with `version` and `totals`."""

@@ -42,8 +42,13 @@ class AxisAccount:
 
     axis: int
     rows: RowAccount
-    new_rows: NewRowsAccount | None  # who made them, where initialisers of tws.init did
+    made_by: NewRowsAccount | None  # where initialisers of tws.init made new rows
     is_by_entry: bool  # whether they go by the entries of vocabularies
+
+    @property
+    def new_rows(self) -> NewRowsAccount:
+        """Who made the new rows; nobody, and false, but where initialisers of tws.init did."""
+        return _new_rows_of(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class VariableAccount:
     dtype: str
     change: str  # layout and dtype, where they changed
     rows: RowAccount  # all zeros, and false, unless the variable is remapped
-    new_rows: NewRowsAccount | None = None  # who made them, where initialisers of tws.init did
+    made_by: NewRowsAccount | None = None  # where initialisers of tws.init made new rows
     is_by_entry: bool = False  # whether `rows` go by the entries of vocabularies
     further: tuple[AxisAccount, ...] = ()  # what became of the rows along further axes
 
@@ -69,6 +74,19 @@ class VariableAccount:
     def key(self) -> str | None:
         """The key in the checkpoint, `a + b` where a layout joins tensors; None without one."""
         return " + ".join(self.keys) or None
+
+    @property
+    def new_rows(self) -> NewRowsAccount:
+        """Who made the new rows; nobody, and false, but where initialisers of tws.init did."""
+        return _new_rows_of(self)
+
+
+def _new_rows_of(account: VariableAccount | AxisAccount) -> NewRowsAccount:
+    if account.made_by is not None:
+        return account.made_by
+    from torch_warmstart.new_rows import NewRowsAccount
+
+    return NewRowsAccount(())
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -207,8 +225,8 @@ def _accounts(account: VariableAccount) -> list[RowAccount]:
 
 def _entry(account: VariableAccount) -> Entry:
     cells = (account.name, account.key or "", account.change, account.state, account.reason)
-    further = [(its.axis, its.rows, its.new_rows) for its in account.further]
-    return entry(cells, account.reason, account.rows, account.new_rows, further)
+    further = [(its.axis, its.rows, its.made_by) for its in account.further]
+    return entry(cells, account.reason, account.rows, account.made_by, further)
 
 
 def _found_too_few(accounts: Iterable[VariableAccount], min_found: float) -> Iterator[str]:
@@ -254,12 +272,14 @@ def _plain(account: VariableAccount) -> dict[str, Any]:
 
 def _answered(account: VariableAccount | AxisAccount) -> dict[str, Any]:
     """As plain values, with who made new rows, and not with how."""
-    answered = account.new_rows and {"answered": account.new_rows.answered}
-    bare: Any = replace(account, new_rows=None)
+    answered = account.made_by and {"answered": account.made_by.answered}
+    bare: Any = replace(account, made_by=None)
     if isinstance(bare, VariableAccount):
         bare = replace(bare, further=())
     rows = asdict(account.rows) if account.rows else None
-    return {**asdict(bare), "rows": rows, "new_rows": answered}
+    plain = {**asdict(bare), "rows": rows, "new_rows": answered}
+    del plain["made_by"]
+    return plain
 
 
 def account_for(
@@ -286,7 +306,7 @@ def account_for(
         dtype=dtype_name(variable.tensor.dtype),
         change=item.change,
         rows=item.rows or NO_ROWS,
-        new_rows=new_rows.get((variable, item.axis)) if item.state == "remapped" else None,
+        made_by=new_rows.get((variable, item.axis)) if item.state == "remapped" else None,
         is_by_entry=isinstance(item.vocab, VocabInfo),
         further=further,
     )

@@ -65,7 +65,7 @@ class Slot:
         return found
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Variable:
     """A tensor to fill: the model's, or an optimizer's slot for one of them.
 
@@ -77,6 +77,9 @@ class Variable:
     kind: Kind
     owners: tuple[Owner, ...]  # more than one if it is tied
     slot: Slot | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name!r} {list(self.shape)}>"
 
     @property
     def name(self) -> str:

@@ -30,7 +30,7 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class NewRowsAccount:
-    """Who made a variable's new rows.
+    """Who made a variable's new rows; false where nobody of `tws.init` did.
 
     Attributes:
         answered: Initialisers and how many rows each has made, in the order they were asked;
@@ -39,6 +39,9 @@ class NewRowsAccount:
 
     answered: tuple[tuple[str, int], ...]
     _rows: tuple[_Rows, ...] = field(default=(), repr=False, compare=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.answered)
 
     def __str__(self) -> str:
         return ", ".join(f"{count:,} {label}" for label, count in self.answered)
@@ -58,7 +61,7 @@ class NewRowsAccount:
             at = _find(rows, value)
             if at is not None:
                 return f"{_text(value)} = {_sum(rows, at)}"
-        raise KeyError(entry)
+        raise KeyError(f"No new row has the entry {entry!r}.")
 
 
 def account_of(made: Sequence[Made], num_unanswered: int) -> NewRowsAccount:

@@ -30,7 +30,7 @@ FATES: tuple[Fate, ...] = ("kept", "moved", "returned", "new", "dropped")
 _BLOCK = 1 << 20  # entries at a time
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class VocabularyDiff:
     """What has become of the entries of a vocabulary; `print()` shows it.
 
@@ -51,6 +51,10 @@ class VocabularyDiff:
     weights: Mapping[Fate, int]
     reused: int
     rows: Mapping[Fate, torch.Tensor]
+
+    def __repr__(self) -> str:
+        counts = (f"{getattr(self, fate):,} {fate}" for fate in FATES if getattr(self, fate))
+        return f"<VocabularyDiff: {', '.join(counts) or 'no entries'}>"
 
     @property
     def shares(self) -> Mapping[Fate, float]:

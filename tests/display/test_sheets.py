@@ -162,3 +162,24 @@ def test_a_name_with_line_breaks_begins_no_line_of_its_own(width, monkeypatch):
     found = str(tws.suggest_names(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), state))
     assert "\x1b" not in found
     assert not re.search(r"^ *3 variables", found, re.MULTILINE)
+
+
+def test_where_paths_are_below_their_rows_a_row_of_the_same_name_needs_none():
+    long = "layers.attention.projection_of_queries.weight"
+    states = ["copied" * 4, "renamed" * 4, "kept" * 4]  # which leave no room for paths
+    paths = [(long, long), ("b", f"x{long}"), ("c", "")]
+    rows = [(*path, state, "") for path, state in zip(paths, states, strict=True)]
+    text = sheet(*rows, paths="from").as_text(80)
+    assert [re.sub(" +", " ", line) for line in text.splitlines()[2:-2]] == [
+        "name state",
+        f"{long} {states[0]}",
+        f"b {states[1]}",
+        f" from x{long}",
+        f"c {states[2]}",
+        " from nothing",
+        "Where no line says 'from', the name is the same.",
+    ]
+    others = sheet(*rows[1:], (long, f"y{long}", "copied" * 4, ""), paths="from").as_text(80)
+    assert f"from y{long}" in others
+    assert "Where no line" not in others
+    assert "nothing" not in others

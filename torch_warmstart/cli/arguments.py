@@ -26,11 +26,12 @@ _COUNTS_HELP = "Parquet, csv or tsv with the columns entry and count"
 class WrongCallError(Exception):
     """A call that no command understands; `str()` is what is wrong with it."""
 
-    code = "wrong-call"
+    code: str = "wrong-call"
 
     def __init__(self, message: str, usage: str, prog: str) -> None:
         super().__init__(message)
-        self.usage, self.prog = usage, prog
+        self.usage: str = usage
+        self.prog: str = prog
 
 
 class Parser(argparse.ArgumentParser):

@@ -76,14 +76,14 @@ class Sheet:
             details = [[row[-1]] for row in folded]
             rows, same = self._without_same([row[:-1] for row in folded])
             rows, numbered = self._with_numbers(rows, limit)
-            rows, below = self._with_short_paths(rows, limit)
+            rows, below, alike = self._with_short_paths(rows, limit)
             head, body = table_lines(self.columns, rows, self.right, limit)
             yield from (("head", line) for line in head)
             for lines, path, detail in zip(body, below, details, strict=True):
                 yield from (("row", line) for line in lines)
                 for text in filter(None, (printable(path), *detail)):
                     yield from _text("detail", _INDENT + text, limit)
-            for text in filter(None, (same, *numbered)):
+            for text in filter(None, (same, *numbered, alike)):
                 yield from _text("text", printable(text), limit)
         aside = [entry.cells[0] for entry in self.entries if entry.is_aside]
         if aside:
@@ -122,19 +122,30 @@ class Sheet:
         marked = [_with_cell(row, at, marks.get(row[at], row[at])) for row in rows]
         return marked, [f"{mark} {reason}" for reason, mark in marks.items()]
 
-    def _with_short_paths(self, rows: list[Row], limit: int) -> tuple[list[Row], Sequence[str]]:
-        """The rows with paths short or, if they do not fit even so, without; and what is below."""
+    def _with_short_paths(
+        self, rows: list[Row], limit: int
+    ) -> tuple[list[Row], Sequence[str], str]:
+        """The rows with paths short or, if they do not fit even so, without.
+
+        Also what is below each row then, and what that leaves out in all of them: a path that is
+        the row's own name.
+        """
         nothing = [""] * len(rows)
         if self.paths is None or self._fits(rows, limit):
-            return rows, nothing
+            return rows, nothing, ""
         at = self.columns.index(self.paths)
         short = shorten_apart(part for row in rows for part in row[at].split(" + "))
         joined = [" + ".join(short[part] for part in row[at].split(" + ")) for row in rows]
         shortened = [_with_cell(row, at, path) for row, path in zip(rows, joined, strict=True)]
         if self._fits(shortened, limit):
-            return shortened, nothing
+            return shortened, nothing, ""
+        without = [_with_cell(row, at, "") for row in rows]
         below = [f"{self.paths} {row[at]}" if row[at] else "" for row in rows]
-        return [_with_cell(row, at, "") for row in rows], below
+        if not any(row[at] == row[0] for row in rows):
+            return without, below, ""
+        none = f"{self.paths} nothing"
+        below = ["" if r[at] == r[0] else line or none for r, line in zip(rows, below, strict=True)]
+        return without, below, f"Where no line says {self.paths!r}, the name is the same."
 
     def _fits(self, rows: Sequence[Row], limit: int) -> bool:
         widths = natural_widths([self.columns, *rows])

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
 import contextlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from torch_warmstart.errors import Finding
-from torch_warmstart.errors import MissingTensorError
-from torch_warmstart.errors import SettingsError
-from torch_warmstart.errors import plural
+from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.model import Variable
 from torch_warmstart.new_rows import Mixed
-from torch_warmstart.planning.checks import audit_norms
-from torch_warmstart.planning.checks import audit_port
-from torch_warmstart.planning.checks import find_other_columns
-from torch_warmstart.planning.checks import untold
-from torch_warmstart.planning.locating import Located
-from torch_warmstart.planning.locating import follow_rule
+from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns, untold
+from torch_warmstart.planning.locating import Located, follow_rule
 from torch_warmstart.planning.plan import Audit, PlanItem
 from torch_warmstart.planning.renames import read_renames
 from torch_warmstart.planning.selection import selects_parameters_only

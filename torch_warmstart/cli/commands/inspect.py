@@ -28,7 +28,6 @@ from torch_warmstart.storage import LOCAL, is_remote
 from torch_warmstart.vocabularies import is_tokenizer_directory, sidecar_vocabularies
 
 _FIRST_ROWS = 5
-_MOST_NAMED = 8  # tensors that have a vocabulary beside
 _NUMBERED = re.compile(r"(\D*)(\d{0,18})")
 _MAX_STRINGS = 1000  # as many elements as torch shows of a tensor
 

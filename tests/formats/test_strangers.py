@@ -20,7 +20,6 @@ STRANGERS = {
     "m.tflite": (b"\x1c\x00\x00\x00TFL3" + bytes(40), "TensorFlow Lite"),
     "m": (b"\x1c\x00\x00\x00TFL3" + bytes(40), "TensorFlow Lite"),
     "m.onnx": (b"\x08\x07\x12\x07pytorch", "ONNX"),
-    "empty.pt": (b"", "is empty: 0 bytes"),
     "page.safetensors": (b"\n <!DOCTYPE html><html>404</html>", "page of HTML"),
     "listing": (b"<HTML><body>Index of /models</body></HTML>", "the file itself"),
     "llama.gguf": (b"GGUF\x03\0\0\0" + bytes(64), "GGUF"),
@@ -38,6 +37,12 @@ def test_it_is_said_what_a_file_is(tmp_path, name):
     with pytest.raises(tws.UnsupportedError, match=told) as error:
         tws.load_checkpoint(tmp_path / name)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_empty_file_is_told(tmp_path):
+    (tmp_path / "m.pt").write_bytes(b"")
+    with pytest.raises(tws.CorruptCheckpointError, match=r"is empty: 0 bytes\. Copy it again"):
+        tws.load_checkpoint(tmp_path / "m.pt")
 
 
 def test_an_exported_program_is_told(tmp_path):

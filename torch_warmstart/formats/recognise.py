@@ -52,6 +52,7 @@ _WANTED = tuple(
         ("pytorch_model|diffusion_pytorch_model|adapter_model", r"bin"),
         ("pytorch_model|diffusion_pytorch_model|adapter_model", r"bin\.index\.json"),
         (r".+", r"bin\.index\.json"),
+        ("tf_model", r"h5"),  # of transformers before 5, which wrote TensorFlow's too
     )
 )
 
@@ -61,7 +62,7 @@ def huggingface_directory(place: Place) -> str | None:
     if not place.is_directory:
         return "not a directory"
     found = huggingface_weights(place.names)
-    return None if found else "no model.safetensors, pytorch_model.bin or index of shards"
+    return None if found else "no model.safetensors, pytorch_model.bin, tf_model.h5 or index"
 
 
 def huggingface_weights(names: Sequence[str]) -> list[str]:

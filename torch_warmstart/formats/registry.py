@@ -129,6 +129,10 @@ def _choose(place: Place, name: str | None) -> Format:
         if reason is None:
             return candidate
         reasons.append(f"  {candidate.title}: {reason}")
+    if place.is_file and not place.source.size:
+        raise CorruptCheckpointError(
+            f"{place.url} is empty: 0 bytes. Copy it again, or wait until it is written."
+        )
     if place.is_file:
         from torch_warmstart.formats.strangers import what_it_is  # for an error
 

@@ -7,58 +7,58 @@ import re
 from torch_warmstart.formats.place import Place
 from torch_warmstart.storage import base_name, parent
 
-_LFS = b"version https://git-lfs.github.com/spec/"
-_TFLITE = b"TFL3"  # at byte 4
-_GGUF, _ZLIB_PICKLE = b"GGUF", b"ZF"  # joblib's of old
-_HTML = re.compile(rb"(?i)<!doctype html|<html|<\?xml[^>]*>\s*<!doctype html")
 _GZIP, _TAR = b"\x1f\x8b", b"ustar"  # a tar's at byte 257
 # Ends of files that are read, and that archives of other programs hold.
 _READ = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".th", ".h5", ".npz", ".tar")
 _EXPORTED = ("archive_format", "serialized_exported_program.json")
+_NOT_READ = "which is not read: pass what it was converted from"
+_TFLITE = f"is a TensorFlow Lite model, {_NOT_READ}"
+# By how a file begins.
+_BY_HEAD = {
+    re.compile(rb"version https://git-lfs\.github\.com/spec/"): (
+        "is a Git LFS pointer, not the file it stands for: fetch that with `git lfs pull`"
+    ),
+    re.compile(rb"(?is)\s*(?:<\?xml[^>]*>\s*)?(?:<!doctype html|<html)"): (
+        "is a page of HTML, as a server sends it for a folder, a login or what is not there: pass "
+        "the address of the file itself"
+    ),
+    re.compile(rb"(?s)....TFL3"): _TFLITE,
+    re.compile(rb"GGUF"): f"is a GGUF model of llama.cpp, {_NOT_READ}",
+}
+# By how its name ends.
+_BY_NAME = {
+    ".tflite": _TFLITE,
+    ".onnx": "is an ONNX model, which is not read: pass what it was exported from",
+    ".pt2": (
+        "is a program that torch.export saved. Load it with torch.export.load, and pass its "
+        "state_dict"
+    ),
+    ".msgpack": (
+        "is a msgpack file, as Flax writes: load it there, and pass the mapping of names to arrays"
+    ),
+    ".joblib": "is a pickle, which is not read: pass the mapping of names to tensors or arrays",
+}
 
 
 def what_it_is(place: Place) -> str:
     """What a file of no known format is, and what to pass instead; "" if that is not known."""
     head, name = place.head(64), base_name(place.url).lower()
-    if place.is_file and not head:
-        return "is empty: 0 bytes. Copy it again, or wait until it is written"
-    if _HTML.match(head.lstrip()):
-        return (
-            "is a page of HTML, as a server sends it for a folder, a login or what is not there: "
-            "pass the address of the file itself"
-        )
-    if head.startswith(_GGUF):
-        return "is a GGUF model of llama.cpp, which is not read: pass what it was converted from"
-    if name.endswith(".msgpack"):
-        return (
-            "is a msgpack file, as Flax writes: load it there, and pass the mapping of names to "
-            "arrays"
-        )
-    if name.endswith((".joblib", ".pkl", ".pickle")) or head.startswith(_ZLIB_PICKLE):
-        return "is a pickle, which is not read: pass the mapping of names to tensors or arrays"
-    if (told := _json(place, head)) is not None:
-        return told
-    if head.startswith(_LFS):
-        return "is a Git LFS pointer, not the file it stands for: fetch that with `git lfs pull`"
     if name == "saved_model.pb":
         return f"is the graph of a SavedModel: pass the folder that it is in, {parent(place.url)!r}"
-    if head[4:8] == _TFLITE or name.endswith(".tflite"):
-        return "is a TensorFlow Lite model, which is not read: pass what it was converted from"
-    if name.endswith(".onnx"):
-        return "is an ONNX model, which is not read: pass what it was exported from"
     if name.endswith(".pt2") or any(n.endswith(_EXPORTED) for n in place.zip_names):
-        return (
-            "is a program that torch.export saved. Load it with torch.export.load, and pass its "
-            "state_dict"
-        )
+        name = ".pt2"
+    told = next((what for begin, what in _BY_HEAD.items() if begin.match(head)), "")
+    told = told or next((what for end, what in _BY_NAME.items() if name.endswith(end)), "")
+    if told or (told := _json(place, head)):
+        return told
     archive = _archive(place, head)
     return f"is {archive}" if archive else ""
 
 
-def _json(place: Place, head: bytes) -> str | None:
+def _json(place: Place, head: bytes) -> str:
     """A text of JSON: a configuration, or the answer of a server that has no such file."""
     if not head.lstrip().startswith((b"{", b"[")) or b"\0" in place.head(4096):
-        return None
+        return ""
     return (
         "is a text of JSON, a configuration or what a server answers, and lists no files of "
         "weights: pass the file that has them"

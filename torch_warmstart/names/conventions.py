@@ -115,9 +115,11 @@ def bare_name(name: str) -> str:
 def plain_name(name: str) -> str:
     """A name by which others are the same: with slashes, and without what wrappers put into it.
 
-    Names in which dots and slashes stand for each other (`layer_._0`) are the same too.
+    Names in which dots and slashes stand for each other are the same too, and `layer_._0`, as
+    transformers calls the first of a list for TensorFlow, is `layer.0`.
     """
-    return without_children(bare_name(name).replace(".", "/"))
+    slashed = bare_name(name).replace("_._", "/").replace(".", "/")
+    return without_children(slashed)
 
 
 def _joined(separator: str, path: str, name: str) -> str:

@@ -152,6 +152,10 @@ def _open_file(place: Place) -> Checkpoint:
         from torch_warmstart.formats.torch import open_file
 
         return open_file(place)
+    if recognise.hdf5(place) is None:
+        from torch_warmstart.formats.keras import open_place
+
+        return open_place(place)
     raise CorruptCheckpointError(f"{place.url} is {_what_else(place)}.")
 
 

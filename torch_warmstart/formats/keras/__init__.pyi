@@ -1,0 +1,1 @@
+from .file import open_place as open_place

@@ -7,22 +7,28 @@ from typing import Any
 
 import torch
 
+_COLLECTIONS = (dict, set, list)  # themselves: a class of the user's may do as it likes
+_FEW = 1_000  # entries of a collection of the user's, of which a copy costs next to nothing
+
 
 class Attributes:
     """The attributes of modules, their tensors, children and hooks, as they were.
 
-    An object that is an attribute may change in itself; that is not seen.
+    What is in a list, dict or set that is an attribute, too, if it is no more than `_FEW`. Any
+    other object that is an attribute, or in such a list, may change in itself; that is not seen.
     """
 
     def __init__(self) -> None:
-        self._kept: list[tuple[Any, Any]] = []  # dicts and sets; what was in them
+        self._kept: list[tuple[Any, Any]] = []  # dicts, sets and lists; what was in them
 
     def keep(self, modules: Iterable[torch.nn.Module]) -> None:
         """Remembers what modules have, and who listens to them."""
         for module in modules:
             own = vars(module)
-            for where in (own, *(v for k, v in own.items() if k[:1] == "_")):
-                if isinstance(where, dict | set):
+            self._kept.append((own, own.copy()))
+            for name, where in own.items():
+                is_of_torch = name[:1] == "_" and isinstance(where, dict | set)
+                if is_of_torch or (type(where) in _COLLECTIONS and len(where) <= _FEW):
                     self._kept.append((where, where.copy()))
 
     def put_back(self) -> None:
@@ -30,7 +36,7 @@ class Attributes:
         for where, before in self._kept:
             if not _is_same_collection(where, before):
                 where.clear()
-                where.update(before)
+                where.extend(before) if isinstance(where, list) else where.update(before)
 
 
 def is_same_register(where: Mapping[str, Any], entries: Mapping[str, Any]) -> bool:
@@ -41,7 +47,9 @@ def is_same_register(where: Mapping[str, Any], entries: Mapping[str, Any]) -> bo
 
 
 def _is_same_collection(now: Any, before: Any) -> bool:
-    """Whether a dict or set holds the very same objects."""
+    """Whether a dict, list or set holds the very same objects, in the same order if it has one."""
     if isinstance(now, dict):
         return is_same_register(now, before)
+    if isinstance(now, list):
+        return [id(one) for one in now] == [id(one) for one in before]
     return {id(one) for one in now} == {id(one) for one in before}

@@ -10,6 +10,7 @@ import pathlib
 import sys
 import threading
 import types
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -223,3 +224,12 @@ def test_nothing_stays_allowed_and_threads_do_not_mind(tmp_path):
         thread.join()
     assert not failed
     assert torch.serialization.get_safe_globals() == before
+
+
+def test_a_pickle_that_torch_cannot_follow_says_where_not_what_to_switch_off(tmp_path):
+    with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02N0.")
+        archive.writestr("a/version", "3")
+    with pytest.raises(tws.CorruptCheckpointError, match="Unsupported operand 48") as caught:
+        tws.load_checkpoint(tmp_path / "m.pt")
+    assert "weights_only" not in str(caught.value)

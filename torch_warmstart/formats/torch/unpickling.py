@@ -21,7 +21,7 @@ _REFUSED = re.compile(
     r"GLOBAL ([^\s,]+)|unrecognized function (.+)|`add_safe_globals`,? but got (.+)|(`.+) must be "
     r"imported"
 )
-_DETAIL = re.compile(r"WeightsUnpickler error: (.+)")
+_DETAIL = re.compile(r"WeightsUnpickler error:\s*(.+)")
 
 
 def load_tensors(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from torch_warmstart.errors import VocabularyError
 from torch_warmstart.model import Variable
 from torch_warmstart.planning.rows.old_vocabularies import OldVocabularies
 from torch_warmstart.settings import (
@@ -28,6 +29,8 @@ from torch_warmstart.vocabularies import (
 )
 
 # The keys that a variable is made of; and of a slot, those of its parameter.
+# Rows more than a variable has: before its remapping is made, for which memory would be asked.
+_FAR_TOO_MANY = 1 << 24
 Taken = tuple[tuple[str, ...], tuple[str, ...]]
 
 if TYPE_CHECKING:
@@ -81,6 +84,11 @@ class Remappings:
 
             segments = {name: self._segment(info, name, device) for name in info.new_segments}
             return remapping_of_segments(info, segments, old_size, device)
+        if info.num_oov_buckets - size > _FAR_TOO_MANY:
+            raise VocabularyError(
+                f"num_oov_buckets={info.num_oov_buckets:,} are more rows than the {size:,} along "
+                f"axis {axis}."
+            )
         return self._between(info, self._full(info, axis, taken), device).padded_to(size)
 
     def _between(self, info: VocabInfo, full: VocabInfo, device: torch.device) -> Remapping:

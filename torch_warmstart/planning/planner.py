@@ -69,6 +69,7 @@ def make_plan(
     *,
     variables: tuple[Variable, ...] | None = None,
     leave_out: Collection[Variable] = (),
+    is_older: bool = False,
 ) -> WarmStartPlan:
     """Plans a warm start; raises PlanError with every problem there is.
 
@@ -79,6 +80,7 @@ def make_plan(
         optimizer: The model's.
         variables: Those of `all_variables`, where plans of several checkpoints are to share them.
         leave_out: Variables that are another's, whatever the settings say.
+        is_older: Whether only what is back comes from the checkpoint.
     """
     started = time.perf_counter()
     variables = variables or all_variables(model, optimizer)
@@ -88,7 +90,7 @@ def make_plan(
     hooked = functools.partial(names_after_hooks, model, checkpoint)
     located = locate(wishes, Finder(checkpoint, variables, renamed), hooked)
     names = _judge_names(wishes, located)
-    old = OldVocabularies(checkpoint, wishes.settings.storage)
+    old = OldVocabularies(checkpoint, wishes.settings.storage, is_older)
     decisions, of_slots = _decide(wishes, located, optimizer, names.explained, old)
     shuffled = find_shuffled([decision.item for decision in decisions.values()], old)
     losses = _judge_losses(model, wishes, located, decisions)

@@ -126,8 +126,10 @@ def save_vocabularies(
 ) -> str:
     """Writes vocabularies beside a checkpoint, where `FROM_CHECKPOINT` finds them.
 
-    They are kept by the checkpoint's own keys, with fingerprints, special rows, counts and days.
-    What was saved beside it before is replaced, whole or not at all.
+    They are kept by the checkpoint's own keys, with fingerprints, special rows, counts and days,
+    and are for the values that the tensors have now: after another save of the checkpoint they are
+    refused until they are saved again. What was saved beside it before is replaced, whole or not
+    at all.
 
     Args:
         checkpoint: Path of a checkpoint of any format, or an open one. Its files are not touched.

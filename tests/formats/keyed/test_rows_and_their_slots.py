@@ -132,3 +132,27 @@ def test_rows_of_ids_are_not_clipped_or_padded(tmp_path):
     )
     with pytest.raises(tws.PlanError, match="rows are those of the ids that it keeps"):
         tws.warm_start(model, settings)
+
+
+def test_an_older_checkpoint_may_have_nothing_that_a_filter_leaves(tmp_path):
+    """Versions of weeks ago are all before `since_version`."""
+    write_bundle(tmp_path / "a", deeprec("emb", rows_of([7, 4]), versions={7: 90, 4: 10}))
+    write_bundle(tmp_path / "b", deeprec("emb", rows_of([9, 4], 100), versions={9: 5, 4: 5}))
+    older = {"fallback": [(str(tmp_path / "b"), tws.FROM_CHECKPOINT)]}
+    model = nn.ModuleDict({"emb": nn.Embedding(3, 2)})
+    for since, expected in ((50, [[7, -7], [0, 0], [0, 0]]), (5, [[7, -7], [109, -109], [4, -4]])):
+        info = tws.VocabInfo([7, 9, 4], since_version=since, **older)
+        settings = tws.WarmStartSettings(
+            str(tmp_path / "a"), ".*", {"emb.weight": info}, {"emb.weight": "emb"}
+        )
+        tws.warm_start(model, settings)
+        assert model["emb"].weight.tolist() == expected
+
+
+def test_keys_that_are_vectors_are_no_ids(tmp_path):
+    entries = [floats("mem-keys", [[1, 2], [3, 4]]), floats("mem-values", [[5, 6], [7, 8]])]
+    write_bundle(tmp_path / "m", entries)
+    model = nn.ModuleDict({"emb": nn.Embedding(2, 2)})
+    names = {"emb.weight": "mem-values"}
+    tws.warm_start(model, tws.WarmStartSettings(str(tmp_path / "m"), ".*", None, names))
+    assert model["emb"].weight.tolist() == [[5, 6], [7, 8]]

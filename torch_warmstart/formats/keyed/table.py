@@ -89,6 +89,8 @@ class KeyedTable:
         min_frequency: int | None = None,
         since_version: int | None = None,
         where: Callable[[Mapping[str, torch.Tensor]], torch.Tensor] | None = None,
+        *,
+        may_be_none: bool = False,
     ) -> Vocabulary:
         """The ids that a filter lets through; rows of the others stand for none.
 
@@ -97,6 +99,7 @@ class KeyedTable:
             since_version: Ids updated at this step or later.
             where: Gets the columns that the table has, "frequency" and "version", and "key" where
                 ids are integers: int64 of one length; returns a bool tensor of that length.
+            may_be_none: Whether it is no error that no id is left.
 
         Raises:
             SettingsError: the table has no such column, or `where` returns something else.
@@ -114,7 +117,7 @@ class KeyedTable:
         if bool(chosen.all()):
             return keys
         at = chosen.nonzero().flatten()
-        if not len(at):
+        if not len(at) and not may_be_none:
             asked = {"min_frequency": min_frequency, "since_version": since_version, "where": where}
             told = " and ".join(name for name, value in asked.items() if value is not None)
             raise VocabularyError(

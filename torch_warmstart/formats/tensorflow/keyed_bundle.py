@@ -57,9 +57,16 @@ class KeyedBundle(BundleCheckpoint):
         return {n: parts for n, parts in found.items() if all(map(self._has_values, parts))}
 
     def _has_values(self, part: Part) -> bool:
-        """Whether it is a table of rows, not one of numbers: those are vocabularies."""
-        spec = super()._find(part.values)
-        return spec is not None and spec.dtype is not None and len(spec.shape) == 2
+        """Whether it is a table of rows, not one of numbers: those are vocabularies.
+
+        Keys that are vectors, as a layer of attention may call its weights, are no ids.
+        """
+        keys, spec = super()._find(part.keys), super()._find(part.values)
+        is_vectors = keys is None or (
+            len(keys.shape) > 1 and keys.dtype is not None and keys.dtype.is_floating_point
+        )
+        has_rows = spec is not None and spec.dtype is not None and len(spec.shape) == 2
+        return has_rows and not is_vectors
 
     @functools.cached_property
     def _joined(self) -> Mapping[str, _Values]:

@@ -27,6 +27,7 @@ class OldVocabularies:
 
     checkpoint: Checkpoint
     storage: Storage
+    is_older: bool = False  # only what is back is taken of it, which may be nothing
 
     def of(
         self,
@@ -116,7 +117,9 @@ class OldVocabularies:
         """The ids that its filters leave; `where` is asked once."""
         asked = (table.values, info.min_frequency, info.since_version, id(info.where))
         if asked not in self._filtered:
-            found = table.kept(info.min_frequency, info.since_version, info.where)
+            found = table.kept(
+                info.min_frequency, info.since_version, info.where, may_be_none=self.is_older
+            )
             self._filtered[asked] = (found, info.where)  # held, so that no other has its identity
         return self._filtered[asked][0]
 

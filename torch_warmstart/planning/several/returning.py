@@ -100,6 +100,7 @@ def _planned(
         optimizer,
         variables=variables,
         leave_out=others,
+        is_older=True,
     )
 
 

@@ -102,10 +102,20 @@ def _columns(
 
 
 def _check_part(name: str, inner: VocabInfo, segment: Remapping, width: int) -> None:
-    if segment.old_rows > width or (segment.oov_are_last and segment.old_rows != width):
+    extra = width - segment.num_old
+    are_said = inner.old_num_oov_buckets is not None or segment.is_padded
+    is_short = segment.oov_are_last and segment.old_rows != width
+    if extra < 0 or (extra and not are_said) or is_short:
+        advice = "Do they belong together?"
+        if extra > 0 and not are_said:
+            last = "the last one is" if extra == 1 else "the last ones are"
+            advice = (
+                f"If {last} for what is not listed, write old_num_oov_buckets={extra} in its "
+                "VocabInfo; 0 leaves them behind."
+            )
         raise VocabularyError(
-            f"The old vocabulary of the feature {name!r} reaches to row {segment.old_rows - 1:,}, "
-            f"and old_segments gives it {plural(width, 'column')}."
+            f"The old vocabulary of the feature {name!r} has {plural(segment.num_old, 'row')}, "
+            f"and old_segments gives it {plural(width, 'column')}. {advice}"
         )
     if segment.share_found < inner.min_found:
         entries = segment.num_present + segment.num_new

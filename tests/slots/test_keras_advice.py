@@ -119,3 +119,17 @@ def test_legacy_rmsprop_goes_on_with_the_same_epsilon(tmp_path, options):
     assert gap < 1e-6
     assert "under the root" not in notes
     assert "eps=epsilon" in notes
+
+
+@pytest.mark.parametrize("is_object", [True, False])
+def test_a_count_of_batches_is_told_where_gradients_were_summed(tmp_path, is_object):
+    keras_model = _trained(keras.optimizers.Adam(0.1, gradient_accumulation_steps=2))
+    path = _objects(keras_model, tmp_path) if is_object else str(tmp_path / "m.h5")
+    if not is_object:
+        keras_model.save(path)
+    model = Net()
+    optimizer = torch.optim.Adam(model.parameters())
+    with pytest.warns(tws.WarmStartWarning, match="steps-of-batches"):
+        _start(path, optimizer, model)
+    assert optimizer.state[model.one.weight]["step"] == 2
+    assert int(keras_model.optimizer.iterations) == 1

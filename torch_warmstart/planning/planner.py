@@ -47,6 +47,7 @@ from torch_warmstart.planning.slot_decisions import (
     Known,
     decide_slot,
     find_left_behind,
+    find_of_batches,
     find_of_kernels,
     find_strangers,
     find_uncounted,
@@ -194,6 +195,7 @@ def _decide(
         *remarks,
         *find_left_behind(of_slots, known),
         *find_uncounted(whole),
+        *find_of_batches(whole, known),
         *find_of_kernels(whole),
         *strangers,
     ]

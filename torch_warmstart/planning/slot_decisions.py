@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -50,6 +51,8 @@ _PRESUMED = (
     "Where it was Adagrad, say so: var_name_to_prev_var_name={{{name!r}: {key!r}}}."
 )
 _LEAVE_OUT = "A slot that cannot follow its parameter: leave it out of vars_to_warm_start."
+# What Keras 3 calls sums of gradients: in an object graph, and in an .h5.
+_SUMS = re.compile(r"/_accumulated_gradients/|_gradient_accumulator$")
 _NOT_WHOLE = "the rest of its state is not taken"
 
 
@@ -457,6 +460,31 @@ def find_uncounted(decisions: Mapping[Variable, Decision]) -> list[Finding]:
         if taken[key] >= _AVERAGES and _STEP not in taken[key]
         for name in [type(slot.optimizer).__name__]
     ]
+
+
+def find_of_batches(decisions: Mapping[Variable, Decision], known: Known) -> list[Finding]:
+    """A count of steps that counts batches, several of which Keras made one update of.
+
+    Its optimizer keeps the sums of gradients, and how many it sums in no checkpoint.
+    """
+    counted = [
+        variable
+        for variable, decision in decisions.items()
+        if variable.slot is not None
+        and variable.slot.name == _STEP
+        and decision.item.state != "kept"
+        and not known.located.finder.conventions.has_optimizer_entries
+    ]
+    checkpoint = known.located.finder.checkpoint
+    if not counted or not any(map(_SUMS.search, (*checkpoint, *checkpoint.full_names()))):
+        return []
+    name = counted[0].name
+    text = (
+        f"{name} is a count of batches: the checkpoint's optimizer had gradient_accumulation_steps,"
+        " and torch's is to count updates, by which Adam and others correct their averages. Divide "
+        "the counts behind the warm start: state['step'] //= gradient_accumulation_steps."
+    )
+    return [Finding("steps-of-batches", "warning", name, text)]
 
 
 def find_of_kernels(decisions: Mapping[Variable, Decision]) -> list[Finding]:

@@ -45,6 +45,8 @@ def test_another_epsilon_is_told_whatever_it_is():
         (nn.Conv1d(2, 2, 3, padding=2), {"padding": "causal"}, "pads the beginning alone"),
         (nn.Conv1d(2, 2, 3), {"dilation_rate": [2]}, "dilation=(1,)"),
         (nn.LSTM(2, 2, bidirectional=True), {"merge_mode": "sum"}, "merge_mode='sum'"),
+        (nn.LayerNorm(4), {"axis": [1], "dtype": {}}, "the file says axis=[1], of the original's"),
+        (nn.RMSNorm(4, 1e-6), {"axis": 1, "dtype": {}}, "give the module its input with them last"),
     ],
 )
 def test_other_settings(module, options, said):
@@ -59,6 +61,8 @@ def test_other_settings(module, options, said):
         (nn.Conv2d(2, 2, 3, padding=1), {"strides": [1, 1], "padding": "same"}),
         (nn.GroupNorm(4, 4, 1e-3), {"epsilon": 1e-3, "groups": -1}),
         (nn.LSTM(2, 2), {"activation": "tanh"}),
+        (nn.LayerNorm(4), {"axis": [-1], "dtype": {}}),
+        (nn.LayerNorm(4), {"axis": [2], "dtype": "float32"}),  # Keras 2 counts so
     ],
 )
 def test_settings_that_agree_are_not_told(module, options):

@@ -34,6 +34,8 @@ def compare(module: nn.Module, options: Options) -> Iterator[Difference]:
     """What a module was made with that the file says otherwise."""
     if isinstance(module, _NORMS):
         yield from _norm(module, options)
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+            yield from _normed_axes(options)
     elif isinstance(module, _CONVOLUTIONS):
         yield from _convolution(module, options)
     elif isinstance(module, nn.RNNBase):
@@ -57,6 +59,21 @@ def _norm(module: nn.Module, options: Options) -> Iterator[Difference]:
         theirs = " and ".join(said for _, said in differ.values())
         change = ", ".join(f"{name}={value!r}" for name, (value, _) in differ.items())
         yield f"{mine}; the file says {theirs}.", f"Make it {_name(module)}(..., {change})."
+
+
+def _normed_axes(options: Options) -> Iterator[Difference]:
+    """Axes that are not counted from the end, as whoever made a layer of Keras 3 wrote them.
+
+    Keras before 3 counts all from the front: nothing is seen of those.
+    """
+    axes = options.get("axis")
+    given = axes if isinstance(axes, list | tuple) else [axes]
+    is_of_keras_3 = isinstance(options.get("dtype"), Mapping)
+    if is_of_keras_3 and any(isinstance(axis, int) and axis >= 0 for axis in given):
+        yield (
+            f"it normalises the last axes; the file says axis={axes!r}, of the original's input.",
+            "If those are not its last ones, give the module its input with them last.",
+        )
 
 
 def _convolution(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[Difference]:

@@ -38,6 +38,21 @@ def test_one_prefix_for_all_is_one_problem_with_the_rule_that_works(prefix):
     }
 
 
+def test_of_averages_that_were_saved_alone_the_rule_is_said(tmp_path):
+    arrays = {f"l{n}/kernel/ExponentialMovingAverage": np.full((3, 2), n, "f4") for n in range(4)}
+    np.savez(tmp_path / "m.npz", **arrays)
+    model = nn.ModuleDict({f"l{n}": nn.Linear(3, 2, bias=False) for n in range(4)})
+    with pytest.raises(tws.PlanError) as error:
+        tws.warm_start(model, tmp_path / "m.npz")
+    (problem,) = error.value.problems
+    said = str(problem).split("var_name_to_prev_var_name=")[1].split("]")[0] + "]"
+    rules = eval(said)
+    assert rules == [("(.+)", r"\1/ExponentialMovingAverage")]
+    settings = tws.WarmStartSettings(tmp_path / "m.npz", var_name_to_prev_var_name=rules)
+    tws.warm_start(model, settings)
+    assert model["l3"].weight.eq(3).all()
+
+
 def test_of_two_prefixes_that_would_do_both_are_said():
     model = _linear(*(f"layer{n}" for n in range(4)))
     source = {f"{p}.{k}": v for p in ("model", "ema_model") for k, v in model.state_dict().items()}

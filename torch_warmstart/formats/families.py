@@ -19,6 +19,7 @@ _OF_TENSORFLOW = frozenset(
         *("recurrent_kernel", "depthwise_kernel", "pointwise_kernel", "embedding_weights"),
     }
 )
+_ENDS_OF_TENSORFLOW = (":0", "/ExponentialMovingAverage")  # of any name
 _OF_TORCH = frozenset(
     {
         *("weight", "running_mean", "running_var", "num_batches_tracked"),
@@ -39,7 +40,7 @@ def family_of(keys: Iterable[str], said: Any = None) -> Family:
         return _SAID[said]
     leaves = set()
     for key in keys:
-        if key.endswith(":0"):
+        if key.endswith(_ENDS_OF_TENSORFLOW):
             return "tensorflow"
         leaves.add(key.replace("/", ".").rpartition(".")[2])
     is_tensorflow = bool(leaves & _OF_TENSORFLOW) and not leaves & _OF_TORCH

@@ -17,6 +17,8 @@ _ALIKE = 20  # names of the checkpoint that are looked at for each
 _TRIED = 4  # rules
 _FEWEST = 3  # variables that are worth a rule
 
+_ENDINGS = ("/ExponentialMovingAverage",)  # of averages that TensorFlow keeps with variables
+
 _Move = tuple[tuple[str, ...], tuple[str, ...]]  # the beginnings of names here and there
 
 
@@ -27,8 +29,11 @@ class CommonRule:
     source: str
     target: str
     found: tuple[tuple[Variable, str], ...]  # with the first key of each
+    ending: str = ""  # what follows each name, instead of another scope
 
     def __str__(self) -> str:
+        if self.ending:
+            return f"[('(.+)', r'\\1{self.ending}')]"
         return f"{{{self.source!r}: {self.target!r}}}"
 
 
@@ -48,6 +53,7 @@ def common_rules(
         return []
     likely = Counter(_moves(finder, _sample(missing))).most_common(_TRIED)
     tried = [_tried(finder, move, missing, taken) for move, _ in likely]
+    tried += [_with_ending(finder, ending, missing, taken) for ending in _ENDINGS]
     tried.sort(key=lambda rule: -len(rule.found))
     counts = [len(rule.found) for rule in tried]
     if not tried or counts[0] < max(_FEWEST, len(missing) // 2 + 1):
@@ -100,11 +106,26 @@ def _tried(
     return CommonRule(begin or "/", target or "/", tuple(found))
 
 
-def _found(finder: Finder, variable: Variable, begin: str, target: str) -> str | None:
+def _with_ending(
+    finder: Finder, ending: str, missing: Iterable[Variable], taken: Collection[str]
+) -> CommonRule:
+    """Averages that were saved instead of what they average."""
+    found = [
+        (variable, key)
+        for variable in missing
+        if (key := _found(finder, variable, "", "", ending)) is not None and key not in taken
+    ]
+    return CommonRule("", "", tuple(found), ending)
+
+
+def _found(
+    finder: Finder, variable: Variable, begin: str, target: str, ending: str = ""
+) -> str | None:
     owner = variable.owners[0]
     if not owner.name.startswith(begin):
         return None
     name = target + owner.name.removeprefix(begin).replace(".", finder.conventions.separator)
+    name += ending
     try:
         source = finder.find_renamed(variable, owner, (name,))
         fits = source.form.refusal is None and source.shape == variable.shape

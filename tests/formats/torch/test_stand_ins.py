@@ -162,13 +162,31 @@ def test_a_file_that_names_a_program_is_refused(tmp_path, monkeypatch, function,
     assert CALLED == []
 
 
-class Grows(dict):
-    """A dict of one's own, of which the pickle sets items."""
+class Settings(dict):
+    """A dict of one's own, of which the pickle sets items, as Lightning's."""
+
+
+class Rows(list):
+    pass
+
+
+def test_dicts_and_lists_of_classes_of_others_are_plain_ones(tmp_path):
+    others = {"hyper_parameters": Settings(a=1, b=Settings(c=2)), "rows": Rows([1, 2])}
+    torch.save({"state_dict": STATE, **others}, tmp_path / "m.pt")
+    assert is_state(read(tmp_path / "m.pt"))
+    torch.save({"state_dict": Settings(STATE), **others}, tmp_path / "m.pt")
+    assert is_state(read(tmp_path / "m.pt"))
+
+
+class Remembers(Settings):
+    def __init__(self, **entries):
+        super().__init__(**entries)
+        self.more = 1
 
 
 def test_what_is_asked_to_do_more_than_to_be_there_is_refused_as_before(tmp_path):
-    torch.save({"model": STATE, "x": Grows(a=1)}, tmp_path / "m.pt")
-    with pytest.raises(UnsupportedError, match="Grows"):
+    torch.save({"model": STATE, "x": Remembers(a=1)}, tmp_path / "m.pt")
+    with pytest.raises(UnsupportedError, match="Remembers"):
         tws.load_checkpoint(tmp_path / "m.pt")
 
 

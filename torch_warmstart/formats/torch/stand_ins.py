@@ -75,13 +75,29 @@ def load_with_stand_ins(file: str | IO[bytes], load: Callable[[], Any]) -> Any:
     names = _names_in(file)
     if not names or len(names) > _MOST or any(map(_is_of_programs, names)):
         return None
-    with _LOCK, torch.serialization.safe_globals([_stand_in(name) for name in names]):
-        try:
-            return _Plain().of(load())
-        except WarmStartError:
-            raise
-        except Exception:  # what a stand-in stands for was to do more than to be there
-            return None
+    filled: dict[str, Any] = {}  # by name: what is made of a class that is a dict's, or a list's
+    with _LOCK:
+        for _ in range(len(names) + 1):
+            stand_ins = [_stand_in(name, filled.get(name)) for name in names]
+            try:
+                with torch.serialization.safe_globals(stand_ins):
+                    return _Plain().of(load())
+            except WarmStartError:
+                raise
+            except Exception as error:
+                found = _to_be_filled(str(error), names)
+                if found is None or found[0] in filled:
+                    return None  # it was to do more than to be there
+                filled.update([found])
+    return None
+
+
+def _to_be_filled(text: str, names: Iterable[str]) -> tuple[str, Any] | None:
+    """The class that torch would not put entries into, and what it would, by its error's words."""
+    container = {} if "Can only SETITEM" in text else [] if "Can only append" in text else None
+    container = [] if "Can only extend" in text else container
+    name = next((name for name in names if f"<class '{name}'>" in text), None)
+    return None if container is None or name is None else (name, container)
 
 
 def _is_of_programs(name: str) -> bool:
@@ -100,9 +116,12 @@ def _names_in(file: str | IO[bytes]) -> list[str]:
             file.seek(0)
 
 
-def _stand_in(name: str) -> Any:
-    """What stands for a name: for the containers of Python's own, a plain one."""
+def _stand_in(name: str, container: Any = None) -> Any:
+    """What stands for a name: for containers, where that is known, an empty one that is plain."""
     module, _, qualified = name.rpartition(".")
+    if container is not None:
+        made = {"__new__": lambda _cls, *_: copy.copy(container)}
+        return type("StandIn", (), {"__module__": module, "__qualname__": qualified, **made})
     if name == "collections.defaultdict":
         return _named(lambda *_: {}, module, qualified)
     if name == "collections.deque":

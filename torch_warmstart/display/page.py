@@ -16,7 +16,7 @@ from torch_warmstart.errors import plural, printable
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _UNFOLDED = 60  # entries; a page with more begins folded
-_PARTS = 7  # colours of a bar: one for each part of RowAccount.parts
+_PARTS = 8  # colours of a bar: one for each part of RowAccount.parts
 _SEPARATOR = re.compile(r"([/._])(?=\w)")
 _LAST_PART = re.compile(r"[./][^./]*$")
 

@@ -212,9 +212,10 @@ class WarmStartReport(Shown):
             return ""
         copied = sum(rows.copied + rows.oov_copied for rows in accounts)
         fresh = sum(rows.initialised + rows.oov_initialised + rows.vacant for rows in accounts)
-        left = sum(rows.left for rows in accounts)
+        left, back = sum(rows.left for rows in accounts), sum(rows.returned for rows in accounts)
         total = sum(rows.total for rows in accounts)
-        parts = f"{copied:,} copied, {fresh:,} initialised" + (f", {left:,} left" if left else "")
+        parts = f"{copied:,} copied, " + (f"{back:,} back, " if back else "")
+        parts += f"{fresh:,} initialised" + (f", {left:,} left" if left else "")
         return f"{total:,} remapped rows: {parts}; "
 
 

@@ -91,6 +91,7 @@ class RowAccount:
             ("vacant", self.vacant),
             ("left as they are", self.left),
             ("dropped", self.dropped + self.old_unused),
+            ("back from older checkpoints", self.returned),
         )
 
     @property

@@ -291,7 +291,9 @@ def remapped_item(
     ]
     if having is not None:
         found = [
-            replace(change, remapping=change.remapping.where(having)) if not change.axis else change
+            replace(change, remapping=change.remapping.where(having))
+            if change.axis == 0 and len(change.remapping.rows) == len(having)
+            else change
             for change in found
         ]
     for change in found:

@@ -28,7 +28,7 @@ from torch_warmstart.planning.locating import Located, is_named_alike
 from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.rows import Remappings
 from torch_warmstart.planning.wishes import Wish, Wishes
-from torch_warmstart.settings import AnyVocabInfo
+from torch_warmstart.settings import AnyVocabInfo, VocabInfo
 
 if TYPE_CHECKING:
     from torch_warmstart.slots import NoSource, Optimizers, SlotFinder, SlotSource
@@ -249,6 +249,8 @@ def _infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
     assert variable.slot is not None
     parameter = variable.slot.parameter
     infos = wishes[parameter].infos
+    if wish.infos:
+        _check_no_fallback(wish, infos)
     if wish.infos or not infos:
         return wish.infos
     if len(parameter.shape) > 1 and variable.shape == (parameter.tensor.numel(),):
@@ -274,6 +276,19 @@ def _infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
         for info, axis in zip(infos, axes, strict=True)
         if axis is not None
     )
+
+
+def _check_no_fallback(wish: Wish, of_parameter: Sequence[AnyVocabInfo]) -> None:
+    """Rows of a slot come from where its parameter's do, and from nowhere else."""
+    known = {id(info) for info in of_parameter}
+    own = (i for i in wish.infos if isinstance(i, VocabInfo) and id(i) not in known)
+    if any(info.fallback for info in own):
+        raise ProblemError(
+            "fallback-of-slot",
+            wish.variable,
+            f"{wish.variable.name}: a slot's rows that are back come from where its parameter's "
+            "do. Leave fallback out of its VocabInfo, or the VocabInfo: it follows its parameter.",
+        )
 
 
 def _axes_of_slot(variable: Variable, axes: Sequence[int]) -> tuple[int | None, ...]:
@@ -369,7 +384,7 @@ def _having_all(items: Sequence[PlanItem]) -> Iterator[PlanItem]:
             yield item
             continue
         alike = [
-            other.remapping.rows >= 0
+            (other.remapping.rows >= 0).to(change.remapping.rows.device)
             for other in along_rows
             if other is not None and len(other.remapping.rows) == len(change.remapping.rows)
         ]

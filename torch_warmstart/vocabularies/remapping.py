@@ -90,11 +90,11 @@ class Remapping:
         return replace(self, rows=torch.cat(blocks), **more)
 
     def where(self, may: torch.Tensor) -> Remapping:
-        """The same without an old row where `may`, bool of its length, is False.
+        """The same without an old row where `may`, bool of its length on any device, is False.
 
         The entries there are new ones, and their old rows are dropped.
         """
-        rows = torch.where(may, self.rows, MISSING)
+        rows = torch.where(may.to(self.rows.device), self.rows, MISSING)
         taken_away = int((self.rows >= 0).sum()) - int((rows >= 0).sum())
         if not taken_away:
             return self

@@ -156,3 +156,30 @@ def test_keys_that_are_vectors_are_no_ids(tmp_path):
     names = {"emb.weight": "mem-values"}
     tws.warm_start(model, tws.WarmStartSettings(str(tmp_path / "m"), ".*", None, names))
     assert model["emb"].weight.tolist() == [[5, 6], [7, 8]]
+
+
+def test_a_slot_has_no_fallback_of_its_own(tmp_path):
+    write_bundle(
+        tmp_path / "a", [*deeprec("emb", rows_of([7])), *deeprec(ADAGRAD, rows_of([7], 9))]
+    )
+    write_bundle(
+        tmp_path / "b", [*deeprec("emb", rows_of([9])), *deeprec(ADAGRAD, rows_of([9], 9))]
+    )
+    older = [(str(tmp_path / "b"), tws.FROM_CHECKPOINT)]
+    info = tws.VocabInfo([7, 9], fallback=older)
+
+    def sums(own):
+        model = nn.ModuleDict({"emb": nn.Embedding(2, 2)})
+        optimizer = torch.optim.Adagrad(model.parameters(), initial_accumulator_value=0.25)
+        infos = {"emb.weight": info, "emb.weight/sum": own}
+        settings = tws.WarmStartSettings(
+            str(tmp_path / "a"), ["emb.weight"], infos, {"emb.weight": "emb"}
+        )
+        tws.warm_start(model, settings, optimizer=optimizer)
+        return optimizer.state[model["emb"].weight]["sum"].tolist()
+
+    assert sums(info) == [[16, -16], [18, -18]]
+    assert sums(tws.VocabInfo([7, 9])) == [[16, -16], FRESH]
+    with pytest.raises(tws.PlanError, match="from where its parameter's do") as told:
+        sums(tws.VocabInfo([7, 9], fallback=older))
+    assert told.value.problems[0].code == "fallback-of-slot"

@@ -151,7 +151,7 @@ def _in_blocks(rows: torch.Tensor | None, lacking: torch.Tensor) -> torch.Tensor
     """Rows of a parameter as those of its slot, which may have all of them several times."""
     if rows is None:
         return torch.zeros_like(lacking)
-    return rows.repeat(len(lacking) // max(1, len(rows)))
+    return rows.to(lacking.device).repeat(len(lacking) // max(1, len(rows)))
 
 
 def _of_rows(remapping: Remapping, rows: torch.Tensor) -> Remapping:

@@ -25,8 +25,8 @@ from torch_warmstart.slots import OptimizerTwin
 _ABSENT: Any = object()
 # What a module calls the size of its weight along an axis. The last is transformers' own.
 _SIZES: tuple[tuple[str, dict[int, str]], ...] = (
-    ("Embedding", {0: "num_embeddings"}),
-    ("EmbeddingBag", {0: "num_embeddings"}),
+    ("Embedding", {0: "num_embeddings", 1: "embedding_dim"}),
+    ("EmbeddingBag", {0: "num_embeddings", 1: "embedding_dim"}),
     ("Linear", {0: "out_features", 1: "in_features"}),
     ("Bilinear", {0: "out_features", 1: "in1_features", 2: "in2_features"}),
     ("Conv1D", {0: "nx", 1: "nf"}),

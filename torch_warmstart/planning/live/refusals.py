@@ -25,6 +25,9 @@ _UNDO = (
     (("_orig", "_u"), "torch.nn.utils.remove_spectral_norm({module}, {leaf!r})"),
 )
 _PARTS_OF_A_WEIGHT = ("_orig", "_v", "_g", "_mask", "_u")
+_LAYERS = "torch.nn.modules."
+# Layers whose sizes follow. (A LazyLinear is a Linear.)
+_FOLLOWED = (torch.nn.Embedding, torch.nn.EmbeddingBag, torch.nn.Linear, torch.nn.Bilinear)
 # Of PEFT: modules that keep a second table beside the one they wrap, by the names of their classes.
 _PEFT = {"AuxiliaryTrainingWrapper", "BaseTunerLayer", "ModulesToSaveWrapper"}
 
@@ -91,10 +94,25 @@ def why_computed(model: torch.nn.Module, name: str) -> str | None:
         found = (text for parts, text in _UNDO if all(f"{leaf}{part}" in own for part in parts))
         undo = next(found, "").format(module=where, leaf=leaf)
     if not undo:
-        return None
+        return _why_packed(model, name) or _why_packed(model, path)
     return (
         f"is computed from other tensors, which cannot be made anew for it: call {undo}, change "
         "the vocabulary, and put it on again."
+    )
+
+
+def _why_packed(model: torch.nn.Module, path: str) -> str | None:
+    """Of a module whose weight is no tensor: a quantised one gives it when it is called."""
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return None
+    has_tensors = next(module.parameters(), None) is not None
+    if has_tensors or not callable(getattr(module, "weight", None)):
+        return None
+    return (
+        f"is of a {type(module).__name__} that packs its weight, as quantised ones do: change the "
+        "vocabulary before that."
     )
 
 
@@ -146,19 +164,29 @@ def _why_not_here(model: torch.nn.Module, variable: Variable) -> str | None:
             if why is not None:
                 return f"is a part of {whole}, which {why}"
             return f"is what {kind} computes its weight from: take that off before."
-        is_convolution = isinstance(module, torch.nn.modules.conv._ConvNd)
-        if is_convolution or isinstance(module, torch.nn.RNNBase | torch.nn.MultiheadAttention):
+        if _has_sizes_of_its_own(module):
             return f"is of a {kind}, whose sizes are not followed."
     return None
 
 
+def _has_sizes_of_its_own(module: torch.nn.Module) -> bool:
+    """Whether it is one of torch's layers, or derived from one, whose sizes are not followed."""
+    of_torch = (cls for cls in type(module).__mro__ if cls.__module__.startswith(_LAYERS))
+    layer = next(of_torch)  # at the latest nn.Module
+    is_container = layer.__module__ == torch.nn.Sequential.__module__
+    return not (is_container or issubclass(layer, _FOLLOWED) or layer is torch.nn.Module)
+
+
 def _why_wrapped(model: torch.nn.Module, variable: Variable) -> str | None:
-    """Where PEFT has put something around the module, which has tables of its own."""
+    """Where something is around the module that has tables, or sizes, of its own."""
     modules = dict(model.named_modules(remove_duplicate=False))
     for owner in variable.owners:
         parts = owner.state_dict_name.split(".")
         paths = [".".join(parts[:count]) for count in range(len(parts))]
         for path in paths:
+            is_theirs = type(modules[path]).__module__.startswith(_LAYERS)  # and not derived
+            if is_theirs and path != paths[-1] and _has_sizes_of_its_own(modules[path]):
+                return f"is in a {type(modules[path]).__name__}, whose sizes are not followed."
             names = {cls.__name__ for cls in type(modules[path]).__mro__}
             if names & _PEFT:
                 return (

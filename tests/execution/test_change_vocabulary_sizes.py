@@ -64,7 +64,7 @@ def test_a_layer_within_one_with_sizes_of_its_own_is_refused() -> None:
 def test_a_model_derived_from_a_layer_has_tables_of_its_own() -> None:
     class Model(nn.Transformer):
         def __init__(self) -> None:
-            super().__init__(4, 1, 1, 1, 4)
+            super().__init__(4, 2, 1, 1, 4, batch_first=True)
             self.tokens = nn.Embedding(4, 4)
 
     model = Model()

@@ -110,7 +110,10 @@ def test_a_column_of_a_table_by_name_or_number(call):
     Path("a.csv").write_text("n,city\n0,rome\n1,oslo\n")
     Path("b.csv").write_text("n,city\n0,rome\n1,bern\n")
     assert call("vocab diff a.csv b.csv --column city --list new")[1] == "bern\n"
-    assert call("vocab diff a.csv b.csv --column 1 --list new")[1] == "bern\n"
+    assert "seems to have names" in call("vocab diff a.csv b.csv --column 1 --list new")[2]
+    Path("c.csv").write_text("0,rome\n1,oslo\n")
+    Path("d.csv").write_text("0,rome\n1,bern\n")
+    assert call("vocab diff c.csv d.csv --column 1 --list new")[1] == "bern\n"
 
 
 @pytest.mark.parametrize(

@@ -243,3 +243,28 @@ def test_the_checkpoints_own_vocabulary(saved):
     info = tws.VocabInfo(["a"])
     with pytest.raises(tws.PlanError, match=r"old_vocab is not given.*Give it: old_vocab="):
         start(torch.nn.Embedding(1, 1), table(1), info)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ({"num_oov_indices": 2}, {}, "2 OOV rows are left behind, as the new vocabulary has 1 OOV"),
+        ({}, {"num_oov_indices": 3}, "1 OOV row is left behind, as the new vocabulary has 3 OOV"),
+    ],
+)
+def test_oov_rows_that_are_left_behind_are_said(old, new, words):
+    keras = pytest.importorskip("keras")
+    before = keras.layers.StringLookup(vocabulary=["a", "b"], **old)
+    after = keras.layers.StringLookup(vocabulary=["b", "c"], **new)
+    table = torch.ones(len(before.get_vocabulary()), 2)
+    model = torch.nn.Embedding(len(after.get_vocabulary()), 2)
+
+    def codes(**more):
+        info = tws.VocabInfo(after, old_vocab=before, **more)
+        settings = tws.WarmStartSettings({"weight": table}, var_name_to_vocab_info={"weight": info})
+        return [(note.code, note.text) for note in tws.plan_warm_start(model, settings).notes]
+
+    ((code, text),) = codes()
+    assert code == "oov-rows-left-behind"
+    assert words in text
+    assert codes(old_num_oov_buckets=0) == []

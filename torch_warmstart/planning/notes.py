@@ -155,6 +155,23 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
         yield Finding("old-vocab-longer", "warning", item.name, text)
     if item.old_rows_unused and vocab.num_oov_buckets and not vocab.old_num_oov_buckets:
         yield _oov_left_behind(item, vocab)
+    if remapping.num_oov_left:
+        yield _oov_of_others(item, remapping)
+
+
+def _oov_of_others(item: PlanItem, remapping: Remapping) -> Finding:
+    left, count = remapping.num_oov_left, remapping.num_oov
+    what = (
+        f"the new vocabulary has {plural(count, 'OOV row')}"
+        if left != count
+        else "the new vocabulary's are chosen by another hash, or by one that is not known"
+    )
+    are = "is" if left == 1 else "are"
+    text = (
+        f"{item.name}: the old vocabulary's {plural(left, 'OOV row')} {are} left behind, as {what}"
+        ": other entries would share each of them. old_num_oov_buckets=0 says that it is meant."
+    )
+    return Finding("oov-rows-left-behind", "note", item.name, text)
 
 
 def _on_segments(item: PlanItem, remapping: Remapping) -> Iterator[Finding]:

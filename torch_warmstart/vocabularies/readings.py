@@ -78,6 +78,8 @@ _READINGS: Sequence[tuple[str, Reading]] = (
     ("only the second of the columns that tabs separate were read", _column(b"\t", 1)),
     ("only the first of the columns that commas separate were read", _column(b",", 0)),
     ("only the second of the columns that commas separate were read", _column(b",", 1)),
+    ("only the first of the columns that semicolons separate were read", _column(b";", 0)),
+    ("only the first of the columns that bars separate were read", _column(b"|", 0)),
     ("only the first of the columns that spaces separate were read", _column(b" ", 0)),
 )
 

@@ -52,6 +52,8 @@ class Remapping:
     num_old: int  # rows that the old vocabulary describes, those of OOV included
     old_rows: int  # rows the old tensor must at least have
     num_vacant: int = 0  # new rows that stand for no entry: gaps and padding
+    # Old OOV rows that both vocabularies state and that no new one takes, though nobody said so.
+    num_oov_left: int = 0
     oov_are_last: bool = False  # the old OOV rows are those behind all others, wherever that is
     is_padded: bool = False  # whether a variable may have further rows, up to a round number
     # Where hardly an entry is found: what would match if they were read otherwise; "": nothing.
@@ -241,6 +243,8 @@ def _completed(rows: torch.Tensor, info: VocabInfo, vocabularies: Vocabularies) 
     _take_special_rows(rows, new, old)
     _take_oov_rows(rows, new, old, info.old_num_oov_buckets)
     remapping = _remapping_of(rows, new, old)
+    if remapping.num_oov and not remapping.num_oov_copied and info.old_num_oov_buckets is None:
+        remapping = replace(remapping, num_oov_left=len(old.special.get(OOV, ())))
     if not vocabularies.oov_are_last:
         return remapping
     return replace(remapping, old_rows=len(old), oov_are_last=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 
 HEAD = 4096  # bytes looked at
 _LINES = 50  # of which a table is recognised
+_COUNTED = re.compile(rb"([^ ]+) (\d{1,18})\r?")  # `token id`, or a count
 _KEYED = re.compile(rb"[^\t]*\t-?\d+\r?")  # `token \t id`, or a count
 
 # By their first bytes. (The Unicode standard, and each format's own specification.)
@@ -37,7 +39,16 @@ _BOM = b"\xef\xbb\xbf"
 _HTML = re.compile(rb"\s*<(!doctype\s+html|html[\s>])", re.IGNORECASE)
 _NUMBER = re.compile(rb'"?-?\d+(\.\d+)?"?')
 _SAFETENSORS = re.compile(rb'.{5}\0\0\0\{\s*"', re.DOTALL)  # the header's size, then the header
+_PYTHON = re.compile(rb"\s*[\[{(]\s*b?'")  # as JSON begins, in single quotes
 _DO = "pass its entries as a sequence"
+
+
+def _is_of_python(head: bytes) -> bool:
+    return _PYTHON.match(head) is not None and (b"'," in head or b"':" in head)
+
+
+def _ends_in_returns(head: bytes) -> bool:
+    return b"\n" not in head and b"\r" in head.rstrip(b"\r")
 
 
 def what_else_it_is(head: bytes) -> str:
@@ -49,17 +60,7 @@ def what_else_it_is(head: bytes) -> str:
     stranger = what_stranger_it_is(head)
     if stranger:
         return f"{stranger}; {_DO}, or a file with one entry a line"
-    if _is_binary(head):
-        return f"is binary, not text with one entry a line; {_DO}"
-    if is_json(head):
-        return f"is JSON, not text with one entry a line; {_DO} in the order of their ids"
-    if _is_table(head):
-        return (
-            "is a table with a number behind a tab in each line, not one entry a line; if its "
-            "lines are in the order of the rows, pass Vocabulary.load(..., column=0, format='tsv')"
-            f", else {_DO.removeprefix('pass ')}"
-        )
-    return ""
+    return next((what for is_it, what in _NO_LINES if is_it(head)), "")
 
 
 def what_stranger_it_is(head: bytes) -> str:
@@ -108,6 +109,18 @@ def is_numbered(head: bytes, separator: bytes) -> bool:
     return any(all(_NUMBER.fullmatch(row[at]) for row in cells[1:]) for at in (0, -1))
 
 
+def is_counted(head: bytes) -> bool:
+    """Whether each line is another word, a space and a number: ids from 0 or 1 on, or counts."""
+    lines = (head.split(b"\n")[:-1] or [head])[:_LINES]
+    found = [match for line in lines if (match := _COUNTED.fullmatch(line)) is not None]
+    if len(lines) < 3 or len({match[1] for match in found}) < len(lines):
+        return False
+    numbers = [int(match[2]) for match in found]
+    if numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)]):
+        return True
+    return numbers[0] > numbers[-1] and numbers == sorted(numbers, reverse=True)
+
+
 def is_json(head: bytes) -> bool:
     """Whether it begins as an object or a list with strings, as `vocab.json` is."""
     return re.match(rb"\s*(\{\s*\"|\[\s*(\"|\{\s*\"))", head) is not None and (
@@ -119,3 +132,21 @@ def _is_table(head: bytes) -> bool:
     lines = head.split(b"\n")
     whole = lines[:-1] or lines  # the last one may be cut
     return len(whole) > 1 and all(_KEYED.fullmatch(line) for line in whole[:_LINES])
+
+
+# In this order; whether a file is something else than lines, and what follows its name.
+_NO_LINES: Sequence[tuple[Callable[[bytes], bool], str]] = (
+    (_is_binary, f"is binary, not text with one entry a line; {_DO}"),
+    (is_json, f"is JSON, not text with one entry a line; {_DO} in the order of their ids"),
+    (
+        _is_of_python,
+        f"is a list or a dict as Python prints it, not text with one entry a line; {_DO}",
+    ),
+    (_ends_in_returns, f"ends its lines by returns alone, so that all of it is one line; {_DO}"),
+    (
+        _is_table,
+        "is a table with a number behind a tab in each line, not one entry a line; if its lines "
+        "are in the order of the rows, pass Vocabulary.load(..., column=0, format='tsv'), else "
+        f"{_DO.removeprefix('pass ')}",
+    ),
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch_warmstart.vocabularies.loading.arrays import from_numpy, vocabulary_o
 from torch_warmstart.vocabularies.loading.compression import decompressed
 from torch_warmstart.vocabularies.loading.content import (
     HEAD,
+    is_counted,
     is_json,
     is_json_lines,
     is_numbered,
@@ -100,21 +101,40 @@ def _check_content(head: bytes, url: str, form: str, *, is_said: bool) -> None:
             f"{url} is JSON lines: say which of their names has the entries: "
             "Vocabulary.load(..., column='token', format='jsonl')."
         )
-    is_taken_for_lines = form == "lines" and not is_said and not what_else_it_is(head)
-    for table, separator in (("csv", b","), ("tsv", b"\t")):
-        if is_taken_for_lines and is_numbered(head, separator):
-            raise VocabularyError(
-                f"{url} seems to be a {table}, not one entry a line: say which column holds the "
-                "entries, by name where the first line has the names, else by number: "
-                f"Vocabulary.load(..., column=0, format={table!r}); or, if each line is an entry "
-                "with its separators, Vocabulary.load(..., format='lines')."
-            )
+    if form == "lines" and not is_said and not what_else_it_is(head):
+        _check_no_table(head, url)
     whole = head.split(b"\n")[:-1]
     if form == "vocab" and not all(_SCORED.fullmatch(line.rstrip(b"\r")) for line in whole):
         raise VocabularyError(
             f"{url} has lines that are no piece, a tab and its score, as each line of "
             "sentencepiece's .vocab is."
         )
+
+
+def _check_no_table(head: bytes, url: str) -> None:
+    """Raises VocabularyError for lines that look like rows of a table."""
+    is_one = "if each line is an entry with its separators, Vocabulary.load(..., format='lines')"
+    for table, separator in (("csv", b","), ("tsv", b"\t")):
+        if is_numbered(head, separator):
+            raise VocabularyError(
+                f"{url} seems to be a {table}, not one entry a line: say which column holds the "
+                "entries, by name where the first line has the names, else by number: "
+                f"Vocabulary.load(..., column=0, format={table!r}); or, {is_one}."
+            )
+    name = next((name for name, is_it in _OTHER_TABLES.items() if is_it(head)), None)
+    if name is not None:
+        raise VocabularyError(
+            f"{url} seems to be a table with {name} between its cells, not one entry a line: pass "
+            f"the column of its entries as a sequence; or, {is_one}."
+        )
+
+
+# What is read of them is nothing: only pandas and its like know how each of these is written.
+_OTHER_TABLES: Mapping[str, Callable[[bytes], bool]] = {
+    "semicolons": lambda head: is_numbered(head, b";"),
+    "bars": lambda head: is_numbered(head, b"|"),
+    "spaces": is_counted,
+}
 
 
 def _read(

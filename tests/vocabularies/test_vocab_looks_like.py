@@ -1,0 +1,60 @@
+"""A vocabulary that is written some other way is named, and lines that are entries are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import torch_warmstart as tws
+
+
+def load(path: Path, text: str, **how: str) -> list[bytes | int | None]:
+    path.write_bytes(text.encode())
+    return list(tws.Vocabulary.load(path, **how).entries)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("['a', 'b', 'c']\n", "is a list or a dict as Python prints it"),
+        ("{'a': 0, 'b': 1}", "is a list or a dict as Python prints it"),
+        ("[b'a', b'b']\n", "is a list or a dict as Python prints it"),
+        ("a\rb\rc\r", "ends its lines by returns alone"),
+        ("a;0\nb;1\nc;2\n", "seems to be a table with semicolons between its cells"),
+        ("token;n\na;5\nb;9\n", "seems to be a table with semicolons between its cells"),
+        ("1|a\n2|b\n3|c\n", "seems to be a table with bars between its cells"),
+        ("the 1061396\nof 593677\nand 416629\n", "seems to be a table with spaces between"),
+        ("a 0\nb 1\nc 2\n", "seems to be a table with spaces between its cells"),
+        ("a 1\r\nb 2\r\nc 3\r\n", "seems to be a table with spaces between its cells"),
+    ],
+)
+def test_what_is_written_otherwise_is_named(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(tws.VocabularyError, match=words) as refused:
+        load(tmp_path / "vocab", text)
+    assert "as a sequence" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[UNK]\n[PAD]\n",
+        "{\n}\n",
+        "'s\n't\n",
+        "('s\n",
+        "in 2020\nin 1999\nin 2010\n",
+        "Area 51\nRoute 66\n",
+        "token 0\ntoken 1\ntoken 2\n",
+        "a;b\nc;d\ne;f\n",
+        "a\rb\nc\n",
+        "a\r",
+        "New York 3\nRoute 2\nArea 1\n",  # three words in one
+    ],
+)
+def test_lines_that_only_begin_alike_are_entries(tmp_path: Path, text: str) -> None:
+    lines = text.removesuffix("\n").split("\n")
+    assert load(tmp_path / "vocab", text) == [line.removesuffix("\r").encode() for line in lines]
+
+
+def test_who_says_lines_gets_lines(tmp_path: Path) -> None:
+    assert load(tmp_path / "vocab", "a 0\nb 1\nc 2\n", format="lines") == [b"a 0", b"b 1", b"c 2"]

@@ -14,6 +14,8 @@ import torch
 from torch_warmstart.errors import shown_entry
 
 _UNSIGNED = 1 << 64
+_NEWLINE = b"\n"
+_SPREAD = 4  # times the bytes of some entries that are copied to have them as values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,10 +98,24 @@ class Entries:
         if self.ids is not None:
             ids: list[int] = self.ids[at].tolist()
             return [number % _UNSIGNED for number in ids] if self.is_unsigned else ids
-        data, lengths = self.packed(at)
-        ends = lengths.cumsum(0).tolist()
+        starts, lengths = self.places(at)
+        if not len(lengths):
+            return []
+        ends = starts + lengths
+        first, last = int(starts.min()), int(ends.max())
+        if last - first > _SPREAD * (int(lengths.sum()) + len(lengths)):  # far from each other
+            data, lengths = self.packed(at)
+            ends = lengths.cumsum(0)
+            starts, first, last = ends - lengths, 0, len(data)
+        else:
+            data = self.text[first:last]
         raw = data.cpu().numpy().tobytes()
-        return [raw[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
+        if self.gap == len(_NEWLINE) and self.lengths is None:  # lines, of which none has one
+            lines = raw.split(_NEWLINE)
+            if len(lines) == len(starts):
+                return lines
+        places = zip((starts - first).tolist(), (ends - first).tolist(), strict=True)
+        return [raw[start:stop] for start, stop in places]
 
     def packed(self, at: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Bytes of some of them with nothing between, and how long each is."""

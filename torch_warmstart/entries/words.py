@@ -26,24 +26,29 @@ def new_words(count: int, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.empty(count, dtype=np.int64))
 
 
-def load_words(data: torch.Tensor, positions: torch.Tensor, count: int) -> torch.Tensor:
-    """The `count` little-endian words at each position: int64 of `[len(positions), count]`.
+def load_words(data: torch.Tensor, places: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` little-endian words at each position: int64 of `[len(places), count]`.
 
     Args:
         data: The buffer, uint8.
-        positions: int64 of any alignment, none beyond the end; bytes behind the end are zeros.
+        places: int64 of any alignment, none beyond the end; bytes behind the end are zeros.
         count: At most `WIDEST // WORD`.
     """
     size = count * WORD
     last = len(data) - size  # the last place from which so much can be loaded
-    if not len(positions) or int(positions.max()) <= last:
-        return _load(data, positions, size)
-    at_end = positions > last
-    words = positions.new_empty(len(positions), count)
-    words[~at_end] = _load(data, positions[~at_end], size)
+    if not len(places) or int(places.max()) <= last:
+        return _load(data, places, size)
     start = max(last + 1, 0)
     tail = torch.cat([data[start:], data.new_zeros(size)])
-    words[at_end] = _load(tail, positions[at_end] - start, size)
+    at = positions(places >= start)
+    at_end = _load(tail, places.index_select(0, at) - start, size)
+    if len(at) == len(places):
+        return at_end
+    words = _load(data, places.clamp(max=start - 1), size)  # those at the end as any other
+    if words.device.type == "cpu":
+        words.numpy()[at.numpy()] = at_end.numpy()
+    else:
+        words[at] = at_end
     return words
 
 

@@ -16,6 +16,14 @@ from torch_warmstart.vocabularies.loading import read_entries as read_vocabulary
 TOKENS = st.lists(st.binary(max_size=40), min_size=1, max_size=30, unique=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _however_few():
+    """What is joined here is few entries; `test_few_entries` has those that a dict looks up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join_module, "_SMALL", 0)
+        yield
+
+
 def _weak_hash(vocabulary, block):
     """Three values for everything: nearly all equal hashes are collisions."""
     return (vocabulary.places(block)[1] % 3) << 60

@@ -18,6 +18,15 @@ from torch_warmstart.vocabularies import join as join_module
 from torch_warmstart.vocabularies.join import hash_entries, join
 from torch_warmstart.vocabularies.loading import read_entries as read_vocabulary
 
+
+@pytest.fixture(scope="module", autouse=True)
+def _however_few():
+    """A dict looks up few entries, by hashes of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join_module, "_SMALL", 0)
+        yield
+
+
 SEEDS = st.binary(max_size=32)
 TOKENS = st.lists(st.binary(max_size=40), min_size=1, max_size=30, unique=True)
 IDS = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=1, max_size=30, unique=True)

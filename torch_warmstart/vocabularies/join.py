@@ -14,7 +14,7 @@ import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +25,16 @@ from torch_warmstart.entries import (
     WIDEST,
     WORD,
     Entries,
+    blocks,
     drop_behind,
+    extremes,
     filled,
     in_blocks,
     in_threads,
     load_words,
     new_words,
     positions,
+    with_old_row,
     words_for,
     xor_into,
 )
@@ -41,6 +44,9 @@ MISSING = -1
 
 _STRIDE = 1 << 22  # entries hashed or compared between two steps of the progress bar
 _SORTERS = 4  # threads that sort; what it takes to keep more of them busy takes as long
+_FEWEST = 1 << 10  # entries of a block
+_CACHED = 1 << 16  # words that are loaded for a block
+_SMALL = 4096  # entries of both sides: a dict has them before a sort has begun
 _BITS = 64  # of a hash, and of a key
 _LONG = 1024  # bytes; the rest of longer entries is hashed and compared one entry at a time
 
@@ -107,6 +113,8 @@ def join(new: Entries, old: Entries, advance: Advance = lambda *_: None) -> Join
     """
     if not len(old):  # a slot's table that no id has come to
         return Joined(filled(len(new), MISSING, new.device), 0, False, None)
+    if len(new) + len(old) <= _SMALL and new.device.type == "cpu":
+        return _look_up(new, old, advance)
     packing = Packing(max(len(old), len(new)).bit_length())
     keys = new_words(len(old) + len(new), new.device)
     _pack(keys[: len(old)], old, 0, packing, advance)
@@ -125,6 +133,28 @@ def join(new: Entries, old: Entries, advance: Advance = lambda *_: None) -> Join
     return Joined(rows, num_present, may_share, repeat)
 
 
+def _look_up(new: Entries, old: Entries, advance: Advance) -> Joined:
+    """A join of few entries: by a dict, whose hashes are drawn anew in each process, too."""
+    known = dict(zip(values := old.values(slice(None)), range(len(old)), strict=True))
+    if len(known) < len(old):
+        return Joined(filled(len(new), MISSING, new.device), 0, False, _first_repeat(values))
+    wanted = new.values(slice(None))
+    rows = torch.tensor(list(map(known.get, wanted, itertools.repeat(MISSING))), dtype=torch.int64)
+    advance(f"Comparing {base_name(new.origin)}", work_of(new, old))
+    found = rows.index_select(0, with_old_row(rows))
+    may_share = len(found) > 0 and bool((torch.bincount(found) > 1).any())
+    return Joined(rows, len(found), may_share)
+
+
+def _first_repeat(values: Sequence[bytes | int]) -> tuple[int, int]:
+    """The places of an entry that is there twice, of several such the one met first."""
+    known: dict[bytes | int, int] = {}
+    for at, value in enumerate(values):
+        if known.setdefault(value, at) != at:
+            return known[value], at
+    raise AssertionError("there is none")
+
+
 def work_of(new: Entries, old: Entries) -> int:
     """Bytes that a join tells of: all that is hashed, sorted and compared."""
     return old.nbytes + 2 * new.nbytes + WORD * (len(old) + len(new))
@@ -134,6 +164,14 @@ def _steps(vocabulary: Entries) -> Iterator[tuple[slice, Entries]]:
     for start in range(0, len(vocabulary), _STRIDE):
         step = slice(start, min(start + _STRIDE, len(vocabulary)))
         yield step, vocabulary.slice(step.start, step.stop)
+
+
+def _blocks(vocabulary: Entries) -> list[slice]:
+    """Entries worked on at a time: on a CPU few, so that what is loaded of them stays cached."""
+    count, size = len(vocabulary), GRAIN
+    if vocabulary.is_text and count:
+        size = max(_FEWEST, min(GRAIN, _CACHED // max(1, words_for(vocabulary.nbytes // count))))
+    return blocks(count, vocabulary.device, size)
 
 
 # -- matching --------------------------------------------------------------------------------------
@@ -150,7 +188,7 @@ def _pack(
             hashes = hash_entries(part, block).bitwise_and_(packing.hash_mask)
             torch.bitwise_or(hashes, numbers.bitwise_or_(side), out=keys[step][block])
 
-        in_blocks(work, len(part), keys.device)
+        in_threads(work, _blocks(part), keys.device)
         advance(f"Hashing {base_name(vocabulary.origin)}", part.nbytes)
 
 
@@ -207,6 +245,8 @@ def tell_apart(
     old: Entries, alike: torch.Tensor
 ) -> tuple[tuple[int, int] | None, dict[bytes | int, int]]:
     """Of old entries that share a hash: two places of an equal one, and all of them by value."""
+    if not len(alike):
+        return None, {}
     same = alike[same_entries(old, alike[:, 0], old, alike[:, 1])]
     if len(same):
         first, second = same[same[:, 1].argmin()].tolist()
@@ -231,11 +271,11 @@ def hash_entries(vocabulary: Entries, block: slice) -> torch.Tensor:
 
 def _hash_block(vocabulary: Entries, block: slice) -> torch.Tensor:
     data, (starts, lengths) = vocabulary.text, vocabulary.places(block)
-    longest = int(lengths.max())
+    shortest, longest = extremes(lengths)
     hashes = lengths * _SALT.step
     for offset in range(0, min(longest, _LONG), WIDEST):
-        if not offset:
-            hashes += _hash_words(data, starts, lengths, 0, longest)
+        if offset < shortest:  # in all of them
+            hashes += _hash_words(data, starts, lengths, offset, longest)
             continue
         at = positions(lengths > offset)
         hashes[at] += _hash_words(data, starts[at], lengths[at], offset, longest)
@@ -285,7 +325,7 @@ def _different_of(new: Entries, rows: torch.Tensor, old: Entries) -> torch.Tenso
         wrong: torch.Tensor = positions((found >= 0) & ~same) + block.start
         return wrong
 
-    return torch.cat(in_blocks(work, len(rows), rows.device))
+    return torch.cat(in_threads(work, _blocks(new), rows.device))
 
 
 def same_entries(

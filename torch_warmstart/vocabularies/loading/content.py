@@ -101,6 +101,8 @@ def is_numbered(head: bytes, separator: bytes) -> bool:
     Where all cells are numbers they may be the parts of one entry, as of crossed features.
     """
     lines = head.split(b"\n")
+    if separator not in lines[0]:
+        return False
     cells = [line.rstrip(b"\r").split(separator) for line in (lines[:-1] or lines)[:_LINES]]
     if len(cells) < 3 or len(cells[0]) < 2 or len({*map(len, cells)}) > 1:
         return False
@@ -129,6 +131,8 @@ def is_json(head: bytes) -> bool:
 
 
 def _is_table(head: bytes) -> bool:
+    if b"\t" not in head:
+        return False
     lines = head.split(b"\n")
     whole = lines[:-1] or lines  # the last one may be cut
     return len(whole) > 1 and all(_KEYED.fullmatch(line) for line in whole[:_LINES])

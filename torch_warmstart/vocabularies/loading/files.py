@@ -103,8 +103,8 @@ def _check_content(head: bytes, url: str, form: str, *, is_said: bool) -> None:
         )
     if form == "lines" and not is_said and not what_else_it_is(head):
         _check_no_table(head, url)
-    whole = head.split(b"\n")[:-1]
-    if form == "vocab" and not all(_SCORED.fullmatch(line.rstrip(b"\r")) for line in whole):
+    whole = head.split(b"\n")[:-1] if form == "vocab" else []
+    if not all(_SCORED.fullmatch(line.rstrip(b"\r")) for line in whole):
         raise VocabularyError(
             f"{url} has lines that are no piece, a tab and its score, as each line of "
             "sentencepiece's .vocab is."
@@ -223,6 +223,8 @@ def _is_wide(head: bytes, suffix: str) -> bool:
 
 def _is_scored(head: bytes) -> bool:
     """Whether each line is a piece and its score, and one of the first is for what is unknown."""
+    if b"<unk>\t0" not in head:
+        return False
     lines = head.split(b"\n")[:-1]
     return b"<unk>\t0" in lines[:10] and all(_SCORED.fullmatch(line) for line in lines)
 

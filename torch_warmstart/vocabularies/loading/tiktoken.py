@@ -17,6 +17,8 @@ _LOOKED_AT = 50  # lines
 def is_tiktoken(head: bytes) -> bool:
     """Whether a file's beginning is ranks from 0 on, each behind base64."""
     lines = head.split(b"\n")
+    if not _LINE.fullmatch(lines[0]):
+        return False
     whole = (lines[:-1] or lines)[:_LOOKED_AT]
     found = [_LINE.fullmatch(line) for line in whole]
     return len(found) > 1 and all(

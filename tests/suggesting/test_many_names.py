@@ -60,6 +60,27 @@ def test_the_best_rival_is_of_the_same_layer_or_the_same_candidate():
             assert rivals.best(row, column) == max(others)
 
 
+def test_the_best_of_a_vector_are_those_of_a_stable_sort():
+    drawn = np.random.default_rng(1)
+    for size in (1, 5, 40):
+        scores = drawn.integers(4, size=size).astype(np.float32)
+        for count in (1, 3, 24):
+            expected = np.argsort(-scores, kind="stable")[:count]
+            assert suggest._best_columns(scores, count).tolist() == expected.tolist()
+
+
+def test_names_that_are_there_several_times_are_compared_once_and_score_the_same():
+    drawn = random.Random(2)
+    for _ in range(30):
+        ours, theirs = (_names(drawn, drawn.randrange(1, 12)) for _ in range(2))
+        ours, theirs = (side + drawn.choices(side, k=5) for side in (ours, theirs))
+        scores, alike = alikeness(ours, theirs), suggest._Alike(ours, theirs)
+        rivals = suggest._Rivals(scores)
+        for row, column in np.ndindex(scores.shape):
+            assert alike.score(row, column) == scores[row, column]
+            assert alike.best_rival(row, column) == rivals.best(row, column)
+
+
 def _model_and_state(count: int) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     model = nn.ModuleDict({f"block{n}": nn.Linear(4, 4, bias=False) for n in range(count)})
     return model, {f"stage/unit_{n}/fc/weights": torch.zeros(4, 4) for n in range(count)}

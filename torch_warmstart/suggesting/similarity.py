@@ -104,15 +104,15 @@ def alikeness(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) ->
     sizes = [np.array([sum(map(weights.__getitem__, name)) for name in side]) for side in features]
     first, second = (_names_by_feature(side) for side in features)
     both = [feature for feature in first if feature in second]
-    shared: Scores = np.zeros((len(ours), len(theirs)), np.float32)
-    common = [f for f in both if len(first[f]) * len(second[f]) * _FEW > shared.size]
-    if common:
-        weighted = _as_matrix(first, common, len(ours)) * np.array([weights[f] for f in common])
-        shared += weighted.astype(np.float32) @ _as_matrix(second, common, len(theirs)).T
+    size = len(ours) * len(theirs)
+    common = [f for f in both if len(first[f]) * len(second[f]) * _FEW > size]
+    weighted = _as_matrix(first, common, len(ours)) * np.array([weights[f] for f in common])
+    shared: Scores = weighted.astype(np.float32) @ _as_matrix(second, common, len(theirs)).T
     for feature in set(both).difference(common):  # such as numbers: in few names each
         shared[np.ix_(first[feature], second[feature])] += weights[feature]
-    scores: Scores = 2 * shared / np.maximum(sizes[0][:, None] + sizes[1], 1).astype(np.float32)
-    return scores
+    for row, own in enumerate(sizes[0]):  # in place: with many names, all at once is gigabytes
+        shared[row] = 2 * shared[row] / np.maximum(own + sizes[1], 1).astype(np.float32)
+    return shared
 
 
 def shared_words(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,7 @@ _VERY_ALIKE, _ALIKE, _SOMEWHAT_ALIKE = 0.675, 0.45, 0.2
 _CANDIDATES = 24  # looked at for each layer at first
 _ALTERNATIVES = 4  # shown
 _ORDER = 1e-3  # how much the order counts: less than any difference between names
+_ROWS = 256  # of a matrix that are copied at a time
 _MOST = 5_000  # variables of a model for which an error proposes rules
 _MANY = 3  # layers of one kind that agree
 _SAME_SIZE = 0.05  # how much the size along a vocabulary counts: less than another name
@@ -259,10 +261,47 @@ def _two_best(scores: Scores) -> _TwoBest:
     rows = np.arange(len(scores))
     where = scores.argmax(axis=1)
     best = scores[rows, where]
-    second: Scores = np.full(len(scores), -1, np.float32)
+    second = np.full(len(scores), -1, scores.dtype)
     if scores.shape[1] > 1:
-        second = np.partition(scores, -2, axis=1)[:, -2]
+        for start in range(0, len(scores), _ROWS):  # each is copied
+            part = slice(start, start + _ROWS)
+            second[part] = np.partition(scores[part], -2, axis=1)[:, -2]
     return where, np.stack([best, second])
+
+
+def _best_columns(scores: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+    """Where the best of a vector are, best first; of equal ones those that come first."""
+    if len(scores) > count:
+        at = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+        return at[np.argsort(-scores[at], kind="stable")[:count]]
+    return np.argsort(-scores, kind="stable")
+
+
+class _Alike:
+    """How alike names are of which many are the same, such as those without their numbers."""
+
+    def __init__(self, ours: Sequence[tuple[str, ...]], theirs: Sequence[tuple[str, ...]]) -> None:
+        first, second = _by_last(ours), _by_last(theirs)
+        self._scores = alikeness([*first], [*second])
+        self._rivals = _Rivals(self._scores)
+        self._at = [[at[name] for name in side] for at, side in ((first, ours), (second, theirs))]
+        self._counts = Counter(self._at[0]), Counter(self._at[1])
+
+    def score(self, row: int, column: int) -> float:
+        return float(self._scores[self._at[0][row], self._at[1][column]])
+
+    def best_rival(self, row: int, column: int) -> float:
+        """The highest score of another pair of the same layer, or of the same candidate."""
+        one, other = self._at[0][row], self._at[1][column]
+        best = self._rivals.best(one, other)
+        has_twin = self._counts[0][one] > 1 or self._counts[1][other] > 1
+        return max(best, self.score(row, column)) if has_twin else best
+
+
+def _by_last(names: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
+    """Each name once, in the order in which they come last, and its place among them."""
+    found = dict.fromkeys(reversed(names))
+    return {name: at for at, name in enumerate(reversed(found))}
 
 
 def _other(of: _TwoBest, row: int, column: int) -> float:
@@ -278,8 +317,8 @@ class _Group:
     layers: list[Layer]
     candidates: list[Candidate]
     scores: Scores = field(init=False)  # [layers, candidates]
+    by_words: _Alike = field(init=False)  # the same without numbers
     is_plain: npt.NDArray[np.bool_] = field(init=False)  # no size and no leaf speaks against it
-    by_words: Scores = field(init=False)  # the same without numbers
     by_rank: bool = field(init=False)  # whether numbers are compared by their rank
     by_order: bool = field(init=False)  # whether the order of all layers is all there is
 
@@ -295,8 +334,10 @@ class _Group:
         self.by_order = len(ours) == len(theirs) and _are_counted_through(ours, theirs)
         same = self._of_same_size()
         self.is_plain = same & ~np.array([candidate.is_foreign for candidate in self.candidates])
-        self.scores = alikeness(ours, theirs) + _SAME_SIZE * same * (not same.all())
-        self.by_words = alikeness(_without_numbers(ours), _without_numbers(theirs))
+        self.scores = alikeness(ours, theirs)
+        if not same.all():
+            self.scores = self.scores + _SAME_SIZE * same
+        self.by_words = _Alike(_without_numbers(ours), _without_numbers(theirs))
 
     def _of_same_size(self) -> npt.NDArray[np.bool_]:
         """The pairs whose sizes agree along vocabularies too."""
@@ -335,18 +376,15 @@ class _Group:
         """Of each pair by its score."""
         return _Rivals(self.scores)
 
-    @functools.cached_property
-    def rivals_by_words(self) -> _Rivals:
-        """The same without numbers."""
-        return _Rivals(self.by_words)
-
-    def with_order(self) -> Scores:
-        """The scores with a little for pairs that are at the same position in their order."""
+    def with_order(self, row: int) -> npt.NDArray[np.float64]:
+        """A layer's scores with a little for what is at the same position in the order."""
+        scores: npt.NDArray[np.float64] = self.scores[row].astype(np.float64)
         if self.by_order:
-            return self.scores + np.eye(len(self.layers), dtype=np.float32)
-        rows, columns = (np.arange(n, dtype=np.float32) for n in self.scores.shape)
-        same: Scores = 1 - np.abs(rows[:, None] - columns[None, :]) / max(self.scores.shape)
-        scores: Scores = self.scores + _ORDER * same
+            scores[row] += 1
+        else:
+            columns = np.arange(len(scores), dtype=np.float32)
+            same = 1 - np.abs(np.float32(row) - columns) / max(self.scores.shape)
+            scores += _ORDER * same
         return scores
 
 
@@ -380,21 +418,20 @@ def _best_first(
 
     `done` are the ids of layers that have found theirs meanwhile.
     """
-    likeliest, others = [], []
+    likeliest = []
     for group in groups:
-        scores = group.with_order()
-        ranked = np.argsort(-scores, axis=1, kind="stable")
-        few = ranked[:, :_CANDIDATES]
         for row in range(len(group.layers)):
-            likeliest += [(float(scores[row, at]), group, row, int(at)) for at in few[row]]
-        others.append((group, ranked[:, _CANDIDATES:]))
+            scores = group.with_order(row)
+            few = _best_columns(scores, _CANDIDATES)
+            likeliest += [(float(scores[at]), group, row, int(at)) for at in few]
     likeliest.sort(key=lambda pair: -pair[0])
     for _, group, row, column in likeliest:
         yield group, row, column
-    for group, rest in others:
+    for group in groups:
         for row, layer in enumerate(group.layers):
             if id(layer) not in done:
-                plain = (int(at) for at in rest[row] if group.is_plain[row, at])
+                ranked = np.argsort(-group.with_order(row), kind="stable")
+                plain = (int(at) for at in ranked[_CANDIDATES:] if group.is_plain[row, at])
                 yield from ((group, row, at) for at in plain)
 
 
@@ -403,7 +440,7 @@ def _judge(group: _Group, row: int, column: int) -> Match:
     layer, candidate = group.layers[row], group.candidates[column]
     confidence, reason = _confidence(group, row, column)
     score = float(group.scores[row, column])
-    near = np.argsort(-group.scores[row], kind="stable")[: _ALTERNATIVES + 1]
+    near = _best_columns(group.scores[row], _ALTERNATIVES + 1)
     others = [int(at) for at in near if at != column]
     # Where the order decides, whatever else fits would do; else what is nearly as much alike.
     if confidence != "low":
@@ -431,13 +468,13 @@ def _confidence_of_the_best(
 ) -> tuple[Confidence, str]:
     """How sure a pair is that is the best of several."""
     candidate = group.candidates[column]
-    score, words_score = float(group.scores[row, column]), float(group.by_words[row, column])
+    score, words_score = float(group.scores[row, column]), group.by_words.score(row, column)
     of_type = "by name and shape" if candidate.is_named else "by shape"
     names = f"names agree in {', '.join(words)}" if words else "names share nothing"
     is_close = score < group.rivals.best(row, column) + _MARGIN
     if is_close or not words or group.by_order:
         return "low", f"several fit {of_type}, only their order decides; {names}"
-    by_number = words_score < group.rivals_by_words.best(row, column) + _MARGIN
+    by_number = words_score < group.by_words.best_rival(row, column) + _MARGIN
     if by_number and not set(words) - KINDS_OF_LAYERS:
         agrees = group.has_same_numbers
         why = "and its numbers agree" if agrees else "only their numbers decide"
@@ -521,8 +558,8 @@ def _kind(name: str) -> str:
     return re.sub(r"\d+", "#", name)
 
 
-def _without_numbers(names: Sequence[Sequence[str]]) -> list[list[str]]:
-    return [[token for token in tokens if not token.isdecimal()] for tokens in names]
+def _without_numbers(names: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    return [tuple(token for token in tokens if not token.isdecimal()) for tokens in names]
 
 
 def _with_first_numbers(names: Sequence[str]) -> list[str]:

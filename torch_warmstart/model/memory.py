@@ -46,6 +46,8 @@ def extent_of(tensor: torch.Tensor) -> Extent | None:
 
 def _span(tensor: torch.Tensor) -> int:
     """From its first element to its last, in elements."""
+    if tensor.is_contiguous():
+        return tensor.numel()
     steps = zip(tensor.shape, tensor.stride(), strict=True)
     return 1 + sum((size - 1) * stride for size, stride in steps)
 

@@ -78,7 +78,7 @@ class Leases:
 
 def is_safe(path: str) -> bool:
     """Whether nobody can cut a mapped local file: it is leased, or the system forbids it."""
-    return not _CAN_BE_CUT or _held[os.path.realpath(path)] > 0
+    return not _CAN_BE_CUT or _held[path] > 0 or _held[os.path.realpath(path)] > 0
 
 
 def _most_leases() -> int:

@@ -251,7 +251,8 @@ class _Layers:
 
     def _within(self, folder: str, *, is_deep: bool) -> Iterator[str]:
         start = bisect.bisect_left(self._sorted, (folder, ""))
-        for name, key in self._sorted[start:]:
+        for at in range(start, len(self._sorted)):  # a slice would copy all that is behind
+            name, key = self._sorted[at]
             if not name.startswith(folder):
                 return
             if is_deep or "/" not in name[len(folder) :]:

@@ -58,3 +58,22 @@ def test_filling_with_zeros_is_seen_too():
     assert table.tolist() == [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("remapping", [[1, 0], [1, -1]], ids=["complete", "with a new row"])
+def test_what_is_frozen_by_inference_mode_is_refused_as_torch_does(remapping):
+    with torch.inference_mode():
+        table = torch.ones(2, 2)
+    with pytest.raises(RuntimeError, match="nference"):
+        gather_rows(torch.eye(2), torch.tensor(remapping), table)
+    with torch.inference_mode():
+        gather_rows(torch.eye(2), torch.tensor(remapping), table)
+    assert table[0].tolist() == [0.0, 1.0]
+
+
+def test_rows_too_wide_for_a_record_go_another_way():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(by_rows, "_WIDEST_ROW", 8)
+        assert not by_rows.is_plain(torch.eye(2))
+        out = gather_rows(torch.eye(2), torch.tensor([1, -1]), torch.full((2, 2), 7.0))
+    assert out.tolist() == [[0.0, 1.0], [7.0, 7.0]]

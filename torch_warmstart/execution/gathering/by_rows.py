@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 PIECE_BYTES = 4 << 20  # of destination that one thread fills at a time
+_WIDEST_ROW = 1 << 31  # bytes of a numpy record, before numpy 2
 _STEP_BYTES = 512 << 10  # of these, what is made on the way; it stays in the cache
 
 _Rows = npt.NDArray[np.void]  # one element a row
@@ -34,6 +35,9 @@ def is_plain(tensor: torch.Tensor) -> bool:
         and tensor.is_contiguous()
         and not tensor.is_conj()
         and not tensor.is_neg()
+        and tensor.nbytes // len(tensor) < _WIDEST_ROW
+        # Of what is made under inference_mode() torch itself says where it may be written to.
+        and (torch.is_inference_mode_enabled() or not tensor.is_inference())
     )
 
 

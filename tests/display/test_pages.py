@@ -156,3 +156,10 @@ def test_a_page_of_many_rows_looks_at_each_a_few_times():
     entries = Counted(Entry((f"l.{n}", "copied")) for n in range(3_000))
     as_page(Sheet("T", ("n", "state"), entries, "Totals", state="state"))
     assert looks <= 6 * len(entries)
+
+
+def test_a_column_that_nobody_fills_is_left_out():
+    rows = (Entry(("a", "", "copied")), Entry(("b", "", "kept")))
+    page = as_page(Sheet("T", ("name", "why", "state"), rows, "2", state="state"))
+    assert re.findall(r'<button type="button">(\w+)</button></th>', page) == ["name", "state"]
+    assert page.count("<td") == 4

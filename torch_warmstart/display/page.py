@@ -10,6 +10,7 @@ import html
 import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from torch_warmstart.display.sheet import Entry, Sheet
 from torch_warmstart.errors import plural, printable
@@ -52,6 +53,7 @@ def _asset(name: str) -> str:
 
 
 def _section(sheet: Sheet) -> Iterator[str]:
+    sheet = _without_empty_columns(sheet)
     yield f"<h1>{_text(sheet.title)}</h1>"
     yield f"<p>{_text(sheet.totals)}</p>"
     for remark in sheet.remarks:
@@ -66,6 +68,17 @@ def _section(sheet: Sheet) -> Iterator[str]:
         for layer, entries in _layers(sheet.entries).items():
             yield from _layer(sheet, layer, entries, has_rows, is_open=is_open)
         yield "</table>"
+
+
+def _without_empty_columns(sheet: Sheet) -> Sheet:
+    kept = [
+        at
+        for at, column in enumerate(sheet.columns)
+        if at < sheet.names or column == sheet.state or any(e.cells[at] for e in sheet.entries)
+    ]
+    columns = tuple(sheet.columns[at] for at in kept)
+    entries = (replace(e, cells=tuple(e.cells[at] for at in kept)) for e in sheet.entries)
+    return replace(sheet, columns=columns, entries=tuple(entries))
 
 
 def _tools(sheet: Sheet) -> str:

@@ -131,11 +131,11 @@ rows of the new variable would claim the same old row.
   5. layers.0.weight: var_name_to_prev_var_name asks for 'layers/0/kernl', which model.ckpt-7 \
 does not have. Did you mean 'layers/0/kernel' or 'layers/2/kernel' or 'layers/1/kernel'?
   6. layers.1.weight has shape [4, 2], but 'layers/1/kernel' in the checkpoint has [2, 2], to be \
-changed by 'transpose'. If a vocabulary behind axis 0 has changed, describe the change by a \
-VocabInfo in var_name_to_vocab_info.
-  7. layers.1.bias has shape [4], but 'layers/1/bias' in the checkpoint has [2]. If a vocabulary \
-behind axis 0 has changed, describe the change by a VocabInfo in var_name_to_vocab_info.
+changed by 'transpose'.
+  7. layers.1.bias has shape [4], but 'layers/1/bias' in the checkpoint has [2].
   8. extra.weight is not in the checkpoint. The same of extra.bias.
+If a vocabulary behind axis 0 has changed, describe the change by a VocabInfo in \
+var_name_to_vocab_info.
 A variable that does not fit: leave it out of vars_to_warm_start, take its rows by position with \
 a ClipOrPad in var_name_to_vocab_info, or keep what the model has with on_mismatch='keep'.
 A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name \

@@ -96,7 +96,8 @@ class PlanError(SettingsError):
             f"  {number}. " + line.replace("\n", "\n     ")
             for number, line in enumerate(_lines(self.problems), 1)
         ]
-        hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
+        said = (line for problem in self.problems for line in problem.hint.split("\n") if line)
+        hints = dict.fromkeys(said)
         super().__init__("\n".join([headline, *numbered, *hints]))
         self._headline = headline
 

@@ -299,11 +299,11 @@ def _refused(variable: Variable, source: Source, reason: str) -> ProblemError:
 def _mismatch(variable: Variable, source: Source, in_torch: Shape | None) -> ProblemError:
     """The problem, with advice that fits its cause; what would be wrong if followed is not said."""
     cause = _cause(variable, source)
-    text, hint = _shapes_differ(variable, source, in_torch), ON_MISMATCH_ADVICE
+    text = _shapes_differ(variable, source)
     if cause:
-        text = f"{text.partition(' If a vocabulary')[0]} {cause}"
-        hint = _NO_ROWS_ADVICE
-    return ProblemError("shape-mismatch", variable, text, hint)
+        return ProblemError("shape-mismatch", variable, f"{text} {cause}", _NO_ROWS_ADVICE)
+    advice = [_by_vocabulary(variable, in_torch), ON_MISMATCH_ADVICE]
+    return ProblemError("shape-mismatch", variable, text, "\n".join(filter(None, advice)))
 
 
 def _cause(variable: Variable, source: Source) -> str:
@@ -334,23 +334,27 @@ def _cause(variable: Variable, source: Source) -> str:
     return ""
 
 
-def _shapes_differ(variable: Variable, source: Source, in_torch: Shape | None) -> str:
+def _shapes_differ(variable: Variable, source: Source) -> str:
     layout = source.form.layout
     how = "" if layout is IDENTITY else f", to be changed by {layout.name!r}"
     have = "have" if len(source.specs) > 1 else "has"
     found = " and ".join(str(list(spec.shape)) for spec in source.specs)
-    problem = (
+    return (
         f"{variable.name} has shape {list(variable.shape)}, but {keys_of(source)} in the "
         f"checkpoint {have} {found}{how}."
     )
+
+
+def _by_vocabulary(variable: Variable, in_torch: Shape | None) -> str:
+    """What to do if it is a vocabulary that has changed, which it can be if one axis differs."""
     if in_torch is None or len(variable.shape) != len(in_torch):
-        return problem
+        return ""
     differing = [dim for dim, size in enumerate(variable.shape) if size != in_torch[dim]]
     if len(differing) != 1:
-        return problem
+        return ""
     return (
-        f"{problem} If a vocabulary behind axis {differing[0]} has changed, describe the change by "
-        "a VocabInfo in var_name_to_vocab_info."
+        f"If a vocabulary behind axis {differing[0]} has changed, describe the change by a "
+        "VocabInfo in var_name_to_vocab_info."
     )
 
 

@@ -289,6 +289,8 @@ def test_without_a_command_the_commands_are_listed(call):
         ("list_variables() shows all.", (), "`torch-warmstart inspect` shows all."),
         ("leave it out of vars_to_warm_start, or", {"vars"}, "leave it out of --vars, or"),
         ("entry='ema/model'", {"entry"}, "--entry ema/model"),
+        ("entry='my model'", {"entry"}, "--entry 'my model'"),
+        ("max_size.csv has no counts", {"max_size"}, None),
         (
             "pass Vocabulary.load(..., column=0, format='tsv')",
             {"column", "format"},

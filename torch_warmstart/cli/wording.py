@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections.abc import Collection
 
 _CALLS = (
@@ -25,7 +26,7 @@ _OPTIONS = (
     (re.compile(r"\b(on_missing|on_mismatch|entry|format)='([^']*)'"), r"\1", r"--\1 \2"),
     (re.compile(r"\b(column|key)=('?)([^',)]+)\2"), r"\1", r"--\1 \3"),
     (re.compile(r"\b(column|format|key)=(?![\w'\"])"), r"\1", r"--\1"),
-    (re.compile(r"\b(min_count|expire_after|max_size)\b"), r"\1", r"--\1"),
+    (re.compile(r"(?<![\w./'-])(min_count|expire_after|max_size)(?![\w./'-])"), r"\1", r"--\1"),
     (re.compile(r"(?<!')\bvars_to_warm_start\b(?!['=])"), "vars", "--vars"),
     (re.compile(r"\bverify=False\b"), "verify", "--no-verify"),
     (re.compile(r"\breplace it with force=True \(--force\)"), "force", "pass --force"),
@@ -50,7 +51,7 @@ def _typed(found: re.Match[str], name: str, typed: str, known: Collection[str]) 
     if found.expand(name) not in known:
         return found[0]
     option, *value = found.expand(typed).split(" ", 1)
-    return " ".join([option.replace("_", "-"), *value])
+    return " ".join([option.replace("_", "-"), *map(shlex.quote, value)])
 
 
 def _as_toml(found: re.Match[str]) -> str:

@@ -52,7 +52,7 @@ def settings_of(options: argparse.Namespace) -> WarmStartSettings:
     """The settings of a file, with what the command line says instead."""
     said = _said(options)
     if options.settings is None:
-        if options.checkpoint is None:
+        if not options.checkpoint:
             raise SettingsError("Name a checkpoint, or a file that does with --settings.")
         return WarmStartSettings(**{"vars_to_warm_start": [".*"], **said})
     settings = read_settings(options.settings, named_initializers(), options.checkpoint)

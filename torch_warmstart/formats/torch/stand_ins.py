@@ -94,8 +94,8 @@ def load_with_stand_ins(file: str | IO[bytes], load: Callable[[], Any]) -> Any:
 
 def _to_be_filled(text: str, names: Iterable[str]) -> tuple[str, Any] | None:
     """The class that torch would not put entries into, and what it would, by its error's words."""
-    container = {} if "Can only SETITEM" in text else [] if "Can only append" in text else None
-    container = [] if "Can only extend" in text else container
+    kinds = {"Can only SETITEM": {}, "Can only append": [], "Can only extend": []}
+    container: Any = next((kind for words, kind in kinds.items() if words in text), None)
     name = next((name for name in names if f"<class '{name}'>" in text), None)
     return None if container is None or name is None else (name, container)
 
@@ -107,9 +107,7 @@ def _is_of_programs(name: str) -> bool:
 def _names_in(file: str | IO[bytes]) -> list[str]:
     try:
         return list(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-    except (
-        Exception
-    ):  # of a damaged file, or one before torch 1.6: torch says what is wrong with it
+    except Exception:  # of a damaged file, or one before torch 1.6: torch says what is wrong
         return []
     finally:
         if not isinstance(file, str):

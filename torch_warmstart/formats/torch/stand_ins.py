@@ -94,8 +94,8 @@ def load_with_stand_ins(file: str | IO[bytes], load: Callable[[], Any]) -> Any:
 
 def _to_be_filled(text: str, names: Iterable[str]) -> tuple[str, Any] | None:
     """The class that torch would not put entries into, and what it would, by its error's words."""
-    kinds = {"Can only SETITEM": {}, "Can only append": [], "Can only extend": []}
-    container: Any = next((kind for words, kind in kinds.items() if words in text), None)
+    kinds: dict[str, Any] = {"Can only SETITEM": {}, "Can only append": [], "Can only extend": []}
+    container = next((kind for words, kind in kinds.items() if words in text), None)
     name = next((name for name in names if f"<class '{name}'>" in text), None)
     return None if container is None or name is None else (name, container)
 

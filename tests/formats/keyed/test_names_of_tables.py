@@ -167,3 +167,14 @@ def test_a_folder_of_sparse_operation_kit_is_refused_by_name(tmp_path):
     (tmp_path / "t-key").write_bytes(bytes(304))
     with pytest.raises(tws.WarmStartError, match="meta_info, as SparseOperationKit writes it"):
         tws.load_checkpoint(str(tmp_path))
+
+
+def test_many_tables_of_one_name_are_told_apart_at_once():
+    count = 2000  # of which each pair compared with all others would take minutes
+    weight, ids = torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.int64)
+    held = {f"m{n}.embeddings.t.weight": weight for n in range(count)}
+    held |= {f"m{n}._managed_collision_modules.t._hash_zch_identities": ids for n in range(count)}
+    with tws.load_checkpoint(held) as checkpoint:
+        found = checkpoint.tables()
+        assert len(found) == count
+        assert found["m7.embeddings.t"].values == "m7.embeddings.t.weight"

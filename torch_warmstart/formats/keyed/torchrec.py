@@ -12,7 +12,6 @@ is the place; `_hash_zch_metadata` int32 [size, 1].
 from __future__ import annotations
 
 import collections
-import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -28,6 +27,7 @@ _HASHED, _METADATA = "_hash_zch_identities", "_hash_zch_metadata"
 _SEGMENTS = "_output_segments_tensor"
 _FREQUENCY, _VERSION = "_mch_counts", "_mch_last_access_iter"
 _MOST_SEGMENTS = 1024
+_MOST_DEPTH = 64  # parts of a path that are compared
 _EMPTY = (1 << 63) - 1
 _EMPTY_PLACE = -1
 _BUFFERS = ("embedding_bags", "embeddings")
@@ -50,28 +50,32 @@ def _leaves_by_weight(checkpoint: Checkpoint) -> Iterator[tuple[str, list[str]]]
     A module has its table and its ids within it, so that of weights of one name the one counts that
     shares most of its path with the ids.
     """
-    weights: dict[str, list[str]] = {}
+    weights: dict[tuple[str, str], list[str]] = {}  # by the table's name and a path they are in
     for key in checkpoint:
-        weights.setdefault(_table_name(key), []).append(key)
-    weights.pop("", None)
-    found: dict[str, list[str]] = {}
+        if name := _table_name(key):
+            for path in _paths(key):
+                weights.setdefault((name, path), []).append(key)
+    groups: dict[tuple[str, str], list[str]] = {}
     for key in checkpoint:
         folder, _, leaf = key.rpartition(".")
-        alike = weights.get(folder.rpartition(".")[2], [])
-        if leaf in (_SORTED, _HASHED) and alike:
-            shared = [_num_shared(key, weight) for weight in alike]
-            for weight, count in zip(alike, shared, strict=True):
-                if count == max(shared):
-                    found.setdefault(weight, []).append(key)
-    claimed = collections.Counter(key for keys in found.values() for key in keys)
-    for weight, keys in found.items():
-        yield weight, [each for key in keys for each in [key] * claimed[key]]
+        name = folder.rpartition(".")[2]
+        if leaf in (_SORTED, _HASHED):
+            places = ((name, path) for path in _paths(key))
+            nearest = next((place for place in places if place in weights), None)
+            if nearest is not None:
+                groups.setdefault(nearest, []).append(key)
+    found: dict[str, list[str]] = {}
+    for place, leaves in groups.items():
+        are_clear = len(weights[place]) == len(leaves) == 1
+        for weight in weights[place]:
+            found.setdefault(weight, []).extend(leaves if are_clear else [leaves[0]] * 2)
+    yield from found.items()
 
 
-def _num_shared(one: str, other: str) -> int:
-    """How many parts of their paths, from the first on, two keys share."""
-    pairs = zip(one.split("."), other.split("."), strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+def _paths(key: str) -> list[str]:
+    """The paths that a key is in, the longest first."""
+    parts = key.split(".", _MOST_DEPTH)[:-1]
+    return [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
 
 
 def _table(checkpoint: Checkpoint, values: str, leaves: list[str]) -> KeyedTable:

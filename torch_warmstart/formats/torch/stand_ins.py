@@ -203,6 +203,8 @@ class _Plain:
 def _known(stand_in: StandIn) -> Any:
     if _is_module(stand_in):
         return _state_dict_of(stand_in)
+    if _is_optimizer(stand_in):
+        return _state_of_optimizer(stand_in)
     kind = name_of(stand_in).removeprefix("numpy._core.").removeprefix("numpy.core.")
     if kind == "multiarray._reconstruct":
         return _array(stand_in)
@@ -248,6 +250,28 @@ def _is_module(stand_in: StandIn) -> bool:
 def _attributes(stand_in: StandIn) -> Mapping[Any, Any]:
     state = stand_in.held[-1] if stand_in.held else None
     return state if isinstance(state, dict) else {}
+
+
+def _is_optimizer(stand_in: StandIn) -> bool:
+    groups = _attributes(stand_in).get("param_groups")
+    return (
+        isinstance(_attributes(stand_in).get("state"), dict)
+        and isinstance(groups, list)
+        and all(isinstance(g, dict) and isinstance(g.get("params"), list) for g in groups)
+    )
+
+
+def _state_of_optimizer(optimizer: StandIn) -> dict[str, Any]:
+    """What a pickled optimizer would have as its state_dict: by numbers, in its groups' order."""
+    attributes = _attributes(optimizer)
+    groups = attributes["param_groups"]
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    numbers: dict[int, int] = {}
+    for parameter in parameters:
+        numbers.setdefault(id(parameter), len(numbers))
+    state = {numbers[id(p)]: v for p, v in attributes["state"].items() if id(p) in numbers}
+    numbered = [{**g, "params": [numbers[id(p)] for p in g["params"]]} for g in groups]
+    return {"state": state, "param_groups": numbered}
 
 
 def _state_dict_of(module: StandIn) -> dict[str, Any]:

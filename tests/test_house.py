@@ -38,7 +38,7 @@ LAYERS = (
 )
 LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
 # Formats use each other's parts, in this order.
-FORMATS = ("", "listing", "keyed", "arrays", "tensorflow", "torch", "huggingface", "keras")
+FORMATS = ("", "listing", "keyed", "arrays", "tensorflow", "torch", "keras", "huggingface")
 TOP = {"__init__", "__main__", "api", "init", "tensorflow_names", *LAYERS[0]}
 # What a folder or a module must not know, whatever its layer.
 FORBIDDEN = {

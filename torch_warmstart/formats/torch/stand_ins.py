@@ -9,6 +9,7 @@ tensors: of a pickled module they are read, anywhere else nobody knows what they
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import threading
@@ -21,7 +22,6 @@ import torch
 
 from torch_warmstart.errors import UnsupportedError, WarmStartError
 
-_LOCK = threading.Lock()  # what torch allows is the whole process's
 _MOST = 64  # names of others in one file; torch looks through all of them at each call
 _MOST_TENSORS = 100_000  # of a pickled module; modules may contain each other
 _LONGEST = 4_096  # characters of a name
@@ -44,6 +44,34 @@ _PROGRAMS = (
 )
 # Of these an entry of a state_dict may be a tensor in another form.
 _OF_ARRAYS = ("torch", "torchao", "numpy", "jax", "jaxlib", "tensorflow", "paddle", "cupy")
+
+
+class _Turns:
+    """Who loads: many without stand-ins, or one with them. What torch allows is the process's."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._plain = 0
+
+    @contextlib.contextmanager
+    def plain(self) -> Iterator[None]:
+        with self._changed:
+            self._plain += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._plain -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._plain)
+            yield
+
+
+TURNS = _Turns()
 
 
 class StandIn:
@@ -76,7 +104,7 @@ def load_with_stand_ins(file: str | IO[bytes], load: Callable[[], Any]) -> Any:
     if not names or len(names) > _MOST or any(map(_is_of_programs, names)):
         return None
     filled: dict[str, Any] = {}  # by name: what is made of a class that is a dict's, or a list's
-    with _LOCK:
+    with TURNS.alone():
         for _ in range(len(names) + 1):
             stand_ins = [_stand_in(name, filled.get(name)) for name in names]
             try:

@@ -14,7 +14,7 @@ from typing import IO, Any
 import torch
 
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
-from torch_warmstart.formats.torch.stand_ins import load_with_stand_ins
+from torch_warmstart.formats.torch.stand_ins import TURNS, load_with_stand_ins
 
 # How torch words what it refuses: a name, a call, an instance. Its other errors are of bad bytes.
 _REFUSED = re.compile(
@@ -41,7 +41,8 @@ def load_tensors(
     """
     load = functools.partial(torch.load, file, map_location="cpu", weights_only=True, mmap=mmap)
     try:
-        return load()
+        with TURNS.plain():
+            return load()
     except WarmStartError:  # from the storage
         raise
     except Exception as error:  # torch raises whatever damaged bytes make its unpickler trip over

@@ -201,7 +201,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
         ours="refuse a file that is something else than text, and say what it is",
         why="a table, an archive or a byte-order mark as entries would be found nowhere",
         applies=is_of_another_form,
-        refusal=r"not (text with )?one entry a line|one entry a line|is UTF-16|a byte-order mark",
+        refusal=r"one entry a line|by returns alone|is UTF-16|a byte-order mark",
     ),
     Deviation(
         "D-NOTHING-FOUND",

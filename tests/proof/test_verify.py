@@ -234,7 +234,7 @@ def test_the_command_casts_a_record_and_says_so(folder, capsys):
         (["verified_model:make", "none.npz"], "verify_port compared nothing: `expected` and"),
         (["verified_model", "record.npz"], "given as MODULE:CALLABLE, or as a directory"),
         (["verified_model:mak", "record.npz"], "There is no 'verified_model:mak'"),
-        (["no_such:make", "record.npz"], "There is no 'no_such:make'"),
+        (["no_such:make", "record.npz"], "There is no module 'no_such'"),
         (["verified_model:nothing", "record.npz"], "makes no torch.nn.Module, but int"),
         (["verified_model:make", "half.npz"], "has nothing named outputs or outputs/...; it has"),
     ],

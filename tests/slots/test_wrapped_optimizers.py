@@ -257,7 +257,7 @@ def test_a_slot_whose_beginning_nobody_knows_is_taken_whole_or_refused():
 
     larger = Words(6)
     vocab = {"embed.weight": vocab_info()}
-    with pytest.raises(PlanError, match="nobody knows what Averaging begins with for the 3 rows"):
+    with pytest.raises(PlanError, match="nobody knows what Averaging begins with for 3 rows"):
         tws.warm_start(
             larger,
             WarmStartSettings(checkpoint, ALL, vocab),

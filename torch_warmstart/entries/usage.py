@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
 import torch
 
 UNKNOWN = -1  # of a day
+_LAST_DAY = date.max.toordinal() - date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +33,11 @@ class Usage:
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    def has_days(self) -> bool:
+        """Whether all days are days, from 1970 to 9999, or not known."""
+        days = [days for days in (self.last_seen, self.born) if len(days)]
+        return all(int(d.min()) >= UNKNOWN and int(d.max()) <= _LAST_DAY for d in days)
 
     def slice(self, start: int, stop: int) -> Usage:
         """That of some entries, without a copy."""

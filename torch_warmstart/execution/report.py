@@ -232,10 +232,11 @@ def _entry(account: VariableAccount) -> Entry:
 
 def _found_too_few(accounts: Iterable[VariableAccount], min_found: float) -> Iterator[str]:
     for account, where, rows in _by_entry(accounts):
-        share = rows.copied / max(1, rows.entries)
+        found = rows.copied + rows.returned
+        share = found / max(1, rows.entries)
         if rows.entries and share < min_found:
             yield (
-                f"{account.name}{where}: {rows.copied:,} of {plural(rows.entries, 'new entry')} "
+                f"{account.name}{where}: {found:,} of {plural(rows.entries, 'new entry')} "
                 f"({share:.1%}) had an old row, and min_found={min_found:g} asks for "
                 f"{min_found:.1%}. Is it the vocabulary of {' + '.join(account.keys)}?"
             )

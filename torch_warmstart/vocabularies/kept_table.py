@@ -220,6 +220,7 @@ def read_kept_table(raw: Bytes, url: str) -> Vocabulary:
         ValueError,
         KeyError,
         TypeError,
+        OverflowError,
         RecursionError,
     ) as error:
         told = said_of_entries(error)
@@ -313,17 +314,17 @@ def _usage(table: Any) -> Usage | None:
     counts = torch.from_numpy(_int64(table, "count"))
     if bool((counts < 0).any()):
         raise ValueError("a count is negative")
-    return Usage(counts, _days_of(table, "last_seen"), _days_of(table, "born"))
+    usage = Usage(counts, _days_of(table, "last_seen"), _days_of(table, "born"))
+    if not usage.has_days():
+        raise ValueError("a day of it is before 1970, or after 9999")
+    return usage
 
 
 def _days_of(table: Any, name: str) -> torch.Tensor:
     import pyarrow
 
     days = table.column(name).cast(pyarrow.int32()).fill_null(UNKNOWN)
-    found = torch.from_numpy(days.to_numpy().astype(np.int32))
-    if len(found) and int(found.min()) < UNKNOWN:
-        raise ValueError(f"the column {name!r} has a day before 1970")
-    return found
+    return torch.from_numpy(days.to_numpy().astype(np.int32))
 
 
 def _int64(table: Any, name: str) -> Any:

@@ -1,7 +1,8 @@
 """A tensor known again by a few of its rows, so that what was said of it is not taken for another.
 
 A checkpoint that is written anew under its old name has other values, and perhaps other entries in
-its rows. A megabyte tells; of a remote one, whose rows are a request each, both ends do.
+its rows. A megabyte tells, or one row that is longer; of a remote one, whose rows are a request
+each, both ends do.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch_warmstart.formats import Checkpoint, TensorSpec
 
 _MOST_BYTES = 1 << 20
+_MOST_OF_A_ROW = 32 << 20
 _MOST_ROWS = 4096
 _AT_ENDS = 8  # rows
 
@@ -51,7 +53,7 @@ def _rows(spec: TensorSpec, most: int) -> torch.Tensor:
     """Which rows tell, of so many at most; none where a row is long, or is none of numbers."""
     count = spec.shape[0] if spec.shape else 0
     each = spec.nbytes // max(1, count)
-    if spec.dtype is None or spec.unreadable or not 0 < each <= _MOST_BYTES:
+    if spec.dtype is None or spec.unreadable or not 0 < each <= _MOST_OF_A_ROW:
         return torch.zeros(0, dtype=torch.int64)
     most = max(1, min(most, _MOST_BYTES // each))
     if count <= most:

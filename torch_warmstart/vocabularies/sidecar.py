@@ -43,7 +43,7 @@ _MOST = 16 << 20  # bytes of the JSON
 _MOST_DATA = 64 << 30  # bytes of a vocabulary's file
 _PIECE = 16 << 20
 _DATA = re.compile(r"\.warmstart-[0-9a-f]{32}\.vocab")
-_NAME = re.compile(rf"[^/\\:]+({_DATA.pattern})", re.DOTALL)  # of any checkpoint's
+_NAME = re.compile(rf"[^/]+({_DATA.pattern})", re.DOTALL)  # of any checkpoint's
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,14 @@ def sidecar_vocabularies(url: str, storage: Storage) -> Sidecar:
         source.close()
     try:
         return Sidecar(path, dict(_kept_in(json.loads(raw), base_name(url))), storage)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         why = str(error) if isinstance(error, _BadError) else "it is not what we write"
         raise VocabularyError(f"{path} is damaged: {why}. {_AGAIN}") from error
 

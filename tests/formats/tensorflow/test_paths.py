@@ -247,10 +247,10 @@ def test_a_directory_with_several_indexes_is_ambiguous(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointNotFoundError) as caught:
         found(tmp_path)
-    shown = ", ".join(f"'{tmp_path}/m-{step}'" for step in range(8))
+    shown = ", ".join(f"'{tmp_path}/m-{step}'" for step in range(5))
     assert str(caught.value) == (
         f"{tmp_path} has no 'checkpoint' file to say which checkpoint is meant. "
-        f"Checkpoints there: {shown} and 2 more; pass one of them."
+        f"Checkpoints there: {shown} and 5 more; pass one of them."
     )
 
 
@@ -357,7 +357,7 @@ def test_an_open_checkpoint_stands_for_itself(prefix: Path) -> None:
     assert tw.load_checkpoint(checkpoint) is checkpoint
 
 
-@pytest.mark.parametrize("contents", [b"", b"hello", bytes(5000)], ids=["empty", "text", "zeros"])
+@pytest.mark.parametrize("contents", [b"hello", bytes(5000)], ids=["text", "zeros"])
 def test_a_file_of_no_known_format_is_told_by_what_it_lacks(
     tmp_path: Path, contents: bytes
 ) -> None:

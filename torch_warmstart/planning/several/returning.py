@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +42,7 @@ def with_returned(
     found = {of: {i.variable: i for i in one.items} for of, one in older.items()}
 
     def patched(item: PlanItem, past: _Past | None = None) -> tuple[PlanItem, _Past]:
-        order = [_identity(checkpoint) for checkpoint, _ in item.fallback]
+        order = [one for one, _, _ in _named(item)]
         others = [(number[of], found[of].get(item.variable)) for of in order]
         return _with_patches(number_item(0, item), others, past)
 
@@ -68,10 +69,19 @@ def _asked(plan: WarmStartPlan) -> _Asked:
     """The older checkpoints, each with the parameters that want it and the vocabularies it had."""
     asked: _Asked = {}
     for item in plan.items:
-        for checkpoint, source in item.fallback if item.variable.slot is None else ():
-            _, wanting = asked.setdefault(_identity(checkpoint), (checkpoint, {}))
+        for one, checkpoint, source in _named(item) if item.variable.slot is None else ():
+            _, wanting = asked.setdefault(one, (checkpoint, {}))
             wanting[item] = source
     return asked
+
+
+def _named(item: PlanItem) -> Iterator[tuple[Hashable, Any, Any]]:
+    """Its older checkpoints, told apart: one may be there twice, with another vocabulary."""
+    times: Counter[Hashable] = Counter()
+    for checkpoint, source in item.fallback:
+        one = _identity(checkpoint)
+        times[one] += 1
+        yield (one, times[one]), checkpoint, source
 
 
 def _identity(checkpoint: Any) -> Hashable:

@@ -92,6 +92,7 @@ def _blocks(counts: Any) -> Iterator[Counted]:
             yield from _cut(read_entries(list(counts)), values)
     elif isinstance(counts, tuple) and len(counts) == 2:
         entries, numbers = counts
+        entries = entries if hasattr(entries, "__len__") else list(entries)
         if len(entries):
             yield from _cut(read_entries(entries), _whole(np.asarray(numbers)))
     else:
@@ -107,6 +108,8 @@ def _cut(entries: Entries, numbers: torch.Tensor) -> Iterator[Counted]:
 def _whole(numbers: Any) -> torch.Tensor:
     if numbers.dtype.kind not in "iu":
         raise VocabularyError(f"Counts are whole numbers, not {numbers.dtype}.")
+    if numbers.ndim != 1:
+        raise VocabularyError(f"Counts are a number for each entry, not {list(numbers.shape)}.")
     if numbers.dtype.kind == "u" and bool((numbers > MOST_COUNT).any()):
         raise _too_many("the array")
     return torch.from_numpy(numbers.astype(np.int64))

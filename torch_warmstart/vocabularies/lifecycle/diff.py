@@ -62,18 +62,18 @@ class VocabularyDiff:
 
         Of "dropped" it is the part of the old vocabulary, of all others of the new one.
         """
-        sizes = self.weights or {fate: getattr(self, fate) for fate in FATES}
+        sizes = self.weights or self._entries
         of_new = sum(sizes[fate] for fate in FATES if fate != "dropped")
-        of_old = self._of_old
-        return {
-            fate: sizes[fate] / max(1, of_old if fate == "dropped" else of_new) for fate in FATES
+        of_old = sizes if "dropped" in sizes else self._entries
+        old = sum(of_old[fate] for fate in ("dropped", "kept", "moved"))
+        new: dict[Fate, float] = {
+            fate: sizes[fate] / max(1, of_new) for fate in FATES if fate != "dropped"
         }
+        return {**new, "dropped": of_old["dropped"] / max(1, old)}
 
     @property
-    def _of_old(self) -> int:
-        if self.weights:
-            return self.weights["dropped"] + self.weights["kept"] + self.weights["moved"]
-        return self.dropped + self.kept + self.moved
+    def _entries(self) -> Mapping[Fate, int]:
+        return {fate: getattr(self, fate) for fate in FATES}
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain values that `json.dumps` takes, with `version` and `totals`."""
@@ -98,10 +98,10 @@ class VocabularyDiff:
         }
 
     def __str__(self) -> str:
-        weighed = ", by counts" if self.weights else ""
         shares = self.shares
         lines = [
-            f"{fate:<9} {getattr(self, fate):>13,}  {shares[fate]:>7.2%}{weighed}"
+            f"{fate:<9} {getattr(self, fate):>13,}  {shares[fate]:>7.2%}"
+            + (", by counts" if fate in self.weights else "")
             + (" of the old" if fate == "dropped" else "")
             for fate in FATES
         ]
@@ -122,7 +122,8 @@ def diff_vocabularies(
         old: What `Vocabulary.load` takes.
         new: The same.
         counts: How often entries were seen, as in `update_vocabulary`, for the shares. None: as the
-            vocabularies say themselves, each for its own entries, if the new one does.
+            vocabularies say themselves, each for its own entries, if the new one does;
+            what is dropped goes by entries if the old one does not.
         earlier: Vocabularies of days before `old`: entries of theirs that `old` does not have and
             `new` has are returned, not new.
         progress: Show a progress bar; None shows one for long work on a terminal.
@@ -149,6 +150,7 @@ def diff_vocabularies(
     found = _old_numbers(before, after, progress)
     is_missing = found < 0
     strangers = positions(is_missing)
+    _check_once(after.listed, strangers)
     back = _is_back(after.listed.take(strangers), earlier)
     has_moved, dropped = _compare(before, after, found)
     at = {
@@ -182,6 +184,15 @@ def _old_numbers(before: Vocabulary, after: Vocabulary, progress: bool | None) -
     if joined.may_share:
         EntryIndex(after.listed)  # which raises, and names the two
     return joined.rows
+
+
+def _check_once(listed: Entries, strangers: torch.Tensor) -> None:
+    """Raises VocabularyError for an entry that is there twice and no old vocabulary has."""
+    try:
+        EntryIndex(listed.take(strangers))
+    except VocabularyError:
+        EntryIndex(listed)  # which names them by their places
+        raise
 
 
 def _compare(
@@ -232,11 +243,12 @@ def _weights(
     at: Mapping[str, torch.Tensor],
     dropped: torch.Tensor,
 ) -> dict[Fate, int]:
+    of_dropped: torch.Tensor | None
     if counts is not None:
         of_new, of_dropped = _counted(counts, after.listed, before.listed.take(dropped))
     elif after.usage is not None:
         of_new = after.usage.counts
-        of_dropped = before.usage.counts[dropped] if before.usage is not None else dropped[:0]
+        of_dropped = before.usage.counts[dropped] if before.usage is not None else None
     else:
         return {}
     found: dict[Fate, int] = {
@@ -245,7 +257,8 @@ def _weights(
         "new": int(of_new[at["new"]].sum()),
     }
     kept = int(of_new.sum()) - sum(found.values())
-    return {"kept": kept, **found, "dropped": int(of_dropped.sum())}
+    found = {"kept": kept, **found}
+    return found if of_dropped is None else {**found, "dropped": int(of_dropped.sum())}
 
 
 def _counted(counts: Any, *groups: Entries) -> list[torch.Tensor]:

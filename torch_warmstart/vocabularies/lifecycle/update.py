@@ -327,11 +327,12 @@ def _special_rows_without_entry(vocabulary: Vocabulary) -> Numbers:
 
 def _free_rows(vocabulary: Vocabulary, is_kept: torch.Tensor, count: int) -> Numbers:
     """So many rows without an entry, lowest first, then those behind the last."""
-    taken = np.zeros(len(vocabulary), dtype=bool)
-    taken[_special_rows_without_entry(vocabulary)] = True
-    for block, rows in _kept_rows(vocabulary, is_kept):
-        del block
-        taken[rows] = True
+    special = _special_rows_without_entry(vocabulary)
+    most = len(special) + int(is_kept.sum()) + count  # as many rows have enough free ones
+    taken = np.zeros(min(len(vocabulary), most), dtype=bool)
+    taken[special[special < len(taken)]] = True
+    for _, rows in _kept_rows(vocabulary, is_kept):
+        taken[rows[rows < len(taken)]] = True
     free = np.flatnonzero(~taken)[:count]
     behind = np.arange(len(vocabulary), len(vocabulary) + count - len(free))
     return np.concatenate([free, behind])

@@ -8,7 +8,7 @@ interface", "Arrow columnar format"; the PyCapsule interface names the capsules.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -270,6 +270,7 @@ def _number_of(schema: Any, column: str | int | None, origin: str) -> int:
         (schema.children[number].contents.name or b"").decode("utf-8", "replace")
         for number in range(schema.n_children)
     ]
+    _check_rows_not_lost(names, column, origin)
     if column is None and len(names) == 1:
         return 0
     if isinstance(column, int) and 0 <= column < len(names):
@@ -282,6 +283,20 @@ def _number_of(schema: Any, column: str | int | None, origin: str) -> int:
         f"{origin} is a table with {asked}the columns {known}: say which one holds the entries by "
         f"Vocabulary.load(..., column={first})."
     )
+
+
+def _check_rows_not_lost(names: Sequence[str], column: str | int | None, origin: str) -> None:
+    """Raises VocabularyError for a table of entries that says in another column which row each has.
+
+    `Vocabulary.save` writes such tables; without their metadata they are no longer told by it.
+    """
+    asked = names[column] if isinstance(column, int) and column < len(names) else column
+    if asked == "entry" and "row" in names:
+        raise VocabularyError(
+            f"{origin} says in its column 'row' which row each entry has; a column by itself is an "
+            "entry a row, in order. Load what Vocabulary.save wrote as it is, without column=. "
+            "If the rows are 0, 1, 2 and so on, pass the column's values as a sequence."
+        )
 
 
 def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:

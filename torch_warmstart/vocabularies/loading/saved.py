@@ -41,7 +41,15 @@ def read_saved(raw: Bytes, url: str) -> Vocabulary:
     """The vocabulary in a file of ours; VocabularyError if it is damaged."""
     try:
         return _read(raw, url)
-    except (_BadError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (
+        _BadError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         why = str(error) if isinstance(error, _BadError) else "its header is not what we write"
         raise VocabularyError(f"{url} is a damaged vocabulary: {why}. Save it again.") from error
 
@@ -60,11 +68,7 @@ def _read(raw: Bytes, url: str) -> Vocabulary:
     special = {str(name): range(*_pair(span, num_rows)) for name, span in about["special"].items()}
     if not all(isinstance(number, int) and number >= 0 for number in (num_rows, first)):
         raise _BadError("a number of rows is none")
-    if (
-        at is not None
-        and len(at)
-        and (len(at) != len(listed) or int(at[0]) < 0 or bool((np.diff(at) <= 0).any()))
-    ):
+    if at is not None and (len(at) != len(listed) or bool((np.diff(at, prepend=-1) <= 0).any())):
         raise _BadError("its rows are not in order")
     last = int(at[-1]) + 1 if at is not None and len(at) else first + len(listed)
     if last > num_rows:
@@ -89,7 +93,10 @@ def _usage(tensors: dict[str, npt.NDArray[Any]], count: int) -> Usage | None:
         raise _BadError("its counts do not fit its entries")
     if counts.dtype != np.int64 or any(day.dtype != np.int32 for day in days):
         raise _BadError("its counts are of another dtype")
-    return Usage(*(torch.from_numpy(part.copy()) for part in (counts, *days)))
+    usage = Usage(*(torch.from_numpy(part.copy()) for part in (counts, *days)))
+    if not usage.has_days():
+        raise _BadError("a day of it is none")
+    return usage
 
 
 def _listed(tensors: dict[str, npt.NDArray[Any]], about: Any, url: str) -> Entries:

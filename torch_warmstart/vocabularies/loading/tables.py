@@ -174,7 +174,8 @@ def _read_parquet(buffer: Any, column: str | int | None) -> Any:
 
     file = parquet.ParquetFile(buffer)
     names = file.schema_arrow.names
-    return file.read(columns=[column] if column in names else None)
+    is_alone = column in names and "row" not in names  # else it is looked at what that says
+    return file.read(columns=[column] if is_alone else None)
 
 
 def _read_arrow(buffer: Any, column: str | int | None) -> Any:

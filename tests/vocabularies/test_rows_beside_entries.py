@@ -1,0 +1,49 @@
+"""A table that says which row each entry has is not read as one entry a row, in order."""
+
+from __future__ import annotations
+
+import pytest
+
+import torch_warmstart as tws
+
+pandas = pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+
+
+@pytest.fixture
+def with_a_gap(tmp_path):
+    """`a` has row 0 and `c` row 2, as Parquet."""
+    first = tws.update_vocabulary(["a", "b", "c"], {"a": 1, "b": 1, "c": 1}, today=1)
+    path = tmp_path / "v.parquet"
+    tws.update_vocabulary(first, {"a": 1, "c": 1}, expire_after=0, today=2).save(path)
+    return path
+
+
+def _rewritten(path, kind):
+    table = pandas.read_parquet(path)
+    if kind == "frame":
+        return table
+    other = path.with_suffix(f".other.{kind}")
+    {"parquet": table.to_parquet, "csv": table.to_csv}[kind](other, index=False)
+    return other
+
+
+def test_as_it_was_saved_each_entry_has_its_row(with_a_gap):
+    assert tws.Vocabulary.load(with_a_gap).rows(["a", "c"]).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("column", ["entry", 0])
+def test_a_column_of_what_was_saved_is_refused(with_a_gap, column):
+    with pytest.raises(tws.VocabularyError, match="in its column 'row' which row each entry has"):
+        tws.Vocabulary.load(with_a_gap, column=column)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "frame"])
+def test_so_is_one_of_a_table_that_others_wrote_anew(with_a_gap, kind):
+    with pytest.raises(tws.VocabularyError, match="in its column 'row' which row each entry has"):
+        tws.Vocabulary.load(_rewritten(with_a_gap, kind), column="entry")
+
+
+def test_its_values_by_themselves_are_in_order(with_a_gap):
+    values = pandas.read_parquet(with_a_gap)["entry"]
+    assert tws.Vocabulary.load(values).rows(["a", "c"]).tolist() == [0, 1]

@@ -120,3 +120,22 @@ def test_counts_of_other_shapes():
         tws.update_vocabulary(["a"], (["a", "b"], np.ones((2, 2), np.int64)))
     ours = tws.update_vocabulary(["a"], (iter(["a", "b"]), np.ones(2, np.int64)), today=1)
     assert ours.usage.counts.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("mine", "is_shuffled"), [(["b", "a", "c"], True), (["a", "b", "c"], False)]
+)
+def test_rows_by_position_are_those_of_the_modules_own_vocabulary(tmp_path, mine, is_shuffled):
+    path = tmp_path / "m.pt"
+    torch.save({"emb.weight": torch.tensor([[1.0], [2.0]])}, path)
+    tws.save_vocabularies(path, {"emb.weight": ["a", "b"]})
+    model = nn.ModuleDict({"emb": nn.Embedding(3, 1)})
+    model["emb"].vocabulary = tws.Vocabulary.load(mine)
+    infos = {"emb.weight": tws.ClipOrPad(backup_initializer="keep")}
+    settings = tws.WarmStartSettings(path, var_name_to_vocab_info=infos)
+    if is_shuffled:
+        with pytest.raises(tws.PlanError, match="2 entries of its module's vocabulary"):
+            tws.warm_start(model, settings)
+    else:
+        tws.warm_start(model, settings)
+        assert model["emb"].weight.flatten()[:2].tolist() == [1.0, 2.0]

@@ -8,7 +8,7 @@ from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import Finding, VocabularyError, WarmStartError, plural
 from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.rows import OldVocabularies
-from torch_warmstart.settings import FromCheckpoint, VocabInfo
+from torch_warmstart.settings import ClipOrPad, FromCheckpoint, VocabInfo
 from torch_warmstart.storage import is_remote
 
 _ATTRIBUTE = "vocabulary"  # where a module says its own
@@ -43,8 +43,11 @@ def _found(items: Iterable[PlanItem], old: OldVocabularies) -> Iterator[Finding]
         for change in of_rows if of_entries[1:] else of_entries:
             assert isinstance(change.vocab, VocabInfo)
             yield from _given(item, change.vocab, saved, old)
+        by_position = [c for c in item.changes if isinstance(c.vocab, ClipOrPad) and c.axis == 0]
         if all(change.axis != 0 for change in item.changes) and not of_entries:
             yield from _by_position(item, saved)
+        elif by_position:
+            yield from _by_position(item, saved, by_position[0].old_size)
 
 
 def _given(
@@ -102,9 +105,10 @@ def _own(item: PlanItem) -> Vocabulary | None:
     )
 
 
-def _by_position(item: PlanItem, saved: Vocabulary) -> Iterator[Finding]:
+def _by_position(item: PlanItem, saved: Vocabulary, until: int | None = None) -> Iterator[Finding]:
+    """Of rows that go by their number, those before `until`."""
     mine = _own(item)
-    differ = _in_other_rows(mine, saved) if mine is not None else ""
+    differ = _in_other_rows(mine, saved, until) if mine is not None else ""
     if mine is not None and differ:
         text = (
             f"{item.name} would be taken row by row, but {differ} of its module's vocabulary, "
@@ -115,7 +119,7 @@ def _by_position(item: PlanItem, saved: Vocabulary) -> Iterator[Finding]:
         yield Finding("vocabulary-shuffled", "error", item.name, text)
 
 
-def _in_other_rows(vocabulary: Vocabulary, saved: Vocabulary) -> str:
+def _in_other_rows(vocabulary: Vocabulary, saved: Vocabulary, until: int | None = None) -> str:
     """How many entries have another row in the saved one: `3 entries`; "": none."""
     if vocabulary.fingerprint == saved.fingerprint or not len(vocabulary.listed):
         return ""
@@ -123,5 +127,6 @@ def _in_other_rows(vocabulary: Vocabulary, saved: Vocabulary) -> str:
         rows = saved.rows(vocabulary)
     except WarmStartError:  # text and ids
         return plural(len(vocabulary.listed), "entry")
-    count = int((rows != vocabulary.entry_rows).sum())
+    is_taken = vocabulary.entry_rows < (len(vocabulary) if until is None else until)
+    count = int(((rows != vocabulary.entry_rows) & is_taken).sum())
     return plural(count, "entry") if count else ""

@@ -20,7 +20,7 @@ _Tree = Mapping[Any, Any]
 
 # Where frameworks keep the weights. Only these come before tensors that lie beside them, such as
 # the last loss; in a state_dict itself a mapping is something a module keeps besides its tensors.
-_USUAL = frozenset({"state_dict", "model", "model_state_dict", "module"})
+USUAL = frozenset({"state_dict", "model", "model_state_dict", "module"})
 _LIGHTNING = "pytorch-lightning_version"
 _EXTRA_STATE = "_extra_state"  # the end of a key under which a module keeps what it likes
 _DEPTH = 2
@@ -157,7 +157,7 @@ def _choose_below(node: _Tree, leaf: type) -> dict[str, _Tree]:
         return {"state_dict": node["state_dict"]}  # callbacks keep tensors of their own
     found = _candidates(node, leaf, _DEPTH)
     has_own = _has_leaves(node, leaf)
-    if has_own and not any(path.split("/")[0] in _USUAL for path in found):
+    if has_own and not any(path.split("/")[0] in USUAL for path in found):
         return {"": node}
     return found
 

@@ -267,3 +267,55 @@ def test_a_pickle_that_torch_cannot_follow_says_where_not_what_to_switch_off(tmp
     with pytest.raises(tws.CorruptCheckpointError, match="Unsupported operand 48") as caught:
         tws.load_checkpoint(tmp_path / "m.pt")
     assert "weights_only" not in str(caught.value)
+
+
+class _Holder:
+    def __init__(self, held):
+        self.held = held
+
+
+@pytest.mark.parametrize(
+    "held",
+    [np.ones(2), torch.ones(2).untyped_storage(), {torch.ones(2): 1}, frozenset([torch.ones(1)])],
+    ids=["array", "storage", "key", "frozenset"],
+)
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,)], ids=["alone", "in a tuple"])
+def test_what_may_have_been_a_tensor_is_never_left_out(tmp_path, held, wrap):
+    torch.save({"w": torch.ones(1), "x": wrap(_Holder(held))}, tmp_path / "m.pt")
+    with pytest.raises(tws.UnsupportedError, match="_Holder|frozenset"):
+        tws.load_checkpoint(tmp_path / "m.pt")
+
+
+def test_nothing_else_is_taken_for_a_model_that_cannot_be_read(tmp_path):
+    tensors = {"w": torch.ones(2)}
+    torch.save({"model": _Holder(torch.ones(2)), "ema": tensors}, tmp_path / "m.pt")
+    with pytest.raises(tws.UnsupportedError, match="_Holder"):
+        tws.load_checkpoint(tmp_path / "m.pt")
+    assert list(tws.load_checkpoint(tmp_path / "m.pt", entry="ema")) == ["w"]
+
+
+class _Outer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.body = torch.nn.Linear(2, 1), _Own()
+
+
+class _Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(2, 2)
+
+    def __getstate__(self):
+        return (self.__dict__.copy(),)
+
+
+def test_a_part_of_a_module_that_keeps_its_tensors_otherwise_is_refused(tmp_path):
+    torch.save(_Outer(), tmp_path / "m.pt")
+    with pytest.raises(tws.UnsupportedError, match="whose part 'body' keeps its tensors"):
+        tws.load_checkpoint(tmp_path / "m.pt")
+
+
+def test_one_array_in_many_places_is_one(tmp_path):
+    array = np.ones(1 << 16, np.float32)
+    torch.save({"w": [array] * 500, "x": torch.ones(1)}, tmp_path / "m.pt")
+    assert "x" in tws.load_checkpoint(tmp_path / "m.pt")

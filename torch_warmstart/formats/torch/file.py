@@ -15,6 +15,7 @@ import torch
 
 from torch_warmstart.errors import SettingsError, UnsupportedError, printable
 from torch_warmstart.formats.base import TensorSpec
+from torch_warmstart.formats.nested import USUAL
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import PICKLE_MAGIC
 from torch_warmstart.formats.sources import SourceFile
@@ -44,6 +45,8 @@ def open_file(place: Place) -> StateDictCheckpoint:
             f"{place.url} holds a {type(loaded).__name__}, not a state_dict: a mapping of names to "
             "tensors."
         )
+    if place.entry is None and (unread := _unread_model(loaded)) is not None:
+        raise UnsupportedError(refusal(place.url, printable(name_of(unread))))
     checkpoint = _TorchFile(
         loaded, place.url, entry=place.entry, format="torch file", wanted=place.wanted
     )
@@ -52,6 +55,14 @@ def open_file(place: Place) -> StateDictCheckpoint:
         raise UnsupportedError(refusal(place.url, printable(name_of(doubtful))))
     checkpoint.mapped = place.source if _can_be_mapped(place) else None
     return checkpoint
+
+
+def _unread_model(loaded: Mapping[Any, Any]) -> StandIn | None:
+    """What stands where files keep their model, if nothing that is read does."""
+    usual = [value for key, value in loaded.items() if isinstance(key, str) and key in USUAL]
+    if any(isinstance(value, Mapping) for value in usual):
+        return None
+    return next((value for value in usual if isinstance(value, StandIn)), None)
 
 
 class _TorchFile(StateDictCheckpoint):

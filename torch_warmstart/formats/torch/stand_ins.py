@@ -25,6 +25,7 @@ from torch_warmstart.errors import UnsupportedError, WarmStartError
 _MOST = 64  # names of others in one file; torch looks through all of them at each call
 _MOST_TENSORS = 100_000  # of a pickled module; modules may contain each other
 _LONGEST = 4_096  # characters of a name
+_MOST_CHARACTERS = 1 << 26  # of all names of a pickled module
 _DEPTH = 6  # of containers that are looked through
 # Of numpy's dtypes, those that torch has.
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1", "c8", "c16")
@@ -100,11 +101,11 @@ def load_with_stand_ins(file: str | IO[bytes], load: Callable[[], Any]) -> Any:
     Arrays and numbers of numpy are what they are, and a pickled module is the mapping that its
     state_dict would be. None if that does not help: then the file is refused as it is.
     """
-    names = _names_in(file)
-    if not names or len(names) > _MOST or any(map(_is_of_programs, names)):
-        return None
     filled: dict[str, Any] = {}  # by name: what is made of a class that is a dict's, or a list's
     with TURNS.alone():
+        names = _names_in(file)
+        if not names or len(names) > _MOST or any(map(_is_of_programs, names)):
+            return None
         for _ in range(len(names) + 1):
             stand_ins = [_stand_in(name, filled.get(name)) for name in names]
             try:
@@ -146,15 +147,22 @@ def _stand_in(name: str, container: Any = None) -> Any:
     """What stands for a name: for containers, where that is known, an empty one that is plain."""
     module, _, qualified = name.rpartition(".")
     if container is not None:
-        made = {"__new__": lambda _cls, *_: copy.copy(container)}
+        made = {"__new__": lambda _cls, *given: _emptied(container, given)}
         return type("StandIn", (), {"__module__": module, "__qualname__": qualified, **made})
     if name == "collections.defaultdict":
-        return _named(lambda *_: {}, module, qualified)
+        return _named(lambda *given: _emptied({}, given[1:]), module, qualified)
     if name == "collections.deque":
         return _named(lambda *given: list(*given[:1]), module, qualified)
     if name == "builtins.bytes":  # of none: others are given as a text that torch encodes
-        return _named(lambda *_: b"", module, qualified)
+        return _named(lambda *given: _emptied(b"", given), module, qualified)
     return type("StandIn", (StandIn,), {"__module__": module, "__qualname__": qualified})
+
+
+def _emptied(container: Any, given: tuple[Any, ...]) -> Any:
+    """A new container; raises where something was given that would be lost."""
+    if any(not isinstance(one, str | int | float | None) for one in given):
+        raise ValueError("what it is given would be lost")
+    return copy.copy(container)
 
 
 def _named(function: Any, module: str, qualified: str) -> Any:
@@ -169,18 +177,32 @@ def name_of(stand_in: StandIn) -> str:
 
 def first_doubtful(values: Iterable[Any]) -> StandIn | None:
     """The first that stands for something that may have been a tensor, or is made of some."""
-    seen: set[int] = set()  # what holds no tensor: many may hold the same
-    for value in values:
-        if isinstance(value, StandIn):
-            of_arrays = type(value).__module__.partition(".")[0] in _OF_ARRAYS
-            if of_arrays or any(isinstance(each, torch.Tensor) for each in _all_in(value, seen)):
-                return value
+    seen: set[int] = set()  # many may hold the same
+    for each in _all_in(values, seen):
+        if isinstance(each, StandIn) and (
+            _is_of_arrays(each) or any(map(_may_be_values, _all_in(each.held, set())))
+        ):
+            return each
     return None
 
 
-def _all_in(value: Any, seen: set[int]) -> Iterator[Any]:
+def _may_be_values(value: Any) -> bool:
+    storages = torch.UntypedStorage | torch.TypedStorage
+    return isinstance(value, torch.Tensor | storages) or (
+        isinstance(value, StandIn) and _is_of_arrays(value)
+    )
+
+
+def _is_of_arrays(stand_in: StandIn) -> bool:
+    """Whether it is of a library of arrays, and neither a number nor a dtype of numpy's."""
+    name = name_of(stand_in)
+    is_number = name == "numpy.dtype" or name.endswith(".multiarray.scalar")
+    return name.partition(".")[0] in _OF_ARRAYS and not is_number
+
+
+def _all_in(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
     """Everything in nested containers that has not been seen."""
-    todo = [value]
+    todo = list(values)
     while todo:
         each = todo.pop()
         if id(each) in seen:
@@ -188,8 +210,8 @@ def _all_in(value: Any, seen: set[int]) -> Iterator[Any]:
         seen.add(id(each))
         yield each
         if isinstance(each, Mapping):
-            todo += each.values()
-        elif isinstance(each, list | tuple | set):
+            todo += (*each.keys(), *each.values())
+        elif isinstance(each, list | tuple | set | frozenset):
             todo += each
         elif isinstance(each, StandIn):
             todo += each.held
@@ -207,7 +229,9 @@ class _Plain:
     def of(self, node: Any, depth: int = _DEPTH) -> Any:
         """The same object, if nothing in it is known."""
         if isinstance(node, StandIn):
-            return _known(node)
+            if (id(node), 0) not in self._known:
+                self._known[id(node), 0] = _known(node)
+            return self._known[id(node), 0]
         if depth == 0 or not isinstance(node, dict | list):
             return node
         at = id(node), depth
@@ -248,13 +272,18 @@ def _array(stand_in: StandIn) -> Any:
     state = stand_in.held[-1]
     if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[1], tuple):
         return stand_in
+    kind = stand_in.held[0]  # of which it is: a subclass may mean something else by its numbers
+    if not isinstance(kind, type) or not issubclass(kind, StandIn) or type(state[3]) is not bool:
+        return stand_in
+    if f"{kind.__module__}.{kind.__qualname__}" != "numpy.ndarray":
+        return stand_in
     _, shape, dtype, is_turned, data = state
     values = _values(dtype, data)
     if values is None or not all(type(size) is int and size >= 0 for size in shape):
         return stand_in
     if math.prod(shape) != len(values):
         return stand_in
-    order: Literal["F", "C"] = "F" if is_turned is True else "C"
+    order: Literal["F", "C"] = "F" if is_turned else "C"
     return torch.from_numpy(np.array(values.reshape(shape, order=order), order="C"))
 
 
@@ -264,7 +293,8 @@ def _values(dtype: Any, data: Any) -> npt.NDArray[Any] | None:
         return None
     given, order = dtype.held[:1], dtype.held[-1]
     is_known = given and given[0] in _NUMBERS and isinstance(order, tuple) and len(order) > 1
-    if not is_known or order[1] not in ("<", "|") or not isinstance(data, bytes):
+    is_one = is_known and not any(part is not None for part in order[2:5])  # of no parts
+    if not is_one or order[1] not in ("<", "|") or not isinstance(data, bytes):
         return None
     one = np.dtype(given[0])
     return np.frombuffer(data, one) if len(data) % one.itemsize == 0 else None
@@ -293,6 +323,8 @@ def _state_of_optimizer(optimizer: StandIn) -> dict[str, Any]:
     """What a pickled optimizer would have as its state_dict: by numbers, in its groups' order."""
     attributes = _attributes(optimizer)
     groups = attributes["param_groups"]
+    if sum(len(group["params"]) for group in groups) > _MOST_TENSORS:
+        return {}
     parameters = [parameter for group in groups for parameter in group["params"]]
     numbers: dict[int, int] = {}
     for parameter in parameters:
@@ -306,22 +338,29 @@ def _state_dict_of(module: StandIn) -> dict[str, Any]:
     """What a pickled module would have as its state_dict; raises if that is no end of names."""
     found: dict[str, Any] = {}
     todo: list[tuple[str, StandIn, tuple[int, ...]]] = [("", module, ())]
-    visited = 0
+    visited = length = 0
     while todo:
         prefix, each, around = todo.pop()
         visited += 1
         state = _attributes(each)
         transient = state.get("_non_persistent_buffers_set")
-        left_out = transient if isinstance(transient, set | list) else ()
-        for name, tensor in (*state["_parameters"].items(), *state["_buffers"].items()):
-            if tensor is not None and isinstance(name, str) and name not in left_out:
+        left_out = set(transient) if isinstance(transient, set | list) else set()
+        buffers = {n: b for n, b in state["_buffers"].items() if n not in left_out}
+        for name, tensor in (*state["_parameters"].items(), *buffers.items()):
+            if tensor is not None and isinstance(name, str) and length < _MOST_CHARACTERS:
                 found[f"{prefix}{name}"] = tensor
+                length += len(prefix) + len(name)
         within = (*around, id(each))
         for name, child in reversed(state["_modules"].items()):
-            is_new = isinstance(child, StandIn) and _is_module(child) and id(child) not in within
-            if is_new and isinstance(name, str):
+            if child is not None and not (isinstance(child, StandIn) and _is_module(child)):
+                raise UnsupportedError(
+                    f"The file has a pickled module whose part {name!r} keeps its tensors in a way "
+                    "of its own: save its state_dict instead."
+                )
+            if child is not None and isinstance(name, str) and id(child) not in within:
                 todo.append((f"{prefix}{name}.", child, within))
-        if max(len(found), len(todo), visited) > _MOST_TENSORS or len(prefix) > _LONGEST:
+        is_long = len(prefix) > _LONGEST or length >= _MOST_CHARACTERS
+        if max(len(found), len(todo), visited) > _MOST_TENSORS or is_long:
             raise UnsupportedError(
                 f"A pickled module in the file has more than {_MOST_TENSORS:,} tensors, or names "
                 f"of more than {_LONGEST:,} characters."

@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torchrec
 from torch import nn
 from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer
+from torchrec.distributed import comm
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -107,7 +108,8 @@ def sharded(
     sharders = [EmbeddingBagCollectionSharder(), EmbeddingCollectionSharder()]
     of_bags, of_sequences = WAYS[way]()
     ranks_of_host = _world() // 2 if way == "grid" else _world()
-    os.environ["LOCAL_WORLD_SIZE"] = str(ranks_of_host)  # by which TorchRec groups them
+    os.environ["LOCAL_WORLD_SIZE"] = str(ranks_of_host)  # by which TorchRec groups them, once
+    comm._INTRA_PG = comm._CROSS_PG = None
     tables = {
         "ebc": dict(zip(BAGS, (of_bags, row_wise()), strict=True)),
         "ec": dict(zip(SEQUENCES, (of_sequences, table_wise(rank=0)), strict=True)),

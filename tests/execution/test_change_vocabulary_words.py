@@ -38,7 +38,7 @@ def refusal(model: nn.Module, info: tws.VocabInfo = INFO, **more: Odd) -> tws.Pl
     return refused.value
 
 
-@pytest.mark.parametrize("make", [lambda p: torch.ones(len(p)), torch.flatten])
+@pytest.mark.parametrize("make", [torch.ones_like, lambda p: torch.ones(len(p)), torch.flatten])
 def test_a_slot_that_cannot_follow_needs_another_optimizer(make: Callable[..., torch.Tensor]):
     model = nn.Sequential(nn.Embedding(3, 2))
     own = type("Odd", (Odd,), {})  # what a class keeps is found out once

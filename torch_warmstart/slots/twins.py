@@ -131,7 +131,7 @@ def _room_for(optimizer: torch.optim.Optimizer, name: str, value: Any, successor
         )
     shape = list(value.shape)
     if value.ndim and value.shape == (old.numel(),):
-        return torch.empty(new.numel(), dtype=value.dtype, device=value.device)
+        return _like(value, [new.numel()])
     found = axes_in_slot(tuple(old.shape), tuple(value.shape), successor.axes)
     if found is None:
         raise UnsupportedError(
@@ -142,4 +142,10 @@ def _room_for(optimizer: torch.optim.Optimizer, name: str, value: Any, successor
     for at, axis in zip(found, successor.axes, strict=True):
         if at is not None:
             shape[at] = new.shape[axis]
-    return torch.empty(shape, dtype=value.dtype, device=value.device)
+    return _like(value, shape)
+
+
+def _like(value: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    """Zeros where a slot is all zeros, else ones: what it may begin with is told by that."""
+    made = torch.zeros(shape, dtype=value.dtype, device=value.device)
+    return made if value.is_meta or not bool(value.any()) else made.fill_(1)

@@ -14,13 +14,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from watch import watched
 
 import torch_warmstart as tws
 from torch_warmstart.entries import Entries, Usage, Vocabulary
@@ -79,30 +79,11 @@ def write_counts(path: str, count: int, counted: int, kind: str) -> None:
             writer.write_table(pyarrow.Table.from_arrays([column, counts], schema=schema))
 
 
-def held() -> int:
-    """Bytes of memory that are the process's own, not a file's."""
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon"))
-
-
 def measured(name: str, count: int, work: Callable[[], Any]) -> Any:
-    before = most = held()
-    is_done = threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not is_done.wait(0.01):
-            most = max(most, held())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     began, cpu = time.perf_counter(), time.process_time()
-    made = work()
+    made, most = watched(work)
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
-    is_done.set()
-    watcher.join()
-    each = (most - before) / count
-    print(f"{name}: {cpu:.1f} s of CPU, {took:.1f} s, {each:.1f} bytes an id", flush=True)
+    print(f"{name}: {cpu:.1f} s of CPU, {took:.1f} s, {most / count:.1f} bytes an id", flush=True)
     return made
 
 

@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from watch import watched
 
 import torch_warmstart as tws
 from torch_warmstart.execution.ranks import Agreement
@@ -42,30 +41,6 @@ def write_table(path: Path, rows: int) -> None:
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + nbytes)
-
-
-def held() -> int:
-    """Bytes of memory of this process that no file is behind."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("RssAnon:")[2].split()[0]) << 10
-
-
-def watched(work: Callable[[], Any]) -> tuple[Any, int]:
-    """What work returns, and the bytes it held at the most beyond the start."""
-    before, peak, is_over = held(), 0, threading.Event()
-
-    def look() -> None:
-        nonlocal peak
-        while not is_over.wait(0.01):
-            peak = max(peak, held())
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        return work(), max(0, peak - before)
-    finally:
-        is_over.set()
-        watcher.join()
 
 
 def vocabularies(rows: int) -> tuple[Any, Any]:

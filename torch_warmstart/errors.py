@@ -38,6 +38,17 @@ _HIDING = "TORCH_WARMSTART_HIDE_ENTRIES"  # in the environment, so that it is so
 _NEAR_NAMES_EXHAUSTIVE = 2_000  # difflib costs about 10 us a candidate; beyond this, filter first
 
 
+# What a document of JSON that is not as it should be raises while its values are taken.
+WRONG_DOCUMENT = (
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that a plan, a warm start or a check has to say; `str()` is the sentence.

@@ -24,6 +24,7 @@ from torch_warmstart.entries import (
     Vocabulary,
 )
 from torch_warmstart.errors import (
+    WRONG_DOCUMENT,
     MissingDependencyError,
     SettingsError,
     VocabularyError,
@@ -214,15 +215,7 @@ def read_kept_table(raw: Bytes, url: str) -> Vocabulary:
     try:
         table, about = _read_parquet(raw) if raw[:1] == b"P"[0] else _read_text(raw)
         return _vocabulary_of(table, json.loads(about), url)
-    except (
-        arrow.ArrowException,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except (arrow.ArrowException, OSError, *WRONG_DOCUMENT) as error:
         told = said_of_entries(error)
         raise VocabularyError(
             f"{url} is a damaged vocabulary: {told}. Save it again."

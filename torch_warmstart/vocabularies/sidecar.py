@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import SettingsError, VocabularyError, printable
+from torch_warmstart.errors import WRONG_DOCUMENT, SettingsError, VocabularyError, printable
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.settings import VocabSource
 from torch_warmstart.storage import (
@@ -270,14 +270,7 @@ def sidecar_vocabularies(url: str, storage: Storage) -> Sidecar:
         source.close()
     try:
         return Sidecar(path, dict(_kept_in(json.loads(raw), base_name(url))), storage)
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except WRONG_DOCUMENT as error:
         why = str(error) if isinstance(error, _BadError) else "it is not what we write"
         raise VocabularyError(f"{path} is damaged: {why}. {_AGAIN}") from error
 

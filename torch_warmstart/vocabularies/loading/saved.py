@@ -16,7 +16,7 @@ from torch_warmstart.entries import (
     Vocabulary,
     text_entries,
 )
-from torch_warmstart.errors import VocabularyError
+from torch_warmstart.errors import WRONG_DOCUMENT, VocabularyError
 from torch_warmstart.storage import Bytes
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "U64": np.uint64}
 _MOST = 1 << 20  # bytes of a header
 
 
-class _BadError(Exception):
+class _BadError(ValueError):
     """What is wrong with the file, to follow its name."""
 
 
@@ -41,15 +41,7 @@ def read_saved(raw: Bytes, url: str) -> Vocabulary:
     """The vocabulary in a file of ours; VocabularyError if it is damaged."""
     try:
         return _read(raw, url)
-    except (
-        _BadError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
+    except WRONG_DOCUMENT as error:
         why = str(error) if isinstance(error, _BadError) else "its header is not what we write"
         raise VocabularyError(f"{url} is a damaged vocabulary: {why}. Save it again.") from error
 

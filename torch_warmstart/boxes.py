@@ -2,6 +2,10 @@
 
 Slices of a file's tensor and shards of a model's are the same thing, and this is the one word for
 it. Nothing here knows which of them it is.
+
+Which rows of one tensor are rows of another, and which, a vector says: int64, -1 for none. It is as
+long as a vocabulary, so on a CPU it is counted and searched by numpy, in the caller's thread: torch
+splits what is longer than its grain among threads that spin while they wait for each other.
 """
 
 from __future__ import annotations
@@ -11,7 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+
+_BLOCK = 1 << 15  # numbers made at a time, so that they stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +121,47 @@ def assembled(
     for common, part in parts:
         common.within(box).of(made).copy_(part)
     return made
+
+
+# -- vectors of rows -------------------------------------------------------------------------------
+
+
+def with_old_row(rows: torch.Tensor) -> torch.Tensor:
+    """Where rows are at least 0: int64."""
+    if rows.device.type != "cpu":
+        return (rows >= 0).nonzero().flatten()
+    return torch.from_numpy(np.flatnonzero(rows.numpy() >= 0))
+
+
+def without_old_row(rows: torch.Tensor) -> torch.Tensor:
+    """Where rows are below 0: int64."""
+    if rows.device.type != "cpu":
+        return (rows < 0).nonzero().flatten()
+    return torch.from_numpy(np.flatnonzero(rows.numpy() < 0))
+
+
+def count_with_old_row(rows: torch.Tensor) -> int:
+    """How many rows are at least 0."""
+    if rows.device.type != "cpu":
+        return int((rows >= 0).sum())
+    return int(np.count_nonzero(rows.numpy() >= 0))
+
+
+def extremes(rows: torch.Tensor) -> tuple[int, int]:
+    """The lowest and the highest of a vector that has one."""
+    if rows.device.type != "cpu":
+        lowest, highest = torch.stack(torch.aminmax(rows)).tolist()
+        return lowest, highest
+    numbers = rows.numpy()
+    return int(numbers.min()), int(numbers.max())
+
+
+def count_in_place(rows: torch.Tensor) -> int:
+    """How many rows are their own number."""
+    if rows.device.type != "cpu":
+        return int((rows == torch.arange(len(rows), device=rows.device)).sum())
+    numbers, found = rows.numpy(), 0
+    for start in range(0, len(numbers), _BLOCK):
+        part = numbers[start : start + _BLOCK]
+        found += int(np.count_nonzero(part == np.arange(start, start + len(part))))
+    return found

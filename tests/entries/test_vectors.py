@@ -7,16 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_warmstart.entries import (
+from torch_warmstart import boxes
+from torch_warmstart.boxes import (
     count_in_place,
     count_with_old_row,
     extremes,
-    filled,
-    vectors,
     with_old_row,
     without_old_row,
-    xor_into,
 )
+from torch_warmstart.entries import filled, xor_into
 
 
 @given(st.lists(st.integers(-1, 8), max_size=20), st.sampled_from([1, 3, 1 << 15]))
@@ -26,7 +25,7 @@ def test_rows_are_counted_and_found_as_by_a_loop(rows, block):
     assert without_old_row(vector).tolist() == [at for at, row in enumerate(rows) if row < 0]
     assert count_with_old_row(vector) == sum(row >= 0 for row in rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vectors, "_BLOCK", block)
+        patch.setattr(boxes, "_BLOCK", block)
         assert count_in_place(vector) == sum(at == row for at, row in enumerate(rows))
     if rows:
         assert extremes(vector) == (min(rows), max(rows))

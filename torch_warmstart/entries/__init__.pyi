@@ -15,12 +15,6 @@ from .parallel import in_blocks as in_blocks
 from .parallel import in_threads as in_threads
 from .usage import UNKNOWN as UNKNOWN
 from .usage import Usage as Usage
-from .vectors import count_in_place as count_in_place
-from .vectors import count_with_old_row as count_with_old_row
-from .vectors import extremes as extremes
-from .vectors import filled as filled
-from .vectors import with_old_row as with_old_row
-from .vectors import without_old_row as without_old_row
 from .vocabulary import FILE_KIND as FILE_KIND
 from .vocabulary import FILE_VERSION as FILE_VERSION
 from .vocabulary import MASK as MASK
@@ -30,6 +24,7 @@ from .vocabulary import Vocabulary as Vocabulary
 from .words import WIDEST as WIDEST
 from .words import WORD as WORD
 from .words import drop_behind as drop_behind
+from .words import filled as filled
 from .words import load_words as load_words
 from .words import new_words as new_words
 from .words import positions as positions

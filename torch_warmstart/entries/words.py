@@ -26,6 +26,15 @@ def new_words(count: int, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.empty(count, dtype=np.int64))
 
 
+def filled(count: int, value: int, device: torch.device) -> torch.Tensor:
+    """`count` times one number: int64."""
+    made = new_words(count, device)
+    if device.type != "cpu":
+        return made.fill_(value)
+    made.numpy().fill(value)
+    return made
+
+
 def load_words(data: torch.Tensor, places: torch.Tensor, count: int) -> torch.Tensor:
     """The `count` little-endian words at each position: int64 of `[len(places), count]`.
 

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.boxes import Box, with_old_row, without_old_row
 from torch_warmstart.display import Advance
 from torch_warmstart.dtypes import as_bytes, take_rows
-from torch_warmstart.entries import with_old_row, without_old_row
 from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError
 from torch_warmstart.execution.commit import (
     Copy,

@@ -23,7 +23,6 @@ from torch_warmstart.vocabularies import Remapping
 
 if TYPE_CHECKING:
     from torch_warmstart.layouts.tensorflow import Described
-    from torch_warmstart.model import Variable
     from torch_warmstart.names import Finder
 
 _ORIGINALS = ("_orig", ".original")  # the ends of what torch computes a weight from

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
+from torch_warmstart.boxes import extremes, with_old_row
 from torch_warmstart.display import Advance
 from torch_warmstart.entries import (
     GRAIN,
@@ -27,14 +28,12 @@ from torch_warmstart.entries import (
     Entries,
     blocks,
     drop_behind,
-    extremes,
     filled,
     in_blocks,
     in_threads,
     load_words,
     new_words,
     positions,
-    with_old_row,
     words_for,
     xor_into,
 )

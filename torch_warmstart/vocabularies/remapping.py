@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.boxes import count_with_old_row, extremes
 from torch_warmstart.entries import (
     OOV,
     PADDING,
     Entries,
     Vocabulary,
-    count_with_old_row,
-    extremes,
     filled,
     positions,
 )

@@ -75,22 +75,6 @@ def put_zeros(places: torch.Tensor, out: torch.Tensor) -> None:
     torch.autograd.graph.increment_version(out)
 
 
-def present(rows: torch.Tensor) -> torch.Tensor:
-    """Where rows are at least 0: int64."""
-    if rows.device.type != "cpu":
-        return (rows >= 0).nonzero().flatten()
-    return torch.from_numpy(np.flatnonzero(rows.numpy() >= 0))
-
-
-def extremes(rows: torch.Tensor) -> tuple[int, int]:
-    """The lowest and the highest of a vector that has one."""
-    if rows.device.type != "cpu":
-        lowest, highest = torch.stack(torch.aminmax(rows)).tolist()
-        return lowest, highest
-    numbers = rows.numpy()
-    return int(numbers.min()), int(numbers.max())
-
-
 def _rows_of(tensor: torch.Tensor) -> _Rows:
     size = tensor.numel() // len(tensor) * tensor.element_size()
     data = tensor.unsqueeze(-1).view(torch.uint8).reshape(-1).numpy()

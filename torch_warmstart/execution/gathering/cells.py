@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.boxes import with_old_row
 from torch_warmstart.dtypes import as_bits
-from torch_warmstart.execution.gathering.by_rows import present
 from torch_warmstart.execution.gathering.gather import CHUNK_BYTES, fill_rows, gather_blocks
 from torch_warmstart.formats import Block
 
@@ -34,9 +34,9 @@ def gather_cells(
         gather: What moves rows along the first axis, as `gather_blocks` does.
     """
     (dim, first), *others = remappings
-    places = [(axis, present(rows)) for axis, rows in others]
+    places = [(axis, with_old_row(rows)) for axis, rows in others]
     old = [rows.index_select(0, at) for (_, rows), (_, at) in zip(others, places, strict=True)]
-    wanted = present(first)
+    wanted = with_old_row(first)
     sizes = list(out.shape)
     for axis, _ in others:
         sizes[axis] = blocks[0][1].shape[axis]

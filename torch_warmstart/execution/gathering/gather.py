@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from torch_warmstart.boxes import extremes
 from torch_warmstart.dtypes import as_bits, as_bytes, is_aligned
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.execution.gathering.by_rows import extremes, is_plain, put_zeros, take_into
+from torch_warmstart.execution.gathering.by_rows import is_plain, put_zeros, take_into
 from torch_warmstart.execution.insisting import insist_once
 from torch_warmstart.formats import Block
 

@@ -137,7 +137,7 @@ def plan_warm_start(
 def _open(
     model: torch.nn.Module, settings: WarmStartSettings | Any
 ) -> tuple[Checkpoint, WarmStartSettings]:
-    from torch_warmstart.model import names_in_states
+    from torch_warmstart.model import NamesInStates
     from torch_warmstart.settings import WarmStartSettings
 
     _checked(model)
@@ -153,7 +153,7 @@ def _open(
         verify=settings.verify,
         format=settings.format,
         entry=settings.entry,
-        wanted=names_in_states(model),
+        wanted=NamesInStates(model),
     )
     return checkpoint, settings
 

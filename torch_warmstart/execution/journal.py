@@ -22,6 +22,8 @@ from torch_warmstart.model import (
     local_tensors,
 )
 
+_NOTHING: dict[str, Any] = {}  # what most registers hold: one for all of them
+
 
 class Journal:
     """Old bytes, and which parameters and buffers the modules had."""
@@ -48,7 +50,9 @@ class Journal:
         # Behind each tensor, in case its memory is replaced.
         self._memory = [(tensor, tensor.detach()) for tensor in own if not tensor.is_meta]
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (where, dict(where)) for module in model.modules() for where in _registers(module)
+            (where, dict(where) if where else _NOTHING)
+            for module in model.modules()
+            for where in _registers(module)
         ]
         self._attributes = Attributes()
 

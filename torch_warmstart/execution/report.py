@@ -358,6 +358,8 @@ def _part_here(item: PlanItem, nbytes: int) -> int:
 def _with_shared_memory(items: list[PlanItem]) -> list[PlanItem]:
     """As `items`, but what lies on the memory of a variable that was written is not kept."""
     found = list(items)
+    if all(item.state != "kept" for item in items):
+        return found
     here = [(at, local) for at, item in enumerate(items) for local in item.variable.local_tensors]
     for group in overlapping([local for _, local in here]):
         members = [here[place] for place in group]

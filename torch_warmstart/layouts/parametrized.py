@@ -183,13 +183,18 @@ def torch_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
         return (own, *plain, *(Form(((name,),)) for name in other if name != leaf))
     if not leaf.startswith("weight"):
         return (own,)
+    # torch.nn.utils.spectral_norm, old and new: the outputs are in front, by default.
+    usual = 1 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 0
+    return _forms_of_weight(leaf, usual)
+
+
+@functools.lru_cache(maxsize=256)  # the same for all layers but a few
+def _forms_of_weight(leaf: str, usual: int) -> tuple[Form, ...]:
     new = f"parametrizations.{leaf}"
     names = {part: _other_spellings(leaf, part) for part in ("orig", "g", "v")}
     u, v = ((f"{leaf}_{x}", f"{new}.0._{x}") for x in "uv")
-    # torch.nn.utils.spectral_norm, old and new: the outputs are in front, by default.
-    usual = 1 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 0
     return (
-        own,
+        Form(((leaf,),)),
         Form((names["g"], names["v"]), MERGED_NORM),
         Form((names["orig"], u, v), _merged_spectral(usual)),
         Form((names["orig"], (f"{leaf}_mask",)), MERGED_MASK),

@@ -38,6 +38,7 @@ from .strangers import check_own_shapes as check_own_shapes
 from .torchrec import FusedState as FusedState
 from .torchrec import fused_states as fused_states
 from .torchrec import plain_optimizers as plain_optimizers
+from .variables import NamesInStates as NamesInStates
 from .variables import Owner as Owner
 from .variables import Shape as Shape
 from .variables import Slot as Slot
@@ -47,7 +48,6 @@ from .variables import canonical_name as canonical_name
 from .variables import find_variable as find_variable
 from .variables import model_variables as model_variables
 from .variables import module_names as module_names
-from .variables import names_in_states as names_in_states
 from .variables import select_tensors as select_tensors
 from .wrappers import DATA_PARALLEL as DATA_PARALLEL
 from .wrappers import FRONTS as FRONTS

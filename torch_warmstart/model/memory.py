@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -22,8 +22,7 @@ _MAPS = "/proc/self/maps"  # Linux; elsewhere a file that is mapped twice is not
 _MAPPED = re.compile(r"^(\w+)-(\w+) (\S\S-\S) \w+ (\w+:\w+ [1-9]\d*) +(.*)$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Extent:
+class Extent(NamedTuple):  # of every tensor several are made and sorted
     """The bytes from a tensor's first to its last, on a device."""
 
     device: str

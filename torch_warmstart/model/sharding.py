@@ -37,6 +37,7 @@ class Part:
     tensor: torch.Tensor
 
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)  # themselves: what is sharded is of another type
 _DEPTH = 4  # of mappings in a container, in which sharded tensors are looked for
 _FBGEMMS_OWN = "exact_sgd"  # the optimizer of its kernels, where nobody chose one
 
@@ -139,6 +140,8 @@ def registered_of(tensor: torch.Tensor) -> torch.Tensor:
 
 def is_sharded(tensor: torch.Tensor) -> bool:
     """Whether a tensor is one of several processes, even if each of them has all of it."""
+    if type(tensor) in _PLAIN:  # nearly all: what follows costs more than all else of a plan
+        return False
     return (
         isinstance(tensor, Boxed)
         or hasattr(tensor, "__create_chunk_list__")

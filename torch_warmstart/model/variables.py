@@ -9,7 +9,8 @@ Tied parameters are one variable with several names. What wrappers add to names 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -164,10 +165,28 @@ def absent_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     return tuple(Variable(nothing, "parameter", tuple(own)) for own in owners.values())
 
 
-def names_in_states(model: torch.nn.Module) -> frozenset[str]:
-    """What a state_dict may call a model's tensors, whatever wraps the whole of it."""
-    names = [name for variable in model_variables(model) for name in variable.names]
-    return frozenset(front + name for name in names for front in FRONTS)
+class NamesInStates(Collection[str]):
+    """What a state_dict may call a model's tensors, whatever wraps the whole of it.
+
+    They are listed when somebody asks: few formats leave open which of their entries is meant.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        names = [name for variable in model_variables(self._model) for name in variable.names]
+        return frozenset(front + name for name in names for front in FRONTS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def module_names(model: torch.nn.Module) -> dict[str, torch.nn.Module]:

@@ -594,6 +594,8 @@ def _paths(variable: Variable) -> list[tuple[Owner, str]]:
     """
     paths = [(owner, owner.path) for owner in variable.owners]
     for owner in variable.owners:
+        if owner.state_dict_name == owner.name:
+            continue
         raw = owner.state_dict_name.removesuffix(owner.leaf)
         if plain_name(raw) != plain_name(owner.name.removesuffix(owner.leaf)):
             paths.append((owner, raw.removesuffix(".")))
@@ -612,7 +614,14 @@ def _is_count(variable: Variable) -> bool:
 
 def _once_each(keys_of: Callable[[str], Iterable[str]]) -> Callable[[str], Iterable[str]]:
     """The same, asked only once for each name: the forms of a layer share most of their names."""
-    return functools.cache(lambda name: tuple(keys_of(name)))
+    known: dict[str, tuple[str, ...]] = {}
+
+    def once(name: str) -> tuple[str, ...]:
+        if name not in known:
+            known[name] = tuple(keys_of(name))
+        return known[name]
+
+    return once
 
 
 def _leaves_that_tf_has(module: torch.nn.Module) -> list[str]:

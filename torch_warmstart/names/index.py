@@ -33,6 +33,11 @@ class NameIndex:
         """The names that are this one but for their spelling."""
         return self._by_plain_name.get(plain, ())
 
+    def has_ending(self, plain: str) -> bool:
+        """Whether a name may end so: whether one has its last part."""
+        last = plain.rpartition("/")[2]
+        return not last or last in self._last_parts
+
     def matching(self, path: str, name: str) -> Iterator[str]:
         """The names below a path that a name within a layer takes."""
         return _matching(self._sorted, f"{path}/" if path else "", read_leaf(name))
@@ -88,6 +93,10 @@ class NameIndex:
         for name in self.names:
             found.setdefault(plain_name(name), []).append(name)
         return found
+
+    @functools.cached_property
+    def _last_parts(self) -> frozenset[str]:
+        return frozenset(plain.rpartition("/")[2] for plain in self._by_plain_name)
 
     @functools.cached_property
     def _without_scope(self) -> list[tuple[str, str]]:

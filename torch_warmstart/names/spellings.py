@@ -67,7 +67,7 @@ class Spellings:
         Of several kinds of names, the first by which there are any.
         """
         leaf = read_leaf(name)
-        layer = leaf.layer_in(path)
+        layer = leaf.layer_in(path) if self._may_have(leaf) else None
         if layer is None:
             return ()
         for kind in kinds:
@@ -117,6 +117,12 @@ class Spellings:
                 named.add(key)
         stored = (name for name in self._named("storage").names if "optimizer" not in name)
         return next((n for n in stored if named.isdisjoint(self._known((n,)))), None)
+
+    def _may_have(self, leaf: LeafName) -> bool:
+        """Whether any layer has a tensor of such a name: most forms of one are nowhere."""
+        if leaf.is_pattern or not leaf.name or self._has_other_names:
+            return True
+        return self.index.has_ending(_plain_path(leaf.name))
 
     def _in_layer(self, layer: str, leaf: LeafName, kind: NameKind) -> Iterator[str]:
         index = self._named(kind)

@@ -73,10 +73,19 @@ class Located:
         return [name for name in names if name not in self._taken]
 
     @functools.cached_property
-    def _taken(self) -> frozenset[str]:
+    def used(self) -> frozenset[str]:
+        """The keys of all that variables are made of, whether selected or not."""
         sources = (location.source for location in self.of_variable.values())
-        found = (spec.key for source in sources if source is not None for spec in source.specs)
-        return frozenset(name for key in found for name in (key, bare_name(key)))
+        return frozenset(s.key for source in sources if source is not None for s in source.specs)
+
+    @functools.cached_property
+    def unused(self) -> frozenset[str]:
+        """The checkpoint's other keys: where there are none, nothing can be lost."""
+        return self.finder.keys - self.used
+
+    @functools.cached_property
+    def _taken(self) -> frozenset[str]:
+        return self.used | {bare_name(key) for key in self.used}
 
     def in_module(self, module: torch.nn.Module) -> Sequence[Variable]:
         """The parameters and buffers of a module."""

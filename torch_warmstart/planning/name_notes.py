@@ -29,7 +29,7 @@ def notes_on_names(items: Sequence[PlanItem], located: Located) -> Iterator[Find
         if item not in in_scope:
             others.setdefault(item.reason, []).append(item)
     yield from (_inferred(reason, found) for reason, found in others.items())
-    yield from _averages(model, located.finder)
+    yield from _averages(model, located)
     yield from _averages_in_entries(model, located.finder.checkpoint)
 
 
@@ -88,10 +88,11 @@ def _inferred(reason: str, items: Sequence[PlanItem]) -> Finding:
     return Finding("names-inferred", "note", first.name, text)
 
 
-def _averages(items: Iterable[PlanItem], finder: Finder) -> Iterator[Finding]:
+def _averages(items: Iterable[PlanItem], located: Located) -> Iterator[Finding]:
     """Averages of what is taken that lie beside it."""
     keys = [key for item in items if item.state != "kept" for key in item.keys]
-    found = [pair for key in keys if (pair := _average_of(key, finder)) is not None]
+    keys = keys if located.unused else []
+    found = [pair for key in keys if (pair := _average_of(key, located)) is not None]
     if not found:
         return
     average, rule = found[0]
@@ -127,19 +128,19 @@ def _averages_in_entries(items: Iterable[PlanItem], checkpoint: Checkpoint) -> I
         yield Finding("averages-left-behind", "note", averages.path, text)
 
 
-def _average_of(key: str, finder: Finder) -> tuple[str, str] | None:
+def _average_of(key: str, located: Located) -> tuple[str, str] | None:
     """The average of a tensor, if there is one, and the rule by which averages are taken."""
     for ending in _AVERAGES:
-        if (name := f"{bare_name(key)}/{ending}") in finder.keys:
+        if (name := f"{bare_name(key)}/{ending}") in located.unused:
             return name, rf"[(r'(.+)', r'\1/{ending}')]"
-    separator = finder.conventions.separator
+    separator = located.finder.conventions.separator
     first, _, rest = key.partition(separator)
     for model in _MODELS_OF_AVERAGES:
         for name in (f"{model}{separator}{key}", f"{model}{separator}{rest}"):
-            if first != model and name in finder.keys:
+            if first != model and name in located.unused:
                 return name, f"{{'/': {f'{model}{separator}'!r}}}"
         for called in (key, rest):  # a buffer of a module has no separator in its name
             name = f"{model}{separator}{called.replace(separator, '')}"
-            if called.count(separator) and first != model and name in finder.keys:
+            if called.count(separator) and first != model and name in located.unused:
                 return name, f"{{{key!r}: {name!r}, ...}}"
     return None

@@ -18,7 +18,7 @@ import torch
 
 from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, plural
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
-from torch_warmstart.model import Variable, absent_variables, model_variables
+from torch_warmstart.model import Variable, model_variables
 from torch_warmstart.names import Finder, Source, conventions_of, names_after_hooks
 from torch_warmstart.planning.checks import (
     Beside,
@@ -210,7 +210,7 @@ def _judge_losses(
     """What is wrong with the decisions, and what would be lost by them."""
     from torch_warmstart.planning.checks import find_altered
 
-    lost = find_lost(wishes.settings, absent_variables(model), located)
+    lost = find_lost(model, wishes.settings, located)
     altered, losses = find_altered(wishes, decisions, located)
     beside = _beside(wishes, _without(decisions, altered), located, lost)
     told = altered | frozenset(each.variable for each in beside)

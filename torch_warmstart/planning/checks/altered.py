@@ -11,7 +11,7 @@ import bisect
 import fnmatch
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch_warmstart.dtypes import dtype_name
@@ -143,10 +143,8 @@ def _scales_elsewhere(
             narrow.append((variable, dtype_name(dtype)))
     if not narrow:
         return
-    sources = (location.source for location in located.of_variable.values())
-    used = {spec.key for source in sources if source is not None for spec in source.specs}
     checkpoint = located.finder.checkpoint
-    left = [key for key in (*checkpoint, *checkpoint.extra_states()) if key not in used]
+    left = [k for k in (*checkpoint, *checkpoint.extra_states()) if k not in located.used]
     scales = [key for key in left if _SCALES.search(key)]
     if scales:
         (first, name), more = narrow[0], len(narrow) - 1
@@ -171,9 +169,7 @@ def _tell(
     wishes: Wishes, decisions: Mapping[Variable, Decision], located: Located
 ) -> Iterator[_Told]:
     checkpoint = located.finder.checkpoint
-    folders = _Folders(checkpoint)
-    sources = [location.source for location in located.of_variable.values()]
-    used = {spec.key for source in sources if source is not None for spec in source.specs}
+    folders = _Folders(checkpoint, located.unused)
     for variable, decision in decisions.items():
         if variable.slot is not None or (decision.is_open and decision.problem is None):
             continue
@@ -186,9 +182,7 @@ def _tell(
             fronts = [front.replace("/", ".") for front in located.finder.conventions.fronts]
             keys = [front + name for front in ("", *fronts) for name in variable.names]
             is_found = False
-        told = next(
-            (t for key in keys if (t := _mark(folders, key, used, is_found=is_found))), None
-        )
+        told = next((t for key in keys if (t := _mark(folders, key, is_found=is_found))), None)
         if source is not None and told is None and _is_computed_here_only(source):
             told = _COMPUTED, source.specs[0].key
         if told is not None:
@@ -202,10 +196,10 @@ def _is_computed_here_only(source: Source) -> bool:
     return is_whole and is_original and original_of(source.owner.module, source.owner.leaf) is None
 
 
-def _mark(
-    folders: _Folders, key: str, used: set[str], *, is_found: bool
-) -> tuple[_Form, str] | None:
+def _mark(folders: _Folders, key: str, *, is_found: bool) -> tuple[_Form, str] | None:
     """The form that a key is kept in, and a key that tells it."""
+    if folders.are_empty:
+        return None
     folder, _, leaf = key.rpartition(".")
     parent, _, last = folder.rpartition(".")
     searched = (folder, parent) if last in _AROUND else (folder,)
@@ -216,7 +210,7 @@ def _mark(
             continue
         for place in searched:
             keys = folders.marks(place, leaf, form, is_narrow=is_narrow)
-            mark = next((each for each in keys if each != key and each not in used), None)
+            mark = next((each for each in keys if each != key), None)
             if mark is not None:
                 return form, mark
     return None
@@ -236,12 +230,16 @@ def _pattern_of(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 class _Folders:
-    """A checkpoint's keys by their folders."""
+    """A checkpoint's keys that no variable is made of, by their folders."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, unused: Iterable[str]) -> None:
         self._checkpoint = checkpoint
-        self._sorted = sorted(checkpoint)
+        self._sorted = sorted(unused)
         self._known: dict[tuple[str, str, bool], list[str]] = {}
+
+    @property
+    def are_empty(self) -> bool:
+        return not self._sorted
 
     def marks(self, folder: str, leaf: str, form: _Form, *, is_narrow: bool) -> Iterator[str]:
         """The keys that tell of a weight in a folder that it is kept in a form."""

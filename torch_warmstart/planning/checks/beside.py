@@ -80,6 +80,8 @@ def find_beside(
         located: Where the model's variables come from, selected or not, which is what is used.
         lost: What is there for parameters that modules are made without: that is said elsewhere.
     """
+    if not located.unused:
+        return []
     by_module: dict[nn.Module, list[tuple[Variable, Source]]] = {}
     for variable in taken:
         source = located.source(variable)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from torch import nn
+
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
-from torch_warmstart.model import Variable
+from torch_warmstart.model import Variable, absent_variables
 from torch_warmstart.names import Source
 from torch_warmstart.planning.fitting import keys_of
 from torch_warmstart.planning.locating import Located, follow_rule
@@ -25,17 +27,15 @@ _HINT = (
 
 
 def find_lost(
-    settings: WarmStartSettings, absent: Sequence[Variable], located: Located
+    model: nn.Module, settings: WarmStartSettings, located: Located
 ) -> list[tuple[Variable, Source]]:
-    """The absent parameters that are in the checkpoint, selected or not, and where.
+    """The parameters that modules are made without and the checkpoint has, selected or not.
 
     What another variable takes is not lost.
     """
-    if not absent:
-        return []
+    absent = absent_variables(model) if located.unused else ()
     found = [(v, source) for v, source in _find_all(settings, absent, located) if source]
-    taken = _taken(located) if found else set()
-    return [(v, s) for v, s in found if taken.isdisjoint(spec.key for spec in s.specs)]
+    return [(v, s) for v, s in found if located.used.isdisjoint(spec.key for spec in s.specs)]
 
 
 def say_lost(settings: WarmStartSettings, lost: Sequence[tuple[Variable, Source]]) -> list[Finding]:
@@ -61,12 +61,6 @@ def _problem(variable: Variable, source: Source) -> Finding:
         "lost."
     )
     return Finding("parameter-lost", "error", variable.name, text, _HINT)
-
-
-def _taken(located: Located) -> set[str]:
-    """The keys of all that the model's variables are made of, whether selected or not."""
-    sources = (location.source for location in located.of_variable.values())
-    return {spec.key for source in sources if source is not None for spec in source.specs}
 
 
 def _find_all(

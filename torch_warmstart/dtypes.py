@@ -1,4 +1,4 @@
-"""The same bytes under a dtype that every torch kernel knows.
+"""The same bytes under a dtype that every torch kernel knows; and which dtype becomes which.
 
 torch has no `index_select`, `index_copy_` or masked copy for uint16, float8 and others on every
 device; moving rows does not look at their values, so integers of the same size do as well.
@@ -39,6 +39,37 @@ def aligned(tensor: torch.Tensor) -> torch.Tensor:
     if is_aligned(tensor):
         return tensor
     return as_bytes(tensor).clone().view(tensor.dtype).squeeze(-1)
+
+
+def cast_is_lossy(old: torch.dtype, new: torch.dtype) -> bool | None:
+    """Whether numbers lose something when they become another dtype; None: no cast that is made.
+
+    Floating types are cast to each other, integers to wider ones.
+    """
+    if old.is_floating_point and new.is_floating_point:
+        return not _holds_all_of(new, old)
+    if is_integer(old) and is_integer(new) and _covers(new, old):
+        return False
+    return None
+
+
+def is_integer(dtype: torch.dtype) -> bool:
+    """Whether it holds whole numbers, signed or not."""
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+
+
+def _holds_all_of(target: torch.dtype, source: torch.dtype) -> bool:
+    wide, narrow = torch.finfo(target), torch.finfo(source)
+    return (
+        wide.eps <= narrow.eps
+        and wide.max >= narrow.max
+        and wide.smallest_normal * wide.eps <= narrow.smallest_normal * narrow.eps
+    )
+
+
+def _covers(target: torch.dtype, source: torch.dtype) -> bool:
+    wide, narrow = torch.iinfo(target), torch.iinfo(source)
+    return wide.min <= narrow.min and wide.max >= narrow.max
 
 
 def take_rows(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from torch_warmstart.dtypes import cast_is_lossy, is_integer
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
 from torch_warmstart.layouts import IDENTITY, Form, is_of_a_part, squeeze, then
 from torch_warmstart.layouts.tensorflow import find_form, tf_forms
@@ -108,11 +109,10 @@ def choose_cast(variable: Variable, source: Source) -> Cast | None:
     old = _common_dtype(variable, source)
     if old == new:
         return None
-    if old.is_floating_point and new.is_floating_point:
-        return Cast(old, new, lossy=not _holds_all_of(new, old))
-    if _is_integer(old) and _is_integer(new) and _covers(new, old):
-        return Cast(old, new, lossy=False)
-    if variable.slot is not None and not variable.shape and _is_integer(old):
+    is_lossy = cast_is_lossy(old, new)
+    if is_lossy is not None:
+        return Cast(old, new, lossy=is_lossy)
+    if variable.slot is not None and not variable.shape and is_integer(old):
         return Cast(old, new, lossy=False)
     raise ProblemError(
         "dtype-mismatch",
@@ -356,21 +356,3 @@ def _by_vocabulary(variable: Variable, in_torch: Shape | None) -> str:
         f"If a vocabulary behind axis {differing[0]} has changed, describe the change by a "
         "VocabInfo in var_name_to_vocab_info."
     )
-
-
-def _holds_all_of(target: torch.dtype, source: torch.dtype) -> bool:
-    wide, narrow = torch.finfo(target), torch.finfo(source)
-    return (
-        wide.eps <= narrow.eps
-        and wide.max >= narrow.max
-        and wide.smallest_normal * wide.eps <= narrow.smallest_normal * narrow.eps
-    )
-
-
-def _is_integer(dtype: torch.dtype) -> bool:
-    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
-
-
-def _covers(target: torch.dtype, source: torch.dtype) -> bool:
-    wide, narrow = torch.iinfo(target), torch.iinfo(source)
-    return wide.min <= narrow.min and wide.max >= narrow.max

@@ -26,7 +26,7 @@ from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import SETTING, Rule
 
 if TYPE_CHECKING:
-    from torch_warmstart.planning.described import FileLayers
+    from torch_warmstart.planning.file_layers import FileLayers
 
 # A shard by itself, as transformers and others call theirs.
 _ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
@@ -111,7 +111,7 @@ def locate(
         names_after_hooks: Keys by what the model's load hooks make of them; called if something is
             not found otherwise.
     """
-    from torch_warmstart.planning.described import FileLayers
+    from torch_warmstart.planning.file_layers import FileLayers
 
     layers = FileLayers(finder.checkpoint)
     found = {v: _locate(wish, finder, layers) for v, wish in wishes.items() if v.slot is None}

@@ -11,5 +11,6 @@ from .remapping import remapping_between as remapping_between
 from .remapping import remapping_by_position as remapping_by_position
 from .segments import remapping_of_segments as remapping_of_segments
 from .sidecar import Sidecar as Sidecar
+from .sidecar import is_looked_beside as is_looked_beside
 from .sidecar import save_vocabularies as save_vocabularies
 from .sidecar import sidecar_vocabularies as sidecar_vocabularies

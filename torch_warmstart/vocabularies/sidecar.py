@@ -249,6 +249,14 @@ def _clear(url: str, used: set[str]) -> None:
             os.unlink(os.path.join(parent(url), name))
 
 
+def is_looked_beside(checkpoint: Checkpoint) -> bool:
+    """Whether what lies beside a checkpoint is looked at though nobody asks for it.
+
+    Beside a remote one only what a user asks for is: it costs requests.
+    """
+    return not (checkpoint.is_callers or is_remote(checkpoint.url))
+
+
 def sidecar_vocabularies(url: str, storage: Storage) -> Sidecar:
     """The vocabularies beside a checkpoint; empty if nobody has saved any.
 

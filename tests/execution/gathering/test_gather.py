@@ -231,6 +231,18 @@ def test_nothing_to_gather_is_no_error():
             torch.zeros(2, 2, dtype=torch.int64),
             "is not cast",
         ),
+        (
+            torch.full((3, 2), 300),
+            torch.tensor([0, 1]),
+            torch.zeros(2, 2, dtype=torch.int8),
+            "int64 is not cast to torch.int8",
+        ),
+        (
+            torch.full((3, 2), 200, dtype=torch.uint8),
+            torch.tensor([0, 1]),
+            torch.zeros(2, 2, dtype=torch.int8),
+            "uint8 is not cast to torch.int8",
+        ),
         (torch.zeros(3, 2, dtype=torch.int64), torch.tensor([0, 1]), torch.zeros(2, 2), None),
     ],
 )

@@ -179,7 +179,7 @@ def test_a_tensor_missing_from_its_shard_is_told(tmp_path: Path) -> None:
 def test_a_shard_that_is_a_pointer_of_git_lfs_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid")
 
-    with pytest.raises(CorruptCheckpointError, match="a pointer of Git LFS.*'git lfs pull'"):
+    with pytest.raises(CorruptCheckpointError, match="a Git LFS pointer.*`git lfs pull`"):
         tw.load_checkpoint(tmp_path)
 
 

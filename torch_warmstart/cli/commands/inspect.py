@@ -24,8 +24,12 @@ from torch_warmstart.errors import (
     printable,
 )
 from torch_warmstart.formats import Checkpoint, TensorSpec, list_tensors
-from torch_warmstart.storage import LOCAL, is_remote
-from torch_warmstart.vocabularies import is_tokenizer_directory, sidecar_vocabularies
+from torch_warmstart.storage import LOCAL
+from torch_warmstart.vocabularies import (
+    is_looked_beside,
+    is_tokenizer_directory,
+    sidecar_vocabularies,
+)
 
 _FIRST_ROWS = 5
 _NUMBERED = re.compile(r"(\D*)(\d{0,18})")
@@ -76,7 +80,7 @@ def _natural(key: str) -> list[tuple[str, int]]:
 
 def _lying_beside(checkpoint: Checkpoint) -> Iterator[str]:
     """What a `VocabInfo` without `old_vocab` finds in files beside a checkpoint."""
-    if checkpoint.is_callers or is_remote(checkpoint.url):
+    if not is_looked_beside(checkpoint):
         return
     try:
         kept = sidecar_vocabularies(checkpoint.url, LOCAL)

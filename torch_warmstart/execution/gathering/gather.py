@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from torch_warmstart.boxes import extremes
-from torch_warmstart.dtypes import as_bits, as_bytes, is_aligned
+from torch_warmstart.dtypes import as_bits, as_bytes, cast_is_lossy, is_aligned, is_integer
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.execution.gathering.by_rows import is_plain, put_zeros, take_into
 from torch_warmstart.execution.insisting import insist_once
@@ -317,10 +317,13 @@ def _check(source: torch.Tensor, remapping: torch.Tensor, out: torch.Tensor, dim
             f"gather_rows: remapping must be int64 of [{out.shape[dim]}], one index for each row "
             f"of out; it is {remapping.dtype} of {list(remapping.shape)}."
         )
-    if source.dtype != out.dtype and not (
-        source.dtype.is_floating_point and out.dtype.is_floating_point
-    ):
-        _check_widening(source.dtype, out.dtype)
+    if source.dtype == out.dtype or (is_integer(source.dtype) and out.dtype.is_floating_point):
+        return
+    if cast_is_lossy(source.dtype, out.dtype) is None:
+        raise SettingsError(
+            f"gather_rows: {source.dtype} is not cast to {out.dtype}: only floating types are "
+            "cast to each other, and integers to wider ones or floating types."
+        )
 
 
 def _check_adjacent(blocks: Sequence[Block], dim: int) -> int:
@@ -342,8 +345,3 @@ def _check_inside(highest: int, size: int, dim: int) -> None:
             f"gather_rows: remapping asks for row {highest} of a source that has {size} along "
             f"dimension {dim}."
         )
-
-
-def _check_widening(source: torch.dtype, out: torch.dtype) -> None:
-    if not torch.can_cast(source, out) or source.is_complex != out.is_complex:
-        raise SettingsError(f"gather_rows: {source} is not cast to {out}.")

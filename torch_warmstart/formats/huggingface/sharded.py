@@ -24,12 +24,12 @@ from torch_warmstart.formats.huggingface.optimizers import with_optimizers
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import WEIGHT_MAP
 from torch_warmstart.formats.sources import OpenOnce
+from torch_warmstart.formats.strangers import what_it_is
 from torch_warmstart.storage import below, join, parent
 
 # Accelerate's second model, and so on.
 _NEXT_MODEL = re.compile(r"(model|pytorch_model)_\d{1,4}\.(safetensors|bin)")
 _MAX_INDEX = 64 << 20  # bytes
-_LFS_POINTER = b"version https://git-lfs"
 
 
 def open_directory(place: Place) -> Checkpoint:
@@ -156,10 +156,5 @@ def _open_file(place: Place) -> Checkpoint:
         from torch_warmstart.formats.keras import open_place
 
         return open_place(place)
-    raise CorruptCheckpointError(f"{place.url} is {_what_else(place)}.")
-
-
-def _what_else(place: Place) -> str:
-    if place.head(len(_LFS_POINTER)) == _LFS_POINTER:
-        return "a pointer of Git LFS, not the file itself: fetch it with 'git lfs pull'"
-    return "neither a safetensors file nor a torch file"
+    what = what_it_is(place) or "is neither a safetensors file nor a torch file"
+    raise CorruptCheckpointError(f"{place.url} {what}.")

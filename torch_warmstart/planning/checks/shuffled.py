@@ -9,7 +9,7 @@ from torch_warmstart.errors import Finding, VocabularyError, WarmStartError, plu
 from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.rows import OldVocabularies
 from torch_warmstart.settings import ClipOrPad, FromCheckpoint, VocabInfo
-from torch_warmstart.storage import is_remote
+from torch_warmstart.vocabularies import is_looked_beside
 
 _ATTRIBUTE = "vocabulary"  # where a module says its own
 
@@ -21,7 +21,7 @@ def find_shuffled(items: Iterable[PlanItem], old: OldVocabularies) -> list[Findi
     checkpoint; or rows are taken by position, and the module's own vocabulary (its attribute
     `vocabulary`, if that is a `Vocabulary`) is another than the saved one.
     """
-    if old.checkpoint.is_callers or is_remote(old.checkpoint.url):
+    if not is_looked_beside(old.checkpoint):
         return []
     taken = [i for i in items if i.state != "kept" and i.variable.slot is None]
     try:

@@ -242,7 +242,7 @@ class SlotIndex:
         for head, slots in walk.bert.items():
             owner = self._owner(head)
             if owner:
-                yield owner, Kept("Adam", BERT, slots, "Adam", self.global_step)
+                yield owner, Kept("Adam", BERT, slots, "Adam")
 
     def _keras(self, walk: _Walk) -> Iterator[tuple[str, Kept]]:
         for (owner, path), words in walk.keras.items():

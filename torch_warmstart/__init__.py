@@ -9,15 +9,17 @@ See `warm_start`, `WarmStartSettings` and `VocabInfo`; docs/getting_started.md h
 """
 
 import importlib
-import pkgutil
+import os
 import sys
 
 __version__ = "0.1.0"
 
 
-def _names_in(stub):
-    """Module by name: of lines such as `from .api import warm_start as warm_start`."""
-    lines = (line.split() for line in stub.decode().splitlines() if line.startswith("from "))
+def _names_of(package):
+    """Module by name: of lines such as `from .api import warm_start as warm_start` in its stub."""
+    module = sys.modules[package]
+    stub = module.__loader__.get_data(os.path.join(module.__path__[0], "__init__.pyi")).decode()
+    lines = (line.split() for line in stub.splitlines() if line.startswith("from "))
     return {name: module for _, module, _, name, *_ in lines}
 
 
@@ -26,7 +28,7 @@ def on_demand(package):
 
     So its folders hand names on, too, and nobody imports a whole folder for one of them.
     """
-    module_of = _names_in(pkgutil.get_data(package, "__init__.pyi"))
+    module_of = _names_of(package)
 
     def __getattr__(name):  # noqa: N807
         if name not in module_of:
@@ -41,7 +43,7 @@ def on_demand(package):
     return __getattr__
 
 
-_MODULE_OF = _names_in(pkgutil.get_data(__name__, "__init__.pyi"))
+_MODULE_OF = _names_of(__name__)
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605
 __getattr__ = on_demand(__name__)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import torch_warmstart as tws
-from torch_warmstart.cli.main import main
+from torch_warmstart.cli import main
 from torch_warmstart.formats import Checkpoint
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(3, 2), "a.bias": torch.ones(3)}

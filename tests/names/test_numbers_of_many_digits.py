@@ -16,7 +16,7 @@ from torch import nn
 from torch.distributed import checkpoint as dcp
 
 import torch_warmstart as tws
-from torch_warmstart.cli.main import main
+from torch_warmstart.cli import main
 from torch_warmstart.layouts.named import named_layout, stacked_row
 
 MANY = "9" * 4400

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import torch_warmstart as tws
-from torch_warmstart.cli.main import main
+from torch_warmstart.cli import main
 
 
 class Net(nn.Module):

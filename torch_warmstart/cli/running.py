@@ -6,7 +6,6 @@ Results go to stdout, all else to stderr. What a command needs is imported when 
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import math
@@ -14,53 +13,45 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, TextIO
 
-from torch_warmstart.cli.answer import FAILED, OK, Answer
+from torch_warmstart.cli import interrupts
+from torch_warmstart.cli.answer import FAILED, Answer
 from torch_warmstart.cli.arguments import WrongCallError, parse
 from torch_warmstart.cli.wording import in_options
 from torch_warmstart.errors import PlanError, WarmStartError, WarmStartWarning, printable
 
 VERSION = 1  # of the documents that `--json` prints
-_INTERRUPTED = 130  # as shells have it
 _TRACEBACK = "TORCH_WARMSTART_TRACEBACK"  # in the environment, for who looks for a mistake of ours
 _MOST_COLOURED = 3_000  # lines; rich takes a millisecond for one
 
 
-def run() -> NoReturn:
-    """The console script: a process of its own."""
-    gc.disable()  # of a short run's 100,000 small objects, none is garbage: a third of the time
-    sys.exit(main())
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0; 1 for a difference; 2 with a message on stderr.
-
-    130 if it is interrupted. `--help` and `--version` leave by SystemExit, as argparse has it.
-    """
+def answer_call(arguments: Sequence[str] | None) -> int:
+    """Runs the command that the arguments name; returns the exit code."""
     _open_streams()
     try:
-        options = parse(arguments)
-    except WrongCallError as error:
-        return _failed(error, as_json="--json" in (arguments or sys.argv), known=())
-    code = OK
+        try:
+            options = parse(arguments)
+        except WrongCallError as error:
+            return _failed(error, as_json="--json" in (arguments or sys.argv), known=())
+        return _answered(options)
+    except KeyboardInterrupt:
+        _tell(interrupts.SAID)
+        return interrupts.CODE
+
+
+def _answered(options: Any) -> int:
     try:
         answer = _run(options)
-        code = answer.code
         _print(answer, options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-    except KeyboardInterrupt:
-        print("torch-warmstart: interrupted", file=sys.stderr)
-        return _INTERRUPTED
     except Exception as error:
         if os.environ.get(_TRACEBACK) and not isinstance(error, WarmStartError | OSError):
             raise
         return _failed(error, as_json=options.json, known=vars(options))
-    return code
+    return answer.code
 
 
 def _open_streams() -> None:
@@ -73,13 +64,30 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _tell(text: str) -> None:
+    """Says something that is no result."""
+    with _may_stop_listening(sys.stderr):
+        sys.stderr.write(text)
+
+
+@contextmanager
+def _may_stop_listening(stream: TextIO) -> Iterator[None]:
+    """Whoever reads a stream may leave it, as `| head` does when it has seen enough."""
+    try:
+        yield
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for the flush at exit
+
+
 def _failed(error: Exception, *, as_json: bool, known: Collection[str]) -> int:
     """Says what went wrong; returns the exit code."""
     if as_json:
-        print(json.dumps(_error_document(error, known), indent=1))
+        with _may_stop_listening(sys.stdout):
+            print(json.dumps(_error_document(error, known), indent=1))
     usage = error.usage if isinstance(error, WrongCallError) else ""
     prog = error.prog if isinstance(error, WrongCallError) else "torch-warmstart"
-    print(f"{usage}{prog}: {_said(error, known)}", file=sys.stderr)
+    _tell(f"{usage}{prog}: {_said(error, known)}\n")
     return FAILED
 
 
@@ -98,6 +106,7 @@ def _said(error: Exception, known: Collection[str]) -> str:
 def _run(options: Any) -> Answer:
     module, _, name = options.run.partition(":")
     command = getattr(importlib.import_module(f"torch_warmstart.cli.commands.{module}"), name)
+    interrupts.raise_again()  # torch is there, and what a command has begun it may have to undo
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", WarmStartWarning)  # a plan and a report say them, too
         answer: Answer = command(options)
@@ -106,7 +115,12 @@ def _run(options: Any) -> Answer:
 
 def _print(answer: Answer, options: Any) -> None:
     if answer.aside:
-        print(answer.aside, file=sys.stderr)
+        _tell(f"{answer.aside}\n")
+    with _may_stop_listening(sys.stdout):
+        _print_result(answer, options)
+
+
+def _print_result(answer: Answer, options: Any) -> None:
     if options.json:
         document = answer.document if answer.document is not None else answer.result.to_dict()
         print(json.dumps(_finite(document), indent=1, allow_nan=False))

@@ -48,8 +48,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Run:
     [
         "city             360       378       306        54    72             0",
         "occupation       240       252       204        36    48             5",
-        "306 copied, 72 initialised, 2 oov initialised; 54 dropped, 2 old rows unused",
-        "204 copied, 48 initialised, 2 oov initialised; 36 dropped, 2 old rows unused",
+        "306 copied (all moved), 72 new, 2 oov new; 54 dropped, 2 unused",
+        "204 copied (199 moved), 48 new, 2 oov new; 36 dropped, 2 unused",
         "18 variables: 2 remapped, 3 converted, 8 renamed, 3 copied, 2 kept; 45.1 KiB to read",
         "634 remapped rows: 510 copied, 124 initialised",
         "142 people compared: largest error ",

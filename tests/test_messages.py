@@ -64,7 +64,7 @@ Warm start from model.ckpt-7 (TensorFlow V2 checkpoint)
 
 variable               from                   shape             change     decision   why
 words.weight           words/embeddings       [4, 2] -> [3, 2]             remapped   TensorFlow's name
-    rows: 2 copied, 1 initialised; 2 dropped; 0 in place, 2 moved
+    rows: 2 copied (all moved), 1 initialised; 2 dropped
 layers.{0...2}.weight  layers/{0...2}/kernel  [2, 2]            transpose  converted  TensorFlow's name
 layers.{0...2}.bias    layers/{0...2}/bias    [2]                          copied
 norm.weight            norm/gamma             [2]                          renamed    TensorFlow's name
@@ -91,7 +91,7 @@ Warm-started from model.ckpt-7 in 0.00 s
 
 variable                  from                  state     why
 words.weight              words/embeddings      remapped  TensorFlow's name
-    rows: 2 copied, 1 oov initialised; 2 dropped; 0 in place, 2 moved
+    rows: 2 copied (all moved), 1 oov initialised; 2 dropped
 norm.weight               norm/gamma            renamed   TensorFlow's name
 norm.bias                 norm/beta             renamed   TensorFlow's name
 norm.running_mean         norm/moving_mean      renamed   TensorFlow's name

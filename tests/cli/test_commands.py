@@ -68,7 +68,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_is_shown(call):
     code, out, err = call("plan cli_models:make --settings warmstart.toml")
     assert (code, err) == (0, "")
-    assert "rows: 2 copied, 1 initialised; 2 dropped" in out
+    assert "rows: 2 copied (all moved), 1 initialised; 2 dropped" in out
     assert "3 variables: 1 remapped, 2 copied" in out
 
 

@@ -66,4 +66,30 @@ def opened() -> tws.Checkpoint:
     return tws.load_checkpoint({"model": checkpoint(), "epoch": 3, "args": {"lr": 0.1}})
 
 
-EVERY = {"plan": plan, "report": report, "suggestions": suggestions, "checkpoint": opened}
+def tables() -> tws.WarmStartPlan:
+    """Tables of a recommender: long names, many rows, all alike; and one whose rows are many."""
+    names = [f"embedding_bags.t_cat_{n}.weight" for n in range(4)] + ["embedding_bags.users.weight"]
+    sizes = [(1_000 + 37 * n, 952 + 38 * n) for n in range(4)] + [(1_300_000, 1_250_002)]
+    old = {
+        f"sparse_arch.{name}": torch.ones(n, 1) for name, (n, _) in zip(names, sizes, strict=True)
+    }
+    bags = {
+        name.split(".")[1]: nn.EmbeddingBag(n, 1) for name, (_, n) in zip(names, sizes, strict=True)
+    }
+    model = nn.ModuleDict({"sparse_arch": nn.ModuleDict({"embedding_bags": nn.ModuleDict(bags)})})
+    entries = {
+        f"sparse_arch.{name}": tws.VocabInfo(
+            range(100, 100 + new - 2), new - 2, 2, old_vocab=range(before - 2)
+        )
+        for name, (before, new) in zip(names, sizes, strict=True)
+    }
+    return tws.plan_warm_start(model, tws.WarmStartSettings(old, ".*", entries))
+
+
+EVERY = {
+    "plan": plan,
+    "report": report,
+    "suggestions": suggestions,
+    "checkpoint": opened,
+    "tables": tables,
+}

@@ -111,7 +111,7 @@ def test_layers_are_folded_if_there_are_many():
 @pytest.mark.parametrize("place", ["title", "cell", "state", "remark", "bar"])
 def test_whatever_a_file_says_is_only_text(place):
     text = dict.fromkeys(["title", "cell", "state", "remark", "bar"], "x") | {place: HOSTILE}
-    row = Entry((f"a.{text['cell']}", text["state"]), text["cell"], ((text["bar"], 1),))
+    row = Entry((f"a.{text['cell']}", text["state"]), text["cell"], bar=((text["bar"], 1),))
     sheet = Sheet(
         text["title"], ("n", "state"), (row, row), "T", state="state", remarks=(text["remark"],)
     )

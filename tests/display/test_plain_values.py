@@ -78,7 +78,7 @@ def test_rows_that_stay_in_place_and_rows_that_move_are_counted():
     rows = plan.items[0].rows
     assert (rows.copied, rows.moved) == (2, 1)
     assert dict(rows.parts)["in place"] == 1
-    assert "rows: 2 copied, 1 initialised; 1 dropped; 1 in place, 1 moved" in str(plan)
+    assert "rows: 2 copied (1 moved), 1 initialised; 1 dropped\n" in str(plan)
 
 
 def test_what_is_not_shown_as_a_table_has_a_short_repr_too():

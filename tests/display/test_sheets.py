@@ -15,9 +15,15 @@ import torch
 from torch import nn
 
 import torch_warmstart as tws
-from torch_warmstart.display import Entry, Sheet, terminal_width
+from torch_warmstart.display import Entry, Sheet, terminal_width, told
 from torch_warmstart.display.folding import shorten_apart
-from torch_warmstart.display.wrapping import text_width, wrapped, wrapped_prose
+from torch_warmstart.display.wrapping import (
+    text_width,
+    wrapped,
+    wrapped_clauses,
+    wrapped_prose,
+)
+from torch_warmstart.errors import Finding
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 WIDTHS = (80, 100, 120, 200)
@@ -48,6 +54,13 @@ def test_no_line_is_too_wide_and_every_name_is_there(width):
     for item in plan.items:
         if item.reason != "not selected" and ".layers" not in f".{item.name}":
             assert item.name in joined
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_rows_of_a_remapped_table_are_one_line(width):
+    for line in text_of("tables", width).splitlines():
+        if line.startswith("    rows:"):
+            assert re.search(r" dropped, 2 (old rows )?unused$", line)
 
 
 # -- the width -------------------------------------------------------------------------------------
@@ -183,3 +196,45 @@ def test_where_paths_are_below_their_rows_a_row_of_the_same_name_needs_none():
     assert f"from y{long}" in others
     assert "Where no line" not in others
     assert "nothing" not in others
+
+
+def test_a_name_that_fits_into_a_line_is_whole():
+    name = "encoder.layer.attention.self.query.weight"
+    text = sheet((name, "x" * 20, "kept", ""), ("b", "y", "copied", "")).as_text(60)
+    assert f"\n{name}\n" in text
+    assert re.search(r"^ {20,}x+  kept$", text, re.MULTILINE)
+
+
+def test_parts_of_a_list_stay_whole_first_of_all():
+    parts = ["rows: 3 copied, 2 new", "1 dropped, 2 unused", "new rows: normal_ of two words"]
+    assert wrapped_clauses("; ".join(parts), 24, indent=" ") == [
+        f"{parts[0]};",
+        f" {parts[1]};",
+        " new rows: normal_ of",
+        " two words",
+    ]
+
+
+# -- findings --------------------------------------------------------------------------------------
+
+
+def finding(subject, text, code="a-code"):
+    return Finding(code, "note", subject, text)
+
+
+def test_what_is_found_of_many_alike_is_told_once():
+    many = [finding(f"t{n}.weight", f"t{n}.weight: {n + 2} rows stay.") for n in range(1, 5)]
+    other = finding("t1.weight", "t1.weight is new.", "another-code")
+    assert told([*many, other]) == [
+        "Note: t1.weight: 3 rows stay. The same, with other numbers, of 3 others: t{2...4}.weight.",
+        "Note: t1.weight is new.",
+    ]
+    equal = [finding(name, f"{name} stays.") for name in ("a", "as", "b.as", "a/s")]
+    assert told(equal) == ["Note: a stays. The same of 3 others: as, b.as, a/s."]
+
+
+def test_two_findings_or_those_about_nothing_in_particular_have_a_line_each():
+    alike = [finding("", f"{n} things.") for n in range(4)]
+    assert len(told(alike)) == 4
+    assert len(told([finding("a", "a: 1 row."), finding("b", "b: 1 row.")])) == 2
+    assert len(told([finding(n, f"{n}: not {m}.") for n, m in ("ab", "bc", "cd")])) == 3

@@ -81,18 +81,18 @@ def test_it_has_a_text(fill, text):
 @pytest.mark.parametrize(
     ("initializer", "rows"),
     [
-        (None, "2 copied, 1 initialised"),
-        ("keep", "2 copied, 1 left as they are"),
-        (nn.init.ones_, "2 copied, 1 initialised; new rows: ones_"),
+        (None, "2 copied (none moved), 1 initialised"),
+        ("keep", "2 copied (none moved), 1 left as they are"),
+        (nn.init.ones_, "2 copied (none moved), 1 initialised; new rows: ones_"),
         (
             functools.partial(nn.init.normal_, std=0.02),
-            "2 copied, 1 initialised; new rows: normal_",
+            "2 copied (none moved), 1 initialised; new rows: normal_",
         ),
     ],
 )
 def test_the_dry_run_says_what_is_not_zeros(initializer, rows):
     _, plan = _plan(ClipOrPad(backup_initializer=initializer))
-    assert f"    rows: {rows}; 2 in place, 0 moved\n" in str(plan)
+    assert f"    rows: {rows}\n" in str(plan)
 
 
 def test_where_every_row_has_an_old_one_nothing_is_made():
@@ -112,8 +112,8 @@ def test_the_dry_run_says_what_a_slot_begins_with():
     fills = {item.name: item.fill for item in plan.items}
     assert fills["weight/sum"] == Constant(0.25)
     assert fills["weight/step"] is None
-    assert "2 copied, 1 initialised; new rows: ones_" in str(plan)
-    assert "2 copied, 1 initialised; new rows: 0.25" in str(plan)
+    assert "2 copied (none moved), 1 initialised; new rows: ones_" in str(plan)
+    assert "2 copied (none moved), 1 initialised; new rows: 0.25" in str(plan)
     (item,) = (item for item in plan.items if item.name == "weight/sum")
     tws.apply_plan(plan)
     state = item.variable.slot.optimizer.state[model.weight]

@@ -14,7 +14,13 @@ from typing import Literal
 
 from torch_warmstart.display.folding import Row, fold, fold_endings, shorten_apart
 from torch_warmstart.display.tables import natural_widths, table_lines, total_width
-from torch_warmstart.display.wrapping import terminal_width, text_width, wrapped, wrapped_prose
+from torch_warmstart.display.wrapping import (
+    terminal_width,
+    text_width,
+    wrapped,
+    wrapped_clauses,
+    wrapped_prose,
+)
 from torch_warmstart.errors import plural, printable
 
 Kind = Literal["title", "head", "row", "detail", "text", "note", "warning"]
@@ -28,6 +34,7 @@ class Entry:
 
     cells: Row  # one a column
     detail: str = ""  # a line of its own below
+    short: str = ""  # what is said instead where that is more than a line
     bar: tuple[tuple[str, int], ...] = ()  # parts of a whole, with what each is
     is_aside: bool = False  # named in one line with others, instead of a row
 
@@ -71,17 +78,17 @@ class Sheet:
 
     def _table(self, limit: int) -> Iterator[tuple[Kind, str]]:
         shown = [entry for entry in self.entries if not entry.is_aside]
-        folded = self._folded([(*entry.cells, entry.detail) for entry in shown])
+        folded = self._folded([(*entry.cells, entry.detail, entry.short) for entry in shown])
         if folded:
-            details = [[row[-1]] for row in folded]
-            rows, same = self._without_same([row[:-1] for row in folded])
+            details = [_fitting(row[-2:], limit - len(_INDENT)) for row in folded]
+            rows, same = self._without_same([row[:-2] for row in folded])
             rows, numbered = self._with_numbers(rows, limit)
             rows, below, alike = self._with_short_paths(rows, limit)
             head, body = table_lines(self.columns, rows, self.right, limit)
             yield from (("head", line) for line in head)
             for lines, path, detail in zip(body, below, details, strict=True):
                 yield from (("row", line) for line in lines)
-                for text in filter(None, (printable(path), *detail)):
+                for text in filter(None, (printable(path), detail)):
                     yield from _text("detail", _INDENT + text, limit)
             for text in filter(None, (same, *numbered, alike)):
                 yield from _text("text", printable(text), limit)
@@ -165,14 +172,21 @@ class Sheet:
         return _cut(line, limit)
 
 
+def _fitting(texts: Sequence[str], width: int) -> str:
+    """The first text that fits into a line, else the last one that is there."""
+    there = [text for text in texts if text]
+    return next((t for t in there if text_width(t) <= width), there[-1] if there else "")
+
+
 def _with_cell(row: Row, at: int, cell: str) -> Row:
     return (*row[:at], cell, *row[at + 1 :])
 
 
 def _text(kind: Kind, text: str, limit: int) -> Iterator[tuple[Kind, str]]:
+    cut = wrapped_clauses if kind == "detail" else wrapped_prose
     for line in text.split("\n"):
         inset = line[: len(line) - len(line.lstrip())]
-        parts = wrapped_prose(printable(line), limit, indent=inset + "  ")
+        parts = cut(printable(line), limit, indent=inset + "  ")
         yield from ((kind, part) for part in parts)
 
 

@@ -26,7 +26,8 @@ def render(
 ) -> str:
     """An aligned table; columns named in `right` are right-aligned, empty ones are left out.
 
-    A cell that is too wide for its column goes on below; nothing is left out.
+    A cell that is too wide for its column goes on below, the first has a line of its own if it fits
+    into one; nothing is left out.
 
     Args:
         columns: The headings.
@@ -84,7 +85,13 @@ def _shrunk(widths: list[int], least: Sequence[int], width: int) -> list[int]:
 
 
 def _lines(row: Row, widths: Sequence[int], to_right: Sequence[bool]) -> list[str]:
-    """A row as lines: more than one if a cell is wider than its column."""
+    """A row as lines: more than one if a cell is wider than its column.
+
+    A name stays whole where it may: it has a line of its own, and what it is the name of stands
+    below.
+    """
+    if widths and widths[0] < text_width(row[0]) <= total_width(widths) and any(row[1:]):
+        return [row[0], *_lines(("", *row[1:]), widths, to_right)]
     if all(text_width(cell) <= width for cell, width in zip(row, widths, strict=True)):
         cells: Iterable[tuple[str, ...]] = [row]
     else:

@@ -18,6 +18,8 @@ _MOST_WIDTH = 1_000_000  # of what the environment says
 
 _PIECE = re.compile(r"[^ /.,_:|=+]*[ /.,_:|=+]?")  # of names: a line may end behind each
 _WORD = re.compile(r" *[^ ]* ?")
+_CLAUSE = re.compile(r"[^;]*;? ?")
+_SMALLER = {_CLAUSE: _WORD, _WORD: _PIECE}  # what a part that is too long is cut into
 
 
 def terminal_width() -> int:
@@ -63,6 +65,11 @@ def wrapped_prose(text: str, width: int, *, indent: str = "") -> list[str]:
     return _lines(text, _WORD, width, indent)
 
 
+def wrapped_clauses(text: str, width: int, *, indent: str = "") -> list[str]:
+    """The same of a list whose parts end with semicolons: they stay whole first of all."""
+    return _lines(text, _CLAUSE, width, indent)
+
+
 def _lines(text: str, part: re.Pattern[str], width: int, indent: str) -> list[str]:
     if text_width(text) <= width:
         return [text]
@@ -78,12 +85,12 @@ def _lines(text: str, part: re.Pattern[str], width: int, indent: str) -> list[st
 
 
 def _pieces(text: str, part: re.Pattern[str], width: int) -> Iterator[str]:
-    """The parts that stay together: words, of a long one its parts, of a long part any."""
+    """The parts that stay together: of a long one its smaller parts, of the smallest any."""
     for piece in part.findall(text):
         if text_width(piece.rstrip()) <= width:
             yield piece
-        elif part is _WORD:
-            yield from _pieces(piece, _PIECE, width)
+        elif part in _SMALLER:
+            yield from _pieces(piece, _SMALLER[part], width)
         else:
             yield from _cut(piece, width)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from torch_warmstart.boxes import count_in_place
-from torch_warmstart.display import VERSION, Shown
+from torch_warmstart.display import VERSION, Shown, told
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, plural, printable
 from torch_warmstart.layouts import IDENTITY, Layout
@@ -103,23 +103,46 @@ class RowAccount:
         return any((self.total, self.dropped, self.old_unused))
 
     def __str__(self) -> str:
-        new = {
-            "copied": self.copied,
-            "back from older checkpoints": self.returned,
-            "oov copied": self.oov_copied,
-            "initialised": self.initialised,
-            "oov initialised": self.oov_initialised,
-            "without an entry": self.vacant,
-            "left as they are": self.left,
-        }
-        old = {"dropped": self.dropped, "old rows unused": self.old_unused}
-        listed = [
-            ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-            for counts in (new, old)
-        ]
-        return "; ".join(text for text in listed if text)
+        return self.sentence(_WORDS)
+
+    def sentence(self, words: Mapping[str, str], *, where: bool = False) -> str:
+        """The counts that are not 0, the new rows' before the old ones'.
+
+        Args:
+            words: What is said of each field.
+            where: Whether it says how many of the copied rows come to lie elsewhere.
+        """
+        told = {name: f"{getattr(self, name):,} {said}" for name, said in words.items()}
+        if where:
+            copied = self.copied + self.oov_copied
+            moved = {0: "none", copied: "all"}.get(self.moved, f"{self.moved:,}")
+            told["oov_copied" if self.oov_copied else "copied"] += f" ({moved} moved)"
+        new, old = _NEW_ROWS, _OLD_ROWS
+        lists = [", ".join(told[n] for n in names if getattr(self, n)) for names in (new, old)]
+        return "; ".join(filter(None, lists))
 
 
+_WORDS = {
+    "copied": "copied",
+    "returned": "back from older checkpoints",
+    "oov_copied": "oov copied",
+    "initialised": "initialised",
+    "oov_initialised": "oov initialised",
+    "vacant": "without an entry",
+    "left": "left as they are",
+    "dropped": "dropped",
+    "old_unused": "old rows unused",
+}
+_SHORT_WORDS = _WORDS | {
+    "returned": "back",
+    "initialised": "new",
+    "oov_initialised": "oov new",
+    "vacant": "vacant",
+    "left": "left",
+    "old_unused": "unused",
+}
+_OLD_ROWS = ("dropped", "old_unused")
+_NEW_ROWS = tuple(name for name in _WORDS if name not in _OLD_ROWS)
 NO_ROWS = RowAccount(0, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -440,23 +463,24 @@ def entry(
 
     if not rows:
         return Entry(cells, is_aside=reason == NOT_SELECTED)
-    told = [f"rows: {_told(rows, fill)}"]
-    told += [f"along axis {axis}: {_told(its, filled)}" for axis, its, filled in further]
-    return Entry(cells, "; ".join(told), rows.parts)
+    accounts = [("rows", rows, fill)]
+    accounts += [(f"along axis {axis}", its, filled) for axis, its, filled in further]
+    told, short = (
+        "; ".join(f"{what}: {_told(its, filled, words)}" for what, its, filled in accounts)
+        for words in (_WORDS, _SHORT_WORDS)
+    )
+    return Entry(cells, told, short, bar=rows.parts)
 
 
-def _told(rows: RowAccount, fill: Fill | NewRowsAccount | None) -> str:
+def _told(rows: RowAccount, fill: Fill | NewRowsAccount | None, words: Mapping[str, str]) -> str:
     # Keep is said by the account, and zeros are what TensorFlow fills with.
     fresh = "" if fill in (None, Keep(), Constant(0.0)) else f"; new rows: {fill}"
-    in_place = rows.copied + rows.oov_copied - rows.moved
-    where = f"; {in_place:,} in place, {rows.moved:,} moved" if in_place + rows.moved else ""
-    return f"{rows}{fresh}{where}"
+    return rows.sentence(words, where=True) + fresh
 
 
 def remarks(notes: Iterable[Finding], audits: Iterable[Audit]) -> tuple[str, ...]:
     """What follows the totals, a line each."""
-    said = [f"{note.severity.capitalize()}: {note}" for note in notes]
-    return (*said, *(f"Compare: {audit}" for audit in audits))
+    return (*told(notes), *(f"Compare: {audit}" for audit in audits))
 
 
 def totals_of(accounts: Collection[tuple[State, RowAccount | None]]) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""Findings as lines. What is found of many variables alike is told once, with the others' names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from torch_warmstart.display.folding import fold, fold_endings
+from torch_warmstart.errors import Finding, listed, plural
+
+_NUMBER = re.compile(r"\d[\d,]*")
+_FEW = 2  # findings that are alike and have a line each
+
+
+def told(findings: Iterable[Finding]) -> list[str]:
+    """A line for each finding, or for all that differ in their subject and numbers only."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for at, finding in enumerate(findings):
+        masked = _NUMBER.sub("#", _of_anybody(finding))
+        key = (finding.severity, finding.code, masked, "" if finding.subject else str(at))
+        groups.setdefault(key, []).append(finding)
+    return [line for group in groups.values() for line in _lines(group)]
+
+
+def _of_anybody(finding: Finding) -> str:
+    """A finding's text, without its subject's name."""
+    name = re.escape(finding.subject)
+    return re.sub(rf"(?<![\w./]){name}(?![\w/]|\.\w)", "\0", finding.text)
+
+
+def _lines(group: Sequence[Finding]) -> list[str]:
+    if len(group) <= _FEW:
+        return [f"{one.severity.capitalize()}: {one}" for one in group]
+    first, *others = group
+    names = fold_endings(fold(((other.subject,) for other in others), 1), 1)
+    are_equal = len(set(map(_of_anybody, group))) == 1
+    same = "The same" if are_equal else "The same, with other numbers,"
+    more = f"{same} of {plural(len(others), 'other')}: {listed(name for (name,) in names)}."
+    return [f"{first.severity.capitalize()}: {first} {more}"]

@@ -62,9 +62,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Pyright asks the first python of PATH where packages are; ours is the installed one.
 types: $(VENV)/.types
-	$(BIN)/pyright tests/consumer/uses_of_every_name.py
-	@# It asks the first python of PATH where packages are; ours is the installed one.
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright tests/consumer/uses_of_every_name.py
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright --verifytypes torch_warmstart --ignoreexternal
 
 wheels: $(VENV)/.test

@@ -58,7 +58,7 @@ class StateDictCheckpoint(Checkpoint):
             for key, value in chosen.items()
             if isinstance(key, str) and isinstance(value, torch.Tensor)
         }
-        self.others = {
+        self.others: dict[Any, Any] = {
             key: value for key, value in chosen.items() if not isinstance(value, torch.Tensor)
         }
         self._extra_states = tuple(

@@ -51,3 +51,7 @@ def test_the_example_prints_what_it_shows(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])
 def test_every_command_has_a_row(command):
     assert re.search(rf"^\| `{command} ", TEXT, re.MULTILINE)
+
+
+def test_no_line_is_wider_than_120():
+    assert max(map(len, TEXT.splitlines())) <= 120

@@ -30,6 +30,7 @@ from torch_warmstart.planning.fitting import (
     check_new_rows,
     check_old_rows,
     check_other_axes,
+    check_readable,
     check_shape,
     check_share_found,
     choose_cast,
@@ -232,6 +233,7 @@ def decide_found(wish: Wish, source: Source, how: str, remappings: Remappings) -
         return Decision(remapped_item(variable, source, wish.infos, how, remappings))
     _check_no_ids(variable, source, remappings.old)
     try:
+        check_readable(variable, source)
         check_shape(variable, source)
         cast = choose_cast(variable, source)
     except ProblemError:
@@ -275,6 +277,7 @@ def remapped_item(
     `parameter` is what a slot's parameter is made of. `having`, bool, are the rows along axis 0
     that may have an old one; None: all.
     """
+    check_readable(variable, source)
     axes = vocab_axes(variable, infos)
     old_sizes = check_other_axes(variable, source, infos, axes)
     cast = choose_cast(variable, source)

@@ -123,11 +123,17 @@ def choose_cast(variable: Variable, source: Source) -> Cast | None:
     )
 
 
-def _dtypes(variable: Variable, source: Source) -> list[torch.dtype]:
+def check_readable(variable: Variable, source: Source) -> None:
+    """Raises ProblemError if a tensor cannot be read; such a one may have no shape to compare."""
     for spec in source.specs:
         if spec.unreadable:
             text = f"{variable.name}: {spec.key!r} {spec.unreadable}."
             raise ProblemError("tensor-unreadable", variable, text)
+
+
+def _dtypes(variable: Variable, source: Source) -> list[torch.dtype]:
+    check_readable(variable, source)
+    for spec in source.specs:
         if spec.dtype is None:
             raise ProblemError(
                 "dtype-mismatch",

@@ -2,7 +2,7 @@
 
 HugeCTR (docs/source/api/python_interface.md): in a folder for each table `key` int64 and
 `emb_vector` float32, in one order. Nothing but the length of a file tells how wide its rows are, so
-that these are compared all with all.
+that these are compared all with all. Without any row nothing does, and the table says so.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from torch_warmstart.formats.keyed.table import KeyedTable
 
 OPT_VALUES = "opt_values"
+NOT_SAID = 0  # how wide rows are of which there is none
+_Runs = list[tuple[str, int, int]]  # of each part the file, its rows, the numbers of each
 
 
 def sniff_hugectr(place: Place) -> str | None:
@@ -47,6 +49,11 @@ def open_hugectr(place: Place) -> FolderCheckpoint:
     return FolderCheckpoint(place.url, place.storage, "HugeCTR folder", {name: parts})
 
 
+def without_rows(hint: str) -> str:
+    """Why a table is unreadable that has no rows, where only rows tell how wide they are."""
+    return f"has no rows, and no file says how many numbers a row has: {hint}"
+
+
 def check_files(place: Place, wrong: str | None) -> None:
     """Raises CorruptCheckpointError with what is wrong, if anything is."""
     if wrong is not None:
@@ -59,7 +66,7 @@ class Types:
 
     keys: torch.dtype = torch.int64
     values: torch.dtype = torch.float32
-    width: int = 1  # of the rows of a table that has none
+    width: int = NOT_SAID  # of the rows of a table that has none
     text: int = 0  # bytes that a key takes, where it is text as it lies in memory
 
     @property
@@ -80,6 +87,7 @@ class FolderCheckpoint(Checkpoint):
     """Tables by name: the tensor `t` has the values of all parts of table `t`."""
 
     family: Family = "torch"
+    say_width = "there is nothing to take, so leave it out"  # what to do where no file says it
 
     def __init__(
         self,
@@ -97,30 +105,41 @@ class FolderCheckpoint(Checkpoint):
         self.format: str = title
         self._storage, self._files, self._types = storage, tables, types
         self._sources: dict[str, ByteSource] = {}
-        self._runs = dict(self._all_runs())
+        runs = dict(self._all_runs())
+        beside = self._widths_beside({key: of_key[0][2] for key, of_key in runs.items()})
+        self._runs = {
+            key: [(file, rows, width or beside.get(key, NOT_SAID)) for file, rows, width in of_key]
+            for key, of_key in runs.items()
+        }
 
-    def _all_runs(self) -> Iterator[tuple[str, list[tuple[str, int, int]]]]:
+    def _widths_beside(self, widths: Mapping[str, int]) -> Mapping[str, int]:  # noqa: ARG002
+        """Of tensors that have no rows, how wide others tell that these are."""
+        return {}
+
+    def _all_runs(self) -> Iterator[tuple[str, _Runs]]:
         for name, parts in self._files.items():
             yield name, self._checked_runs(name, parts, "values")
-            if all(OPT_VALUES in part.columns for part in parts):
+            if all(OPT_VALUES in part.columns for part in parts) and self._has_state(parts):
                 yield f"{name}/{OPT_VALUES}", self._checked_runs(name, parts, OPT_VALUES)
 
-    def _checked_runs(
-        self, name: str, parts: Sequence[Files], column: str
-    ) -> list[tuple[str, int, int]]:
+    def _has_state(self, parts: Sequence[Files]) -> bool:
+        """Whether the optimizer keeps something of a row: SGD does not, and its files are empty."""
+        sizes = (self._source(part.columns[OPT_VALUES]).size for part in parts)
+        return any(sizes) or not any(self._source(part.keys).size for part in parts)
+
+    def _checked_runs(self, name: str, parts: Sequence[Files], column: str) -> _Runs:
         try:
             return self._runs_of(parts, column)
         except MalformedError as error:
             raise CorruptCheckpointError(f"{self.url}: table {name!r}: {error}.") from error
 
-    def _runs_of(self, parts: Sequence[Files], column: str) -> list[tuple[str, int, int]]:
-        """Of each part the file, how many rows it has, and how many numbers each has."""
+    def _runs_of(self, parts: Sequence[Files], column: str) -> _Runs:
         counts = [self._count(part.keys) for part in parts]
         sizes = [self._source(part.columns[column]).size for part in parts]
         each = self._types.values.itemsize
         widths = {size / (each * count) for size, count in zip(sizes, counts, strict=True) if count}
         width = max(widths, default=float(self._types.width))
-        is_whole = len(widths) <= 1 and width == int(width) and width >= 1
+        is_whole = len(widths) <= 1 and width == int(width) and (width >= 1 or not widths)
         if not is_whole or any(size and not c for size, c in zip(sizes, counts, strict=True)):
             raise MalformedError(
                 f"its {column} are {sum(sizes):,} bytes for {sum(counts):,} keys, which makes no "
@@ -178,7 +197,8 @@ class FolderCheckpoint(Checkpoint):
             self._columns(files, rows)
             for files, (_, rows, _) in zip(self._files[name], runs, strict=True)
         ]
-        return table_of(key, key, (runs[0][2],), parts, f"{self.url}[{name}]")
+        width = (runs[0][2],) if runs[0][2] else ()
+        return table_of(key, key, width, parts, f"{self.url}[{name}]")
 
     def _columns(self, files: Files, rows: int) -> Columns:
         from torch_warmstart.formats.keyed.columns import Columns
@@ -203,9 +223,12 @@ class FolderCheckpoint(Checkpoint):
         if key not in self._runs:
             return None
         runs = self._runs[key]
-        shape = (sum(rows for _, rows, _ in runs), runs[0][2])
+        rows, width = sum(rows for _, rows, _ in runs), runs[0][2]
         dtype = self._types.values
-        return TensorSpec(key, shape, dtype, str(dtype).removeprefix("torch."))
+        word = str(dtype).removeprefix("torch.")
+        if width == NOT_SAID:
+            return TensorSpec(key, (rows,), None, word, unreadable=without_rows(self.say_width))
+        return TensorSpec(key, (rows, width), dtype, word)
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
         assert spec.dtype is not None

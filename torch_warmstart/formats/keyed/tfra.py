@@ -29,7 +29,7 @@ from torch_warmstart.errors import (
     printable,
 )
 from torch_warmstart.formats.base import MalformedError
-from torch_warmstart.formats.keyed.folders import Files, FolderCheckpoint, Types
+from torch_warmstart.formats.keyed.folders import NOT_SAID, Files, FolderCheckpoint, Types
 from torch_warmstart.formats.keyed.names import slots_by_table
 from torch_warmstart.formats.keyed.table import KeyedTable
 from torch_warmstart.formats.place import Place
@@ -86,6 +86,18 @@ def open_place(place: Place) -> TfraFolder:
 
 class TfraFolder(FolderCheckpoint):
     """Tables, and the tables of their slots, by name."""
+
+    say_width = "say it in entry, which ends in ',dim=16' then"
+
+    def _widths_beside(self, widths: Mapping[str, int]) -> Mapping[str, int]:
+        """A table and its slots have rows of one width, where all of them that have rows do."""
+        found = {}
+        for name, slots in slots_by_table(widths).items():
+            group = (name, *slots.values())
+            of_others = {widths[one] for one in group} - {NOT_SAID}
+            if len(of_others) == 1:
+                found.update(dict.fromkeys(group, *of_others))
+        return found
 
     def check_dim(self, name: str, dim: int | None) -> None:
         """Raises CorruptCheckpointError: the rows of a table are not as long as is said."""
@@ -150,7 +162,7 @@ def _types(place: Place) -> tuple[Types, int | None]:
             )
     width = None if dim is None else _number(dim, place)
     text = _TEXT if keys == "string" else 0
-    return Types(_OF_KEYS[keys], _OF_VALUES[values], width or 1, text), width
+    return Types(_OF_KEYS[keys], _OF_VALUES[values], width or NOT_SAID, text), width
 
 
 def _pairs(place: Place) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ from torch_warmstart.formats.base import (
     TensorLocation,
     TensorSpec,
 )
-from torch_warmstart.formats.keyed import Columns, KeyedTable, table_of
+from torch_warmstart.formats.keyed import Columns, KeyedTable, table_of, without_rows
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.sources import OpenOnce
 from torch_warmstart.formats.tensorflow.monolith.entry_dumps import (
@@ -214,7 +214,7 @@ class MonolithCheckpoint(Checkpoint):
             for number in np.unique(self._dumps[part.file].form_of[at])
         ]
         if not forms:
-            return  # nothing tells how wide it is
+            yield name, _Values("", 0, spans)  # nothing tells how wide it is
         for slot in ("", *sorted({slot for form in forms for slot in form.slots})):
             widths = {len(spots_of(form, slot)) for form in forms} - ({0} if slot else set())
             if len(widths) > 1 or 0 in widths:
@@ -253,7 +253,8 @@ class MonolithCheckpoint(Checkpoint):
 
     def _table(self, key: str, values: _Values) -> KeyedTable:
         columns = [self._columns(part, at) for part, at in values.parts]
-        return table_of(key, key, (values.width,), columns, f"{self.url}[{key}]")
+        width = (values.width,) if values.width else ()
+        return table_of(key, key, width, columns, f"{self.url}[{key}]")
 
     def _columns(self, part: Part, at: Spots) -> Columns:
         def read_keys() -> torch.Tensor:
@@ -287,6 +288,9 @@ class MonolithCheckpoint(Checkpoint):
         if key not in self._values:
             return None
         values = self._values[key]
+        if not values.width:
+            said = without_rows("there is nothing to take, so leave it out")
+            return TensorSpec(key, (values.rows,), None, "float32", unreadable=said)
         return TensorSpec(key, (values.rows, values.width), torch.float32, "float32")
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:

@@ -127,11 +127,12 @@ def plan_warm_start(
         return plan_several(model, sources, optimizer, overlap=overlap, complete=complete)
     checkpoint, settings = _open(model, settings)
     try:
-        return complete(make_plan(model, settings, checkpoint, optimizer))
+        plan = make_plan(model, settings, checkpoint, optimizer)
     except PlanError as error:
         from torch_warmstart.suggesting import with_proposals
 
         raise with_proposals(error, model, settings, checkpoint) from None
+    return complete(plan)
 
 
 def _open(

@@ -353,7 +353,11 @@ class WarmStartPlan(Shown):
         file leaves open how a tensor is laid out. Certain is what a rule of the user's says, what
         is called the same, and TensorFlow's names for the leaf in a layer of that type.
         """
-        return tuple(i.name for i in self.items if i.is_inferred or i.is_layout_presumed)
+        return tuple(
+            item.name
+            for item in self.items
+            if any(one.is_inferred or one.is_layout_presumed for one in (item, *item.patches))
+        )
 
     @property
     def bytes_to_read(self) -> int:

@@ -38,7 +38,7 @@ import functools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from typing import Any, cast
 
 from torch_warmstart.errors import SettingsError
@@ -178,7 +178,7 @@ def _info(value: Any, where: str, initializers: Initializers) -> Any:
         said["old_vocab"] = _old_vocab(said["old_vocab"], f"{where}.old_vocab")
     if isinstance(said.get("fallback"), list):
         said["fallback"] = [
-            [pair[0], _old_vocab(pair[1], f"{where}.fallback")]
+            [_older(pair[0], where, initializers), _old_vocab(pair[1], f"{where}.fallback")]
             if isinstance(pair, list) and len(pair) == 2
             else pair
             for pair in said["fallback"]
@@ -187,6 +187,12 @@ def _info(value: Any, where: str, initializers: Initializers) -> Any:
         if name in said:
             said[name] = _segments(said[name], f"{where}.{name}", initializers)
     return _made(_CLASSES[kind], said, where)
+
+
+def _older(value: Any, where: str, initializers: Initializers) -> Any:
+    """A checkpoint, or a table of the settings that it is read by."""
+    is_table = isinstance(value, Mapping) and "ckpt_to_initialize_from" in value
+    return _settings(value, f"{where}.fallback", initializers) if is_table else value
 
 
 def _segments(value: Any, where: str, initializers: Initializers) -> dict[str, Any]:
@@ -304,9 +310,9 @@ def _plain(value: Any, where: str, initializers: Initializers) -> Any:
         return os.fspath(value)
     if isinstance(value, FromCheckpoint):
         return {_FROM_CHECKPOINT: value.name or True}
-    if is_dataclass(value) and type(value) in _CLASSES.values():
+    if type(value) in (WarmStartSettings, *_CLASSES.values()):
         kind = type(value).__name__
-        of_kind = {} if kind == "VocabInfo" else {"type": kind}
+        of_kind = {"type": kind} if kind in ("ClipOrPad", "SegmentInfo") else {}
         return {**of_kind, **_said_of(value, f"{where}.", initializers)}
     if isinstance(value, Mapping):
         return {

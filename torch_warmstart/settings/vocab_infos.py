@@ -91,7 +91,8 @@ class VocabInfo:
         fallback: Where rows of entries come from that are back: a list of pairs, an older
             checkpoint and the vocabulary it had (`FROM_CHECKPOINT`: that beside it or in it),
             newest first. An entry that `old_vocab` does not have takes its row, and its slots,
-            from the first of them that has it.
+            from the first of them that has it. The checkpoint is read by the settings that this
+            stands in; one whose names or form differ is a `WarmStartSettings` of its own.
         min_frequency: Of a table that keeps its ids: only those seen at least as often.
         since_version: Of a table that keeps its ids: only those updated at this step or later.
         where: Of a table that keeps its ids: a function of its columns ("key", "frequency",

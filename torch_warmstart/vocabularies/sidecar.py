@@ -78,7 +78,7 @@ class Sidecar(Mapping[str, Vocabulary]):
                 f"{self.url} has a vocabulary for {printable(key)!r}, but for other values than "
                 f"{checkpoint.url} holds: it was saved before these were written, or is another "
                 "checkpoint's. After each save of the checkpoint, save_vocabularies() again; or "
-                "give old_vocab."
+                "give the old vocabulary."
             )
         return self[key]
 

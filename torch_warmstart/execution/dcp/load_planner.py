@@ -114,6 +114,11 @@ class WarmStartLoadPlanner(LoadPlanner):
                     "load planner sees only once, on their way. Use warm_start(model, directory), "
                     "or a function of torch.nn.init as backup_initializer."
                 )
+            if item.fallback:
+                raise SettingsError(
+                    f"{item.name}: fallback takes rows from older checkpoints, and a load planner "
+                    "sees one. Use warm_start(model, directory)."
+                )
             if item.state != "kept":
                 reads = reads_of(item, self._listing, self._limit)
                 self._left[item.name] = len(reads)

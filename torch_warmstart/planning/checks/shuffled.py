@@ -63,7 +63,7 @@ def _given(
         text = (
             f"{item.name}: {differ} of {given.origin}, which is given as its old vocabulary, "
             f"{'is' if differ.startswith('1 ') else 'are'} elsewhere or not in the one that was "
-            f"saved beside {old.checkpoint.url}. Leave old_vocab out to take that."
+            f"saved beside {old.checkpoint.url}. {old.instead} to take that."
         )
         yield Finding("old-vocab-differs", "warning", item.name, text)
 

@@ -18,8 +18,6 @@ from torch_warmstart.vocabularies import Sidecar, read_vocabulary, sidecar_vocab
 if TYPE_CHECKING:
     from torch_warmstart.formats import KeyedTable
 
-_GIVE = "Give it: old_vocab= takes what new_vocab takes."
-
 
 @dataclass(frozen=True, eq=False)  # without slots, for the cached properties
 class OldVocabularies:
@@ -106,8 +104,8 @@ class OldVocabularies:
             if given.fingerprint != table.keys.fingerprint:
                 raise VocabularyError(
                     f"{table.origin} keeps {len(table.keys.listed):,} ids with its rows, and "
-                    f"old_vocab, {given.origin}, says others or has them in another order. Leave "
-                    "old_vocab out."
+                    f"{self._word}, {given.origin}, says others or has them in another order. "
+                    f"{self.instead}."
                 )
         elif source.name is not None and source.name not in (table.name, table.values):
             return self._named(source.name)
@@ -169,7 +167,7 @@ class OldVocabularies:
         there = _listed(names) if names else "no vocabulary at all"
         raise VocabularyError(
             f"{self.checkpoint.url} holds no vocabulary {name!r}, but {there}."
-            f"{did_you_mean(name, names)}{'' if names else ' ' + _GIVE}"
+            f"{did_you_mean(name, names)}{'' if names else ' ' + self._advice()}"
         )
 
     def _unnamed(self) -> Vocabulary:
@@ -183,11 +181,32 @@ class OldVocabularies:
         if names:
             raise VocabularyError(
                 f"{url} holds {_listed(names)}, and does not say which one is for this variable. "
-                f"Name it: old_vocab=FROM_CHECKPOINT[{names[0]!r}]."
+                f"Name it: {self._given(f'FROM_CHECKPOINT[{names[0]!r}]')}."
             )
         raise VocabularyError(
-            f"old_vocab is not given, and {url} holds no vocabulary. {self._beside() or _GIVE}"
+            f"{self._word} is not given, and {url} holds no vocabulary. "
+            f"{self._beside() or self._advice()}"
         )
+
+    @property
+    def instead(self) -> str:
+        """What to do where what is given contradicts what the checkpoint says."""
+        return "Name FROM_CHECKPOINT in fallback" if self.is_older else "Leave old_vocab out"
+
+    @property
+    def _word(self) -> str:
+        """What the setting is called that gives it."""
+        return "the vocabulary of the fallback" if self.is_older else "old_vocab"
+
+    def _given(self, value: str) -> str:
+        """How it is given."""
+        url = "..." if self.checkpoint.is_callers else repr(self.checkpoint.url)
+        return f"fallback=[({url}, {value})]" if self.is_older else f"old_vocab={value}"
+
+    def _advice(self) -> str:
+        if self.is_older:
+            return f"Say which it had: {self._given('vocabulary')}."
+        return "Give it: old_vocab= takes what new_vocab takes."
 
     def _beside(self) -> str:
         """Where a file is all that was named, and a tokenizer lies beside it."""
@@ -200,8 +219,8 @@ class OldVocabularies:
         if not is_tokenizer_directory(folder, self.storage):
             return ""
         return (
-            f"Beside it lies a tokenizer. If that is its own, say so: old_vocab={folder!r}; or "
-            f"name the directory as the checkpoint: {folder!r}."
+            "Beside it lies a tokenizer. If that is its own, say so: "
+            f"{self._given(repr(folder))}; or name the directory as the checkpoint: {folder!r}."
         )
 
     def _listed_tables(self) -> str:

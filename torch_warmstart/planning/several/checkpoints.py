@@ -21,6 +21,11 @@ def numbered(number: int, spec: TensorSpec) -> TensorSpec:
     return replace(spec, key=f"{number + 1}{_BETWEEN}{spec.key}", storage=storage)
 
 
+def is_numbered(number: int, spec: TensorSpec) -> bool:
+    """Whether it is one of that checkpoint."""
+    return spec.key.startswith(f"{number + 1}{_BETWEEN}")
+
+
 class SeveralCheckpoints(Checkpoint):
     """What a plan of several sources reads from: `2:encoder.weight` is of the second."""
 

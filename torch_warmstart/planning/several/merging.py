@@ -13,7 +13,7 @@ from torch_warmstart.formats import Checkpoint
 from torch_warmstart.model import Variable
 from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem, WarmStartPlan
 from torch_warmstart.planning.planner import all_variables, make_plan
-from torch_warmstart.planning.several.checkpoints import SeveralCheckpoints, numbered
+from torch_warmstart.planning.several.checkpoints import SeveralCheckpoints, is_numbered, numbered
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.slots import Optimizers
 
@@ -125,6 +125,11 @@ def number_item(number: int, item: PlanItem) -> PlanItem:
         sources=tuple(numbered(number, spec) for spec in item.sources),
         patches=tuple(number_item(number, patch) for patch in item.patches),
     )
+
+
+def is_of(number: int, item: PlanItem) -> bool:
+    """Whether an item is of the checkpoint of that number."""
+    return any(is_numbered(number, spec) for spec in item.sources)
 
 
 def _claimed_twice(plans: Sequence[WarmStartPlan]) -> Iterator[Finding]:

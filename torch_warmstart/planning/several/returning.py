@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from torch_warmstart.errors import Finding, PlanError, SettingsError, plural
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.new_rows import Keep
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.planner import make_plan
 from torch_warmstart.planning.several.checkpoints import SeveralCheckpoints
-from torch_warmstart.planning.several.merging import number_item
+from torch_warmstart.planning.several.merging import is_of, number_item
 from torch_warmstart.settings import VocabInfo, WarmStartSettings
 from torch_warmstart.slots import Optimizers
-from torch_warmstart.vocabularies import Remapping
+from torch_warmstart.storage import Storage
+from torch_warmstart.vocabularies import Remapping, read_vocabulary
 
 Opened = Callable[[WarmStartSettings], Checkpoint]
 
@@ -58,8 +61,22 @@ def with_returned(
         checkpoint=SeveralCheckpoints([plan.checkpoint, *(p.checkpoint for p in older.values())]),
         items=tuple(items),
         unused_keys=tuple(f"1:{key}" for key in plan.unused_keys),
+        notes=(*plan.notes, *_notes_of(older.values(), items)),
         seconds=plan.seconds + sum(one.seconds for one in older.values()),
     )
+
+
+_NO_NEWS = ("few-entries-found", "oov-rows-left-behind")  # an older one has few of what is new
+
+
+def _notes_of(older: Iterable[WarmStartPlan], items: Sequence[PlanItem]) -> Iterator[Finding]:
+    """What is to be said of older checkpoints from which something is taken."""
+    for number, one in enumerate(older, 1):
+        taken = {item.name for item in items if any(is_of(number, p) for p in item.patches)}
+        about = {*taken, one.checkpoint.url} if taken else taken
+        for note in one.notes:
+            if note.subject in about and note.code not in _NO_NEWS:
+                yield replace(note, text=f"Of the fallback {one.checkpoint.url}: {note.text}")
 
 
 _Asked = dict[Hashable, tuple[Any, dict[PlanItem, Any]]]
@@ -85,7 +102,8 @@ def _named(item: PlanItem) -> Iterator[tuple[Hashable, Any, Any]]:
 
 
 def _identity(checkpoint: Any) -> Hashable:
-    return checkpoint if isinstance(checkpoint, str) else id(checkpoint)
+    is_path = isinstance(checkpoint, str | os.PathLike)
+    return os.fspath(checkpoint) if is_path else id(checkpoint)
 
 
 def _planned(
@@ -95,23 +113,61 @@ def _planned(
     opened: Opened,
 ) -> WarmStartPlan:
     """What an older checkpoint has for the parameters that want it."""
-    checkpoint, wanting = sources
+    given, wanting = sources
+    has_own = isinstance(given, WarmStartSettings)
+    if has_own:
+        _check_only_how(given)
+    older = given if has_own else replace(plan.settings, ckpt_to_initialize_from=given)
     infos = {item.name: _info(item, source) for item, source in wanting.items()}
-    settings = replace(
-        plan.settings, ckpt_to_initialize_from=checkpoint, var_name_to_vocab_info=infos
-    )
+    if has_own:  # what is new is where the newest's settings find it
+        infos = {n: _with_new_vocab(info, plan.settings.storage) for n, info in infos.items()}
+    chosen = plan.settings.vars_to_warm_start
+    settings = replace(older, vars_to_warm_start=chosen, var_name_to_vocab_info=infos)
+    checkpoint = opened(settings)
     wanted = {item.variable for item in wanting}
     variables = tuple(item.variable for item in plan.items)
     others = {v for v in variables if v.slot is None and v not in wanted}
-    return make_plan(
-        plan.model,
-        settings,
-        opened(settings),
-        optimizer,
-        variables=variables,
-        leave_out=others,
-        is_older=True,
-    )
+    try:
+        return make_plan(
+            plan.model,
+            settings,
+            checkpoint,
+            optimizer,
+            variables=variables,
+            leave_out=others,
+            is_older=True,
+        )
+    except PlanError as error:
+        raise PlanError(
+            f"The fallback {checkpoint.url} has {plural(len(error.problems), 'problem')}; nothing "
+            "was changed:",
+            error.problems if has_own else [_with_advice(one) for one in error.problems],
+        ) from error
+
+
+def _check_only_how(older: WarmStartSettings) -> None:
+    """Raises SettingsError: they say what is taken, too."""
+    is_for_all = older.vars_to_warm_start == WarmStartSettings.vars_to_warm_start
+    if older.var_name_to_vocab_info or not is_for_all:
+        raise SettingsError(
+            f"Settings of {older.ckpt_to_initialize_from} in fallback say how its names differ and "
+            "how it is read; what is taken of it the VocabInfo says that they stand in. Leave "
+            "vars_to_warm_start and var_name_to_vocab_info out of them."
+        )
+
+
+_ADVICE = (
+    "Where an older checkpoint has other names, or is read otherwise, give it settings of its own: "
+    "fallback=[(WarmStartSettings(url, ...), vocabulary)]."
+)
+
+
+def _with_advice(problem: Finding) -> Finding:
+    return replace(problem, hint="\n".join(filter(None, (problem.hint, _ADVICE))))
+
+
+def _with_new_vocab(info: VocabInfo, storage: Storage) -> VocabInfo:
+    return replace(info, new_vocab=read_vocabulary(info.new_vocab, storage=storage))
 
 
 def _info(item: PlanItem, source: Any) -> VocabInfo:

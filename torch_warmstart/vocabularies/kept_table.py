@@ -29,9 +29,9 @@ from torch_warmstart.errors import (
     SettingsError,
     VocabularyError,
     cause_of,
-    said_of_entries,
 )
 from torch_warmstart.storage import Bytes
+from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 _GROUP = 1 << 20  # entries of a row group
 _MARK = f"# {FILE_KIND} ".encode()
@@ -216,7 +216,7 @@ def read_kept_table(raw: Bytes, url: str) -> Vocabulary:
         table, about = _read_parquet(raw) if raw[:1] == b"P"[0] else _read_text(raw)
         return _vocabulary_of(table, json.loads(about), url)
     except (arrow.ArrowException, OSError, *WRONG_DOCUMENT) as error:
-        told = said_of_entries(error)
+        told = said_of_text(error)
         raise VocabularyError(
             f"{url} is a damaged vocabulary: {told}. Save it again."
         ) from cause_of(error)
@@ -252,7 +252,8 @@ def _read_text(raw: Bytes) -> tuple[Any, bytes]:
     buffer = pyarrow.BufferReader(pyarrow.py_buffer(rest))
     parse = csv.ParseOptions(delimiter="\t", quote_char=False)
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
-    return csv.read_csv(buffer, parse_options=parse, convert_options=convert), about
+    blocks = csv.ReadOptions(block_size=block_size_of(rest))
+    return csv.read_csv(buffer, blocks, parse, convert), about
 
 
 def _vocabulary_of(table: Any, about: dict[str, Any], url: str) -> Vocabulary:

@@ -18,7 +18,6 @@ from torch_warmstart.errors import (
     VocabularyError,
     cause_of,
     listed,
-    said_of_entries,
     shown_entry,
 )
 from torch_warmstart.storage import LOCAL, Bytes
@@ -26,10 +25,12 @@ from torch_warmstart.vocabularies.kept_table import is_kept_table
 from torch_warmstart.vocabularies.loading import (
     exports_arrow,
     from_arrow,
+    is_saved,
     read_entries,
     read_vocabulary,
 )
 from torch_warmstart.vocabularies.nvtabular import read_categories
+from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 Counted = tuple[Entries, torch.Tensor]  # some entries, and how often each was seen: int64
 
@@ -48,15 +49,19 @@ _WHOLE = (
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
-def counted_blocks(counts: Any) -> Iterator[Counted]:
+def counted_blocks(counts: Any, listed: Entries) -> Iterator[Counted]:
     """Entries and their counts, in blocks; an entry may be in several.
+
+    Args:
+        counts: What holds them.
+        listed: Those that they are of: where these are ids, so are the cells of csv and tsv.
 
     Raises:
         SettingsError: it is nothing that holds counts.
         VocabularyError: the counts are not whole numbers from 0 on, or not as many as entries.
         MissingDependencyError: a file needs pyarrow.
     """
-    for entries, numbers in _blocks(counts):
+    for entries, numbers in _blocks(counts, listed):
         if len(entries) != len(numbers):
             raise VocabularyError(
                 f"{entries.origin} has {len(entries):,} entries, but {len(numbers):,} counts."
@@ -75,13 +80,13 @@ def _too_many(origin: str) -> VocabularyError:
     )
 
 
-def _blocks(counts: Any) -> Iterator[Counted]:
+def _blocks(counts: Any, listed: Entries) -> Iterator[Counted]:
     if isinstance(counts, Vocabulary):
         if counts.usage is None:
             raise SettingsError(f"{counts.origin} has no counts; counts are {_KINDS}.")
         yield from _cut(counts.listed, counts.usage.counts)
     elif isinstance(counts, str | os.PathLike):
-        yield from _of_file(os.path.expanduser(os.fspath(counts)))
+        yield from _of_file(os.path.expanduser(os.fspath(counts)), listed)
     elif exports_arrow(counts):
         yield from _cut(*_of_table(counts))
     elif isinstance(counts, Mapping):
@@ -132,7 +137,7 @@ def _column(table: Any, name: str, hint: str) -> Vocabulary:
         raise VocabularyError(f"The column {name!r} of the counts: {error} {hint}") from error
 
 
-def _of_file(path: str) -> Iterator[Counted]:
+def _of_file(path: str, listed: Entries) -> Iterator[Counted]:
     try:
         raw = LOCAL.read_all(path)
     except OSError as error:
@@ -141,47 +146,62 @@ def _of_file(path: str) -> Iterator[Counted]:
     if raw[:4].tobytes() == b"PAR1":
         categories = read_categories(raw, path, None, LOCAL)
         if categories is not None:
-            yield from _blocks(categories)
+            yield from _blocks(categories, listed)
         else:
             yield from _of_table_file(path, raw, _parquet_blocks)
-    elif separator is not None and not is_kept_table(raw):
-        yield from _of_table_file(path, raw, partial(_separated_blocks, separator=separator))
+    elif separator is not None and not is_kept_table(raw) and not is_saved(raw):
+        read = partial(_separated_blocks, separator=separator, like=listed)
+        yield from _of_table_file(path, raw, read, _as_integers(listed))
     else:
-        yield from _blocks(read_vocabulary(path))
+        yield from _blocks(read_vocabulary(path), listed)
+
+
+def _as_integers(listed: Entries) -> str:
+    """What is to be said where a table cannot be read, of the entries that it counts."""
+    if listed.is_text:
+        return ""
+    return f" (its entries are to be integers, as those of {listed.origin} are)"
 
 
 def _of_table_file(
-    path: str, raw: Bytes, read: Callable[[str, Any], Iterator[Any]]
+    path: str, raw: Bytes, read: Callable[[str, Bytes], Iterator[Any]], besides: str = ""
 ) -> Iterator[Counted]:
     try:
-        from pyarrow import ArrowException, BufferReader, Table, py_buffer
+        from pyarrow import ArrowException, Table
     except ImportError as error:
         raise MissingDependencyError(
-            f"Reading counts from {path} needs pyarrow: pip install 'torch-warmstart[arrow]'"
+            f"Reading counts from {path} needs pyarrow: pip install 'torch-warmstart[arrow]'; "
+            "without it, pass a pair of arrays, the entries and their counts."
         ) from error
     try:
-        for batch in read(path, BufferReader(py_buffer(raw))):
+        for batch in read(path, raw):
             if batch.num_rows:
                 yield _of_table(Table.from_batches([batch]), path)
     except (ArrowException, OSError, ValueError, KeyError) as error:
         if isinstance(error, VocabularyError):
             raise
-        told = said_of_entries(error)
-        raise VocabularyError(f"{path} holds no counts that can be read: {told}") from cause_of(
-            error
-        )
+        told = said_of_text(error)
+        raise VocabularyError(
+            f"{path} holds no counts that can be read{besides}: {told}"
+        ) from cause_of(error)
 
 
-def _parquet_blocks(path: str, buffer: Any) -> Iterator[Any]:
+def _buffer(raw: Bytes) -> Any:
+    from pyarrow import BufferReader, py_buffer
+
+    return BufferReader(py_buffer(raw))
+
+
+def _parquet_blocks(path: str, raw: Bytes) -> Iterator[Any]:
     from pyarrow import parquet
 
-    file = parquet.ParquetFile(buffer)
+    file = parquet.ParquetFile(_buffer(raw))
     _check_columns(path, file.schema_arrow.names)
     yield from file.iter_batches(_BLOCK, columns=[ENTRY, COUNT])
 
 
-def _separated_blocks(path: str, buffer: Any, separator: str) -> Iterator[Any]:
-    """The first line has the names; entries are text, as in a vocabulary that is such a table."""
+def _separated_blocks(path: str, raw: Bytes, separator: str, like: Entries) -> Iterator[Any]:
+    """The first line has the names; entries are text, or ids where those are that they are of."""
     import pyarrow
     from pyarrow import csv
 
@@ -189,9 +209,13 @@ def _separated_blocks(path: str, buffer: Any, separator: str) -> Iterator[Any]:
     parse = csv.ParseOptions(
         delimiter=separator, quote_char='"' if is_quoted else False, newlines_in_values=is_quoted
     )
-    types = {ENTRY: pyarrow.large_binary(), COUNT: pyarrow.int64()}
-    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
-    with csv.open_csv(buffer, parse_options=parse, convert_options=convert) as file:
+    ids = pyarrow.uint64() if like.is_unsigned else pyarrow.int64()
+    entry = pyarrow.large_binary() if like.is_text else ids
+    convert = csv.ConvertOptions(
+        column_types={ENTRY: entry, COUNT: pyarrow.int64()}, strings_can_be_null=False
+    )
+    blocks = csv.ReadOptions(block_size=block_size_of(raw))
+    with csv.open_csv(_buffer(raw), blocks, parse, convert) as file:
         _check_columns(path, file.schema.names)
         before = 0
         for batch in file:
@@ -202,9 +226,12 @@ def _separated_blocks(path: str, buffer: Any, separator: str) -> Iterator[Any]:
 
 def _check_no_blanks(path: str, entries: Any, before: int) -> None:
     """A blank cell is a slip, as a blank line is in a file of lines."""
-    from pyarrow import compute
+    from pyarrow import compute, types
 
-    blank = compute.index(compute.binary_length(entries), 0).as_py()
+    is_blank = entries.is_null()
+    if types.is_large_binary(entries.type):
+        is_blank = compute.equal(compute.binary_length(entries), 0)
+    blank = compute.index(is_blank, value=True).as_py()
     if blank >= 0:
         raise VocabularyError(
             f"{path}: row {before + blank + 1:,} has a count, but its entry is blank. Remove the "

@@ -265,7 +265,7 @@ def _counted(counts: Any, *groups: Entries) -> list[torch.Tensor]:
     """How often the entries of each group were seen."""
     indices = [EntryIndex(group) for group in groups]
     seen = [torch.zeros(len(group), dtype=torch.int64) for group in groups]
-    for entries, numbers in counted_blocks(counts):
+    for entries, numbers in counted_blocks(counts, groups[0]):
         for group, index, total in zip(groups, indices, seen, strict=True):
             check_alike(group, entries)
             found = index.find(entries)

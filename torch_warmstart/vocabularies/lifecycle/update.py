@@ -53,7 +53,8 @@ def update_vocabulary(
         counts: How often each entry was seen today: a mapping of entry to count, a pair of entries
             and counts, a table (pandas, polars, pyarrow, the path of a Parquet, csv or tsv file)
             with the columns `entry` and `count`, or a `Vocabulary` that has counts, or the path of
-            its file. Entries may be there twice.
+            its file. Entries may be there twice. Cells of csv and tsv are text, or integers where
+            `old` has ids.
         min_count: How often an entry must have been seen today to be admitted.
         expire_after: For how many days an entry that is not seen stays. None: it always does.
             Entries of which nothing is known count as seen today.
@@ -181,7 +182,7 @@ def _count(
     title = "Update"
     with progress_bar(len(listed) * INDEX_BYTES, show=progress, title=title) as advance:
         index = EntryIndex(listed, advance)
-        for entries, here in counted_blocks(counts):
+        for entries, here in counted_blocks(counts, listed):
             listed = check_alike(listed, entries)
             found = index.find(entries)
             at = positions(found >= 0)

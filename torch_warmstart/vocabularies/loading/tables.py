@@ -19,11 +19,13 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.storage import Bytes
 from torch_warmstart.vocabularies.loading.arrow import from_arrow
+from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 _LOOKED_AT = 50  # lines
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
+_TEXTS = (*_SEPARATORS, "jsonl")
 
 
 def read_table(
@@ -58,9 +60,10 @@ def read_table(
         )
     buffer = pyarrow.BufferReader(pyarrow.py_buffer(raw))
     try:
-        table = _READERS[form](buffer, column) if form in _READERS else None
+        block = block_size_of(raw) if form in _TEXTS else 0
+        table = _READERS[form](buffer, column, block) if form in _READERS else None
         if table is None:
-            table = _read_separated(buffer, _SEPARATORS[form], column)
+            table = _read_separated(buffer, _SEPARATORS[form], column, block)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
         raise VocabularyError(f"{url} cannot be read as {form}: {_why(error)}") from cause_of(error)
     if form == "jsonl" and table.num_rows == 1 and not is_said:
@@ -131,7 +134,7 @@ def _named(table: Any, url: str, column: str | int | None) -> Vocabulary:
 
 def _why(error: Exception) -> str:
     """What pyarrow says, without the content of the file that it may quote."""
-    first = str(error).split("\n", 1)[0]
+    first = said_of_text(error)
     counted = _COUNTED.match(first)
     return printable(counted[0] if counted else first)[:200].rstrip(".") + "."
 
@@ -140,12 +143,12 @@ def _origin(url: str, column: str | int | None) -> str:
     return url if column is None else f"{url}, column {column!r}"
 
 
-def _read_separated(buffer: Any, separator: str, column: str | int | None) -> Any:
+def _read_separated(buffer: Any, separator: str, column: str | int | None, block: int) -> Any:
     import pyarrow
     from pyarrow import csv
 
     has_no_names = isinstance(column, int)
-    options = csv.ReadOptions(autogenerate_column_names=has_no_names)
+    options = csv.ReadOptions(autogenerate_column_names=has_no_names, block_size=block)
     parse = csv.ParseOptions(
         delimiter=separator,
         newlines_in_values=True,
@@ -162,30 +165,31 @@ def _read_separated(buffer: Any, separator: str, column: str | int | None) -> An
     return csv.read_csv(buffer, options, parse, convert)
 
 
-def _read_json(buffer: Any, column: str | int | None) -> Any:
+def _read_json(buffer: Any, column: str | int | None, block: int) -> Any:
     from pyarrow import json
 
     del column
-    return json.read_json(buffer)
+    return json.read_json(buffer, json.ReadOptions(block_size=block))
 
 
-def _read_parquet(buffer: Any, column: str | int | None) -> Any:
+def _read_parquet(buffer: Any, column: str | int | None, block: int) -> Any:
     from pyarrow import parquet
 
+    del block
     file = parquet.ParquetFile(buffer)
     names = file.schema_arrow.names
     is_alone = column in names and "row" not in names  # else it is looked at what that says
     return file.read(columns=[column] if is_alone else None)
 
 
-def _read_arrow(buffer: Any, column: str | int | None) -> Any:
+def _read_arrow(buffer: Any, column: str | int | None, block: int) -> Any:
     from pyarrow import ipc
 
-    del column
+    del column, block
     return ipc.open_file(buffer).read_all()
 
 
-_READERS: Mapping[str, Callable[[Any, str | int | None], Any]] = {
+_READERS: Mapping[str, Callable[[Any, str | int | None, int], Any]] = {
     "jsonl": _read_json,
     "parquet": _read_parquet,
     "arrow": _read_arrow,

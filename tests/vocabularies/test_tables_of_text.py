@@ -1,0 +1,120 @@
+"""Tables of text: rows longer than pyarrow's blocks, ids in their cells, files called alike."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import torch_warmstart as tws
+from torch_warmstart.vocabularies import text_blocks
+
+LONG = "x" * (3 << 20)
+SEPARATORS = pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
+
+
+def written(path, text):
+    path.write_bytes(text.encode())
+    return str(path)
+
+
+@SEPARATORS
+def test_an_entry_longer_than_a_block_is_read(tmp_path, ending, separator):
+    rows = [("entry", "count"), ("a", 3), (LONG, 5), ("b", 1)]
+    path = written(tmp_path / f"c.{ending}", "".join(f"{e}{separator}{c}\n" for e, c in rows))
+    updated = tws.update_vocabulary(["a"], path, today=20_000)
+    assert [len(entry) for entry in updated.entries] == [1, len(LONG), 1]
+    assert updated.usage.counts.tolist() == [3, 5, 1]
+    assert len(tws.Vocabulary.load(path, column="entry")) == 3
+    updated.save(tmp_path / f"v.{ending}")
+    again = tws.Vocabulary.load(tmp_path / f"v.{ending}")
+    assert again.fingerprint == updated.fingerprint
+
+
+def test_a_line_of_json_longer_than_a_block_is_read(tmp_path):
+    path = written(tmp_path / "c.jsonl", f'{{"t": "a"}}\n{{"t": "{LONG}"}}\n')
+    assert len(tws.Vocabulary.load(path, column="t")) == 2
+
+
+@SEPARATORS
+def test_a_line_that_no_table_has_is_refused_in_our_words(tmp_path, ending, separator, monkeypatch):
+    monkeypatch.setattr(text_blocks, "_MOST", 1 << 20)
+    path = written(tmp_path / f"c.{ending}", f"entry{separator}count\n{LONG}{separator}5\n")
+    said = "a line of it has 3,145,7.. bytes, and a row of a table at most 1,048,576"
+    for read in (
+        lambda: tws.update_vocabulary(["a"], path, today=20_000),
+        lambda: tws.Vocabulary.load(path, column="entry"),
+    ):
+        with pytest.raises(tws.VocabularyError, match=said):
+            read()
+
+
+def test_a_row_of_many_lines_longer_than_a_block_is_refused_in_our_words(tmp_path):
+    row = "x\n" * (2 << 20)
+    path = written(tmp_path / "c.csv", f'entry,count\n"{row}",5\n')
+    with pytest.raises(tws.VocabularyError, match="a row of it goes over many lines"):
+        tws.update_vocabulary(["a"], path, today=20_000)
+
+
+@pytest.mark.parametrize("lines", [[], [5], [0, 0], [1 << 20, 3], [3, 1 << 20, (1 << 22) + 1, 7]])
+@pytest.mark.parametrize("ends", [True, False])
+def test_blocks_are_as_long_as_the_longest_line(lines, ends):
+    text = "\n".join("a" * length for length in lines) + "\n" * ends
+    raw = np.frombuffer(text.encode(), dtype=np.uint8)
+    longest = max(lines, default=0)
+    assert longest < text_blocks.block_size_of(raw) <= max(1 << 20, longest + 2)
+
+
+@SEPARATORS
+def test_cells_are_ids_where_the_vocabulary_has_ids(tmp_path, ending, separator):
+    rows = [("entry", "count"), (7, 3), (-9, 2), (7, 1)]
+    path = written(tmp_path / f"c.{ending}", "".join(f"{e}{separator}{c}\n" for e, c in rows))
+    updated = tws.update_vocabulary(torch.tensor([4, 7]), path, today=20_000)
+    assert list(updated.entries) == [4, 7, -9]
+    assert updated.usage.counts.tolist() == [0, 4, 2]
+    found = tws.diff_vocabularies(torch.tensor([4, 7]), updated, counts=path)
+    assert found.weights["kept"] == 4
+    as_text = tws.update_vocabulary(["4", "7"], path, today=20_000)
+    assert list(as_text.entries) == [b"4", b"7", b"-9"]
+
+
+def test_ids_without_a_sign_are_read_as_such(tmp_path):
+    path = written(tmp_path / "c.csv", f"entry,count\n7,3\n{2**64 - 1},2\n")
+    old = np.array([2**63 + 5], dtype=np.uint64)
+    updated = tws.update_vocabulary(old, path, today=20_000)
+    assert list(updated.entries) == [2**63 + 5, 7, 2**64 - 1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("abc", "its entries are to be integers, as those of the int64 array.*invalid value 'abc'"),
+        ("1.5", "its entries are to be integers"),
+        (str(2**64 - 1), "its entries are to be integers"),
+        ("", "row 2 has a count, but its entry is blank"),
+    ],
+)
+def test_what_is_no_id_is_refused(tmp_path, cell, said):
+    path = written(tmp_path / "c.csv", f"entry,count\n7,3\n{cell},2\n")
+    with pytest.raises(tws.VocabularyError, match=said):
+        tws.update_vocabulary(np.array([4, 7]), path, today=20_000)
+
+
+def test_a_saved_vocabulary_that_is_called_csv_is_what_it_is(tmp_path):
+    tws.update_vocabulary(["a"], {"b": 2}, today=20_000).save(tmp_path / "v.csv")
+    updated = tws.update_vocabulary(["b"], str(tmp_path / "v.csv"), today=20_001)
+    assert updated.usage.counts.tolist() == [2]
+
+
+def test_without_pyarrow_it_is_said_what_to_install_and_what_goes_without(tmp_path, monkeypatch):
+    path = written(tmp_path / "c.csv", "entry,count\n7,3\n")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(tws.MissingDependencyError, match=r"torch-warmstart\[arrow\]'.*a pair of"):
+        tws.update_vocabulary(np.array([4, 7]), path, today=20_000)
+    table = np.loadtxt(path, dtype=np.int64, delimiter=",", skiprows=1, ndmin=2)
+    updated = tws.update_vocabulary(np.array([4, 7]), (table[:, 0], table[:, 1]), today=20_000)
+    assert updated.usage.counts.tolist() == [0, 3]
+    with pytest.raises(tws.MissingDependencyError, match=r"torch-warmstart\[arrow\]"):
+        tws.Vocabulary.load(path, column="entry")

@@ -1,0 +1,44 @@
+"""How much of a table of text pyarrow reads at a time: no less than a row of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from torch_warmstart.errors import said_of_entries
+from torch_warmstart.storage import Bytes
+
+_LEAST = 1 << 20  # bytes, as pyarrow has it
+_MOST = 64 << 20  # of a line; whoever has longer ones has no table
+_PIECE = 1 << 22
+_STRADDLES = "straddling object"  # pyarrow's word for a row that is longer than a block
+
+
+def block_size_of(raw: Bytes) -> int:
+    """Bytes of a block so that each line of a text is within two of them.
+
+    Raises ValueError: a line is longer than any row of a table.
+    """
+    longest = _longest_line(raw)
+    if longest > _MOST:
+        raise ValueError(
+            f"a line of it has {longest:,} bytes, and a row of a table at most {_MOST:,}"
+        )
+    return max(_LEAST, longest + 1)
+
+
+def said_of_text(error: Exception) -> str:
+    """The first line of what pyarrow says of a table of text; it may hold an entry."""
+    if _STRADDLES in str(error):
+        return f"a row of it goes over many lines, in {_LEAST:,} bytes and more"
+    return said_of_entries(error)
+
+
+def _longest_line(raw: Bytes) -> int:
+    longest = begins = 0
+    for start in range(0, len(raw), _PIECE):
+        ends = np.flatnonzero(raw[start : start + _PIECE] == ord("\n"))
+        if len(ends):
+            inside = int(np.diff(ends).max(initial=0))
+            longest = max(longest, start + int(ends[0]) - begins, inside)
+            begins = start + int(ends[-1])
+    return max(longest, len(raw) - begins)

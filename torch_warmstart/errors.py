@@ -49,6 +49,15 @@ WRONG_DOCUMENT = (
 )
 
 
+class WrongDocumentError(ValueError):
+    """What is wrong with a document of ours, to follow its name; never leaves the package."""
+
+
+def why_wrong(error: Exception, otherwise: str) -> str:
+    """What to say of a document that raised one of `WRONG_DOCUMENT`."""
+    return str(error) if isinstance(error, WrongDocumentError) else otherwise
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that a plan, a warm start or a check has to say; `str()` is the sentence.

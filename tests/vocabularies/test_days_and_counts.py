@@ -101,3 +101,15 @@ def test_counts_that_pandas_made_floats_of_are_told(monday):
         tws.update_vocabulary(monday, pandas.Series(["a", "a"]).value_counts(), today=DAY)
     whole = frame.fillna(0).astype({"count": "int64"})
     assert tws.update_vocabulary(monday, whole, today=DAY).usage.counts.tolist() == [1, 1, 2]
+
+
+@pytest.mark.parametrize("entry", ["a", 7])
+def test_an_updated_vocabulary_is_called_what_it_is(tmp_path, entry):
+    path = tmp_path / "old.parquet"
+    tws.update_vocabulary([entry], ([entry], [1]), today=DAY).save(path)
+    updated = tws.Vocabulary.load(path)
+    for night in range(2):
+        updated = tws.update_vocabulary(updated, ([entry], [1]), today=DAY + night)
+        assert updated.origin == f"{path}, updated"
+    with pytest.raises(tws.SettingsError, match="old.parquet, updated has entries that were seen"):
+        tws.update_vocabulary(updated, ([entry], [1]), today=DAY)

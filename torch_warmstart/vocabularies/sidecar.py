@@ -20,7 +20,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import WRONG_DOCUMENT, SettingsError, VocabularyError, printable
+from torch_warmstart.errors import (
+    WRONG_DOCUMENT,
+    SettingsError,
+    VocabularyError,
+    WrongDocumentError,
+    printable,
+    why_wrong,
+)
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.settings import VocabSource
 from torch_warmstart.storage import (
@@ -279,7 +286,7 @@ def sidecar_vocabularies(url: str, storage: Storage) -> Sidecar:
     try:
         return Sidecar(path, dict(_kept_in(json.loads(raw), base_name(url))), storage)
     except WRONG_DOCUMENT as error:
-        why = str(error) if isinstance(error, _BadError) else "it is not what we write"
+        why = why_wrong(error, "it is not what we write")
         raise VocabularyError(f"{path} is damaged: {why}. {_AGAIN}") from error
 
 
@@ -290,20 +297,18 @@ def _followed(url: str, storage: Storage) -> str:
     return os.path.realpath(url)
 
 
-class _BadError(ValueError):
-    """What is wrong with it, to follow its name."""
-
-
 def _kept_in(about: Any, base: str) -> Iterator[tuple[str, Kept]]:
     if about["format"] != KIND or about["version"] != VERSION:
-        raise _BadError(f"its version is {about['version']!r}, and {VERSION} is known here")
+        raise WrongDocumentError(
+            f"its version is {about['version']!r}, and {VERSION} is known here"
+        )
     for key, said in about["vocabularies"].items():
         file, size, fingerprint = said["file"], said["size"], said["fingerprint"]
         ours = _NAME.fullmatch(file)
         if not ours:
-            raise _BadError("a file of it is not called as we call them")
+            raise WrongDocumentError("a file of it is not called as we call them")
         if not isinstance(size, int) or not 0 < size <= _MOST_DATA:
-            raise _BadError("a size of it is none")
+            raise WrongDocumentError("a size of it is none")
         # A checkpoint may have been renamed, with all that lies beside it.
         yield key, Kept(base + ours[1], size, str(fingerprint), _sample_in(said.get("tensor")))
 

@@ -28,6 +28,7 @@ Day = datetime.date | np.datetime64 | int | None
 _BLOCK = 1 << 18  # entries at a time
 _MOST_SUM = 1 << 62  # of counts, so that two of them fit in 64 bits
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
+_UPDATED = ", updated"  # behind what the vocabulary is called, in messages
 _LAST_DAY = datetime.date.max.toordinal() - _EPOCH
 
 
@@ -418,10 +419,11 @@ class _Merge:
     def entries(self, new: Entries) -> Entries:
         """The entries of both."""
         old = self.vocabulary.listed
+        origin = f"{old.origin.removesuffix(_UPDATED)}{_UPDATED}"
         if old.ids is not None and new.ids is not None:
             is_unsigned = old.is_unsigned or new.is_unsigned
             ids = self.column(old.ids, new.ids.numpy())
-            return replace(old, ids=ids, is_unsigned=is_unsigned)
+            return Entries(origin, "entry", ids=ids, is_unsigned=is_unsigned)
         starts, lengths = np.empty(self.size, np.int64), np.empty(self.size, np.int64)
         for block, stays, at in self.blocks():
             starts[at], lengths[at] = (part.numpy()[stays] for part in old.places(block))
@@ -431,7 +433,7 @@ class _Merge:
             starts[self.new_at], lengths[self.new_at] = new_starts + len(text), new_lengths
             text = torch.cat([text, new.text])
         places = torch.from_numpy(starts), torch.from_numpy(lengths)
-        return Entries(old.origin, "entry", text, places[0], lengths=places[1])
+        return Entries(origin, "entry", text, places[0], lengths=places[1])
 
 
 def _merge_of(vocabulary: Vocabulary, is_kept: torch.Tensor, new_rows: Numbers) -> _Merge:

@@ -16,7 +16,7 @@ from torch_warmstart.entries import (
     Vocabulary,
     text_entries,
 )
-from torch_warmstart.errors import WRONG_DOCUMENT, VocabularyError
+from torch_warmstart.errors import WRONG_DOCUMENT, VocabularyError, WrongDocumentError, why_wrong
 from torch_warmstart.storage import Bytes
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 _DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "U64": np.uint64}
 _MOST = 1 << 20  # bytes of a header
-
-
-class _BadError(ValueError):
-    """What is wrong with the file, to follow its name."""
 
 
 def is_saved(raw: Bytes) -> bool:
@@ -42,7 +38,7 @@ def read_saved(raw: Bytes, url: str) -> Vocabulary:
     try:
         return _read(raw, url)
     except WRONG_DOCUMENT as error:
-        why = str(error) if isinstance(error, _BadError) else "its header is not what we write"
+        why = why_wrong(error, "its header is not what we write")
         raise VocabularyError(f"{url} is a damaged vocabulary: {why}. Save it again.") from error
 
 
@@ -51,7 +47,9 @@ def _read(raw: Bytes, url: str) -> Vocabulary:
     header = json.loads(raw[8 : 8 + size].tobytes())
     about = json.loads(header["__metadata__"]["vocabulary"])
     if about["format"] != FILE_KIND or about["version"] != FILE_VERSION:
-        raise _BadError(f"its version is {about['version']!r}, and {FILE_VERSION} is known here")
+        raise WrongDocumentError(
+            f"its version is {about['version']!r}, and {FILE_VERSION} is known here"
+        )
     tensors = {
         name: _tensor(raw[8 + size :], spec) for name, spec in header.items() if name[0] != "_"
     }
@@ -59,12 +57,12 @@ def _read(raw: Bytes, url: str) -> Vocabulary:
     num_rows, first, at = about["num_rows"], about["first"], tensors.get("rows")
     special = {str(name): range(*_pair(span, num_rows)) for name, span in about["special"].items()}
     if not all(isinstance(number, int) and number >= 0 for number in (num_rows, first)):
-        raise _BadError("a number of rows is none")
+        raise WrongDocumentError("a number of rows is none")
     if at is not None and (len(at) != len(listed) or bool((np.diff(at, prepend=-1) <= 0).any())):
-        raise _BadError("its rows are not in order")
+        raise WrongDocumentError("its rows are not in order")
     last = int(at[-1]) + 1 if at is not None and len(at) else first + len(listed)
     if last > num_rows:
-        raise _BadError("an entry is beyond its last row")
+        raise WrongDocumentError("an entry is beyond its last row")
     return Vocabulary(
         listed,
         num_rows,
@@ -82,12 +80,12 @@ def _usage(tensors: dict[str, npt.NDArray[Any]], count: int) -> Usage | None:
         return None
     counts, *days = (tensors[name] for name in ("counts", "last_seen", "born"))
     if any(len(part) != count for part in (counts, *days)) or bool((counts < 0).any()):
-        raise _BadError("its counts do not fit its entries")
+        raise WrongDocumentError("its counts do not fit its entries")
     if counts.dtype != np.int64 or any(day.dtype != np.int32 for day in days):
-        raise _BadError("its counts are of another dtype")
+        raise WrongDocumentError("its counts are of another dtype")
     usage = Usage(*(torch.from_numpy(part.copy()) for part in (counts, *days)))
     if not usage.has_days():
-        raise _BadError("a day of it is none")
+        raise WrongDocumentError("a day of it is none")
     return usage
 
 
@@ -98,7 +96,7 @@ def _listed(tensors: dict[str, npt.NDArray[Any]], about: Any, url: str) -> Entri
         return Entries(url, unit, ids=ids, is_unsigned=about["kind"] == "uint64")
     data, lengths = tensors["bytes"], tensors["lengths"].astype(np.int64)
     if (len(lengths) and int(lengths.min()) < 0) or float(lengths.sum(dtype=float)) != len(data):
-        raise _BadError("the lengths of its entries do not add up")
+        raise WrongDocumentError("the lengths of its entries do not add up")
     return text_entries(data.copy(), lengths, url, unit)
 
 
@@ -107,12 +105,12 @@ def _tensor(data: Bytes, spec: Any) -> npt.NDArray[Any]:
     dtype = np.dtype(_DTYPES[spec["dtype"]])
     (count,) = spec["shape"]
     if not 0 <= start <= stop <= len(data) or (stop - start) != count * dtype.itemsize:
-        raise _BadError("a tensor of it is not within the file")
+        raise WrongDocumentError("a tensor of it is not within the file")
     return np.frombuffer(data[start:stop].tobytes(), dtype=dtype)
 
 
 def _pair(span: Any, num_rows: int) -> tuple[int, int]:
     start, stop = span
     if not 0 <= int(start) <= int(stop) <= num_rows:
-        raise _BadError("a special row is beyond its last row")
+        raise WrongDocumentError("a special row is beyond its last row")
     return int(start), int(stop)

@@ -31,7 +31,8 @@ def warn_of(findings: Iterable[Finding]) -> None:
     """Issues a WarmStartWarning for each finding that is a warning."""
     for finding in findings:
         if finding.severity == "warning":
-            text = " ".join(filter(None, (finding.text, finding.hint, f"[{finding.code}]")))
+            hint = "" if finding.hint in finding.text else finding.hint
+            text = " ".join(filter(None, (finding.text, hint, f"[{finding.code}]")))
             warnings.warn(WarmStartWarning(text), stacklevel=_frames_of_ours())
 
 

@@ -5,18 +5,27 @@ None of the tokenizers' libraries is imported for an object; for a file that of 
 
 from __future__ import annotations
 
+import copy
 import importlib
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 
 from torch_warmstart.errors import SettingsError, shown_entry
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    _NamesOf: TypeAlias = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Sequence[Any]]
+
+_TOGETHER = 256  # texts that a tokenizer is given as one: by itself each costs a third more
+_NONE = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +66,25 @@ def cut_by(pieces: Any) -> Cut:
         pieces = _read(Path(pieces))
     by = _by(pieces)
     if by is not None:
-        return by(pieces)
+        return _telling(by(pieces))
     return lambda texts: listed([_given(pieces(text)) for text in texts])
+
+
+def _telling(cut: Cut) -> Cut:
+    """The same, of which what a library raises is ours."""
+
+    def telling(texts: list[Any]) -> Pieces:
+        try:
+            return cut(texts)
+        except SettingsError:
+            raise
+        except Exception as error:  # whatever a library raises for what it has no token for
+            raise SettingsError(
+                f"init.subword: the tokenizer cannot cut the new tokens' texts: {error}. Give a "
+                "function that returns [] for those."
+            ) from error
+
+    return telling
 
 
 def _given(pieces: Any) -> Sequence[Any]:
@@ -81,23 +107,25 @@ def listed(of_texts: Sequence[Sequence[Any]]) -> Pieces:
     return Pieces(_counts(of_texts), [*itertools.chain.from_iterable(of_texts)])
 
 
-def _numbered(of_texts: Sequence[Sequence[int]], name_of: Callable[[int, int, int], Any]) -> Pieces:
+def _numbered(counts: torch.Tensor, ids: npt.NDArray[np.int64], names_of: _NamesOf) -> Pieces:
     """Pieces that are given as ids.
 
     Args:
-        of_texts: The ids of each text's pieces.
-        name_of: The entry of an id, of which it also gets a place where it occurs: a text and a
-            piece.
+        counts: How many pieces each text has.
+        ids: Of all pieces, one text after the other.
+        names_of: The entries of ids, each of which is given once, with the place of a piece that
+            has it.
     """
+    distinct, places, numbers = np.unique(ids, return_index=True, return_inverse=True)
+    return Pieces(counts, names_of(distinct, places), torch.from_numpy(numbers.reshape(-1)))
+
+
+def _of_lists(of_texts: Sequence[Sequence[int]], name_of: Callable[[int], Any]) -> Pieces:
+    """Pieces that are given as ids, a list of them for each text."""
     counts = _counts(of_texts)
     flat = itertools.chain.from_iterable(of_texts)
     ids = np.fromiter(flat, np.int64, int(counts.sum()))
-    distinct, at, numbers = np.unique(ids, return_index=True, return_inverse=True)
-    ends = counts.cumsum(0)
-    text = torch.searchsorted(ends, torch.from_numpy(at), right=True)
-    place = torch.from_numpy(at) - (ends - counts)[text]
-    names = map(name_of, distinct.tolist(), text.tolist(), place.tolist())
-    return Pieces(counts, [*names], torch.from_numpy(numbers.reshape(-1)))
+    return _numbered(counts, ids, lambda distinct, _: [*map(name_of, distinct.tolist())])
 
 
 def _counts(lists: Sequence[Sequence[Any]]) -> torch.Tensor:
@@ -119,35 +147,87 @@ def _by_slow(tokenizer: Any) -> Cut:
 
 
 def _by_tokenizers(tokenizer: Any) -> Cut:
-    unknown = getattr(tokenizer.model, "unk_token", None)
-
     def cut(texts: list[str]) -> Pieces:
-        # Not by encode_batch_fast, which names no tokens.
-        encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
-
-        def name_of(_: int, text: int, place: int) -> Any:
-            # By where it occurs, as the id of what is unknown has the name of another token.
-            return encoded[text].tokens[place]
-
-        return _without(_numbered([one.ids for one in encoded], name_of), unknown)
+        whole = _as_trained(tokenizer)
+        groups = [texts[at : at + _TOGETHER] for at in range(0, len(texts), _TOGETHER)]
+        # What is said to be the words of one text is cut word by word, as if each stood alone. (Not
+        # by encode_batch_fast, which tells neither tokens nor whose they are.)
+        encoded = whole.encode_batch(groups, is_pretokenized=True, add_special_tokens=False)
+        lengths = np.array([len(group) for group in groups], dtype=np.int64)
+        starts = (np.cumsum(lengths) - lengths).tolist()
+        of_text = [
+            np.array(one.word_ids, np.int64) + at for one, at in zip(encoded, starts, strict=True)
+        ]
+        ids = [np.array(one.ids, np.int64) for one in encoded]
+        counts = np.bincount(np.concatenate([_NONE, *of_text]), minlength=len(texts))
+        pieces = _numbered(
+            torch.from_numpy(counts),
+            np.concatenate([_NONE, *ids]),
+            # By where they occur, as the id of what is unknown has the name of another token.
+            lambda _, places: _tokens_at(encoded, places),
+        )
+        return _without(pieces, getattr(whole.model, "unk_token", None))
 
     return cut
 
 
-def _by_tiktoken(encoding: Any) -> Cut:
-    def name_of(number: int, _: int, __: int) -> Any:
-        return encoding.decode_single_token_bytes(number)
+def _as_trained(tokenizer: Any) -> Any:
+    """The tokenizer, or a copy of it, that neither pads nor cuts off, nor leaves merges to chance.
 
-    return lambda texts: _numbered(encoding.encode_ordinary_batch(texts), name_of)
+    Many a `tokenizer.json` says so for a model's inputs, and transformers leaves its last call's
+    padding behind: it would count as pieces, and what was cut off would not.
+    """
+    has_limits = any(getattr(tokenizer, name, None) for name in ("padding", "truncation"))
+    has_dropout = bool(getattr(tokenizer.model, "dropout", None))
+    if not (has_limits or has_dropout):
+        return tokenizer
+    try:
+        copied = copy.deepcopy(tokenizer)
+    except Exception as error:  # as it has parts that are written in Python
+        raise SettingsError(
+            "init.subword: the tokenizer pads, truncates or drops merges, which is nothing for "
+            f"single tokens, and there is no copying it without: {error}. Switch it off before: "
+            "no_padding(), no_truncation(), model.dropout = None."
+        ) from error
+    copied.no_padding()
+    copied.no_truncation()
+    if has_dropout:
+        copied.model.dropout = None
+    return copied
+
+
+def _tokens_at(encoded: Sequence[Any], places: npt.NDArray[np.int64]) -> list[str]:
+    """The tokens at some places of all that was cut; a group's are made if one of them is asked."""
+    lengths = np.array([len(one) for one in encoded], dtype=np.int64)
+    ends = np.cumsum(lengths)
+    groups = np.searchsorted(ends, places, side="right")
+    tokens = {group: encoded[group].tokens for group in set(groups.tolist())}
+    within = places - (ends - lengths)[groups]
+    return [tokens[group][at] for group, at in zip(groups.tolist(), within.tolist(), strict=True)]
+
+
+def _by_tiktoken(encoding: Any) -> Cut:
+    name_of = encoding.decode_single_token_bytes
+    return lambda texts: _of_lists(encoding.encode_ordinary_batch(texts), name_of)
 
 
 def _by_sentencepiece(processor: Any) -> Cut:
     unknown = processor.id_to_piece(processor.unk_id()) if processor.unk_id() >= 0 else None
 
-    def name_of(number: int, _: int, __: int) -> Any:
-        return processor.id_to_piece(number)
+    def cut(texts: list[str]) -> Pieces:
+        # All said that a processor may have been made with.
+        of_texts = processor.encode(
+            texts,
+            out_type=int,
+            add_bos=False,
+            add_eos=False,
+            reverse=False,
+            emit_unk_piece=False,
+            enable_sampling=False,
+        )
+        return _without(_of_lists(of_texts, processor.id_to_piece), unknown)
 
-    return lambda texts: _without(_numbered(processor.encode(texts), name_of), unknown)
+    return cut
 
 
 def _without(pieces: Pieces, unknown: Any) -> Pieces:

@@ -39,7 +39,7 @@ def form_of(listed: Entries) -> Form:
 
 def is_special(entry: bytes) -> bool:
     """Whether an entry is written as the special tokens of tokenizers are."""
-    return _SPECIAL.fullmatch(entry) is not None
+    return entry[:1] in (b"<", b"[") and _SPECIAL.fullmatch(entry) is not None
 
 
 def _plain(entry: bytes) -> bytes | None:
@@ -51,10 +51,9 @@ def _byte_level(entry: bytes) -> bytes | None:
     if is_special(entry):
         return None
     try:
-        letters = [_letters()[letter] for letter in entry.decode()]
+        return bytes(map(_letters().__getitem__, entry.decode()))
     except (KeyError, UnicodeDecodeError):
         return entry
-    return bytes(letters)
 
 
 @functools.cache

@@ -50,13 +50,13 @@ def test_padding_is_no_piece_and_nothing_is_cut_off(make: Any, tmp_path: Path) -
     told = [backend.padding, backend.truncation]
     backend.save(str(tmp_path / "tokenizer.json"))
     for given in (tokenizer, tmp_path):
-        with pytest.warns(tws.WarmStartWarning, match="answers for 1 new row") as told:
+        with pytest.warns(tws.WarmStartWarning, match="answers for 1 new row") as said:
             weight, account = start(old, ENTRIES, ["abcd", "abd", "q"], init.subword(given))
         torch.testing.assert_close(weight[0], old[[2, 3, 4]].mean(0))
         torch.testing.assert_close(weight[1], old[[2, 4]].mean(0))
         assert not weight[2].any()  # of nothing but what is unknown
         assert dict(account.new_rows.answered)["subword"] == 2
-        assert [str(one.message).count("init.mean()") for one in told] == [1]
+        assert max(str(one.message).count("init.mean()") for one in said) == 1  # its hint, once
     assert [backend.padding, backend.truncation] == told
 
 

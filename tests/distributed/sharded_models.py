@@ -189,6 +189,7 @@ def fill_both(
     torch.manual_seed(2)
     expected = tws.warm_start(whole, settings, optimizer=theirs)
     torch.manual_seed(seed)
+    more.setdefault("timeout", 120)  # a rank may have failed before
     report = tws.warm_start(sharded, of_sharded or settings, optimizer=ours, **more)
     assert assert_slices(sharded, whole) > 0
     if ours is not None and theirs is not None:

@@ -97,31 +97,6 @@ def fill_optimizer(how: str) -> None:
     fill_both(how, Tower, settings, optimizer=make, of_sharded=of_sharded)
 
 
-def told_of_rows_elsewhere(how: str) -> str:
-    """What is said of rows that lie on another rank; nothing is changed."""
-    model = SHARDINGS[how](Tower(10))
-    before = {key: _here(tensor) for key, tensor in model.state_dict().items()}
-    info = tws.VocabInfo(jobs.NEW_WORDS, -1, 1, jobs.OLD_WORDS)
-    settings = tws.WarmStartSettings(trained(how).state_dict(), ".*", {"table.weight": info})
-    try:
-        tws.warm_start(model, settings)
-    except tws.WarmStartError as error:
-        after = {key: _here(tensor) for key, tensor in model.state_dict().items()}
-        assert all(torch.equal(before[key], after[key]) for key in before)
-        return str(error)
-    return ""
-
-
-def told_of_another_mesh() -> str:
-    """What is said where a model is cut otherwise than what it is filled from."""
-    state = trained("fsdp").state_dict()
-    try:
-        tws.warm_start(SHARDINGS["columns"](Tower()), tws.WarmStartSettings(state, [".*"]))
-    except tws.WarmStartError as error:
-        return str(error)
-    return ""
-
-
 def told_to_a_plain_model() -> str:
     """The same of a model that is whole on each rank, of which ranks ask nobody."""
     model = Tower()
@@ -129,22 +104,6 @@ def told_to_a_plain_model() -> str:
         tws.warm_start(model, trained("fsdp").state_dict())
     except tws.WarmStartError as error:
         return f"{dist.get_rank()}: {error}"
-    return ""
-
-
-def told_of_means(how: str) -> str:
-    """What is said where new rows are made of old ones that lie on all ranks."""
-    model = SHARDINGS[how](Tower(8))
-    before = {key: _here(tensor) for key, tensor in model.state_dict().items()}
-    words = [f"w{number}" for number in range(7)]
-    info = tws.VocabInfo([*words, "new"], -1, 0, words, backup_initializer=tws.init.mean())
-    settings = tws.WarmStartSettings(trained(how).state_dict(), "table", {"table.weight": info})
-    try:
-        tws.warm_start(model, settings)
-    except tws.WarmStartError as error:
-        after = {key: _here(tensor) for key, tensor in model.state_dict().items()}
-        assert all(torch.equal(before[key], after[key]) for key in before)
-        return str(error)
     return ""
 
 

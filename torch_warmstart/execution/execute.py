@@ -23,8 +23,8 @@ from torch_warmstart.execution.commit import Prepared, RollForward, SourceChange
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.prepare import prepare, room_to_work
-from torch_warmstart.execution.ranks import Agreement
-from torch_warmstart.execution.reading import ALL, Share
+from torch_warmstart.execution.ranks import Agreement, Exchange
+from torch_warmstart.execution.reading import ALL, Share, lacks_something
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.staging import Memory
 from torch_warmstart.execution.telling import add_note, as_ours, log_of, sentence_of, warn_of
@@ -141,7 +141,7 @@ class _Run:
         parts = [one for item in used for one in (item, *item.patches)]
         watch = Watch(plan.checkpoint, {key for one in parts for key in one.keys})
         self._watch = watch
-        share, chance = self._agree()
+        share, chance, is_any_lacking = self._agree()
         alone = replicas_may_differ(plan) if self.agreement.is_alone else []
         slots = [item.variable.tensor for item in plan.items if item.variable.slot is not None]
         self._materialised = Materialised(plan)
@@ -149,7 +149,8 @@ class _Run:
         self._journal = journal = Journal(plan.model, slots, self._materialised.tensors)
         with same_chance(planned, chance):
             left = self._materialised.initialise(journal)
-            prepared = prepare(plan, advance, journal, watch, share)
+            exchange = self._exchange() if is_any_lacking else None
+            prepared = prepare(plan, advance, journal, watch, share=share, exchange=exchange)
             self._account_for(prepared)
         room = room_to_work(prepared)
         self.memory.check_work(room.nbytes)
@@ -170,15 +171,27 @@ class _Run:
             self.outcome.notes += filled.notes
             self.outcome.new_rows[place] = filled.account
 
-    def _agree(self) -> tuple[Share, Mapping[str, str]]:
-        """What of the checksums this process checks, and from where random numbers go on."""
+    def _agree(self) -> tuple[Share, Mapping[str, str], bool]:
+        """What of the checksums this process checks, and from where random numbers go on.
+
+        And whether one needs what others have in memory.
+        """
         if self.agreement.is_alone:
-            return ALL, {}
+            return ALL, {}, False
         from torch_warmstart.execution.ranks import chance_of, marks_of, told_of
 
         told, marks = told_of(self.plan), marks_of(self.plan)
-        verdict = self.agreement.agree(told, marks, chance_of(self.plan))
-        return Share(*self.agreement.place) if verdict.is_same else ALL, verdict.given
+        lacks = lacks_something(self.plan)
+        verdict = self.agreement.agree(told, marks, chance_of(self.plan), lacks=lacks)
+        share = Share(*self.agreement.place) if verdict.is_same else ALL
+        return share, verdict.given, verdict.is_any_lacking
+
+    def _exchange(self) -> Exchange:
+        used = [item for item in self.plan.items if item.state != "kept"]
+        keys = [key for item in used for one in (item, *item.patches) for key in one.keys]
+        return Exchange(
+            self.plan.checkpoint, list(dict.fromkeys(keys)), self.agreement, self.memory.check_sent
+        )
 
     def settle(self) -> None:
         """Undoes all, or finishes it; does nothing where that is done.

@@ -34,6 +34,7 @@ from torch_warmstart.execution.commit import (
 )
 from torch_warmstart.execution.gathering import CHUNK_BYTES, Rows
 from torch_warmstart.execution.journal import Journal
+from torch_warmstart.execution.ranks import Exchange
 from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify, seen_box
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block
@@ -57,7 +58,9 @@ def prepare(
     advance: Advance,
     journal: Journal | None = None,
     watch: Watch | None = None,
+    *,
     share: Share = ALL,
+    exchange: Exchange | None = None,
 ) -> Prepared:
     """Everything that a plan's steps need; raises what fails, and has changed nothing then.
 
@@ -67,6 +70,7 @@ def prepare(
         journal: Watches what initialisers write to.
         watch: Gets what is read from memory.
         share: Which of the checksums this process checks.
+        exchange: Gets what other ranks have in memory.
     """
     from torch_warmstart.slots import SlotTargets
 
@@ -76,12 +80,14 @@ def prepare(
     slots = SlotTargets([i.variable for i in plan.items], [i.variable for i in items])
     targets = [slots[i.variable] if i.variable.slot else i.variable.tensor.detach() for i in items]
     written = [local for target in targets for local in local_tensors(target)]
-    reader = Reader(plan.checkpoint, written, watch)
+    reader = Reader(plan.checkpoint, written, watch, exchange)
     filled = _fill_mixed(items, reader, journal)
     steps = [
         _step(item, target, reader, partial(_rows_made, item, journal, filled))
         for item, target in zip(items, targets, strict=True)
     ]
+    if exchange is not None:
+        exchange.settle()  # from here on what the steps hold has its values
     _check_shared([*leaves(steps)])
     whole = tuple(step for step in steps if _is_whole(step))
     loads = [Load(whole)] if whole else []
@@ -123,29 +129,30 @@ def _step(
         return _step_in_parts(item, target, reader, make)
     if item.remapping is None:
         return Copy(reader.read(item), target, item.scale, (item,), reader.is_safe(item))
-    blocks, whole = tuple(reader.read_blocks(item)), Box.whole(target.shape)
+    read, whole = reader.read_blocks(item), Box.whole(target.shape)
     patches = tuple(_patch(patch, reader) for patch in item.patches)
     made = make().of_part(0)  # now that what is read is watched
-    return _gather(item, target, blocks, box=whole, reader=reader, made=made, patches=patches)
+    return _gather(item, target, read, box=whole, reader=reader, made=made, patches=patches)
 
 
 def _gather(
     item: PlanItem,
     target: torch.Tensor,
-    blocks: tuple[Block, ...],
+    read: tuple[Sequence[Block], torch.Tensor],
     *,
     box: Box,
     reader: Reader,
     made: RowsMade,
     patches: tuple[Patch, ...],
 ) -> Gather:
-    """The step for a box of a variable whose rows move."""
-    first, *further = (
-        (change.axis, change.remapping.rows[box.along(change.axis)]) for change in item.changes
+    """The step for a box of a variable whose rows move; what they are taken from, and which."""
+    blocks, rows = read
+    further = (
+        (change.axis, change.remapping.rows[box.along(change.axis)]) for change in item.further
     )
     return Gather(
-        blocks,
-        first[1],
+        tuple(blocks),
+        rows,
         target,
         item.axis,
         item.scale,
@@ -159,13 +166,8 @@ def _gather(
 
 def _patch(item: PlanItem, reader: Reader, box: Box | None = None) -> Patch:
     """Rows of an older checkpoint, or those of a part."""
-    assert item.remapping is not None
-    rows = item.remapping.rows
-    if box is None:
-        blocks = tuple(reader.read_blocks(item))
-    else:
-        blocks, rows = tuple(reader.read_blocks_of_box(item, box)), rows[box.along(item.axis)]
-    return Patch(blocks, rows, item.axis, item.scale, reader.is_safe(item))
+    blocks, rows = reader.read_blocks(item) if box is None else reader.read_blocks_of_box(item, box)
+    return Patch(tuple(blocks), rows, item.axis, item.scale, reader.is_safe(item))
 
 
 def _step_in_parts(
@@ -181,11 +183,11 @@ def _step_in_parts(
         return InParts(target, tuple(copies), (item,))
     made, gathers = make(), []
     for number, part in enumerate(parts):
-        blocks = tuple(reader.read_blocks_of_box(item, part.box))
+        read = reader.read_blocks_of_box(item, part.box)
         patches = tuple(_patch(patch, reader, part.box) for patch in item.patches)
         of_part = made.of_part(number)
         gather = _gather(
-            item, part.tensor, blocks, box=part.box, reader=reader, made=of_part, patches=patches
+            item, part.tensor, read, box=part.box, reader=reader, made=of_part, patches=patches
         )
         gathers.append(gather)
     return InParts(target, tuple(gathers), (item,))

@@ -3,7 +3,8 @@
 Nothing is copied that can be a view on top of the file. Where a remapping moves rows that are rows
 of the file too, only those are fetched of a remote file, and a tensor that is kept in slices comes
 as its blocks, without being put together. Of a variable that is sharded only what becomes this
-process's boxes is read, if its layout does no more than exchange dimensions.
+process's boxes is read, if its layout does no more than exchange dimensions. What only other ranks
+have in memory is asked of them.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from torch_warmstart.boxes import Box
 from torch_warmstart.display import Advance
 from torch_warmstart.execution.gathering import duplicate
+from torch_warmstart.execution.ranks import Exchange, Want, is_here
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block, Checkpoint
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.model import WrittenMemory, is_sharded
+from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 from torch_warmstart.storage import is_remote
 
@@ -63,22 +67,33 @@ def fetch_and_verify(
 
 
 class Reader:
-    """Reads items' tensors; those on top of what is going to be overwritten are copied."""
+    """Reads items' tensors; those on top of what is going to be overwritten are copied.
+
+    Where there is an exchange, tensors that are asked of other ranks are filled when that settles.
+    """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         targets: Iterable[torch.Tensor],
         watch: Watch | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         self._checkpoint = checkpoint
         self._overwritten = WrittenMemory(targets)
         self._watch = watch
+        self._exchange = exchange
         if watch is not None:
             watch.leave_out(self._overwritten.files)
+        if exchange is not None and watch is not None:
+            for _, piece in exchange.all_pieces():  # which others may ask for
+                if not self._overwritten.holds(piece):
+                    watch.add(piece)
 
     def read(self, item: PlanItem) -> torch.Tensor:
         """What an item's variable becomes, or the rows of it are taken from."""
+        if self._exchange is not None and item.remapping is None:
+            return self.read_box(item, Box.whole(item.variable.shape))
         tensors = [self._tensor(key) for key in item.keys]
         return item.layout.to_torch(*tensors)[item.part]
 
@@ -87,19 +102,25 @@ class Reader:
         order = exchanged(item)
         if order is None:
             return self._box_of_whole(item, box)
+        want = Want(item.keys[0], stored_box(box, order))
+        if self._exchange is not None and self._exchange.lacks(want):
+            return self._exchange.later(want).permute(order)
         return self._view_box(item.keys[0], box, order)
 
-    def read_blocks_of_box(self, item: PlanItem, box: Box) -> Sequence[Block]:
-        """In blocks along the item's axis what the rows of a box are taken from."""
+    def read_blocks_of_box(self, item: PlanItem, box: Box) -> tuple[Sequence[Block], torch.Tensor]:
+        """In blocks along the item's axis what the rows of a box are taken from, and which."""
         assert item.remapping is not None
         order, everything = exchanged(item), old_box(item, box)
-        if order is None:
-            return [(0, self._box_of_whole(item, everything))]
-        if order[item.axis]:
-            return [(0, self._view_box(item.keys[0], everything, order))]
         rows = item.remapping.rows[box.along(item.axis)]
-        blocks = self._checkpoint.box_blocks(item.keys[0], rows, stored_box(everything, order))
-        return [(first, self._apart(block).permute(order)) for first, block in blocks]
+        if order is None:
+            return [(0, self._box_of_whole(item, everything))], rows
+        want = _want_of_rows(item, stored_box(everything, order), order, rows)
+        if self._exchange is not None and self._exchange.lacks(want):
+            return [(0, self._exchange.later(want).permute(order))], _places(rows, want)
+        if order[item.axis]:
+            return [(0, self._view_box(item.keys[0], everything, order))], rows
+        blocks = self._checkpoint.box_blocks(item.keys[0], rows, want.box)
+        return [(first, self._apart(block).permute(order)) for first, block in blocks], rows
 
     def _view_box(self, key: str, box: Box, order: Sequence[int]) -> torch.Tensor:
         """A box of a variable, of which dimension i is dimension `order[i]` of the file's."""
@@ -114,26 +135,47 @@ class Reader:
         piece = box.of(whole)
         return piece if whole.untyped_storage().data_ptr() in memory else piece.clone()
 
-    def read_blocks(self, item: PlanItem) -> Sequence[Block]:
-        """The same in blocks along the item's axis, of which only the rows it needs are there."""
-        if item.remapping is None or not _moves_rows_of_the_file(item):
-            return [(0, self.read(item))]
-        blocks = self._checkpoint.row_blocks(item.keys[0], item.remapping.rows)
+    def read_blocks(self, item: PlanItem) -> tuple[Sequence[Block], torch.Tensor]:
+        """The same of all of it, of which only the rows it needs are there, and which they are."""
+        assert item.remapping is not None
+        if self._exchange is not None:
+            return self.read_blocks_of_box(item, Box.whole(item.variable.shape))
+        rows = item.remapping.rows
+        if not _moves_rows_of_the_file(item):
+            return [(0, self.read(item))], rows
+        blocks = self._checkpoint.row_blocks(item.keys[0], rows)
         return [
             (first, item.layout.to_torch(self._apart(block))[item.part]) for first, block in blocks
-        ]
+        ], rows
 
-    def read_rows(self, item: PlanItem, rows: torch.Tensor) -> Sequence[Block]:
+    def read_rows(self, item: PlanItem, rows: torch.Tensor) -> tuple[Sequence[Block], torch.Tensor]:
         """The same of rows that are looked at now, before anything is written.
 
         Where `is_safe` says no, they may be looked at in a guarded way only.
         """
         layout, part = item.layout, item.part
+        want = self._lacking(item, rows)
+        if want is not None and self._exchange is not None:
+            order = exchanged(item)
+            assert order is not None
+            return [(0, self._exchange.now(want).permute(order))], _places(rows, want)
         if not _moves_rows_of_the_file(item):
-            tensors = [self._checkpoint.view_tensor(key) for key in item.keys]
-            return [(0, layout.to_torch(*tensors)[part])]
+            tensors = [self._viewed(key) for key in item.keys]
+            return [(0, layout.to_torch(*tensors)[part])], rows
         blocks = self._checkpoint.row_blocks(item.keys[0], rows)
-        return [(first, layout.to_torch(block)[part]) for first, block in blocks]
+        return [(first, layout.to_torch(block)[part]) for first, block in blocks], rows
+
+    def _lacking(self, item: PlanItem, rows: torch.Tensor) -> Want | None:
+        """What of some rows, of all columns, this rank has to ask others for; None: nothing."""
+        order = exchanged(item)
+        if self._exchange is None or order is None:
+            return None
+        want = _want_of_rows(item, Box.whole(item.sources[0].shape), order, rows)
+        return want if self._exchange.lacks(want) else None
+
+    def has_whole(self, item: PlanItem) -> bool:
+        """Whether all that an item is made of is on this rank."""
+        return not any(self._checkpoint.is_in_parts(key) for key in item.keys)
 
     @property
     def is_callers(self) -> bool:
@@ -150,9 +192,21 @@ class Reader:
         return self._watch is None or self._watch.is_safe(item.keys)
 
     def _tensor(self, key: str) -> torch.Tensor:
+        tensor = self._viewed(key)
+        return tensor if self._is_asked_for(key) else self._apart(tensor)
+
+    def _viewed(self, key: str) -> torch.Tensor:
+        if self._exchange is not None and self._is_asked_for(key):
+            return self._exchange.now(self._whole(key))
         tensor = self._checkpoint.view_tensor(key)
         assert isinstance(tensor, torch.Tensor)
-        return self._apart(tensor)
+        return tensor
+
+    def _is_asked_for(self, key: str) -> bool:
+        return self._exchange is not None and self._exchange.lacks(self._whole(key))
+
+    def _whole(self, key: str) -> Want:
+        return Want(key, Box.whole(self._checkpoint.spec(key).shape))
 
     def _apart(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._overwritten.holds(tensor):
@@ -160,6 +214,46 @@ class Reader:
         if self._watch is not None:
             self._watch.add(tensor)
         return tensor
+
+
+def lacks_something(plan: WarmStartPlan) -> bool:
+    """Whether this process needs something of a tensor in memory of which it has only a part."""
+    items = [one for item in plan.items if item.state != "kept" for one in (item, *item.patches)]
+    return any(map(partial(_lacks, plan.checkpoint), items))
+
+
+def _lacks(checkpoint: Checkpoint, item: PlanItem) -> bool:
+    having = {key: checkpoint.pieces(key) for key in item.keys}
+    pieces = {key: of_key for key, of_key in having.items() if of_key is not None}
+    if not pieces:
+        return False
+    order = exchanged(item)
+    if order is None or any(isinstance(fill, Mixed) for fill in item.fills):
+        wholes = [Want(spec.key, Box.whole(spec.shape)) for spec in item.sources]
+        return any(not is_here(pieces[w.key], w) for w in wholes if w.key in pieces)
+    boxes = [part.box for part in item.variable.parts]
+    return any(not is_here(pieces[item.keys[0]], _want(item, box, order)) for box in boxes)
+
+
+def _want(item: PlanItem, box: Box, order: Sequence[int]) -> Want:
+    """What of its one tensor a box of an item's variable needs."""
+    if item.remapping is None:
+        return Want(item.keys[0], stored_box(box, order))
+    rows = item.remapping.rows[box.along(item.axis)]
+    return _want_of_rows(item, stored_box(old_box(item, box), order), order, rows)
+
+
+def _want_of_rows(item: PlanItem, stored: Box, order: Sequence[int], rows: torch.Tensor) -> Want:
+    """Rows along the item's axis, of a box of the file's tensor that has all of that axis."""
+    needed = torch.unique(rows[rows >= 0]).cpu()
+    return Want(item.keys[0], stored, needed, order[item.axis])
+
+
+def _places(rows: torch.Tensor, want: Want) -> torch.Tensor:
+    """Where rows are among those that are wanted; -1 stays."""
+    assert want.rows is not None
+    places = torch.searchsorted(want.rows, rows.cpu().clamp(min=0)).to(rows.device)
+    return torch.where(rows >= 0, places, -1)
 
 
 def old_box(item: PlanItem, box: Box) -> Box:

@@ -58,6 +58,10 @@ class Memory:
         """Raises SettingsError where moving rows takes more than the limit."""
         self._check(nbytes, "To move rows", "To have it done,")
 
+    def check_sent(self, nbytes: int) -> None:
+        """Raises SettingsError where to keep what other ranks send takes more than the limit."""
+        self._check(nbytes, "To keep what other ranks have in memory", "To have it done,")
+
     def check_while(self, check: Callable[[], None]) -> Callable[[], None]:
         """What is to be looked at during the commit: nothing, where no source is read by then."""
         return check if self.staging == "none" else lambda: None

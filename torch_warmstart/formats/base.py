@@ -247,9 +247,13 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         blocks = self.row_blocks(spec.key, rows)
         return [(first, box.spread(0, len(block)).of(block)) for first, block in blocks]
 
-    def is_in_parts(self, key: str) -> bool:  # noqa: ARG002
+    def pieces(self, key: str) -> Sequence[tuple[Box, torch.Tensor]] | None:  # noqa: ARG002
+        """What this process has in memory of a tensor that others have parts of; else None."""
+        return None
+
+    def is_in_parts(self, key: str) -> bool:
         """Whether this process has only a part of a tensor, in memory."""
-        return False
+        return self.pieces(key) is not None
 
     def view_box(self, key: str, box: Box) -> torch.Tensor:
         """Reads a part of a tensor: on top of the file where that holds it in one piece.

@@ -133,8 +133,9 @@ class StateDictCheckpoint(Checkpoint):
         tensor = plain(found)
         return tensor if rows is None else take_rows(tensor, rows.to(tensor.device))
 
-    def is_in_parts(self, key: str) -> bool:
-        return pieces_of(self._tensor(key)) is not None
+    def pieces(self, key: str) -> Sequence[tuple[Box, torch.Tensor]] | None:
+        pieces = pieces_of(self._tensor(key))
+        return None if pieces is None else [(box, plain(tensor)) for box, tensor in pieces]
 
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
         if self.is_in_parts(spec.key):
@@ -174,7 +175,8 @@ class StateDictCheckpoint(Checkpoint):
     def _elsewhere(self, spec: TensorSpec, what: str) -> UnsupportedError:
         return UnsupportedError(
             f"{self.url}: tensor {spec.key!r} is spread over processes, and {what} lies on another "
-            "one; tensors do not travel in a warm start. Save it, "
+            "one, which takes no part here. Pass process_group= of all of them to warm_start, on "
+            "each, or save it, "
             "torch.distributed.checkpoint.save(state, checkpoint_id=directory), and pass the "
             "directory."
         )

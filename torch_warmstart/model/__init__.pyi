@@ -18,6 +18,7 @@ from .patterns import select_matching as select_matching
 from .sharding import Boxed as Boxed
 from .sharding import Part as Part
 from .sharding import boxed_like as boxed_like
+from .sharding import gloo_group as gloo_group
 from .sharding import has_other_ranks as has_other_ranks
 from .sharding import in_boxes as in_boxes
 from .sharding import is_divided_alike as is_divided_alike

@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -200,10 +201,13 @@ def _in_boxes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _is_everywhere(tensor: Any) -> bool:
-    """Whether each process has all of a tensor, which then is the same for all; not only this."""
+    """Whether each process there is has all of a tensor, which then is the same for all."""
+    ranks = _ranks_of_tensor(tensor)
+    if len(ranks) < torch.distributed.get_world_size():
+        return False
     placements = getattr(tensor, "placements", None)
     if placements is None or _shards_wrapper(tensor) is not None:
-        return len(_ranks_of_tensor(tensor)) == 1
+        return len(ranks) == 1
     return not any(
         tensor.device_mesh.size(at) > 1 and not placement.is_replicate()
         for at, placement in enumerate(placements)
@@ -300,6 +304,30 @@ def ranks_of_group(group: Any) -> frozenset[int]:
 def shared_store() -> Any:
     """The store of torch of keys and values, which all processes reach that have initialised it."""
     return torch.distributed.distributed_c10d._get_default_store()
+
+
+def gloo_group(name: str, at: int, count: int, timeout: timedelta) -> Any:
+    """A process group of its own for tensors on the CPU, whatever the others' backend is.
+
+    It is known to nobody else, so what becomes of it is no matter to the model's own groups.
+
+    Args:
+        name: The same for its processes, and for no other group.
+        at: Which of them this one is.
+        count: How many they are.
+        timeout: How long they wait for each other.
+
+    Raises UnsupportedError: torch has been built without gloo.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    kind = getattr(torch.distributed, "ProcessGroupGloo", None)
+    if kind is None:
+        raise UnsupportedError(
+            "What other ranks have in memory is sent by gloo, without which this torch was built. "
+            "Save it by torch.distributed.checkpoint.save and pass the directory."
+        )
+    return kind(PrefixStore(name, shared_store()), at, count, timeout=timeout)
 
 
 def show_shards(model: torch.nn.Module) -> None:

@@ -35,7 +35,7 @@ class OldTable:
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
         """Some of its rows, flat."""
-        return self._taken(self._reader.read_rows(self._item, rows), rows)
+        return self._taken(*self._reader.read_rows(self._item, rows))
 
     def whole(self, num_needed: int) -> torch.Tensor | None:
         """All of it, flat, where it lies on this machine just as it is needed; None: read rows.
@@ -46,9 +46,10 @@ class OldTable:
         is_near = self._reader.is_callers or (
             self._reader.is_local and 2 * num_needed >= self._size
         )
-        if not is_near or not self._is_safe or self._item.axis or self._columns:
+        is_here = is_near and self._reader.has_whole(self._item)
+        if not is_here or not self._is_safe or self._item.axis or self._columns:
             return None
-        blocks = self._reader.read_rows(self._item, torch.arange(self._size))
+        blocks, _ = self._reader.read_rows(self._item, torch.arange(self._size))
         if len(blocks) > 1 or len(blocks[0][1]) < self._size:
             return None
         table = blocks[0][1].detach()
@@ -59,8 +60,13 @@ class OldTable:
 
     def blocks(self, rows: int = 65536) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows that the vocabulary describes."""
-        whole = self._reader.read_rows(self._item, torch.arange(self._size))
-        for first in range(0, self._size, rows):
+        starts = range(0, self._size, rows)
+        if not self._reader.has_whole(self._item):  # of which there is never more than a part here
+            for first in starts:
+                yield first, self.read(torch.arange(first, min(first + rows, self._size)))
+            return
+        whole, _ = self._reader.read_rows(self._item, torch.arange(self._size))
+        for first in starts:
             count = min(rows, self._size - first)
             if len(whole) == 1:  # a view, where it has the dtype
                 part = whole[0][1].narrow(self._item.axis, first, count)

@@ -1,4 +1,4 @@
-"""Several processes that carry out one plan together. Only `agreement` communicates."""
+"""Several processes that carry out one plan together: `agreement` talks, `all_to_all` sends."""
 
 from torch_warmstart import on_demand
 

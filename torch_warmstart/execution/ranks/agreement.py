@@ -1,4 +1,4 @@
-"""What several processes tell each other of one warm start: the only module that communicates.
+"""What several processes tell each other of one warm start; tensors travel by `all_to_all`.
 
 They do so three times, and each time nobody goes on before all have spoken:
 
@@ -11,6 +11,9 @@ which its processes find each other: so it can be waited for within a time, what
 the backend are, and who does not answer is known. The lowest rank collects what the others say and
 gives the verdict. A verdict is given once: who has waited too long gives it instead, and whoever
 comes later finds it there.
+
+Between the first and the second they may meet, any number of times: so nobody begins something that
+takes all of them before all are there, or waits for one that cannot come.
 """
 
 from __future__ import annotations
@@ -19,15 +22,15 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 
 from torch_warmstart.errors import SettingsError, WarmStartError, listed
-from torch_warmstart.model import ranks_of_group, ranks_of_model, shared_store
+from torch_warmstart.model import gloo_group, ranks_of_group, ranks_of_model, shared_store
 
 Stage = Literal["agree", "ready", "done"]
 TIMEOUT = timedelta(minutes=30)  # torch's own
@@ -36,6 +39,7 @@ NOTHING_CHANGED = "No rank has changed anything."
 
 _LONGEST = 365 * 86_400  # seconds
 _POLL = (0.002, 0.1)  # seconds between two looks, at first and at most
+_MEETING_POLL = (0.0002, 0.05)  # the same, where they meet often
 _TEXT = 2_000  # characters of a rank's problem that the others are told
 _NAMED = 3  # ranks whose problems are told in full
 _runs: dict[tuple[int, ...], int] = {}  # how many there were so far, by their ranks
@@ -48,6 +52,7 @@ class Verdict:
     problems: Mapping[int, str]  # by rank, to follow "Rank 3"; none: all go on
     given: Mapping[str, Any] = field(default_factory=dict)  # by the lowest rank, for all
     is_same: bool = True  # whether all have told the same marks
+    is_any_lacking: bool = False  # whether one needs what others have in memory
 
     @property
     def is_go(self) -> bool:
@@ -73,6 +78,7 @@ class Agreement:
         self.rank: int = torch.distributed.get_rank() if len(ranks) > 1 else 0
         self._verdicts: dict[Stage, Verdict] = {}
         self._said: Stage | None = None
+        self._meetings = 0
         self._store: Any = None
         self._run = ""
         if not self.is_alone:
@@ -97,7 +103,12 @@ class Agreement:
         return (0, 1) if self.is_alone else (self.ranks.index(self.rank), len(self.ranks))
 
     def agree(
-        self, told: Mapping[str, str], marks: str = "", given: Mapping[str, Any] | None = None
+        self,
+        told: Mapping[str, str],
+        marks: str = "",
+        given: Mapping[str, Any] | None = None,
+        *,
+        lacks: bool = False,
     ) -> Verdict:
         """Waits until all have told the same.
 
@@ -105,11 +116,53 @@ class Agreement:
             told: What must be the same on all ranks, by what it is called in an error.
             marks: What may differ; whether it does is in the verdict.
             given: What all get that the lowest rank gives.
+            lacks: Whether this rank needs what only others have in memory.
 
         Raises WarmStartError: something differs, or a rank has a problem or does not answer.
         """
-        self._say("agree", {"told": dict(told), "marks": marks, "given": dict(given or {})})
+        message = {"told": dict(told), "marks": marks, "given": dict(given or {}), "lacks": lacks}
+        self._say("agree", message)
         return self._checked("agree")
+
+    def meet(self) -> None:
+        """Waits, before all are ready, until all have come here as often as this rank has.
+
+        Raises WarmStartError: one of them cannot go on, or does not come.
+        """
+        if self.is_alone:
+            return
+        self._meetings += 1
+        self._store.set(self._key("met", self.rank), str(self._meetings))  # to know who is missing
+        counter, wanted = f"{self._run}/met", self._meetings * len(self.ranks)
+        there: int = self._store.add(counter, 1)
+        pause, end = _MEETING_POLL[0], time.monotonic() + self._timeout.total_seconds()
+        while there < wanted:
+            if self._store.check([self._key("ready")]):
+                self._checked("ready")
+            if time.monotonic() > end:
+                self._give("ready", self._absent())
+                self._checked("ready")
+            time.sleep(pause)
+            pause = min(2 * pause, _MEETING_POLL[1])
+            there = self._store.add(counter, 0)
+
+    def broke_off(self, error: Exception) -> NoReturn:
+        """Says that what the ranks did together failed here, and waits for who knows why.
+
+        Raises WarmStartError, which names the ranks that do not answer any more, if there are any.
+        """
+        text = f"{type(error).__name__}: {error}"
+        self._say("ready", {"broke_off": text[:_TEXT]})
+        self._checked("ready")
+        raise WarmStartError(explained({self.rank: f"cannot: {text}"}))
+
+    def process_group(self) -> Any:
+        """A group of these ranks by themselves, for tensors on the CPU.
+
+        Raises UnsupportedError: torch has been built without gloo.
+        """
+        name = f"{self._run}/group"
+        return gloo_group(name, self.place[0], len(self.ranks), self._timeout)
 
     def say_ready(self) -> None:
         """Says that this rank can write; from now on `is_go` decides."""
@@ -216,21 +269,37 @@ class Agreement:
             other = what_differs(message.get("told", {}), first.get("told", {}), self.rank)
             if other:
                 problems[rank] = other
+            if "broke_off" in message:
+                problems[rank] = f"cannot: {message['broke_off']}"
         is_same = len({message.get("marks", "") for message in said.values()}) == 1
-        return Verdict(problems, first.get("given", {}), is_same)
+        is_any_lacking = any(message.get("lacks", False) for message in said.values())
+        return Verdict(problems, first.get("given", {}), is_same, is_any_lacking)
 
     def _all(self, keys: list[str]) -> list[bytes]:
         found: list[bytes] = self._store.multi_get(keys)
         return found
 
     def _missing(self, keys: list[str]) -> Verdict:
-        seconds = f"{self._timeout.total_seconds():g}"
-        silent = [
+        return self._silent(
             rank for rank, key in zip(self.ranks, keys, strict=True) if not self._store.check([key])
-        ] or [self.ranks[0]]
-        return Verdict(dict.fromkeys(silent, f"did not answer within {seconds} s"))
+        )
 
-    def _key(self, stage: Stage, rank: int | None = None) -> str:
+    def _absent(self) -> Verdict:
+        """Who has not come to this rank's last meeting."""
+        keys = [(rank, self._key("met", rank)) for rank in self.ranks]
+        here = {rank for rank, key in keys if self._store.check([key])}
+        return self._silent(
+            rank
+            for rank, key in keys
+            if rank not in here or int(self._store.get(key)) < self._meetings
+        )
+
+    def _silent(self, ranks: Iterable[int]) -> Verdict:
+        seconds = f"{self._timeout.total_seconds():g}"
+        found = [*ranks] or [self.ranks[0]]
+        return Verdict(dict.fromkeys(found, f"did not answer within {seconds} s"))
+
+    def _key(self, stage: Stage | Literal["met"], rank: int | None = None) -> str:
         return f"{self._run}/{stage}/{'verdict' if rank is None else rank}"
 
 
@@ -284,6 +353,7 @@ def _encoded(verdict: Verdict) -> str:
             "problems": {str(rank): text for rank, text in verdict.problems.items()},
             "given": dict(verdict.given),
             "same": verdict.is_same,
+            "lacking": verdict.is_any_lacking,
         }
     )
 
@@ -291,4 +361,4 @@ def _encoded(verdict: Verdict) -> str:
 def _decoded(text: bytes) -> Verdict:
     found = json.loads(text)
     problems = {int(rank): problem for rank, problem in found["problems"].items()}
-    return Verdict(problems, found["given"], found["same"])
+    return Verdict(problems, found["given"], found["same"], found["lacking"])

@@ -77,9 +77,9 @@ class SeveralCheckpoints(Checkpoint):
         checkpoint, key = self._of(spec.key)
         return checkpoint.view_box(key, box)
 
-    def is_in_parts(self, key: str) -> bool:
+    def pieces(self, key: str) -> Sequence[tuple[Box, torch.Tensor]] | None:
         checkpoint, key = self._of(key)
-        return checkpoint.is_in_parts(key)
+        return checkpoint.pieces(key)
 
     def prefetch(self, keys: Sequence[str]) -> None:
         for at, checkpoint in enumerate(self._all):

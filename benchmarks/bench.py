@@ -26,7 +26,7 @@ from measure import CLOCK, CPU, measure, run_worker
 
 NAMES = (
     *("vocab", "join", "entries", "load", "index", "memory", "growth", "imports", "first"),
-    *("tables", "variables", "cast", "names"),
+    *("tables", "variables", "cast", "keras", "slots", "names", "join_growth"),
 )
 OUT = Path(__file__).resolve().parent / "out"
 MAKE = "make"  # the worker that writes the inputs
@@ -66,7 +66,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", default=["all"], help=f"all, {', '.join(NAMES)}")
     parser.add_argument("--runs", type=int, default=5, help="of each contender")
     parser.add_argument("--peers", type=_listed, help="who takes part, with commas (all)")
-    parser.add_argument("--rows", type=_numbers, help="vocab, join, growth: with commas")
+    parser.add_argument("--rows", type=_numbers, help="vocab, join, growth, slots: with commas")
     parser.add_argument("--dim", type=int, help="vocab, growth: columns of the table")
     parser.add_argument("--tensors", type=int, help="load, index")
     parser.add_argument("--mebibytes", type=int, help="load: the model; memory: largest table")
@@ -105,10 +105,10 @@ def work(benchmark: str, role: str, parameters: str, folder: str) -> dict[str, A
     case, here = json.loads(parameters), Path(folder)
     if role == MAKE:
         return make_inputs(found, case, here)
-    prepare = found.contenders[role].prepare
-    if found.toy:
-        prepare(found.toy(case), here / TOY).run()
-    return measure(prepare(case, here))
+    contender = found.contenders[role]
+    if found.toy and not contender.is_first:
+        contender.prepare(found.toy(case), here / TOY).run()
+    return measure(contender.prepare(case, here))
 
 
 def make_inputs(benchmark: Benchmark, case: Parameters, folder: Path) -> dict[str, Any]:

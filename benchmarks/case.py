@@ -27,6 +27,7 @@ class Prepared:
     result: Callable[[], str]  # a digest of what it left behind, asked for afterwards
     files: Sequence[Path] = ()  # read once before, so that they are in the page cache
     result_bytes: int = 0  # of the result, where it gets its memory during `run`
+    cold: Sequence[Path] = ()  # dropped from the page cache before, where the system can do that
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Contender:
     label: str
     prepare: Callable[[Parameters, Path], Prepared]  # not measured: imports, models, sessions
     needs: tuple[str, ...] = ()  # packages to import
+    is_first: bool = False  # without the same work at a toy size before it
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,13 @@ class Summary:
         """The median of a contender's peak of anonymous memory beyond its result, in bytes."""
         return self._median(contender, "beyond_result")
 
-    def times_faster(self, *others: str) -> float | None:
+    def cpu_seconds(self, contender: str) -> float | None:
+        """The median CPU time of a contender, of all threads, or None if it did not run."""
+        return self._median(contender, "cpu_seconds")
+
+    def times_faster(self, *others: str, of: str = OURS) -> float | None:
         """The time of the fastest of `others` in times of ours; None unless all of them ran."""
-        ours, theirs = self.seconds(OURS), [self.seconds(other) for other in others]
+        ours, theirs = self.seconds(of), [self.seconds(other) for other in others]
         if ours is None or None in theirs:
             return None
         return min(time for time in theirs if time is not None) / ours

@@ -28,6 +28,8 @@ def measure(prepared: Prepared) -> Run:
     """In the worker: one run, its seconds, its memory and the digest of its result."""
     for path in prepared.files:
         _read_through(path)
+    for path in prepared.cold:
+        _drop(path)
     _reset_peak()
     before = _memory()
     busy = _cpu_seconds()
@@ -107,6 +109,14 @@ def _reset_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:  # not Linux, or not permitted: the peak may then be of the preparation
         return
+
+
+def _drop(path: Path) -> None:
+    """Drops a file that nobody has mapped from the page cache, so that it is read from the disk."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _read_through(path: Path) -> None:

@@ -25,19 +25,22 @@ from tokens import TokenChange, new_vocab, old_vocab  # noqa: E402
 
 # Who takes part; of benchmarks with many sizes or contenders, those that are not in another one.
 PEERS = {
-    "vocab": "ours,tf,tf_keras,polars,pyarrow,dict,rowloop",
+    "vocab": "ours,ours_first,tf,tf_keras,polars,pyarrow,dict,rowloop",
     "join": "ours,tf,polars,pyarrow,dict",
-    "load": "ours,ours_unverified,ours_safetensors,tf,safetensors,torch,torch_mapped,crc",
+    "load": "ours,ours_unverified,tf,safetensors,torch,torch_mapped,crc,ours_cold,safetensors_cold",
     "index": "ours,tf",
     "memory": "ours",
     "growth": "ours",
     "imports": "ours,names",
     "first": "ours",
     "entries": "ours,polars,pyarrow,dict",
-    "tables": "ours,ours_first,polars,dict",
+    "tables": "ours,ours_first,polars,dict,tf",
     "variables": "ours,safetensors",
     "cast": "ours,polars,dict",
+    "keras": "ours,h5py,direct",
+    "slots": "ours,plain",
     "names": "ours,error",
+    "join_growth": "ours,polars",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,16 @@ def _new_model(case: Parameters) -> torch.nn.Module:
 
 def _prepare(model: torch.nn.Module, run: Callable[[], object], *files: Path) -> Prepared:
     return Prepared(run, lambda: _digest(list(model.parameters())), files)
+
+
+def _cold(prepare: Callable[[Parameters, Path], Prepared]) -> Callable[..., Prepared]:
+    """The same from files that are read from the disk."""
+
+    def prepare_cold(case: Parameters, folder: Path) -> Prepared:
+        prepared = prepare(case, folder)
+        return replace(prepared, files=(), cold=prepared.files)
+
+    return prepare_cold
 
 
 def _prepare_ours(case: Parameters, folder: Path, *, verify: bool = True) -> Prepared:
@@ -189,6 +200,9 @@ _CONTENDERS = {
     "torch": Contender("`torch.load`, then load", _prepare_torch),
     "torch_mapped": Contender("`torch.load(mmap=True)`, then load", _prepare_torch_mapped),
     "crc": Contender("one CRC-32C pass, nothing loaded", _prepare_crc),
+    "ours_cold": Contender("cold files: ours, checksums verified", _cold(_prepare_ours)),
+    "unverified_cold": Contender("cold files: ours, `verify=False`", _cold(_prepare_unverified)),
+    "safetensors_cold": Contender("cold files: safetensors", _cold(_prepare_safetensors), _ST),
 }
 
 
@@ -224,6 +238,16 @@ def _judge(summaries: Mapping[str, Summary]) -> list[Verdict]:
             _VERIFIED,
         ),
         at_most(f"with it within {_WITHIN} x of safetensors and a CRC pass", on, _WITHIN),
+        at_least(
+            f"cold files, without verification: safetensors' time at least {_UNVERIFIED} x ours",
+            summary.times_faster("safetensors_cold", of="unverified_cold"),
+            _UNVERIFIED,
+        ),
+        at_least(
+            f"cold files, with it: safetensors' time at least {_VERIFIED} x ours",
+            summary.times_faster("safetensors_cold", of="ours_cold"),
+            _VERIFIED,
+        ),
     ]
 
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 KEY = "item_embedding/embedding_weights"  # of the table, in the checkpoint and in TF's graph
 _LISTED = ((2_000_000, 64), (8_000_000, 16), (500_000, 64))
 _QUICK = ((20_000, 16),)
-_FASTER = {(2_000_000, 64): 20, (8_000_000, 16): 25, (500_000, 64): 15}
+_FASTER = {(2_000_000, 64): 20, (8_000_000, 16): 25, (500_000, 64): 15}  # first call included
+_FIRST = "ours_first"
 _MEMORY = 300e6  # bytes beyond the model's own, at the first of the sizes
 _MOST_ROWS = {"tf_keras": 2_000_000, "dict": 2_000_000, "rowloop": 500_000}  # minutes above that
 OVERLAP = 0.8
@@ -87,6 +88,27 @@ def prepare_ours(case: Parameters, folder: Path) -> Prepared:
     info = tws.VocabInfo(new_vocab(folder), case["rows"], 0, old_vocab(folder))
 
     def run() -> None:
+        settings = tws.WarmStartSettings(
+            checkpoints.prefix(folder), var_name_to_vocab_info={"item_embedding.weight": info}
+        )
+        tws.warm_start(model, settings)
+
+    weight = model["item_embedding"].weight.detach()
+    return Prepared(run, lambda: digest(weight.numpy()), input_files(folder))
+
+
+def prepare_first(case: Parameters, folder: Path) -> Prepared:
+    """The same in a process that has had none; it has torch, and the model."""
+    import checkpoints
+    import torch
+    from tokens import digest, new_vocab, old_vocab
+
+    model = torch.nn.ModuleDict({"item_embedding": torch.nn.Embedding(case["rows"], case["dim"])})
+
+    def run() -> None:
+        import torch_warmstart as tws
+
+        info = tws.VocabInfo(new_vocab(folder), case["rows"], 0, old_vocab(folder))
         settings = tws.WarmStartSettings(
             checkpoints.prefix(folder), var_name_to_vocab_info={"item_embedding.weight": info}
         )
@@ -227,7 +249,8 @@ def _table_bytes(case: Parameters) -> int:
 
 
 CONTENDERS = {
-    OURS: Contender("ours", prepare_ours),
+    OURS: Contender("ours, second call", prepare_ours),
+    _FIRST: Contender("ours, first call of a process", prepare_first, is_first=True),
     "tf": Contender("TensorFlow's `warm_start`", prepare_tf, ("tensorflow",)),
     "tf_keras": Contender(
         "tf_keras' `warmstart_embedding_matrix`", prepare_tf_keras, ("tensorflow", "tf_keras")
@@ -261,6 +284,8 @@ def _judge(summaries: Mapping[str, Summary]) -> list[Verdict]:
         if summary:
             target = f"{case_name(rows, dim)}: at least {factor} x faster than TensorFlow"
             verdicts.append(at_least(target, summary.times_faster("tf"), factor))
+            with_first = summary.times_faster("tf", of=_FIRST)
+            verdicts.append(at_least(f"{target}, first call included", with_first, factor))
     summary = summaries.get(case_name(*_LISTED[0]))
     if summary:
         beyond = summary.beyond(OURS)

@@ -19,6 +19,7 @@ from torch_warmstart.errors import Finding, PartialWriteError, listed
 from torch_warmstart.execution.gathering import (
     Rows,
     copy_guarded,
+    copy_whole,
     duplicate,
     fill_cells,
     gather_blocks,
@@ -216,7 +217,7 @@ class Copy:
     def run(self) -> None:
         """Copies and scales it."""
         if self.safe:
-            self.target.copy_(self.source)
+            copy_whole(self.source, self.target)
         else:
             copy_guarded(self.source, self.target)
         _scale(self.target, self.scale)

@@ -1,3 +1,4 @@
+from .by_rows import copy_whole as copy_whole
 from .cells import Rows as Rows
 from .cells import fill_cells as fill_cells
 from .cells import gather_cells as gather_cells

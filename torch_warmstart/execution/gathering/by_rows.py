@@ -1,4 +1,4 @@
-"""Whole rows from one place of this machine's memory to another, as bytes: by numpy.
+"""Whole rows, or whole tensors, from one place of this machine's memory to another: by numpy.
 
 torch splits such a gather among threads that spin while they wait for each other; with a model of
 many tables that is most of the time. Here a piece is one thread's work, and a short table is one
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+GRAIN = (1 << 15) - 1  # elements that torch does not split; at::internal::GRAIN_SIZE is 1 << 15
 PIECE_BYTES = 4 << 20  # of destination that one thread fills at a time
 _WIDEST_ROW = 1 << 31  # bytes of a numpy record, before numpy 2
 _STEP_BYTES = 512 << 10  # of these, what is made on the way; it stays in the cache
@@ -66,6 +67,33 @@ def take_into(
 
     _in_threads(move, len(new), max(1, PIECE_BYTES // new.itemsize))
     torch.autograd.graph.increment_version(out)  # as torch does for what it writes itself
+
+
+def copy_whole(source: torch.Tensor, out: torch.Tensor) -> None:
+    """`out.copy_(source)`, of any kind, on any device.
+
+    torch splits what has more than `GRAIN` elements among threads that spin while they wait for
+    each other. Where both are plain, threads of ours take its pieces; a dtype is changed a few
+    elements at a time, which stay in the cache and are too few for torch to split.
+    """
+    is_cast = source.dtype != out.dtype
+    is_small = out.numel() <= GRAIN or source.shape != out.shape
+    if is_small or not (is_plain(source) and is_plain(out)) or (is_cast and out.is_inference()):
+        out.copy_(source)
+        return
+    old, new = source.detach().view(-1), out.detach().view(-1)
+
+    def move(piece: slice) -> None:
+        if not is_cast:
+            np.copyto(_rows_of(new[piece]), _rows_of(old[piece]))
+            return
+        for start in range(piece.start, piece.stop, GRAIN):
+            part = slice(start, min(start + GRAIN, piece.stop))
+            new[part].copy_(old[part])
+
+    _in_threads(move, len(new), max(1, PIECE_BYTES // new.element_size()))
+    if not is_cast:
+        torch.autograd.graph.increment_version(out)
 
 
 def put_zeros(places: torch.Tensor, out: torch.Tensor) -> None:

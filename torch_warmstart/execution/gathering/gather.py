@@ -23,7 +23,7 @@ import torch
 from torch_warmstart.boxes import extremes
 from torch_warmstart.dtypes import as_bits, as_bytes, cast_is_lossy, is_aligned, is_integer
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.execution.gathering.by_rows import is_plain, put_zeros, take_into
+from torch_warmstart.execution.gathering.by_rows import GRAIN, is_plain, put_zeros, take_into
 from torch_warmstart.execution.insisting import insist_once
 from torch_warmstart.formats import Block
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 64 << 20  # of destination rows worked on at a time, and of source rows on their way
 # Elements at a time where a dtype is changed on a CPU: they stay in the cache between gather and
 # cast, and are too few for torch to wait for other threads.
-CAST_ELEMENTS = (1 << 15) - 1
+CAST_ELEMENTS = GRAIN
 KERNEL_BYTES = 16 << 20  # of destination; torch has moved less before Triton is even imported
 
 

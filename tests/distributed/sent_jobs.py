@@ -24,6 +24,7 @@ from torch_warmstart.execution.ranks import all_to_all
 from torch_warmstart.model import local_tensors
 
 SOON = 8.0  # seconds until a rank that is gone is given up
+AT_ONCE = 1.0  # of one that comes only when it has been given up
 SMALL = 96  # bytes of a chunk, so that there are many
 
 
@@ -337,5 +338,5 @@ def late_on_rank_1() -> list[tuple[str, str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(all_to_all.Agreement, "meet", met)
-        first = scene.told(timeout=1)
+        first = scene.told(timeout=AT_ONCE)
     return [first, scene.told()]

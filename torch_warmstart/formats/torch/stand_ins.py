@@ -178,9 +178,9 @@ def name_of(stand_in: StandIn) -> str:
 def first_doubtful(values: Iterable[Any]) -> StandIn | None:
     """The first that stands for something that may have been a tensor, or is made of some."""
     seen: set[int] = set()  # many may hold the same
-    for each in _all_in(values, seen):
+    for each in all_in(values, seen):
         if isinstance(each, StandIn) and (
-            _is_of_arrays(each) or any(map(_may_be_values, _all_in(each.held, set())))
+            _is_of_arrays(each) or any(map(_may_be_values, all_in(each.held, set())))
         ):
             return each
     return None
@@ -200,7 +200,7 @@ def _is_of_arrays(stand_in: StandIn) -> bool:
     return name.partition(".")[0] in _OF_ARRAYS and not is_number
 
 
-def _all_in(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
+def all_in(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
     """Everything in nested containers that has not been seen."""
     todo = list(values)
     while todo:

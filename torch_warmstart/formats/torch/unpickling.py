@@ -9,18 +9,20 @@ from __future__ import annotations
 import functools
 import pickle
 import re
+from collections.abc import Mapping
 from typing import IO, Any
 
 import torch
 
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
-from torch_warmstart.formats.torch.stand_ins import TURNS, load_with_stand_ins
+from torch_warmstart.formats.torch.stand_ins import TURNS, all_in, load_with_stand_ins
 
 # How torch words what it refuses: a name, a call, an instance. Its other errors are of bad bytes.
 _REFUSED = re.compile(
     r"GLOBAL ([^\s,]+)|unrecognized function (.+)|`add_safe_globals`,? but got (.+)|(`.+) must be "
     r"imported"
 )
+_METADATA = "_metadata"  # of a state_dict: the versions of its modules
 _DETAIL = re.compile(r"WeightsUnpickler error:\s*(.+)")
 
 
@@ -42,19 +44,30 @@ def load_tensors(
     load = functools.partial(torch.load, file, map_location="cpu", weights_only=True, mmap=mmap)
     try:
         with TURNS.plain():
-            return load()
+            return _without_attributes(load())
     except WarmStartError:  # from the storage
         raise
     except Exception as error:  # torch raises whatever damaged bytes make its unpickler trip over
         refused = _refused(error)
         found = load_with_stand_ins(file, load) if refused is not None and stand_ins else None
         if found is not None:
-            return found
+            return _without_attributes(found)
         if refused is not None:
             raise UnsupportedError(refusal(url, refused)) from error
         raise CorruptCheckpointError(
             f"{url} cannot be read as a torch file: {_first_line(error)}"
         ) from error
+
+
+def _without_attributes(loaded: Any) -> Any:
+    """The same; what a file sets on tensors and mappings would be taken for their methods."""
+    for each in all_in([loaded], set()):  # it goes into a mapping when this is done with it
+        if type(each) in (torch.Tensor, torch.nn.Parameter):
+            vars(each).clear()
+        elif isinstance(each, Mapping) and (attributes := getattr(each, "__dict__", None)):
+            for name in attributes.keys() - {_METADATA}:
+                del attributes[name]
+    return loaded
 
 
 def _refused(error: Exception) -> str | None:

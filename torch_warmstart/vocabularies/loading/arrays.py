@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _ENTRY = "entry"  # what an entry of a sequence is called
 _STRIDE = 1 << 18  # entries turned into bytes at a time
+_SPREAD = 4  # times the room of its letters that text of any width is given, at one width
 _HIGHEST = 1 << 63  # an id from here on has no sign
 # What Keras's lookup layers put before the entries: `['', '[UNK]', 'a']`.
 _KERAS_MASK, _KERAS_OOV = "", "[UNK]"
@@ -63,7 +64,7 @@ def from_numpy(array: npt.NDArray[Any]) -> Vocabulary:
             f"{array.shape}. Pass one column of it."
         )
     _check_not_empty(array)
-    kind, origin = array.dtype.kind, f"the {array.dtype} array of length {len(array):,}"
+    kind, origin = array.dtype.kind, origin_of(array)
     if kind == "O":
         return from_sequence(array.tolist(), origin)
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
@@ -79,6 +80,11 @@ def from_numpy(array: npt.NDArray[Any]) -> Vocabulary:
         f"A vocabulary is str, bytes or integers; {origin} is neither. Convert it first: "
         "array.astype(str), or .astype('int64')."
     )
+
+
+def origin_of(array: npt.NDArray[Any]) -> str:
+    """What messages call it."""
+    return f"the {array.dtype} array of length {len(array):,}"
 
 
 def _from_ids(array: npt.NDArray[Any], origin: str) -> Vocabulary:
@@ -97,9 +103,16 @@ def _from_fixed(array: npt.NDArray[Any], origin: str) -> Entries:
     """Text of one width, filled up with zeros: S is bytes, U code points of four bytes."""
     if array.dtype.kind == "U" and (plain := _from_ascii(array, origin)) is not None:
         return plain
-    encode = _encode_bytes if array.dtype.kind == "S" else _encode_text
-    steps = (array[start : start + _STRIDE] for start in range(0, len(array), _STRIDE))
-    return _gathered([encode(np.ascontiguousarray(step), origin) for step in steps], origin)
+    encoded: list[_Encoded] = []
+    for start in range(0, len(array), _STRIDE):
+        step = np.ascontiguousarray(array[start : start + _STRIDE])
+        lengths = np.char.str_len(step).astype(np.int64)  # without the zeros
+        if step.dtype.kind == "S":
+            starts = np.arange(len(step), dtype=np.int64) * step.dtype.itemsize
+            encoded.append((step.view(np.uint8), starts, lengths))
+        else:
+            encoded.append(_encode_text(step, lengths, origin))
+    return _gathered(encoded, origin)
 
 
 def _from_ascii(array: npt.NDArray[Any], origin: str) -> Entries | None:
@@ -141,23 +154,12 @@ def _gathered(steps: Sequence[_Encoded], origin: str) -> Entries:
     )
 
 
-def _encode_bytes(step: npt.NDArray[Any], origin: str) -> _Encoded:
-    del origin
-    return step.view(np.uint8), *_places(step)
-
-
-def _places(step: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where elements of one width start, in characters, and how long each is without the zeros."""
-    width = step.dtype.itemsize // (4 if step.dtype.kind == "U" else 1)
-    starts = np.arange(len(step), dtype=np.int64) * width
-    return starts, np.char.str_len(step).astype(np.int64)
-
-
-def _encode_text(step: npt.NDArray[Any], origin: str) -> _Encoded:
-    native = step.astype(step.dtype.newbyteorder("="), copy=False)
-    codes = native.view(np.uint32).reshape(len(step), -1)
-    starts, lengths = _places(native)
+def _encode_text(step: npt.NDArray[Any], lengths: npt.NDArray[np.int64], origin: str) -> _Encoded:
+    """Text of one width, of which so many code points count."""
+    codes = step.astype(step.dtype.newbyteorder("="), copy=False).view(np.uint32)
+    codes = codes.reshape(len(step), -1)
     if not codes.size or int(codes.max()) < 0x80:
+        starts = np.arange(len(step), dtype=np.int64) * codes.shape[1]
         return codes.astype(np.uint8).reshape(-1), starts, lengths
     flat = codes[np.arange(codes.shape[1]) < lengths[:, None]]
     data, sizes = _utf8(flat, origin)
@@ -200,26 +202,55 @@ def _from_string_dtype(array: npt.NDArray[Any], origin: str) -> Vocabulary:
         array = array[~missing]
     encoded = []
     for start in range(0, len(array), _STRIDE):
-        step = array[start : start + _STRIDE]
-        width = max(1, int(np.strings.str_len(step).max()))
-        encoded.append(_encode_any_width(step, width, origin))
+        # With a letter behind each, as numpy counts no zeros at an end, which here belong to it.
+        step = np.strings.add(array[start : start + _STRIDE], ".")
+        encoded.append(_encode_any_width(step, np.strings.str_len(step) - 1, origin))
     found = _gathered(encoded, origin)
     return with_gaps(vocabulary_of(found), ~missing, origin)
 
 
-def _encode_any_width(step: npt.NDArray[Any], width: int, origin: str) -> _Encoded:
+def _encode_any_width(
+    step: npt.NDArray[Any], lengths: npt.NDArray[np.int64], origin: str
+) -> _Encoded:
+    """Text of so many code points, and one more that does not count.
+
+    Where some are much longer than others, it is made of two parts.
+    """
+    width = int(lengths.max()) + 1
+    if width * len(step) > _SPREAD * (int(lengths.sum()) + _STRIDE):
+        return _in_two(step, lengths, lengths > width // 2, origin)
     try:
-        return _encode_bytes(step.astype(f"S{width}"), origin)
+        codes = step.astype(f"S{width}")
+        starts = np.arange(len(step), dtype=np.int64) * width
+        return codes.view(np.uint8), starts, lengths
     except UnicodeError:  # numpy makes bytes of ASCII only
-        return _encode_text(step.astype(f"U{width}"), origin)
+        return _encode_text(step.astype(f"U{width}"), lengths, origin)
+
+
+def _in_two(
+    step: npt.NDArray[Any],
+    lengths: npt.NDArray[np.int64],
+    is_long: npt.NDArray[np.bool_],
+    origin: str,
+) -> _Encoded:
+    starts, sizes, parts, end = np.empty_like(lengths), np.empty_like(lengths), [], 0
+    for which in (~is_long, is_long):
+        data, places, in_bytes = _encode_any_width(step[which], lengths[which], origin)
+        starts[which], sizes[which] = places + end, in_bytes
+        parts.append(data)
+        end += len(data)
+    return np.concatenate(parts), starts, sizes
 
 
 def _is_missing(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     nothing = array.dtype.na_object  # type: ignore[attr-defined]
-    if isinstance(nothing, float):
-        is_nan: npt.NDArray[np.bool_] = np.isnan(array)
-        return is_nan
-    return np.array([entry is nothing for entry in array.tolist()], dtype=bool)
+    if isinstance(nothing, str):
+        is_nothing: npt.NDArray[np.bool_] = array == nothing
+        return is_nothing
+    missing: npt.NDArray[np.bool_] = np.isnan(array)  # of what is like NaN, as pandas' NA is
+    blank = np.flatnonzero(~array.astype(bool))  # texts without a letter, and None
+    missing[blank] |= [entry is nothing for entry in array[blank].tolist()]
+    return missing
 
 
 def with_gaps(vocabulary: Vocabulary, kept: npt.NDArray[np.bool_], origin: str) -> Vocabulary:

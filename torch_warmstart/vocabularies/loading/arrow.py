@@ -128,16 +128,17 @@ def exports_arrow(source: Any) -> bool:
     return hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__")
 
 
-def from_arrow(source: Any, column: str | int | None = None) -> Vocabulary:
+def from_arrow(source: Any, column: str | int | None = None, *, origin: str = "") -> Vocabulary:
     """A column's entries; nulls are rows without one."""
-    origin = f"the {type(source).__module__.split('.')[0]} {type(source).__name__}"
+    given = origin
+    origin = given or f"the {type(source).__module__.split('.')[0]} {type(source).__name__}"
     chunks = list(_chunks_of(source, column, origin))
     total = sum(_length(chunk) for chunk in chunks)
     if not total:
         raise VocabularyError(
             f"A vocabulary needs at least one entry; {origin} that was given is empty."
         )
-    origin = f"{origin} of length {total:,}"
+    origin = given or f"{origin} of length {total:,}"
     kept = _kept(chunks)
     if all(chunk.ids is not None for chunk in chunks):
         ids = _joined([chunk.ids for chunk in chunks if chunk.ids is not None])

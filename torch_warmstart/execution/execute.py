@@ -100,12 +100,14 @@ def _carry_out(plan: WarmStartPlan, run: _Run, progress: bool | None) -> WarmSta
 def _written(plan: WarmStartPlan, run: _Run, progress: bool | None) -> WarmStartReport:
     started = time.perf_counter()
     total = 2 * sum(item.nbytes for item in plan.items if item.state != "kept")
-    with progress_bar(total, show=progress) as advance, torch.no_grad():
+    title = plan.purpose.capitalize()
+    with progress_bar(total, show=progress, title=title) as advance, torch.no_grad():
         insist(lambda: run.begin(advance), run.settle)
         run.conclude()
     seconds = plan.seconds + time.perf_counter() - started
     report = make_report(run.plan, run.outcome, seconds=seconds)
-    log_of(report)
+    if plan.purpose == "warm start":  # else something is still to be done with what was made
+        log_of(report)
     return report
 
 

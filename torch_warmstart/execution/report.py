@@ -16,8 +16,10 @@ from torch_warmstart.planning import (
     NEVER_TAKEN,
     NO_ROWS,
     SHARES_MEMORY,
+    WORDS,
     Audit,
     PlanItem,
+    Purpose,
     RowAccount,
     State,
     WarmStartPlan,
@@ -107,6 +109,7 @@ class WarmStartReport(Shown):
     source: str  # the checkpoint
     bytes_read: int
     seconds: float  # planning included
+    purpose: Purpose = "warm start"
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
         return iter((self.missing_keys, self.unexpected_keys))
@@ -147,8 +150,9 @@ class WarmStartReport(Shown):
         failed = [*_found_too_few(self.variables, min_found), *_kept_too_many(self, max_kept)]
         if failed:
             lines = "\n".join(f"  {number}. {line}" for number, line in enumerate(failed, 1))
+            what = f"{WORDS[self.purpose].as_subject} {self.source}"
             raise WarmStartError(
-                f"The warm start from {self.source} was carried out, but does not pass its check:"
+                f"{what} was carried out, but does not pass its check:"
                 f"\n{lines}\nDo not train on from this model before that is explained."
             )
         return self
@@ -172,7 +176,7 @@ class WarmStartReport(Shown):
     def summary(self) -> str:
         """One line: from where, how many variables and rows, what was not used."""
         counts = count_states([account.state for account in self.variables])
-        return f"Warm-started from {self.source}: {counts}; {self._row_totals()}{self._unused()}"
+        return f"{WORDS[self.purpose].done} {self.source}: {counts}{self._totals()}"
 
     def __str__(self) -> str:
         return self._sheet().as_text()
@@ -186,10 +190,10 @@ class WarmStartReport(Shown):
 
         counts = count_states([account.state for account in self.variables])
         return Sheet(
-            f"Warm-started from {self.source} in {self.seconds:.2f} s",
+            f"{WORDS[self.purpose].done} {self.source} in {self.seconds:.2f} s",
             ("variable", "from", "change", "state", "why"),
             tuple(map(_entry, self.variables)),
-            f"{counts}; {self._row_totals()}{self._unused()}",
+            f"{counts}{self._totals()}",
             aside=ASIDE,
             names=2,
             paths="from",
@@ -198,6 +202,11 @@ class WarmStartReport(Shown):
             remarks=remarks(self.notes, self.audits),
             folds_endings=True,
         )
+
+    def _totals(self) -> str:
+        """Of rows, and of what was not used of a checkpoint."""
+        unused = self._unused() if self.purpose == "warm start" else ""
+        return "".join(f"; {total}" for total in (self._row_totals(), unused) if total)
 
     def _unused(self) -> str:
         from torch_warmstart.layouts.tensorflow import is_slot
@@ -216,7 +225,7 @@ class WarmStartReport(Shown):
         total = sum(rows.total for rows in accounts)
         parts = f"{copied:,} copied, " + (f"{back:,} back, " if back else "")
         parts += f"{fresh:,} initialised" + (f", {left:,} left" if left else "")
-        return f"{total:,} remapped rows: {parts}; "
+        return f"{total:,} remapped rows: {parts}"
 
 
 def _accounts(account: VariableAccount) -> list[RowAccount]:
@@ -336,6 +345,7 @@ def make_report(plan: WarmStartPlan, outcome: Outcome, *, seconds: float) -> War
         source=plan.checkpoint.url,
         bytes_read=_bytes_here(plan),
         seconds=seconds,
+        purpose=plan.purpose,
     )
 
 

@@ -9,9 +9,11 @@ from .plan import NEVER_TAKEN as NEVER_TAKEN
 from .plan import NO_ROWS as NO_ROWS
 from .plan import NOT_SELECTED as NOT_SELECTED
 from .plan import SHARES_MEMORY as SHARES_MEMORY
+from .plan import WORDS as WORDS
 from .plan import Audit as Audit
 from .plan import AxisChange as AxisChange
 from .plan import PlanItem as PlanItem
+from .plan import Purpose as Purpose
 from .plan import RowAccount as RowAccount
 from .plan import State as State
 from .plan import WarmStartPlan as WarmStartPlan

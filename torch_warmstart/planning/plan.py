@@ -45,6 +45,26 @@ NEVER_TAKEN = (NOT_SELECTED, NO_COUNTERPART, LAYER_HAS_NONE)
 STATES: tuple[State, ...] = ("remapped", "converted", "renamed", "copied", "kept")
 
 
+Purpose = Literal["warm start", "vocabulary change"]  # what a plan is for
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What plans and reports of a purpose say of themselves; where it is from stands behind."""
+
+    planned: str
+    done: str
+    as_subject: str
+
+
+WORDS: Mapping[Purpose, Words] = {
+    "warm start": Words("Warm start from", "Warm-started from", "The warm start from"),
+    "vocabulary change": Words(
+        "Vocabulary change of", "Changed the vocabulary of", "The vocabulary change of"
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cast:
     """A change of dtype between floating types, or a widening of integers."""
@@ -344,6 +364,7 @@ class WarmStartPlan(Shown):
     notes: tuple[Finding, ...]
     audits: tuple[Audit, ...]  # what weights alone do not carry over
     seconds: float  # that planning took
+    purpose: Purpose = "warm start"
 
     @property
     def inferred(self) -> tuple[str, ...]:
@@ -371,6 +392,7 @@ class WarmStartPlan(Shown):
         return {
             "version": VERSION,
             "kind": "plan",
+            "purpose": self.purpose,
             "source": self.checkpoint.url,
             "format": self.checkpoint.format,
             "variables": [item.to_dict() for item in self.items],
@@ -394,7 +416,7 @@ class WarmStartPlan(Shown):
         shown = self._shown_keys()
         states = count_states([item.state for item in self.items])
         return Sheet(
-            f"Warm start from {self.checkpoint.url} ({self.checkpoint.format})",
+            f"{WORDS[self.purpose].planned} {self.checkpoint.url} ({self.checkpoint.format})",
             ("variable", "from", "shape", "change", "decision", "why"),
             tuple(_entry(item, shown) for item in self.items),
             f"{states}; {_bytes(self.bytes_to_read)} to read",

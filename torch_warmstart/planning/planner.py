@@ -40,7 +40,7 @@ from torch_warmstart.planning.locating import (
 )
 from torch_warmstart.planning.name_notes import notes_on_names
 from torch_warmstart.planning.notes import audits_of, notes_on
-from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
+from torch_warmstart.planning.plan import WORDS, PlanItem, Purpose, WarmStartPlan
 from torch_warmstart.planning.rows import OldVocabularies, Remappings
 from torch_warmstart.planning.selection import written_out
 from torch_warmstart.planning.slot_decisions import (
@@ -71,6 +71,7 @@ def make_plan(
     variables: tuple[Variable, ...] | None = None,
     leave_out: Collection[Variable] = (),
     is_older: bool = False,
+    purpose: Purpose = "warm start",
 ) -> WarmStartPlan:
     """Plans a warm start; raises PlanError with every problem there is.
 
@@ -82,6 +83,7 @@ def make_plan(
         variables: Those of `all_variables`, where plans of several checkpoints are to share them.
         leave_out: Variables that are another's, whatever the settings say.
         is_older: Whether only what is back comes from the checkpoint.
+        purpose: What it is for, and is said to be.
     """
     started = time.perf_counter()
     variables = variables or all_variables(model, optimizer)
@@ -97,7 +99,7 @@ def make_plan(
     losses = _judge_losses(model, wishes, located, decisions)
     problems = [*wishes.problems, *names.problems, *losses.problems, *_only(shuffled, "error")]
     if problems:
-        raise PlanError(_headline(checkpoint, problems), problems)
+        raise PlanError(_headline(purpose, checkpoint, problems), problems)
     items = with_makers([decision.item for decision in decisions.values()])
     of_names = [*names.notes, *notes_on_names(items, located)]
     laid_out = [wish.variable for wish in wishes.values() if wish.layout is not None]
@@ -115,6 +117,7 @@ def make_plan(
         notes=tuple({note.text: note for note in [*notes, *_extra_states(checkpoint)]}.values()),
         audits=audits_of(model, items, located.finder),
         seconds=time.perf_counter() - started,
+        purpose=purpose,
     )
 
 
@@ -277,6 +280,6 @@ def _extra_states(checkpoint: Checkpoint) -> list[Finding]:
     return [Finding("extra-state-left", "note", keys[0], f"{text} {hint}", hint)]
 
 
-def _headline(checkpoint: Checkpoint, problems: Sequence[Finding]) -> str:
+def _headline(purpose: Purpose, checkpoint: Checkpoint, problems: Sequence[Finding]) -> str:
     count = plural(len({problem.text for problem in problems}), "problem")
-    return f"The warm start from {checkpoint.url} has {count}; nothing was changed:"
+    return f"{WORDS[purpose].as_subject} {checkpoint.url} has {count}; nothing was changed:"

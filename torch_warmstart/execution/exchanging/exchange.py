@@ -24,7 +24,7 @@ from torch_warmstart.execution.exchanging.twins import Twin, twin_of
 from torch_warmstart.execution.execute import execute_plan
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.report import WarmStartReport
-from torch_warmstart.execution.telling import add_note, as_ours, warn_of
+from torch_warmstart.execution.telling import add_note, as_ours, log_of, warn_of
 from torch_warmstart.planning.live import ChangedTable, copies_of, inner_copy
 from torch_warmstart.slots import Optimizers
 
@@ -76,6 +76,7 @@ def _exchange(
         twins = [(copy, _filled_copy(copy, its, twin)) for copy, its in copies]
         switch.entries = tuple(_entries(model, twin, twins))
         insist(switch.run, switch.settle)
+        log_of(report)
     except BaseException as error:
         if not isinstance(error, Exception):
             add_note(error, switch.state())

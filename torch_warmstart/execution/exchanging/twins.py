@@ -68,7 +68,8 @@ def twin_of(
     checkpoint.url = f"<{type(model).__name__}>"
     infos = {t.variable.name: _infos(t, beginnings or {}) for t in tables}
     settings = WarmStartSettings(container, [".*"], infos)
-    plan = make_plan(root, settings, checkpoint, [twin.twin for twin in with_state] or None)
+    with_their_state = [twin.twin for twin in with_state] or None
+    plan = make_plan(root, settings, checkpoint, with_their_state, purpose="vocabulary change")
     _check_states_follow(plan)
     return Twin(tuple(tables), new, optimizers, plan)
 

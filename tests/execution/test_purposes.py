@@ -1,0 +1,60 @@
+"""Plans, reports, checks and the log say what they are of: a warm start or a vocabulary change."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+
+INFO = tws.VocabInfo(["a", "new", "b"], old_vocab=["a", "b"])
+
+
+def test_a_vocabulary_change_is_called_one(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Sequential(nn.Embedding(2, 3))
+    copy = {"0.weight": torch.zeros(2, 3)}
+    with caplog.at_level(logging.INFO, "torch_warmstart"):
+        report = tws.change_vocabulary(model, {"0.weight": INFO}, ema=copy)
+    head = "Changed the vocabulary of <Sequential>"
+    assert [one.message for one in caplog.records] == [report.summary]
+    assert report.summary == (
+        f"{head}: 1 variable: 1 remapped; 3 remapped rows: 2 copied, 1 initialised"
+    )
+    assert str(report).splitlines()[0].startswith(f"{head} in ")
+    assert "arm start" not in f"{report}{report.summary}"
+    assert report.to_dict()["purpose"] == "vocabulary change"
+    with pytest.raises(tws.WarmStartError, match="^The vocabulary change of <Sequential> was"):
+        report.check(min_found=1.0)
+
+
+def test_nothing_is_logged_of_a_vocabulary_that_was_not_changed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch_warmstart.execution.exchanging import exchange
+
+    def refuse(self: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(exchange._Switch, "run", refuse)
+    model = nn.Sequential(nn.Embedding(2, 3))
+    with caplog.at_level(logging.INFO, "torch_warmstart"), pytest.raises(tws.WarmStartError):
+        tws.change_vocabulary(model, {"0.weight": INFO})
+    assert not caplog.records
+    assert model[0].weight.shape == (2, 3)
+
+
+def test_a_warm_start_is_called_one() -> None:
+    model = nn.Sequential(nn.Embedding(3, 3))
+    settings = tws.WarmStartSettings(
+        {"0.weight": torch.zeros(2, 3)}, var_name_to_vocab_info={"0.weight": INFO}
+    )
+    plan = tws.plan_warm_start(model, settings)
+    assert str(plan).startswith("Warm start from <state_dict> ")
+    assert plan.to_dict()["purpose"] == "warm start"
+    report = tws.apply_plan(plan)
+    assert report.summary.endswith("; 0 keys of the checkpoint were not used")
+    with pytest.raises(tws.WarmStartError, match="^The warm start from <state_dict> was"):
+        report.check(min_found=1.0)

@@ -1,4 +1,4 @@
-"""Makes docs/images/terminal.png, notebook.png and site.png: real output, seen by a browser.
+"""Makes docs/images of terminal, notebook, pages and site: real output, seen by a browser.
 
     python docs/site/pictures.py    # `make pictures`; needs chromium, and build/site of `make docs`
 
@@ -8,6 +8,7 @@ notebook's is what `display()` shows of a plan.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pty
 import shlex
@@ -73,6 +74,11 @@ def main() -> None:
         for name, (page, size) in pictures.items():
             (folder / f"{name}.html").write_text(page, encoding="utf-8")
             _photograph(browser, folder / f"{name}.html", IMAGES / f"{name}.png", size)
+        _plan().to_html(folder / "plan.html")
+        for name, scheme in (("light", 1), ("dark", 0)):
+            prefers = f"--blink-settings=preferredColorScheme={scheme}"
+            picture = IMAGES / f"plan_page_{name}.png"
+            _photograph(browser, folder / "plan.html", picture, "1200,720", prefers)
         if SITE.exists():
             _photograph(browser, SITE, IMAGES / "site.png", "1280,800")
         else:
@@ -129,11 +135,18 @@ def _notebook() -> str:
     return PAGE % (NOTEBOOK, "".join(rows))
 
 
-def _photograph(browser: str, page: Path, picture: Path, size: str) -> None:
+def _plan() -> tws.WarmStartPlan:
+    """The plan that the tests of tables look at: a bit of everything."""
+    sys.path.insert(0, str(ROOT / "tests" / "display"))
+    made: tws.WarmStartPlan = importlib.import_module("shown_things").plan()
+    return made
+
+
+def _photograph(browser: str, page: Path, picture: Path, size: str, *more: str) -> None:
     flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
     looks = ("--hide-scrollbars", f"--window-size={size}", "--virtual-time-budget=2000")
     subprocess.run(
-        [browser, *flags, *looks, f"--screenshot={picture}", page.as_uri()],
+        [browser, *flags, *looks, *more, f"--screenshot={picture}", page.as_uri()],
         check=True,
         capture_output=True,
     )

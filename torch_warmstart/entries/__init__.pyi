@@ -21,12 +21,15 @@ from .vocabulary import MASK as MASK
 from .vocabulary import OOV as OOV
 from .vocabulary import PADDING as PADDING
 from .vocabulary import Vocabulary as Vocabulary
-from .words import WIDEST as WIDEST
 from .words import WORD as WORD
+from .words import combined as combined
 from .words import drop_behind as drop_behind
 from .words import filled as filled
 from .words import load_words as load_words
 from .words import new_words as new_words
 from .words import positions as positions
+from .words import shifted as shifted
+from .words import weighted as weighted
+from .words import width_of as width_of
 from .words import words_for as words_for
 from .words import xor_into as xor_into

@@ -10,7 +10,6 @@ in blocks.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import os
@@ -23,10 +22,10 @@ from torch_warmstart.boxes import extremes, with_old_row
 from torch_warmstart.display import Advance
 from torch_warmstart.entries import (
     GRAIN,
-    WIDEST,
     WORD,
     Entries,
     blocks,
+    combined,
     drop_behind,
     filled,
     in_blocks,
@@ -34,6 +33,9 @@ from torch_warmstart.entries import (
     load_words,
     new_words,
     positions,
+    shifted,
+    weighted,
+    width_of,
     words_for,
     xor_into,
 )
@@ -169,7 +171,9 @@ def _blocks(vocabulary: Entries) -> list[slice]:
     """Entries worked on at a time: on a CPU few, so that what is loaded of them stays cached."""
     count, size = len(vocabulary), GRAIN
     if vocabulary.is_text and count:
-        size = max(_FEWEST, min(GRAIN, _CACHED // max(1, words_for(vocabulary.nbytes // count))))
+        width = width_of(count, vocabulary.nbytes)
+        words = words_for(vocabulary.nbytes // count, width)
+        size = max(_FEWEST, min(GRAIN, _CACHED // max(1, words)))
     return blocks(count, vocabulary.device, size)
 
 
@@ -272,12 +276,14 @@ def _hash_block(vocabulary: Entries, block: slice) -> torch.Tensor:
     data, (starts, lengths) = vocabulary.text, vocabulary.places(block)
     shortest, longest = extremes(lengths)
     hashes = lengths * _SALT.step
-    for offset in range(0, min(longest, _LONG), WIDEST):
+    width = width_of(len(lengths), int(lengths.sum()))
+    for offset in range(0, min(longest, _LONG), width):
+        count = words_for(min(longest, _LONG) - offset, width)
         if offset < shortest:  # in all of them
-            hashes += _hash_words(data, starts, lengths, offset, longest)
+            hashes += _hash_words(data, starts, lengths, offset, count)
             continue
         at = positions(lengths > offset)
-        hashes[at] += _hash_words(data, starts[at], lengths[at], offset, longest)
+        hashes[at] += _hash_words(data, starts[at], lengths[at], offset, count)
     for at in positions(lengths > _LONG).tolist():
         rest = data[int(starts[at]) + _LONG : int(starts[at] + lengths[at])].cpu().numpy().tobytes()
         digest = hashlib.blake2b(rest, digest_size=WORD, key=_SALT.key).digest()
@@ -286,21 +292,19 @@ def _hash_block(vocabulary: Entries, block: slice) -> torch.Tensor:
 
 
 def _hash_words(
-    data: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, offset: int, longest: int
+    data: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, offset: int, count: int
 ) -> torch.Tensor:
-    """The sum of a hash of each word from an offset on, another one for each word.
+    """The sum of a hash of each of `count` words from an offset on, another one for each word.
 
     A product's high bits depend on all lower ones, so a word's own high bits are carried down
     before. A word of zeros adds nothing, so that it does not matter how long other entries are.
     """
-    words = load_words(data, starts + offset, words_for(longest - offset))
+    words = load_words(data, starts + offset, count)
     words = drop_behind(words, lengths - offset)
-    total = torch.zeros_like(lengths)
-    for number, word in enumerate(words.unbind(1), offset // WORD):
-        # Repeats the sign, which can be undone: no two become one.
-        word.bitwise_xor_(word >> (_BITS // 2))
-        total += word * _SALT.factors[number]
-    return total
+    # Repeats the sign, which can be undone: no two become one.
+    xor_into(words, shifted(words, _BITS // 2))
+    first = offset // WORD
+    return weighted(words, _SALT.factors[first : first + count])
 
 
 # -- comparing -------------------------------------------------------------------------------------
@@ -345,13 +349,14 @@ def _same_text(
     right_starts, right_lengths = right.places(right_at)
     same = lengths == right_lengths
     longest = int(lengths.max())
-    for offset in range(0, min(longest, _LONG), WIDEST):
+    width = width_of(len(lengths), int(lengths.sum()))
+    for offset in range(0, min(longest, _LONG), width):
         at = positions(same & (lengths > offset)) if offset else slice(None)
-        count = words_for(longest - offset)
+        count = words_for(min(longest, _LONG) - offset, width)
         words = load_words(left.text, left_starts[at] + offset, count)
         xor_into(words, load_words(right.text, right_starts[at] + offset, count))
         drop_behind(words, lengths[at] - offset)
-        same[at] &= functools.reduce(torch.bitwise_or, words.unbind(1)) == 0
+        same[at] &= combined(words) == 0
     for at in positions(same & (lengths > _LONG)).tolist():
         length, here, there = int(lengths[at]), int(left_starts[at]), int(right_starts[at])
         same[at] = torch.equal(left.text[here : here + length], right.text[there : there + length])

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from torch_warmstart.errors import UnsupportedError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch_warmstart.slots.probing import Probes
 
 _Constant = bool | str | None
+_LARGE = 4 << 20  # bytes of a slot from which the system gives it zeros
 
 
 def is_as_planned(variable: Variable) -> bool:
@@ -141,9 +143,26 @@ def _make_slot(variable: Variable, slot: Slot, is_written: bool) -> torch.Tensor
     if is_sharded(parameter) and variable.shape:
         return _sharded_slot(variable, slot, start or 0.0)
     if variable.shape and variable.shape == tuple(parameter.shape):  # strided like the parameter
+        zeros = None if start else _large_zeros(parameter, dtype, slot.device)
+        if zeros is not None:
+            return zeros
         options: dict[str, Any] = {"dtype": dtype, "device": slot.device, "requires_grad": False}
         return torch.full_like(parameter, start or 0.0, **options)
     return torch.full(variable.shape, start or 0.0, dtype=dtype, device=slot.device)
+
+
+def _large_zeros(
+    parameter: torch.Tensor, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor | None:
+    """Zeros for a slot that is as large as a table: memory as the system gives it, in huge pages.
+
+    To write them, as torch does, would take as long as the rows that come over them.
+    """
+    size = parameter.numel() * dtype.itemsize
+    is_plain = type(parameter.detach()) is torch.Tensor and parameter.layout == torch.strided
+    if size < _LARGE or device.type != "cpu" or not (is_plain and parameter.is_contiguous()):
+        return None
+    return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(dtype).view(parameter.shape)
 
 
 def _sharded_slot(variable: Variable, slot: Slot, start: float) -> torch.Tensor:

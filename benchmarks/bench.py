@@ -29,6 +29,7 @@ NAMES = (
     *("tables", "variables", "cast", "keras", "slots", "names", "join_growth"),
 )
 OUT = Path(__file__).resolve().parent / "out"
+_RUNS, _MOST_RUNS = 5, 99  # of each contender
 MAKE = "make"  # the worker that writes the inputs
 TOY = "toy"  # the folder of inputs for what is done before it is measured
 
@@ -64,7 +65,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", default=["all"], help=f"all, {', '.join(NAMES)}")
-    parser.add_argument("--runs", type=int, default=5, help="of each contender")
+    parser.add_argument("--runs", type=int, help="of each contender, at most (5, some others)")
     parser.add_argument("--peers", type=_listed, help="who takes part, with commas (all)")
     parser.add_argument("--rows", type=_numbers, help="vocab, join, growth, slots: with commas")
     parser.add_argument("--dim", type=int, help="vocab, growth: columns of the table")
@@ -168,7 +169,7 @@ def run_contenders(
             result.left_out[contender] = why
         else:
             result.runs[contender] = []
-    count = options.runs if case.runs is None else case.runs
+    count = min(options.runs or _MOST_RUNS, case.runs or options.runs or _RUNS)
     for number in range(count):
         for contender, runs in result.runs.items():
             _say(f"{name}: {case.name}: run {number + 1} of {count}: {contender}")

@@ -49,7 +49,7 @@ class Case:
     contenders: tuple[str, ...]
     folder: str  # of the inputs; cases that follow each other and name the same one share them
     expects: str = "sha256"  # which of the inputs' digests its results must have
-    runs: int | None = None  # of each contender, where the command line does not decide
+    runs: int | None = None  # of each contender, unless the command line wants fewer
 
 
 @dataclass(frozen=True)

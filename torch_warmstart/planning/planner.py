@@ -43,16 +43,6 @@ from torch_warmstart.planning.notes import audits_of, notes_on
 from torch_warmstart.planning.plan import WORDS, PlanItem, Purpose, WarmStartPlan
 from torch_warmstart.planning.rows import OldVocabularies, Remappings
 from torch_warmstart.planning.selection import written_out
-from torch_warmstart.planning.slot_decisions import (
-    Known,
-    decide_slot,
-    find_left_behind,
-    find_of_batches,
-    find_of_kernels,
-    find_strangers,
-    find_uncounted,
-    keep_whole,
-)
 from torch_warmstart.planning.wishes import Wishes, read_wishes
 from torch_warmstart.settings import WarmStartSettings
 
@@ -176,32 +166,17 @@ def _decide(
     old: OldVocabularies,
 ) -> tuple[dict[Variable, Decision], list[Finding]]:
     """What happens to each variable, slots last; and what there is to say about the slots."""
-    settings, variables = wishes.settings, list(wishes)
     remappings = Remappings(old, (info for wish in wishes.values() for info in wish.infos))
     on_variable = functools.partial(
         decide_variable, located=located, idle=explained, remappings=remappings
     )
-    of_model = decide_each((wishes[v] for v in variables if v.slot is None), on_variable)
-    of_optimizer = [wishes[v] for v in variables if v.slot is not None]
-    if optimizer is None and not of_optimizer:
+    of_model = decide_each((w for v, w in wishes.items() if v.slot is None), on_variable)
+    if optimizer is None and all(variable.slot is None for variable in wishes):
         return of_model, []
-    from torch_warmstart.slots import SlotFinder
+    from torch_warmstart.planning.slot_decisions import decide_slots
 
-    finder = SlotFinder(located.finder, variables, located.source, settings.optimizer_entry)
-    known = Known(wishes, located, finder, remappings, of_model)
-    on_slot = functools.partial(decide_slot, known=known)
-    of_slots = decide_each(of_optimizer, on_slot)
-    whole, remarks = keep_whole(of_slots)
-    decisions = {**of_model, **whole}
-    strangers = find_strangers(decisions, optimizer) if optimizer is not None else []
-    return decisions, [
-        *remarks,
-        *find_left_behind(of_slots, known),
-        *find_uncounted(whole),
-        *find_of_batches(whole, known),
-        *find_of_kernels(whole),
-        *strangers,
-    ]
+    of_slots, remarks = decide_slots(wishes, of_model, located, optimizer, remappings)
+    return {**of_model, **of_slots}, remarks
 
 
 def _judge_losses(

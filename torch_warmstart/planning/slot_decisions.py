@@ -16,6 +16,7 @@ from torch_warmstart.new_rows import fill_of_slot
 from torch_warmstart.planning.deciding import (
     Decision,
     check_writable,
+    decide_each,
     decide_found,
     decide_missing,
     remapped_item,
@@ -57,7 +58,7 @@ _NOT_WHOLE = "the rest of its state is not taken"
 
 
 @dataclass(frozen=True, eq=False)  # without slots, for the cached property
-class Known:
+class _Known:
     """What the decisions on slots are made from."""
 
     wishes: Wishes
@@ -73,7 +74,34 @@ class Known:
         return frozenset(slot.parameter for slot in renamed if slot is not None)
 
 
-def decide_slot(wish: Wish, known: Known) -> Decision:
+def decide_slots(
+    wishes: Wishes,
+    of_model: Mapping[Variable, Decision],
+    located: Located,
+    optimizer: Optimizers | None,
+    remappings: Remappings,
+) -> tuple[dict[Variable, Decision], list[Finding]]:
+    """What happens to each slot, and what there is to say about them."""
+    from torch_warmstart.slots import SlotFinder
+
+    entry = wishes.settings.optimizer_entry
+    finder = SlotFinder(located.finder, list(wishes), located.source, entry)
+    known = _Known(wishes, located, finder, remappings, of_model)
+    of_slots = (wish for wish in wishes.values() if wish.variable.slot is not None)
+    decided = decide_each(of_slots, functools.partial(_decide_slot, known=known))
+    whole, remarks = _keep_whole(decided)
+    strangers = [] if optimizer is None else _find_strangers({**of_model, **whole}, optimizer)
+    return whole, [
+        *remarks,
+        *_find_left_behind(decided, known),
+        *_find_uncounted(whole),
+        *_find_of_batches(whole, known),
+        *_find_of_kernels(whole),
+        *strangers,
+    ]
+
+
+def _decide_slot(wish: Wish, known: _Known) -> Decision:
     """A slot follows its parameter: the same layout, and the same rows.
 
     Raises ProblemError, or another of our errors, with what is wrong.
@@ -99,7 +127,7 @@ def decide_slot(wish: Wish, known: Known) -> Decision:
     return _breaking(decide_missing(wish, known.located, "", explanation), explanation)
 
 
-def _without_source(wish: Wish, found: NoSource, known: Known) -> Decision:
+def _without_source(wish: Wish, found: NoSource, known: _Known) -> Decision:
     """A slot for which the checkpoint can have nothing."""
     from torch_warmstart.slots import needs
 
@@ -117,7 +145,7 @@ def _without_source(wish: Wish, found: NoSource, known: Known) -> Decision:
     return replace(decision, remarks=(remark,))
 
 
-def _without_state(wish: Wish, known: Known) -> Decision:
+def _without_state(wish: Wish, known: _Known) -> Decision:
     """A slot that stays as it is because no optimizer was saved: said once, in the same words."""
     reason = "the checkpoint holds no optimizer's state"
     item = PlanItem(wish.variable, "kept", reason)
@@ -141,7 +169,7 @@ def _find(wish: Wish, parameter: Source, finder: SlotFinder) -> SlotSource | NoS
     return finder.find_renamed(wish.variable, parameter, wish.rename.value.names)
 
 
-def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> Decision:
+def _found(wish: Wish, parameter: Source, found: SlotSource, known: _Known) -> Decision:
     variable = wish.variable
     assert variable.slot is not None
     check_writable(variable)
@@ -170,7 +198,7 @@ def _remapped(
     found: SlotSource,
     infos: Sequence[AnyVocabInfo],
     parameter: Source,
-    known: Known,
+    known: _Known,
 ) -> PlanItem:
     """The item of a slot whose rows move.
 
@@ -216,7 +244,7 @@ def _remapped(
     return replace(item, variable=variable, sources=(spec,), changes=changes)
 
 
-def _rows_with_a_past(variable: Variable, found: SlotSource, known: Known) -> torch.Tensor | None:
+def _rows_with_a_past(variable: Variable, found: SlotSource, known: _Known) -> torch.Tensor | None:
     """Which rows of a slot's parameter have an old row, where the slot has ids of its own.
 
     A table of a slot may have an id that its parameter's lacks, or that a filter leaves behind. Its
@@ -342,7 +370,7 @@ def _breaking(decision: Decision, why: str) -> Decision:
 # -- whole or not at all ---------------------------------------------------------------------------
 
 
-def keep_whole(
+def _keep_whole(
     decisions: Mapping[Variable, Decision],
 ) -> tuple[dict[Variable, Decision], list[Finding]]:
     """Leaves an optimizer's state for a parameter alone where it would get a part of one.
@@ -431,7 +459,7 @@ def _whole(decision: Decision, broken: Mapping[Variable, str]) -> Decision:
     return Decision(PlanItem(item.variable, "kept", _NOT_WHOLE), is_missing=True)
 
 
-def find_left_behind(decisions: Mapping[Variable, Decision], known: Known) -> list[Finding]:
+def _find_left_behind(decisions: Mapping[Variable, Decision], known: _Known) -> list[Finding]:
     """An optimizer's state that is there, and of which the settings select nothing."""
     left = [slot for slot in decisions if _is_left_behind(slot, known)]
     is_some_taken = any(known.wishes[slot].is_selected for slot in decisions)
@@ -446,7 +474,7 @@ def find_left_behind(decisions: Mapping[Variable, Decision], known: Known) -> li
     return [Finding("slots-left-behind", "warning", left[0].name, text)]
 
 
-def _is_left_behind(slot: Variable, known: Known) -> bool:
+def _is_left_behind(slot: Variable, known: _Known) -> bool:
     """Whether a slot is not wanted though its parameter is taken."""
     assert slot.slot is not None
     return known.of_model[slot.slot.parameter].item.state != "kept"
@@ -459,7 +487,7 @@ def _has_state(finder: SlotFinder) -> bool:
         return False
 
 
-def find_uncounted(decisions: Mapping[Variable, Decision]) -> list[Finding]:
+def _find_uncounted(decisions: Mapping[Variable, Decision]) -> list[Finding]:
     """Optimizers that get averages and count their steps elsewhere, as apex's do."""
     taken: dict[int, set[str]] = {}
     known: dict[int, Slot] = {}
@@ -477,7 +505,7 @@ def find_uncounted(decisions: Mapping[Variable, Decision]) -> list[Finding]:
     ]
 
 
-def find_of_batches(decisions: Mapping[Variable, Decision], known: Known) -> list[Finding]:
+def _find_of_batches(decisions: Mapping[Variable, Decision], known: _Known) -> list[Finding]:
     """A count of steps that counts batches, several of which Keras made one update of.
 
     Its optimizer keeps the sums of gradients, and how many it sums in no checkpoint.
@@ -507,7 +535,7 @@ def _has_sums(checkpoint: Checkpoint) -> bool:
     return any(part in names for part in _SUMS)
 
 
-def find_of_kernels(decisions: Mapping[Variable, Decision]) -> list[Finding]:
+def _find_of_kernels(decisions: Mapping[Variable, Decision]) -> list[Finding]:
     """States of FBGEMM's kernels of which the file leaves open what they are, or how old."""
     taken: dict[Variable, set[str]] = {}
     presumed = None
@@ -527,7 +555,7 @@ def find_of_kernels(decisions: Mapping[Variable, Decision]) -> list[Finding]:
     return found
 
 
-def find_strangers(decisions: Mapping[Variable, Decision], optimizer: Optimizers) -> list[Finding]:
+def _find_strangers(decisions: Mapping[Variable, Decision], optimizer: Optimizers) -> list[Finding]:
     """An optimizer that still has the parameters which a layer had before it was replaced."""
     from torch_warmstart.slots import left_out
 

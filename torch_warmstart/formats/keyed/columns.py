@@ -84,17 +84,27 @@ def _keys(parts: Sequence[Columns], total: int, origin: str) -> Vocabulary:
     read = [part.keys() for part in parts]
     if any(isinstance(keys, list) for keys in read):
         return _text_keys(parts, read, origin)
+    is_dense = all(keys.shape == (part.rows, 1) for part, keys in zip(parts, read, strict=True))
+    if is_dense:  # of TensorFlow's DenseHashTable, which saves its empty places too
+        read = [keys.flatten() for keys in read]
     checked = [_checked(keys, part.rows, "key") for part, keys in zip(parts, read, strict=True)]
     for part, keys in zip(parts, checked, strict=True):
         _check_offsets(part, keys)
     joined = torch.cat([torch.empty(0, dtype=torch.int64), *checked])
-    rows = _rows_of(joined, parts)
+    rows = _filled(joined) if is_dense else _rows_of(joined, parts)
     at = None if rows is None else rows
     is_unsigned = any(keys.dtype == torch.uint64 for keys in read)
     if is_unsigned and any(keys.dtype in _SIGNED and bool((keys < 0).any()) for keys in read):
         raise MalformedError("keys of a part have a sign, those of another none")
     ids = joined if rows is None else joined[rows]
     return Vocabulary(Entries(origin, "key", ids=ids, is_unsigned=is_unsigned), total, at)
+
+
+def _filled(ids: torch.Tensor) -> torch.Tensor:
+    """The rows whose key is none of those that stand for an empty place, as these repeat."""
+    _, inverse, counts = torch.unique(ids, return_inverse=True, return_counts=True)
+    is_filled: torch.Tensor = counts[inverse] == 1
+    return is_filled.nonzero().flatten()
 
 
 def _text_keys(parts: Sequence[Columns], read: Sequence[Any], origin: str) -> Vocabulary:

@@ -1,4 +1,4 @@
-"""Lookup tables in an object-based checkpoint: `<path>/.ATTRIBUTES/table-keys` and `-values`.
+"""Lookup tables: `<path>/.ATTRIBUTES/table-keys` and `-values`; without objects `<name>-keys`.
 
 (tensorflow `python/ops/lookup_ops.py:MutableHashTable`, `DenseHashTable`.) A table of entry to
 row, or of row to entry, is a vocabulary; one of entry to count is none.
@@ -6,17 +6,20 @@ row, or of row to entry, is a vocabulary; one of entry to count is none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from torch_warmstart.entries import LOOKUPS, Entries, Lookup, Vocabulary, entries_of_bytes, placed
-from torch_warmstart.formats.base import Checkpoint
+from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.formats.class_names import snake_case
 from torch_warmstart.formats.tensorflow.objects import Metadata
 
-_KEYS, _VALUES = "/.ATTRIBUTES/table-keys", "/.ATTRIBUTES/table-values"
+_KEYS, _VALUES = "-keys", "-values"
+_OBJECT = "/.ATTRIBUTES/table"
+_OF_ROWS = (torch.int32, torch.int64)
 _COUNTS = ("token_counts", "token_document_counts")  # what Keras's layers count while they adapt
 # What tables are called in Keras's layers, and layers in layers; the layer is what is asked for.
 _OF_LAYER = ("/lookup_table", "/_lookup_layer", "/_table", "/table")
@@ -62,12 +65,15 @@ def _shortened(path: str) -> str:
 
 def _tables_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Vocabulary]]:
     for key in checkpoint:
-        path = key.removesuffix(_KEYS)
-        if path == key or path + _VALUES not in checkpoint or path.endswith(_COUNTS):
+        table = key.removesuffix(_KEYS)
+        path, of_values = table.removesuffix(_OBJECT), table + _VALUES
+        if table == key or of_values not in checkpoint or path.endswith(_COUNTS):
+            continue
+        if not all(_may_be_told(checkpoint.spec(column)) for column in (key, of_values)):
             continue
         made = _vocabulary_of(
             checkpoint.get_tensor(key),
-            checkpoint.get_tensor(path + _VALUES),
+            checkpoint.get_tensor(of_values),
             f"{checkpoint.url}[{path}]",
         )
         if made is not None:
@@ -88,10 +94,14 @@ def _vocabulary_of(keys: Any, values: Any, origin: str) -> Vocabulary | None:
     return placed(entries_of_bytes(texts, origin), rows) if texts else None
 
 
+def _may_be_told(spec: TensorSpec) -> bool:
+    """Whether a column is text, or a whole number each: rows of floats are not read to see it."""
+    return math.prod(spec.shape[1:]) == 1 and (spec.dtype is None or spec.dtype in _OF_ROWS)
+
+
 def _is_rows(values: Any) -> bool:
-    if not isinstance(values, torch.Tensor) or values.numel() != len(values):
-        return False
-    return values.dtype in (torch.int32, torch.int64)
+    is_tensor = isinstance(values, torch.Tensor)
+    return is_tensor and values.numel() == len(values) and values.dtype in _OF_ROWS
 
 
 def _without_empty(ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -35,6 +35,7 @@ from torch_warmstart.vocabularies.loading.tiktoken import is_tiktoken, read_tikt
 
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\x93NUMPY": "npy"}
 _CONTAINERS = (b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")  # .keras and .h5
+_INDEX = ".index"  # of the files that a TensorFlow checkpoint's path stands for
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
 _PACKED = re.compile(r"\.(gz|bz2|xz|zst|zstd)$")
@@ -70,6 +71,8 @@ def read_file(
                     f"{url} holds by a key."
                 )
         return _read_directory(url, storage, key)
+    if not storage.exists(url) and storage.exists(url + _INDEX):
+        return _in_checkpoint(url, storage, key)
     raw = _bytes_of(url, storage)
     if raw[:8].tobytes().startswith(_CONTAINERS):
         return _in_checkpoint(url, storage, key)

@@ -1,0 +1,85 @@
+"""Lookup tables of TensorFlow's in checkpoints: of a graph and of objects, dense and not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import torch_warmstart as tws
+
+tf: Any = pytest.importorskip("tensorflow")
+ROWS = np.arange(9.0, dtype=np.float32).reshape(3, 3)
+
+
+def dense_table() -> Any:
+    tables = tf.lookup.experimental
+    return tables.DenseHashTable(tf.int64, tf.float32, tf.zeros([3]), -1, -2, name="dense")
+
+
+@pytest.fixture(scope="module")
+def of_a_graph(tmp_path_factory: Any) -> str:
+    """As `tf.compat.v1.train.Saver` saves tables, by their names."""
+    path = str(tmp_path_factory.mktemp("graph") / "model")
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        words = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1, name="words")
+        counts = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, 0, name="counts")
+        filled = [
+            words.insert(tf.constant(["x", "y", "z"]), tf.constant([2, 0, 4], tf.int64)),
+            counts.insert(tf.constant(["x", "y"]), tf.constant([7, 7], tf.int64)),
+            dense_table().insert(tf.constant([5, 1 << 62, 7], tf.int64), tf.constant(ROWS)),
+        ]
+        v1.get_variable("w", initializer=tf.zeros([2]))
+        session.run(v1.global_variables_initializer())
+        session.run(filled)
+        return str(v1.train.Saver().save(session, path))
+
+
+def test_a_table_of_a_graph_is_a_vocabulary_by_its_name(of_a_graph: str) -> None:
+    found = tws.Vocabulary.load(of_a_graph, key="words")
+    assert list(found.entries) == [b"y", None, b"x", None, b"z"]
+    with tws.load_checkpoint(of_a_graph) as checkpoint:
+        assert set(checkpoint.vocabularies()) == {"words"}
+    with pytest.raises(tws.VocabularyError, match=r"by name: 'words'. Say which: .*key='words'"):
+        tws.Vocabulary.load(of_a_graph)
+
+
+def test_values_of_a_table_of_rows_are_not_read_to_look_for_vocabularies(
+    of_a_graph: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tws.load_checkpoint(of_a_graph) as checkpoint:
+        read, get = [], type(checkpoint).get_tensor
+
+        def noted(self: Any, key: str, *rest: Any, **more: Any) -> Any:
+            read.append(key)
+            return get(self, key, *rest, **more)
+
+        monkeypatch.setattr(type(checkpoint), "get_tensor", noted)
+        checkpoint.vocabularies()
+    assert "words-values" in read
+    assert not any(key.startswith("dense") for key in read)
+
+
+def start(url: str) -> torch.Tensor:
+    model = torch.nn.Embedding(4, 3)
+    settings = tws.WarmStartSettings(
+        url, None, {"weight": tws.VocabInfo([7, 1 << 62, 9, 5])}, {"weight": "dense"}
+    )
+    tws.warm_start(model, settings)
+    return model.weight.detach()
+
+
+def test_rows_of_a_dense_table_are_found_by_their_ids(of_a_graph: str, tmp_path: Path) -> None:
+    wanted = torch.tensor(ROWS)[[2, 1, 0, 0]]
+    wanted[2] = 0
+    assert torch.equal(start(of_a_graph), wanted)
+    table = dense_table()
+    table.insert(
+        tf.constant([5, 1 << 62, 7, 8], tf.int64), tf.constant(np.vstack([ROWS, ROWS[:1]]))
+    )
+    table.erase(tf.constant([8], tf.int64))
+    assert torch.equal(start(tf.train.Checkpoint(dense=table).write(str(tmp_path / "c"))), wanted)

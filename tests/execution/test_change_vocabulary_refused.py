@@ -46,6 +46,12 @@ def test_a_compiled_model():
     refused(torch.compile(Model(), backend="eager"), "model._orig_mod")
 
 
+def test_a_scripted_model():
+    model = torch.jit.script(nn.Sequential(nn.Embedding(2, 3)))
+    with pytest.raises(tws.PlanError, match="script it afterwards"):
+        tws.change_vocabulary(model, {"0.weight": tws.VocabInfo(["a"], old_vocab=["a", "b"])})
+
+
 def test_a_scripted_part():
     model = Model()
     model.part = torch.jit.script(nn.Linear(1, 1))

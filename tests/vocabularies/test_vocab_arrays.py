@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -106,6 +107,7 @@ def test_a_masked_array_has_gaps():
         ([1, 1 << 64], "beyond 64 bits"),
         ([-1, 1 << 63], "beyond 64 bits"),
         (["a", 1], "holds int, str"),
+        (Counter("aab"), "is a Counter, which says how often"),
         ([None, None], "holds NoneType"),
         ([True, False], "holds bool"),
     ],

@@ -93,9 +93,9 @@ def read_tables(model: torch.nn.Module, infos: Mapping[str, Infos]) -> tuple[Cha
     classes change comes along.
     """
     _check_infos(infos)
-    problems = check_model(model)
+    _raise_if(check_model(model))  # first: of a scripted one the rest cannot be looked at
     computed = {name: why for name in infos if (why := why_computed(model, name)) is not None}
-    problems += [Finding(_ANEW, "error", n, f"{n} {why}") for n, why in computed.items()]
+    problems = [Finding(_ANEW, "error", n, f"{n} {why}") for n, why in computed.items()]
     infos = {name: info for name, info in infos.items() if name not in computed}
     variables = model_variables(model)
     # Only what it says of vocabularies is looked at; there is no checkpoint yet.
@@ -106,11 +106,14 @@ def read_tables(model: torch.nn.Module, infos: Mapping[str, Infos]) -> tuple[Cha
     chosen = _with_biases(given, variables)
     tables, others = _tables(model, chosen)
     problems += [*unknown, *others, *_half_changed(model, tables)]
-    problems = problems or [*_without_weights(tables)]
+    _raise_if(problems or [*_without_weights(tables)])
+    return tuple(tables)
+
+
+def _raise_if(problems: Sequence[Finding]) -> None:
     if problems:
         count = plural(len(problems), "problem")
         raise PlanError(f"The vocabulary cannot be changed ({count}); nothing was:", problems)
-    return tuple(tables)
 
 
 def _check_infos(infos: Any) -> None:

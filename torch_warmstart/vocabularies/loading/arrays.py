@@ -6,6 +6,7 @@ without a Python object for any entry.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -315,6 +316,11 @@ def from_mapping(mapping: Mapping[Any, Any], origin: str = "", **more: Any) -> V
     """Entry to row; rows that no entry has are gaps."""
     _check_not_empty(mapping)
     origin = origin or f"the mapping of {len(mapping):,} entries"
+    if isinstance(mapping, Counter):
+        raise VocabularyError(
+            f"{origin} is a Counter, which says how often there is an entry, not which row it has: "
+            "pass its entries as a sequence, in the order of their rows."
+        )
     numbers = set(map(type, mapping.values()))
     if not all(issubclass(cls, int | np.integer) and cls is not bool for cls in numbers):
         names = ", ".join(sorted(cls.__name__ for cls in numbers))

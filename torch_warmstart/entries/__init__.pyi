@@ -1,5 +1,6 @@
 from .entries import Entries as Entries
 from .fingerprints import hash_buckets as hash_buckets
+from .heap import give_back_memory as give_back_memory
 from .lookups import Lookup as Lookup
 from .lookups import vocabularies_of as vocabularies_of
 from .making import LOOKUPS as LOOKUPS

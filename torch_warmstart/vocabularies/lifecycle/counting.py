@@ -167,16 +167,16 @@ def _of_table_file(
     path: str, raw: Bytes, read: Callable[[str, Bytes], Iterator[Any]], besides: str = ""
 ) -> Iterator[Counted]:
     try:
-        from pyarrow import ArrowException, Table
+        from pyarrow import ArrowException, Table, default_memory_pool
     except ImportError as error:
         raise MissingDependencyError(
             f"Reading counts from {path} needs pyarrow: pip install 'torch-warmstart[arrow]'; "
             "without it, pass a pair of arrays, the entries and their counts."
         ) from error
     try:
-        for batch in read(path, raw):
-            if batch.num_rows:
-                yield _of_table(Table.from_batches([batch]), path)
+        batches = (batch for batch in read(path, raw) if batch.num_rows)
+        yield from (_of_table(Table.from_batches([batch]), path) for batch in batches)
+        default_memory_pool().release_unused()  # which else stays pyarrow's
     except (ArrowException, OSError, ValueError, KeyError) as error:
         if isinstance(error, VocabularyError):
             raise
@@ -195,7 +195,7 @@ def _buffer(raw: Bytes) -> Any:
 def _parquet_blocks(path: str, raw: Bytes) -> Iterator[Any]:
     from pyarrow import parquet
 
-    file = parquet.ParquetFile(_buffer(raw))
+    file = parquet.ParquetFile(_buffer(raw), pre_buffer=False)
     _check_columns(path, file.schema_arrow.names)
     yield from file.iter_batches(_BLOCK, columns=[ENTRY, COUNT])
 

@@ -14,7 +14,15 @@ import numpy.typing as npt
 import torch
 
 from torch_warmstart.display import progress_bar
-from torch_warmstart.entries import PADDING, UNKNOWN, Entries, Usage, Vocabulary, positions
+from torch_warmstart.entries import (
+    PADDING,
+    UNKNOWN,
+    Entries,
+    Usage,
+    Vocabulary,
+    give_back_memory,
+    positions,
+)
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import VocabSource
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
@@ -94,18 +102,26 @@ def update_vocabulary(
     _check_day(vocabulary, day)
     check_no_blanks(vocabulary.listed)
     seen, strangers, numbers = _count(vocabulary.listed, counts, progress)
+    _give_back(vocabulary.listed)
     usage = _used(vocabulary, seen, day)
-    del seen
     is_kept = _is_fresh(vocabulary, usage, day, expire_after)
     new = _admitted(_Newcomers(strangers, numbers, day), min_count)
+    del seen, strangers, numbers
     if max_size is not None:
         new = _fit(vocabulary, usage, is_kept, new, max_size)
     rows = _free_rows(vocabulary, is_kept, len(new.counts))
     _check_size(rows, vocabulary, is_kept, max_size)
     columns = [usage.counts, usage.last_seen, usage.born]
     del usage
+    _give_back(vocabulary.listed)
     updated = _put_together(vocabulary, columns, is_kept, new, rows)
     return updated if max_size is None else updated.head(max_size)  # nothing is behind it
+
+
+def _give_back(listed: Entries) -> None:
+    """What the step before has left; of few entries it is not worth the walk through the heap."""
+    if len(listed) > _BLOCK:
+        give_back_memory()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,6 +192,20 @@ def _count(
     listed: Entries, counts: Any, progress: bool | None
 ) -> tuple[torch.Tensor, Entries, Numbers]:
     """How often each entry was seen; and what is not listed, each once, with its counts."""
+    seen, others, numbers = _counted(listed, counts, progress)
+    if not others:
+        return seen, listed.slice(0, 0), np.zeros(0, dtype=np.int64)
+    _give_back(listed)
+    unlisted = np.concatenate(numbers)
+    if float(unlisted.sum(dtype=np.float64)) >= _MOST_SUM:
+        raise _beyond()
+    return seen, *distinct(joined(others, "the counts"), unlisted)
+
+
+def _counted(
+    listed: Entries, counts: Any, progress: bool | None
+) -> tuple[torch.Tensor, list[Entries], list[Numbers]]:
+    """How often each entry was seen; and block by block what is not listed, with its counts."""
     seen = torch.zeros(len(listed), dtype=torch.int64)
     others: list[Entries] = []
     numbers: list[Numbers] = []
@@ -195,12 +225,7 @@ def _count(
                 numbers.append(here[missing].numpy())
             counted += len(entries)
             advance(f"Counting: {counted:,} entries", 0)
-    if not others:
-        return seen, listed.slice(0, 0), np.zeros(0, dtype=np.int64)
-    unlisted = np.concatenate(numbers)
-    if float(unlisted.sum(dtype=np.float64)) >= _MOST_SUM:
-        raise _beyond()
-    return seen, *distinct(joined(others, "the counts"), unlisted)
+    return seen, others, numbers
 
 
 def _check_sums(sums: torch.Tensor) -> None:
@@ -465,6 +490,7 @@ def _put_together(
     special = dict(_special_after(vocabulary, is_kept, new_rows, last))
     days = np.full(len(new_rows), new.day, dtype=np.int32)
     merged = [merge.column(columns.pop(0), those) for those in (new.counts, days, days)]
+    _give_back(vocabulary.listed)
     return Vocabulary(
         merge.entries(new.entries),
         max(len(vocabulary), last + 1),

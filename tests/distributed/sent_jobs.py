@@ -222,6 +222,64 @@ def fill_from_two_models() -> None:
     assert assert_slices(model, expected) > 0
 
 
+def fill_variously(source: str, how: str) -> None:
+    """From a module, into memory first; through hooks; of another dtype; on the meta device."""
+    model = trained(source)
+    settings = tws.WarmStartSettings(whole_state(), [".*"])
+    of_module = tws.WarmStartSettings(model, [".*"])
+    fill_both(how, Tower, settings, of_sharded=of_module, staging="memory")
+    fill_both(how, jobs._Hooked, settings, of_sharded=of_module)
+    low, of_low = (
+        tws.WarmStartSettings(
+            {key: t.bfloat16() if t.is_floating_point() else t for key, t in state.items()}, [".*"]
+        )
+        for state in (whole_state(), model.state_dict())
+    )
+    fill_both(how, Tower, low, of_sharded=of_low)
+    with torch.device("meta"):
+        made = SHARDINGS[how](Tower())
+    tws.warm_start(made, of_module)
+    expected = Tower()
+    expected.load_state_dict(whole_state())
+    assert assert_slices(made, expected) > 0
+
+
+def fill_tied() -> None:
+    """Two names of one sharded tensor are one, on ranks where it is empty, too."""
+    torch.manual_seed(3)
+    whole = _Tied(7)
+    torch.manual_seed(3)
+    state = SHARDINGS["fsdp"](_Tied(7)).state_dict()
+    info = {"table.weight": tws.VocabInfo(jobs.NEW_WORDS, -1, 1, jobs.OLD_WORDS)}
+    settings, of_sharded = (
+        tws.WarmStartSettings(source, ".*", info) for source in (whole.state_dict(), state)
+    )
+    fill_both("fsdp", lambda: _Tied(10), settings, of_sharded=of_sharded)
+
+
+class _Tied(nn.Module):
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(rows, 6), nn.Linear(6, rows, bias=False)
+        self.head.weight = self.table.weight
+        self.up = nn.Linear(6, 8)
+
+
+def fill_columns_by_feature(source: str, how: str) -> None:
+    """Of concatenated features, and of a wider table."""
+    words = tws.VocabInfo(jobs.NEW_WORDS, -1, 1, jobs.OLD_WORDS)
+    infos: dict[str, Any] = {
+        "table.weight": [words, tws.ClipOrPad(axis=1, backup_initializer=nn.init.uniform_)],
+        "up.weight": tws.SegmentInfo({"b": 2, "n": 4, "c": 2}, {"c": 2, "b": 2, "a": 2}),
+    }
+
+    def both(state: Any) -> tws.WarmStartSettings:
+        return tws.WarmStartSettings(state, "(table|up).weight", infos)
+
+    seed, state = jobs.seed_of_this_rank(), trained(source).state_dict()
+    fill_both(how, lambda: Tower(10, 8), both(whole_state()), seed=seed, of_sharded=both(state))
+
+
 def fill_from_its_own_rows() -> None:
     """A model from itself, its rows in another order: sent before they are overwritten."""
     torch.manual_seed(4)

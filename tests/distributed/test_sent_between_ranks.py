@@ -77,6 +77,16 @@ def test_two_models_fill_a_third(two: Ranks) -> None:
     two.run(jobs.fill_from_two_models)
 
 
+@pytest.mark.parametrize(("source", "how"), [("fsdp", "columns"), ("columns", "fsdp")])
+def test_all_else_is_as_from_a_file(two: Ranks, source: str, how: str) -> None:
+    two.run(jobs.fill_variously, source, how)
+    two.run(jobs.fill_columns_by_feature, source, how)
+
+
+def test_tied_tensors_are_one(two: Ranks) -> None:
+    two.run(jobs.fill_tied)
+
+
 def test_a_models_own_rows_are_sent_before_they_are_overwritten(two: Ranks) -> None:
     two.run(jobs.fill_from_its_own_rows)
 
@@ -147,4 +157,5 @@ def test_many_ranks_make_new_rows_and_slots(many: Ranks) -> None:
     many.run(jobs.fill_by_words, "columns", "fsdp", "mean")
     many.run(jobs.fill_optimizer, "fsdp_over_tensor_parallel", "fsdp", "Adam")
     many.run(jobs.fill_gates, "fsdp")
+    many.run(jobs.fill_tied)
     many.run(jobs.fill_dtypes)

@@ -178,11 +178,11 @@ def in_boxes(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, Any]:
     What a process has all of becomes a plain tensor; what is in no boxes stays.
     """
     changed: dict[Any, Any] = {}
-    known: dict[int, torch.Tensor] = {}  # tied ones stay one
+    known: dict[object, torch.Tensor] = {}  # tied ones stay one
     for key, value in tree.items():
         if isinstance(value, torch.Tensor) and is_sharded(value) and not isinstance(value, Boxed):
             if why_not_in_boxes(value) is None:
-                changed[key] = known.setdefault(id(value), _in_boxes(value))
+                changed[key] = known.setdefault(_memory_of(value), _in_boxes(value))
         elif isinstance(value, Mapping) and depth:
             inner = in_boxes(value, depth - 1)
             changed.update({} if inner is value else {key: inner})
@@ -191,6 +191,18 @@ def in_boxes(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, Any]:
     made = copy.copy(tree) if isinstance(tree, dict) else dict(tree)
     made.update(changed)
     return made
+
+
+def _memory_of(tensor: Any) -> object:
+    """The same for tied tensors, each of which `state_dict()` detaches; for no others.
+
+    Told by the storage, not by an address: what is empty here has none, and is tied no less.
+    """
+    local = getattr(tensor, "_local_tensor", None)
+    if local is None or _shards_wrapper(tensor) is not None:
+        return id(tensor)
+    place = (local.untyped_storage()._cdata, local.storage_offset(), local.dtype)
+    return (*place, local.shape, local.stride(), tensor.shape, tuple(tensor.placements))
 
 
 def _in_boxes(tensor: torch.Tensor) -> torch.Tensor:

@@ -118,8 +118,13 @@ class _Cell(nn.Module):
         self.up = nn.LSTM(6, 5)
 
 
+@functools.cache  # groups have threads of their own, and stay until the process ends
+def _mesh() -> DeviceMesh:
+    return init_device_mesh("cpu", (dist.get_world_size(),))
+
+
 def _by_rows(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    mesh = _mesh()
     return {key: distribute_tensor(tensor, mesh, [Shard(0)]) for key, tensor in state.items()}
 
 
@@ -163,7 +168,7 @@ class _OfEachDtype(nn.Module):
 
 def fill_dtypes() -> None:
     """Bytes are sent, whatever they mean; tensors without any, too."""
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    mesh = _mesh()
     source = _OfEachDtype(lambda tensor: _part_of(tensor, mesh, 1))
     expected = _OfEachDtype(lambda tensor: tensor)
     target = _OfEachDtype(lambda tensor: _part_of(torch.zeros_like(tensor), mesh, 0))
@@ -382,6 +387,20 @@ def fail_at(rank: int, swap: int, kind: str, together: bool) -> list[tuple[str, 
         patch.setattr(all_to_all.Agreement, "meet", met)
         first = scene.told(timeout=SOON)
     return [first, scene.told()] if kind != "killed" else [first]
+
+
+def killed_in_group(rank: int) -> tuple[str, str]:
+    """When the others connect to it."""
+    scene, made = Scene(), all_to_all.Agreement.process_group
+
+    def make(self: Any) -> Any:
+        if dist.get_rank() == rank:
+            kill_me()
+        return made(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(all_to_all.Agreement, "process_group", make)
+        return scene.told(timeout=SOON)
 
 
 def late_on_rank_1() -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ shard is compared with its slice of it, bit for bit.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,7 @@ class Tower(nn.Module):
         return self.down(self.norm(self.up(self.table(ids))).relu())
 
 
+@functools.cache  # groups have threads of their own, and stay until the process ends
 def _world(*shape: int) -> Any:
     names = ("outer", "inner")[-len(shape) :]
     return init_device_mesh("cpu", shape, mesh_dim_names=names)

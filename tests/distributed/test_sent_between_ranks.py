@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import sent_jobs as jobs
+from random_jobs import fill_at_random
 from ranks import ENDED, Ranks, started
 from sharded_models import SHARDINGS
 
@@ -73,6 +74,10 @@ def test_a_model_that_one_rank_has_fills_that_of_all(two: Ranks, placement: str)
     two.run(jobs.fill_from_rank_1, placement)
 
 
+def test_from_anyhow_to_anyhow(two: Ranks) -> None:
+    assert any(two.run(fill_at_random, list(range(8))))
+
+
 def test_two_models_fill_a_third(two: Ranks) -> None:
     two.run(jobs.fill_from_two_models)
 
@@ -135,6 +140,17 @@ def test_a_rank_that_is_killed_leaves_the_others_as_they_were(
     assert state == "as before"
 
 
+def test_a_rank_that_is_killed_while_the_group_is_made_is_named() -> None:
+    with started(2) as ranks:
+        answers = ranks.each(jobs.killed_in_group, 0)
+
+    assert answers[0] == ENDED
+    assert answers[1] == (
+        f"WarmStartError: Rank 0 did not answer within {jobs.SOON:g} s. {UNCHANGED}",
+        "as before",
+    )
+
+
 def test_a_rank_that_does_not_come_is_named(two: Ranks) -> None:
     (of_0, of_1) = two.run(jobs.late_on_rank_1)
 
@@ -151,6 +167,10 @@ def test_a_rank_that_does_not_come_is_named(two: Ranks) -> None:
 def test_many_ranks_fill_each_others_shards(many: Ranks, source: str, how: str) -> None:
     many.run(jobs.fill_from_another, source, how)
     many.run(jobs.fill_by_words, source, how, "random")
+
+
+def test_many_ranks_from_anyhow_to_anyhow(many: Ranks) -> None:
+    assert any(many.run(fill_at_random, list(range(20))))
 
 
 def test_many_ranks_make_new_rows_and_slots(many: Ranks) -> None:

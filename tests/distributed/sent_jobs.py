@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from sharded_models import SHARDINGS, Tower, assert_slices, fill_both
 from sharded_source_jobs import trained, whole_state
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, StateDictType
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 import torch_warmstart as tws
@@ -268,6 +270,20 @@ class _Tied(nn.Module):
         self.table, self.head = nn.Embedding(rows, 6), nn.Linear(6, rows, bias=False)
         self.head.weight = self.table.weight
         self.up = nn.Linear(6, 8)
+
+
+def fill_from_fsdp1(how: str) -> None:
+    """What its wrapper shows as shards, which is a slice of all of a module's parameters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        whole = Tower()
+        whole.load_state_dict(whole_state())
+        model = FullyShardedDataParallel(whole, device_id=torch.device("cpu"))
+        kind = StateDictType.SHARDED_STATE_DICT
+        with FullyShardedDataParallel.state_dict_type(model, kind):
+            state = model.state_dict()
+    of_sharded = tws.WarmStartSettings(state, [".*"])
+    fill_both(how, Tower, tws.WarmStartSettings(whole_state(), [".*"]), of_sharded=of_sharded)
 
 
 def fill_columns_by_feature(source: str, how: str) -> None:

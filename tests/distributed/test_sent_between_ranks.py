@@ -88,6 +88,11 @@ def test_all_else_is_as_from_a_file(two: Ranks, source: str, how: str) -> None:
     two.run(jobs.fill_columns_by_feature, source, how)
 
 
+@pytest.mark.parametrize("how", ["fsdp", "columns"])
+def test_what_fsdp1_shows_as_shards_fills_other_models(two: Ranks, how: str) -> None:
+    two.run(jobs.fill_from_fsdp1, how)
+
+
 def test_tied_tensors_are_one(two: Ranks) -> None:
     two.run(jobs.fill_tied)
 

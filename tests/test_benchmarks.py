@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -19,8 +20,17 @@ sys.path.append(str(BENCHMARKS))
 import bench  # noqa: E402
 import lookups  # noqa: E402
 import machine  # noqa: E402
+import measure  # noqa: E402
 import show  # noqa: E402
-from case import CaseResult, Contender, Sizes, Summary, at_least, at_most  # noqa: E402
+from case import (  # noqa: E402
+    CaseResult,
+    Contender,
+    Prepared,
+    Sizes,
+    Summary,
+    at_least,
+    at_most,
+)
 from tokens import TokenChange, new_vocab, old_vocab  # noqa: E402
 
 # Who takes part; of benchmarks with many sizes or contenders, those that are not in another one.
@@ -86,6 +96,45 @@ def test_a_wrong_result_ends_with_an_error_and_is_named(tmp_path, monkeypatch, c
         bench.main()
     assert "The results of 20,000 against 20,000 are not what" in capsys.readouterr().out
     assert json.loads((tmp_path / "join.json").read_text())["cases"][0]["results_equal"] is False
+
+
+def test_first_calls_come_without_a_toy_before_them(monkeypatch, tmp_path):
+    done = []
+
+    def prepare(case, folder):
+        return Prepared(lambda: done.append((case["rows"], folder.name)), lambda: "right")
+
+    peers = {"ours": Contender("", prepare), "first": Contender("", prepare, is_first=True)}
+    benchmark = replace(bench.load_benchmark("join"), contenders=peers)
+    monkeypatch.setattr(bench, "load_benchmark", lambda _name: benchmark)
+    here = tmp_path / "inputs"
+    for peer in peers:
+        assert bench.work("join", peer, '{"rows": 9}', str(here))["sha256"] == "right"
+    assert done == [(1_000, bench.TOY), (9, "inputs"), (9, "inputs")]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system cannot drop a file")
+def test_cold_files_are_dropped_before_the_run(monkeypatch, tmp_path):
+    path, told = tmp_path / "file", []
+    path.write_bytes(b"x" * 5_000)
+    monkeypatch.setattr(os, "posix_fadvise", lambda *advice: told.append(advice[1:]))
+    prepared = Prepared(lambda: told.append("run"), lambda: "right", cold=[path])
+    assert measure.measure(prepared)["sha256"] == "right"
+    assert told == [(0, 0, os.POSIX_FADV_DONTNEED), "run"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted", "runs"),
+    [(None, None, 5), (None, 11, 11), (3, 11, 3), (3, 1, 1), (3, None, 3)],
+)
+def test_runs_are_those_asked_for_unless_a_case_wants_fewer(asked, wanted, runs, monkeypatch):
+    benchmark = bench.load_benchmark("join")
+    case = replace(benchmark.cases(Sizes(quick=True))[0], contenders=("ours",), runs=wanted)
+    monkeypatch.setattr(bench, "start_worker", lambda *_: {"sha256": "right"})
+    result = CaseResult(case, {"sha256": "right"})
+    options = argparse.Namespace(runs=asked, peers=None)
+    bench.run_contenders("join", benchmark, result, Path(), options)
+    assert len(result.runs["ours"]) == runs
 
 
 def test_who_is_left_out_is_said(tmp_path):

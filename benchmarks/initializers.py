@@ -10,6 +10,10 @@ tokensurgeon does, and in `subword-at-once` takes them at once. Where it would t
 some, and its time is scaled; the table says of how many. Both must agree. Memory is what the
 process held at most beyond what it held before (`VmHWM`), the new rows among it. Times are CPU
 time, of all threads, so that a busy machine shows the same.
+
+In `subword-cut` both sides cut the new tokens' texts with a tokenizer of transformers, as users do:
+the loop calls it for each, as tokensurgeon does, and of ours the table says what the tokenizer's
+own library takes.
 """
 
 from __future__ import annotations
@@ -17,11 +21,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import itertools
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +54,7 @@ class Result:
     loop_seconds: float  # scaled to all rows
     loop_rows: int  # that it made
     max_difference: float  # of what both have made
+    library_seconds: float = 0.0  # of ours: what a tokenizer's library took
 
     @property
     def ratio(self) -> float:
@@ -86,6 +93,41 @@ class Case:
         return [*self.old, *self.fresh], self.vectors
 
 
+class CutCase(Case):
+    """A tokenizer's tokens and a table of theirs; new tokens are words of two."""
+
+    def __init__(self, new: int, width: int, device: str) -> None:
+        super().__init__(1, 1, 1, 1, device)
+        from pydoc_data.topics import topics
+
+        words = [*dict.fromkeys(" ".join(topics.values()).split())]
+        self.tokenizer = _tokenizer([*topics.values()])
+        rows = self.tokenizer.get_vocab()
+        self.old = sorted(rows, key=rows.__getitem__)
+        pairs = itertools.product(words, words[::-7])
+        texts = (f" {a}{b}" for a, b in pairs if (a + b).isascii() and f"Ġ{a}{b}" not in rows)
+        self.texts = list(itertools.islice(dict.fromkeys(texts), new))
+        self.fresh = [text.replace(" ", "Ġ") for text in self.texts]
+        self.num_old, self.num_new = len(self.old), len(self.fresh)
+        self.table = torch.randn(len(self.old), width, generator=torch.Generator().manual_seed(0))
+
+
+def _tokenizer(texts: Sequence[str]) -> Any:
+    import tokenizers
+    import transformers
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread, as the loop has
+    pre = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer, made.decoder = pre, tokenizers.decoders.ByteLevel()
+    alphabet = pre.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=8000, initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator(texts, trainer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made)
+
+
 def main(arguments: Sequence[str] | None = None) -> list[Result]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--old", type=int, default=50_000, help="rows of the old table")
@@ -97,9 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     parser.add_argument("--methods", default="mean,subword,similar,omp")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args(arguments)
+    names = options.methods.split(",")
     case = Case(options.old, options.new, options.width, options.vector_width, options.device)
     methods = _methods(case, options.k)
-    results = [_measure(case, name, *methods[name]) for name in options.methods.split(",")]
+    results = [
+        _measure_cut(CutCase(options.new, options.width, options.device))
+        if name == "subword-cut"
+        else _measure(case, name, *methods[name])
+        for name in names
+    ]
     _show(options, results)
     if options.json:
         options.json.write_text(json.dumps([asdict(one) for one in results], indent=2) + "\n")
@@ -177,6 +225,24 @@ def _measure(case: Case, name: str, initializer: object, one_row: Loop) -> Resul
     return Result(name, seconds, peak / 2**20, took * case.num_new / rows, rows, differ)
 
 
+def _measure_cut(case: CutCase) -> Result:
+    rows = torch.zeros(case.num_new, case.table.shape[1])
+
+    def one_row(row: int) -> torch.Tensor:
+        numbers = case.tokenizer(case.texts[row], add_special_tokens=False)["input_ids"]
+        for number in numbers:
+            rows[row] += case.table[number]
+        rows[row] /= len(numbers)
+        return rows[row]
+
+    result = _measure(case, "subword-cut", init.subword(case.tokenizer), one_row)
+    backend = case.tokenizer.backend_tokenizer
+    groups = [case.texts[at : at + 256] for at in range(0, case.num_new, 256)]
+    began = time.process_time()
+    backend.encode_batch(groups, is_pretokenized=True, add_special_tokens=False)
+    return replace(result, library_seconds=time.process_time() - began)
+
+
 @contextlib.contextmanager
 def _timed(owner: Any, name: str) -> Iterator[list[float]]:
     """Times a function while others call it."""
@@ -227,6 +293,9 @@ def _show(options: argparse.Namespace, results: list[Result]) -> None:
         cells = (seconds, peak, loop, f"{one.loop_rows:,}", f"{one.ratio:.1f}")
         table.add_row(one.method, *cells, f"{one.max_difference:.1e}")
     console.print(table)
+    for one in results:
+        if one.library_seconds:
+            console.print(f"of {one.method} {one.library_seconds:.2f} s the tokenizer's library")
 
 
 if __name__ == "__main__":

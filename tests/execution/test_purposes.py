@@ -58,3 +58,13 @@ def test_a_warm_start_is_called_one() -> None:
     assert report.summary.endswith("; 0 keys of the checkpoint were not used")
     with pytest.raises(tws.WarmStartError, match="^The warm start from <state_dict> was"):
         report.check(min_found=1.0)
+
+
+@pytest.mark.parametrize("limit", ["0.5", [1], None, 2, -0.1])
+def test_what_is_no_part_is_no_min_found(limit: object) -> None:
+    model = nn.Sequential(nn.Embedding(2, 3))
+    report = tws.change_vocabulary(model, {"0.weight": INFO})
+    with pytest.raises(tws.SettingsError, match="min_found is a part"):
+        report.check(min_found=limit)
+    with pytest.raises(tws.SettingsError, match="max_kept a count"):
+        report.check(max_kept="3")

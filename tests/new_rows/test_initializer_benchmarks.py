@@ -31,6 +31,16 @@ def test_each_makes_the_rows_that_a_loop_makes(benchmark):
         assert one.max_difference < 1e-3, one.method
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_what_a_tokenizer_cuts_makes_the_rows_that_a_loop_makes(benchmark):
+    pytest.importorskip("transformers")
+    sizes = ["--new", "60", "--width", "8", "--methods", "subword-cut"]
+    (one,) = benchmark("initializers").main(sizes)
+    assert one.loop_rows == 60
+    assert one.max_difference < 1e-5
+    assert one.library_seconds > 0
+
+
 def test_new_items_begin_better_with_their_category_than_with_the_mean_or_zeros(benchmark):
     runs = [benchmark("initializer_quality").recommender(seed) for seed in range(5)]
     zeros, mean, of_group = (statistics.median(run[name] for run in runs) for name in runs[0])

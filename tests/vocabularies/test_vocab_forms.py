@@ -65,6 +65,11 @@ def test_several_new_entries_may_take_one_old_row_by_forms():
     assert model.weight.flatten().tolist() == [0.0, 0.0, 0.0]
     rows = report["weight"].rows
     assert (rows.copied, rows.initialised, rows.dropped) == (2, 1, 1)
+    (note,) = (note for note in report.notes if note.code == "forms-collide")
+    assert note.text == (
+        "weight: by forms='casefold' 1 new entry takes an old row that another one takes, too: "
+        "'The' (entry 1) and 'the' (entry 2)."
+    )
 
 
 def test_of_old_entries_that_became_alike_the_one_written_the_same_is_taken():
@@ -80,7 +85,7 @@ def test_of_old_entries_that_became_alike_the_one_written_the_same_is_taken():
 
 
 def test_forms_are_known_and_for_text():
-    for forms in ("upper", {"both": "casefold"}, {"new": "upper"}):
+    for forms in ("upper", {"both": "casefold"}, {"new": "upper"}, 3, True, [3], {"new": 2.5}):
         with pytest.raises(tws.SettingsError, match="forms"):
             tws.VocabInfo(["a"], old_vocab=["a"], forms=forms)
     with pytest.raises(tws.PlanError, match="are for text"):

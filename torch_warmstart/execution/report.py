@@ -145,7 +145,9 @@ class WarmStartReport(Shown):
         Example:
             >>> report = tws.warm_start(model, settings).check(min_found=0.9, max_kept=0)
         """
-        if not 0 <= min_found <= 1 or (max_kept is not None and max_kept < 0):
+        is_part = isinstance(min_found, int | float) and 0 <= min_found <= 1
+        is_count = max_kept is None or (isinstance(max_kept, int) and max_kept >= 0)
+        if not (is_part and is_count):
             raise SettingsError("min_found is a part, from 0 to 1, and max_kept a count.")
         failed = [*_found_too_few(self.variables, min_found), *_kept_too_many(self, max_kept)]
         if failed:

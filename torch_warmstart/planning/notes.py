@@ -145,6 +145,13 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
             f"its place unless it is written the same: {'; '.join(remapping.collisions)}."
         )
         yield Finding("forms-collide", "note", item.name, text)
+    if remapping.num_sharing:
+        verb = "takes" if remapping.num_sharing == 1 else "take"
+        text = (
+            f"{item.name}: by forms={vocab.forms!r} {plural(remapping.num_sharing, 'new entry')} "
+            f"{verb} an old row that another one takes, too: {'; '.join(remapping.sharing)}."
+        )
+        yield Finding("forms-collide", "note", item.name, text)
     if remapping.num_old > item.old_size:
         text = (
             f"{item.name}: the old vocabulary has {plural(remapping.num_old, 'entry')}, but "

@@ -158,8 +158,9 @@ class VocabInfo:
             if not set(said) <= {"new", "old"}:
                 raise SettingsError(f"VocabInfo: forms has the sides 'new' and 'old', not {said}.")
             said = said.get(side)
-        listed = (said,) if isinstance(said, str) else tuple(said or ())
-        if not set(listed) <= set(FORMS):
+        given: Any = said or ()
+        listed: tuple[str, ...] = tuple(given) if isinstance(given, list | tuple) else (given,)
+        if not all(isinstance(form, str) and form in FORMS for form in listed):
             raise SettingsError(f"VocabInfo: forms are {', '.join(FORMS)}, not {said!r}.")
         return listed
 

@@ -6,8 +6,9 @@ space in front where a word begins; those that are then alike are one and the sa
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +75,8 @@ class Alike:
     num_present: int
     collisions: tuple[str, ...]  # old entries that have become alike, as sentences' parts
     num_collisions: int  # how many old entries another one of the same form came before
+    sharing: tuple[str, ...]  # new entries of one old row, as sentences' parts
+    num_sharing: int  # how many new entries take an old row that one before them takes
 
 
 def join_forms(
@@ -97,13 +100,27 @@ def join_forms(
         if written in more.get(form, ()):
             numbers[number] = written
     rows = torch.tensor(numbers, dtype=torch.int64, device="cpu")
-    shown = (f"{old.show(a)} and {old.show(b)}" for a, b, *_ in more.values())
+    pairs = _sharing(numbers)
     return Alike(
         rows.to(new.device),
         int((rows >= 0).sum()),
-        tuple(text for text, _ in zip(shown, range(_SHOWN), strict=False)),
+        _shown(old, ((a, b) for a, b, *_ in more.values())),
         sum(len(numbers) - 1 for numbers in more.values()),
+        _shown(new, iter(pairs)),
+        len(pairs),
     )
+
+
+def _sharing(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """New entries that take an old one's row, each behind the first that takes it, too."""
+    first: dict[int, int] = {}
+    befores = ((first.setdefault(number, at), at) for at, number in enumerate(numbers))
+    return [(a, b) for a, b in befores if a != b and numbers[b] != MISSING]
+
+
+def _shown(entries: Entries, pairs: Iterator[tuple[int, int]]) -> tuple[str, ...]:
+    some = itertools.islice(pairs, _SHOWN)
+    return tuple(f"{entries.show(a)} and {entries.show(b)}" for a, b in some)
 
 
 def _formed(entries: Entries, forms: Sequence[str]) -> list[bytes]:

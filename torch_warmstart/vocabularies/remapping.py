@@ -59,6 +59,8 @@ class Remapping:
     other_reading: str = ""
     collisions: tuple[str, ...] = ()  # some old entries that forms have made alike
     num_collisions: int = 0
+    sharing: tuple[str, ...] = ()  # some new entries that take one old row by forms
+    num_sharing: int = 0
 
     @property
     def num_without_old_row(self) -> int:
@@ -265,6 +267,8 @@ def _by_forms(info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
         num_dropped=remapping.num_dropped + shared,
         collisions=alike.collisions,
         num_collisions=alike.num_collisions,
+        sharing=alike.sharing,
+        num_sharing=alike.num_sharing,
     )
 
 

@@ -154,7 +154,7 @@ def test_a_missed_threshold_writes_nothing(call):
         ("plan cli_models old.pt", "MODULE:CALLABLE, or as a directory with a config.json"),
         ("plan no_such:make old.pt", "There is no module 'no_such'"),
         ("plan cli_models:make nowhere.pt", "There is no checkpoint at nowhere.pt"),
-        ("convert old.pt out.onnx", "told by the name's ending"),
+        ("convert old.pt out.onnx", "the name's ending says what is written"),
         ("convert old.pt out.pt --rules r.toml", "are for a --model"),
         ("diff old.pt nowhere.pt", "There is no checkpoint at nowhere.pt"),
     ],

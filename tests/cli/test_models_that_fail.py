@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,15 @@ def raises():
 
 def number():
     return 3
+
+
+def prints():
+    print("a greeting")
+    return make()
+
+
+async def waits():
+    return make()
 """
 
 
@@ -46,12 +56,62 @@ def _here(tmp_path, monkeypatch):
         ("failing_models:raises", "failing_models:raises raised RuntimeError: my own bug\n  "),
         ("failing_models:number", "failing_models:number makes no torch.nn.Module, but int."),
         ("failing_models:mkae", "failing_models has no 'mkae'. Did you mean 'make'?"),
+        ("failing_models:waits", "failing_models:waits makes no torch.nn.Module, but coroutine."),
+        ("failing_models.py:make", "Name the module as `import` does: failing_models:make."),
+        ("../lib/failing_models.py:make", "failing_models:make, from the directory ../lib."),
+        (".failing_models:make", "Name the module as `import` does: failing_models:make."),
         ("broken_models:make", "Importing broken_models raised ZeroDivisionError: "),
     ],
 )
 def test_a_model_that_cannot_be_made_is_an_error_of_two(model, said, capsys):
     assert cli.main(["plan", model, "old.pt"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_coroutine_is_not_left_waiting(capsys):
+    assert cli.main(["plan", "failing_models:waits", "old.pt"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_the_users_code_prints_is_no_result(capsys):
+    assert cli.main(["plan", "failing_models:prints", "old.pt", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["kind"] == "plan"
+    assert said.err == "a greeting\n"
+
+
+def test_a_page_does_not_take_the_place_of_a_state(capsys):
+    command = "warm-start failing_models:make old.pt --apply --out new.pt --html ./new.pt"
+    assert cli.main(command.split()) == 2
+    assert "--html and --out both name ./new.pt." in capsys.readouterr().err
+    assert not os.path.exists("new.pt")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", ["inspect old.pt", "inspect old.pt --json", "explain --json"])
+def test_a_full_stdout_is_one_line_of_stderr(arguments):
+    done = _run_with("> /dev/full", arguments)
+    said = "torch-warmstart: <stdout>: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_where_nobody_can_be_told_the_code_tells():
+    assert _run_with("2> /dev/full", "inspect nothere.pt").returncode == 2
+    done = _run_with("> /dev/full", "inspect nothere.pt --json")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def _run_with(redirected: str, arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        f"{sys.executable} -m torch_warmstart {arguments} {redirected}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
 
 
 def test_where_the_users_code_raised_is_said(capsys):

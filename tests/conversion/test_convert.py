@@ -250,7 +250,7 @@ def test_the_file_has_the_rights_of_any_new_file(tmp_path):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("out.onnx", "told by the name's ending"),
+        ("out.onnx", "the name's ending says what is written"),
         ("s3://bucket/out.pt", "is a URL"),
         ("folder.pt", "is a directory"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -31,8 +32,26 @@ def make_model(where: str) -> torch.nn.Module:
             f"The model is given as MODULE:CALLABLE, or as a directory with a config.json, not "
             f"{where!r}."
         )
+    _check_named_as_in_an_import(module_name, callable_name)
     if "" not in sys.path:
         sys.path.insert(0, "")
+    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no result
+        return _made(module_name, callable_name, where)
+
+
+def _check_named_as_in_an_import(module: str, what: str) -> None:
+    """Raises SettingsError for a path in place of a module's name."""
+    if all(part.isidentifier() for part in module.split(".")) and not module.endswith(".py"):
+        return
+    folder, _, name = module.rpartition("/")
+    stem = name.removesuffix(".py").strip(".")
+    then = f"Name the module as `import` does: {stem}:{what}"
+    raise SettingsError(
+        f"{module!r} is no module's name. {then}{f', from the directory {folder}' * bool(folder)}."
+    )
+
+
+def _made(module_name: str, callable_name: str, where: str) -> torch.nn.Module:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -103,7 +122,8 @@ def _of_huggingface(folder: str) -> torch.nn.Module:
             folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, json.JSONDecodeError) as error:
-        raise SettingsError(f"{folder}/config.json describes no model: {error}") from error
+        first = f"{error}".strip().partition("\n")[0]
+        raise SettingsError(f"{folder}/config.json describes no model: {first}") from error
     names = config.architectures or ["(none)"]
     made = getattr(transformers, names[0], None)
     if made is None:
@@ -115,6 +135,8 @@ def _of_huggingface(folder: str) -> torch.nn.Module:
 
 
 def _checked(model: Any, where: str) -> torch.nn.Module:
+    if inspect.iscoroutine(model):
+        model.close()  # nobody will wait for it
     if not isinstance(model, torch.nn.Module):
         raise SettingsError(f"{where} makes no torch.nn.Module, but {type(model).__name__}.")
     return model

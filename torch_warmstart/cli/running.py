@@ -6,6 +6,7 @@ Results go to stdout, all else to stderr. What a command needs is imported when 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import math
@@ -14,7 +15,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TextIO
 
@@ -65,25 +65,30 @@ def _open_streams() -> None:
 
 
 def _tell(text: str) -> None:
-    """Says something that is no result."""
-    with _may_stop_listening(sys.stderr):
+    """Says something that is no result; where nobody can be told, nothing is done about it."""
+    with contextlib.suppress(OSError), _writing(sys.stderr):
         sys.stderr.write(text)
 
 
-@contextmanager
-def _may_stop_listening(stream: TextIO) -> Iterator[None]:
-    """Whoever reads a stream may leave it, as `| head` does when it has seen enough."""
+@contextlib.contextmanager
+def _writing(stream: TextIO) -> Iterator[None]:
+    """Whoever reads a stream may leave it, as `| head` does when it has seen enough.
+
+    Raises OSError if it cannot be written otherwise.
+    """
     try:
         yield
         stream.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for the flush at exit
+        if not isinstance(error, BrokenPipeError):
+            raise OSError(error.errno, error.strerror, stream.name) from error
 
 
 def _failed(error: Exception, *, as_json: bool, known: Collection[str]) -> int:
     """Says what went wrong; returns the exit code."""
     if as_json:
-        with _may_stop_listening(sys.stdout):
+        with contextlib.suppress(OSError), _writing(sys.stdout):
             print(json.dumps(_error_document(error, known), indent=1))
     usage = error.usage if isinstance(error, WrongCallError) else ""
     prog = error.prog if isinstance(error, WrongCallError) else "torch-warmstart"
@@ -116,7 +121,7 @@ def _run(options: Any) -> Answer:
 def _print(answer: Answer, options: Any) -> None:
     if answer.aside:
         _tell(f"{answer.aside}\n")
-    with _may_stop_listening(sys.stdout):
+    with _writing(sys.stdout):
         _print_result(answer, options)
 
 

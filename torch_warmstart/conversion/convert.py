@@ -160,7 +160,7 @@ def _writer(path: str, family: str, metadata: Any) -> _Write:
     if path.endswith(_TORCH):
         return lambda file, pieces, advance: torch_file.write(file, pieces, metadata, advance)
     raise SettingsError(
-        f"{path}: what is written is told by the name's ending, .safetensors or .pt (.pth, .bin)."
+        f"{path!r}: the name's ending says what is written: .safetensors or .pt (.pth, .bin)."
     )
 
 

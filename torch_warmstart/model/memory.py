@@ -32,7 +32,9 @@ class Extent(NamedTuple):  # of every tensor several are made and sorted
 
 def extent_of(tensor: torch.Tensor) -> Extent | None:
     """Where a tensor lies; None where it has no element, or no address."""
-    if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+    if torch.nn.parameter.is_lazy(tensor) or tensor.layout is not torch.strided:
+        return None
+    if tensor.is_meta or not tensor.numel():
         return None
     try:
         start = tensor.data_ptr()

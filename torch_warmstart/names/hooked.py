@@ -60,6 +60,9 @@ def _is_from_the_state(tensor: Any) -> bool:
 
 
 def _hooks(module: _Module) -> list[Any]:
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    if any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors if tensor is not None):
+        return []  # its own would give them shapes; they are refused afterwards
     return [hook for hook in module._load_state_dict_pre_hooks.values() if not is_of_sharding(hook)]
 
 

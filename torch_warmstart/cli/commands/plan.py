@@ -32,7 +32,7 @@ def warm_start(options: argparse.Namespace) -> Answer:
         raise SettingsError(
             "--apply needs --out FILE: a .safetensors or .pt for the model's state."
         )
-    check_free(options.html, force=options.force)
+    check_free(options.html, force=options.force, result=options.out)
     model = make_model(options.model)
     made = plan_warm_start(model, settings_of(options))
     code, missed = _gate([(item.state, item.reason) for item in made.items], options.fail_under)

@@ -17,7 +17,7 @@ from torch_warmstart.suggesting import Suggestions, save_rules
 def suggest(options: argparse.Namespace) -> Answer:
     """Runs the command; exits with 1 if something is missing and nothing could be suggested."""
     check_free(options.out, force=options.force)
-    check_free(options.html, force=options.force)
+    check_free(options.html, force=options.force, result=options.out)
     settings = WarmStartSettings(options.checkpoint, [".*"])  # what `plan` selects
     found = suggest_names(make_model(options.model), settings)
     nothing = bool(found.items) and not any(item.names for item in found.items)

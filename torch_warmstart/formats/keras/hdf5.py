@@ -21,6 +21,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from traceback import clear_frames
 from typing import Any
 
 import numpy as np
@@ -121,12 +122,17 @@ def _opened(source: ByteSource, data: Sequence[Range] = ()) -> Iterator[Any]:
     try:
         with h5py.File(stream, "r") as file:
             yield file
-    except WarmStartError:  # some are also RuntimeError or ValueError
+    except WarmStartError as error:  # some are also RuntimeError or ValueError
+        clear_frames(error.__traceback__)
         raise
     except _BROKEN_HDF5 as error:
+        clear_frames(error.__traceback__)
         if stream.error is not None:  # h5py puts words of its own in its place
+            clear_frames(stream.error.__traceback__)
             raise stream.error from error
         raise CorruptCheckpointError(f"{source.url} cannot be read as HDF5: {error}") from error
+    finally:
+        stream.error = None
 
 
 def _import_h5py() -> Any:

@@ -61,8 +61,9 @@ def open_checkpoint(
         state: Checkpoint = make(source, entry=entry, wanted=wanted)
         return state
     if isinstance(source, str | os.PathLike):
-        place = _place_at(os.fspath(source), storage, verify=verify, entry=entry, wanted=wanted)
-        return _open_place(place, format)
+        options = {"verify": verify, "entry": entry, "wanted": wanted}
+        with storage.kept():
+            return _open_place(_place_at(os.fspath(source), storage, **options), format)
     raise SettingsError(
         "A checkpoint is a path or URL, a state_dict, a torch.nn.Module or an open checkpoint, "
         f"not a {type(source).__name__}."
@@ -71,7 +72,10 @@ def open_checkpoint(
 
 def latest_checkpoint(directory: str, storage: Storage = LOCAL) -> str | None:
     """The prefix that a directory's `checkpoint` file names; see `api.latest_checkpoint`."""
-    storage = storage.connected(directory)
+    try:
+        storage = storage.connected(directory)
+    except FileNotFoundError:  # of a chain, the file within which others are
+        return None
     found: str | None = _reader("tensorflow.paths", "latest_checkpoint")(directory, storage)
     return found
 
@@ -89,7 +93,10 @@ def _place_at(url: object, storage: Storage, **options: Any) -> Place:
         raise SettingsError(f"A checkpoint's path must be a non-empty str, not {url!r}.")
     if url.startswith("~") and not os.path.lexists(url):  # as a shell has it
         url = os.path.expanduser(url)
-    return Place(url, storage.connected(url), **options)
+    try:
+        return Place(url, storage.connected(url), **options)
+    except FileNotFoundError as error:  # of a chain, the file within which others are
+        raise CheckpointNotFoundError(f"There is no checkpoint at {url}: {error}.") from error
 
 
 def _open_place(place: Place, name: str | None) -> Checkpoint:

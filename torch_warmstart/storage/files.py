@@ -34,6 +34,7 @@ from torch_warmstart.storage.ranges import (
 from torch_warmstart.storage.web import changed_at, is_absence
 
 Version = tuple[tuple[str, str], ...]
+_File = tuple[str, int, Version]  # where, how long, and which of those that have been there
 # A flat view; numpy because it may sit on a mapping at any offset.
 Bytes = np.ndarray[tuple[Any, ...], np.dtype[np.uint8]]
 
@@ -92,6 +93,33 @@ class Mirrors:
         self.directory = directory
         self._limit, self._taken = limit, 0
         self._guard = Guard()
+        self._copies = weakref.WeakValueDictionary[_File, _Mirror]()
+        self._kept: list[list[_Mirror]] = []
+
+    def copy_of(self, file: _File) -> _Mirror:
+        """The copy of a file: whoever opens it again goes on with what is there already."""
+        with self._guard:
+            copy = self._copies.get(file)
+            if copy is None:
+                copy = self._copies[file] = _Mirror(file[0], file[1], self)
+            for kept in self._kept:
+                kept.append(copy)
+            return copy
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keeps copies meanwhile, though their files are closed."""
+        copies: list[_Mirror] = []
+        with self._guard:
+            self._kept.append(copies)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._kept = [kept for kept in self._kept if kept is not copies]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Mirrors, (self.directory, self._limit)  # a copy keeps copies of its own
 
     def take(self, count: int, url: str) -> None:
         """Asks for room; raises StorageError where there is no more."""
@@ -202,7 +230,7 @@ class RemoteFile:
     def _opened(self) -> _Mirror:
         with self._guard:
             if self._mirror is None:
-                self._mirror = _Mirror(self.url, self.size, self._mirrors)
+                self._mirror = self._mirrors.copy_of((self.url, self.size, self._version))
             return self._mirror
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -112,6 +112,14 @@ class Storage:
         filesystem, path = self._connect(url)
         assert self._mirrors is not None
         return RemoteFile(url, filesystem, path, self.max_gap, self._mirrors)
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Around opening a checkpoint, whose files are looked at, closed and opened again.
+
+        What has been fetched of them is kept meanwhile, and so fetched once.
+        """
+        assert self._mirrors is not None
+        return self._mirrors.kept()
 
     @contextmanager
     def named_by(self, index: str, url: str) -> Iterator[None]:

@@ -214,6 +214,10 @@ class KerasArchive(KerasCheckpoint):
 
     def __init__(self, url: str, members: ZipMembers) -> None:
         """Opens the weights; see `KerasCheckpoint`."""
+        if KERAS_WEIGHTS not in members.infos:
+            raise CorruptCheckpointError(
+                f"{url} is no Keras archive: no {KERAS_WEIGHTS} in the zip."
+            )
         self._members, self._verified = members, False
         metadata = _read_json(url, members, _METADATA)
         self._metadata = metadata if isinstance(metadata, dict) else {}

@@ -1,0 +1,27 @@
+"""`format=` names one format and nothing else is tried: any other file is our error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from every_format import FURTHER, WRITERS
+
+import torch_warmstart as tws
+from torch_warmstart.formats.registry import FORMATS
+
+ALL = {**WRITERS, **FURTHER}
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_file_of_another_format_is_our_error(kind: str, tmp_path: Path) -> None:
+    name = ALL[kind](tmp_path)
+    path = tmp_path if name in ("", ".metadata") else tmp_path / name
+    opened = []
+    for format in FORMATS:
+        try:
+            with tws.load_checkpoint(path, format=format.name):
+                opened.append(format.name)
+        except tws.WarmStartError:
+            pass
+    assert opened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,10 @@ def test_a_file_of_another_format_is_our_error(kind: str, tmp_path: Path) -> Non
     name = ALL[kind](tmp_path)
     path = tmp_path if name in ("", ".metadata") else tmp_path / name
     opened = []
-    for format in FORMATS:
-        try:
-            with tws.load_checkpoint(path, format=format.name):
-                opened.append(format.name)
-        except tws.WarmStartError:
-            pass
+    for known in FORMATS:
+        with (
+            contextlib.suppress(tws.WarmStartError),
+            tws.load_checkpoint(path, format=known.name),
+        ):
+            opened.append(known.name)
     assert opened

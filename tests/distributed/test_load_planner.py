@@ -203,3 +203,25 @@ def test_what_cannot_be_meant_is_refused(arguments: tuple[object, ...], message:
 def test_settings_without_a_checkpoint_are_for_a_planner_only() -> None:
     with pytest.raises(tws.SettingsError, match="must be set"):
         tws.warm_start(Tower(), SETTINGS)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of two tensors", "of one"])
+def test_variables_on_one_memory_are_made_of_one_tensor_or_refused(
+    tmp_path: Path, *, own: bool
+) -> None:
+    """What is read last would stay in both."""
+    values = {"a.weight": torch.ones(4, 3), "b.weight": torch.full((4, 3), 2.0)}
+    dcp.save(values, checkpoint_id=tmp_path)
+    model = nn.ModuleDict({name: nn.Linear(3, 4, bias=False) for name in "ab"})
+    model["b"].weight = nn.Parameter(model["a"].weight.data)
+    before = model["a"].weight.detach().clone()
+    rules = {"b.weight": "a.weight"} if own else {}
+    settings = tws.WarmStartSettings(None, ".*", var_name_to_prev_var_name=rules)
+    planner = tws.load_planner(model, settings)
+    if own:
+        dcp.load(model.state_dict(), checkpoint_id=tmp_path, planner=planner)
+        assert torch.equal(model["b"].weight, values["a.weight"])
+        return
+    with pytest.raises(dcp.CheckpointException, match="'a.weight' and 'b.weight' share memory"):
+        dcp.load(model.state_dict(), checkpoint_id=tmp_path, planner=planner)
+    assert torch.equal(model["a"].weight, before)

@@ -93,23 +93,24 @@ class Mirrors:
         self.directory = directory
         self._limit, self._taken = limit, 0
         self._guard = Guard()
-        self._copies = weakref.WeakValueDictionary[_File, _Mirror]()
-        self._kept: list[list[_Mirror]] = []
+        self._kept: list[dict[_File, _Mirror]] = []  # of each opening that goes on
 
     def copy_of(self, file: _File) -> _Mirror:
-        """The copy of a file: whoever opens it again goes on with what is there already."""
+        """A copy of a file: while a checkpoint is opened, the one that there is already.
+
+        Only then, as not every server tells a file from the one that takes its place.
+        """
         with self._guard:
-            copy = self._copies.get(file)
-            if copy is None:
-                copy = self._copies[file] = _Mirror(file[0], file[1], self)
+            known = next((kept[file] for kept in self._kept if file in kept), None)
+            copy = known or _Mirror(file[0], file[1], self)
             for kept in self._kept:
-                kept.append(copy)
+                kept[file] = copy
             return copy
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Keeps copies meanwhile, though their files are closed."""
-        copies: list[_Mirror] = []
+        """Around opening a checkpoint: copies are kept, though their files are closed."""
+        copies: dict[_File, _Mirror] = {}
         with self._guard:
             self._kept.append(copies)
         try:

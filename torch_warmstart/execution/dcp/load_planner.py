@@ -7,8 +7,9 @@ item asks for a box of one stored part; what becomes of it is known under its nu
 from __future__ import annotations
 
 import io
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +32,15 @@ from torch_warmstart.execution.ranks import (
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.telling import warn_of
 from torch_warmstart.formats.torch.dcp import DcpListing
-from torch_warmstart.model import Extent, extent_of, is_on_meta, local_tensors, model_variables
+from torch_warmstart.model import (
+    Extent,
+    extent_of,
+    is_on_meta,
+    local_tensors,
+    model_variables,
+    overlapping,
+    share_elements,
+)
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan, make_plan
 from torch_warmstart.settings import WarmStartSettings
@@ -106,6 +115,7 @@ class WarmStartLoadPlanner(LoadPlanner):
 
     def create_local_plan(self) -> LoadPlan:
         assert self._listing is not None
+        _check_apart([item for item in self.plan.items if item.state != "kept"])
         for item in self.plan.items:
             mixed = next((fill for fill in item.fills if isinstance(fill, Mixed)), None)
             if mixed is not None:
@@ -193,6 +203,32 @@ class WarmStartLoadPlanner(LoadPlanner):
 
     def _read_of(self, read_item: ReadItem) -> Read:
         return self._reads[self._number_of(read_item)]
+
+
+def _check_apart(items: Sequence[PlanItem]) -> None:
+    """Raises SettingsError if variables lie on the same memory and are made of different tensors.
+
+    What is read last would stay in both of them, whatever the plan says.
+    """
+    here = [(item, local) for item in items for local in item.variable.local_tensors]
+    for group in overlapping([local for _, local in here]):
+        for first, second in itertools.combinations((here[at] for at in group), 2):
+            (one, its), (other, others) = first, second
+            if one is other or _made_alike(*first) == _made_alike(*second):
+                continue
+            if share_elements(its, others):
+                raise SettingsError(
+                    f"{one.name!r} and {other.name!r} share memory, and a load planner cannot "
+                    "compare what they would become. Leave one of them out of "
+                    "vars_to_warm_start, give the model tensors of their own, or use "
+                    "warm_start(model, directory), which compares."
+                )
+
+
+def _made_alike(item: PlanItem, local: torch.Tensor) -> object:
+    """Equal for what becomes the same in the same place; for rows that move never."""
+    place = (extent_of(local), local.dtype, local.shape, local.stride())
+    return (*place, item.keys, item.layout, item.part, id(item) if item.changes else None)
 
 
 def _check_count(item: PlanItem, count: int) -> None:

@@ -83,3 +83,62 @@ def test_rows_of_a_dense_table_are_found_by_their_ids(of_a_graph: str, tmp_path:
     )
     table.erase(tf.constant([8], tf.int64))
     assert torch.equal(start(tf.train.Checkpoint(dense=table).write(str(tmp_path / "c"))), wanted)
+
+
+class Root(tf.Module):
+    """A table of each kind, and what Keras 3 makes of entries."""
+
+    def __init__(self) -> None:
+        keras = pytest.importorskip("keras")
+        super().__init__()
+        self.words = self.table(["x", "y", "z"], [2, 0, 4])
+        self.numbers = self.table([7, 1 << 40], [1, 0])
+        self.counts = self.table(["x", "y"], [7, 7])
+        self.inverse = self.table([0, 1], ["p", "q"])
+        self.genres = keras.layers.StringLookup(vocabulary=["a", "é"], num_oov_indices=2)
+        self.text = keras.layers.TextVectorization(vocabulary=["a", "é"])
+
+    @staticmethod
+    def table(keys: list[Any], values: list[Any]) -> Any:
+        kind = tf.string if isinstance(values[0], str) else tf.int64
+        made = tf.lookup.KeyValueTensorInitializer(
+            keys, values, tf.string if isinstance(keys[0], str) else tf.int64, kind
+        )
+        return tf.lookup.StaticHashTable(made, "" if kind == tf.string else -1)
+
+
+def test_tables_that_constants_fill_are_vocabularies_by_their_places(tmp_path: Path) -> None:
+    tf.saved_model.save(Root(), str(tmp_path))
+    entries = {
+        "words": [b"y", None, b"x", None, b"z"],
+        "numbers": [1 << 40, 7],
+        "inverse": [b"p", b"q"],
+        "genres": [None, None, b"a", "é".encode()],
+        "text": [None, None, b"a", "é".encode()],
+    }
+    for name, expected in entries.items():
+        assert list(tws.Vocabulary.load(tmp_path, key=name).entries) == expected, name
+    with pytest.raises(tws.VocabularyError, match="holds no vocabulary 'counts', but 'words'"):
+        tws.Vocabulary.load(tmp_path, key="counts")
+
+
+def test_what_keras_3_exports_holds_the_entries_of_its_layers(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    given = keras.Input((1,), dtype="string")
+    rows = keras.layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=2)(given)
+    keras.Model(given, keras.layers.Embedding(4, 3)(rows)).export(str(tmp_path), verbose=False)
+    with pytest.raises(tws.VocabularyError, match=r"by name: '.*'. Say which") as told:
+        tws.Vocabulary.load(tmp_path)
+    name = str(told.value).split("'")[1]
+    assert list(tws.Vocabulary.load(tmp_path, key=name).entries) == [None, None, b"a", b"b"]
+
+
+def test_a_damaged_graph_is_our_error(tmp_path: Path) -> None:
+    tf.saved_model.save(Root(), str(tmp_path))
+    file = tmp_path / "saved_model.pb"
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for size in rng.integers(1, len(whole), 12).tolist():
+        file.write_bytes(whole[:size])
+        with pytest.raises(tws.WarmStartError):
+            tws.Vocabulary.load(tmp_path, key="words")

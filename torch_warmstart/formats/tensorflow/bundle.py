@@ -11,7 +11,7 @@ Source: tensorflow `core/util/tensor_bundle/tensor_bundle.cc`, `core/protobuf/te
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -177,22 +177,33 @@ class BundleCheckpoint(Checkpoint):
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         from torch_warmstart.entries import vocabularies_of
         from torch_warmstart.formats.tensorflow.lookup_tables import (
+            filled_vocabularies,
             lookups_in_metadata,
             table_vocabularies,
         )
 
         told = lookups_in_metadata(self._keras_metadata(), self._table_entries)
-        return {**table_vocabularies(self), **vocabularies_of(told, self.url)}
+        # Where nothing says which layers there are, as in what Keras 3 exports, by their places.
+        of_saved = functools.partial(filled_vocabularies, origin=self.url)
+        filled = {} if told else self._of_saved_model(of_saved)
+        return {**filled, **table_vocabularies(self), **vocabularies_of(told, self.url)}
 
     def _table_entries(self, paths: Sequence[str]) -> Mapping[str, Sequence[Any]]:
         """What the tables of layers are filled with, in the SavedModel that this is of."""
-        from torch_warmstart.formats.tensorflow import saved_model
+        from torch_warmstart.formats.tensorflow.saved_model import table_entries
 
-        url = join(parent(parent(self.url)), saved_model.FILE)
-        if not self._storage.exists(url):
+        return self._of_saved_model(functools.partial(table_entries, paths=paths))
+
+    def _of_saved_model(self, read: Callable[[bytes], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """What something reads of the SavedModel that this is of, if it is one's."""
+        from torch_warmstart.formats.tensorflow.saved_model import FILE
+
+        folder = parent(self.url)
+        url = join(parent(folder), FILE)
+        if base_name(folder) != "variables" or not self._storage.exists(url):
             return {}
         try:
-            return saved_model.table_entries(self._storage.read_all(url).tobytes(), paths)
+            return read(self._storage.read_all(url).tobytes())
         except MalformedError as error:
             raise CorruptCheckpointError(f"{url}: {error}.") from error
 

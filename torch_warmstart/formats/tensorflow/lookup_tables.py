@@ -16,6 +16,7 @@ from torch_warmstart.entries import LOOKUPS, Entries, Lookup, Vocabulary, entrie
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.formats.class_names import snake_case
 from torch_warmstart.formats.tensorflow.objects import Metadata
+from torch_warmstart.formats.tensorflow.saved_model import Column, filled_tables
 
 _KEYS, _VALUES = "-keys", "-values"
 _OBJECT = "/.ATTRIBUTES/table"
@@ -27,7 +28,27 @@ _OF_LAYER = ("/lookup_table", "/_lookup_layer", "/_table", "/table")
 
 def table_vocabularies(checkpoint: Checkpoint) -> dict[str, Vocabulary]:
     """The vocabularies by the paths of their tables; by that of their layer, if it has one."""
-    found = dict(_tables_of(checkpoint))
+    return _with_layers(dict(_tables_of(checkpoint)))
+
+
+def filled_vocabularies(data: bytes, origin: str) -> dict[str, Vocabulary]:
+    """The vocabularies of a SavedModel's tables that constants fill, by the same names."""
+    found = {}
+    for path, columns in filled_tables(data).items():
+        keys, values = map(_as_read, columns)
+        made = _vocabulary_of(keys, values, f"{origin}[{path}]")
+        if made is not None:
+            found[path] = made
+    return _with_layers(found)
+
+
+def _as_read(column: Column) -> Any:
+    is_text = isinstance(column[0], bytes)
+    return column if is_text else torch.tensor(column, dtype=torch.int64)
+
+
+def _with_layers(found: dict[str, Vocabulary]) -> dict[str, Vocabulary]:
+    """With the names of the layers whose tables they are, where these have one only."""
     for path, vocabulary in list(found.items()):
         short = _shortened(path)
         if short and sum(_shortened(other) == short for other in found) == 1:

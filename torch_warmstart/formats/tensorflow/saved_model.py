@@ -7,8 +7,9 @@ its keys and its values. (tensorflow `core/protobuf/saved_model.proto`, `meta_gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,12 +32,19 @@ _LAYER = "_lookup_layer"  # of a TextVectorization
 _INT64, _STRING = 9, 7  # tensorflow `core/framework/types.proto`
 
 Entries = list[str] | list[int]
+Column: TypeAlias = "list[bytes] | list[int]"
 
 
 class _Node(NamedTuple):
     children: dict[str, int]
     functions: tuple[str, ...]  # of a function: the names of its concrete ones
     operation: str  # of a constant: the node in the graph
+
+
+class _Saved(NamedTuple):
+    nodes: Sequence[_Node]
+    bound: Mapping[str, Sequence[int]]  # by concrete functions: the nodes they are bound to
+    graph: bytes
 
 
 def table_entries(data: bytes, paths: Sequence[str]) -> dict[str, Entries]:
@@ -46,18 +54,55 @@ def table_entries(data: bytes, paths: Sequence[str]) -> dict[str, Entries]:
         data: A `saved_model.pb`.
         paths: Of the layers, as `keras_metadata.pb` writes them: `root.layer_with_weights-0`.
     """
-    graphs = all_bytes(read_fields(data, {2: BYTES}), 2)
-    if not graphs:
-        return {}
-    fields = read_fields(graphs[0], {2: BYTES, 7: BYTES})  # graph_def=2, object_graph_def=7
-    objects = read_fields(last_bytes(fields, 7) or b"", {1: BYTES, 2: BYTES})
-    nodes = [_decode(node) for node in all_bytes(objects, 1)]
-    bound = dict(_bound(entry) for entry in all_bytes(objects, 2))
-    wanted = {path: found for path in paths if (found := _constants(nodes, bound, path))}
-    names = {name for pair in wanted.values() for name in pair}
-    tensors = _tensors(last_bytes(fields, 2) or b"", names)
-    ordered = ((path, _in_order(*map(tensors.get, pair))) for path, pair in wanted.items())
+    saved = _read(data)
+    paths = paths if saved.nodes else ()
+    wanted = {path: found for path in paths if (found := _constants(saved, path))}
+    ordered = ((path, _in_order(*pair)) for path, pair in _columns(saved, wanted).items())
     return {path: entries for path, entries in ordered if entries is not None}
+
+
+def filled_tables(data: bytes) -> dict[str, tuple[Column, Column]]:
+    """Keys and values of all tables that constants fill; MalformedError if it is damaged.
+
+    By the names of the attributes that lead to them, from the root: `layer/lookup_table`.
+    """
+    saved = _read(data)
+    tables = ((path, _filling(saved, node)) for path, node in _by_path(saved.nodes))
+    columns = _columns(saved, {path: names for path, names in tables if names is not None})
+    return {path: (keys, values) for path, (keys, values) in columns.items() if keys and values}
+
+
+def _read(data: bytes) -> _Saved:
+    graphs = all_bytes(read_fields(data, {2: BYTES}), 2)
+    fields = read_fields(graphs[0] if graphs else b"", {2: BYTES, 7: BYTES})
+    objects = read_fields(last_bytes(fields, 7) or b"", {1: BYTES, 2: BYTES})  # object_graph_def=7
+    return _Saved(
+        [_decode(node) for node in all_bytes(objects, 1)],
+        dict(_bound(entry) for entry in all_bytes(objects, 2)),
+        last_bytes(fields, 2) or b"",  # graph_def=2
+    )
+
+
+def _columns(
+    saved: _Saved, names: Mapping[str, tuple[str, str]]
+) -> dict[str, tuple[Column | None, Column | None]]:
+    """The constants of each pair of names."""
+    tensors = _tensors(saved.graph, {name for pair in names.values() for name in pair})
+    return {path: (tensors.get(a), tensors.get(b)) for path, (a, b) in names.items()}
+
+
+def _by_path(nodes: Sequence[_Node]) -> Iterator[tuple[str, int]]:
+    """Each object and a shortest way to it from the root."""
+    ways = {0: ""} if nodes else {}
+    waiting = deque(ways)
+    while waiting:
+        node = waiting.popleft()
+        yield ways[node], node
+        for edge in nodes[node].children:
+            child = _follow(nodes, node, [edge])
+            if child is not None and child not in ways:
+                ways[child] = f"{ways[node]}/{edge}" if ways[node] else edge
+                waiting.append(child)
 
 
 def _decode(data: bytes) -> _Node:
@@ -88,22 +133,26 @@ def _varints(packed: bytes) -> list[int]:
     return found
 
 
-def _constants(
-    nodes: Sequence[_Node], bound: Mapping[str, Sequence[int]], path: str
-) -> tuple[str, str] | None:
+def _constants(saved: _Saved, path: str) -> tuple[str, str] | None:
     """The graph's nodes that hold the keys and the values of a layer's table."""
     _, *edges = path.split(".")
+    nodes = saved.nodes
     layer = _follow(nodes, 0, edges)
     inner = _follow(nodes, layer, [_LAYER])
     starts = (inner, layer)
     tables = (_follow(nodes, start, [name]) for start in starts for name in _TABLES)
-    for table in tables:
-        function = _follow(nodes, table, ["_initialize"])
-        names = nodes[function].functions if function is not None else ()
-        for name in names[:1]:
-            inputs = bound.get(name, ())
-            if len(inputs) == 3 and max(inputs) < len(nodes):
-                return nodes[inputs[1]].operation, nodes[inputs[2]].operation
+    return next((found for table in tables if (found := _filling(saved, table))), None)
+
+
+def _filling(saved: _Saved, table: int | None) -> tuple[str, str] | None:
+    """The graph's nodes that hold the keys and the values of a table."""
+    nodes = saved.nodes
+    function = _follow(nodes, table, ["_initialize"])
+    names = nodes[function].functions if function is not None else ()
+    for name in names[:1]:
+        inputs = saved.bound.get(name, ())
+        if len(inputs) == 3 and max(inputs) < len(nodes):
+            return nodes[inputs[1]].operation, nodes[inputs[2]].operation
     return None
 
 
@@ -120,7 +169,7 @@ def _follow(nodes: Sequence[_Node], number: int | None, edges: Sequence[str]) ->
 # -- the graph's constants -------------------------------------------------------------------------
 
 
-def _tensors(graph: bytes, names: set[str]) -> dict[str, list[bytes] | list[int]]:
+def _tensors(graph: bytes, names: set[str]) -> dict[str, Column]:
     """The constants of these names."""
     found = {}
     for node in all_bytes(read_fields(graph, {1: BYTES}), 1) if names else ():
@@ -139,7 +188,7 @@ def _value(attributes: Sequence[bytes]) -> bytes:
     return b""
 
 
-def _tensor(proto: bytes) -> list[bytes] | list[int]:
+def _tensor(proto: bytes) -> Column:
     """A vector of strings or int64: dtype=1, tensor_content=4, string_val=8, int64_val=10."""
     fields = read_fields(proto, {1: VARINT, 4: BYTES, 8: BYTES})
     kind = last_int(fields, 1)
@@ -154,9 +203,7 @@ def _tensor(proto: bytes) -> list[bytes] | list[int]:
     return [signed(value) for value in _varints(packed)]
 
 
-def _in_order(
-    keys: list[bytes] | list[int] | None, values: list[bytes] | list[int] | None
-) -> Entries | None:
+def _in_order(keys: Column | None, values: Column | None) -> Entries | None:
     """Keys by their values, if these are rows one after another."""
     if not keys or not values or len(keys) != len(values):
         return None

@@ -92,7 +92,7 @@ def test_what_a_tokenizer_has_no_token_for_is_told_as_our_error() -> None:
     library = pytest.importorskip("tokenizers")
     tokenizer = library.Tokenizer(library.models.WordLevel({"a": 0, "b": 1}))
     with pytest.raises(
-        tws.PlanError, match=r"cannot cut .* \[UNK\] .* a function that returns \[\]"
+        tws.PlanError, match=r"cut .* cannot: .* \[UNK\] .* a function that returns \[\]"
     ):
         start(table(2, 6), ["a", "b"], ["a", "zz"], init.subword(tokenizer))
 
@@ -148,3 +148,27 @@ def test_begin_and_end_of_a_text_are_no_pieces_of_sentencepiece(tmp_path: Path) 
     ]
     assert torch.equal(*rows)
     torch.testing.assert_close(rows[0][0], old[plain.encode(" networkers")[0]])
+
+
+def fails(text: str) -> list[str]:
+    raise KeyError(text)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "says"),
+    [
+        (lambda text: None, "not NoneType; a token without any has"),
+        (lambda text: 3, "not int; a token without any has"),
+        ({"abc": None}, "not NoneType; a token without any has"),
+        (fails, "cut the new tokens' texts cannot: KeyError: 'abc'"),
+    ],
+)
+def test_what_gives_no_pieces_is_told(pieces: Any, says: str) -> None:
+    with pytest.raises(tws.PlanError, match=says):
+        start(table(2, 6), ["a", "b"], ["a", "abc"], init.subword(pieces))
+
+
+def test_groups_are_keys() -> None:
+    groups = {"a": [1], "abc": [1]}
+    with pytest.raises(tws.PlanError, match="a group is one value that can be a key"):
+        start(table(2, 6), ["a", "b"], ["a", "abc"], init.group_mean(groups))

@@ -9,7 +9,7 @@ import copy
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
-from torch_warmstart.errors import SettingsError, shown_entry
+from torch_warmstart.errors import SettingsError, cause_of, hides_entries, shown_entry
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -67,28 +67,34 @@ def cut_by(pieces: Any) -> Cut:
     by = _by(pieces)
     if by is not None:
         return _telling(by(pieces))
-    return lambda texts: listed([_given(pieces(text)) for text in texts])
+    return _telling(lambda texts: listed([_given(pieces(text)) for text in texts]))
 
 
 def _telling(cut: Cut) -> Cut:
-    """The same, of which what a library raises is ours."""
+    """The same; what a library or a user's function raises becomes ours, and may show an entry."""
 
     def telling(texts: list[Any]) -> Pieces:
         try:
             return cut(texts)
         except SettingsError:
             raise
-        except Exception as error:  # whatever a library raises for what it has no token for
+        except Exception as error:  # whatever is raised for what has no token
+            why = type(error).__name__ + ("" if hides_entries() else f": {error}")
             raise SettingsError(
-                f"init.subword: the tokenizer cannot cut the new tokens' texts: {error}. Give a "
+                f"init.subword: what is to cut the new tokens' texts cannot: {why}. Give a "
                 "function that returns [] for those."
-            ) from error
+            ) from cause_of(error)
 
     return telling
 
 
-def _given(pieces: Any) -> Sequence[Any]:
-    return pieces if isinstance(pieces, str | bytes) else [*pieces]
+def _given(pieces: Any) -> Any:
+    is_many = isinstance(pieces, Iterable) and not isinstance(pieces, str | bytes)
+    return [*pieces] if is_many else pieces
+
+
+def _is_list(kind: type) -> bool:
+    return issubclass(kind, Sized) and issubclass(kind, Iterable)
 
 
 def _by(tokenizer: Any) -> Callable[[Any], Cut] | None:
@@ -97,12 +103,19 @@ def _by(tokenizer: Any) -> Callable[[Any], Cut] | None:
 
 
 def listed(of_texts: Sequence[Sequence[Any]]) -> Pieces:
-    """Pieces that are given as Python's values; SettingsError for a text where they are asked."""
-    if any(issubclass(kind, str | bytes) for kind in set(map(type, of_texts))):
+    """Pieces that are given as Python's values; SettingsError for what is no list of them."""
+    kinds = set(map(type, of_texts))
+    if any(issubclass(kind, str | bytes) for kind in kinds):
         text = next(one for one in of_texts if isinstance(one, str | bytes))
         raise SettingsError(
             f"init.subword: pieces are a list, but {shown_entry(text)} was given: [...] around it "
             "makes it one piece."
+        )
+    others = sorted(kind.__name__ for kind in kinds if not _is_list(kind))
+    if others:
+        raise SettingsError(
+            f"init.subword: the pieces of a token are a list of old entries, or of their rows, not "
+            f"{others[0]}; a token without any has []."
         )
     return Pieces(_counts(of_texts), [*itertools.chain.from_iterable(of_texts)])
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from torch_warmstart.entries import Vocabulary
+from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.mixture import Mixture, normalised, nothing
 from torch_warmstart.new_rows.rows import NewRows
@@ -26,10 +27,15 @@ class GroupMean(RowInitializer):
     def _group_of_key(self) -> torch.Tensor:
         """The number of each key's group; -1 where it has none."""
         numbers: dict[Any, int] = {}
-        groups = [
-            -1 if _is_missing(group) else numbers.setdefault(group, len(numbers))
-            for group in self.groups.values()
-        ]
+        try:
+            groups = [
+                -1 if _is_missing(group) else numbers.setdefault(group, len(numbers))
+                for group in self.groups.values()
+            ]
+        except TypeError as error:
+            raise SettingsError(
+                f"init.group_mean: a group is one value that can be a key of a dict: {error}."
+            ) from error
         return torch.tensor(groups, dtype=torch.int64)
 
     def __call__(self, new: NewRows) -> Mixture:

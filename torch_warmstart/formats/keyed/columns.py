@@ -108,8 +108,10 @@ def _filled(ids: torch.Tensor) -> torch.Tensor:
 
 
 def _text_keys(parts: Sequence[Columns], read: Sequence[Any], origin: str) -> Vocabulary:
+    if not all(isinstance(keys, list) for keys in read):
+        raise MalformedError("keys of a part are text, those of another none")
     for part, keys in zip(parts, read, strict=True):
-        if not isinstance(keys, list) or len(keys) != part.rows:
+        if len(keys) != part.rows:
             raise MalformedError(f"its keys are {len(keys)} for {part.rows} rows of values")
     texts = [text for keys in read for text in keys]
     if len(set(texts)) != len(texts):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _Bits = npt.NDArray[np.uint64]
 _FILE = re.compile(
     r"(?P<table>.+)_emb_(?P<column>keys|values|scores|opt_values)"
-    r"\.rank_(?P<rank>\d+)\.world_size_(?P<size>\d+)"
+    r"\.rank_(?P<rank>0|[1-9][0-9]{0,8})\.world_size_(?P<size>[1-9][0-9]{0,8})"
 )
 _ARGS = "_opt_args.json"
 _MOST_ARGS = 1 << 20  # bytes of one
@@ -77,8 +77,10 @@ def open_place(place: Place) -> DynamicembFolder:
 
 def _of_ranks(name: str, ranks: Mapping[int, Mapping[str, str]], sizes: set[int]) -> list[Files]:
     size = max(sizes)
-    if len(sizes) != 1 or not 0 < size <= _MOST_RANKS:
+    if len(sizes) != 1 or size > _MOST_RANKS:
         raise MalformedError(f"the files of table {name!r} are of several worlds: {sorted(sizes)}")
+    if max(ranks) >= size:
+        raise MalformedError(f"table {name!r} has files of rank {max(ranks)} of {size}, from 0")
     words = set().union(*ranks.values()) | {"keys", "values"}
     for rank in range(size):
         for word in sorted(words):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch_warmstart.formats.keyed.table import KeyedTable
 
 OPT_VALUES = "opt_values"
+_SCORES, _WORD = "scores", 8  # bytes of an int64
 NOT_SAID = 0  # how wide rows are of which there is none
 _Runs = list[tuple[str, int, int]]  # of each part the file, its rows, the numbers of each
 
@@ -52,6 +53,16 @@ def open_hugectr(place: Place) -> FolderCheckpoint:
 def without_rows(hint: str) -> str:
     """Why a table is unreadable that has no rows, where only rows tell how wide they are."""
     return f"has no rows, and no file says how many numbers a row has: {hint}"
+
+
+def _numbers_each(sizes: Sequence[int], counts: Sequence[int], each: int) -> int | None:
+    """How many numbers of so many bytes a row has in all files; None: not one number of them."""
+    pairs = list(zip(sizes, counts, strict=True))
+    found = {size / (each * count) for size, count in pairs if count}
+    number = max(found, default=float(NOT_SAID))
+    is_whole = len(found) <= 1 and number == int(number) and (number >= 1 or not found)
+    is_lie = any(size and not count for size, count in pairs)
+    return int(number) if is_whole and not is_lie else None
 
 
 def check_files(place: Place, wrong: str | None) -> None:
@@ -119,6 +130,8 @@ class FolderCheckpoint(Checkpoint):
     def _all_runs(self) -> Iterator[tuple[str, _Runs]]:
         for name, parts in self._files.items():
             yield name, self._checked_runs(name, parts, "values")
+            if all(_SCORES in part.columns for part in parts):
+                self._check_scores(name, parts)
             if all(OPT_VALUES in part.columns for part in parts) and self._has_state(parts):
                 yield f"{name}/{OPT_VALUES}", self._checked_runs(name, parts, OPT_VALUES)
 
@@ -126,6 +139,16 @@ class FolderCheckpoint(Checkpoint):
         """Whether the optimizer keeps something of a row: SGD does not, and its files are empty."""
         sizes = (self._source(part.columns[OPT_VALUES]).size for part in parts)
         return any(sizes) or not any(self._source(part.keys).size for part in parts)
+
+    def _check_scores(self, name: str, parts: Sequence[Files]) -> None:
+        """Raises CorruptCheckpointError: a key has not as many words of scores as the others."""
+        counts = [self._count(part.keys) for part in parts]
+        sizes = [self._source(part.columns[_SCORES]).size for part in parts]
+        if _numbers_each(sizes, counts, _WORD) is None:
+            raise CorruptCheckpointError(
+                f"{self.url}: table {name!r}: its scores are {sum(sizes):,} bytes for "
+                f"{sum(counts):,} keys, which makes no words for each."
+            )
 
     def _checked_runs(self, name: str, parts: Sequence[Files], column: str) -> _Runs:
         try:
@@ -136,17 +159,14 @@ class FolderCheckpoint(Checkpoint):
     def _runs_of(self, parts: Sequence[Files], column: str) -> _Runs:
         counts = [self._count(part.keys) for part in parts]
         sizes = [self._source(part.columns[column]).size for part in parts]
-        each = self._types.values.itemsize
-        widths = {size / (each * count) for size, count in zip(sizes, counts, strict=True) if count}
-        width = max(widths, default=float(self._types.width))
-        is_whole = len(widths) <= 1 and width == int(width) and (width >= 1 or not widths)
-        if not is_whole or any(size and not c for size, c in zip(sizes, counts, strict=True)):
+        width = _numbers_each(sizes, counts, self._types.values.itemsize)
+        if width is None:
             raise MalformedError(
                 f"its {column} are {sum(sizes):,} bytes for {sum(counts):,} keys, which makes no "
                 "rows of one width"
             )
         return [
-            (part.columns[column], count, int(width))
+            (part.columns[column], count, width or self._types.width)
             for part, count in zip(parts, counts, strict=True)
         ]
 
@@ -209,8 +229,8 @@ class FolderCheckpoint(Checkpoint):
                 files.check(keys)
             return keys
 
-        scores = files.columns.get("scores")
-        is_one = scores is not None and self._source(scores).size == rows * 8
+        scores = files.columns.get(_SCORES)
+        is_one = scores is not None and self._source(scores).size == rows * _WORD
         columns = {"score": lambda: self._column(str(scores), torch.int64)} if is_one else {}
         return Columns(rows=rows, keys=read_keys, columns=columns)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from torch_warmstart.formats.base import MalformedError
 
-_PART = re.compile(r"/part_(\d+)(?=/|$)")
-_MHT = re.compile(r"^(?P<name>.+)_mht_(?P<number>\d+)of(?P<count>\d+)$")
+_PART = re.compile(r"/part_([0-9]{1,9})(?=/|$)")
+_MHT = re.compile(r"^(?P<name>.+)_mht_(?P<number>[0-9]{1,9})of(?P<count>[0-9]{1,9})$", re.DOTALL)
 _OBJECT = "/.ATTRIBUTES/table"
 _KEYS, _VALUES = "keys", "values"
 # How the column behind a name is spelt; what comes later replaces what comes before.

@@ -36,8 +36,8 @@ from torch_warmstart.formats.place import Place
 
 _KEYS, _VALUES = "-keys", "-values"
 _PART = re.compile(
-    r"(?P<table>.+)_mht_(?P<number>\d{1,9})of(?P<count>\d{1,9})"
-    r"(_rank(?P<rank>\d{1,9})_size(?P<size>\d{1,9}))?"
+    r"(?P<table>.+)_mht_(?P<number>[0-9]{1,9})of(?P<count>[0-9]{1,9})"
+    r"(_rank(?P<rank>[0-9]{1,9})_size(?P<size>[0-9]{1,9}))?"
 )
 _MOST_PARTS = 100_000
 # In TensorFlow's words, and in torch's.

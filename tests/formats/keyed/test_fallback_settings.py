@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,3 +200,21 @@ def test_a_load_planner_sees_one_checkpoint_and_says_so(tmp_path):
         )
     assert "fallback takes rows from older checkpoints, and a load planner" in str(told.value)
     assert torch.equal(model["emb"].weight.detach(), before)
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "recommenders.md"
+
+
+def test_the_block_of_the_page_takes_what_is_back_from_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(older = .*?)```", PAGE.read_text("utf-8"), re.DOTALL)[0]
+    for name, ids in (("monday", [1]), ("last_week", [3])):
+        torch.save({"item.weight": torch.tensor([[float(i), 0.5] for i in ids])}, f"{name}.pt")
+    tws.save_vocabularies("last_week.pt", {"item.weight": [3]})
+    write_bundle(tmp_path / "last_year.ckpt-1000", deeprec("item_emb", {9: [9.0, 9.0]}))
+    known = {"tws": tws, "new": [1, 3, 9]}
+    exec(code.replace("tws.VocabInfo(", "info = tws.VocabInfo("), known)
+    model = nn.ModuleDict({"item": nn.Embedding(3, 2)})
+    info = replace(known["info"], old_vocab=[1])
+    tws.warm_start(model, tws.WarmStartSettings("monday.pt", ".*", {"item.weight": info}))
+    assert model["item"].weight.tolist() == [[1, 0.5], [3, 0.5], [9, 9]]

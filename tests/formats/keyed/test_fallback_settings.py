@@ -218,3 +218,19 @@ def test_the_block_of_the_page_takes_what_is_back_from_both(tmp_path, monkeypatc
     info = replace(known["info"], old_vocab=[1])
     tws.warm_start(model, tws.WarmStartSettings("monday.pt", ".*", {"item.weight": info}))
     assert model["item"].weight.tolist() == [[1, 0.5], [3, 0.5], [9, 9]]
+
+
+def test_the_file_of_the_page_says_the_same(tmp_path):
+    table = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[0]
+    path = tmp_path / "s.toml"
+    path.write_text(f'ckpt_to_initialize_from = "monday.pt"\n\n{table}')
+    settings = tws.load_settings(path)
+    (week, _), (year, named) = settings.var_name_to_vocab_info["item.weight"].fallback
+    assert (week, year.ckpt_to_initialize_from) == ("last_week.pt", "last_year.ckpt-1000")
+    assert (year.var_name_to_prev_var_name, named) == (
+        {"item.weight": "item_emb"},
+        tws.FROM_CHECKPOINT,
+    )
+    tws.save_settings(tmp_path / "again.toml", settings)
+    again = tws.load_settings(tmp_path / "again.toml")
+    assert again.var_name_to_vocab_info == settings.var_name_to_vocab_info

@@ -98,7 +98,8 @@ class FolderCheckpoint(Checkpoint):
     """Tables by name: the tensor `t` has the values of all parts of table `t`."""
 
     family: Family = "torch"
-    say_width = "there is nothing to take, so leave it out"  # what to do where no file says it
+    # What to do where no file says how wide rows are.
+    say_width = "there is nothing to take of it, so leave its variable out"
 
     def __init__(
         self,

@@ -289,7 +289,7 @@ class MonolithCheckpoint(Checkpoint):
             return None
         values = self._values[key]
         if not values.width:
-            said = without_rows("there is nothing to take, so leave it out")
+            said = without_rows("there is nothing to take of it, so leave its variable out")
             return TensorSpec(key, (values.rows,), None, "float32", unreadable=said)
         return TensorSpec(key, (values.rows, values.width), torch.float32, "float32")
 

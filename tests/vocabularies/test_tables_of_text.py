@@ -67,6 +67,12 @@ def test_blocks_are_as_long_as_the_longest_line(lines, ends):
     assert longest < text_blocks.block_size_of(raw) <= max(1 << 20, longest + 2)
 
 
+def test_lines_may_end_as_they_did_on_a_macintosh(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_blocks, "_MOST", 50)
+    path = written(tmp_path / "c.csv", "entry,count\r" + "a,1\rb,2\r" * 20)
+    assert tws.update_vocabulary(["a"], path, today=20_000).usage.counts.tolist() == [20, 40]
+
+
 @SEPARATORS
 def test_cells_are_ids_where_the_vocabulary_has_ids(tmp_path, ending, separator):
     rows = [("entry", "count"), (7, 3), (-9, 2), (7, 1)]

@@ -36,7 +36,8 @@ def said_of_text(error: Exception) -> str:
 def _longest_line(raw: Bytes) -> int:
     longest = begins = 0
     for start in range(0, len(raw), _PIECE):
-        ends = np.flatnonzero(raw[start : start + _PIECE] == ord("\n"))
+        piece = raw[start : start + _PIECE]
+        ends = np.flatnonzero((piece == ord("\n")) | (piece == ord("\r")))
         if len(ends):
             inside = int(np.diff(ends).max(initial=0))
             longest = max(longest, start + int(ends[0]) - begins, inside)

@@ -234,3 +234,20 @@ def test_the_file_of_the_page_says_the_same(tmp_path):
     tws.save_settings(tmp_path / "again.toml", settings)
     again = tws.load_settings(tmp_path / "again.toml")
     assert again.var_name_to_vocab_info == settings.var_name_to_vocab_info
+
+
+def test_what_is_new_is_read_where_the_newest_is(tmp_path):
+    """The older one lies elsewhere, with a way to it of its own; the new vocabulary does not."""
+    today = saved(tmp_path / "today.pt", [1, 2], state=False)
+    (tmp_path / "new.txt").write_text("b\na\nz\n")
+    weights = {"emb.weight": torch.tensor([[3.0, 3.25]])}
+    own = tws.WarmStartSettings(weights, storage_options={"anything": 1})
+    model = nn.ModuleDict({"emb": nn.Embedding(3, 2)})
+    info = tws.VocabInfo(
+        str(tmp_path / "new.txt"), old_vocab=["a", "c"], fallback=[(own, ["b"])], min_found=0.3
+    )
+    tws.warm_start(model, tws.WarmStartSettings(today, ".*", {"emb.weight": info}))
+    assert model["emb"].weight.tolist() == [[3, 3.25], [1, 1], [0, 0]]
+    weights["emb.weight"].zero_()  # a plan of weights in memory is of what they are then
+    with pytest.raises(tws.SettingsError, match=r"^Settings in fallback say .{150,250}$"):
+        started(today, [(replace(own, vars_to_warm_start=None), ["b"])])

@@ -150,8 +150,8 @@ def _check_only_how(older: WarmStartSettings) -> None:
     is_for_all = older.vars_to_warm_start == WarmStartSettings.vars_to_warm_start
     if older.var_name_to_vocab_info or not is_for_all:
         raise SettingsError(
-            f"Settings of {older.ckpt_to_initialize_from} in fallback say how its names differ and "
-            "how it is read; what is taken of it the VocabInfo says that they stand in. Leave "
+            "Settings in fallback say which checkpoint it is, how its names differ and how it is "
+            "read; what is taken of it the VocabInfo says that they stand in. Leave "
             "vars_to_warm_start and var_name_to_vocab_info out of them."
         )
 

@@ -137,3 +137,18 @@ def test_a_closed_stdout_is_no_error():
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_path_that_is_no_file_is_said_to_be_none(capsys):
+    os.mkfifo("pipe")
+    os.symlink("gone.pt", "link")
+    os.symlink("loop", "loop")
+    for path, said in [
+        ("pipe", "at pipe: it is no regular file,"),
+        ("link", "at link: the link leads to gone.pt, which is not there,"),
+        ("loop", "at loop: the link leads to loop, which is not there,"),
+        ("nothing", "at nothing: no such file or directory,"),
+    ]:
+        assert cli.main(["inspect", path]) == 2
+        assert said in capsys.readouterr().err

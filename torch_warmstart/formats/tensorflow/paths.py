@@ -249,9 +249,18 @@ def nothing_at(url: str, storage: Storage) -> CheckpointNotFoundError:
     """The error for a path where nothing is."""
     directory = parent(url)
     return CheckpointNotFoundError(
-        f"There is no checkpoint at {url}: no such file or directory, and no {url}.index. "
+        f"There is no checkpoint at {url}: {_what_is_there(url)}, and no {url}.index. "
         f"{directory} holds {_listing(directory, storage)}.{_prefixes_hint(directory, storage)}"
     )
+
+
+def _what_is_there(url: str) -> str:
+    """Why a path is no file: nothing is there, or a link to nothing, or something like a pipe."""
+    if is_remote(url) or not os.path.lexists(url):
+        return "no such file or directory"
+    if os.path.islink(url) and not os.path.exists(url):
+        return f"the link leads to {os.readlink(url)}, which is not there"
+    return "it is no regular file"
 
 
 def _prefixes_in(directory: str, storage: Storage) -> list[str]:

@@ -238,3 +238,11 @@ def test_two_findings_or_those_about_nothing_in_particular_have_a_line_each():
     assert len(told(alike)) == 4
     assert len(told([finding("a", "a: 1 row."), finding("b", "b: 1 row.")])) == 2
     assert len(told([finding(n, f"{n}: not {m}.") for n, m in ("ab", "bc", "cd")])) == 3
+
+
+def test_a_long_name_is_as_wide_as_the_table_where_that_saves_lines():
+    name = "scope/" * 12 + "weight"
+    text = sheet((name, "x" * 20, "kept", ""), ("b", "y", "copied", "")).as_text(60)
+    first, second, rest = text.splitlines()[3:6]
+    assert (first, second) == ("scope/" * 10, "  scope/scope/weight")
+    assert re.fullmatch(r" {16,}x+  kept", rest)

@@ -52,7 +52,7 @@ class Sheet:
     names: int = 1  # the first columns hold names, which are folded together
     joined: str | None = None  # a column that may differ in what is folded by its endings
     paths: str | None = None  # a column of long paths
-    reasons: str | None = None  # a column of sentences
+    reasons: str | None = None  # a column of sentences, or of names that rows share
     state: str | None = None  # a column of few words, which colours and filters go by
     right: frozenset[str] = frozenset()  # columns of numbers
     remarks: tuple[str, ...] = ()  # lines after the totals

@@ -87,11 +87,18 @@ def _shrunk(widths: list[int], least: Sequence[int], width: int) -> list[int]:
 def _lines(row: Row, widths: Sequence[int], to_right: Sequence[bool]) -> list[str]:
     """A row as lines: more than one if a cell is wider than its column.
 
-    A name stays whole where it may: it has a line of its own, and what it is the name of stands
-    below.
+    A name that is too wide stays whole if that costs no line: it stands above what it is the name
+    of, as wide as the table.
     """
-    if widths and widths[0] < text_width(row[0]) <= total_width(widths) and any(row[1:]):
-        return [row[0], *_lines(("", *row[1:]), widths, to_right)]
+    in_columns = _in_columns(row, widths, to_right)
+    if not any(row[1:]) or text_width(row[0]) <= widths[0]:
+        return in_columns
+    name = wrapped(row[0], total_width(widths), indent=_INDENT)
+    above = [*name, *_in_columns(("", *row[1:]), widths, to_right)]
+    return above if len(above) <= len(in_columns) else in_columns
+
+
+def _in_columns(row: Row, widths: Sequence[int], to_right: Sequence[bool]) -> list[str]:
     if all(text_width(cell) <= width for cell, width in zip(row, widths, strict=True)):
         cells: Iterable[tuple[str, ...]] = [row]
     else:

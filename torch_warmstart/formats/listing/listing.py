@@ -62,6 +62,7 @@ class Listing(Shown):
             tuple(Entry(row.cells) for row in self.rows),
             self._totals(),
             noun="tensor",
+            reasons="file",
             right=frozenset({"bytes", "slices"}),
             remarks=tuple(self._remarks()),
             state="dtype",

@@ -264,12 +264,18 @@ def _find(owners: Mapping[str, tuple[Variable, Owner]], name: str) -> tuple[Vari
 
 
 def _by_name(variables: Sequence[Variable]) -> dict[str, tuple[Variable, Owner]]:
-    """As `find_variable`, for many names: by each name, and by its canonical form."""
+    """As `find_variable`, for many names: by each name, and by its canonical form.
+
+    Last by the names that `named_parameters()` has, with what wrappers put into them.
+    """
     found: dict[str, tuple[Variable, Owner]] = {}
+    owners = [(variable, owner) for variable in variables for owner in variable.owners]
     for spell in (str, canonical_name):  # a name as it is comes before what stands for it
-        for variable in variables:
-            for owner in variable.owners:
-                found.setdefault(spell(owner.name), (variable, owner))
+        for variable, owner in owners:
+            found.setdefault(spell(owner.name), (variable, owner))
+    for variable, owner in owners:
+        if owner.state_dict_name != owner.name:
+            found.setdefault(canonical_name(owner.state_dict_name), (variable, owner))
     return found
 
 

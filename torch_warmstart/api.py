@@ -439,6 +439,10 @@ def _settings_for(source: Any, settings: WarmStartSettings | Any) -> WarmStartSe
 
     if settings is None:
         return WarmStartSettings(source, [".*"])
+    if not isinstance(settings, WarmStartSettings):
+        raise SettingsError(
+            f"settings of convert() are a WarmStartSettings, not a {type(settings).__name__}."
+        )
     return settings if source is None else replace(settings, ckpt_to_initialize_from=source)
 
 

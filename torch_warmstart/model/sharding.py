@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.boxes import Box
-from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.errors import SettingsError, UnsupportedError
 
 _OF_SHARDING = (
     "torch.distributed.fsdp",
@@ -309,7 +309,13 @@ def has_other_ranks() -> bool:
 
 
 def ranks_of_group(group: Any) -> frozenset[int]:
-    """The global ranks of a process group."""
+    """The global ranks of a process group; raises SettingsError if it is none."""
+    here = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not here or not isinstance(group, torch.distributed.ProcessGroup):
+        raise SettingsError(
+            "process_group is a group of torch.distributed, such as torch.distributed.group.WORLD "
+            f"behind init_process_group(), not a {type(group).__name__}."
+        )
     return frozenset(torch.distributed.get_process_group_ranks(group))
 
 

@@ -56,7 +56,7 @@ class WarmStartSettings:
             those of high confidence are taken. A leaf may be torch's or TensorFlow's: `old.weight`
             finds `old/kernel`. A rule that is for no selected variable is an error.
         var_name_to_layout: Variable name to the layout change to apply instead of the one that its
-            module type calls for: "identity" or "transpose".
+            module type calls for: "identity", "transpose" or another name of docs/porting.md.
         on_missing: "error", or "keep" variables that the checkpoint does not have as they are.
         on_mismatch: "error", or "keep" variables whose shape or dtype does not fit as they are, and
             take layers without what the model's are made without (`bias=False`).
@@ -132,6 +132,13 @@ class WarmStartSettings:
         for name in ("on_missing", "on_mismatch"):
             if getattr(self, name) not in ("error", "keep"):
                 raise SettingsError(f"{name} is 'error' or 'keep', not {getattr(self, name)!r}.")
+        for name, kind in (("verify", bool), ("format", str | None), ("entry", str | None)):
+            if not isinstance(getattr(self, name), kind):
+                raise SettingsError(f"{name} cannot be {getattr(self, name)!r}.")
+        if not isinstance(self.storage_options, Mapping | None):
+            raise SettingsError(
+                f"storage_options is a mapping for fsspec, not {self.storage_options!r}."
+            )
         where = self.optimizer_entry
         if where is not None and not (isinstance(where, str) and where.strip("/")):
             raise SettingsError(

@@ -259,6 +259,10 @@ def write_settings(
     """Writes settings; `save_settings` is this for users."""
     if isinstance(settings, WarmStartSettings):
         table: dict[str, Any] = _said_of(settings, "", initializers)
+    elif not isinstance(settings, Sequence) or not settings:
+        raise SettingsError(
+            f"save_settings takes WarmStartSettings or a list of them, not {settings!r}."
+        )
     else:
         table = {
             _LIST: [_said_of(one, f"[{at}].", initializers) for at, one in enumerate(settings)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
+
+from torch_warmstart.storage import Bytes
 
 HEAD = 4096  # bytes looked at
 _LINES = 50  # of which a table is recognised
@@ -40,6 +43,8 @@ _HTML = re.compile(rb"\s*<(!doctype\s+html|html[\s>])", re.IGNORECASE)
 _NUMBER = re.compile(rb'"?-?\d+(\.\d+)?"?')
 _SAFETENSORS = re.compile(rb'.{5}\0\0\0\{\s*"', re.DOTALL)  # the header's size, then the header
 _PYTHON = re.compile(rb"\s*[\[{(]\s*b?'")  # as JSON begins, in single quotes
+# How JSON begins that holds something; or all of it is empty. A bracket is an entry, too.
+_LIST = re.compile(rb"\s*(\[\s*[-\d\[tfn{\"]|(\[[ \t]*\]|\{[ \t]*\})\s*\Z)")
 _DO = "pass its entries as a sequence"
 
 
@@ -128,6 +133,16 @@ def is_json(head: bytes) -> bool:
     return re.match(rb"\s*(\{\s*\"|\[\s*(\"|\{\s*\"))", head) is not None and (
         b'":' in head or b'" :' in head or b'",' in head
     )
+
+
+def is_json_throughout(head: bytes, raw: Bytes) -> bool:
+    """Whether all of a file is one list of JSON's, of ids for instance, or is empty as such."""
+    if _LIST.match(head) is None:
+        return False
+    try:
+        return isinstance(json.loads(raw.tobytes()), list | dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_table(head: bytes) -> bool:

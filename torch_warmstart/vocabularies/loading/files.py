@@ -26,6 +26,7 @@ from torch_warmstart.vocabularies.loading.content import (
     is_counted,
     is_json,
     is_json_lines,
+    is_json_throughout,
     is_numbered,
     what_else_it_is,
     why_no_text,
@@ -63,7 +64,7 @@ def read_file(
     """
     if format is not None and format not in _FORMATS:
         raise SettingsError(f"format is one of {', '.join(_FORMATS)}, not {format!r}.")
-    if key is not None or storage.is_directory(url):
+    if key is not None or _is_directory(url, storage):
         for name, value in (("column", column), ("format", format)):
             if value is not None:
                 raise SettingsError(
@@ -200,7 +201,7 @@ def _table_form(head: bytes) -> str:
 
 # In this order; whether a file is one by its first bytes, its suffix and all of it.
 _FORMS: tuple[tuple[str, Callable[[bytes, str, Bytes], bool]], ...] = (
-    ("json", lambda head, *_: is_json(head)),
+    ("json", lambda head, _, raw: is_json(head) or is_json_throughout(head, raw)),
     ("tiktoken", lambda head, suffix, _: suffix == ".tiktoken" or is_tiktoken(head)),
     ("vocab", lambda head, suffix, _: suffix == ".vocab" or _is_scored(head)),
     ("model", lambda head, _, raw: head[:1] == b"\n" and _is_model(raw)),
@@ -290,11 +291,20 @@ def _in_checkpoint(url: str, storage: Storage, key: str | None) -> Vocabulary:
     )
 
 
+def _is_directory(url: str, storage: Storage) -> bool:
+    try:
+        return storage.is_directory(url)
+    except FileNotFoundError:  # of a chain, the file within which others are
+        return False
+
+
 def _bytes_of(url: str, storage: Storage) -> Bytes:
     try:
         raw = storage.read_all(url)
-    except OSError as error:
-        why = error if error.errno is None else OSError(error.errno, error.strerror, url)
+    except (OSError, ValueError) as error:  # the latter of a name that no file can have
+        why = error
+        if isinstance(error, OSError) and error.errno is not None:
+            why = OSError(error.errno, error.strerror, url)
         raise VocabularyError(f"Vocabulary file {url} cannot be read: {why}") from error
     if not len(raw):
         raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")

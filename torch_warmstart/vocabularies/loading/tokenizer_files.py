@@ -6,13 +6,15 @@ directory of which only the class could tell how it numbers its pieces is refuse
 
 from __future__ import annotations
 
+import functools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import VocabularyError
+from torch_warmstart.errors import VocabularyError, shown_entry
 from torch_warmstart.storage import Storage, join
 from torch_warmstart.vocabularies.loading.arrays import from_mapping, from_sequence
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
@@ -47,9 +49,20 @@ def read_json(raw: bytes, url: str) -> Vocabulary:
 
 def _parsed(raw: bytes, url: str) -> Any:
     try:
-        return json.loads(raw)
+        return json.loads(raw, object_pairs_hook=functools.partial(_once, url))
+    except VocabularyError:
+        raise
     except (ValueError, RecursionError) as error:
         raise VocabularyError(f"{url} begins as JSON does, but is none: {error}.") from error
+
+
+def _once(url: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a name that is there twice JSON takes the last, and says nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
+        raise VocabularyError(f"{url} has {shown_entry(twice)} twice, so its row is ambiguous.")
+    return found
 
 
 def _of_tokenizer(tokenizer: Mapping[str, Any], url: str) -> Vocabulary:

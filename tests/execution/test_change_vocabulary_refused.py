@@ -56,6 +56,10 @@ def test_a_scripted_part():
     model = Model()
     model.part = torch.jit.script(nn.Linear(1, 1))
     refused(model, "script it afterwards")
+    with pytest.raises(tws.PlanError, match="script it afterwards"):
+        tws.change_vocabulary(
+            torch.jit.script(nn.Sequential(nn.Embedding(4, 3))), {"0.weight": INFO}
+        )
 
 
 @pytest.mark.parametrize("kind", ["ModulesToSaveWrapper", "BaseTunerLayer"])
@@ -119,6 +123,8 @@ def test_memory_of_two_parameters():
 def test_a_list_that_holds_it_too():
     model = Model()
     model.regularised = [model.tok.weight]
+    refused(model, "is held by regularised as well")
+    model.regularised = {"l2": [(0.1, model.tok.weight)]}
     refused(model, "is held by regularised as well")
 
 

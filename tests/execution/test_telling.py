@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +32,18 @@ def test_buffers_that_stay_behind_are_heard_from_the_callers_line():
     assert warning.filename == __file__
     assert "write a list: vars_to_warm_start=['.*']" in str(warning.message)
     assert str(warning.message).endswith("[buffers-left-behind]")
+
+
+def test_a_file_beside_the_package_that_is_called_like_it_is_a_callers():
+    """`torch_warmstart_job.py` in a copy of the repository."""
+    job = f"{Path(tws.__file__).parent}_job.py"
+    program = compile("def go(start, *what): return start(*what)", job, "exec")
+    scope: dict = {}
+    exec(program, scope)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        scope["go"](tws.warm_start, _model(), SOURCE)
+    assert [warning.filename for warning in heard] == [job]
 
 
 def test_a_plan_that_is_applied_is_heard_from_there_and_a_dry_run_is_silent():

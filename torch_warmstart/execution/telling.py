@@ -24,7 +24,7 @@ from torch_warmstart.execution.commit import SourceChangedError
 from torch_warmstart.execution.report import WarmStartReport
 
 _LOGGER = logging.getLogger("torch_warmstart")
-_PACKAGE = str(Path(__file__).parents[1])
+_PACKAGE = str(Path(__file__).parents[1] / "_")[:-1]  # with the separator at its end
 
 
 def warn_of(findings: Iterable[Finding]) -> None:

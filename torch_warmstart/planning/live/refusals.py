@@ -26,6 +26,7 @@ _UNDO = (
 )
 _PARTS_OF_A_WEIGHT = ("_orig", "_v", "_g", "_mask", "_u")
 _LAYERS = "torch.nn.modules."
+_MAX_DEPTH = 4  # containers within each other that are looked into; they may form circles
 # Layers whose sizes follow. (A LazyLinear is a Linear.)
 _FOLLOWED = (torch.nn.Embedding, torch.nn.EmbeddingBag, torch.nn.Linear, torch.nn.Bilinear)
 # Of PEFT: modules that keep a second table beside the one they wrap, by the names of their classes.
@@ -215,11 +216,10 @@ def _why_held(model: torch.nn.Module, tensor: torch.Tensor) -> str | None:
     return None
 
 
-def _in(value: Any) -> Iterator[torch.Tensor]:
-    """A tensor, or those in a plain list, tuple or dict."""
+def _in(value: Any, depth: int = _MAX_DEPTH) -> Iterator[torch.Tensor]:
+    """A tensor, or those in plain lists, tuples and dicts, also within each other."""
     if isinstance(value, torch.Tensor):
         yield value
-    elif isinstance(value, dict):
-        yield from (v for v in value.values() if isinstance(v, torch.Tensor))
-    elif isinstance(value, list | tuple):
-        yield from (v for v in value if isinstance(v, torch.Tensor))
+    elif depth and isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _in(one, depth - 1)

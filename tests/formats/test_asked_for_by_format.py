@@ -19,10 +19,7 @@ def test_a_file_of_another_format_is_our_error(kind: str, tmp_path: Path) -> Non
     name = ALL[kind](tmp_path)
     path = tmp_path if name in ("", ".metadata") else tmp_path / name
     opened = []
-    for known in FORMATS:
-        with (
-            contextlib.suppress(tws.WarmStartError),
-            tws.load_checkpoint(path, format=known.name),
-        ):
-            opened.append(known.name)
+    for one in FORMATS:
+        with contextlib.suppress(tws.WarmStartError), tws.load_checkpoint(path, format=one.name):
+            opened.append(one.name)
     assert opened

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -189,15 +188,7 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         """
         tensor = self.view_tensor(key, _row_numbers(self.spec(key), rows))
         is_lent = rows is None and isinstance(tensor, torch.Tensor) and not self.is_callers
-        return self._copied(key, tensor) if is_lent else tensor
-
-    def _copied(self, key: str, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy; asked for twice, it is one as long as somebody has it, and no more memory."""
-        copies = self.__dict__.setdefault("_copies", weakref.WeakValueDictionary())
-        copy: torch.Tensor | None = copies.get(key)
-        if copy is None:
-            copy = copies[key] = tensor.clone()
-        return copy
+        return tensor.clone() if is_lent else tensor  # each time: the caller may change it
 
     def view_tensor(self, key: str, rows: torch.Tensor | None = None) -> Any:
         """As `get_tensor`, but what is only looked at: on top of the file where possible."""

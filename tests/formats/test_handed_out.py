@@ -1,4 +1,4 @@
-"""What is handed out is the caller's: changed, it changes neither the file nor what is read next."""
+"""What is handed out is the caller's: changed, it changes neither file nor what is read next."""
 
 from __future__ import annotations
 

@@ -43,6 +43,8 @@ _PROGRAMS = (
         "builtins.input",
     ),
 )
+# As pickles of protocol 2, which torch writes, call modules that have another name today.
+_PYTHON_2 = {"commands": "subprocess", "__builtin__": "builtins"}
 # Of these an entry of a state_dict may be a tensor in another form.
 _OF_ARRAYS = ("torch", "torchao", "numpy", "jax", "jaxlib", "tensorflow", "paddle", "cupy")
 
@@ -130,7 +132,9 @@ def _to_be_filled(text: str, names: Iterable[str]) -> tuple[str, Any] | None:
 
 
 def _is_of_programs(name: str) -> bool:
-    return any(f"{name}.".startswith(f"{program}.") for program in _PROGRAMS)
+    first, dot, rest = name.partition(".")
+    today = f"{_PYTHON_2.get(first, first)}{dot}{rest}."
+    return any(today.startswith(f"{program}.") for program in _PROGRAMS)
 
 
 def _names_in(file: str | IO[bytes]) -> list[str]:

@@ -41,6 +41,7 @@ from torch_warmstart.formats import Block
 from torch_warmstart.model import (
     Part,
     Variable,
+    extent_of,
     is_sharded,
     local_tensors,
     overlapping,
@@ -250,8 +251,10 @@ def _check_agreement(steps: Sequence[Write]) -> None:
 
 
 def _reach(tensor: torch.Tensor) -> int:
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    return (1 + sum((size - 1) * stride for size, stride in steps)) * tensor.element_size()
+    """Bytes from its first to its last."""
+    extent = extent_of(tensor)
+    assert extent is not None  # it lies on others
+    return extent.stop - extent.start
 
 
 def _twin(tensor: torch.Tensor, memory: torch.Tensor, start: int) -> torch.Tensor:

@@ -166,8 +166,13 @@ def own_prefix(url: str, storage: Storage) -> str | None:
     if is_prefix(url, storage):
         return url
     match = _FILE_OF_PREFIX.fullmatch(url)
-    prefix = (match[1] or "./") if match else ""  # a prefix may be all folder: `model/.index`
+    prefix = prefix_of(match[1]) if match else None
     return prefix if prefix and is_prefix(prefix, storage) else None
+
+
+def prefix_of(stem: str) -> str:
+    """The prefix that files begin with; it may be all folder: that of `.index` is `./`."""
+    return stem or "./"
 
 
 def is_prefix(url: str, storage: Storage) -> bool:

@@ -24,6 +24,7 @@ from torch_warmstart.formats.recognise import (
     is_table,
     no_index,
     own_prefix,
+    prefix_of,
 )
 from torch_warmstart.formats.tensorflow.state_file import parse_state
 from torch_warmstart.storage import (
@@ -123,7 +124,7 @@ def _find_v1(url: str, storage: Storage) -> Found | None:
         return None
     match = _SHARD_OF_V1.fullmatch(url)
     if match and match[2] == _ANY_COUNT:
-        return _of_any_count(match[1] or "./", storage)
+        return _of_any_count(prefix_of(match[1]), storage)
     if match and int(match[2]):
         found = _sharded_v1(match[1], int(match[2]))
         if is_file or storage.exists(found.v1_files[0]):

@@ -120,6 +120,23 @@ def test_many_texts_are_cut_as_each_by_itself(name: str) -> None:
     ] == [None if one in unknown else one for one in known]
 
 
+@pytest.mark.parametrize("fallback", [False, True])
+def test_added_tokens_have_their_names_and_what_is_unknown_none(fallback: bool) -> None:
+    library = pytest.importorskip("tokenizers")
+    bytes_ = [(f"<0x{byte:02X}>", -9.0) for byte in range(256)] if fallback else []
+    scored = [("<unk>", 0.0), ("net", -1.0), (" ", -2.0), *bytes_]
+    tokenizer = library.Tokenizer(library.models.Unigram(scored, 0, byte_fallback=fallback))
+    tokenizer.normalizer = library.normalizers.Lowercase()
+    wide = library.AddedToken("<sep>", lstrip=True, rstrip=True, normalized=False)
+    tokenizer.add_tokens([wide, library.AddedToken("NewTok", normalized=True)])
+    tokenizer.add_special_tokens(["<unk>"])
+    found = cut_by(tokenizer)(["net <sep> net", "netnewtok", "a<unk>", "é"])
+    assert found.numbers is not None
+    names = [found.names[number] for number in found.numbers.tolist()]
+    unknown = ["<0x61>", None, "<0xC3>", "<0xA9>"] if fallback else [None, None, None]
+    assert names == ["net", "<sep>", "net", "net", "NewTok", *unknown]
+
+
 def test_no_texts_are_cut_into_nothing() -> None:
     found = cut_by(word_pieces())([])
     assert not len(found.counts)

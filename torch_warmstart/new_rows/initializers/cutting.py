@@ -8,11 +8,12 @@ from __future__ import annotations
 import copy
 import importlib
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +22,6 @@ from torch_warmstart.errors import SettingsError, cause_of, hides_entries, shown
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-    _NamesOf: TypeAlias = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Sequence[Any]]
 
 _TOGETHER = 256  # texts that a tokenizer is given as one: by itself each costs a third more
 _NONE = np.empty(0, dtype=np.int64)
@@ -120,17 +119,19 @@ def listed(of_texts: Sequence[Sequence[Any]]) -> Pieces:
     return Pieces(_counts(of_texts), [*itertools.chain.from_iterable(of_texts)])
 
 
-def _numbered(counts: torch.Tensor, ids: npt.NDArray[np.int64], names_of: _NamesOf) -> Pieces:
+def _numbered(
+    counts: torch.Tensor, ids: npt.NDArray[np.int64], name_of: Callable[[int], Any]
+) -> Pieces:
     """Pieces that are given as ids.
 
     Args:
         counts: How many pieces each text has.
         ids: Of all pieces, one text after the other.
-        names_of: The entries of ids, each of which is given once, with the place of a piece that
-            has it.
+        name_of: The entry of an id; asked once for each.
     """
-    distinct, places, numbers = np.unique(ids, return_index=True, return_inverse=True)
-    return Pieces(counts, names_of(distinct, places), torch.from_numpy(numbers.reshape(-1)))
+    distinct, numbers = np.unique(ids, return_inverse=True)
+    names = [*map(name_of, distinct.tolist())]
+    return Pieces(counts, names, torch.from_numpy(numbers.reshape(-1)))
 
 
 def _of_lists(of_texts: Sequence[Sequence[int]], name_of: Callable[[int], Any]) -> Pieces:
@@ -138,7 +139,7 @@ def _of_lists(of_texts: Sequence[Sequence[int]], name_of: Callable[[int], Any]) 
     counts = _counts(of_texts)
     flat = itertools.chain.from_iterable(of_texts)
     ids = np.fromiter(flat, np.int64, int(counts.sum()))
-    return _numbered(counts, ids, lambda distinct, _: [*map(name_of, distinct.tolist())])
+    return _numbered(counts, ids, name_of)
 
 
 def _counts(lists: Sequence[Sequence[Any]]) -> torch.Tensor:
@@ -164,7 +165,7 @@ def _by_tokenizers(tokenizer: Any) -> Cut:
         whole = _as_trained(tokenizer)
         groups = [texts[at : at + _TOGETHER] for at in range(0, len(texts), _TOGETHER)]
         # What is said to be the words of one text is cut word by word, as if each stood alone. (Not
-        # by encode_batch_fast, which tells neither tokens nor whose they are.)
+        # by encode_batch_fast, which does not tell whose the tokens are.)
         encoded = whole.encode_batch(groups, is_pretokenized=True, add_special_tokens=False)
         lengths = np.array([len(group) for group in groups], dtype=np.int64)
         starts = (np.cumsum(lengths) - lengths).tolist()
@@ -173,15 +174,27 @@ def _by_tokenizers(tokenizer: Any) -> Cut:
         ]
         ids = [np.array(one.ids, np.int64) for one in encoded]
         counts = np.bincount(np.concatenate([_NONE, *of_text]), minlength=len(texts))
-        pieces = _numbered(
-            torch.from_numpy(counts),
-            np.concatenate([_NONE, *ids]),
-            # By where they occur, as the id of what is unknown has the name of another token.
-            lambda _, places: _tokens_at(encoded, places),
-        )
-        return _without(pieces, getattr(whole.model, "unk_token", None))
+        unknown, added = _unknown_id(whole), whole.get_added_tokens_decoder()
+
+        def name_of(number: int) -> str | None:
+            if number == unknown:
+                return None
+            name: str = added[number].content if number in added else whole.id_to_token(number)
+            return name
+
+        return _numbered(torch.from_numpy(counts), np.concatenate([_NONE, *ids]), name_of)
 
     return cut
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    """The id of what a tokenizer does not know, if it has one."""
+    model = tokenizer.model
+    if hasattr(model, "unk_token"):
+        known: int | None = tokenizer.token_to_id(model.unk_token) if model.unk_token else None
+        return known
+    state: Mapping[str, Any] = json.loads(model.__getstate__())  # a unigram model only writes it
+    return state.get("unk_id")
 
 
 def _as_trained(tokenizer: Any) -> Any:
@@ -207,16 +220,6 @@ def _as_trained(tokenizer: Any) -> Any:
     if has_dropout:
         copied.model.dropout = None
     return copied
-
-
-def _tokens_at(encoded: Sequence[Any], places: npt.NDArray[np.int64]) -> list[str]:
-    """The tokens at some places of all that was cut; a group's are made if one of them is asked."""
-    lengths = np.array([len(one) for one in encoded], dtype=np.int64)
-    ends = np.cumsum(lengths)
-    groups = np.searchsorted(ends, places, side="right")
-    tokens = {group: encoded[group].tokens for group in set(groups.tolist())}
-    within = places - (ends - lengths)[groups]
-    return [tokens[group][at] for group, at in zip(groups.tolist(), within.tolist(), strict=True)]
 
 
 def _by_tiktoken(encoding: Any) -> Cut:

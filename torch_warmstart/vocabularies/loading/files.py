@@ -72,9 +72,12 @@ def read_file(
                     f"{url} holds by a key."
                 )
         return _read_directory(url, storage, key)
-    if not storage.exists(url) and storage.exists(url + _INDEX):
-        return _in_checkpoint(url, storage, key)
-    raw = _bytes_of(url, storage)
+    try:
+        raw = _bytes_of(url, storage)
+    except VocabularyError as error:
+        if isinstance(error.__cause__, FileNotFoundError) and storage.exists(url + _INDEX):
+            return _in_checkpoint(url, storage, key)
+        raise
     if raw[:8].tobytes().startswith(_CONTAINERS):
         return _in_checkpoint(url, storage, key)
     raw = decompressed(raw, url)

@@ -82,25 +82,43 @@ def _convolution(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[
         wanted = _sizes(options.get(theirs), rank)
         if wanted is not None and wanted != tuple(getattr(module, ours)):
             yield _differs(module, ours, wanted, f"{theirs}={list(wanted)!r}")
-    padding, strides = options.get("padding"), tuple(module.stride)
-    if isinstance(module.padding, str) or not isinstance(padding, str):
-        return
-    if padding == "same" and any(module.padding) and any(stride != 1 for stride in strides):
+    # Where torch's layer pads nothing, the model may do that by itself.
+    padding, is_strided = options.get("padding"), any(stride != 1 for stride in module.stride)
+    pads = module.padding == "same" or any(_padding(module))
+    if padding == "same" and pads and not is_strided and not _keeps_size(module):
+        yield (
+            f"padding={module.padding!r}; the file says padding='same'.",
+            f"Make it {_name(module)}(..., padding='same').",
+        )
+    if padding == "same" and pads and is_strided:
         yield (
             "it pads both sides alike; the file says padding='same', which with a stride of more "
             "than 1 pads one more at the end where the size is even.",
             f"Pad by torch.nn.functional.pad(x, ...) and make it {_name(module)}(..., padding=0).",
         )
-    if padding == "valid" and any(module.padding):
+    if padding == "valid" and pads:
         yield (
-            f"padding={tuple(module.padding)}; the file says padding='valid', which pads nothing.",
+            f"padding={module.padding!r}; the file says padding='valid', which pads nothing.",
             "Make it 0, unless it takes the place of a layer that pads.",
         )
-    if padding == "causal" and any(module.padding):
+    if padding == "causal" and pads:
         yield (
             "it pads both sides; the file says padding='causal', which pads the beginning alone.",
             f"Pad by torch.nn.functional.pad(x, ...) and make it {_name(module)}(..., padding=0).",
         )
+
+
+def _padding(module: nn.modules.conv._ConvNd) -> tuple[int, ...]:
+    """What it pads at each end, where that is said by numbers."""
+    return () if isinstance(module.padding, str) else tuple(module.padding)
+
+
+def _keeps_size(module: nn.modules.conv._ConvNd) -> bool:
+    """Whether it pads as much as its kernel takes away, where it has no strides."""
+    if module.padding == "same" or module.transposed:  # which is not made so
+        return True
+    taken = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    return [2 * padding for padding in _padding(module)] == taken
 
 
 def _recurrent(module: nn.RNNBase, options: Options) -> Iterator[Difference]:

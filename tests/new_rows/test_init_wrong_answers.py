@@ -1,0 +1,48 @@
+"""What a user's function or mapping answers wrongly is our error, and changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+from torch_warmstart import init
+
+
+def started(initializer: Any) -> None:
+    model = nn.Embedding(2, 3)
+    before = model.weight.detach().clone()
+    info = tws.VocabInfo(["a", "ab"], old_vocab=["a", "b"], backup_initializer=initializer)
+    settings = tws.WarmStartSettings({"weight": torch.ones(2, 3)}, ".*", {"weight": info})
+    try:
+        tws.warm_start(model, settings)
+    finally:
+        assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "said"),
+    [
+        (init.subword(lambda _: 1 / 0), "the function raised ZeroDivisionError for 'ab'"),
+        (init.subword(lambda _: iter([1 / 0 for _ in "x"])), "raised ZeroDivisionError"),
+        (init.subword(lambda _: 3), "pieces are a list, but a int was given"),
+        (init.subword(lambda _: None), "pieces are a list, but a NoneType was given"),
+        (init.subword({"ab": 3}), "pieces are a list, but a int was given"),
+        (init.group_mean({"ab": ["jazz"], "a": ["jazz"]}), "what names a group is a str"),
+    ],
+)
+def test_it_is_our_error(initializer: Any, said: str) -> None:
+    with pytest.raises(tws.WarmStartError, match=said):
+        started(initializer)
+
+
+def test_a_function_may_answer_with_an_iterator() -> None:
+    model = nn.Embedding(2, 3)
+    rows = init.subword(iter)
+    info = tws.VocabInfo(["a", "ab"], old_vocab=["a", "b"], backup_initializer=rows)
+    old = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    tws.warm_start(model, tws.WarmStartSettings({"weight": old}, ".*", {"weight": info}))
+    assert model.weight[1].tolist() == [0.5, 0.5, 0.0]

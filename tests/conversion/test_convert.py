@@ -265,3 +265,18 @@ def test_where_nothing_can_be_written(tmp_path, monkeypatch, path, message):
 def test_settings_without_a_model_are_refused(tmp_path):
     with pytest.raises(tws.SettingsError, match="without a model"):
         tws.convert(state(), tmp_path / "out.pt", settings=tws.WarmStartSettings("x"))
+
+
+def test_what_is_no_tensor_of_the_file_is_told(tmp_path):
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}
+    torch.save(saved, tmp_path / "old.pt")
+    done = tws.convert(tmp_path / "old.pt", tmp_path / "new.safetensors")
+    assert set(done.keys) == {"weight", "bias"}
+    assert done.left_out == {
+        "optimizer": "an optimizer's state",
+        "epoch": "3, which is no tensor",
+    }

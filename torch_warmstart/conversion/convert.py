@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ class Conversion:
         source: What it was made of.
         keys: The names of the tensors in it.
         nbytes: Bytes of their values.
-        left_out: Names of what could not be written, with the reasons.
+        left_out: Names of what was not written (of a whole checkpoint also what is no tensor of it:
+            optimizers' states, epochs, which id a row is of), with the reasons.
         written: False for a dry run.
     """
 
@@ -84,7 +85,8 @@ def convert_checkpoint(
 ) -> Conversion:
     """Writes a checkpoint's tensors under their own names."""
     keys = [key for key in checkpoint if not patterns or any(p.search(key) for p in patterns)]
-    pieces, left_out = [], {}
+    pieces: list[Piece] = []
+    left_out = {} if patterns else dict(_besides_tensors(checkpoint))
     for key in keys:
         spec = checkpoint.spec(key)
         if spec.dtype is None:
@@ -106,6 +108,21 @@ def convert_checkpoint(
         dry_run=dry_run,
         progress=progress,
     )
+
+
+def _besides_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """What a checkpoint holds that is none of its tensors, and that no other file has then."""
+    for saved in checkpoint.optimizer_states():
+        if not any(key.startswith(saved.path) for key in checkpoint):  # it lies between the weights
+            yield saved.path, "an optimizer's state"
+    for path, what in checkpoint.besides().items():
+        yield path, f"{what}, which is no tensor"
+    if checkpoint.family == "torch":
+        return  # TorchRec's tables have their ids as tensors, and are told by their names
+    for name, table in checkpoint.tables().items():
+        ids = f"{{{table.values!r}: checkpoint.tables()[{name!r}].keys}}"
+        why = f"which row is whose is written by tws.save_vocabularies(path, {ids})"
+        yield f"the ids of {name}", why
 
 
 def _reader(checkpoint: Checkpoint, key: str) -> Callable[[], torch.Tensor]:

@@ -216,3 +216,20 @@ def test_many_ids_of_either_sign(tmp_path):
         rows = table.keys.rows(list(weights))
         values = checkpoint.get_tensor("emb", rows)
         assert torch.equal(values, torch.tensor(list(weights.values())))
+
+
+def test_the_ids_of_a_table_are_told_and_go_beside_the_file(tmp_path):
+    rows = rows_of([7, 3, 5])
+    with tws.load_checkpoint(write(tmp_path, deeprec("emb", rows))) as checkpoint:
+        (table,) = checkpoint.tables().values()
+        done = tws.convert(checkpoint, new := tmp_path / "new.safetensors")
+        assert "save_vocabularies" in done.left_out["the ids of emb"]
+        tws.save_vocabularies(new, {table.values: table.keys})
+    model = nn.Embedding(3, 2)
+    info = tws.VocabInfo(torch.tensor([5, 7, 3]))
+    rules = {"weight": table.values}
+    settings = tws.WarmStartSettings(
+        new, ".*", var_name_to_vocab_info={"weight": info}, var_name_to_prev_var_name=rules
+    )
+    tws.warm_start(model, settings)
+    assert model.weight.tolist() == [rows[5], rows[7], rows[3]]

@@ -67,6 +67,14 @@ DEVIATIONS: tuple[Deviation, ...] = (
         refusal="empty pattern|empty list",
     ),
     Deviation(
+        "D-EMPTY-NAME",
+        theirs="calls an empty previous name unused; with None it takes it for none",
+        ours="refuse it",
+        why="no tensor is called so: it can only be a mistake",
+        applies=lambda scenario: "" in scenario.renames.values(),
+        refusal=r"var_name_to_prev_var_name maps variable names",
+    ),
+    Deviation(
         "D-NAME-SPELLING",
         theirs="calls an entry for `a/b:0` or `a.b` unused",
         ours="take it for the variable `a.b`",

@@ -173,6 +173,7 @@ def with_vocab(scenario: Scenario, **changes: object) -> Scenario:
 
 SHOWN = {
     "D-EMPTY-PATTERN": Shown(replace(PLAIN, selection=""), set(), "empty pattern"),
+    "D-EMPTY-NAME": Shown(replace(PLAIN, renames={"a": ""}), "not used", "maps variable names"),
     "D-NAME-SPELLING": Shown(replace(PLAIN, renames={"a:0": "a"}), "not used", {"a"}),
     "D-MODULE-VOCAB": Shown(
         replace(

@@ -58,8 +58,8 @@ def warm_start(
             source that changes or vanishes cannot stop it half way: no PartialWriteError. It takes
             what the values and the rows that are used take in the checkpoint's dtype.
         memory_limit: Bytes that staging, the whole tensor that a plain `backup_initializer` is
-            given, and what moving rows works with may take, each for itself; above it the warm
-            start is refused and nothing has been changed. None: no limit.
+            given, what moving rows works with and what other ranks send may take, each for itself;
+            above it the warm start is refused and nothing has been changed. None: no limit.
         process_group: Processes that do this together, beside those that the model is sharded over
             or copied to by DistributedDataParallel: none writes before all have said that they
             can. A plain model without a group is this process's own, and nobody else is asked.

@@ -159,7 +159,7 @@ def test_a_rank_that_is_killed_while_the_group_is_made_is_named() -> None:
 def test_a_rank_that_does_not_come_is_named(two: Ranks) -> None:
     (of_0, of_1) = two.run(jobs.late_on_rank_1)
 
-    assert f"Rank 1 did not answer within 1 s. {UNCHANGED}" in of_0[0][0]
+    assert f"Rank 1 did not answer within {jobs.AT_ONCE:g} s. {UNCHANGED}" in of_0[0][0]
     assert [of_0[0][1], of_1[0][1]] == ["as before"] * 2
     assert [of_0[1], of_1[1]] == [("nothing", "complete")] * 2
 

@@ -100,9 +100,17 @@ def _shifted(inner: Box, outer: Box) -> Box:
 
 
 def is_here(pieces: _Pieces, want: Want) -> bool:
-    """Whether this rank has all that is wanted."""
-    found = [want.of(box) for box, _ in pieces]
-    return sum(part[1].numel for part in found if part is not None) == math.prod(want.sizes)
+    """Whether this rank has all that is wanted, so that it can be read in place.
+
+    Rows along the first dimension are in place where their pieces have them whole; of others all
+    that lies between them is read.
+    """
+    if want.dim:
+        return is_here(pieces, Want(want.key, want.box))
+    found = [part[1] for box, _ in pieces if (part := want.of(box)) is not None]
+    if want.rows is not None:
+        found = [place for place in found if place.sizes[1:] == want.sizes[1:]]
+    return sum(place.numel for place in found) == math.prod(want.sizes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -51,9 +51,22 @@ def watched(chunk: int = SMALL) -> Iterator[list[tuple[int, int]]]:
 def fill_from_another(source: str, how: str) -> int:
     """All of a model that is sharded in one way from one in another; how many bytes came."""
     of_sharded = tws.WarmStartSettings(trained(source).state_dict(), [".*"])
-    with watched() as seen:
-        fill_both(how, Tower, tws.WarmStartSettings(whole_state(), [".*"]), of_sharded=of_sharded)
-    return sum(got for _, got in seen)
+    made, kept = all_to_all.Exchange._made, 0
+
+    def counted(self: Any, want: Any) -> torch.Tensor:
+        nonlocal kept
+        tensor = made(self, want)
+        kept += tensor.nbytes
+        return tensor
+
+    with watched() as seen, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(all_to_all.Exchange, "_made", counted)
+        settings = tws.WarmStartSettings(whole_state(), [".*"])
+        model, _ = fill_both(how, Tower, settings, of_sharded=of_sharded)
+    came = sum(got for _, got in seen)
+    own = [local for tensor in model.state_dict().values() for local in local_tensors(tensor)]
+    assert came <= kept <= sum(tensor.nbytes for tensor in own)  # of nothing but its own boxes
+    return came
 
 
 def fill_by_words(source: str, how: str, new_rows: str) -> int:

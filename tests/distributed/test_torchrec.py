@@ -59,6 +59,15 @@ def test_what_one_model_has_in_memory_fills_another(two: Ranks, way: str, is_dte
     assert sum(_run(two, "fill_from_memory", way, is_dtensor)) > 0
 
 
+@pytest.mark.parametrize("source", [way for way in WAYS if way != "data_parallel"])
+@pytest.mark.parametrize("is_dtensor", [False, True])
+def test_tables_in_memory_fill_those_that_are_spread_otherwise(
+    two: Ranks, source: str, is_dtensor: bool
+) -> None:
+    for way in WAYS:
+        assert sum(_run(two, "fill_from_another_way", source, way, is_dtensor)) > 0
+
+
 def test_an_optimizer_of_kernels_that_is_not_known_is_refused_by_name(two: Ranks) -> None:
     for said in _run(two, "refuse_lars"):
         assert "FBGEMM's lars_sgd" in said

@@ -13,6 +13,7 @@ from torchrec_models import Recommender, assert_slices, batch, pieces, same, sha
 
 import torch_warmstart as tws
 
+WAIT = 60  # seconds, for a rank that has failed
 OLD = [f"w{number}" for number in range(7)]
 NEW = ["w6", "new", "w0", "w3", "newer", "w2", "w5", "newest", "w1"]
 
@@ -182,6 +183,28 @@ def fill_from_memory(way: str, is_dtensor: bool) -> int:
     second = sharded(Recommender(7), way, is_dtensor=is_dtensor)
     tws.warm_start(second, first.state_dict())
     return _compared(first.state_dict(), second.state_dict())
+
+
+def fill_from_another_way(source: str, way: str, is_dtensor: bool) -> int:
+    """Tables whose rows and columns lie elsewhere, in their places and by a vocabulary."""
+    first = sharded(Recommender(7), source, is_dtensor=is_dtensor)
+    tws.warm_start(first, tws.WarmStartSettings(old_state(), [".*"]))
+    second = sharded(Recommender(7), way)
+    tws.warm_start(second, first.state_dict(), timeout=WAIT)
+    whole = Recommender()
+    whole.load_state_dict(old_state())
+    count = assert_slices(second, whole)
+    assert torch.equal(second(batch()), whole(batch()))  # the kernels have it
+    tables = [name for name in old_state() if not name.startswith("over")]
+    infos = {name: _words(backup_initializer=torch.nn.init.ones_) for name in tables}
+
+    def both(state: Any) -> tws.WarmStartSettings:
+        return tws.WarmStartSettings(state, ".*", infos)
+
+    whole, third = Recommender(10), sharded(Recommender(10), way)
+    tws.warm_start(whole, both(old_state()))
+    tws.warm_start(third, both(first.state_dict()), timeout=WAIT)
+    return count + assert_slices(third, whole)
 
 
 def _trained(way: str, *, is_dtensor: bool = False) -> Any:

@@ -92,7 +92,7 @@ class Reader:
 
     def read(self, item: PlanItem) -> torch.Tensor:
         """What an item's variable becomes, or the rows of it are taken from."""
-        if self._exchange is not None and item.remapping is None:
+        if self._is_gathered(item) and item.remapping is None:
             return self.read_box(item, Box.whole(item.variable.shape))
         tensors = [self._tensor(key) for key in item.keys]
         return item.layout.to_torch(*tensors)[item.part]
@@ -138,7 +138,7 @@ class Reader:
     def read_blocks(self, item: PlanItem) -> tuple[Sequence[Block], torch.Tensor]:
         """The same of all of it, of which only the rows it needs are there, and which they are."""
         assert item.remapping is not None
-        if self._exchange is not None:
+        if self._is_gathered(item):
             return self.read_blocks_of_box(item, Box.whole(item.variable.shape))
         rows = item.remapping.rows
         if not _moves_rows_of_the_file(item):
@@ -172,6 +172,10 @@ class Reader:
             return None
         want = _want_of_rows(item, Box.whole(item.sources[0].shape), order, rows)
         return want if self._exchange.lacks(want) else None
+
+    def _is_gathered(self, item: PlanItem) -> bool:
+        """Whether other ranks may have a part of what an item is made of, and are asked."""
+        return self._exchange is not None and not self.has_whole(item)
 
     def has_whole(self, item: PlanItem) -> bool:
         """Whether all that an item is made of is on this rank."""

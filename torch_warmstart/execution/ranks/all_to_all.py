@@ -163,7 +163,10 @@ class Exchange:
         self._later: list[tuple[Want, torch.Tensor]] = []
         self._kept = 0  # bytes
         agreement.meet()  # else who is gone would be waited for below
-        self._group = agreement.process_group()
+        try:
+            self._group = agreement.process_group()
+        except RuntimeError as error:
+            agreement.broke_off(error)
         self._directory = self._told()
 
     def all_pieces(self) -> Iterator[tuple[Box, torch.Tensor]]:

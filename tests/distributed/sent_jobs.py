@@ -26,7 +26,7 @@ from torch_warmstart.execution.ranks import all_to_all
 from torch_warmstart.model import local_tensors
 
 SOON = 8.0  # seconds until a rank that is gone is given up
-AT_ONCE = 1.0  # of one that comes only when it has been given up
+AT_ONCE = 1.0  # the same, where nobody comes anyway
 SMALL = 96  # bytes of a chunk, so that there are many
 
 
@@ -119,9 +119,9 @@ def fill_gates(how: str) -> None:
     """A layout that makes tensors of its own: a kernel of gates in another order."""
     torch.manual_seed(3)
     layer = {
-        "up/kernel:0": torch.rand(6, 20),
-        "up/recurrent_kernel:0": torch.rand(5, 20),
-        "up/bias:0": torch.rand(20),
+        "up/kernel:0": torch.rand(9, 32),
+        "up/recurrent_kernel:0": torch.rand(8, 32),
+        "up/bias:0": torch.rand(32),
     }
     of_sharded = tws.WarmStartSettings(_by_rows(layer))
     fill_both(how, _Cell, tws.WarmStartSettings(layer), of_sharded=of_sharded)
@@ -130,7 +130,7 @@ def fill_gates(how: str) -> None:
 class _Cell(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.up = nn.LSTM(6, 5)
+        self.up = nn.LSTM(9, 8)
 
 
 @functools.cache  # groups have threads of their own, and stay until the process ends
@@ -176,7 +176,7 @@ class _OfEachDtype(nn.Module):
         super().__init__()
         for number, dtype in enumerate(DTYPES):
             torch.manual_seed(number)
-            values = torch.randint(0, 2, (5, 3)).to(dtype)
+            values = torch.randint(0, 2, (16, 3)).to(dtype)
             self.register_buffer(f"of_{number}", place(values))
             self.register_buffer(f"no_{number}", place(values[:0]))
 

@@ -33,7 +33,6 @@ def settings(**said: object) -> tws.WarmStartSettings:
         lambda: info(backup_initializer=nn.init.normal_, generator=3),
         lambda: tws.ClipOrPad(backup_initializer=nn.init.normal_, generator="seed"),
         lambda: settings(format=3),
-        lambda: settings(entry=["model"]),
         lambda: settings(verify="no"),
         lambda: settings(storage_options="token"),
         lambda: tws.NameRules({}, layouts=3),  # type: ignore[arg-type]

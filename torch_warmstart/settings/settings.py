@@ -132,7 +132,7 @@ class WarmStartSettings:
         for name in ("on_missing", "on_mismatch"):
             if getattr(self, name) not in ("error", "keep"):
                 raise SettingsError(f"{name} is 'error' or 'keep', not {getattr(self, name)!r}.")
-        for name, kind in (("verify", bool), ("format", str | None), ("entry", str | None)):
+        for name, kind in (("verify", bool), ("format", str | None)):
             if not isinstance(getattr(self, name), kind):
                 raise SettingsError(f"{name} cannot be {getattr(self, name)!r}.")
         if not isinstance(self.storage_options, Mapping | None):

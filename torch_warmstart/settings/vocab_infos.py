@@ -384,7 +384,9 @@ def _check_int(
 
 def _check_initializer(info: VocabInfo | ClipOrPad | SegmentInfo) -> None:
     initializer, generator, kind = info.backup_initializer, info.generator, type(info).__name__
-    if initializer is None or initializer == KEEP:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise SettingsError(f"{kind}: generator is a torch.Generator, not {generator!r}.")
+    if initializer is None or (isinstance(initializer, str) and initializer == KEEP):
         if generator is not None:
             raise SettingsError(f"{kind}: a generator is of no use without a backup_initializer.")
         return

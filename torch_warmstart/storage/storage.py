@@ -165,7 +165,10 @@ class Storage:
             return os.path.isfile(self._path(url))
         from torch_warmstart.storage.web import is_absence, is_web
 
-        filesystem, path = self._connect(url)
+        try:
+            filesystem, path = self._connect(url)
+        except FileNotFoundError:  # of a chain, the file within which it would be
+            return False
         with reaching(url):
             if not is_web(url):
                 return bool(filesystem.isfile(path))

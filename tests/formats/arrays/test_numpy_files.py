@@ -124,7 +124,7 @@ def test_a_local_array_is_mapped_and_never_written_to(tmp_path: Path) -> None:
     path.write_bytes(npy(table()))
     first, second = (tw.load_checkpoint(path).get_tensor("a") for _ in range(2))
     with tw.load_checkpoint(path) as checkpoint:
-        views = [checkpoint.get_tensor("a") for _ in range(2)]
+        views = [checkpoint.view_tensor("a") for _ in range(2)]
 
     first.zero_()
     assert views[0].data_ptr() == views[1].data_ptr()

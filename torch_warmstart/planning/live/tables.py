@@ -124,6 +124,11 @@ def _check_infos(infos: Any) -> None:
             f"{'an empty one' if isinstance(infos, Mapping) else type(infos).__name__}."
         )
     for name, value in infos.items():
+        if not isinstance(name, str):
+            raise SettingsError(
+                f"change_vocabulary takes each variable by its name, not by {name!r}: "
+                "{name: VocabInfo(...) for name in names}."
+            )
         check_infos(f"change_vocabulary: {name!r}", value)
         for info in infos_of(value):
             _check_info(name, info)

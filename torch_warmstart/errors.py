@@ -223,10 +223,10 @@ def hides_entries() -> bool:
     return os.environ.get(_HIDING, "") not in ("", "0")
 
 
-def shown_entry(entry: object, hidden: str = "(hidden)") -> str:
-    """An entry of a vocabulary in a message, shortened; what stands for it where none may be."""
+def shown_entry(entry: object) -> str:
+    """An entry of a vocabulary in a message, shortened; `(hidden)` where none may be shown."""
     if hides_entries():
-        return hidden
+        return "(hidden)"
     value = entry.decode("utf-8", "backslashreplace") if isinstance(entry, bytes) else entry
     shown = repr(value) if isinstance(value, str) else str(value)
     too_long = len(shown) > _ENTRY_CHARACTERS

@@ -280,3 +280,21 @@ def test_what_is_no_tensor_of_the_file_is_told(tmp_path):
         "optimizer": "an optimizer's state",
         "epoch": "3, which is no tensor",
     }
+
+
+def test_optimizers_in_files_of_their_own_are_not_read(tmp_path):
+    weights = {"weight": torch.ones(2, 2)}
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "optimizer.bin").write_bytes(b"no torch file")
+    done = tws.convert(tmp_path, tmp_path / "new.pt")
+    assert done.left_out == {}
+    assert same(read(tmp_path / "new.pt")["weight"], weights["weight"])
+
+
+def test_an_entry_that_begins_as_a_weight_does_is_told(tmp_path):
+    model = nn.ModuleDict({"optim": nn.Linear(2, 2)})
+    optimizer = torch.optim.Adam(model.parameters())
+    model["optim"](torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    torch.save({"model": model.state_dict(), "optim": optimizer.state_dict()}, tmp_path / "a.pt")
+    assert "optim" in tws.convert(tmp_path / "a.pt", tmp_path / "b.pt").left_out

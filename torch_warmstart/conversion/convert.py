@@ -13,7 +13,7 @@ import torch
 from torch_warmstart.conversion import safetensors_file, torch_file
 from torch_warmstart.conversion.pieces import Piece
 from torch_warmstart.display import VERSION, progress_bar
-from torch_warmstart.errors import SettingsError, plural, printable
+from torch_warmstart.errors import CorruptCheckpointError, SettingsError, plural, printable
 from torch_warmstart.formats import Checkpoint, family_of
 from torch_warmstart.storage import check_free, whole_file
 
@@ -112,14 +112,22 @@ def convert_checkpoint(
 
 def _besides_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     """What a checkpoint holds that is none of its tensors, and that no other file has then."""
-    for saved in checkpoint.optimizer_states():
-        if not any(key.startswith(saved.path) for key in checkpoint):  # it lies between the weights
+    own = frozenset(checkpoint)
+    # Of files beside the weights nothing is read: those stay where they are.
+    for saved in () if checkpoint.has_optimizers_beside else checkpoint.optimizer_states():
+        slots = (key for parameter in saved.parameters for key in parameter.slots.values())
+        if own.isdisjoint(slots):  # else they lie between the weights
             yield saved.path, "an optimizer's state"
     for path, what in checkpoint.besides().items():
         yield path, f"{what}, which is no tensor"
     if checkpoint.family == "torch":
         return  # TorchRec's tables have their ids as tensors, and are told by their names
-    for name, table in checkpoint.tables().items():
+    try:
+        tables = checkpoint.tables()
+    except CorruptCheckpointError as error:  # the tensors may be whole
+        yield "the ids of its tables", str(error)
+        return
+    for name, table in tables.items():
         ids = f"{{{table.values!r}: checkpoint.tables()[{name!r}].keys}}"
         why = f"which row is whose is written by tws.save_vocabularies(path, {ids})"
         yield f"the ids of {name}", why

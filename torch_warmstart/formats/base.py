@@ -140,6 +140,7 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
     format: str  # what it is, for messages: "TensorFlow V2 checkpoint", ...
     family: Family
     is_callers: bool = False  # whether its tensors are those that the caller has in memory
+    has_optimizers_beside: bool = False  # whether their states are files of their own
     has_checksums: bool = False  # whether `verify` reads whole tensors to check them
     _readers: _Readers
     _folder: str  # where the process was when it was opened

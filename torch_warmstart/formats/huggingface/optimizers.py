@@ -31,6 +31,8 @@ def with_optimizers(weights: Checkpoint, directory: Place) -> Checkpoint:
 class _WithOptimizers(Checkpoint):
     """Weights, and the slots in other files."""
 
+    has_optimizers_beside = True
+
     def __init__(self, weights: Checkpoint, directory: Place, files: Mapping[str, str]) -> None:
         self.url, self.format, self.family = weights.url, weights.format, weights.family
         self._weights, self._directory, self._files = weights, directory, files

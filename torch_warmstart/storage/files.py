@@ -250,9 +250,10 @@ class _Mirror:
         self._url, self._mirrors, self._room = url, mirrors, [0]
         self._directory = mirrors.directory or tempfile.gettempdir()
         weakref.finalize(self, _give_back, mirrors, self._room)
-        self.present, self._pending = NO_RANGES, NO_RANGES
+        self.present: RangeArray = NO_RANGES
+        self._pending = NO_RANGES
         self._guard, self._pid = Guard(), os.getpid()
-        self.mapping = np.empty(0, dtype=np.uint8)  # an empty file cannot be mapped
+        self.mapping: Bytes = np.empty(0, dtype=np.uint8)  # an empty file cannot be mapped
         try:
             self._file = tempfile.TemporaryFile(  # noqa: SIM115
                 prefix="torch_warmstart_", dir=mirrors.directory

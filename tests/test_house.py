@@ -24,6 +24,7 @@ PREFIX = "torch_warmstart"
 
 # From the ground up. A folder may import what stands below its line, and nothing beside it.
 LAYERS = (
+    {"values"},
     {"errors", "dtypes", "boxes"},
     {"storage", "entries", "display"},
     {"settings", "model", "layouts", "formats"},
@@ -39,7 +40,7 @@ LAYERS = (
 LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
 # Formats use each other's parts, in this order.
 FORMATS = ("", "listing", "keyed", "arrays", "tensorflow", "torch", "keras", "huggingface")
-TOP = {"__init__", "__main__", "api", "init", "tensorflow_names", *LAYERS[0]}
+TOP = {"__init__", "__main__", "api", "init", "tensorflow_names", *LAYERS[0], *LAYERS[1]}
 # What a folder or a module must not know, whatever its layer.
 FORBIDDEN = {
     "errors": ("storage", "formats"),

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from torch_warmstart.values import frozen
+
 _BLOCK = 1 << 15  # numbers made at a time, so that they stay in the cache
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Box:
     """A part of a larger tensor; the offsets and sizes count elements, one a dimension."""
 

@@ -27,8 +27,9 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from torch_warmstart.values import frozen
 
 Severity = Literal["error", "warning", "note"]
 
@@ -58,7 +59,7 @@ def why_wrong(error: Exception, otherwise: str) -> str:
     return str(error) if isinstance(error, WrongDocumentError) else otherwise
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """Something that a plan, a warm start or a check has to say; `str()` is the sentence.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from torch_warmstart.values import frozen
 
 OK = 0
 DIFFERENT = 1  # things differ, nothing matched, or a threshold is missed
 FAILED = 2  # an error of ours; a wrong call ends with it too
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """The result of a command.
 

@@ -12,10 +12,10 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from torch_warmstart import __version__
+from torch_warmstart.values import frozen
 
 CONFIDENCES = ("high", "medium", "low")
 GROUPS = {"vocab": "compare vocabularies, or make today's of yesterday's"}
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         raise WrongCallError(f"error: {message}", self.format_usage(), self.prog)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Command:
     """One command."""
 

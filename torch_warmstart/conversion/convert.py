@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,13 +15,14 @@ from torch_warmstart.display import VERSION, progress_bar
 from torch_warmstart.errors import CorruptCheckpointError, SettingsError, plural, printable
 from torch_warmstart.formats import Checkpoint, family_of
 from torch_warmstart.storage import check_free, whole_file
+from torch_warmstart.values import frozen
 
 _SAFETENSORS, _TORCH = (".safetensors",), (".pt", ".pth", ".bin")
 _FAMILY_WORDS = {"tensorflow": "tf", "torch": "pt"}  # of safetensors' metadata
 _TIMES_SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@frozen(repr=False)
 class Conversion:
     """What was written into a file, and what was not.
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
+
+from torch_warmstart.values import frozen
 
 BLOCK = 16 << 20  # bytes that are looked at together
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Piece:
     """A tensor to write; its values are asked for when it is its turn."""
 

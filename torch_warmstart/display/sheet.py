@@ -9,7 +9,6 @@ own, cells go on below.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from torch_warmstart.display.folding import Row, fold, fold_endings, shorten_apart
@@ -22,13 +21,14 @@ from torch_warmstart.display.wrapping import (
     wrapped_prose,
 )
 from torch_warmstart.errors import plural, printable
+from torch_warmstart.values import frozen
 
 Kind = Literal["title", "head", "row", "detail", "text", "note", "warning"]
 _INDENT = "    "  # of what belongs to the line above
 _LEAST_REASON = 6  # columns; a shorter one is not worth a number
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """A row of the table."""
 
@@ -39,7 +39,7 @@ class Entry:
     is_aside: bool = False  # named in one line with others, instead of a row
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sheet:
     """A table with a title and what there is to say."""
 

@@ -7,18 +7,19 @@ row each has: that is a `Vocabulary`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from torch_warmstart.errors import shown_entry
+from torch_warmstart.values import frozen
 
 _UNSIGNED = 1 << 64
 _NEWLINE = b"\n"
 _SPREAD = 4  # times the bytes of some entries that are copied to have them as values
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Entries:
     """Entries in order, either text (bytes) or integer ids, on any device."""
 

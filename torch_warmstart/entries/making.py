@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 
 from torch_warmstart.entries.entries import Entries
 from torch_warmstart.entries.vocabulary import MASK, OOV, Vocabulary
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -65,7 +65,7 @@ _MADE_WITH: Mapping[str, Mapping[str, Any]] = {
 LOOKUPS = tuple(_MADE_WITH)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LookupLayer:
     """What a `StringLookup`, `IntegerLookup` or `TextVectorization` says of its rows.
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
 
 import torch
+
+from torch_warmstart.values import frozen
 
 UNKNOWN = -1  # of a day
 _LAST_DAY = date.max.toordinal() - date(1970, 1, 1).toordinal()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Usage:
     """What is known of the use of a vocabulary's listed entries, in their order; on the CPU.
 

@@ -12,7 +12,7 @@ import json
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -22,6 +22,7 @@ import torch
 from torch_warmstart.entries.entries import Entries
 from torch_warmstart.entries.usage import Usage
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.values import frozen
 
 # What rows can be for, besides those that a tokenizer names itself (`pad_token`, `bos_token`, ...).
 OOV = "oov"  # what stands for every entry that is not listed, by its hash where there are several
@@ -48,7 +49,7 @@ def _work(name: str) -> Callable[..., Any]:
     return work
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen(eq=False, repr=False)
 class Vocabulary:
     """Which row of a table stands for which entry.
 

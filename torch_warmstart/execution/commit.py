@@ -10,7 +10,7 @@ own when they are loaded has been done before (`module_loading`), while it could
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -30,6 +30,7 @@ from torch_warmstart.execution.insisting import insist
 from torch_warmstart.formats import Block
 from torch_warmstart.model import Variable, parts_of, sharded_like
 from torch_warmstart.planning import PlanItem
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.display import Advance
@@ -65,7 +66,7 @@ class Write(Step, Protocol):
         """The same for another target."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Filled:
     """New rows that have been made of old ones, for one variable."""
 
@@ -75,7 +76,7 @@ class Filled:
     notes: tuple[Finding, ...]  # what has shown only now
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prepared:
     """All that a plan writes, in order."""
 
@@ -188,7 +189,7 @@ def _listed(names: list[str]) -> str:
     return listed(map(repr, names)) or "the optimizer's new slots"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Load:
     """Whole tensors of the model, whose modules do nothing of their own when they are loaded."""
 
@@ -204,7 +205,7 @@ class Load:
             copy.run()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Copy:
     """A whole tensor."""
 
@@ -231,7 +232,7 @@ class Copy:
         return replace(self, target=target)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Filling:
     """What goes into rows that have no old row; of several axes, into cells."""
 
@@ -239,7 +240,7 @@ class Filling:
     rows: torch.Tensor | float  # as many, or one number for all
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Patch:
     """Rows that are back, from an older checkpoint."""
 
@@ -264,7 +265,7 @@ class Patch:
         target.index_copy_(self.axis, at, scaled.mul_(self.scale))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Gather:
     """Rows that move, and new ones."""
 
@@ -304,7 +305,7 @@ class Gather:
         return replace(self, target=target)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class InParts:
     """What this process writes of a sharded tensor: a step for each of its parts."""
 
@@ -344,7 +345,7 @@ def leaves(steps: Iterable[Step]) -> Iterator[Copy | Gather]:
             yield step
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class HandOver:
     """The slots that were made beside the optimizer, given to it: the last step."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -50,6 +49,7 @@ from torch_warmstart.model import (
 )
 from torch_warmstart.new_rows import Constant, Initialised, Mixed
 from torch_warmstart.planning import AxisChange, PlanItem, WarmStartPlan
+from torch_warmstart.values import frozen
 
 _PER_ROW = 6 * 8  # bytes that a gather needs beside its chunks: indices of rows
 
@@ -270,7 +270,7 @@ def _twin(tensor: torch.Tensor, memory: torch.Tensor, start: int) -> torch.Tenso
 # -- new rows --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class RowsMade:
     """What initialisers have made for a variable, by the axis whose new rows it is."""
 

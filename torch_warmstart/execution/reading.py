@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -27,9 +26,10 @@ from torch_warmstart.model import WrittenMemory, is_sharded
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 from torch_warmstart.storage import is_remote
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Share:
     """The part of some work that one of several processes does."""
 

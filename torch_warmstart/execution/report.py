@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from torch_warmstart.display import VERSION, Shown
@@ -29,6 +29,7 @@ from torch_warmstart.planning import (
     totals_of,
 )
 from torch_warmstart.settings import VocabInfo
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.display import Entry, Sheet
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _NOBODY: Mapping[tuple[Variable, int], NewRowsAccount] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AxisAccount:
     """What became of a variable's rows along a further axis."""
 
@@ -53,7 +54,7 @@ class AxisAccount:
         return _new_rows_of(self)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VariableAccount:
     """What became of one variable."""
 
@@ -91,7 +92,7 @@ def _new_rows_of(account: VariableAccount | AxisAccount) -> NewRowsAccount:
     return NewRowsAccount(())
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@frozen(repr=False)
 class WarmStartReport(Shown):
     """What a warm start did.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -27,12 +27,13 @@ from torch_warmstart.execution.commit import (
 from torch_warmstart.execution.gathering import gather_blocks, gather_guarded
 from torch_warmstart.new_rows import Initialised
 from torch_warmstart.planning import WarmStartPlan
+from torch_warmstart.values import frozen
 
 _STAGINGS = ("none", "memory")
 _Rows = TypeVar("_Rows", Gather, Patch)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Memory:
     """What carrying out a plan may keep in memory, and what it shall."""
 

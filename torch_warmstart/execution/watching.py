@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 import torch
 
 from torch_warmstart.execution.commit import SourceChangedError
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.storage import Leases, is_safe
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _State:
     """What the system knows of a file."""
 

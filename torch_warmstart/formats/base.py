@@ -6,7 +6,6 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,6 +16,7 @@ from torch_warmstart.display import Shown
 from torch_warmstart.dtypes import aligned, as_bits
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
 from torch_warmstart.storage import Guard
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.display import Sheet
@@ -46,7 +46,7 @@ class MalformedError(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorSpec:
     """A tensor of a checkpoint without its data."""
 
@@ -68,7 +68,7 @@ class TensorSpec:
         return self.numel * self.dtype.itemsize if self.dtype is not None else 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorLocation:
     """Where a tensor's bytes are, for people who look for them."""
 
@@ -76,7 +76,7 @@ class TensorLocation:
     num_slices: int = 0  # 0: in one piece
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GraphOptimizer:
     """An optimizer in an object-based checkpoint, as its edges name things there."""
 
@@ -85,7 +85,7 @@ class GraphOptimizer:
     full_names: Mapping[str, str]  # of both, by key
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedLayer:
     """What a file says of a layer, beyond the names of its tensors."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from torch_warmstart.errors import SettingsError, did_you_mean, listed, plural
+from torch_warmstart.values import frozen
 
 _Tree = Mapping[Any, Any]
 
@@ -64,7 +64,7 @@ def choose(
     raise SettingsError(_none(node, where if not path else f"{where}, entry {path!r},"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Averages:
     """Averages of weights that a container keeps beside them."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,9 +24,10 @@ from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.formats.place import Place
 from torch_warmstart.storage import LOCAL, Storage
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Format:
     """One format: what `format=` calls it, how to tell, how to open."""
 

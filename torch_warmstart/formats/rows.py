@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from torch_warmstart.storage import NO_RANGES, Bytes, ByteSource, RangeArray, check_range
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Run:
     """Rows that lie in a file one behind the other."""
 

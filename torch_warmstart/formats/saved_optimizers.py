@@ -15,10 +15,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
+
+from torch_warmstart.values import frozen
 
 _Tree = Mapping[Any, Any]
 
@@ -31,7 +33,7 @@ _OF_A_TABLE = re.compile(r"(?:.*\.)?([^.]+)\.weight", re.DOTALL)  # as TorchRec 
 _USUAL_PREFIX = re.compile(r"(.*\.)?(optim|optimizer|optimizers)\.(\d+\.)?")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedParameter:
     """What an optimizer kept for one parameter."""
 
@@ -40,7 +42,7 @@ class SavedParameter:
     slots: Mapping[str, str]  # name of the slot to its key; empty: it had none yet
 
 
-@dataclass(frozen=True)  # without slots, for the cached properties
+@frozen(slots=False)  # without slots, for the cached properties
 class SavedOptimizer:
     """One optimizer's state, with its parameters in the order of its param groups."""
 

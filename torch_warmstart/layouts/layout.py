@@ -9,17 +9,17 @@ tensors without data.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.values import frozen
 
 Shape = tuple[int, ...]
 Tensors = tuple[torch.Tensor, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Layout:
     """A reversible change from TensorFlow's tensors to torch's.
 
@@ -75,7 +75,7 @@ def _same(*tensors: torch.Tensor) -> Tensors:
 IDENTITY = Layout("identity", _same, _same)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Form:
     """One way in which TensorFlow keeps a tensor of a torch layer.
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+
+from torch_warmstart.values import frozen
 
 ANY = "*"
 _IN_PARENT = "/../"
@@ -30,7 +31,7 @@ def numbered(name: str, number: int, count: int) -> str:
     return f"{name}#{number}:{count}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LeafName:
     """A name within a layer, as it is read: `read_leaf` makes it.
 

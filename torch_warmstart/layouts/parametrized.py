@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,13 +21,14 @@ from torch import nn
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.layouts.layout import IDENTITY, Form, Layout, Tensors
+from torch_warmstart.values import frozen
 
 _NEW = re.compile(r"parametrizations\.(\w+)\.original([01]?)")
 _OLD = re.compile(r"(\w+)_(orig|g|v)")
 _NOT_INVERTED = "{} computes it from other values than a weight; which they would be is not known"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Original:
     """What a tensor is of the weight that is computed from it."""
 

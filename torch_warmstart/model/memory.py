@@ -11,10 +11,11 @@ import bisect
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
+
+from torch_warmstart.values import frozen
 
 T = TypeVar("T")
 
@@ -194,7 +195,7 @@ class WrittenMemory:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Mapping:
     """A file in the memory of this process."""
 

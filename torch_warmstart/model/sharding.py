@@ -14,7 +14,6 @@ import math
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 
 from torch_warmstart.boxes import Box
 from torch_warmstart.errors import SettingsError, UnsupportedError
+from torch_warmstart.values import frozen
 
 _OF_SHARDING = (
     "torch.distributed.fsdp",
@@ -30,7 +30,7 @@ _OF_SHARDING = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Part:
     """A box of a variable that is here, and its values, which share the variable's memory."""
 

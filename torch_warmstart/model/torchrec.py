@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from torch_warmstart.model.sharding import (
     is_of_torchrec,
     wrapped_optimizer,
 )
+from torch_warmstart.values import frozen
 
 _DATA_PARALLEL = "data_parallel"
 _FUSED = "fused"  # how kernels are called that update their tables themselves
@@ -46,7 +46,7 @@ _KEPT: Mapping[str | None, Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Table:
     """A table that one of TorchRec's modules has spread over processes."""
 
@@ -54,7 +54,7 @@ class Table:
     layer: torch.nn.Module  # what the table was before, on the meta device
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class FusedState:
     """What kernels keep for a table that they update themselves."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -20,12 +20,13 @@ from torch_warmstart.boxes import Box
 from torch_warmstart.model.sharding import Part, home_of, local_tensors, parts_of, registered_of
 from torch_warmstart.model.torchrec import Table, tables_of
 from torch_warmstart.model.wrappers import CHILDREN, DATA_PARALLEL, FRONTS
+from torch_warmstart.values import frozen
 
 Kind = Literal["parameter", "buffer", "slot"]
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Owner:
     """One place in the model where a tensor is registered."""
 
@@ -41,7 +42,7 @@ class Owner:
         return own if own != self.name else self.name.rpartition(".")[0]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Slot:
     """What makes a variable an optimizer's: `optimizer.state[parameter][name]`."""
 
@@ -66,7 +67,7 @@ class Slot:
         return found
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen(eq=False, repr=False)
 class Variable:
     """A tensor to fill: the model's, or an optimizer's slot for one of them.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
 from torch_warmstart.layouts import read_leaf
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names.conventions import plain_name
 from torch_warmstart.names.finder import Finder
+from torch_warmstart.values import frozen
 
 _SAMPLED = 64  # variables whose names are compared with the checkpoint's
 _ALIKE = 20  # names of the checkpoint that are looked at for each
@@ -22,7 +22,7 @@ _ENDINGS = ("/ExponentialMovingAverage",)  # of averages that TensorFlow keeps w
 _Move = tuple[tuple[str, ...], tuple[str, ...]]  # the beginnings of names here and there
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CommonRule:
     """A scope of the model, the one that stands for it in the checkpoint, and what that finds."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -16,9 +15,10 @@ from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint
 from torch_warmstart.layouts import Form, torch_forms
 from torch_warmstart.layouts.tensorflow import tf_forms
 from torch_warmstart.model import DATA_PARALLEL, FRONTS, without_children
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Conventions(ABC):
     """What holds for every tensor of a checkpoint.
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
@@ -35,6 +35,7 @@ from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names.conventions import Conventions, conventions_of, plain_name
 from torch_warmstart.names.spellings import ANY_KIND, OWN, SHORT, Kinds, Spellings
+from torch_warmstart.values import frozen
 
 _SETTING = "var_name_to_prev_var_name"
 BY_USER = "renamed in settings"  # how a variable or a slot was found
@@ -45,7 +46,7 @@ _IN_WRAPPER = "TensorFlow's name, in a wrapper"
 _PARTS = re.compile(r"([./])")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """The tensors of the checkpoint that become a variable, and how.
 

@@ -20,6 +20,7 @@ from torch_warmstart.new_rows.mixture import Mixture, check_mixture, count_equal
 from torch_warmstart.new_rows.moments import Values
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows
 from torch_warmstart.settings import Initializer, takes_new_rows
+from torch_warmstart.values import frozen
 
 Guard = Callable[[str, Callable[[], Any]], Any]  # runs what a user wrote
 
@@ -183,7 +184,7 @@ def label_of(initializer: Initializer) -> str:
 # -- who answers -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Single:
     """One initialiser without `|` and `+`, and the noise on it."""
 
@@ -195,7 +196,7 @@ class Single:
         return label_of(self.initializer) + (" + noise" if self.noise else "")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Part:
     """Rows, and who answers for them."""
 
@@ -211,7 +212,7 @@ class Part:
         return self.single.label
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Answers:
     """Who answers for which of a variable's new rows."""
 
@@ -328,7 +329,7 @@ def _part(
 # -- their rows ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Made:
     """Rows that an initialiser has made: a mixture of old ones, or the rows themselves."""
 

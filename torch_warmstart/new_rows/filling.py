@@ -6,19 +6,19 @@ The executor carries it out and decides nothing; the plan's text shows it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from torch_warmstart.errors import Finding
 from torch_warmstart.settings import KEEP, AnyVocabInfo, Initializer
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.new_rows.composing import Answers, Part
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Keep:
     """They stay as the model has them."""
 
@@ -26,7 +26,7 @@ class Keep:
         return "as the model has them"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Constant:
     """The same number everywhere: zeros, as TensorFlow has it, or what an optimizer begins with."""
 
@@ -36,7 +36,7 @@ class Constant:
         return f"{self.value:g}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Initialised:
     """What an initialiser makes there of a tensor of the variable's full shape."""
 
@@ -49,7 +49,7 @@ class Initialised:
         return label_of(self.initializer)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Mixed:
     """What initialisers make of the old rows, the first that answers for a row."""
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.values import frozen
 
 _HASH = (0x9E3779B97F4A7C15 - (1 << 64), 0x2545F4914F6CDD1D)  # odd; for telling mixtures apart
 _EQUAL = 1e-6  # weights are told apart in steps of this
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Mixture:
     """New rows as weighted sums of old ones: `new[i] = sum_j weights[j] * old[indices[j]]`.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.values import frozen
 
 BLOCK = 65536  # rows
 _SUMMED = 256  # rows
@@ -26,7 +26,7 @@ class Values(Protocol):
         """All rows that its vocabulary describes, in blocks, with the number of the first."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Survey:
     """What one pass over a table tells."""
 

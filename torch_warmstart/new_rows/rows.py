@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -24,6 +24,7 @@ from torch_warmstart.new_rows.moments import (
     untrained,
 )
 from torch_warmstart.new_rows.reserved import reserved_rows
+from torch_warmstart.values import frozen
 
 Role = Literal["input", "output", "bias", "other"]
 TOGETHER = 8192  # rows that are made at a time, in runs of which the first is row 0
@@ -64,7 +65,7 @@ def has_entry(vocabulary: Vocabulary, rows: torch.Tensor) -> torch.Tensor:
     return is_entry
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False, slots=False)
 class OldRows:
     """The old table.
 
@@ -174,7 +175,7 @@ class OldRows:
         return self.values
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False, slots=False)
 class NewRows:
     """What an initialiser is told of the rows that it is asked for.
 

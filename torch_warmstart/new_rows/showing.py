@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 
@@ -12,12 +12,13 @@ from torch_warmstart.errors import hides_entries, printable
 from torch_warmstart.new_rows.composing import Made
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import has_entry
+from torch_warmstart.values import frozen
 
 _SHOWN = 2  # old entries of a row, beside the new one
 _ROUNDED = 0.005  # a weight below it would be shown as 0.00
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class _Rows:
     """Rows of one initialiser."""
 
@@ -28,7 +29,7 @@ class _Rows:
     mixture: Mixture | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NewRowsAccount:
     """Who made a variable's new rows; false where nobody of `tws.init` did.
 

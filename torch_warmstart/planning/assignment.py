@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,11 +19,12 @@ from torch_warmstart.planning.plan import WarmStartPlan
 from torch_warmstart.planning.planner import make_plan
 from torch_warmstart.planning.renames import read_renames
 from torch_warmstart.settings import NameRules, WarmStartSettings, canonical_scope, is_scope
+from torch_warmstart.values import frozen
 
 AssignmentMap = Mapping[str, str | torch.Tensor] | Iterable[tuple[str, str | torch.Tensor]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One entry of an assignment map."""
 

@@ -7,7 +7,7 @@ A decision is an item of the plan or a problem, never both and never an effect. 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ from torch_warmstart.planning.plan import (
 from torch_warmstart.planning.rows import OldVocabularies, Remappings, Taken
 from torch_warmstart.planning.wishes import Wish
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo, takes_new_rows
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies import Remapping
 
 _MISSING_HINT = (
@@ -64,7 +65,7 @@ _SLOT_HINT = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Decision:
     """What happens to one variable, or why nothing can."""
 

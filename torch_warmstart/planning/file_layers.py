@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from torch_warmstart.formats import Checkpoint, SavedLayer
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Source, with_layout
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.layouts.tensorflow import Described
@@ -29,7 +30,7 @@ _AROUND = {"spectral_normalization"}  # of what is within
 _COMPOUND_MODULES = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
-@dataclass(frozen=True, eq=False)  # without slots, for the cached property
+@frozen(eq=False, slots=False)  # without slots, for the cached property
 class FileLayers:
     """The layers that a checkpoint's file tells of."""
 

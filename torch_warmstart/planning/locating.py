@@ -10,7 +10,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +24,7 @@ from torch_warmstart.planning.renames import Renaming
 from torch_warmstart.planning.selection import Entry
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import SETTING, Rule
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.planning.file_layers import FileLayers
@@ -34,7 +35,7 @@ BY_HOOK = "renamed by a load hook of the model"
 _SUGGESTED = "suggested"  # a rule that nobody has looked at
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Location:
     """Where one variable comes from."""
 
@@ -47,7 +48,7 @@ class Location:
     is_made_by_hook: bool = False  # by a load hook of the model, from other tensors
 
 
-@dataclass(frozen=True, eq=False)  # without slots, for the cached property
+@frozen(eq=False, slots=False)  # without slots, for the cached property
 class Located:
     """Where the variables of a model come from."""
 

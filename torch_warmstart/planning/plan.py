@@ -8,7 +8,7 @@ ids that a table keeps, and some rows that tell whose a saved vocabulary is.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -22,6 +22,7 @@ from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import bare_name
 from torch_warmstart.new_rows import Constant, Fill, Keep
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo, WarmStartSettings
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies import Remapping
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ STATES: tuple[State, ...] = ("remapped", "converted", "renamed", "copied", "kept
 Purpose = Literal["warm start", "vocabulary change"]  # what a plan is for
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Words:
     """What plans and reports of a purpose say of themselves; where it is from stands behind."""
 
@@ -65,7 +66,7 @@ WORDS: Mapping[Purpose, Words] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Cast:
     """A change of dtype between floating types, or a widening of integers."""
 
@@ -78,7 +79,7 @@ class Cast:
         return change + (" (lossy)" if self.lossy else "")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RowAccount:
     """What became of the rows of a remapped variable; up to `left`, and `vacant`, they add up.
 
@@ -166,7 +167,7 @@ _NEW_ROWS = tuple(name for name in _WORDS if name not in _OLD_ROWS)
 NO_ROWS = RowAccount(0, 0, 0, 0, 0, 0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class AxisChange:
     """What happens along one axis of a variable."""
 
@@ -177,7 +178,7 @@ class AxisChange:
     old_size: int  # of the old tensor along the axis, in torch's layout
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class PlanItem:
     """What happens to one variable."""
 
@@ -336,7 +337,7 @@ class PlanItem:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Audit:
     """Something to compare with the original program."""
 
@@ -350,7 +351,7 @@ class Audit:
         return f"{first}{more}: {self.problem} {self.change}"
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen(eq=False, repr=False)
 class WarmStartPlan(Shown):
     """What a warm start will do. `print()` it; `apply_plan()` it."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +44,7 @@ from torch_warmstart.planning.rows import OldVocabularies, Remappings
 from torch_warmstart.planning.selection import written_out
 from torch_warmstart.planning.wishes import Wishes, read_wishes
 from torch_warmstart.settings import WarmStartSettings
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.slots import Optimizers
@@ -139,7 +139,7 @@ def _check_optimizer_entry(
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Judgement:
     """What is wrong after a step, and what is only worth saying."""
 

@@ -13,9 +13,10 @@ from torch_warmstart.errors import Finding, did_you_mean, plural
 from torch_warmstart.model import Owner, Variable, nearest_to_pattern
 from torch_warmstart.planning.selection import Entry, by_variable, needs_a_list
 from torch_warmstart.settings import RenameSetting, Rule, begin_of, canonical_scope, rules_of
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Renaming:
     """What a variable is called in the checkpoint, by a rule of the user's."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -28,6 +28,7 @@ from torch_warmstart.settings import (
     infos_of,
     what_infos_are,
 )
+from torch_warmstart.values import frozen
 
 _SELECTION = "vars_to_warm_start"
 _NOT_TRAINABLE = {"buffer": "a buffer", "slot": "an optimizer's slot"}
@@ -38,7 +39,7 @@ _NO_VOCAB_INFO = "vars_to_warm_start=None takes only variables with a VocabInfo;
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry(Generic[Value]):
     """An entry of one of the settings' dicts, and the owner of the variable it was written for."""
 

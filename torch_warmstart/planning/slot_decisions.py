@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +29,7 @@ from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.rows import Remappings
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.formats import Checkpoint
@@ -57,7 +58,7 @@ _SUMS = ("/_accumulated_gradients/", "_gradient_accumulator\n")
 _NOT_WHOLE = "the rest of its state is not taken"
 
 
-@dataclass(frozen=True, eq=False)  # without slots, for the cached property
+@frozen(eq=False, slots=False)  # without slots, for the cached property
 class _Known:
     """What the decisions on slots are made from."""
 

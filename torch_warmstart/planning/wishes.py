@@ -7,7 +7,7 @@ comes along: an entry or a rule of no use (`selection`, `renames`) would silentl
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch_warmstart.errors import Finding
@@ -15,9 +15,10 @@ from torch_warmstart.model import Variable
 from torch_warmstart.planning.renames import Renaming, read_renames
 from torch_warmstart.planning.selection import Entry, by_variable, select
 from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings, infos_of
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Wish:
     """What the settings ask of one variable."""
 
@@ -30,7 +31,7 @@ class Wish:
     may_misfit: bool  # the same, for another shape or dtype
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Wishes(Mapping[Variable, Wish]):
     """The wishes of one warm start, and what is wrong with the settings."""
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.values import frozen
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 _FLOAT32_TOLERANCE = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Comparison:
     """One output, or one layer's output, against its record."""
 

@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from torch_warmstart.display import VERSION, Advance, Entry, Sheet, Shown, progr
 from torch_warmstart.dtypes import aligned, as_bytes, dtype_name
 from torch_warmstart.errors import plural, printable
 from torch_warmstart.formats import Checkpoint, TensorSpec
+from torch_warmstart.values import frozen
 
 # What happened to a tensor; one that differs in several ways has the first of them.
 ChangeKind = Literal["added", "removed", "renamed", "shape", "dtype", "values", "unreadable"]
@@ -35,7 +36,7 @@ KINDS: tuple[ChangeKind, ...] = (
 _BLOCK = 1 << 20  # elements that are compared together
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorChange:
     """How a tensor differs. What one side does not have is None."""
 
@@ -53,7 +54,7 @@ class TensorChange:
     max_change: float | None = None
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@frozen(repr=False)
 class CheckpointDiff(Shown):
     """What differs between two checkpoints; true if anything does. `print()` it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,9 +15,10 @@ from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import SettingsError, did_you_mean, plural
 from torch_warmstart.model import module_names
 from torch_warmstart.proof.comparison import Comparison, as_tensor, compare
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@frozen(repr=False)
 class PortCheck:
     """What `verify_port` found; true if everything agrees. `print()` it."""
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.values import frozen
 
 _GROUP = re.compile(r"\\(?:([1-9][0-9]?)|g<(\w+)>)")
 
 
-@dataclass(frozen=True)
+@frozen(slots=False)
 class InfoTemplate:
     """A function from a pattern's match to the infos that a file says; two of one text are equal.
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch_warmstart.errors import SettingsError, did_you_mean
@@ -32,6 +31,7 @@ from torch_warmstart.settings.name_rules import (
 )
 from torch_warmstart.settings.toml_text import read_toml, toml_escaped, toml_string
 from torch_warmstart.storage import whole_file
+from torch_warmstart.values import frozen
 
 _SECTIONS = {
     "names": "a variable of the model: its tensor in the checkpoint, or a list",
@@ -46,7 +46,7 @@ _HEADLINE = (
 _WIDTH = 96  # characters of a comment in a line
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Line:
     """An entry of a rules file."""
 

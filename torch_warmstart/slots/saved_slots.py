@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from torch_warmstart.formats import SavedOptimizer
 from torch_warmstart.layouts import Form
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Source
+from torch_warmstart.values import frozen
 
 # Where a variable is found, as the settings have it; None if it is not.
 SourceOf = Callable[[Variable], Source | None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SlotSource:
     """Where a slot comes from.
 
@@ -28,7 +28,7 @@ class SlotSource:
     remarks: tuple[str, ...] = ()  # how torch's optimizer goes on differently; said once a plan
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NoSource:
     """That there can be nothing for a slot in the checkpoint, so that it stays as it is."""
 

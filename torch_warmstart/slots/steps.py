@@ -12,13 +12,13 @@ import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.layouts import Layout
+from torch_warmstart.values import frozen
 
 _MAX_STEPS = 4_000_000  # whose powers are multiplied out
 _ROUNDINGS = 16  # by which a stored power may differ from the one worked out here, in epsilons
@@ -26,7 +26,7 @@ _BETA = re.compile(r"beta[12](?=_power)")
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Power:
     """A tensor that is a power of a beta."""
 
@@ -64,7 +64,7 @@ def steps_layout(name: str, powers: Sequence[Power], count: str | None) -> Layou
     return Layout("steps", to_torch, to_tf, num_tf=len(powers) + (count is not None))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Asked:
     """What steps are worked out from; the arguments of `steps_layout`."""
 

@@ -8,12 +8,13 @@ name mean other things in another (the `momentum_buffer` of RMSprop has divided 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import torch
 
+from torch_warmstart.values import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class _Kind:
     """What a rule keeps: for every parameter, with an option, or by a parameter's shape."""
 

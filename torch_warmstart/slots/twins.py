@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +16,12 @@ from torch_warmstart.errors import SettingsError, UnsupportedError
 from torch_warmstart.slots.axes import axes_in_slot
 from torch_warmstart.slots.probing import blank_copy
 from torch_warmstart.slots.variables import Optimizers, optimizers_in
+from torch_warmstart.values import frozen
 
 _Plain = int | float | str | None  # a bool is an int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Successor:
     """A parameter and the one that takes its place."""
 
@@ -31,7 +31,7 @@ class Successor:
     axes: tuple[int, ...]  # along which it may have another size
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class OptimizerTwin:
     """An optimizer, and its twin for the successors of some of its parameters."""
 

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
 from torch_warmstart.errors import CorruptCheckpointError, MissingDependencyError, SettingsError
@@ -20,6 +20,7 @@ from torch_warmstart.storage.files import (
 )
 from torch_warmstart.storage.local import LocalFile
 from torch_warmstart.storage.urls import is_remote, parent, stays_below
+from torch_warmstart.values import frozen
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
 _FILE = "file://"
@@ -34,7 +35,7 @@ _EXTRAS = {
 }  # what to install for a scheme: torch-warmstart[...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Root:
     """What the user named, on the filesystem that its URL leads to."""
 
@@ -58,7 +59,7 @@ class _Root:
         raise CorruptCheckpointError(f"{url} is neither beside nor below {self.url}.")
 
 
-@dataclass(frozen=True)
+@frozen(slots=False)
 class Storage:
     """Where files come from, and with which options.
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch_warmstart.layouts import IDENTITY, Form, read_leaf, squeeze
 from torch_warmstart.layouts.tensorflow import one_layer_forms
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit, Tensor, fits_shape, natural
+from torch_warmstart.values import frozen
 
 _PARAMETRIZED = "parametrizations"  # torch's name for where it keeps that
 _CHAINS = 200  # looked at for a stack of recurrent layers
@@ -31,7 +32,7 @@ _TF_LEAVES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Layer:
     """Tensors that belong together, of which nothing is found; or a single one."""
 
@@ -41,7 +42,7 @@ class Layer:
     has_twin: bool = False  # of a single one: whether its module's others are of the same shape
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Candidate:
     """Where a layer could be in the checkpoint."""
 

@@ -21,12 +21,13 @@ from torch_warmstart.model import Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.settings import begin_of, canonical_scope
 from torch_warmstart.suggesting.suggestions import CONFIDENCES, SuggestedRule, Suggestion
+from torch_warmstart.values import frozen
 
 _FEWEST = 2  # variables that a rule must stand for
 _NUMBER = re.compile(r"\d+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Move:
     """A layer's path in the model, and the one in the checkpoint."""
 

@@ -7,7 +7,6 @@ and each has their shape. Only what no tensor of its own is left for, is looked 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 from torch_warmstart.layouts import IDENTITY, Form
 from torch_warmstart.model import Owner, Shape, Variable
@@ -15,12 +14,13 @@ from torch_warmstart.names import Finder
 from torch_warmstart.suggesting.similarity import alikeness, shared_words, tokens_of
 from torch_warmstart.suggesting.suggestions import Suggestion
 from torch_warmstart.suggesting.tensors import AvailableTensors, Tensor
+from torch_warmstart.values import frozen
 
 _FEWEST = 2  # layers
 _ALIKE, _MARGIN = 0.45, 0.02  # of names without the layers' number
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Group:
     """Variables that differ in one number of their names, which counts from 0."""
 

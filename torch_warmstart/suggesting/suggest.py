@@ -58,6 +58,7 @@ from torch_warmstart.suggesting.similarity import (
 from torch_warmstart.suggesting.stacked import stacked_items
 from torch_warmstart.suggesting.suggestions import Confidence, Suggestion, Suggestions
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit
+from torch_warmstart.values import frozen
 
 _MARGIN = 0.02  # of alikeness; what is nearer to each other is as good
 _VERY_ALIKE, _ALIKE, _SOMEWHAT_ALIKE = 0.675, 0.45, 0.2
@@ -71,7 +72,7 @@ _SAME_SIZE = 0.05  # how much the size along a vocabulary counts: less than anot
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Match:
     """A layer and where it is proposed to be."""
 

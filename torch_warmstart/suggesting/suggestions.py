@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 from torch_warmstart.display import VERSION, Entry, Sheet, Shown
@@ -24,6 +24,7 @@ from torch_warmstart.settings import (
     lines_of,
     write_rules,
 )
+from torch_warmstart.values import frozen
 
 Confidence = Literal["high", "medium", "low", "none"]
 CONFIDENCES: tuple[Confidence, ...] = ("high", "medium", "low", "none")
@@ -32,7 +33,7 @@ _SHOWN = 20  # rules
 _COLUMNS = ("variable", "from", "change", "confidence", "why", "or else")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Suggestion:
     """What is proposed for one variable."""
 
@@ -49,7 +50,7 @@ class Suggestion:
         return self.names[0] if len(self.names) == 1 else list(self.names)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SuggestedRule:
     """A scope or a pattern that stands for several suggestions."""
 
@@ -65,7 +66,7 @@ class SuggestedRule:
         return f"({self.source!r}, {self.target!r})"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@frozen(repr=False)
 class Suggestions(Shown):
     """Proposed names for the variables that find nothing by themselves. `print()` them.
 

@@ -17,13 +17,14 @@ from torch_warmstart.layouts import Form, Shape, expression, read_leaf
 from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
 from torch_warmstart.model import Variable
 from torch_warmstart.names import bare_name, conventions_of
+from torch_warmstart.values import frozen
 
 _MAX_DIGITS = 18  # of a number in a name
 _ORIGINAL, _TRAINED = "original_module", "modules_to_save"  # peft's
 ANY_SIZE = -1  # along the axis of a vocabulary, which has changed or may have
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tensor:
     """A tensor under the name that is proposed for it."""
 
@@ -37,7 +38,7 @@ class Tensor:
         return self.parts[-1].removeprefix("_")  # Keras 3 keeps `kernel` as `_kernel`
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fit:
     """Tensors that could be one tensor of a torch layer."""
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from torch_warmstart.entries import Entries
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.join import MISSING
 
 _SHOWN = 3  # entries at most in a message
@@ -67,7 +67,7 @@ _FORMS: Mapping[str, Callable[[bytes], bytes]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Alike:
     """What was found by forms."""
 

@@ -14,7 +14,6 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -40,6 +39,7 @@ from torch_warmstart.entries import (
     xor_into,
 )
 from torch_warmstart.storage import base_name
+from torch_warmstart.values import frozen
 
 MISSING = -1
 
@@ -72,7 +72,7 @@ class _Salt:
 _SALT = _Salt(os.urandom(16))  # another one in each process
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Joined:
     """What a join found.
 
@@ -87,7 +87,7 @@ class Joined:
     repeat: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Packing:
     """How a key is made up: `highest bits of a hash | whether it is new | the entry's number`."""
 

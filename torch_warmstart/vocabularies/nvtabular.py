@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from torch_warmstart.errors import (
     said_of_entries,
 )
 from torch_warmstart.storage import Bytes, Storage, base_name, below, is_signed, join, parent
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.loading import from_arrow
 
 _NAME = re.compile(r"unique\.(?P<column>.+)\.parquet")
@@ -45,7 +46,7 @@ class _WrongError(ValueError):
     """What is wrong with a file, to follow its name."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Categories:
     """What a file holds: a column of entries, how often each was seen, and the rows that it says.
 

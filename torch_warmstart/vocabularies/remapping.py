@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch_warmstart.entries import (
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.join import MISSING, Joined, join, work_of
 from torch_warmstart.vocabularies.loading import (
     check_lines,
@@ -34,7 +35,7 @@ _LITTLE = 0.1  # of the new entries
 _PADDED_TO = tuple(8 << power for power in range(7))  # multiples that tables are made higher to
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Remapping:
     """What a `VocabInfo` means for the rows of a variable.
 
@@ -120,7 +121,7 @@ class Remapping:
         return replace(self, rows=torch.cat([self.rows, behind]), num_vacant=vacant)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Vocabularies:
     """What a `VocabInfo` stands for, read and cut to its sizes: the new and the old vocabulary."""
 

@@ -8,11 +8,11 @@ each, both ends do.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import torch
 
 from torch_warmstart.formats import Checkpoint, TensorSpec
+from torch_warmstart.values import frozen
 
 _MOST_BYTES = 1 << 20
 _MOST_OF_A_ROW = 32 << 20
@@ -20,7 +20,7 @@ _MOST_ROWS = 4096
 _AT_ENDS = 8  # rows
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sample:
     """What tells a tensor: its shape, and digests of rows at its ends and all over it."""
 

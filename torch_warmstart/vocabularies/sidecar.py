@@ -16,7 +16,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch_warmstart.entries import Vocabulary
@@ -39,6 +38,7 @@ from torch_warmstart.storage import (
     is_signed,
     parent,
 )
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.loading import read_vocabulary
 from torch_warmstart.vocabularies.samples import Sample, is_of, sample_of
 
@@ -53,7 +53,7 @@ _DATA = re.compile(r"\.warmstart-[0-9a-f]{32}\.vocab")
 _NAME = re.compile(rf"[^/]+({_DATA.pattern})", re.DOTALL)  # of any checkpoint's
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kept:
     """What the JSON says of a tensor's vocabulary."""
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import pkgutil
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from torch_warmstart.cli.answer import DIFFERENT, Answer
 from torch_warmstart.display import render, terminal_width
 from torch_warmstart.errors import did_you_mean
+from torch_warmstart.values import frozen
 
 _PAGE = "findings.md"  # docs/findings.md, which this is a link to
 _ROW = re.compile(r"^\| `([\w-]+)` \| (.*?) \| (.*) \| (.*) \|$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explanation:
     """A row of the page."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -23,11 +22,12 @@ from torch_warmstart.execution.reading import exchanged, old_box, stored_box
 from torch_warmstart.formats.torch.dcp import DcpListing
 from torch_warmstart.model import Part, parts_of
 from torch_warmstart.planning import PlanItem
+from torch_warmstart.values import frozen
 
 _INSTEAD = "tws.warm_start(model, directory) reads the same files, row by row"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Read:
     """A box of one stored part, and what is done with it."""
 

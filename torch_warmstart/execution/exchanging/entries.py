@@ -6,7 +6,6 @@ All of it are entries of dicts and lists: to write one runs nobody's code, so th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch_warmstart.planning.live import (
     token_weights,
 )
 from torch_warmstart.slots import OptimizerTwin
+from torch_warmstart.values import frozen
 
 _ABSENT: Any = object()
 # What a module calls the size of its weight along an axis. The last is transformers' own.
@@ -34,7 +34,7 @@ _SIZES: tuple[tuple[str, dict[int, str]], ...] = (
 _TOKEN = "_token_id"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Entry:
     """A place in a dict or list, what stands there, and what will."""
 

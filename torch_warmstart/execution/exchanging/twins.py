@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,9 +21,10 @@ from torch_warmstart.planning import WarmStartPlan, make_plan
 from torch_warmstart.planning.live import ChangedTable
 from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
 from torch_warmstart.slots import Optimizers, OptimizerTwin, Successor, make_twins
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Twin:
     """The new tensors of some tables, and the plan that fills them."""
 

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 
 from torch_warmstart.dtypes import as_bits
 from torch_warmstart.formats import Block
+from torch_warmstart.values import frozen
 
 BUFFERS = 4  # that the bytes on their way are divided into
 _PACKING_BYTES = 32  # what packing a row costs beside its bytes, as bytes: its number, a call
@@ -48,7 +49,7 @@ class Stream(Protocol):
         """What is queued from now on waits for the event."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Streams:
     """Where the parts of a transfer are queued."""
 
@@ -75,7 +76,7 @@ def cuda_streams(device: torch.device) -> Streams:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Batch:
     """Rows that travel together.
 

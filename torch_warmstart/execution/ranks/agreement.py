@@ -23,7 +23,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from typing import Any, Literal, NoReturn
 
@@ -31,6 +31,7 @@ import torch
 
 from torch_warmstart.errors import SettingsError, WarmStartError, listed
 from torch_warmstart.model import gloo_group, ranks_of_group, ranks_of_model, shared_store
+from torch_warmstart.values import frozen
 
 Stage = Literal["agree", "ready", "done"]
 TIMEOUT = timedelta(minutes=30)  # torch's own
@@ -45,7 +46,7 @@ _NAMED = 3  # ranks whose problems are told in full
 _runs: dict[tuple[int, ...], int] = {}  # how many there were so far, by their ranks
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """What has come of a stage."""
 

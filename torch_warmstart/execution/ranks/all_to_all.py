@@ -21,7 +21,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +31,7 @@ from torch_warmstart.dtypes import as_bits, as_bytes
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.execution.ranks.agreement import Agreement
 from torch_warmstart.formats import Checkpoint
+from torch_warmstart.values import frozen
 
 CHUNK_BYTES = 64 << 20  # that a rank sends at a time, and that it gets
 _POLL = (0.0001, 0.02)  # seconds between two looks whether something has come, first and at most
@@ -41,7 +41,7 @@ _Pieces = Sequence[tuple[Box, torch.Tensor]]
 _Numbers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Want:
     """A part of a tensor of a checkpoint."""
 
@@ -113,7 +113,7 @@ def is_here(pieces: _Pieces, want: Want) -> bool:
     return sum(place.numel for place in found) == math.prod(want.sizes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class _Ask:
     """What is asked of one rank, and where it belongs; who is asked does not know that."""
 
@@ -121,7 +121,7 @@ class _Ask:
     into: torch.Tensor | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class _Unit:
     """A part of what is asked for that is sent at a time."""
 

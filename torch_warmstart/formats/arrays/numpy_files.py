@@ -12,7 +12,6 @@ import ast
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import NPY_MAGIC, NPY_SUFFIX
 from torch_warmstart.formats.rows import read_rows
 from torch_warmstart.storage import ByteSource, base_name
+from torch_warmstart.values import frozen
 
 _LENGTH_SIZES = {1: 2, 2: 4, 3: 4}  # bytes of the header's length, by version
 _MAX_HEADER = 10_000  # numpy's own limit for what it hands to literal_eval
@@ -48,7 +48,7 @@ def open_npz(place: Place) -> NpzCheckpoint:
     return NpzCheckpoint(place.url, place.source, verify=place.verify)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ArrayHeader:
     """What stands before an array's bytes."""
 

@@ -10,17 +10,17 @@ listed layers only if there are exactly as many, with just these numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from torch_warmstart.formats.class_names import class_of, snake_case
 from torch_warmstart.formats.keras.hdf5 import Tree
+from torch_warmstart.values import frozen
 
 LISTS = ("layers", "_layer_checkpoint_dependencies")  # what a Sequential or Functional lists
 _MODULES = ("keras", "tf_keras")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerConfig:
     """What `config.json` says of a layer."""
 

@@ -20,7 +20,7 @@ import contextlib
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from traceback import clear_frames
 from typing import Any
 
@@ -37,6 +37,7 @@ from torch_warmstart.formats.arrays import native, torch_dtype
 from torch_warmstart.formats.rows import row_ranges
 from torch_warmstart.formats.sources import SourceFile
 from torch_warmstart.storage import ByteSource, Range
+from torch_warmstart.values import frozen
 
 _MAX_RATIO = 1_100  # deflate's best is 1032 to 1
 _MAX_DEPTH = 100  # groups in groups; Keras nests as deep as models do
@@ -48,7 +49,7 @@ _BROKEN_HDF5 = (OSError, KeyError, ValueError, TypeError, RuntimeError, Overflow
 Texts = dict[str, list[str]]  # attributes that are strings, by name
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dataset:
     """A dataset without its data."""
 
@@ -76,7 +77,7 @@ class Dataset:
         return math.prod(self.shape) * (self.dtype.itemsize if self.dtype is not None else 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tree:
     """All datasets of a file, and what is written about its groups."""
 

@@ -17,16 +17,17 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from torch_warmstart.formats.keras.hdf5 import Dataset
+from torch_warmstart.values import frozen
 
 Options = Mapping[str, Any]
 Shapes = Sequence[tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leaf:
     """A variable of a layer."""
 
@@ -43,7 +44,7 @@ class Leaf:
         return tuple(name for name in (self.name, self.in_tf_keras) if name)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Inner:
     """A layer that is an attribute of another."""
 
@@ -52,7 +53,7 @@ class Inner:
     otherwise: str = ""  # the class that is taken where nothing tells, if its variables fit
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Layer:
     """A class of layers.
 

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from torch_warmstart.formats.keras.configs import LISTS
 from torch_warmstart.formats.keras.folders import VARS, LayerFolder, number_of
 from torch_warmstart.formats.keras.hdf5 import Texts, Tree
 from torch_warmstart.formats.keras.layers import LAYERS
+from torch_warmstart.values import frozen
 
 _MODEL_WEIGHTS = "model_weights/"  # of a whole model in a Keras 2 file
 _NO_LAYERS = ("optimizer",)  # of a model
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OtherNames:
     """What a tensor is called besides its key."""
 

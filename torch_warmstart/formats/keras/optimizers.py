@@ -16,13 +16,13 @@ Source: keras `optimizers/*.py` (`build`), `layers/layer.py` (`variables`, `trai
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch_warmstart.formats.base import GraphOptimizer
 from torch_warmstart.formats.keras.folders import LayerFolder, number_of
 from torch_warmstart.formats.keras.hdf5 import Dataset
 from torch_warmstart.formats.keras.layers import LAYERS
+from torch_warmstart.values import frozen
 
 _FOLDER = "optimizer"
 _MODELS = ("Functional", "Sequential")
@@ -33,7 +33,7 @@ _SEED = "seed_generator"
 _COUNT = "_iterations"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Slots:
     """Lists of slots that are written variable by variable; `option` says whether there are any."""
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch_warmstart.formats.base import SavedLayer
 from torch_warmstart.formats.class_names import OTHER, lookalike_by_name, product_by_name
 from torch_warmstart.formats.keras.configs import is_layer, kind_of, listed_configs
 from torch_warmstart.formats.keras.folders import LayerFolder
+from torch_warmstart.values import frozen
 
 Layers = Mapping[str, SavedLayer]  # by key of a tensor
 
@@ -55,7 +56,7 @@ def keras3_layers(folders: Sequence[LayerFolder], keys: Mapping[str, str]) -> La
     return {key: layer for key, layer in found if layer is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Writer:
     """What wrote a file of Keras 2, as far as it says."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -12,13 +11,14 @@ from torch_warmstart.entries import Entries, Vocabulary, entries_of_bytes
 from torch_warmstart.errors import CorruptCheckpointError, shown_entry
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.keyed.table import Column, KeyedTable
+from torch_warmstart.values import frozen
 
 _SIGNED = (torch.int64, torch.int32, torch.int16, torch.int8)
 _INTEGERS = (*_SIGNED, torch.uint64, torch.uint32, torch.uint16, torch.uint8)
 _SUBPARTS = 1000  # of DeepRec's: by key % 1000 (kSavedPartitionNum)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Columns:
     """A part: how many rows its values have, and how its columns are read."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +26,7 @@ from torch_warmstart.formats.base import (
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.rows import Run, fetch_rows
 from torch_warmstart.storage import ByteSource, Storage, base_name, below
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.formats.keyed.columns import Columns
@@ -71,7 +72,7 @@ def check_files(place: Place, wrong: str | None) -> None:
         raise CorruptCheckpointError(f"{place.url}: {wrong}.")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Types:
     """Of what type the keys and the values of all tables in a folder are."""
 
@@ -85,13 +86,16 @@ class Types:
         return self.text or self.keys.itemsize
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Files:
     """A part of a table: the names of its files."""
 
     keys: str
     columns: Mapping[str, str]  # "values", "scores", "opt_values"
     check: Callable[[torch.Tensor], None] | None = None  # MalformedError: of keys of others
+
+
+_AS_USUAL = Types()
 
 
 class FolderCheckpoint(Checkpoint):
@@ -107,7 +111,7 @@ class FolderCheckpoint(Checkpoint):
         storage: Storage,
         title: str,
         tables: Mapping[str, Sequence[Files]],
-        types: Types = Types(),
+        types: Types = _AS_USUAL,
     ) -> None:
         """Nothing is read but the sizes of the files.
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from torch_warmstart.formats.base import MalformedError
+from torch_warmstart.values import frozen
 
 _PART = re.compile(r"/part_([0-9]{1,9})(?=/|$)")
 _MHT = re.compile(r"^(?P<name>.+)_mht_(?P<number>[0-9]{1,9})of(?P<count>[0-9]{1,9})$", re.DOTALL)
@@ -37,7 +37,7 @@ _SLOT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """A piece of a table: the keys of its tensors."""
 

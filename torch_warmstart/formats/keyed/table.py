@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import torch
 
@@ -14,12 +14,13 @@ from torch_warmstart.errors import (
     SettingsError,
     VocabularyError,
 )
+from torch_warmstart.values import frozen
 
 _LOWEST = {"frequency": 0, "version": -1}  # -1: never, as DeepRec writes it
 Column = Callable[[], torch.Tensor]
 
 
-@dataclass(frozen=True, eq=False, repr=False)  # without slots, for what is read once
+@frozen(eq=False, repr=False, slots=False)  # without slots, for what is read once
 class KeyedTable:
     """A table of an embedding whose ids are kept with it; nothing of it is read yet.
 

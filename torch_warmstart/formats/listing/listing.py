@@ -6,12 +6,13 @@ A checkpoint is `Any` here, because what checkpoints are made of shows itself by
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Any
 
 from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.errors import listed, plural
 from torch_warmstart.formats.listing.tensors import COLUMNS, TensorRow, by_dtype, row_of
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.display import Sheet
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _MOST_BESIDES = 40
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listing(Shown):
     """Some or all tensors of a checkpoint, and what is beside them."""
 

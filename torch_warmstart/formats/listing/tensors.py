@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from torch_warmstart.dtypes import dtype_name
+from torch_warmstart.values import frozen
 
 _SAME_TYPE = {  # words of the formats that say no more than torch's
     "float": "float32",
@@ -19,7 +19,7 @@ _SAME_TYPE = {  # words of the formats that say no more than torch's
 _LETTERS = {"I": "int", "U": "uint", "F": "float", "C": "complex"}  # of safetensors
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorRow:
     """A tensor without its values."""
 

@@ -7,16 +7,16 @@ one element a byte in the low bits; quantised types are plain integers, as TF's 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.values import frozen
 
 Unpack = Callable[[torch.Tensor], torch.Tensor]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredType:
     """One row of the enum."""
 

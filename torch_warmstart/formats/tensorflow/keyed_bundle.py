@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +20,7 @@ from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.tensorflow import paths
 from torch_warmstart.formats.tensorflow.bundle import BundleCheckpoint
 from torch_warmstart.storage import base_name, is_remote, join, parent
+from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.formats.keyed import Columns, KeyedTable
@@ -28,7 +29,7 @@ _INCREMENT = "sparse_incr_"
 _KEYS, _SSD = "-keys", "-ssd_record.index"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Values:
     """The values of a table: the tensors of its parts, and how many rows each has."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
 
 from torch_warmstart.errors import CheckpointNotFoundError, CorruptCheckpointError, listed
 from torch_warmstart.formats.place import Place
@@ -37,6 +36,7 @@ from torch_warmstart.storage import (
     join,
     parent,
 )
+from torch_warmstart.values import frozen
 
 _SHARD_OF_V1 = re.compile(r"(.*)-(?:\d{5}|\?{5})-of-(\d{5}|\?{5})", re.DOTALL)
 _ANY_COUNT = "?????"  # of files; TensorFlow's own documentation names checkpoints so
@@ -44,7 +44,7 @@ _SEPARATOR = re.compile(r"[/\\]")  # Windows writes state files, too
 _MAX_STATE_FILE = 16 << 20  # bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """A checkpoint that is there."""
 

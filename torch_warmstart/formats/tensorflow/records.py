@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -33,6 +32,7 @@ from torch_warmstart.formats.tensorflow.wire import (
     walk_fields,
 )
 from torch_warmstart.storage import Bytes
+from torch_warmstart.values import frozen
 
 _READER_VERSION = 1  # kTensorBundleVersion, and TF_CHECKPOINT_VERSION of V1
 _BIG_ENDIAN = 1
@@ -51,7 +51,7 @@ _PLACE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Header:
     """The header of a bundle."""
 

@@ -11,7 +11,6 @@ Sources: tensorflow `core/framework/tensor.proto`; which field for which type:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from torch_warmstart.formats.tensorflow.wire import (
     walk_fields,
 )
 from torch_warmstart.storage import Bytes
+from torch_warmstart.values import frozen
 
 _STRING_FIELD = 8
 _NUMBER_FIELDS = {  # field and wire type of an element; a complex number is two elements
@@ -51,7 +51,7 @@ _MAX_VARINT_BYTES = 10
 _STRETCH = 1 << 18  # bytes of varints decoded at a time: a few MB of intermediate arrays
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Numbers:
     """The elements of a numeric tensor, packed as protobuf packs them."""
 

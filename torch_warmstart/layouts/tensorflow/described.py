@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -27,6 +27,7 @@ from torch_warmstart.layouts.named import (
 )
 from torch_warmstart.layouts.parametrized import forms_of_original, original_of
 from torch_warmstart.layouts.recurrent import KERAS_GRU_KERNEL, KERAS_GRU_NO_BIAS
+from torch_warmstart.values import frozen
 
 Options = Mapping[str, Any]
 
@@ -43,7 +44,7 @@ _AXES = "abcdefgh"
 _NOT_SAID = Layout("as_named", IDENTITY.to_torch, IDENTITY.to_tf)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Described:
     """What a file says of a layer."""
 

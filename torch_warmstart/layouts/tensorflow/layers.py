@@ -9,7 +9,6 @@ not known here is refused, because a square kernel would pass every check of sha
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -29,9 +28,10 @@ from torch_warmstart.layouts.named import (
     stacked_row,
 )
 from torch_warmstart.layouts.parametrized import forms_of_original, original_of
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _LeafRule:
     """How one tensor of a layer is stored in TensorFlow, where one tensor becomes one tensor.
 
@@ -75,7 +75,7 @@ _RULES: tuple[_LeafRule, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Refusal:
     """A tensor that TensorFlow has not, or not as torch has it.
 

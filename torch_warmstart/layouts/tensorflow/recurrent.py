@@ -8,7 +8,7 @@ that torch has not. A tensor that the user names alone is taken for what it can 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import nn
 
@@ -30,6 +30,7 @@ from torch_warmstart.layouts.recurrent import (
     tf1_lstm_bias,
     tf1_lstm_projected,
 )
+from torch_warmstart.values import frozen
 
 Names = tuple[str, ...]
 
@@ -134,7 +135,7 @@ def named_recurrent_form(layout: str, module: nn.Module, leaf: str) -> Form | No
 # -- which cell ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _CellTensor:
     """Which tensor of which cell a leaf is."""
 

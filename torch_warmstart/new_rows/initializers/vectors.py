@@ -15,6 +15,7 @@ from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows, Table
+from torch_warmstart.values import frozen
 
 Align = Literal["ridge", "procrustes"] | None
 _READ = 8192  # rows read at a time
@@ -77,7 +78,7 @@ class Vectors(RowInitializer):
         return _Affine(sums.mean_from, fit, sums.mean_to)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class _Affine:
     """`(x - mean_from) @ matrix + mean_to`."""
 
@@ -89,7 +90,7 @@ class _Affine:
         return ((rows.double() - self.mean_from) @ self.matrix + self.mean_to).float()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class _Sums:
     """What a linear fit needs of two tables' rows: float64, about their means."""
 

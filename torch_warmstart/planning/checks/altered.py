@@ -12,7 +12,6 @@ import fnmatch
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, Severity, plural
@@ -23,9 +22,10 @@ from torch_warmstart.names import Source
 from torch_warmstart.planning.deciding import Decision
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.wishes import Wishes
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Form:
     """A way to keep a weight, and what tells it.
 
@@ -98,7 +98,7 @@ _ORIGINAL = "original_module"
 _AROUND = ("base_layer", _ORIGINAL)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Told:
     variable: Variable
     form: _Form

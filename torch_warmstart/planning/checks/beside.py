@@ -15,7 +15,6 @@ import bisect
 import fnmatch
 import functools
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -25,11 +24,12 @@ from torch_warmstart.layouts import read_leaf
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Source, bare_name
 from torch_warmstart.planning.locating import Located
+from torch_warmstart.values import frozen
 
 _EXTRA_STATE = "_extra_state"  # what a module keeps besides: it is a note for the whole plan
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Neighbour:
     """What is known of a tensor by its name in a layer, beside those that are taken.
 
@@ -125,7 +125,7 @@ def _own_tensors(
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Beside:
     """Tensors of a layer that no variable is made of, beside one that is taken."""
 

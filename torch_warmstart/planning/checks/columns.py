@@ -7,7 +7,6 @@ first layer behind their concatenation may well have the shape it had, and other
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -15,11 +14,12 @@ from torch_warmstart.errors import Finding, listed, printable
 from torch_warmstart.formats import TensorSpec
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import PlanItem
+from torch_warmstart.values import frozen
 
 _TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class _Table:
     """The table of a feature, and its tensor in the checkpoint, if that has one."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from torch_warmstart.settings import (
     check_infos,
     infos_of,
 )
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies import (
     Remapping,
     count_rows,
@@ -45,7 +46,7 @@ _WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the wei
 Sized = VocabInfo | SegmentInfo  # what says how many rows there will be
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class TableChange:
     """One axis of a tensor, and which of its old rows the new ones are."""
 
@@ -65,7 +66,7 @@ class TableChange:
         return int(found[0]) if len(found) else None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class ChangedTable:
     """A tensor that is made anew, and what changes along its axes, as it was listed."""
 

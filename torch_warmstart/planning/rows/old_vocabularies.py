@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch_warmstart.entries import Vocabulary
@@ -13,13 +12,14 @@ from torch_warmstart.errors import VocabularyError, did_you_mean, listed
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.settings import FromCheckpoint, VocabInfo
 from torch_warmstart.storage import Storage, is_remote
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies import Sidecar, read_vocabulary, sidecar_vocabularies
 
 if TYPE_CHECKING:
     from torch_warmstart.formats import KeyedTable
 
 
-@dataclass(frozen=True, eq=False)  # without slots, for the cached properties
+@frozen(eq=False, slots=False)  # without slots, for the cached properties
 class OldVocabularies:
     """What the checkpoint, and what lies beside it, says of old vocabularies; read once."""
 

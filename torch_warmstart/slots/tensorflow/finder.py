@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -34,9 +33,10 @@ from torch_warmstart.slots.tensorflow.rules import (
     target_of,
 )
 from torch_warmstart.slots.torch_optimizers import torch_name
+from torch_warmstart.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Missing:
     """That a slot is not there, and why."""
 

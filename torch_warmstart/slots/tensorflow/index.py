@@ -40,6 +40,7 @@ from torch_warmstart.layouts.tensorflow import (
     split_ending,
 )
 from torch_warmstart.slots.tensorflow.rules import BERT, KERAS, TF1
+from torch_warmstart.values import frozen
 
 _PART = re.compile(r"/part_\d+$")
 _MANGLED = re.compile(r".*/.*?(\d+)")
@@ -53,7 +54,7 @@ _NO_SLOTS = frozenset(
 _AVERAGED = "ExponentialMovingAverage"  # kept with a variable by no optimizer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kept:
     """What one optimizer kept for one variable, and for all."""
 

@@ -6,16 +6,16 @@ Kinds and quantities are those of `layouts/tensorflow/optimizers.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 
 from torch_warmstart.slots.torch_optimizers import torch_name
+from torch_warmstart.values import frozen
 
 TF1, KERAS, BERT = "TensorFlow 1", "Keras", "BERT"  # who wrote slots
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """A class of torch.optim: the kinds its slots can come from, and their quantities."""
 
@@ -62,7 +62,7 @@ def target_of(optimizer: torch.optim.Optimizer) -> Target | None:
 # -- how torch goes on differently -----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Remark:
     """What to tell about going from an optimizer of TensorFlow to one of torch."""
 

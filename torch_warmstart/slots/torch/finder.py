@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from torch_warmstart.errors import SettingsError, did_you_mean, listed
 from torch_warmstart.formats import SavedOptimizer, SavedParameter, TensorSpec
@@ -27,12 +26,13 @@ from torch_warmstart.slots.torch_optimizers import (
     remark,
     torch_name,
 )
+from torch_warmstart.values import frozen
 
 _NO_STATE = NoSource("the checkpoint's optimizer had none for it")
 _PRODUCT, _STEP = "mu_product", "step"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Hit:
     """What one of the saved optimizers has for a parameter."""
 

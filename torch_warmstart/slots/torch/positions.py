@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -18,13 +17,14 @@ from torch_warmstart.errors import SettingsError, listed, plural
 from torch_warmstart.formats import Checkpoint, SavedOptimizer, SavedParameter, TensorSpec
 from torch_warmstart.model import Shape, Variable, without_wrappers
 from torch_warmstart.slots.saved_slots import SourceOf, slot_keys
+from torch_warmstart.values import frozen
 
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
 _STEP = "step"
 _MAX_WAYS = 64  # to divide the first so many parameters among groups; beyond it is not told
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identified:
     """A saved optimizer's parameters by name or key, and what no check can see."""
 

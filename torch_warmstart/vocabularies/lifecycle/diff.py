@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,6 +11,7 @@ from torch_warmstart.display import VERSION, progress_bar
 from torch_warmstart.entries import Entries, Vocabulary, positions
 from torch_warmstart.errors import SettingsError, VocabularyError
 from torch_warmstart.settings import VocabSource
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.join import MISSING, join, work_of
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
 from torch_warmstart.vocabularies.lifecycle.index import EntryIndex
@@ -30,7 +30,7 @@ FATES: tuple[Fate, ...] = ("kept", "moved", "returned", "new", "dropped")
 _BLOCK = 1 << 20  # entries at a time
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@frozen(eq=False, repr=False)
 class VocabularyDiff:
     """What has become of the entries of a vocabulary; `print()` shows it.
 

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from torch_warmstart.entries import (
 )
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import VocabSource
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
 from torch_warmstart.vocabularies.lifecycle.index import INDEX_BYTES, EntryIndex
 from torch_warmstart.vocabularies.lifecycle.order import distinct, joined
@@ -124,7 +125,7 @@ def _give_back(listed: Entries) -> None:
         give_back_memory()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class _Newcomers:
     """Entries that are to be admitted, how often each was seen, and on which day."""
 
@@ -401,7 +402,7 @@ def _last_kept(vocabulary: Vocabulary, is_kept: torch.Tensor) -> int:
 # -- putting together ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class _Merge:
     """Where entries that stay and new ones come, in the order of their rows.
 

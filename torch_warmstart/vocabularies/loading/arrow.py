@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 
 from torch_warmstart.entries import Entries, Vocabulary
 from torch_warmstart.errors import VocabularyError, listed, shown_entry
+from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.loading.arrays import from_numpy, with_gaps
 
 _ENTRY = "entry"
@@ -103,7 +104,7 @@ _VIEWS = (b"vu", b"vz")
 _STRUCT = b"+s"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Column:
     """A chunk: ids, or places in a buffer; and which of them are there (None: all)."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ from torch_warmstart.formats.tensorflow.monolith.shards import (
     tables_in,
 )
 from torch_warmstart.storage import ByteSource, base_name, below, parent
+from torch_warmstart.values import frozen
 
 _ID_TAG = b"\x09"  # with which an EntryDump begins: field 1, eight bytes
 _BLOCK = 1 << 20  # bytes, of which the first compressed block takes less
@@ -97,7 +98,7 @@ def open_place(place: Place) -> MonolithCheckpoint:
     return MonolithCheckpoint(place, folder, names)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class _Values:
     """A tensor: of each part the file and the records whose floats it has."""
 

@@ -12,7 +12,6 @@ bytes of it every other record must share is a mask; what a number says comes fr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.tensorflow.monolith.record_files import TOGETHER, Records
 from torch_warmstart.formats.tensorflow.wire import BYTES, FIXED32, FIXED64, VARINT, read_varint
+from torch_warmstart.values import frozen
 
 Rows = npt.NDArray[np.uint8]
 Spots = npt.NDArray[np.int64]  # the places of numbers in a record
@@ -46,7 +46,7 @@ _OPTIMIZERS: Mapping[int, tuple[str, Mapping[int, str]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Form:
     """Where in a record its numbers lie, and what all records of the form share."""
 
@@ -63,7 +63,7 @@ class Form:
         return fits
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Dumps:
     """The records of a file, and the form of each."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.tensorflow.wire import crc32c, mask_crc, masked_crc, unsnap
 from torch_warmstart.storage import Bytes
+from torch_warmstart.values import frozen
 
 Places = npt.NDArray[np.int64]
 
@@ -32,7 +32,7 @@ _LONG = 4096  # bytes of a record that is looked at by itself
 _POLYNOMIAL = 0x82F63B78  # CRC-32C's, reflected
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Records:
     """The records of a file, in order."""
 

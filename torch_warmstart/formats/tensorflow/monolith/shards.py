@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.recognise import is_numbered
@@ -24,6 +24,7 @@ from torch_warmstart.formats.tensorflow.wire import (
     last_int,
     read_fields,
 )
+from torch_warmstart.values import frozen
 
 _SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
 _META = ".meta"
@@ -32,7 +33,7 @@ _SERVER = re.compile(r"(?P<name>.*)_(?P<number>\d{1,5})", re.DOTALL)
 _WITHOUT_NUMBER = "MonolithMultiHashTable_"  # what holds several tables, on no server
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """Records of a table, one behind the other in a file."""
 

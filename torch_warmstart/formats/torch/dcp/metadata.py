@@ -14,7 +14,6 @@ import math
 import pickle
 import reprlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeGuard
 
 import torch
@@ -23,6 +22,7 @@ from torch_warmstart.boxes import Box
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.slices import resolve_box
+from torch_warmstart.values import frozen
 
 _DCP = "torch.distributed.checkpoint"
 _BEFORE_2_3 = "torch.distributed._shard.sharded_tensor.metadata"
@@ -60,7 +60,7 @@ _UNUSED_OPCODES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chunk:
     """A piece of a tensor: which part, and where its bytes are."""
 
@@ -70,7 +70,7 @@ class Chunk:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredTensor:
     """A tensor of the checkpoint."""
 
@@ -81,7 +81,7 @@ class StoredTensor:
     chunks: tuple[Chunk, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredObject:
     """Anything else: what `torch.save` makes of it, read where an optimizer's state needs it."""
 

@@ -22,6 +22,7 @@ from .vocabulary import MASK as MASK
 from .vocabulary import OOV as OOV
 from .vocabulary import PADDING as PADDING
 from .vocabulary import Vocabulary as Vocabulary
+from .vocabulary import vocabulary_of as vocabulary_of
 from .words import WORD as WORD
 from .words import combined as combined
 from .words import drop_behind as drop_behind

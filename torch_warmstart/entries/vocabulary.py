@@ -14,15 +14,17 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from types import MappingProxyType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
 
 from torch_warmstart.entries.entries import Entries
-from torch_warmstart.entries.usage import Usage
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.values import frozen
+
+if TYPE_CHECKING:
+    from torch_warmstart.entries.usage import Usage
 
 # What rows can be for, besides those that a tokenizer names itself (`pad_token`, `bos_token`, ...).
 OOV = "oov"  # what stands for every entry that is not listed, by its hash where there are several
@@ -369,3 +371,8 @@ def _write(path: str, tensors: Mapping[str, tuple[str, torch.Tensor]], about: st
     finally:
         if os.path.exists(beside):
             os.unlink(beside)
+
+
+def vocabulary_of(entries: Entries, **more: Any) -> Vocabulary:
+    """A vocabulary whose rows are the entries, in order."""
+    return Vocabulary(entries, len(entries), **more)

@@ -23,7 +23,7 @@ from torch_warmstart.execution.commit import Prepared, RollForward, SourceChange
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.prepare import prepare, room_to_work
-from torch_warmstart.execution.ranks import Agreement, Exchange
+from torch_warmstart.execution.ranks import Agreement
 from torch_warmstart.execution.reading import ALL, Share, lacks_something
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.staging import Memory
@@ -34,6 +34,7 @@ from torch_warmstart.planning import WarmStartPlan
 
 if TYPE_CHECKING:
     from torch_warmstart.execution.loading import Materialised
+    from torch_warmstart.execution.ranks import Exchange
 
 _AS_BEFORE = "Model and optimizer are as they were."
 _COMPLETE = "The warm start is complete: model and optimizer are as planned."
@@ -189,6 +190,8 @@ class _Run:
         return share, verdict.given, verdict.is_any_lacking
 
     def _exchange(self) -> Exchange:
+        from torch_warmstart.execution.ranks import Exchange
+
         used = [item for item in self.plan.items if item.state != "kept"]
         keys = [key for item in used for one in (item, *item.patches) for key in one.keys]
         return Exchange(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,7 +33,6 @@ from torch_warmstart.execution.commit import (
 )
 from torch_warmstart.execution.gathering import CHUNK_BYTES, Rows
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.ranks import Exchange
 from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify, seen_box
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block
@@ -50,6 +49,9 @@ from torch_warmstart.model import (
 from torch_warmstart.new_rows import Constant, Initialised, Mixed
 from torch_warmstart.planning import AxisChange, PlanItem, WarmStartPlan
 from torch_warmstart.values import frozen
+
+if TYPE_CHECKING:
+    from torch_warmstart.execution.ranks import Exchange
 
 _PER_ROW = 6 * 8  # bytes that a gather needs beside its chunks: indices of rows
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
 from torch_warmstart.boxes import Box
 from torch_warmstart.display import Advance
 from torch_warmstart.execution.gathering import duplicate
-from torch_warmstart.execution.ranks import Exchange, Want, is_here
+from torch_warmstart.execution.ranks import Want, is_here
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block, Checkpoint
 from torch_warmstart.layouts import IDENTITY
@@ -27,6 +28,9 @@ from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 from torch_warmstart.storage import is_remote
 from torch_warmstart.values import frozen
+
+if TYPE_CHECKING:
+    from torch_warmstart.execution.ranks import Exchange
 
 
 @frozen

@@ -115,6 +115,29 @@ def npz(place: Place) -> str | None:
     return _zip_with(place, NPY_SUFFIX, "no .npy in the zip")
 
 
+# -- tables by their ids ---------------------------------------------------------------------------
+
+NO_DYNAMICEMB = "no files such as table_emb_keys.rank_0.world_size_1"
+NO_TFRA = "no files such as table_mht_1of1_rank0_size1-keys and -values"
+TFRA_KEYS = "-keys"
+
+
+def hugectr(place: Place) -> str | None:
+    """Whether a directory is a table's."""
+    return None if {"key", "emb_vector"} <= set(place.names) else "no files key and emb_vector"
+
+
+def dynamicemb(place: Place) -> str | None:
+    """Whether a directory may hold keys of a rank."""
+    found = any("_emb_keys.rank_" in name for name in place.names)
+    return None if found else NO_DYNAMICEMB
+
+
+def tfra(place: Place) -> str | None:
+    """Whether a directory may hold keys with values beside them."""
+    return None if any(name.endswith(TFRA_KEYS) for name in place.names) else NO_TFRA
+
+
 # -- TensorFlow ----------------------------------------------------------------------------------
 
 STATE_FILE = "checkpoint"

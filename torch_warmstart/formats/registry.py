@@ -26,6 +26,8 @@ from torch_warmstart.formats.place import Place
 from torch_warmstart.storage import LOCAL, Storage
 from torch_warmstart.values import frozen
 
+_Sniffer = Callable[[Place], "str | None"]  # None: it is this; else why it is not
+
 
 @frozen
 class Format:
@@ -33,7 +35,7 @@ class Format:
 
     name: str
     title: str
-    sniff: Callable[[Place], str | None]  # None: it is this; else why it is not
+    sniff: _Sniffer  # how to tell
     open: Callable[[Place], Checkpoint]
     nests: bool = False  # whether `entry=` says something of it: which mapping, or which types
 
@@ -172,20 +174,19 @@ def _reader(module: str, function: str) -> Callable[..., Any]:
     return call
 
 
+def _sniffer(may_be: _Sniffer, module: str, function: str = "sniff") -> _Sniffer:
+    """A reader's own, which is asked only of what may be of its format."""
+    sniff = _reader(module, function)
+
+    def why_not(place: Place) -> str | None:
+        found = may_be(place)
+        return sniff(place) if found is None else found
+
+    return why_not
+
+
 _stands_for_v1 = _reader("tensorflow.paths", "sniff_v1")
 _stands_for_v2 = _reader("tensorflow.paths", "sniff_v2")
-_begins_with_ids = _reader("tensorflow.monolith.checkpoint", "sniff")
-
-
-def _sniff_v1(place: Place) -> str | None:
-    """As the reader's own, which is asked only if it may be one."""
-    why_not = recognise.table(place)
-    return _stands_for_v1(place) if why_not is None else why_not
-
-
-def _sniff_monolith(place: Place) -> str | None:
-    why_not = recognise.numbered(place)
-    return _begins_with_ids(place) if why_not is None else why_not
 
 
 def _sniff_v2(place: Place) -> str | None:
@@ -210,26 +211,26 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "hugectr",
         "HugeCTR folder",
-        _reader("keyed.folders", "sniff_hugectr"),
+        recognise.hugectr,
         _reader("keyed.folders", "open_hugectr"),
     ),
     Format(
         "dynamicemb",
         "dynamicemb folder",
-        _reader("keyed.dynamicemb", "sniff"),
+        _sniffer(recognise.dynamicemb, "keyed.dynamicemb"),
         _reader("keyed.dynamicemb", "open_place"),
     ),
     Format(
         "tfra",
         "TFRA folder",
-        _reader("keyed.tfra", "sniff"),
+        _sniffer(recognise.tfra, "keyed.tfra"),
         _reader("keyed.tfra", "open_place"),
         nests=True,
     ),
     Format(
         "monolith",
         "Monolith tables",
-        _sniff_monolith,
+        _sniffer(recognise.numbered, "tensorflow.monolith.checkpoint"),
         _reader("tensorflow.monolith.checkpoint", "open_place"),
     ),
     Format(
@@ -264,7 +265,12 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("npy", "numpy .npy file", recognise.npy, _reader("arrays.numpy_files", "open_npy")),
     Format("npz", "numpy .npz file", recognise.npz, _reader("arrays.numpy_files", "open_npz")),
-    Format("tf-v1", "TensorFlow V1 checkpoint", _sniff_v1, _reader("tensorflow.v1", "open_place")),
+    Format(
+        "tf-v1",
+        "TensorFlow V1 checkpoint",
+        _sniffer(recognise.table, "tensorflow.paths", "sniff_v1"),
+        _reader("tensorflow.v1", "open_place"),
+    ),
     Format(
         "tf-v2",
         "TensorFlow V2 checkpoint",

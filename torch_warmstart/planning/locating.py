@@ -19,7 +19,7 @@ from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, p
 from torch_warmstart.layouts import Form
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Extents, Variable, extent_of, is_sharded, lies_on
-from torch_warmstart.names import BY_USER, WITHOUT_MODEL, Finder, Source, bare_name, common_rules
+from torch_warmstart.names import BY_USER, WITHOUT_MODEL, Finder, Source, bare_name
 from torch_warmstart.planning.renames import Renaming
 from torch_warmstart.planning.selection import Entry
 from torch_warmstart.planning.wishes import Wish, Wishes
@@ -349,6 +349,8 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
 
     sources = (location.source for location in located.of_variable.values())
     taken = {spec.key for source in sources if source is not None for spec in source.specs}
+    from torch_warmstart.names import common_rules
+
     rules = common_rules(located.finder, [wish.variable for wish in missing], taken)
     rule = rules[0] if rules else None
     stored = located.finder.without_a_name() if rule is None else None

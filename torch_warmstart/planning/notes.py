@@ -13,7 +13,7 @@ from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, p
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.model import Variable
 from torch_warmstart.new_rows import Mixed
-from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns, untold
+from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
 from torch_warmstart.planning.locating import Located, follow_rule
 from torch_warmstart.planning.plan import Audit, PlanItem
 from torch_warmstart.planning.renames import read_renames
@@ -283,6 +283,10 @@ def _untold(items: Sequence[PlanItem], finder: Finder) -> Iterator[Finding]:
         return
     paths = {item.owner.module: item.owner.path for item in items if item.owner is not None}
     layouts, described = _layers_of(items, finder)
+    if not described:
+        return
+    from torch_warmstart.planning.checks import untold
+
     found: dict[tuple[str, str], list[str]] = {}
     for module, layer in described.items():
         for difference in untold(module, layer, layouts[module]):

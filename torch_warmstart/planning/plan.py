@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from torch_warmstart.boxes import count_in_place
-from torch_warmstart.display import VERSION, Shown, told
+from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, plural, printable
 from torch_warmstart.layouts import IDENTITY, Layout
@@ -507,6 +507,8 @@ def _told(rows: RowAccount, fill: Fill | NewRowsAccount | None, words: Mapping[s
 
 def remarks(notes: Iterable[Finding], audits: Iterable[Audit]) -> tuple[str, ...]:
     """What follows the totals, a line each."""
+    from torch_warmstart.display import told
+
     return (*told(notes), *(f"Compare: {audit}" for audit in audits))
 
 

@@ -18,7 +18,7 @@ import torch
 from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, plural
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
 from torch_warmstart.model import Variable, model_variables
-from torch_warmstart.names import Finder, Source, conventions_of, names_after_hooks
+from torch_warmstart.names import Finder, Source, conventions_of
 from torch_warmstart.planning.checks import (
     Beside,
     find_adapters,
@@ -80,7 +80,7 @@ def make_plan(
     wishes = read_wishes(written_out(settings, variables), variables).without(leave_out)
     _check_optimizer_entry(settings, checkpoint, optimizer)
     renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
-    hooked = functools.partial(names_after_hooks, model, checkpoint)
+    hooked = functools.partial(_names_by_hooks, model, checkpoint)
     located = locate(wishes, Finder(checkpoint, variables, renamed), hooked)
     names = _judge_names(wishes, located)
     old = OldVocabularies(checkpoint, wishes.settings.storage, is_older)
@@ -109,6 +109,12 @@ def make_plan(
         seconds=time.perf_counter() - started,
         purpose=purpose,
     )
+
+
+def _names_by_hooks(model: torch.nn.Module, checkpoint: Checkpoint) -> Mapping[str, str]:
+    from torch_warmstart.names import names_after_hooks  # for what is not found by its own name
+
+    return names_after_hooks(model, checkpoint)
 
 
 def all_variables(model: torch.nn.Module, optimizer: Optimizers | None) -> tuple[Variable, ...]:

@@ -31,7 +31,6 @@ from torch_warmstart.storage.ranges import (
     subtract,
     union,
 )
-from torch_warmstart.storage.web import changed_at, is_absence
 
 Version = tuple[tuple[str, str], ...]
 _File = tuple[str, int, Version]  # where, how long, and which of those that have been there
@@ -370,6 +369,8 @@ def _as_bytes(answer: object) -> bytes:
 
 def _size_and_version(url: str, filesystem: Filesystem, path: str) -> tuple[int, Version]:
     """How long a file is, and what its filesystem tells its versions apart by, if it does."""
+    from torch_warmstart.storage.web import changed_at
+
     with reaching(url):
         found = filesystem.info(path)
         info = {"Last-Modified": changed_at(path), **found}  # told in the answer to that
@@ -387,6 +388,8 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        from torch_warmstart.storage.web import is_absence
+
         if is_absence(error):
             raise FileNotFoundError(f"no such file: {url}") from error
         raise _unreachable(url, error.__cause__ or error) from error

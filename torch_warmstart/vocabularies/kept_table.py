@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from torch_warmstart.entries import (
-    FILE_KIND,
     FILE_VERSION,
     UNKNOWN,
     Entries,
@@ -31,12 +30,11 @@ from torch_warmstart.errors import (
     cause_of,
 )
 from torch_warmstart.storage import Bytes
+from torch_warmstart.vocabularies.loading import KEPT_TABLE, PARQUET_KEY
 from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 _GROUP = 1 << 20  # entries of a row group
-_MARK = f"# {FILE_KIND} ".encode()
-_KEY = FILE_KIND.encode()
-_FOOT = 1 << 20  # bytes at the end of a Parquet file that its schema lies in
+_LINE = 1 << 20  # bytes that a line of text has at most
 _USAGE = ("count", "last_seen", "born")
 
 
@@ -88,7 +86,7 @@ def _about(vocabulary: Vocabulary) -> str:
 def _write_parquet(vocabulary: Vocabulary, path: str) -> None:
     from pyarrow import parquet
 
-    schema = _schema(vocabulary).with_metadata({_KEY: _about(vocabulary)})
+    schema = _schema(vocabulary).with_metadata({PARQUET_KEY: _about(vocabulary)})
     with parquet.ParquetWriter(path, schema) as writer:
         for columns in _columns(vocabulary):
             writer.write_table(_table(columns, schema))
@@ -99,7 +97,7 @@ def _write_text(vocabulary: Vocabulary, path: str) -> None:
 
     schema = _schema(vocabulary)
     with open(path, "wb") as file:
-        file.write(_MARK + _about(vocabulary).encode() + b"\n")
+        file.write(KEPT_TABLE + _about(vocabulary).encode() + b"\n")
         file.write("\t".join(schema.names).encode() + b"\n")
         options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
         for columns in _columns(vocabulary):
@@ -202,13 +200,6 @@ def _table(columns: dict[str, Any], schema: Any) -> Any:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def is_kept_table(raw: Bytes) -> bool:
-    """Whether it is a table that `save_table` wrote."""
-    if raw[:4].tobytes() == b"PAR1":
-        return _KEY in raw[-_FOOT:].tobytes()
-    return raw[: len(_MARK)].tobytes() == _MARK
-
-
 def read_kept_table(raw: Bytes, url: str) -> Vocabulary:
     """The vocabulary in it; VocabularyError if it is damaged."""
     arrow = _arrow(url)
@@ -227,16 +218,16 @@ def _read_parquet(raw: Bytes) -> tuple[Any, bytes]:
 
     file = parquet.ParquetFile(BufferReader(py_buffer(raw)))
     table = file.read(columns=["entry", "row", *_USAGE])
-    return table, (table.schema.metadata or {})[_KEY]
+    return table, (table.schema.metadata or {})[PARQUET_KEY]
 
 
 def _read_text(raw: Bytes) -> tuple[Any, bytes]:
     import pyarrow
     from pyarrow import csv
 
-    head = raw[:_FOOT].tobytes().split(b"\n", 1)[0]
+    head = raw[:_LINE].tobytes().split(b"\n", 1)[0]
     rest = raw[len(head) + 1 :]
-    names = rest[:_FOOT].tobytes().split(b"\n", 1)[0]
+    names = rest[:_LINE].tobytes().split(b"\n", 1)[0]
     if names.split(b"\t") != [b"entry", b"row", *(name.encode() for name in _USAGE)]:
         raise ValueError("its first lines are not what we write")
     types = {
@@ -246,7 +237,7 @@ def _read_text(raw: Bytes) -> tuple[Any, bytes]:
         "born": pyarrow.date32(),
         "entry": pyarrow.large_binary(),
     }
-    about = head[len(_MARK) :]
+    about = head[len(KEPT_TABLE) :]
     if (kind := json.loads(about).get("kind", "")) and kind != "text":
         types["entry"] = pyarrow.uint64() if kind == "uint64" else pyarrow.int64()
     buffer = pyarrow.BufferReader(pyarrow.py_buffer(rest))

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    _Rows = npt.NDArray[np.void]  # one element a row
 
 GRAIN = (1 << 15) - 1  # elements that torch does not split; at::internal::GRAIN_SIZE is 1 << 15
 PIECE_BYTES = 4 << 20  # of destination that one thread fills at a time
 _WIDEST_ROW = 1 << 31  # bytes of a numpy record, before numpy 2
 _STEP_BYTES = 512 << 10  # of these, what is made on the way; it stays in the cache
-
-_Rows = npt.NDArray[np.void]  # one element a row
 
 
 def is_plain(tensor: torch.Tensor) -> bool:

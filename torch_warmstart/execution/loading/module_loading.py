@@ -41,7 +41,6 @@ from torch_warmstart.model import (
     local_tensors,
     parts_of,
 )
-from torch_warmstart.new_rows import NewRowsAccount
 from torch_warmstart.planning import BY_HOOK, PlanItem, WarmStartPlan
 
 if TYPE_CHECKING:

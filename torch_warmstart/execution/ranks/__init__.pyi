@@ -3,10 +3,10 @@ from .agreement import agreement_on as agreement_on
 from .agreement import explained as explained
 from .agreement import what_differs as what_differs
 from .all_to_all import Exchange as Exchange
-from .all_to_all import Want as Want
-from .all_to_all import is_here as is_here
 from .sameness import chance_of as chance_of
 from .sameness import marks_of as marks_of
 from .sameness import replicas_may_differ as replicas_may_differ
 from .sameness import same_chance as same_chance
 from .sameness import told_of as told_of
+from .wants import Want as Want
+from .wants import is_here as is_here

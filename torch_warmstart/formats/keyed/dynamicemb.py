@@ -30,6 +30,7 @@ from torch_warmstart.formats.keyed.folders import (
     check_files,
 )
 from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.recognise import NO_DYNAMICEMB
 
 if TYPE_CHECKING:
     from torch_warmstart.formats.keyed.table import KeyedTable
@@ -50,7 +51,7 @@ _STEP = "step"
 def sniff(place: Place) -> str | None:
     """Whether a directory holds keys of a rank."""
     found = any(m["column"] == "keys" for m in map(_FILE.fullmatch, place.names) if m)
-    return None if found else "no files such as table_emb_keys.rank_0.world_size_1"
+    return None if found else NO_DYNAMICEMB
 
 
 def open_place(place: Place) -> DynamicembFolder:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import (
     Block,
     Checkpoint,
@@ -38,14 +39,9 @@ NOT_SAID = 0  # how wide rows are of which there is none
 _Runs = list[tuple[str, int, int]]  # of each part the file, its rows, the numbers of each
 
 
-def sniff_hugectr(place: Place) -> str | None:
-    """Whether a directory is a table's."""
-    return None if {"key", "emb_vector"} <= set(place.names) else "no files key and emb_vector"
-
-
 def open_hugectr(place: Place) -> FolderCheckpoint:
     """A table, called as its folder is; raises CorruptCheckpointError without its files."""
-    check_files(place, sniff_hugectr(place))
+    check_files(place, recognise.hugectr(place))
     name = base_name(place.url.rstrip("/"))
     parts = [Files("key", {"values": "emb_vector"})]
     return FolderCheckpoint(place.url, place.storage, "HugeCTR folder", {name: parts})

@@ -33,8 +33,9 @@ from torch_warmstart.formats.keyed.folders import NOT_SAID, Files, FolderCheckpo
 from torch_warmstart.formats.keyed.names import slots_by_table
 from torch_warmstart.formats.keyed.table import KeyedTable
 from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.recognise import NO_TFRA, TFRA_KEYS
 
-_KEYS, _VALUES = "-keys", "-values"
+_VALUES = "-values"
 _PART = re.compile(
     r"(?P<table>.+)_mht_(?P<number>[0-9]{1,9})of(?P<count>[0-9]{1,9})"
     r"(_rank(?P<rank>[0-9]{1,9})_size(?P<size>[0-9]{1,9}))?"
@@ -60,7 +61,7 @@ _ENTRY = "entry='keys=int64,values=float'"
 
 def sniff(place: Place) -> str | None:
     """Whether a directory holds keys with values beside them."""
-    return None if _stems(place) else "no files such as table_mht_1of1_rank0_size1-keys and -values"
+    return None if _stems(place) else NO_TFRA
 
 
 def open_place(place: Place) -> TfraFolder:
@@ -139,7 +140,7 @@ def _texts_in(raw: torch.Tensor) -> list[bytes]:
 def _stems(place: Place) -> list[str]:
     """What is before `-keys` and `-values`."""
     there = set(place.names)
-    stems = (name.removesuffix(_KEYS) for name in place.names if name.endswith(_KEYS))
+    stems = (name.removesuffix(TFRA_KEYS) for name in place.names if name.endswith(TFRA_KEYS))
     return sorted(stem for stem in stems if stem and _is_of(stem, there))
 
 
@@ -218,4 +219,4 @@ def _whole(
                     f"of table {name!r} part {number} of {count} of rank {rank} is missing"
                 )
             stem = parts[rank, number]
-            yield Files(stem + _KEYS, {"values": stem + _VALUES})
+            yield Files(stem + TFRA_KEYS, {"values": stem + _VALUES})

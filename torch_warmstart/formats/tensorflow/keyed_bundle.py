@@ -15,7 +15,6 @@ import torch
 
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.base import Block, MalformedError, TensorLocation, TensorSpec
-from torch_warmstart.formats.keyed import Part, parts_in, slots_by_table
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.tensorflow import paths
 from torch_warmstart.formats.tensorflow.bundle import BundleCheckpoint
@@ -23,7 +22,7 @@ from torch_warmstart.storage import base_name, is_remote, join, parent
 from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
-    from torch_warmstart.formats.keyed import Columns, KeyedTable
+    from torch_warmstart.formats.keyed import Columns, KeyedTable, Part
 
 _INCREMENT = "sparse_incr_"
 _KEYS, _SSD = "-keys", "-ssd_record.index"
@@ -51,8 +50,13 @@ class KeyedBundle(BundleCheckpoint):
 
     @functools.cached_property
     def _parts_of(self) -> Mapping[str, list[Part]]:
+        there = list(super().__iter__())
+        if not any(key.endswith("keys") for key in there):  # as nearly always
+            return {}
+        from torch_warmstart.formats.keyed import parts_in
+
         try:
-            found = parts_in(super().__iter__())
+            found = parts_in(there)
         except MalformedError as error:
             raise CorruptCheckpointError(f"{self.url}: {error}.") from error
         return {n: parts for n, parts in found.items() if all(map(self._has_values, parts))}
@@ -97,6 +101,10 @@ class KeyedBundle(BundleCheckpoint):
     @functools.cached_property
     def _tables(self) -> Mapping[str, KeyedTable]:
         made = {name: self._table_of(name) for name in self._joined}
+        if not made:
+            return {}
+        from torch_warmstart.formats.keyed import slots_by_table
+
         return {
             name: replace(made[name], slots={slot: made[of] for slot, of in slots.items()})
             for name, slots in slots_by_table(made).items()

@@ -100,6 +100,8 @@ _AROUND = ("base_layer", _ORIGINAL)
 
 @frozen
 class _Told:
+    """A variable that the file has in another form."""
+
     variable: Variable
     form: _Form
     mark: str  # a key that tells it

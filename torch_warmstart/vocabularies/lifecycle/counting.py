@@ -21,10 +21,10 @@ from torch_warmstart.errors import (
     shown_entry,
 )
 from torch_warmstart.storage import LOCAL, Bytes
-from torch_warmstart.vocabularies.kept_table import is_kept_table
 from torch_warmstart.vocabularies.loading import (
     exports_arrow,
     from_arrow,
+    is_kept_table,
     is_saved,
     read_entries,
     read_vocabulary,

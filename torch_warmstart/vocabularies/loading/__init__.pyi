@@ -1,8 +1,11 @@
 from .arrow import exports_arrow as exports_arrow
 from .arrow import from_arrow as from_arrow
+from .content import KEPT_TABLE as KEPT_TABLE
+from .content import PARQUET_KEY as PARQUET_KEY
+from .content import is_kept_table as is_kept_table
+from .content import is_saved as is_saved
 from .lines import check_lines as check_lines
 from .lines import check_no_blanks as check_no_blanks
-from .saved import is_saved as is_saved
 from .source import read_entries as read_entries
 from .source import read_vocabulary as read_vocabulary
 from .source import used_rows as used_rows

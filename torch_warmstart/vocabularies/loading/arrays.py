@@ -21,6 +21,7 @@ from torch_warmstart.entries import (
     Vocabulary,
     entries_of_bytes,
     text_entries,
+    vocabulary_of,
     with_rows_before,
 )
 from torch_warmstart.errors import VocabularyError, cause_of, shown_entry
@@ -36,11 +37,6 @@ _HIGHEST = 1 << 63  # an id from here on has no sign
 _KERAS_MASK, _KERAS_OOV = "", "[UNK]"
 _OF_KERAS = 64  # OOV rows that are looked for at most
 _SURROGATES = (0xDC80, 0xDCFF)  # what a byte that is no UTF-8 is decoded as by `surrogateescape`
-
-
-def vocabulary_of(entries: Entries, **more: Any) -> Vocabulary:
-    """A vocabulary whose rows are the entries, in order."""
-    return Vocabulary(entries, len(entries), **more)
 
 
 def from_tensor(tensor: torch.Tensor) -> Vocabulary:

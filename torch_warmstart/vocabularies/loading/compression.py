@@ -12,6 +12,7 @@ import numpy as np
 
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.storage import Bytes
+from torch_warmstart.vocabularies.loading.content import BZIP2, GZIP, XZ, ZSTD
 
 _MOST_TIMES = 100  # how much larger than the file its content may be, beyond the first bytes
 _ALWAYS = 64 << 20  # bytes that any file may unfold to
@@ -45,11 +46,10 @@ class _Gzip:
 
 
 _STREAMS: tuple[tuple[bytes, Callable[[], _Decompressor]], ...] = (
-    (b"\x1f\x8b", _Gzip),
-    (b"BZh", bz2.BZ2Decompressor),
-    (b"\xfd7zXZ\x00", lzma.LZMADecompressor),
+    (GZIP, _Gzip),
+    (BZIP2, bz2.BZ2Decompressor),
+    (XZ, lzma.LZMADecompressor),
 )
-_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 def decompressed(raw: Bytes, url: str) -> Bytes:
@@ -60,7 +60,7 @@ def decompressed(raw: Bytes, url: str) -> Bytes:
     head = raw[:8].tobytes()
     limit = max(_ALWAYS, _MOST_TIMES * len(raw))
     try:
-        if head.startswith(_ZSTD):
+        if head.startswith(ZSTD):
             return _unfold_zstd(raw, limit, url)
         for magic, make in _STREAMS:
             if head.startswith(magic):

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
+from torch_warmstart.entries import FILE_KIND
 from torch_warmstart.storage import Bytes
 
 HEAD = 4096  # bytes looked at
@@ -13,18 +14,27 @@ _LINES = 50  # of which a table is recognised
 _COUNTED = re.compile(rb"([^ ]+) (\d{1,18})\r?")  # `token id`, or a count
 _KEYED = re.compile(rb"[^\t]*\t-?\d+\r?")  # `token \t id`, or a count
 
+TIKTOKEN_LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) (\d{1,10})\r?")  # base64 and a rank
+GZIP, BZIP2, XZ, ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+_PACKED = (GZIP, BZIP2, XZ, ZSTD)
+_PARQUET = b"PAR1"
+KEPT_TABLE = f"# {FILE_KIND} ".encode()  # how a table of ours begins that is text
+PARQUET_KEY = FILE_KIND.encode()  # in the schema of one that is Parquet
+_FOOT = 1 << 20  # bytes at the end of a Parquet file that its schema lies in
+_SAVED_HEAD = 1 << 20  # bytes of the header of a saved vocabulary
+
 # By their first bytes. (The Unicode standard, and each format's own specification.)
 _MAGIC = (
     (b"\xef\xbb\xbf", "begins with a byte-order mark, which would be a part of its first entry"),
     (b"\xff\xfe", "is UTF-16; save it as UTF-8"),
     (b"\xfe\xff", "is UTF-16; save it as UTF-8"),
-    (b"\x1f\x8b", "is compressed by gzip"),
-    (b"BZh", "is compressed by bzip2"),
-    (b"\xfd7zXZ\x00", "is compressed by xz"),
-    (b"\x28\xb5\x2f\xfd", "is compressed by zstd"),
+    (GZIP, "is compressed by gzip"),
+    (BZIP2, "is compressed by bzip2"),
+    (XZ, "is compressed by xz"),
+    (ZSTD, "is compressed by zstd"),
     (b"PK\x03\x04", "is a zip archive, as .keras, .pt and .npz files are"),
     (b"\x89HDF", "is an HDF5 file"),
-    (b"PAR1", "is a Parquet table"),
+    (_PARQUET, "is a Parquet table"),
     (b"\x93NUMPY", "is an array of numpy's"),
     (b"ARROW1", "is an Arrow table"),
     (b"SQLite format 3\x00", "is a database of SQLite's"),
@@ -126,6 +136,39 @@ def is_counted(head: bytes) -> bool:
     if numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)]):
         return True
     return numbers[0] > numbers[-1] and numbers == sorted(numbers, reverse=True)
+
+
+def is_packed(raw: Bytes) -> bool:
+    """Whether it is compressed in a way that is unfolded."""
+    return raw[:8].tobytes().startswith(_PACKED)
+
+
+def is_kept_table(raw: Bytes) -> bool:
+    """Whether it is a table that `save_table` wrote."""
+    if raw[:4].tobytes() == _PARQUET:
+        return PARQUET_KEY in raw[-_FOOT:].tobytes()
+    return raw[: len(KEPT_TABLE)].tobytes() == KEPT_TABLE
+
+
+def is_saved(raw: Bytes) -> bool:
+    """Whether it is what `Vocabulary.save` wrote: a header that says so, behind its size."""
+    if raw[8:9].tobytes() != b"{":
+        return False
+    head = raw[:_SAVED_HEAD].tobytes()
+    size = int.from_bytes(head[:8], "little")
+    return size < len(raw) and FILE_KIND.encode() in head[: 8 + size]
+
+
+def is_tiktoken(head: bytes) -> bool:
+    """Whether a file's beginning is ranks from 0 on, each behind base64."""
+    lines = head.split(b"\n")
+    if not TIKTOKEN_LINE.fullmatch(lines[0]):
+        return False
+    found = [TIKTOKEN_LINE.fullmatch(line) for line in (lines[:-1] or lines)[:_LINES]]
+    return len(found) > 1 and all(
+        match is not None and int(match[2]) == rank and len(match[1]) % 4 == 0
+        for rank, match in enumerate(found)
+    )
 
 
 def is_json(head: bytes) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from torch_warmstart.entries import Vocabulary
+from torch_warmstart.entries import Vocabulary, vocabulary_of
 from torch_warmstart.errors import (
     SettingsError,
     VocabularyError,
@@ -18,21 +18,21 @@ from torch_warmstart.errors import (
     listed,
 )
 from torch_warmstart.storage import Bytes, Storage, base_name
-from torch_warmstart.vocabularies.kept_table import is_kept_table, read_kept_table
-from torch_warmstart.vocabularies.loading.arrays import from_numpy, vocabulary_of
-from torch_warmstart.vocabularies.loading.compression import decompressed
 from torch_warmstart.vocabularies.loading.content import (
     HEAD,
     is_counted,
     is_json,
     is_json_lines,
     is_json_throughout,
+    is_kept_table,
     is_numbered,
+    is_packed,
+    is_saved,
+    is_tiktoken,
     what_else_it_is,
     why_no_text,
 )
 from torch_warmstart.vocabularies.loading.lines import entries_of_lines
-from torch_warmstart.vocabularies.loading.tiktoken import is_tiktoken, read_tiktoken
 
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\x93NUMPY": "npy"}
 _CONTAINERS = (b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")  # .keras and .h5
@@ -80,7 +80,7 @@ def read_file(
         raise
     if raw[:8].tobytes().startswith(_CONTAINERS):
         return _in_checkpoint(url, storage, key)
-    raw = decompressed(raw, url)
+    raw = _unfolded(raw, url)
     form = format or _form_of(raw, url, column)
     if column is not None and form not in _TABLES:
         raise SettingsError(f"column={column!r} is for tables, and {url} is read as {form}.")
@@ -95,6 +95,14 @@ def read_file(
             return found
     is_said = form in (format, _SUFFIXES.get(_suffix(url)))
     return _read(raw, url, form, column, is_said=is_said)
+
+
+def _unfolded(raw: Bytes, url: str) -> Bytes:
+    if not is_packed(raw):
+        return raw
+    from torch_warmstart.vocabularies.loading.compression import decompressed
+
+    return decompressed(raw, url)
 
 
 def _check_content(head: bytes, url: str, form: str, *, is_said: bool) -> None:
@@ -147,15 +155,17 @@ _OTHER_TABLES: Mapping[str, Callable[[bytes], bool]] = {
 def _read(
     raw: Bytes, url: str, form: str, column: str | int | None, *, is_said: bool
 ) -> Vocabulary:
-    from torch_warmstart.vocabularies.loading.saved import read_saved
-
     if form in _TABLES:
         from torch_warmstart.vocabularies.loading.tables import read_table
 
         return read_table(raw, url, form, column, is_said=is_said)
     if form == "kept table":
+        from torch_warmstart.vocabularies.kept_table import read_kept_table
+
         return read_kept_table(raw, url)
     if form == "saved":
+        from torch_warmstart.vocabularies.loading.saved import read_saved
+
         return read_saved(raw, url)
     if form == "npy":
         return _read_npy(raw, url)
@@ -167,19 +177,21 @@ def _read(
 
 def _reader_of(form: str) -> Callable[[bytes, str], Vocabulary]:
     """What a tokenizer's file is read with."""
-    from torch_warmstart.vocabularies.loading.tokenizer_files import read_json
-
     if form in ("model", "vocab"):
         from torch_warmstart.vocabularies.loading.sentencepiece import read_model, read_vocab
 
         return read_model if form == "model" else read_vocab
-    return read_json if form == "json" else read_tiktoken
+    if form == "tiktoken":
+        from torch_warmstart.vocabularies.loading.tiktoken import read_tiktoken
+
+        return read_tiktoken
+    from torch_warmstart.vocabularies.loading.tokenizer_files import read_json
+
+    return read_json
 
 
 def _form_of(raw: Bytes, url: str, column: str | int | None) -> str:
     """What a file is, by its first bytes; by its name only what has none of its own."""
-    from torch_warmstart.vocabularies.loading.saved import is_saved
-
     head = raw[:HEAD].tobytes()
     if column is None and is_kept_table(raw):
         return "kept table"
@@ -237,6 +249,7 @@ def _is_scored(head: bytes) -> bool:
 
 
 def _read_npy(raw: Bytes, url: str) -> Vocabulary:
+    from torch_warmstart.vocabularies.loading.arrays import from_numpy
 
     try:
         array = np.load(io.BytesIO(raw.tobytes()), allow_pickle=False)

@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "U64": np.uint64}
-_MOST = 1 << 20  # bytes of a header
-
-
-def is_saved(raw: Bytes) -> bool:
-    """Whether it is a file of ours, by its first bytes."""
-    head = raw[:_MOST].tobytes()
-    size = int.from_bytes(head[:8], "little")
-    return size < len(raw) and head[8:9] == b"{" and FILE_KIND.encode() in head[: 8 + size]
 
 
 def read_saved(raw: Bytes, url: str) -> Vocabulary:

@@ -13,13 +13,6 @@ from torch_warmstart.entries import Entries, Vocabulary
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES
 from torch_warmstart.storage import LOCAL, Storage
-from torch_warmstart.vocabularies.loading.arrays import (
-    from_mapping,
-    from_numpy,
-    from_sequence,
-    from_tensor,
-    origin_of,
-)
 from torch_warmstart.vocabularies.loading.files import read_file
 from torch_warmstart.vocabularies.loading.lines import check_lines, check_no_blanks
 
@@ -60,6 +53,8 @@ def read_entries(
     Of a sequence what Keras calls `[UNK]` is an entry as any other, as it is to TensorFlow.
     """
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        from torch_warmstart.vocabularies.loading.arrays import from_sequence
+
         return from_sequence(source, has_keras_rows=False).listed.to(torch.device(device))
     return read_vocabulary(source, device, storage).listed
 
@@ -79,6 +74,7 @@ def load(
 
 
 def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
+    from torch_warmstart.vocabularies.loading.arrays import from_numpy
     from torch_warmstart.vocabularies.loading.arrow import exports_arrow, from_arrow
     from torch_warmstart.vocabularies.loading.objects import from_object
 
@@ -91,7 +87,7 @@ def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
     found = from_object(source)
     if found is not None:
         return found
-    for kind, read in _KINDS:
+    for kind, read in _readers():
         if isinstance(source, kind) and not isinstance(source, bytes | bytearray | memoryview):
             return read(source)
     if callable(getattr(source, "to_numpy", None)):  # pandas' before it exported Arrow
@@ -108,10 +104,12 @@ def _from_array(array: Any) -> Vocabulary:
 
     Numpy itself takes three times as long to make bytes of it, as it reads every text twice.
     """
+    from torch_warmstart.vocabularies.loading.arrays import from_numpy, origin_of
+    from torch_warmstart.vocabularies.loading.arrow import from_arrow
+
     column = _as_arrow(array) if array.dtype.kind == "T" else None
     if column is None:
         return from_numpy(array)
-    from torch_warmstart.vocabularies.loading.arrow import from_arrow
 
     return from_arrow(column, origin=origin_of(array))
 
@@ -131,12 +129,15 @@ def _as_arrow(array: Any) -> Any:
         return None
 
 
-_KINDS: tuple[tuple[type, Callable[[Any], Vocabulary]], ...] = (
-    (torch.Tensor, from_tensor),
-    (np.ndarray, _from_array),
-    (Mapping, from_mapping),
-    (Sequence, from_sequence),
-)
+def _readers() -> tuple[tuple[type, Callable[[Any], Vocabulary]], ...]:
+    from torch_warmstart.vocabularies.loading.arrays import from_mapping, from_sequence, from_tensor
+
+    return (
+        (torch.Tensor, from_tensor),
+        (np.ndarray, _from_array),
+        (Mapping, from_mapping),
+        (Sequence, from_sequence),
+    )
 
 
 def _name(source: Any) -> str:

@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.vocabularies.loading.arrays import from_mapping
-
-_LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) (\d{1,10})\r?")
-_LOOKED_AT = 50  # lines
-
-
-def is_tiktoken(head: bytes) -> bool:
-    """Whether a file's beginning is ranks from 0 on, each behind base64."""
-    lines = head.split(b"\n")
-    if not _LINE.fullmatch(lines[0]):
-        return False
-    whole = (lines[:-1] or lines)[:_LOOKED_AT]
-    found = [_LINE.fullmatch(line) for line in whole]
-    return len(found) > 1 and all(
-        match is not None and int(match[2]) == rank and len(match[1]) % 4 == 0
-        for rank, match in enumerate(found)
-    )
+from torch_warmstart.vocabularies.loading.content import TIKTOKEN_LINE
 
 
 def read_tiktoken(raw: bytes, url: str) -> Vocabulary:
     """The tokens of a file by their ranks; its special tokens are not in it."""
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(raw.split(b"\n"), 1):
-        match = _LINE.fullmatch(line)
+        match = TIKTOKEN_LINE.fullmatch(line)
         if match is None:
             if not line.strip():
                 continue

@@ -61,12 +61,12 @@ def _sums(
     shift = torch.repeat_interleave(mixture.offsets[bags] - offsets[:-1], counts)
     terms = torch.arange(len(shift)) + shift
     indices, weights = mixture.indices[terms], mixture.weights[terms]
-    distinct, places = _distinct(indices)
-    old = table.whole(len(distinct)) if device.type == "cpu" else None
-    if old is not None:
-        places = indices
-    else:
-        old = table.read(distinct).to(device)
+    occurs = _occurs(indices)
+    old = table.whole(int(occurs.sum())) if device.type == "cpu" else None
+    places = indices
+    if old is None:
+        old = table.read(occurs.nonzero().flatten()).to(device)
+        places = (torch.cumsum(occurs, 0) - 1)[indices]
     return torch.nn.functional.embedding_bag(
         places.to(device),
         old,
@@ -75,12 +75,6 @@ def _sums(
         per_sample_weights=weights.to(device, old.dtype),
         include_last_offset=True,
     )
-
-
-def _distinct(indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The old rows that occur, ascending, and for each index its place among them."""
-    occurs = _occurs(indices)
-    return occurs.nonzero().flatten(), (torch.cumsum(occurs, 0) - 1)[indices]
 
 
 def _occurs(indices: torch.Tensor) -> torch.Tensor:

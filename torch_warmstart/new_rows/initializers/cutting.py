@@ -117,7 +117,17 @@ def listed(of_texts: Sequence[Sequence[Any]]) -> Pieces:
             f"init.subword: the pieces of a token are a list of old entries, or of their rows, not "
             f"{others[0]}; a token without any has []."
         )
-    return Pieces(_counts(of_texts), [*itertools.chain.from_iterable(of_texts)])
+    counts, pieces = _counts(of_texts), [*itertools.chain.from_iterable(of_texts)]
+    try:
+        names = [*dict.fromkeys(pieces)]
+    except TypeError:  # what has no hash is no entry either, and whoever looks it up says so
+        return Pieces(counts, pieces)
+    if 2 * len(names) > len(pieces):
+        return Pieces(counts, pieces)
+    # Most tokens share their pieces, and to look one up costs ten times what this does.
+    number_of = dict(zip(names, range(len(names)), strict=True))
+    numbers = np.fromiter(map(number_of.__getitem__, pieces), np.int64, len(pieces))
+    return Pieces(counts, names, torch.from_numpy(numbers))
 
 
 def _numbered(

@@ -142,8 +142,8 @@ def interrupted_while_waiting(path: str) -> list[tuple[str, str]]:
             def interrupt(seconds: float) -> None:
                 raise KeyboardInterrupt
 
-            def say(self: Any) -> None:
-                said(self)
+            def say(self: Any, *made: Any) -> None:
+                said(self, *made)
                 patch.setattr(agreement.time, "sleep", interrupt)
 
             patch.setattr(agreement.Agreement, "say_ready", say)
@@ -153,12 +153,12 @@ def interrupted_while_waiting(path: str) -> list[tuple[str, str]]:
     return [first, scene.told(_everything(path))]
 
 
-def _late(say: Callable[[Any], None]) -> Callable[[Any], None]:
+def _late(say: Callable[..., None]) -> Callable[..., None]:
     """Waits until the other one has given up, or all would be well."""
 
-    def wait(self: Any) -> None:
+    def wait(self: Any, *made: Any) -> None:
         self._store.wait([self._key("ready")])
-        say(self)
+        say(self, *made)
 
     return wait
 

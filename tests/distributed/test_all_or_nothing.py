@@ -56,7 +56,7 @@ def test_a_rank_that_sees_another_checkpoint_is_named(
 ) -> None:
     for error, state in two.run(faults.other_content_on_rank_1, how, in_memory):
         assert error.startswith("WarmStartError: Rank 1 has other checkpoint files than rank 0. ")
-        assert UNCHANGED in error
+        assert f"{UNCHANGED} Give all ranks the same settings, vocabularies and files: " in error
         assert state == "as before"
 
 
@@ -87,7 +87,8 @@ def test_a_rank_that_is_killed_before_all_agree_leaves_the_others_unchanged(rank
 
     assert answers[rank] == ENDED
     error, state = answers[1 - rank]
-    assert f"Rank {rank} did not answer within {faults.SOON:g} s. {UNCHANGED}" in error
+    said = f"Rank {rank} did not answer within {faults.SOON:g} s. {UNCHANGED}"
+    assert f"{said} Every rank has to call this: see what became" in error
     assert state == "as before"
 
 

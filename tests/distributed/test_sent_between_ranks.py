@@ -150,10 +150,10 @@ def test_a_rank_that_is_killed_while_the_group_is_made_is_named() -> None:
         answers = ranks.each(jobs.killed_in_group, 0)
 
     assert answers[0] == ENDED
-    assert answers[1] == (
-        f"WarmStartError: Rank 0 did not answer within {jobs.SOON:g} s. {UNCHANGED}",
-        "as before",
-    )
+    error, state = answers[1]
+    silent = f"WarmStartError: Rank 0 did not answer within {jobs.SOON:g} s. {UNCHANGED}"
+    assert error.startswith(silent)
+    assert state == "as before"
 
 
 def test_a_rank_that_does_not_come_is_named(two: Ranks) -> None:

@@ -22,8 +22,11 @@ from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.prepare import prepare, room_to_work
+from torch_warmstart.execution.prepare import made_rows
+from torch_warmstart.execution.prepare import prepare
+from torch_warmstart.execution.prepare import room_to_work
 from torch_warmstart.execution.ranks import Agreement
+from torch_warmstart.execution.ranks import Exchange
 from torch_warmstart.execution.reading import ALL, Share, lacks_something
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.staging import Memory
@@ -135,7 +138,7 @@ class _Run:
     def begin(self, advance: Advance) -> None:
         """All up to the commit; may be left anywhere."""
         from torch_warmstart.execution.loading import Materialised, load_modules
-        from torch_warmstart.execution.ranks import replicas_may_differ, same_chance
+        from torch_warmstart.execution.ranks import replicas_may_differ, same_chance, told_of_rows
 
         planned = plan = self.plan
         check_unchanged(plan)
@@ -154,6 +157,7 @@ class _Run:
             left = self._materialised.initialise(journal)
             exchange = self._exchange() if is_any_lacking else None
             prepared = prepare(plan, advance, journal, watch, share=share, exchange=exchange)
+            made = {} if self.agreement.is_alone else told_of_rows(made_rows(prepared))
             self._account_for(prepared)
         room = room_to_work(prepared)
         self.memory.check_work(room.nbytes)
@@ -165,7 +169,7 @@ class _Run:
         prepared = self.memory.staged(prepared)
         watch.check_prepared()
         self._ready = RollForward(prepared, advance, self.memory.check_while(watch.check))
-        self.agreement.say_ready()
+        self.agreement.say_ready(made)
 
     def _account_for(self, prepared: Prepared) -> None:
         """What new rows are made of, and what showed only when they were made."""

@@ -8,7 +8,7 @@ memory are found to agree. Neither the model nor the optimizer is touched.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -346,6 +346,17 @@ def fillings(item: PlanItem) -> list[tuple[Part, Filling]]:
     made = _rows_made(item, None, {})
     parts = item.variable.parts
     return [(part, filling) for part in parts for filling in _fillings(item, part.box, made)]
+
+
+def made_rows(prepared: Prepared) -> Iterator[tuple[PlanItem, Box, torch.Tensor]]:
+    """What initialisers have made, of each part of a variable that is here."""
+    for step in prepared.steps:
+        gathers = [leaf for leaf in leaves([step]) if isinstance(leaf, Gather)]
+        if gathers and isinstance(step, Gather | InParts):
+            for part, gather in zip(parts_of(step.target), gathers, strict=True):
+                for filling in gather.fillings:
+                    if isinstance(filling.rows, torch.Tensor):
+                        yield step.items[0], part.box, filling.rows
 
 
 def _fill_mixed(

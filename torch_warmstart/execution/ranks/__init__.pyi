@@ -8,5 +8,6 @@ from .sameness import marks_of as marks_of
 from .sameness import replicas_may_differ as replicas_may_differ
 from .sameness import same_chance as same_chance
 from .sameness import told_of as told_of
+from .sameness import told_of_rows as told_of_rows
 from .wants import Want as Want
 from .wants import is_here as is_here

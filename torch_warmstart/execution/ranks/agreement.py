@@ -38,6 +38,23 @@ TIMEOUT = timedelta(minutes=30)  # torch's own
 
 NOTHING_CHANGED = "No rank has changed anything."
 
+_OTHER, _OTHER_ROWS = "has other", "has made other new rows"  # how a rank's problem begins
+_SILENT = "did not answer"
+_HINTS = {  # what to do about it
+    _OTHER: (
+        "Give all ranks the same settings, vocabularies and files: "
+        "`print(tws.plan_warm_start(model, settings))` on both shows what each would do."
+    ),
+    _OTHER_ROWS: (
+        "A backup_initializer has to make the same rows on all ranks: let it draw from torch's "
+        "generators, which are in the same state there, or give its own one seed."
+    ),
+    _SILENT: (
+        "Every rank has to call this: see what became of the one that has not, or raise timeout=, "
+        "for which the others wait."
+    ),
+}
+
 _LONGEST = 365 * 86_400  # seconds
 _POLL = (0.002, 0.1)  # seconds between two looks, at first and at most
 _MEETING_POLL = (0.0002, 0.05)  # the same, where they meet often
@@ -165,9 +182,14 @@ class Agreement:
         name = f"{self._run}/group"
         return gloo_group(name, self.place[0], len(self.ranks), self._timeout)
 
-    def say_ready(self) -> None:
-        """Says that this rank can write; from now on `is_go` decides."""
-        self._say("ready", {})
+    def say_ready(self, made: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        """Says that this rank can write; from now on `is_go` decides.
+
+        Args:
+            made: What of it others may have copies of, by what it is for and by the part of that:
+                all that say something of the same part must say the same.
+        """
+        self._say("ready", {"made": dict(made or {})})
 
     def is_go(self) -> bool:
         """Waits until all are ready, or one cannot."""
@@ -272,6 +294,7 @@ class Agreement:
                 problems[rank] = other
             if "broke_off" in message:
                 problems[rank] = f"cannot: {message['broke_off']}"
+        problems = _other_copies(said) | problems
         is_same = len({message.get("marks", "") for message in said.values()}) == 1
         is_any_lacking = any(message.get("lacks", False) for message in said.values())
         return Verdict(problems, first.get("given", {}), is_same, is_any_lacking)
@@ -298,7 +321,7 @@ class Agreement:
     def _silent(self, ranks: Iterable[int]) -> Verdict:
         seconds = f"{self._timeout.total_seconds():g}"
         found = [*ranks] or [self.ranks[0]]
-        return Verdict(dict.fromkeys(found, f"did not answer within {seconds} s"))
+        return Verdict(dict.fromkeys(found, f"{_SILENT} within {seconds} s"))
 
     def _key(self, stage: Stage | Literal["met"], rank: int | None = None) -> str:
         return f"{self._run}/{stage}/{'verdict' if rank is None else rank}"
@@ -327,16 +350,31 @@ def agreement_on(
 def what_differs(told: Mapping[str, str], first: Mapping[str, str], first_rank: int) -> str:
     """What a rank has told otherwise than the first one, to follow "Rank 3"; "": nothing."""
     other = [name for name, digest in first.items() if told.get(name) != digest]
-    return f"has other {listed(other, 'and')} than rank {first_rank}" if other else ""
+    return f"{_OTHER} {listed(other, 'and')} than rank {first_rank}" if other else ""
+
+
+def _other_copies(said: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
+    """Which rank has made something otherwise than the first that has a copy of it."""
+    firsts: dict[tuple[str, str], tuple[int, str]] = {}
+    problems: dict[int, str] = {}
+    for rank, message in said.items():
+        for name, parts in message.get("made", {}).items():
+            for part, digest in parts.items():
+                first, expected = firsts.setdefault((name, part), (rank, digest))
+                if digest != expected:
+                    problems.setdefault(rank, f"{_OTHER_ROWS} for {name} than rank {first}")
+    return problems
 
 
 def explained(problems: Mapping[int, str], end: str = NOTHING_CHANGED) -> str:
     """What to raise where ranks have problems: those of the first few, and what has come of it."""
+    said = [*problems.values()]
     texts = [f"Rank {rank} {text}" for rank, text in problems.items()]
     shown = [text if text.endswith((".", "?", "!")) else f"{text}." for text in texts[:_NAMED]]
     more = len(texts) - len(shown)
     others = [f"So have {more:,} other ranks a problem."] if more else []
-    return " ".join([*shown, *others, end])
+    hints = [hint for begin, hint in _HINTS.items() if any(text.startswith(begin) for text in said)]
+    return " ".join([*shown, *others, end, *hints])
 
 
 def _read_timeout(timeout: timedelta | float | None) -> timedelta:

@@ -15,15 +15,17 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import Finding
 from torch_warmstart.model import has_other_ranks, is_on_meta
-from torch_warmstart.new_rows import Initialised, Mixed
+from torch_warmstart.new_rows import Fill, Initialised, Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 _BLOCK = 4 << 10  # bytes of a file that are looked at in one place
 _BLOCKS = 16  # places
 _ELEMENTS = 4  # of a tensor in memory, along each dimension
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def told_of(plan: WarmStartPlan) -> dict[str, str]:
@@ -43,6 +45,33 @@ def marks_of(plan: WarmStartPlan) -> str:
         (name, found.st_size, found.st_mtime_ns, found.st_ino)
         for name, found in ((os.path.basename(path), os.stat(path)) for path in _files(plan))
     )
+
+
+def told_of_rows(made: Iterable[tuple[PlanItem, Box, torch.Tensor]]) -> dict[str, dict[str, str]]:
+    """Digests of new rows, by variable and by the part of it: copies of a part are compared.
+
+    Args:
+        made: The rows of each part that is here.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for item, box, rows in made:
+        if any(_is_made_by_user(fill) for fill in item.fills):
+            of_part = found.setdefault(item.name, {})
+            at = f"{box} {len(of_part)}"  # several where several axes change
+            of_part[at] = _digest((tuple(rows.shape), _total(rows), _sample_of_tensor(rows)))
+    return found
+
+
+def _is_made_by_user(fill: Fill) -> bool:
+    """Whether a user's function was asked, which may draw from elsewhere than torch does."""
+    return isinstance(fill, Initialised) or (isinstance(fill, Mixed) and fill.answers.has_functions)
+
+
+def _total(rows: torch.Tensor) -> int:
+    """Of all bits, as integers of the elements' size; wraps."""
+    integer = _INTEGERS.get(rows.dtype.itemsize)
+    bits = as_bytes(rows) if integer is None else rows.view(integer)
+    return int(bits.sum(dtype=torch.int64))
 
 
 def _digest(values: Iterable[Any]) -> str:

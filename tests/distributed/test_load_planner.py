@@ -153,6 +153,15 @@ def test_a_state_that_is_not_the_models_is_refused(folder: str) -> None:
         dcp.load(state, checkpoint_id=folder, planner=planner, no_dist=True)
 
 
+def test_a_model_on_meta_is_refused_with_what_makes_it(folder: str) -> None:
+    with torch.device("meta"):
+        model = Tower()
+    planner = tws.load_planner(model, SETTINGS)
+    with pytest.raises(dcp.api.CheckpointException, match="to_empty.device=.* what initialises"):
+        dcp.load(model.state_dict(), checkpoint_id=folder, planner=planner, no_dist=True)
+    assert model.table.weight.is_meta
+
+
 def test_what_would_have_to_be_unpickled_is_refused(folder: str) -> None:
     planner = tws.load_planner(Tower(), SETTINGS)
     item = dcp.planner.ReadItem(

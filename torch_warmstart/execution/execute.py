@@ -154,7 +154,7 @@ class _Run:
         self.plan = plan = self._materialised.register()
         self._journal = journal = Journal(plan.model, slots, self._materialised.tensors)
         with same_chance(planned, chance):
-            left = self._materialised.initialise(journal)
+            left = self._materialised.initialise(journal, self.outcome)
             exchange = self._exchange() if is_any_lacking else None
             prepared = prepare(plan, advance, journal, watch, share=share, exchange=exchange)
             made = {} if self.agreement.is_alone else told_of_rows(made_rows(prepared))

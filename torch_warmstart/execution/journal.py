@@ -7,7 +7,7 @@ what goes past torch's dispatcher: numpy arrays on the same memory, and kernels 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -84,11 +84,16 @@ class Journal:
         """What was written after there had been `mark` writes."""
         return tuple(self._written[mark:])
 
-    def is_rearranged(self) -> bool:
-        """Whether a module has other tensors than it had, or a tensor other memory."""
-        return not (
-            all(is_same_register(where, entries) for where, entries in self._modules)
-            and all(_is_same_memory(tensor, memory) for tensor, memory in self._memory)
+    def arrangement(self) -> Callable[[], bool]:
+        """Tells, when it is called, whether modules have the tensors, and these the memory, of now.
+
+        That need not be what they had at first: modules may have made tensors of their own.
+        """
+        modules = [(where, dict(where) if where else _NOTHING) for where, _ in self._modules]
+        memories = [(tensor, tensor.detach()) for tensor, _ in self._memory]
+        return lambda: (
+            all(is_same_register(where, entries) for where, entries in modules)
+            and all(_is_same_memory(tensor, memory) for tensor, memory in memories)
         )
 
     def restore(self) -> None:

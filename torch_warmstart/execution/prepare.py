@@ -421,7 +421,7 @@ def _guarded(name: str, run: Callable[[], Any], journal: Journal | None) -> Any:
     """What an initialiser makes; raises CallbackError if it raises, or changes anything else."""
     if journal is None:
         return run()
-    mark = len(journal)
+    mark, is_as_before = len(journal), journal.arrangement()
     try:
         with journal.mode:
             made = run()
@@ -429,7 +429,7 @@ def _guarded(name: str, run: Callable[[], Any], journal: Journal | None) -> Any:
         raise
     except Exception as error:
         raise CallbackError(f"{name} raised {type(error).__name__}: {error}") from error
-    if len(journal) > mark or journal.is_rearranged():
+    if len(journal) > mark or not is_as_before():
         raise CallbackError(
             f"{name} has changed a tensor of the model, of its optimizer or of the checkpoint; it "
             "may change only the tensor that it gets."

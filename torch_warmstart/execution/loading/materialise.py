@@ -34,7 +34,13 @@ from torch_warmstart.model import (
     take_new_shards,
     transient_buffers,
 )
-from torch_warmstart.planning import PlanItem, WarmStartPlan, is_made_by_module, left_on_meta
+from torch_warmstart.planning import (
+    PlanItem,
+    WarmStartPlan,
+    is_made_by_module,
+    left_by_module,
+    left_on_meta,
+)
 
 
 class Materialised:
@@ -50,6 +56,7 @@ class Materialised:
         left = {v for v in (*by_module, *buffers) if not self._is_reset(v)}
         self._made = {v: None for v in (*on_meta, *buffers) if v not in left}
         self._new: dict[Variable, torch.Tensor] = {}
+        self._items: dict[Variable, PlanItem] = {}  # for the new tensors, by what they were
         self._open = {v for v in (*by_module, *buffers) if v in self._made}
 
     def _is_reset(self, variable: Variable) -> bool:
@@ -70,8 +77,8 @@ class Materialised:
         for variable, tensor in self._new.items():
             self._put(variable.owners, tensor)
         take_new_shards(self._model)
-        items = [self._with_new(item) for item in self._plan.items]
-        return replace(self._plan, items=tuple(items))
+        self._items = {item.variable: self._with_new(item) for item in self._plan.items}
+        return replace(self._plan, items=tuple(self._items.values()))
 
     def _with_new(self, item: PlanItem) -> PlanItem:
         new = self._new.get(item.variable)
@@ -79,8 +86,10 @@ class Materialised:
             return item
         return replace(item, variable=replace(item.variable, tensor=new))
 
-    def initialise(self, journal: Journal) -> list[Finding]:
+    def initialise(self, journal: Journal, outcome: Outcome) -> list[Finding]:
         """Lets modules initialise what is not filled; says what none of them did.
+
+        A module may write into a buffer, or put another one in its place.
 
         Raises CallbackError with what a module raises as its cause.
         """
@@ -89,7 +98,24 @@ class Materialised:
         for module, path in self._reset.items():
             _run(module, path, journal)
         written = journal.written_since(mark)
-        return self._take_back([v for v in self._open if not _is_written(self._new[v], written)])
+        open_ones = [v for v in self._open if not _is_written(self._new[v], written)]
+        left = [v for v in open_ones if not self._is_replaced(v)]
+        for item in (self._items[v] for v in left if v in self._items):
+            outcome.items[item.variable] = left_by_module(item)
+        return self._take_back(left)
+
+    def _is_replaced(self, variable: Variable) -> bool:
+        """Whether a module has put a buffer of its own, of that shape, where an empty one was."""
+        places = (place_of(self._model, owner) for owner in variable.owners)
+        now = [getattr(module, leaf, None) for module, leaf in places]
+        empty = self._new[variable]
+        return variable.kind == "buffer" and all(
+            isinstance(tensor, torch.Tensor)
+            and tensor is not empty
+            and not tensor.is_meta
+            and tensor.shape == empty.shape
+            for tensor in now
+        )
 
     def settle_kept(self, outcome: Outcome) -> list[Finding]:
         """Takes back what a hook of the model's kept from being filled."""

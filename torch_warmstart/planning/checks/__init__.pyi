@@ -9,6 +9,7 @@ from .file_audit import untold as untold
 from .lost_parameters import find_lost as find_lost
 from .lost_parameters import say_lost as say_lost
 from .on_meta import is_made_by_module as is_made_by_module
+from .on_meta import left_by_module as left_by_module
 from .on_meta import left_on_meta as left_on_meta
 from .on_meta import notes_on_meta as notes_on_meta
 from .on_meta import with_makers as with_makers

@@ -12,7 +12,11 @@ from torch_warmstart.model import Variable, is_on_meta, resetter_of, transient_b
 from torch_warmstart.new_rows import Keep
 from torch_warmstart.planning.plan import PlanItem
 
-_HINT = "Give them values before the model is used: model.to_empty() and what initialises them."
+_MADE, _LEFT = "initialised by its module's reset_parameters()", "left on the meta device"
+_HINT = (
+    "Let reset_parameters() of their modules make them, which a warm start calls; or put them into "
+    "the model one by one: its to_empty() would empty what has been filled, too."
+)
 
 
 def with_makers(items: Sequence[PlanItem]) -> tuple[PlanItem, ...]:
@@ -28,9 +32,16 @@ def is_made_by_module(item: PlanItem) -> bool:
 
 
 def _with_maker(item: PlanItem) -> PlanItem:
-    is_left = _resetter(item.variable) is None
-    how = "left on the meta device" if is_left else "initialised by its module's reset_parameters()"
+    how = _LEFT if _resetter(item.variable) is None else _MADE
     return replace(item, reason=f"{item.reason}, {how}")
+
+
+def left_by_module(item: PlanItem) -> PlanItem:
+    """What has become of a variable that its module was to make, and has not."""
+    why = "its new rows are made by nobody"
+    if item.state == "kept":
+        why = item.reason.removesuffix(f", {_MADE}")
+    return PlanItem(item.variable, "kept", f"{why}, {_LEFT}", item.sources, item.owner)
 
 
 def notes_on_meta(model: torch.nn.Module, items: Sequence[PlanItem]) -> Iterator[Finding]:

@@ -1,0 +1,112 @@
+"""What modules on meta make by themselves, in whatever way, and what the report says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+
+
+class Assigning(nn.Module):
+    """Its buffers are put in anew, as positions of rotary embeddings often are."""
+
+    def __init__(self, size: int = 4) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("frequencies", torch.zeros(size), persistent=False)
+        self.register_buffer("count", torch.zeros(size))
+        self.scale = nn.Parameter(torch.zeros(size))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.scale)
+        self.frequencies = torch.arange(float(self.size))
+        self.count = torch.full((self.size,), 3.0)
+
+
+class Forgetful(nn.Linear):
+    """It leaves the bias out."""
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+
+
+class Idle(nn.Embedding):
+    """It initialises nothing."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+def _table_and(make: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return nn.ModuleDict({"table": nn.Embedding(3, 2), "rest": make()})
+
+
+def _settings(initializer: object = nn.init.normal_) -> tws.WarmStartSettings:
+    info = tws.VocabInfo(["a", "x", "y"], old_vocab=["a", "b"], backup_initializer=initializer)
+    old = {"table.weight": torch.full((2, 2), 5.0)}
+    return tws.WarmStartSettings(old, ".*", {"table.weight": info}, on_missing="keep")
+
+
+def test_buffers_that_a_module_puts_in_anew_stay() -> None:
+    model = _table_and(Assigning)
+    report = tws.warm_start(model, _settings())
+
+    assert torch.equal(model["rest"].frequencies, torch.arange(4.0))
+    assert torch.equal(model["rest"].count, torch.full((4,), 3.0))
+    assert torch.equal(model["rest"].scale, torch.ones(4))
+    assert torch.equal(model["table"].weight[0], torch.full((2,), 5.0))
+    assert "left-on-meta" not in [note.code for note in report.notes]
+
+
+def test_what_is_left_on_meta_is_not_said_to_be_initialised() -> None:
+    model = _table_and(lambda: Forgetful(2, 2))
+    with pytest.warns(tws.WarmStartWarning, match=r"'rest\.bias'\. Let reset_parameters\(\)"):
+        report = tws.warm_start(model, _settings())
+
+    assert model["rest"].bias.is_meta
+    assert report["rest.bias"].reason == "not in the checkpoint, left on the meta device"
+    made = "not in the checkpoint, initialised by its module's reset_parameters()"
+    assert report["rest.weight"].reason == made
+    assert not model["table"].weight.is_meta  # new rows are drawn all the same
+
+
+def test_rows_that_were_to_stay_and_that_nobody_makes_leave_the_table_on_meta() -> None:
+    with torch.device("meta"):
+        model = nn.ModuleDict({"table": Idle(3, 2)})
+    with pytest.warns(tws.WarmStartWarning, match=r"'table\.weight'"):
+        report = tws.warm_start(model, _settings("keep"))
+
+    assert model["table"].weight.is_meta
+    assert report["table.weight"].state == "kept"
+    assert "left on the meta device" in report["table.weight"].reason
+
+
+@pytest.mark.parametrize("make", [Assigning, lambda: Forgetful(2, 2)])
+def test_whatever_fails_behind_it_puts_back_what_was_there(make: Callable[[], nn.Module]) -> None:
+    model = _table_and(make)
+    before = [*model.parameters(), *model.buffers()]
+
+    def fail(tensor: torch.Tensor) -> None:
+        raise ValueError("no luck")
+
+    with pytest.raises(tws.WarmStartError, match="no luck"):
+        tws.warm_start(model, _settings(fail))
+    after = [*model.parameters(), *model.buffers()]
+    assert all(old is new for old, new in zip(before, after, strict=True))
+    assert all(tensor.is_meta for tensor in after)
+
+
+def test_an_initialiser_that_puts_a_tensor_into_the_model_is_refused() -> None:
+    model = _table_and(Assigning)
+
+    def meddle(tensor: torch.Tensor) -> None:
+        model["rest"].count = torch.zeros(4)
+
+    with pytest.raises(tws.WarmStartError, match="has changed a tensor of the model"):
+        tws.warm_start(model, _settings(meddle))
+    assert model["rest"].count.is_meta

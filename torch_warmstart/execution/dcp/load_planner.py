@@ -102,8 +102,8 @@ class WarmStartLoadPlanner(LoadPlanner):
         on_meta = next(filter(is_on_meta, variables), None)
         if on_meta is not None:
             raise SettingsError(
-                f"{on_meta.name} is on the meta device. Make it before model.state_dict() is called: "
-                'model.to_empty(device="cpu") and what initialises the model; or let '
+                f"{on_meta.name} is on the meta device. Before model.state_dict() is called, make "
+                'it by model.to_empty(device="cpu") and what initialises the model; or let '
                 "tws.warm_start(model, directory) make it."
             )
         _check_state(state_dict, self._model)

@@ -58,3 +58,29 @@ def test_a_scope_may_have_a_slash_of_its_own():
     assert model["a/b"].weight.eq(1).all()
     text = _refused(model, {"x.weight": torch.ones(4, 4)}, {"a/c.": "x."})
     assert "Did you mean 'a.b.'?" in text
+
+
+def test_a_kernel_that_lies_the_other_way_may_be_transposed():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    state = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    other = {
+        name: tensor.clone() if tensor.ndim == 1 else tensor.T.contiguous()
+        for name, tensor in state.items()
+    }
+    with pytest.raises(tws.PlanError) as raised:
+        tws.warm_start(model, other)
+    assert str(raised.value).count("var_name_to_layout={name: 'transpose'}") == 1
+
+    layouts = {"0.weight": "transpose", "1.weight": "transpose"}
+    tws.warm_start(model, tws.WarmStartSettings(other, var_name_to_layout=layouts))
+    assert all(torch.equal(model.state_dict()[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [(nn.Linear(4, 6, bias=False), (4, 5)), (nn.Embedding(4, 6), (6, 4))],
+)
+def test_no_other_shape_and_no_table_is_said_to_lie_the_other_way(model, shape):
+    with pytest.raises(tws.PlanError) as raised:
+        tws.warm_start(model, {"weight": torch.ones(shape)})
+    assert "'transpose'" not in str(raised.value)

@@ -24,6 +24,10 @@ _IS_FOR: dict[type, str] = {
     SegmentInfo: "which the features are along",
     ClipOrPad: "which is clipped or padded",
 }
+_OTHER_WAY_ADVICE = (
+    "If a layer's kernel is laid out the other way there ([in, out], as TensorFlow, JAX and GPT-2 "
+    "have it), say so: var_name_to_layout={name: 'transpose'}."
+)
 ON_MISMATCH_ADVICE = (
     "A variable that does not fit: leave it out of vars_to_warm_start, take its rows by position "
     "with a ClipOrPad in var_name_to_vocab_info, or keep what the model has with "
@@ -308,7 +312,7 @@ def _mismatch(variable: Variable, source: Source, in_torch: Shape | None) -> Pro
     text = _shapes_differ(variable, source)
     if cause:
         return ProblemError("shape-mismatch", variable, f"{text} {cause}", _NO_ROWS_ADVICE)
-    advice = [_by_vocabulary(variable, in_torch), ON_MISMATCH_ADVICE]
+    advice = [_by_layout(variable, source), _by_vocabulary(variable, in_torch), ON_MISMATCH_ADVICE]
     return ProblemError("shape-mismatch", variable, text, "\n".join(filter(None, advice)))
 
 
@@ -349,6 +353,20 @@ def _shapes_differ(variable: Variable, source: Source) -> str:
         f"{variable.name} has shape {list(variable.shape)}, but {keys_of(source)} in the "
         f"checkpoint {have} {found}{how}."
     )
+
+
+def _by_layout(variable: Variable, source: Source) -> str:
+    """What to do if it is a kernel that is laid out the other way, which nothing in the file says.
+
+    A table is not: its rows are looked up, whoever wrote it.
+    """
+    is_table = isinstance(source.owner.module, nn.Embedding | nn.EmbeddingBag)
+    if is_table or source.form.layout is not IDENTITY or len(source.specs) != 1:
+        return ""
+    ours, theirs = variable.shape, source.specs[0].shape
+    if len(ours) != 2 or tuple(theirs) != ours[::-1]:
+        return ""
+    return _OTHER_WAY_ADVICE
 
 
 def _by_vocabulary(variable: Variable, in_torch: Shape | None) -> str:

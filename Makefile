@@ -17,6 +17,7 @@
 # make oldest  the same with the oldest torch, numpy and others that it allows, under the first
 # make torchrec  TorchRec's tables on two ranks; brings TorchRec, or says that it cannot
 # make ray     Ray Train's workers, two of them; brings Ray, or says that it cannot
+# make strangers  DeepSpeed's and Megatron's models, which are refused; brings both, or says that it cannot
 # make fixtures  rebuild the golden checkpoints (needs TensorFlow)
 #
 # Every target makes its own .venv if needed and tests the installed wheel, not the source tree.
@@ -27,6 +28,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCHREC := build/torchrec
 RAY := build/ray
+STRANGERS := build/strangers
 FUZZ_SECONDS ?= 60
 APT := -o Acquire::Retries=0 -o Acquire::http::Timeout=30 -o DPkg::Lock::Timeout=30
 FUZZ_FORMATS ?=
@@ -35,7 +37,7 @@ SOURCES := $(shell find torch_warmstart -name '*.py' -o -name '*.pyi' -o -name '
   docs/findings.md pyproject.toml constraints.txt
 
 .PHONY: demo test types wheels oldest docs pictures browser lint format bench cuda fuzz differential \
-  zoo distributed torchrec ray fixtures clean faults
+  zoo distributed torchrec ray strangers fixtures clean faults
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/census/demo.py --out demo_out
@@ -116,6 +118,16 @@ ray: $(VENV)/.test
 	  || { rm -rf $(RAY); echo "Ray cannot be had here: its test is skipped"; }
 	PYTHONPATH=$(abspath $(RAY)) TORCH_WARMSTART_INSTALLED=1 \
 	  $(BIN)/pytest tests/distributed/test_ray_train.py $(PYTEST_ARGS)
+
+# DeepSpeed is built where it is installed, without its kernels.
+strangers: $(VENV)/.test
+	@test -e $(STRANGERS)/.there || { rm -rf $(STRANGERS); DS_BUILD_OPS=0 $(PIP) install --no-deps \
+	  --retries 1 --no-build-isolation --only-binary megatron-core --constraint constraints.txt \
+	  --target $(STRANGERS) deepspeed hjson py-cpuinfo ninja einops msgpack megatron-core \
+	  && touch $(STRANGERS)/.there; } \
+	  || { rm -rf $(STRANGERS); echo "DeepSpeed and Megatron cannot be had here: not tested"; }
+	PYTHONPATH=$(STRANGERS) TORCH_WARMSTART_INSTALLED=1 \
+	  $(BIN)/pytest tests/distributed/test_real_strangers.py $(PYTEST_ARGS)
 
 fixtures: $(VENV)/.test
 	$(BIN)/python tests/fixtures/make_fixtures.py

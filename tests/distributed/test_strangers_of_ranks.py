@@ -31,7 +31,7 @@ def test_fsdp1_is_refused_and_filled_while_it_is_whole(two: Ranks, use_orig_para
 
 
 def test_zero_3_is_refused_unless_it_is_gathered() -> None:
-    """As DeepSpeed marks its parameters; it does not install here."""
+    """As DeepSpeed marks its parameters; its own are in test_real_strangers.py."""
     model = nn.Linear(2, 2)
     old = model.state_dict()
     for number, parameter in enumerate(model.parameters()):
@@ -45,7 +45,7 @@ def test_zero_3_is_refused_unless_it_is_gathered() -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_piece_of_megatrons_is_refused(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """As Megatron marks its parameters; it does not install here."""
+    """As Megatron marks its parameters; its own are in test_real_strangers.py."""
     state = types.ModuleType("megatron.core.parallel_state")
     state.get_tensor_model_parallel_world_size = lambda: size
     monkeypatch.setitem(sys.modules, "megatron.core.parallel_state", state)

@@ -199,6 +199,16 @@ def plain_models_of_a_group(path: str) -> tuple[str, str]:
     return Scene("").told(_everything(source), process_group=dist.group.WORLD)
 
 
+def group_of_rank_0() -> tuple[str, str]:
+    """A group that rank 1 is not in, and calls with all the same."""
+    group = dist.new_group([0])
+    told = Scene("").told(_everything(old_state()), process_group=group)
+    dist.barrier()
+    if dist.get_rank() == 0:
+        dist.destroy_process_group(group)
+    return told
+
+
 def plans_applied(how: str, path: str) -> str:
     """A plan that each rank makes and applies."""
     scene = Scene(how)

@@ -116,6 +116,14 @@ def test_plain_models_go_together_where_a_group_is_given(two: Ranks, tmp_path: P
     assert (state, its_state) == ("as before", "as before")
 
 
+def test_a_process_outside_of_the_group_is_told_so(two: Ranks) -> None:
+    of_0, (error, state) = two.run(faults.group_of_rank_0)
+
+    assert of_0 == ("nothing", "complete")
+    assert error.startswith("SettingsError: This process is not in process_group: ")
+    assert state == "as before"
+
+
 @KINDS
 def test_a_plan_is_made_by_all_and_applied_by_all(two: Ranks, tmp_path: Path, how: str) -> None:
     path = jobs.save_old_state(tmp_path)

@@ -309,12 +309,18 @@ def has_other_ranks() -> bool:
 
 
 def ranks_of_group(group: Any) -> frozenset[int]:
-    """The global ranks of a process group; raises SettingsError if it is none."""
+    """The global ranks of a process group; raises SettingsError if it is none, or another's."""
     here = torch.distributed.is_available() and torch.distributed.is_initialized()
+    # What new_group() gives a process that is not in the group: a number.
+    if here and isinstance(group, int) and group == torch.distributed.GroupMember.NON_GROUP_MEMBER:
+        raise SettingsError(
+            "This process is not in process_group: it has nothing to warm-start. Call this on the "
+            "ranks that new_group() was given."
+        )
     if not here or not isinstance(group, torch.distributed.ProcessGroup):
         raise SettingsError(
             "process_group is a group of torch.distributed, such as torch.distributed.group.WORLD "
-            f"behind init_process_group(), not a {type(group).__name__}."
+            f"behind init_process_group(), not {type(group).__name__}."
         )
     return frozenset(torch.distributed.get_process_group_ranks(group))
 

@@ -95,6 +95,13 @@ def test_averages_are_not_taken_for_adagrads_sums(two: Ranks) -> None:
         assert "FBGEMM's Adagrad cannot go on" in problems
 
 
+def test_spread_tables_keep_their_vocabulary_and_the_way_to_change_it_is_said(two: Ranks) -> None:
+    for said in _run(two, "change_spread_tables"):
+        (text,) = said
+        assert text.startswith("TorchRec has spread the tables over ranks")
+        assert "before DistributedModelParallel" in text
+
+
 def test_which_row_an_id_has_is_read_from_what_several_ranks_saved(
     two: Ranks, tmp_path: Path
 ) -> None:

@@ -237,3 +237,14 @@ def _compared(one: dict[str, Any], other: dict[str, Any]) -> int:
             assert torch.equal(mine, its), (name, box)
             count += box.numel
     return count
+
+
+def change_spread_tables() -> list[str]:
+    """What is said where the vocabulary of a spread table is to change."""
+    model = sharded(same(Recommender), "row_wise")
+    info = tws.VocabInfo(list("abc"), old_vocab=list("abcdefg"))
+    try:
+        tws.change_vocabulary(model, {"ebc.embedding_bags.t0.weight": info})
+    except tws.PlanError as error:
+        return [problem.text for problem in error.problems]
+    return []

@@ -27,6 +27,10 @@ _UNDO = (
 _PARTS_OF_A_WEIGHT = ("_orig", "_v", "_g", "_mask", "_u")
 _LAYERS = "torch.nn.modules."
 _MAX_DEPTH = 4  # containers within each other that are looked into; they may form circles
+_BY_TORCHREC = (
+    "TorchRec has spread the tables over ranks, and its kernels hold them: change the vocabulary "
+    "before DistributedModelParallel; or save the model, and warm-start one of the new sizes."
+)
 # Layers whose sizes follow. (A LazyLinear is a Linear.)
 _FOLLOWED = (torch.nn.Embedding, torch.nn.EmbeddingBag, torch.nn.Linear, torch.nn.Bilinear)
 # Of PEFT: modules that keep a second table beside the one they wrap, by the names of their classes.
@@ -36,11 +40,15 @@ _PEFT = {"AuxiliaryTrainingWrapper", "BaseTunerLayer", "ModulesToSaveWrapper"}
 def check_model(model: torch.nn.Module) -> list[Finding]:
     """What a model must not be, whichever of its tensors changes."""
     found = dict.fromkeys(why for module in model.modules() if (why := _why_fixed(module)))
+    if _BY_TORCHREC in found:  # which wraps what is not spread by DistributedDataParallel
+        found = {_BY_TORCHREC: None}
     return [Finding("model-is-fixed", "error", "model", why) for why in found]
 
 
 def _why_fixed(module: torch.nn.Module) -> str | None:
     kind = type(module).__name__
+    if kind == "DistributedModelParallel":
+        return _BY_TORCHREC
     if kind == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
         return (
             "The model, or a part of it, is compiled: change the vocabulary first (of "

@@ -157,12 +157,17 @@ def parts_of(tensor: torch.Tensor) -> tuple[Part, ...]:
     """
     if not is_sharded(tensor):
         return (Part(Box.whole(tensor.shape), tensor.detach()),)
-    why = why_not_in_boxes(tensor)
+    why = _why_not_placed(tensor)
+    found = [] if why else _found(tensor)
+    why = why or _why_unlike(found)
     if why is not None:
         raise UnsupportedError(f"A tensor of shape {list(tensor.shape)} {why}.")
-    with torch.no_grad():
-        found = [Part(box, local.detach()) for box, local in _pieces(tensor)]
     return tuple(part for part in found if part.box.numel or not math.prod(tensor.shape))
+
+
+def _found(tensor: torch.Tensor) -> list[Part]:
+    with torch.no_grad():
+        return [Part(box, local.detach()) for box, local in _pieces(tensor)]
 
 
 def local_tensors(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -228,11 +233,27 @@ def _is_everywhere(tensor: Any) -> bool:
 
 def why_not_in_boxes(tensor: torch.Tensor) -> str | None:
     """Why a process's part of a sharded tensor is no box of it, to follow its name; None: it is."""
+    return _why_not_placed(tensor) or _why_unlike(_found(tensor))
+
+
+def _why_not_placed(tensor: torch.Tensor) -> str | None:
     placements = getattr(tensor, "placements", ())
     if any(placement.is_partial() for placement in placements):
         return "is a DTensor of partial sums, which are not yet its values"
     if any(_is_scattered(tensor, at) for at in range(len(placements))):
         return "is a DTensor whose rows on this process do not lie next to each other"
+    return None
+
+
+def _why_unlike(parts: Iterable[Part]) -> str | None:
+    """Why parts are not what their boxes say, as `from_local` lets them be."""
+    for part in parts:
+        shape = tuple(part.tensor.shape)
+        if shape != part.box.sizes and (part.box.numel or part.tensor.numel()):
+            return (
+                f"is a DTensor of which {list(shape)} are on this process, where its placements "
+                f"mean {list(part.box.sizes)}"
+            )
     return None
 
 

@@ -13,8 +13,10 @@ import functools
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torch_warmstart.errors import CallbackError, Finding
 from torch_warmstart.execution.journal import Journal
@@ -41,6 +43,8 @@ from torch_warmstart.planning import (
     left_by_module,
     left_on_meta,
 )
+
+_PRIME = 1_000_000_000_039  # between two drawings: shards' numbers lie closer
 
 
 class Materialised:
@@ -193,17 +197,34 @@ def _run(module: torch.nn.Module, path: str, journal: Journal) -> None:
 
 @contextlib.contextmanager
 def _chance_of(module: torch.nn.Module) -> Iterator[None]:
-    """Within, each shard has random numbers of its own on a CPU, and its copies the same.
+    """Within, each shard has random numbers of its own on a CPU, and copies have the same.
 
     On other devices torch sees to that.
     """
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    sharded = [tensor for tensor in own if is_sharded(tensor) and tensor.device.type == "cpu"]
-    if not sharded:
+    if not any(is_sharded(tensor) and tensor.device.type == "cpu" for tensor in own):
         yield
         return
     seed = int(torch.randint(1 << 62, ()))
-    number = functools.reduce(lambda total, tensor: 31 * total + shard_number(tensor), sharded, 0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((seed + number) % (1 << 62))
+    with torch.random.fork_rng(devices=[]), _Drawing(seed):
         yield
+
+
+class _Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Begins each drawing of random numbers anew: by how many there were, and for which part.
+
+    A rank has a shard of one parameter and all of another, and a number that is drawn for the
+    shard, as many as there are, must not change those that all ranks have alike.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._seed, self._count = seed, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()):
+            self._count += 1
+            sharded = [a for a in args if isinstance(a, torch.Tensor) and is_sharded(a)]
+            number = functools.reduce(lambda sum_, a: 31 * sum_ + shard_number(a), sharded, 0)
+            torch.manual_seed((self._seed + _PRIME * self._count + number) % (1 << 62))
+        return func(*args, **(kwargs or {}))

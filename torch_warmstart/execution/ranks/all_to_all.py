@@ -157,20 +157,40 @@ class Exchange:
         mine = torch.tensor(lines, dtype=torch.int64, device="cpu").flatten()
         heard = torch.cat(self._spread([mine] * self._count)).numpy()
         found: _Numbers = heard.reshape(-1, 2 + 2 * width)
-        return found[np.argsort(found[:, 0], kind="stable")]
+        found = found[np.argsort(found[:, 0], kind="stable")]
+        self._check_apart(found)
+        return found
+
+    def _check_apart(self, directory: _Numbers) -> None:
+        """Raises UnsupportedError where ranks do not have a tensor divided in one way."""
+        starts = np.flatnonzero(np.diff(directory[:, 0], prepend=-1))
+        for lines in np.split(directory, starts[1:]) if len(directory) else ():
+            key = self._keys[int(lines[0, 0])]
+            pair = _overlapping(*self._edges(lines, key)) if self._ndims[key] else None
+            if pair is not None:
+                one, other = map(_shown, pair)
+                raise UnsupportedError(
+                    f"{self._checkpoint.url}: tensor {key!r} is spread over processes, but not in "
+                    f"one way: a rank has {one} of it, and another one {other}. Give all ranks the "
+                    "state of one model."
+                )
+
+    def _edges(self, lines: _Numbers, key: str) -> tuple[_Numbers, _Numbers]:
+        """Where the boxes of lines of the directory begin, and where they end."""
+        ndim, width = self._ndims[key], (lines.shape[1] - 2) // 2
+        offsets, sizes = lines[:, 2 : 2 + ndim], lines[:, 2 + width : 2 + width + ndim]
+        return offsets, offsets + sizes
 
     def _boxes_of(self, key: str, box: Box) -> Iterator[tuple[Box, list[int]]]:
         """The boxes of a tensor that have something of a box, each once, and on which ranks."""
-        number, ndim = self._numbers[key], self._ndims[key]
+        number = self._numbers[key]
         first, behind = np.searchsorted(self._directory[:, 0], [number, number + 1])
         lines = self._directory[first:behind]
-        width = (lines.shape[1] - 2) // 2
-        offsets, sizes = lines[:, 2 : 2 + ndim], lines[:, 2 + width : 2 + width + ndim]
-        starts = np.maximum(offsets, box.offsets)
-        ends = np.minimum(offsets + sizes, box.ends)
+        starts, ends = self._edges(lines, key)
+        is_common = np.maximum(starts, box.offsets) < np.minimum(ends, box.ends)
         ranks: dict[Box, list[int]] = {}
-        for line in np.flatnonzero((starts < ends).all(axis=1)):
-            outer = Box(tuple(offsets[line].tolist()), tuple(sizes[line].tolist()))
+        for line in np.flatnonzero(is_common.all(axis=1)):
+            outer = Box(tuple(starts[line].tolist()), tuple((ends[line] - starts[line]).tolist()))
             ranks.setdefault(outer, []).append(int(lines[line, 1]))
         yield from ranks.items()
 
@@ -325,6 +345,37 @@ class Exchange:
             work.wait()
         except RuntimeError as error:
             self._agreement.broke_off(error)
+
+
+def _overlapping(starts: _Numbers, ends: _Numbers) -> tuple[_Numbers, _Numbers] | None:
+    """Two different boxes that have an element in common: starts and ends, `[2, dims]` each.
+
+    They are cut into groups between which a plane lies, as nearly all divisions can be; only what
+    no plane divides is compared, each box with each.
+    """
+    groups = [np.unique(np.stack([starts, ends], axis=1), axis=0)]
+    while groups:
+        group = groups.pop()
+        for dim in range(starts.shape[1] if len(group) > 1 else 0):
+            group = group[np.argsort(group[:, 0, dim], kind="stable")]
+            behind = np.maximum.accumulate(group[:, 1, dim])
+            cuts = 1 + np.flatnonzero(group[1:, 0, dim] >= behind[:-1])
+            if len(cuts):
+                groups += np.split(group, cuts)
+                break
+        else:
+            for at, box in enumerate(group[:-1]):
+                others = group[at + 1 :]
+                is_common = np.maximum(others[:, 0], box[0]) < np.minimum(others[:, 1], box[1])
+                found = np.flatnonzero(is_common.all(axis=1))
+                if len(found):
+                    return box, others[found[0]]
+    return None
+
+
+def _shown(box: _Numbers) -> str:
+    starts, ends = box.tolist()
+    return f"[{', '.join(f'{start}:{end}' for start, end in zip(starts, ends, strict=True))}]"
 
 
 def _put(values: torch.Tensor, place: torch.Tensor) -> None:

@@ -1,0 +1,67 @@
+"""Ranks that hold, state or draw something else than the others: told apart, or made alike."""
+
+from __future__ import annotations
+
+import differing_jobs as jobs
+import numpy as np
+import numpy.typing as npt
+import pytest
+from ranks import Ranks
+
+from torch_warmstart.execution.ranks.all_to_all import _overlapping
+
+
+@pytest.mark.parametrize("how", ["tensor parallel", "ignored"])
+def test_what_all_ranks_have_is_initialised_alike_beside_shards(two: Ranks, how: str) -> None:
+    two.run(jobs.initialise_on_meta, how)
+
+
+@pytest.mark.parametrize("how", ["tensor parallel", "ignored"])
+def test_many_ranks_initialise_alike(many: Ranks, how: str) -> None:
+    many.run(jobs.initialise_on_meta, how)
+
+
+def test_boxes_that_are_no_division_are_refused(two: Ranks) -> None:
+    for said in two.run(jobs.fill_from_two_divisions):
+        assert "not in one way: a rank has [0:1, 0:2] of it, and another one [0:2, 1:2]" in said
+
+
+def test_a_part_that_is_not_what_its_placements_mean_is_refused(two: Ranks) -> None:
+    first, second = two.run(jobs.fill_uneven, False)
+    assert "weight is a DTensor of which [2, 2] are on this process" in first
+    assert "where its placements mean [3, 2]" in second
+    for said in two.run(jobs.fill_uneven, True):
+        assert "'weight' is a DTensor whose part on this process is no box of it" in said
+
+
+def _boxes(
+    *pairs: tuple[list[int], list[int]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    both = np.array(pairs)
+    return both[:, 0], both[:, 1]
+
+
+PINWHEEL = [([0, 0], [2, 1]), ([0, 1], [1, 3]), ([1, 2], [3, 3]), ([2, 0], [3, 2])]
+
+
+def test_which_boxes_overlap() -> None:
+    middle = ([1, 1], [2, 2])
+    assert _overlapping(*_boxes(*PINWHEEL, middle, middle)) is None  # copies of one are none
+    assert _overlapping(*_boxes(*PINWHEEL, ([1, 1], [2, 3]))) is not None
+    rows = np.arange(4096)[:, None] * np.array([10, 0])
+    assert _overlapping(rows, rows + np.array([10, 4])) is None
+    assert _overlapping(rows, rows + np.array([11, 4])) is not None
+
+
+def test_boxes_at_random_are_compared_with_each_other() -> None:
+    draw = np.random.default_rng(0)
+    found = [0, 0]
+    for _ in range(300):
+        starts = draw.integers(0, 5, (draw.integers(1, 7), draw.integers(1, 4)))
+        ends = starts + draw.integers(1, 3, starts.shape)
+        first, last = np.maximum(starts[:, None], starts), np.minimum(ends[:, None], ends)
+        is_one = (starts[:, None] == starts).all(2) & (ends[:, None] == ends).all(2)
+        expected = bool(((first < last).all(2) & ~is_one).any())
+        assert (_overlapping(starts, ends) is not None) == expected
+        found[expected] += 1
+    assert min(found) > 50

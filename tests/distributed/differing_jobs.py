@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     RowwiseParallel,
@@ -126,3 +127,105 @@ def fill_uneven(is_source: bool) -> str:
     else:
         model.weight = nn.Parameter(odd)
     return told(model, tws.WarmStartSettings(state, [".*"]))
+
+
+# -- what ranks state ------------------------------------------------------------------------------
+
+_OLD = {"0.weight": torch.arange(12.0).view(3, 4)}
+_LAYER = {"1.weight": torch.arange(8.0).view(2, 4), "1.bias": torch.ones(2)}
+_BOTH = {**_OLD, **_LAYER}
+
+
+def _told(info: Any = None, sources: Any = _BOTH) -> str:
+    """What comes of a table that all ranks have all of; else it is the same on all."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 2))
+    model[0].weight = nn.Parameter(placed(model[0].weight.detach(), Replicate()))
+    settings: Any = tws.WarmStartSettings(
+        sources, ".*", None if info is None else {"0.weight": info}
+    )
+    if isinstance(sources, list):
+        both = zip(sources, ("0", "1"), strict=True)
+        settings = [tws.WarmStartSettings(source, pattern) for source, pattern in both]
+    said = told(model, settings)
+    assert said or is_alike(local_tensors(model[0].weight)[0])
+    return said
+
+
+def _words(new: Any = ("a", "z", "b"), **more: Any) -> tws.VocabInfo:
+    return tws.VocabInfo([*new], -1, 0, ["a", "b", "c"], **more)
+
+
+def state_other_initialisers(folder: str) -> list[str]:
+    """Whatever an initialiser is told is the same on all ranks, or refused."""
+    rank, words, (a, z) = dist.get_rank(), ["a", "b", "z"], torch.eye(2)
+    paths = [os.path.join(folder, f"{name}{rank}.txt") for name in ("one", "other")]
+    for path, last in zip(paths, (8, 8 + rank), strict=True):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"a 1 2 3 4\nz 5 6 7 {last}\n")
+    generator = None if rank else torch.Generator()
+    vectors = functools.partial(tws.init.vectors, align=None)
+    others: list[Any] = [
+        vectors((words, torch.full((3, 4), 1.0 + rank))),
+        vectors((["a", "z", "b"] if rank else words, torch.arange(12.0).view(3, 4))),
+        vectors(paths[1]),
+        tws.init.similar((words, torch.stack([a, z, z + rank])), k=1),
+        tws.init.normal(scale=1.0 + rank),
+        tws.init.mean(of="all") + tws.init.noise(0.1 + rank),
+        tws.init.alias({"z": "a" if rank else "b"}),
+        functools.partial(nn.init.normal_, std=1.0 + rank),
+    ]
+    alike: list[Any] = [
+        vectors(paths[0]),  # of a place of its own on each rank
+        tws.init.similar((words, torch.stack([a, z, z])), k=1),
+        tws.init.normal(cov="full") | tws.init.mean(of="all"),
+        functools.partial(functools.partial(nn.init.uniform_, a=-1.0), b=3.0),
+        _Own(),
+    ]
+    for initializer in alike:
+        assert not _told(_words(backup_initializer=initializer))
+    told = [_told(_words(backup_initializer=initializer)) for initializer in others]
+    drawn = _words(backup_initializer=nn.init.normal_, generator=generator)
+    return [*told, _told(drawn)]
+
+
+class _Own:
+    """What it is called by itself is another thing on each rank: its address."""
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.normal_()
+
+
+def state_other_words() -> list[str]:
+    """New rows stand for the same on all ranks, whatever they begin with."""
+    rank = dist.get_rank()
+    assert not _told(_words(["a", "y", "x"]))
+    columns = {"f": _words(["a", "y", f"x{rank}"]), "g": 1}
+    segments = tws.SegmentInfo(columns, {"f": 3, "g": 1})
+    wide = tws.WarmStartSettings(_LAYER, "1.weight", {"1.weight": segments})
+    layer = nn.Sequential(nn.Identity(), nn.Linear(4, 2))
+    layer[1].bias = nn.Parameter(placed(layer[1].bias.detach(), Replicate()))
+    return [
+        _told(_words(["a", "x", "y"] if rank else ["a", "y", "x"])),
+        told(layer, wide),
+    ]
+
+
+def take_from_others() -> list[str]:
+    """What older checkpoints and memory hold is the same on all ranks, or refused."""
+    rank = dist.get_rank()
+    old, edited = {"0.weight": torch.arange(8.0).view(2, 4)}, {**_LAYER}
+    assert not _told(_words(fallback=[(old, ["x", "z"])]))
+    edited["1.weight"] = edited["1.weight"].clone()
+    edited["1.weight"][1, 2] += rank
+    return [
+        _told(_words(fallback=[({"0.weight": old["0.weight"] + rank}, ["x", "z"])])),
+        _told(_words(fallback=[(old, ["z", "x"] if rank else ["x", "z"])])),
+        _told(None, {**_OLD, **edited}),
+    ]
+
+
+def take_from_file_and_memory(path: str) -> str:
+    """Of several sources one in memory is another one on the second rank."""
+    assert not _told(None, [path, _LAYER])
+    return _told(None, [path, {**_LAYER, "1.bias": torch.full((2,), float(dist.get_rank()))}])

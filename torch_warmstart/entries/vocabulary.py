@@ -189,17 +189,15 @@ class Vocabulary:
             "oov_hash": self.oov_hash if len(self.special.get(OOV, ())) > 1 else "",
         }
         digest.update(json.dumps(told, sort_keys=True).encode())
-        rows = self.entry_rows
-        for start in range(0, len(self.listed), _STRIDE):
-            step = slice(start, start + _STRIDE)
-            digest.update(_raw(rows[step]))
-            if self.listed.ids is not None:
-                digest.update(_raw(self.listed.ids[step]))
-            else:
-                data, lengths = self.listed.packed(step)
-                digest.update(_raw(lengths))
-                digest.update(_raw(data))
+        _take_in(digest, self.entry_rows, self.listed)
         return f"{_FINGERPRINT_VERSION}:{digest.hexdigest()}"
+
+    def fingerprint_at(self, rows: torch.Tensor) -> str:
+        """What is equal where the same entries are at some rows, int64, and not otherwise."""
+        digest, numbers = hashlib.blake2b(digest_size=16), self.numbers_at(rows)
+        has_entry = numbers >= 0
+        _take_in(digest, rows[has_entry], self.listed.take(numbers[has_entry]))
+        return digest.hexdigest()
 
     @property
     def kind(self) -> str:
@@ -328,6 +326,19 @@ def _span(rows: range) -> str:
 
 def _raw(tensor: torch.Tensor) -> memoryview:
     return np.ascontiguousarray(tensor.cpu().numpy()).view(np.uint8).data
+
+
+def _take_in(digest: Any, rows: torch.Tensor, entries: Entries) -> None:
+    """Rows, and the entry of each, into a digest."""
+    for start in range(0, len(entries), _STRIDE):
+        step = slice(start, start + _STRIDE)
+        digest.update(_raw(rows[step]))
+        if entries.ids is not None:
+            digest.update(_raw(entries.ids[step]))
+        else:
+            data, lengths = entries.packed(step)
+            digest.update(_raw(lengths))
+            digest.update(_raw(data))
 
 
 def _tensors_of(vocabulary: Vocabulary) -> dict[str, tuple[str, torch.Tensor]]:

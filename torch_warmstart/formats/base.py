@@ -299,6 +299,10 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         paths = [os.path.join(folder, name) for name in names]
         return [path for path in paths if os.path.isfile(path)]
 
+    def keys_in_memory(self, keys: Iterable[str]) -> list[str]:
+        """Those of tensors that the caller has in memory."""
+        return [*keys] if self.is_callers else []
+
     def full_names(self) -> Mapping[str, tuple[str, ...]]:
         """Other names of tensors: name to keys; more than one key if the name is ambiguous."""
         return {}

@@ -1,7 +1,9 @@
+from .composing import Answers as Answers
 from .composing import Made as Made
 from .composing import Mixtures as Mixtures
 from .composing import Noise as Noise
 from .composing import RowInitializer as RowInitializer
+from .composing import Single as Single
 from .composing import ask as ask
 from .composing import make as make
 from .composing import singles_of as singles_of

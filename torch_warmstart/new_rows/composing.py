@@ -49,6 +49,11 @@ class RowInitializer:
         return False
 
     @property
+    def tables(self) -> tuple[Any, ...]:
+        """Which of the arguments are tables from outside, whose values it reads."""
+        return ()
+
+    @property
     def arguments(self) -> Mapping[str, Any]:
         """What it was told, by the names of its function's arguments."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]

@@ -62,6 +62,9 @@ class Remapping:
     num_collisions: int = 0
     sharing: tuple[str, ...] = ()  # some new entries that take one old row by forms
     num_sharing: int = 0
+    # What the rows without an old one stand for, as a digest; "" where no other rank is there, with
+    # whom to compare it.
+    new_entries: str = ""
 
     @property
     def num_without_old_row(self) -> int:

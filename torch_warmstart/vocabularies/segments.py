@@ -48,6 +48,7 @@ def remapping_of_segments(
         num_old=old_size,
         old_rows=old_size,
         other_reading=_hardly_found(segments),
+        new_entries=" ".join(s.new_entries for s in segments.values() if not isinstance(s, int)),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,14 @@ from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import Finding
 from torch_warmstart.model import has_other_ranks, is_on_meta
-from torch_warmstart.new_rows import Fill, Initialised, Mixed
+from torch_warmstart.new_rows import Answers
+from torch_warmstart.new_rows import Fill
+from torch_warmstart.new_rows import Initialised
+from torch_warmstart.new_rows import Mixed
+from torch_warmstart.new_rows import Mixture
+from torch_warmstart.new_rows import NewRows
+from torch_warmstart.new_rows import RowInitializer
+from torch_warmstart.new_rows import Single
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 _BLOCK = 4 << 10  # bytes of a file that are looked at in one place
@@ -31,10 +39,12 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def told_of(plan: WarmStartPlan) -> dict[str, str]:
     """Digests of what must not differ, by what it is called in an error."""
     items = plan.items
+    used = _used(plan)
     return {
         "variables": _digest((i.name, i.variable.kind, i.variable.shape) for i in items),
         "decisions": _digest(map(_decision, items)),
-        "vocabularies": _digest(_rows(items)),
+        "vocabularies": _digest(_rows(used)),
+        "initialisers of new rows": _digest(_makers(used)),
         "checkpoint files": _digest(_samples(plan)),
     }
 
@@ -85,14 +95,26 @@ def _decision(item: PlanItem) -> tuple[Any, ...]:
     specs = tuple((spec.key, spec.shape, spec.stored_dtype) for spec in item.sources)
     how = (item.layout.name, item.part, str(item.cast), item.scale)
     axes = tuple((change.axis, str(change.fill or "")) for change in item.changes)
-    return (item.state, str(item.variable.tensor.dtype), *specs, *how, *axes)
+    older = map(_decision, item.patches)
+    return (item.state, str(item.variable.tensor.dtype), *specs, *how, *axes, *older)
 
 
-def _rows(items: Iterable[PlanItem]) -> Iterator[memoryview]:
+def _used(plan: WarmStartPlan) -> list[PlanItem]:
+    """What is made of something, rows from older checkpoints too."""
+    return [one for i in plan.items if i.state != "kept" for one in (i, *i.patches)]
+
+
+def _rows(items: Iterable[PlanItem]) -> Iterator[bytes | memoryview]:
     """Each remapping once: variables with the same vocabularies share one."""
-    found = {id(c.remapping): c.remapping.rows for item in items for c in item.changes}
-    for rows in found.values():
-        yield rows.cpu().contiguous().numpy().data.cast("B")
+    found = {id(c.remapping): c.remapping for item in items for c in item.changes}
+    for remapping in found.values():
+        yield _raw(remapping.rows)
+        yield remapping.new_entries.encode()
+
+
+def _raw(tensor: torch.Tensor) -> bytes | memoryview:
+    values = tensor.cpu().contiguous().numpy()
+    return values.data.cast("B") if values.size else b""  # of nothing there is no such view
 
 
 def _files(plan: WarmStartPlan) -> list[str]:
@@ -100,16 +122,13 @@ def _files(plan: WarmStartPlan) -> list[str]:
 
 
 def _keys(plan: WarmStartPlan) -> list[str]:
-    used = (item for item in plan.items if item.state != "kept")
-    return list(dict.fromkeys(key for item in used for key in item.keys))
+    return list(dict.fromkeys(key for item in _used(plan) for key in item.keys))
 
 
 def _samples(plan: WarmStartPlan) -> Iterator[Any]:
-    if plan.checkpoint.is_callers:
-        for key in _keys(plan):
-            if not plan.checkpoint.is_in_parts(key):  # each rank has another one
-                yield _sample_of_tensor(plan.checkpoint.view_tensor(key))
-        return
+    for key in plan.checkpoint.keys_in_memory(_keys(plan)):
+        if not plan.checkpoint.is_in_parts(key):  # each rank has another one
+            yield _sample_of_tensor(plan.checkpoint.view_tensor(key))
     files = _files(plan)
     for path in files:
         yield os.path.basename(path)
@@ -127,8 +146,86 @@ def _sample_of_file(path: str, count: int) -> Iterator[Any]:
 
 
 def _sample_of_tensor(tensor: torch.Tensor) -> bytes:
-    steps = tuple(slice(None, None, max(1, size // _ELEMENTS)) for size in tensor.shape)
+    """All of a small one."""
+    is_small = tensor.nbytes <= _BLOCK * _BLOCKS
+    steps = tuple(
+        slice(None, None, 1 if is_small else max(1, size // _ELEMENTS)) for size in tensor.shape
+    )
     return bytes(as_bytes(tensor[steps].contiguous()).cpu().flatten().numpy())
+
+
+# -- new rows ------------------------------------------------------------------------------------
+
+
+def _makers(items: Iterable[PlanItem]) -> Iterator[Any]:
+    """Who makes which new rows, and of what that is known before they are made."""
+    for item in items:
+        for change in item.changes:
+            fill = change.fill
+            if isinstance(fill, Initialised | Mixed):
+                yield item.name, change.axis, fill.generator is not None
+            if isinstance(fill, Initialised):
+                yield from _arguments(fill.initializer)
+            elif isinstance(fill, Mixed):
+                yield from _answers(fill.answers)
+
+
+def _answers(answers: Answers) -> Iterator[Any]:
+    for part in answers.parts:
+        yield part.label, part.single.noise
+        yield _raw(part.new.rows)
+        if part.mixture is None:
+            yield from _maker(part.single, part.new)
+        else:
+            yield from _terms(part.mixture)
+        for single in part.behind:
+            yield from _maker(single, part.new)
+    yield _raw(answers.open.rows)
+    for single in answers.rest:
+        yield from _maker(single, answers.open)
+
+
+def _terms(mixture: Mixture) -> Iterator[bytes | memoryview]:
+    yield from map(_raw, (mixture.offsets, mixture.indices, mixture.weights, mixture.answered))
+    if mixture.bags is not None:
+        yield _raw(mixture.bags)
+
+
+def _maker(single: Single, new: NewRows) -> Iterator[Any]:
+    """Who is asked when the plan is carried out, and what tables from outside it will read."""
+    yield single.label, single.noise
+    yield from _arguments(single.initializer)
+    old = new.old
+    tables = [old.outside.table(source) for source in getattr(single.initializer, "tables", ())]
+    if tables and old.vocabulary is not None:
+        yield old.vocabulary.fingerprint
+    for table in tables:
+        yield table.vocabulary.fingerprint
+        yield _raw(table.read(_some_rows(len(table.vocabulary), table.width)))
+
+
+def _some_rows(count: int, width: int) -> torch.Tensor:
+    """All rows of a small table of float32."""
+    most = max(2, _BLOCK * _BLOCKS // (4 * max(1, width)))
+    return torch.arange(count) if count <= most else torch.linspace(0, count - 1, most).long()
+
+
+def _arguments(initializer: Any) -> Iterator[Any]:
+    """What an initialiser was told that is short; what else there is shows in what it makes."""
+    while isinstance(initializer, functools.partial):
+        given = (*initializer.args, *initializer.keywords.items())
+        yield from (value for value in given if _is_short(value))
+        initializer = initializer.func
+    if isinstance(initializer, RowInitializer):
+        tables = {id(table) for table in initializer.tables}  # each rank may have its own place
+        told = initializer.arguments.items()
+        yield from (item for item in told if _is_short(item) and id(item[1]) not in tables)
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_short, value))
+    return isinstance(value, bool | int | float | str | None)
 
 
 # -- random numbers --------------------------------------------------------------------------------

@@ -33,6 +33,10 @@ class Omp(RowInitializer):
     name: ClassVar[str] = "omp"
     needs = "the donor's table"
 
+    @property
+    def tables(self) -> tuple[Any, ...]:
+        return (self.donor,)
+
     def answers(self, new: NewRows) -> torch.Tensor:
         outside = new.old.outside
         answered = new.has_entry.clone()

@@ -39,6 +39,10 @@ class Similar(RowInitializer):
     name: ClassVar[str] = "similar"
     needs = "the vectors"
 
+    @property
+    def tables(self) -> tuple[Any, ...]:
+        return tuple(t for t in (self.vectors, self.old_vectors) if t is not None)
+
     def answers(self, new: NewRows) -> torch.Tensor:
         outside = new.old.outside
         found = outside.find(new.entries(), outside.table(self.vectors).vocabulary)

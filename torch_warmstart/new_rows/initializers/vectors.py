@@ -33,6 +33,10 @@ class Vectors(RowInitializer):
     needs = "the vectors, and the rows of shared entries"
     makes_runs = True
 
+    @property
+    def tables(self) -> tuple[Any, ...]:
+        return (self.vectors,)
+
     def answers(self, new: NewRows) -> torch.Tensor:
         outside = new.old.outside
         table = outside.table(self.vectors)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from torch_warmstart.boxes import without_old_row
 from torch_warmstart.errors import VocabularyError
-from torch_warmstart.model import Variable
+from torch_warmstart.model import Variable, has_other_ranks
 from torch_warmstart.planning.rows.old_vocabularies import OldVocabularies
 from torch_warmstart.settings import (
     AnyVocabInfo,
@@ -95,8 +96,12 @@ class Remappings:
         """The remapping of `info`, of which `full` has both vocabularies."""
         known = _vocabularies_of(full), device
         if known not in self._known:
-            vocabularies = self._read(info, full).to(device)
-            self._known[known] = remapping_between(full, vocabularies)
+            vocabularies = self._read(info, full)
+            remapping = remapping_between(full, vocabularies.to(device))
+            if has_other_ranks():
+                rows = without_old_row(remapping.rows).cpu()
+                remapping = replace(remapping, new_entries=vocabularies.new.fingerprint_at(rows))
+            self._known[known] = remapping
             self._alive.append(full)
         return self._known[known]
 

@@ -104,6 +104,9 @@ class SeveralCheckpoints(Checkpoint):
         ]
         return list(dict.fromkeys(found))
 
+    def keys_in_memory(self, keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if self._all[self._split(key)[0]].is_callers]
+
     def extra_states(self) -> tuple[str, ...]:
         states = [(at, key) for at, one in enumerate(self._all, 1) for key in one.extra_states()]
         return tuple(f"{at}{_BETWEEN}{key}" for at, key in states)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from torch_warmstart.model import module_names
+from torch_warmstart.planning.checks.activations import find_activations, told_activations
 from torch_warmstart.planning.checks.flattenings import (
     Difference,
     LayoutsOf,
@@ -45,8 +46,11 @@ def audit_port(
         return ()
     modules = module_names(model)
     found: dict[Difference, list[str]] = {}
+    told = told_activations(modules, described) if described else frozenset()
+    unsure = {name: module for name, module in modules.items() if module not in told}
     for name, finding in (
-        *_settings(modules, layouts, described),
+        *_settings(unsure, layouts, described),
+        *find_activations(modules, described),
         *find_flattenings(modules, layouts),
     ):
         found.setdefault(finding, []).append(name)

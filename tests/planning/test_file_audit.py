@@ -10,6 +10,9 @@ from torch_warmstart.planning.checks.audit import audit_port
 from torch_warmstart.planning.checks.file_audit import untold
 
 
+_ADDED = {"output_padding": 1}
+
+
 def audits(module, options, kind="", layouts=("identity", "identity")):
     found = audit_port(
         nn.ModuleDict({"it": module}), {module: list(layouts)}, {module: Described(kind, options)}
@@ -49,6 +52,21 @@ def test_another_epsilon_is_told_whatever_it_is():
         (nn.Conv1d(2, 2, 3, padding=2), {"padding": "causal"}, "pads the beginning alone"),
         (nn.Conv1d(2, 2, 3, padding="same"), {"padding": "causal"}, "pads the beginning alone"),
         (nn.Conv1d(2, 2, 3), {"dilation_rate": [2]}, "dilation=(1,)"),
+        (
+            nn.ConvTranspose1d(2, 2, 3, 2, 1, 1),
+            {"strides": [2], "padding": "same"},
+            "and crop the result: 0 in front and 1 behind.",
+        ),
+        (
+            nn.ConvTranspose1d(2, 2, 4, 2, 2),
+            {"strides": [2], "padding": "same"},
+            "Make it nn.ConvTranspose1d(..., padding=(1,), output_padding=(0,)).",
+        ),
+        (
+            nn.ConvTranspose1d(2, 2, 4, 2, 1),
+            {"strides": [2], "padding": "valid"},
+            "Make it nn.ConvTranspose1d(..., padding=(0,), output_padding=(0,)).",
+        ),
         (nn.LSTM(2, 2, bidirectional=True), {"merge_mode": "sum"}, "merge_mode='sum'"),
         (nn.LayerNorm(4), {"axis": [1], "dtype": {}}, "the file says axis=[1], of the original's"),
         (nn.RMSNorm(4, 1e-6), {"axis": 1, "dtype": {}}, "give the module its input with them last"),
@@ -69,6 +87,10 @@ def test_other_settings(module, options, said):
         (nn.Conv2d(2, 2, 3), {"padding": "same"}),  # what pads may be another module
         (nn.Conv1d(2, 2, 3, padding=2, dilation=2), {"padding": "same", "dilation_rate": 2}),
         (nn.ConvTranspose2d(2, 2, 3, padding=1), {"padding": "same"}),
+        (nn.ConvTranspose2d(2, 2, 4, 2, 1), {"strides": [2, 2], "padding": "same"}),
+        (nn.ConvTranspose1d(2, 2, 2, 3, 0, 1), {"strides": [3], "padding": "same"}),
+        (nn.ConvTranspose1d(2, 2, 3, 2, 1, 1), {"strides": 2, "padding": "same", **_ADDED}),
+        (nn.ConvTranspose1d(2, 2, 3, 2), {"strides": [2], "padding": "same"}),  # it may crop
         (nn.Conv1d(2, 2, 3), {"padding": "causal"}),
         (nn.Conv1d(2, 2, 3, padding="valid"), {"padding": "valid"}),
         (nn.GroupNorm(4, 4, 1e-3), {"epsilon": 1e-3, "groups": -1}),

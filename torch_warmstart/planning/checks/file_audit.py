@@ -82,6 +82,9 @@ def _convolution(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[
         wanted = _sizes(options.get(theirs), rank)
         if wanted is not None and wanted != tuple(getattr(module, ours)):
             yield _differs(module, ours, wanted, f"{theirs}={list(wanted)!r}")
+    if module.transposed:
+        yield from _cropped(module, options)
+        return
     # Where torch's layer pads nothing, the model may do that by itself.
     padding, is_strided = options.get("padding"), any(stride != 1 for stride in module.stride)
     pads = module.padding == "same" or any(_padding(module))
@@ -115,10 +118,41 @@ def _padding(module: nn.modules.conv._ConvNd) -> tuple[int, ...]:
 
 def _keeps_size(module: nn.modules.conv._ConvNd) -> bool:
     """Whether it pads as much as its kernel takes away, where it has no strides."""
-    if module.padding == "same" or module.transposed:  # which is not made so
+    if module.padding == "same":
         return True
     taken = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
     return [2 * padding for padding in _padding(module)] == taken
+
+
+def _cropped(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[Difference]:
+    """What a transposed convolution leaves out of its result, or adds to it.
+
+    Keras makes strides times the size with padding='same': what is left out, `reach - stride`, is
+    halved, and of an odd number one more goes at the end (keras `backend/common/
+    backend_utils.py`). Where torch's layer leaves out nothing, the model may do that by itself.
+    """
+    padding, added = _padding(module), tuple(module.output_padding)
+    said = options.get("padding")
+    is_told = said in ("same", "valid") and options.get("output_padding") is None
+    if not is_told or not any((*padding, *added)):
+        return
+    parts = zip(module.kernel_size, module.dilation, module.stride, strict=True)
+    left = [dilation * (size - 1) + 1 - stride for size, dilation, stride in parts]
+    cut = [max(0, each) if said == "same" else 0 for each in left]
+    wanted = tuple(each // 2 for each in cut), tuple(max(0, -each) for each in left)
+    if (padding, added) == wanted and not any(each % 2 for each in cut):
+        return
+    differs = f"padding={padding!r} and output_padding={added!r}; the file says padding={said!r}"
+    if any(each % 2 for each in cut):
+        crop = ", ".join(f"{each // 2} in front and {each - each // 2} behind" for each in cut)
+        yield (
+            f"{differs}, which leaves out one more at the end.",
+            f"Make it {_name(module)}(..., padding=0, output_padding=0) and crop the result: {crop}"
+            f"{' along each axis in turn' if len(cut) > 1 else ''}.",
+        )
+    else:
+        values = f"padding={wanted[0]!r}, output_padding={wanted[1]!r}"
+        yield f"{differs}.", f"Make it {_name(module)}(..., {values})."
 
 
 def _recurrent(module: nn.RNNBase, options: Options) -> Iterator[Difference]:

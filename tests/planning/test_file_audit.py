@@ -9,7 +9,6 @@ from torch_warmstart.layouts.tensorflow import Described
 from torch_warmstart.planning.checks.audit import audit_port
 from torch_warmstart.planning.checks.file_audit import untold
 
-
 _ADDED = {"output_padding": 1}
 
 

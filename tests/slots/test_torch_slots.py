@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -248,7 +249,7 @@ class Twins(nn.Module):
 
 @pytest.mark.parametrize("keep", [lambda m, o: o.state_dict(), with_names], ids=["number", "name"])
 @pytest.mark.parametrize(("before", "now"), [("h1", "h2"), ("h1", "h1"), ("h3", "h3")])
-def test_slots_that_may_be_another_layers_are_noted(before, now, keep):
+def test_slots_that_may_be_another_layers_are_a_warning(before, now, keep):
     old, model = Twins(), Twins(seed=1)
     old_optimizer = torch.optim.Adam(getattr(old, before).parameters())
     step(old, old_optimizer)
@@ -263,7 +264,12 @@ def test_slots_that_may_be_another_layers_are_noted(before, now, keep):
         else:
             assert tws.warm_start(model, settings, optimizer=optimizer).notes == ()
         return
-    notes = tuple(map(str, tws.warm_start(model, settings, optimizer=optimizer).notes))
+    may_be_others = before != now or now != "h3"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        report = tws.warm_start(model, settings, optimizer=optimizer)
+    assert [str(w.message).endswith("[state-by-position]") for w in told] == [True] * may_be_others
+    notes = tuple(map(str, report.notes))
     example = {
         "h1": "'h2.bias' in place of 'h1.bias'",
         "h2": "'h1.weight' in place of 'h2.weight'",

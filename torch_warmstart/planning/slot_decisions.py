@@ -187,11 +187,13 @@ def _found(wish: Wish, parameter: Source, found: SlotSource, known: _Known) -> D
     is_entry = known.located.finder.conventions.has_optimizer_entries
     if is_entry and item.state == "renamed" and is_named_alike(parameter, variable.slot.parameter):
         item = replace(item, state="copied")  # its key says no more than where the state is kept
-    remarks = tuple(
+    remarks = [
         Finding("optimizer-goes-on-differently", "note", variable.name, remark)
         for remark in found.remarks
-    )
-    return replace(decision, item=replace(item, scale=found.scale), remarks=remarks)
+    ]
+    if found.doubt:
+        remarks.append(Finding("state-by-position", "warning", "optimizer", found.doubt))
+    return replace(decision, item=replace(item, scale=found.scale), remarks=tuple(remarks))
 
 
 def _remapped(

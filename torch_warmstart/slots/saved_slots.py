@@ -26,6 +26,7 @@ class SlotSource:
     reason: str  # how it was found
     scale: float = 1.0  # torch's values are the checkpoint's, multiplied by it
     remarks: tuple[str, ...] = ()  # how torch's optimizer goes on differently; said once a plan
+    doubt: str = ""  # that nothing says whether it is that parameter's
 
 
 @frozen

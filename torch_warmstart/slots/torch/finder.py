@@ -235,10 +235,9 @@ class TorchSlots:
             form = _product_form(slot.slot)
         reason = "by name" if hit.optimizer.is_named else "by position"
         remarks = remark(hit.kinds, self._kinds_for(slot.slot))
-        more = (hit.doubt,) if hit.doubt else ()
-        is_presumed = hit.is_presumed and len(spec.shape) > 1
+        is_presumed = bool(hit.doubt) or (hit.is_presumed and len(spec.shape) > 1)
         source = Source((spec,), slot.owners[0], form, is_inferred=is_presumed)
-        return SlotSource(source, reason, remarks=(*remarks, *more))
+        return SlotSource(source, reason, remarks=remarks, doubt=hit.doubt)
 
     def _ambiguous(self, slot: Variable, hits: Sequence[_Hit]) -> SettingsError:
         paths = [hit.optimizer.path for hit in hits]

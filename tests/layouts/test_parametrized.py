@@ -85,6 +85,20 @@ def test_the_axis_of_a_spectral_norm_is_the_one_that_its_vectors_belong_to(wrap,
     same(plain, normed, shape)
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("wrap", [spectral_norm, parametrizations.spectral_norm])
+def test_its_vectors_tell_it_after_a_step_or_two(wrap, dim):
+    for seed in range(8):
+        torch.manual_seed(seed)
+        normed = around(wrap(nn.Linear(4, 4), dim=dim))
+        normed.train()
+        for _ in range(1 + seed % 2):
+            normed["fc"](torch.randn(2, 4))
+        plain = around(nn.Linear(4, 4))
+        tws.warm_start(plain, normed.eval().state_dict())
+        same(plain, normed, (4,))
+
+
 def test_a_pruned_weight_becomes_a_plain_one():
     plain, pruned = around(nn.Linear(4, 4)), nn.ModuleDict({"fc": nn.Linear(4, 4)})
     prune.l1_unstructured(pruned["fc"], "weight", amount=0.5)

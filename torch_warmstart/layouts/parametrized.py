@@ -25,6 +25,7 @@ from torch_warmstart.values import frozen
 
 _NEW = re.compile(r"parametrizations\.(\w+)\.original([01]?)")
 _OLD = re.compile(r"(\w+)_(orig|g|v)")
+_ALONG = 0.9  # a cosine; of vectors that were drawn and never used it is about 0
 _NOT_INVERTED = "{} computes it from other values than a weight; which they would be is not known"
 
 
@@ -144,20 +145,25 @@ def _split(weight: torch.Tensor) -> Tensors:
 def _merged_spectral(usual: int) -> Layout:
     """A weight divided by its norm, as the matrix that has one axis in front.
 
-    No file says which: it is one that the sizes of u and v fit. Of several it is the usual one,
-    unless with another the norm would come out far larger, as it does where they belong.
+    No file says which: it is one that the sizes of u and v fit. Of several it is the one of which u
+    is the direction that it turns v into, which torch makes it each time that it uses the two;
+    before that, the usual one.
     """
 
     def to_torch(original: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> Tensors:
-        matrices = [original.movedim(axis, 0).flatten(1) for axis in range(original.dim())]
+        axes = sorted(range(original.dim()), key=lambda axis: axis != usual)
+        matrices = [original.movedim(axis, 0).flatten(1) for axis in axes]
         fitting = [m for m in matrices if tuple(m.shape) == (*u.shape, *v.shape)]
         if not fitting:
             raise RuntimeError("vectors of another weight")
-        norms = [torch.dot(u, torch.mv(matrix, v)) for matrix in fitting]
-        own = next((at for at, m in enumerate(fitting) if m is matrices[usual]), 0)
+        turned = [torch.mv(matrix, v) for matrix in fitting]
+        norms = [torch.dot(u, each) for each in turned]
+        own = 0
         if len(norms) > 1 and not original.is_meta:
-            largest = max(range(len(norms)), key=lambda at: abs(float(norms[at])))
-            own = largest if norms[largest].abs() > 2 * norms[own].abs() else own
+            pairs = zip(norms, turned, strict=True)
+            along = [float(norm / torch.linalg.vector_norm(each)) for norm, each in pairs]
+            best = max(range(len(along)), key=along.__getitem__)
+            own = best if along[best] > _ALONG else 0
         return (original / norms[own],)
 
     return Layout("spectral_norm", to_torch, _no_inverse, num_tf=3, for_slots=_NO_SLOTS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,7 @@ from torch_warmstart.formats.families import family_of
         (["emb/embeddings"], None, "tensorflow"),
         (["a.weight", "LayerNorm.gamma"], None, "torch"),
         (["a.weight"], None, "torch"),
+        (["a.weight"], "mlx", "mlx"),
         ([], None, "torch"),
     ],
 )
@@ -79,3 +82,40 @@ def test_a_table_in_parts_is_one_table():
     settings = tws.WarmStartSettings(state, var_name_to_prev_var_name={"weight": list(parts)})
     tws.warm_start(by_rule, settings)
     assert torch.equal(by_rule.weight, whole)
+
+
+CONVOLUTIONS = [
+    (nn.Conv1d(3, 4, 3), [4, 3, 3], (0, 2, 1)),
+    (nn.Conv2d(3, 4, 3), [4, 3, 3, 3], (0, 3, 1, 2)),
+    (nn.Conv2d(4, 4, 1, groups=4), [4, 1, 1, 1], (0, 3, 1, 2)),
+    (nn.Conv3d(2, 3, 2), [3, 2, 2, 2, 2], (0, 4, 1, 2, 3)),
+    (nn.ConvTranspose2d(3, 3, 3), [3, 3, 3, 3], (3, 0, 1, 2)),
+]
+
+
+@pytest.mark.parametrize("in_shards", [False, True])
+@pytest.mark.parametrize(("module", "shape", "order"), CONVOLUTIONS)
+def test_convolutions_of_mlx_have_their_channels_last(module, shape, order, in_shards, tmp_path):
+    kernel, square = torch.randn(shape), torch.randn(4, 4)
+    state = {"conv.weight": kernel, "conv.bias": module.bias.detach(), "fc.weight": square}
+    name = "model-00001-of-00001.safetensors" if in_shards else "model.safetensors"
+    save_file(state, tmp_path / name, metadata={"format": "mlx"})
+    if in_shards:
+        index = {"metadata": {}, "weight_map": dict.fromkeys(state, name)}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = nn.ModuleDict({"conv": module, "fc": nn.Linear(4, 4, bias=False)})
+    tws.warm_start(model, str(tmp_path))
+    assert torch.equal(module.weight, kernel.permute(order))
+    assert torch.equal(model["fc"].weight, square)
+
+
+def test_a_file_of_mlx_is_written_as_one(tmp_path):
+    save_file(
+        {"conv.weight": torch.randn(4, 3, 3, 3)},
+        tmp_path / "in.safetensors",
+        metadata={"format": "mlx"},
+    )
+    tws.convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+    assert tws.load_checkpoint(tmp_path / "out.safetensors").family == "mlx"
+    with pytest.raises(tws.SettingsError, match="laid out as in mlx"):
+        tws.convert(tmp_path / "in.safetensors", tmp_path / "out.pt")

@@ -18,7 +18,7 @@ from torch_warmstart.storage import check_free, whole_file
 from torch_warmstart.values import frozen
 
 _SAFETENSORS, _TORCH = (".safetensors",), (".pt", ".pth", ".bin")
-_FAMILY_WORDS = {"tensorflow": "tf", "torch": "pt"}  # of safetensors' metadata
+_FAMILY_WORDS = {"tensorflow": "tf", "torch": "pt", "mlx": "mlx"}  # of safetensors' metadata
 _TIMES_SHOWN = 8
 
 

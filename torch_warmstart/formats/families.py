@@ -26,7 +26,12 @@ _OF_TORCH = frozenset(
         *("in_proj_weight", "weight_ih_l0", "weight_g", "weight_v", "weight_orig"),
     }
 )
-_SAID: dict[object, Family] = {"tf": "tensorflow", "flax": "tensorflow", "pt": "torch"}
+_SAID: dict[object, Family] = {
+    "tf": "tensorflow",
+    "flax": "tensorflow",
+    "pt": "torch",
+    "mlx": "mlx",  # torch's names, and other kernels of convolutions
+}
 
 
 def family_of(keys: Iterable[str], said: Any = None) -> Family:

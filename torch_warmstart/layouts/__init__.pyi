@@ -10,5 +10,6 @@ from .named import fits_either_way as fits_either_way
 from .named import is_of_a_part as is_of_a_part
 from .named import squeeze as squeeze
 from .named import then as then
+from .parametrized import mlx_forms as mlx_forms
 from .parametrized import original_of as original_of
 from .parametrized import torch_forms as torch_forms

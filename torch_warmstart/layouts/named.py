@@ -58,6 +58,14 @@ CONV_TRANSPOSE = Layout("conv_transpose", _last_axes_first, _first_axes_last)
 # torch: [*sizes, channels] to [channels, *sizes].
 CHANNELS_FIRST = Layout("channels_first", _last_axis_first, _first_axis_last)
 
+# MLX's convolutions keep [out, *sizes, in / groups], transposed ones [out, *sizes, in]
+# (mlx `python/mlx/nn/layers/convolution.py`, `convolution_transpose.py`).
+CONV_CHANNELS_LAST = Layout(
+    "conv_channels_last",
+    lambda kernel: (kernel.movedim(-1, 1),),
+    lambda weight: (weight.movedim(1, -1),),
+)
+
 
 # -- axes of size 1 come or go ---------------------------------------------------------------------
 
@@ -329,7 +337,7 @@ def concatenated(count: int) -> Layout:
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        *(IDENTITY, TRANSPOSE, CONV, CONV_TRANSPOSE, CHANNELS_FIRST),
+        *(IDENTITY, TRANSPOSE, CONV, CONV_TRANSPOSE, CHANNELS_FIRST, CONV_CHANNELS_LAST),
         *(CONV_FLIPPED, CONV_TRANSPOSE_FLIPPED),
         *POINTWISE,
         *PRELU,

@@ -21,6 +21,7 @@ from torch import nn
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.layouts.layout import IDENTITY, Form, Layout, Tensors
+from torch_warmstart.layouts.named import CHANNELS_FIRST, CONV_CHANNELS_LAST
 from torch_warmstart.values import frozen
 
 _NEW = re.compile(r"parametrizations\.(\w+)\.original([01]?)")
@@ -192,6 +193,18 @@ def torch_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     # torch.nn.utils.spectral_norm, old and new: the outputs are in front, by default.
     usual = 1 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 0
     return _forms_of_weight(leaf, usual)
+
+
+def mlx_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
+    """The ways in which MLX may have saved a tensor of a layer: by torch's names."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        original = original_of(module, leaf)
+        kernel = CHANNELS_FIRST if module.transposed else CONV_CHANNELS_LAST
+        if original is not None:
+            return forms_of_original(original, (Form(((original.leaf,),), kernel),))
+        if leaf == "weight":
+            return (Form(((leaf,),), kernel),)
+    return torch_forms(module, leaf)
 
 
 @functools.lru_cache(maxsize=256)  # the same for all layers but a few

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint
-from torch_warmstart.layouts import Form, torch_forms
+from torch_warmstart.layouts import Form, mlx_forms, torch_forms
 from torch_warmstart.layouts.tensorflow import tf_forms
 from torch_warmstart.model import DATA_PARALLEL, FRONTS, without_children
 from torch_warmstart.values import frozen
@@ -84,6 +84,15 @@ class _Torch(Conventions):
         return (*(front + with_dots for front in FRONTS), dotted.replace(".", "/"))
 
 
+class _Mlx(_Torch):
+    """MLX's: torch's names, and convolutions whose kernels have the channels last."""
+
+    __slots__ = ()
+
+    def forms(self, module: nn.Module, leaf: str) -> tuple[Form, ...]:
+        return mlx_forms(module, leaf)
+
+
 _TENSORFLOW = _TensorFlow(
     separator="/",
     fronts=(),
@@ -100,11 +109,19 @@ _TORCH = _Torch(
     has_scopes=False,
     has_optimizer_entries=True,
 )
+_MLX = _Mlx(
+    separator=".",
+    fronts=(f"{DATA_PARALLEL}/",),
+    how_found="",
+    has_own_layers=False,
+    has_scopes=False,
+    has_optimizer_entries=True,
+)
 
 
 def conventions_of(checkpoint: Checkpoint) -> Conventions:
     """The conventions that a checkpoint follows."""
-    return _TORCH if checkpoint.family == "torch" else _TENSORFLOW
+    return {"torch": _TORCH, "mlx": _MLX, "tensorflow": _TENSORFLOW}[checkpoint.family]
 
 
 def bare_name(name: str) -> str:

@@ -7,6 +7,7 @@ directory has both kinds, its safetensors are taken, as Hugging Face does.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from torch_warmstart.storage import below, join, parent
 
 # Accelerate's second model, and so on.
 _NEXT_MODEL = re.compile(r"(model|pytorch_model)_\d{1,4}\.(safetensors|bin)")
+_SAFETENSORS = ".safetensors"
 _MAX_INDEX = 64 << 20  # bytes
 
 
@@ -56,15 +58,20 @@ class ShardedCheckpoint(Checkpoint):
     """Tensors in several files, and which is where."""
 
     format = "sharded Hugging Face checkpoint"
-    family: Family
 
     def __init__(self, place: Place) -> None:
         """Reads the index; raises CorruptCheckpointError."""
         self.url: str = place.url
         self._place = place
         self._map = _read_weight_map(place)
-        self.family = family_of(self._map)
         self._shards = OpenOnce[Checkpoint]()
+
+    @functools.cached_property
+    def family(self) -> Family:  # type: ignore[override]  # which nobody sets
+        """By the names; what they do not tell, the first shard does, whose header says it."""
+        name = next(iter(self._map.values()), "")
+        said = self._shard(name).family if name.endswith(_SAFETENSORS) else "torch"
+        return said if said == "mlx" else family_of(self._map)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._map)

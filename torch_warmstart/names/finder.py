@@ -241,6 +241,7 @@ class Finder:
             return None
         at = [(owner, path)]
         found = self._find_at(variable, at, ANY_KIND, behind)
+        self._check_attribute(variable, at, ANY_KIND, found)
         if found is not None or behind:
             return found
         return self._find_begun(variable, owner, path) or self._find_numbered(
@@ -266,11 +267,30 @@ class Finder:
         if variable not in self._found:
             paths = _paths(variable)
             found = self._find_at(variable, paths, OWN)
+            self._check_attribute(variable, paths, OWN, found)
             if found is None and self.conventions.has_scopes:
                 short = self._find_at(variable, paths, SHORT)
                 found = short and replace(short, reason=WITHOUT_MODEL, is_inferred=True)
             self._found[variable] = found
         return self._found[variable]
+
+    def _check_attribute(
+        self,
+        variable: Variable,
+        paths: Sequence[tuple[Owner, str]],
+        kinds: Kinds,
+        found: Source | None,
+    ) -> None:
+        """Raises SettingsError if one layer is called so, and another one the model's attribute is.
+
+        A file of Keras 3 has both: the name of a layer, and as the folder of another, an attribute.
+        """
+        if found is None or not self._spellings.has_numbers:
+            return
+        other = self._find_numbered(variable, paths, kinds)
+        if other is not None and not set(other.identity) <= set(found.identity):
+            keys = [source.specs[0].key for source in (found, other)]
+            raise self._ambiguous(variable, keys)
 
     def _find_at(
         self,

@@ -20,6 +20,7 @@ Kinds = Sequence[NameKind]
 OWN: Kinds = ("own",)
 SHORT: Kinds = ("short",)
 ANY_KIND: Kinds = _KINDS  # those that say more come first
+_NUMBERED = "/vars/"
 
 
 class Spellings:
@@ -185,6 +186,11 @@ class Spellings:
     def keys(self) -> frozenset[str]:
         """To ask for a key here costs a tenth of what it costs in a checkpoint's own index."""
         return frozenset(self._checkpoint)
+
+    @functools.cached_property
+    def has_numbers(self) -> bool:
+        """Whether layers' tensors are numbered, as in files of Keras 3."""
+        return any(_NUMBERED in key for key in self.keys)
 
     @functools.cached_property
     def _has_other_names(self) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch_warmstart.layouts.tensorflow import Described
     from torch_warmstart.names import Finder
 
+_IN_FRONT = 2  # rows that layers put before the entries: a mask or padding, and OOV
 _ORIGINALS = ("_orig", ".original")  # the ends of what torch computes a weight from
 
 
@@ -161,8 +162,23 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
         yield Finding("old-vocab-longer", "warning", item.name, text)
     if item.old_rows_unused and vocab.num_oov_buckets and not vocab.old_num_oov_buckets:
         yield _oov_left_behind(item, vocab)
+    elif 0 < item.old_rows_unused <= _IN_FRONT and vocab.old_num_oov_buckets is None:
+        yield _rows_unexplained(item, remapping)
     if remapping.num_oov_left:
         yield _oov_of_others(item, remapping)
+
+
+def _rows_unexplained(item: PlanItem, remapping: Remapping) -> Finding:
+    """So few that they may as well be padding, a mask or OOV rows in front of the others."""
+    extra = plural(item.old_rows_unused, "row")
+    text = (
+        f"{item.name}: {' and '.join(map(repr, item.keys))} has {extra} more than the old "
+        f"vocabulary has ({remapping.num_old:,}), taken to stand behind the others. If they stand "
+        "in front (padding or OOV, as in Keras), each entry takes the row of a neighbour: put what "
+        "they are in front of old_vocab, ['', '[UNK]', ...]. old_num_oov_buckets=0 says that they "
+        "are behind."
+    )
+    return Finding("old-rows-unexplained", "warning", item.name, text)
 
 
 def _oov_of_others(item: PlanItem, remapping: Remapping) -> Finding:

@@ -46,6 +46,14 @@ def _column(separator: bytes, number: int) -> Reading:
     return read
 
 
+def _part(sign: bytes, number: int) -> Reading:
+    def read(entry: bytes) -> bytes:
+        parts = entry.rsplit(sign, 1)
+        return parts[number] if len(parts) > 1 else entry
+
+    return read
+
+
 def _without_prefix(entry: bytes) -> bytes:
     for prefix in _PREFIXES:
         if entry.startswith(prefix):
@@ -81,6 +89,14 @@ _READINGS: Sequence[tuple[str, Reading]] = (
     ("only the first of the columns that semicolons separate were read", _column(b";", 0)),
     ("only the first of the columns that bars separate were read", _column(b"|", 0)),
     ("only the first of the columns that spaces separate were read", _column(b" ", 0)),
+    ("only the second of the columns that spaces separate were read", _column(b" ", 1)),
+    ("only the second of the columns that semicolons separate were read", _column(b";", 1)),
+    ("only the second of the columns that bars separate were read", _column(b"|", 1)),
+    *(
+        (f"only what stands {where} the last {sign.decode()!r} were read", _part(sign, number))
+        for sign in (b":", b"=")
+        for number, where in enumerate(("before", "behind"))
+    ),
 )
 
 

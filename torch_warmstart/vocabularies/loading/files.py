@@ -203,7 +203,7 @@ def _form_of(raw: Bytes, url: str, column: str | int | None) -> str:
     suffix = _suffix(url)
     if column is not None:
         return _SUFFIXES.get(suffix) or _table_form(head)
-    if suffix in _SUFFIXES and _is_wide(head, suffix):
+    if suffix in _SUFFIXES and _is_table(head, suffix):
         return _SUFFIXES[suffix]
     return next((form for form, fits in _FORMS if fits(head, suffix, raw)), "lines")
 
@@ -234,10 +234,9 @@ def _suffix(url: str) -> str:
     return "." + name.rpartition(".")[2] if "." in name else ""
 
 
-def _is_wide(head: bytes, suffix: str) -> bool:
-    """Whether a table has more than one column, so that it is no list of entries."""
-    first = head.split(b"\n")[0]
-    return {".csv": b",", ".tsv": b"\t"}.get(suffix, b"{") in first
+def _is_table(head: bytes, suffix: str) -> bool:
+    """Whether it is no list of entries: of one column of csv nobody sees whether it has a name."""
+    return suffix in (".csv", ".tsv") or b"{" in head.split(b"\n")[0]
 
 
 def _is_scored(head: bytes) -> bool:

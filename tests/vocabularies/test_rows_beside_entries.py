@@ -47,3 +47,33 @@ def test_so_is_one_of_a_table_that_others_wrote_anew(with_a_gap, kind):
 def test_its_values_by_themselves_are_in_order(with_a_gap):
     values = pandas.read_parquet(with_a_gap)["entry"]
     assert tws.Vocabulary.load(values).rows(["a", "c"]).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("name", ["id", "index", "token_id"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_another_order_than_that_of_the_lines_is_refused(kind, name, first, tmp_path):
+    table = pandas.DataFrame({"token": ["c", "a", "b"], name: [2 + first, first, 1 + first]})
+    with pytest.raises(tws.VocabularyError, match=f"numbers its entries in column '{name}'"):
+        tws.Vocabulary.load(_in_file(table, tmp_path, kind), column="token")
+
+
+@pytest.mark.parametrize(
+    "numbers", [[0, 1, 2], [1, 2, 3], [7, 3, 9], [2, 2, 0], [3.5, 1.0, 2.0], ["2", "1", "x"]]
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_what_is_no_other_order_is_not(kind, numbers, tmp_path):
+    table = pandas.DataFrame({"token": ["c", "a", "b"], "id": numbers})
+    loaded = tws.Vocabulary.load(_in_file(table, tmp_path, kind), column="token")
+    assert loaded.rows(["c", "a", "b"]).tolist() == [0, 1, 2]
+
+
+def _in_file(table, folder, kind):
+    path = folder / f"v.{kind}"
+    if kind == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    elif kind == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep={"csv": ",", "tsv": "\t"}[kind])
+    return path

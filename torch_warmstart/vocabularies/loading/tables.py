@@ -24,6 +24,8 @@ from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 _LOOKED_AT = 50  # lines
+# Columns that may say which row an entry has.
+_NUMBERS = {"row", "id", "index", "idx", "position", "pos", "token_id", "word_id", "entry_id"}
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 _TEXTS = (*_SEPARATORS, "jsonl")
 
@@ -74,6 +76,7 @@ def read_table(
         )
     if form in _SEPARATORS and isinstance(column, int):
         _check_number(table, url, column)
+    _check_order(table, url, column)
     found = _named(table, url, column)
     found = replace(found, listed=replace(found.listed, origin=_origin(url, column)))
     if form in _SEPARATORS:
@@ -93,6 +96,26 @@ def _check_number(table: Any, url: str, column: int) -> None:
             f"{url} seems to have names in its first line, above numbers: say the column by its "
             "name, which leaves that line out, or pass the column as a sequence."
         )
+
+
+def _check_order(table: Any, url: str, column: str | int | None) -> None:
+    """That no other column numbers the entries in another order than the lines have."""
+    for name in _NUMBERS & set(table.column_names) if isinstance(column, str) else ():
+        if name == column or not str(table.schema.field(name).type).startswith(("int", "uint")):
+            continue
+        numbers = table.column(name).combine_chunks()
+        if not len(numbers) or numbers.null_count:
+            continue
+        found = torch.from_numpy(numbers.to_numpy(zero_copy_only=False).astype("int64"))
+        first = int(found.min())
+        in_order = torch.arange(first, first + len(found))
+        is_sorted = torch.equal(found, in_order)
+        if first in (0, 1) and not is_sorted and torch.equal(found.sort().values, in_order):
+            raise VocabularyError(
+                f"{url} numbers its entries in column {name!r}, in another order than its lines "
+                "have. If those are their rows, pass a mapping, {entry: row}; if the lines are in "
+                "the order of the rows, pass the column's values as a sequence."
+            )
 
 
 def _has_names(table: Any) -> bool:
@@ -178,8 +201,8 @@ def _read_parquet(buffer: Any, column: str | int | None, block: int) -> Any:
     del block
     file = parquet.ParquetFile(buffer)
     names = file.schema_arrow.names
-    is_alone = column in names and "row" not in names  # else it is looked at what that says
-    return file.read(columns=[column] if is_alone else None)
+    beside = [name for name in names if name in _NUMBERS and name != column]  # to be looked at
+    return file.read(columns=[column, *beside] if column in names else None)
 
 
 def _read_arrow(buffer: Any, column: str | int | None, block: int) -> Any:

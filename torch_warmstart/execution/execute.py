@@ -22,11 +22,8 @@ from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.prepare import made_rows
-from torch_warmstart.execution.prepare import prepare
-from torch_warmstart.execution.prepare import room_to_work
+from torch_warmstart.execution.prepare import made_rows, prepare, room_to_work
 from torch_warmstart.execution.ranks import Agreement
-from torch_warmstart.execution.ranks import Exchange
 from torch_warmstart.execution.reading import ALL, Share, lacks_something
 from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.staging import Memory

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,15 +20,11 @@ from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import Finding
 from torch_warmstart.model import has_other_ranks, is_on_meta
-from torch_warmstart.new_rows import Answers
-from torch_warmstart.new_rows import Fill
-from torch_warmstart.new_rows import Initialised
-from torch_warmstart.new_rows import Mixed
-from torch_warmstart.new_rows import Mixture
-from torch_warmstart.new_rows import NewRows
-from torch_warmstart.new_rows import RowInitializer
-from torch_warmstart.new_rows import Single
+from torch_warmstart.new_rows import Initialised, Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan
+
+if TYPE_CHECKING:
+    from torch_warmstart.new_rows import Answers, Fill, Mixture, NewRows, Single
 
 _BLOCK = 4 << 10  # bytes of a file that are looked at in one place
 _BLOCKS = 16  # places
@@ -216,6 +212,8 @@ def _arguments(initializer: Any) -> Iterator[Any]:
         given = (*initializer.args, *initializer.keywords.items())
         yield from (value for value in given if _is_short(value))
         initializer = initializer.func
+    from torch_warmstart.new_rows import RowInitializer
+
     if isinstance(initializer, RowInitializer):
         tables = {id(table) for table in initializer.tables}  # each rank may have its own place
         told = initializer.arguments.items()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from torch_warmstart.errors import PlanError, SettingsError
+from torch_warmstart.errors import PlanError, SettingsError, check_kind, path_of
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
 from torch_warmstart.storage import MAX_GAP, Storage
@@ -163,8 +163,7 @@ def _checked(model: torch.nn.Module) -> torch.nn.Module:
     """The model, showing what is its own; raises if it is none that can be filled."""
     from torch_warmstart.model import check_own_shapes, show_shards
 
-    if not isinstance(model, torch.nn.Module):
-        raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
+    check_kind("The model", model, torch.nn.Module, "a torch.nn.Module")
     check_own_shapes(model)
     show_shards(model)
     return model
@@ -189,7 +188,9 @@ def apply_plan(
         CorruptCheckpointError: what is to be read fails its checksum. Nothing has been changed.
     """
     from torch_warmstart.execution import agreement_on, execute_plan
+    from torch_warmstart.planning import WarmStartPlan
 
+    check_kind("apply_plan: plan", plan, WarmStartPlan, "what plan_warm_start returns")
     return execute_plan(
         plan,
         progress=progress,
@@ -542,6 +543,7 @@ def load_variable(source: Any, key: str, *, entry: str | None = None) -> Any:
 
     `entry` is that of `load_checkpoint`, which also raises what is wrong with the file.
     """
+    check_kind("load_variable: key", key, str, "a str")
     with load_checkpoint(source, entry=entry) as checkpoint:
         return checkpoint.get_tensor(key if key in checkpoint else key.removesuffix(":0"))
 
@@ -555,4 +557,5 @@ def latest_checkpoint(
         CheckpointNotFoundError: the file names a checkpoint that is gone.
         CorruptCheckpointError: the file cannot be parsed.
     """
-    return find_latest_checkpoint(os.fspath(directory), Storage(storage_options or {}))
+    where = path_of("latest_checkpoint: directory", directory)
+    return find_latest_checkpoint(where, Storage(storage_options or {}))

@@ -246,6 +246,21 @@ def cause_of(error: Exception) -> Exception | None:
     return None if hides_entries() else error
 
 
+def check_kind(what: str, value: object, kind: type, expected: str) -> None:
+    """Raises SettingsError for an argument that is of another kind; a bool is no number."""
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise SettingsError(f"{what} must be {expected}, not a {type(value).__name__}.")
+
+
+def path_of(what: str, value: object) -> str:
+    """A path that a user gave; raises SettingsError for what is none."""
+    if not isinstance(value, str | os.PathLike):
+        raise SettingsError(f"{what} must be a path, a str or os.PathLike, not {value!r:.60}.")
+    path = os.fspath(value)
+    check_kind(what, path, str, "a path of text")
+    return path
+
+
 def near_names(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
     """The candidates most like `name`, best first, at most `count`."""
     pool = list(candidates)

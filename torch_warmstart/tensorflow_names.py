@@ -20,7 +20,7 @@ import torch
 
 from torch_warmstart import api
 from torch_warmstart.dtypes import as_bits, dtype_name
-from torch_warmstart.errors import SettingsError, plural
+from torch_warmstart.errors import SettingsError, check_kind, plural
 from torch_warmstart.execution import WarmStartReport, gather_rows
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.formats.arrays import native
@@ -117,6 +117,7 @@ def load_and_remap_matrix(  # noqa: PLR0917 - TensorFlow's order
 
 
 def _old_matrix(checkpoint: Checkpoint, name: str) -> TensorSpec:
+    check_kind("load_and_remap_matrix: old_tensor_name", name, str, "a str")
     spec = checkpoint.spec(name if name in checkpoint else name.removesuffix(":0"))
     if len(spec.shape) != 2 or spec.dtype is None or not spec.dtype.is_floating_point:
         raise SettingsError(
@@ -374,8 +375,7 @@ def init_from_checkpoint(
         Parameter containing:
         tensor([[3., 4.]], requires_grad=True)
     """
-    if not isinstance(model, torch.nn.Module):
-        raise SettingsError(f"The model must be a torch.nn.Module, not a {type(model).__name__}.")
+    check_kind("The model", model, torch.nn.Module, "a torch.nn.Module")
     entries = read_map(assignment_map)
     with _opened(ckpt_dir_or_file, verify=verify) as checkpoint:
         plan = plan_assignment(model, entries, checkpoint, verify=verify)

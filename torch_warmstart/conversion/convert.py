@@ -12,7 +12,7 @@ import torch
 from torch_warmstart.conversion import safetensors_file, torch_file
 from torch_warmstart.conversion.pieces import Piece
 from torch_warmstart.display import VERSION, progress_bar
-from torch_warmstart.errors import CorruptCheckpointError, SettingsError, plural, printable
+from torch_warmstart.errors import CorruptCheckpointError, SettingsError, path_of, plural, printable
 from torch_warmstart.formats import Checkpoint, family_of
 from torch_warmstart.storage import check_free, whole_file
 from torch_warmstart.values import frozen
@@ -94,7 +94,7 @@ def convert_checkpoint(
         else:
             read = _reader(checkpoint, key)
             pieces.append(Piece(key, spec.shape, spec.dtype, read, spec.storage))
-    where = os.fspath(path)
+    where = path_of("convert: path", path)
     if where.endswith(_TORCH):
         _check_family(checkpoint, pieces, where)
     write = _writer(where, _FAMILY_WORDS[checkpoint.family], None)

@@ -12,7 +12,7 @@ import torch
 
 from torch_warmstart.display import VERSION, render, terminal_width
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import SettingsError, did_you_mean, plural
+from torch_warmstart.errors import SettingsError, check_kind, did_you_mean, plural
 from torch_warmstart.model import module_names
 from torch_warmstart.proof.comparison import Comparison, as_tensor, compare
 from torch_warmstart.values import frozen
@@ -121,6 +121,9 @@ def verify_port(
         >>> bool(check)
         True
     """
+    check_kind("verify_port: model", model, torch.nn.Module, "a torch.nn.Module")
+    if layers is not None:
+        check_kind("verify_port: layers", layers, Mapping, "a mapping by modules' names")
     wanted = {name: _modules(model, name) for name in layers or {}}
     seen: dict[str, Any] = {}
     with ExitStack() as stack:

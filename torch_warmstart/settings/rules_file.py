@@ -21,7 +21,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch_warmstart.errors import SettingsError, did_you_mean
+from torch_warmstart.errors import SettingsError, did_you_mean, path_of
 from torch_warmstart.settings.name_rules import (
     NameRules,
     Names,
@@ -66,7 +66,7 @@ def load_rules(path: str | os.PathLike[str]) -> NameRules:
     Raises:
         SettingsError: the file cannot be read, is no TOML, or has a malformed rule.
     """
-    name = os.path.basename(os.fspath(path))
+    name = os.path.basename(path_of("load_rules: path", path))
     content = read_toml(path, "rules file")
     for section, entries in content.items():
         _check_section(name, section, entries)

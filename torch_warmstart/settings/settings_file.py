@@ -41,7 +41,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, cast
 
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import SettingsError, path_of
 from torch_warmstart.settings.info_templates import InfoTemplate, check_groups, groups_in
 from torch_warmstart.settings.initializer_tables import (
     Initializers,
@@ -84,7 +84,7 @@ def read_settings(
 
     A `checkpoint` stands for the one that the file may name; each of a list has its own.
     """
-    name = os.path.basename(os.fspath(path))
+    name = os.path.basename(path_of("load_settings: path", path))
     content = read_toml(path, _WHAT)
     if _LIST not in content:
         given = {} if checkpoint is None else {"ckpt_to_initialize_from": checkpoint}

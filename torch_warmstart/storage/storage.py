@@ -9,7 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import field, replace
 from typing import Any, Literal
 
-from torch_warmstart.errors import CorruptCheckpointError, MissingDependencyError, SettingsError
+from torch_warmstart.errors import (
+    CorruptCheckpointError,
+    MissingDependencyError,
+    SettingsError,
+    path_of,
+)
 from torch_warmstart.storage.files import (
     Bytes,
     ByteSource,
@@ -94,7 +99,7 @@ class Storage:
         limit, folder = self.mirror_limit, self.mirror_dir
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
             raise SettingsError(f"mirror_limit is a number of bytes or None, not {limit!r}.")
-        if folder is not None and not os.path.isdir(folder):
+        if folder is not None and not os.path.isdir(path_of("mirror_dir", folder)):
             raise SettingsError(f"mirror_dir is no directory: {folder}.")
         if self._mirrors is None:
             mirrors = Mirrors(None if folder is None else os.fspath(folder), limit)

@@ -17,7 +17,7 @@ from torch_warmstart.entries import (
     filled,
     positions,
 )
-from torch_warmstart.errors import SettingsError, VocabularyError, plural
+from torch_warmstart.errors import SettingsError, VocabularyError, check_kind, plural
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
 from torch_warmstart.values import frozen
@@ -171,6 +171,10 @@ def generate_vocab_remapping(
         >>> generate_vocab_remapping(["c", "x", "a"], ["a", "b", "c"])
         (tensor([ 2, -1,  0]), 2)
     """
+    sizes = (new_vocab_offset, num_new_vocab, old_vocab_size)
+    names = ("new_vocab_offset", "num_new_vocab", "old_vocab_size")
+    for name, size in zip(names, sizes, strict=True):
+        check_kind(f"generate_vocab_remapping: {name}", size, int, "an int")
     if new_vocab_offset < 0 or num_new_vocab < ALL_ENTRIES or old_vocab_size < ALL_ENTRIES:
         raise SettingsError(
             "new_vocab_offset is at least 0, the two sizes at least 0 (or -1: all)."

@@ -24,6 +24,7 @@ from torch_warmstart.errors import (
     SettingsError,
     VocabularyError,
     WrongDocumentError,
+    path_of,
     printable,
     why_wrong,
 )
@@ -158,7 +159,8 @@ def save_vocabularies(
         raise SettingsError("save_vocabularies takes a mapping of a tensor's key to a vocabulary.")
     if isinstance(checkpoint, Checkpoint):
         return _save(checkpoint, vocabularies)
-    with open_checkpoint(os.path.expanduser(os.fspath(checkpoint)), storage=LOCAL) as opened:
+    where = path_of("save_vocabularies: checkpoint", checkpoint)
+    with open_checkpoint(os.path.expanduser(where), storage=LOCAL) as opened:
         return _save(opened, vocabularies)
 
 

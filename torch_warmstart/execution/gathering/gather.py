@@ -22,7 +22,7 @@ import torch
 
 from torch_warmstart.boxes import extremes
 from torch_warmstart.dtypes import as_bits, as_bytes, cast_is_lossy, is_aligned, is_integer
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import SettingsError, check_kind
 from torch_warmstart.execution.gathering.by_rows import GRAIN, is_plain, put_zeros, take_into
 from torch_warmstart.execution.insisting import insist_once
 from torch_warmstart.formats import Block
@@ -63,6 +63,9 @@ def gather_rows(
                 [7., 7.],
                 [1., 0.]])
     """
+    for name, tensor in (("source", source), ("remapping", remapping), ("out", out)):
+        check_kind(f"gather_rows: {name}", tensor, torch.Tensor, "a tensor")
+    check_kind("gather_rows: dim", dim, int, "an int")
     return gather_blocks([(0, source)], remapping, out, dim)
 
 

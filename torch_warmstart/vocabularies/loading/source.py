@@ -42,7 +42,14 @@ def read_vocabulary(
             if value is not None:
                 raise SettingsError(f"{name}={value!r} is for files; entries were given.")
         vocabulary = _in_memory(source, column)
-    return vocabulary.to(torch.device(device))
+    return vocabulary.to(_device(device))
+
+
+def _device(said: torch.device | str) -> torch.device:
+    try:
+        return torch.device(said)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise SettingsError(f"device={said!r} is no device that torch has here.") from error
 
 
 def read_entries(
@@ -55,7 +62,7 @@ def read_entries(
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         from torch_warmstart.vocabularies.loading.arrays import from_sequence
 
-        return from_sequence(source, has_keras_rows=False).listed.to(torch.device(device))
+        return from_sequence(source, has_keras_rows=False).listed.to(_device(device))
     return read_vocabulary(source, device, storage).listed
 
 

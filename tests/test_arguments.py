@@ -1,0 +1,41 @@
+"""Arguments of another kind than a function takes: our error, that names the argument."""
+
+import pytest
+import torch
+
+import torch_warmstart as tws
+
+MODEL = torch.nn.Linear(2, 2)
+STATE = MODEL.state_dict()
+ONES = torch.ones(2, 2)
+
+CALLS = {
+    "apply_plan: plan": tws.apply_plan,
+    "convert: path": lambda bad: tws.convert(STATE, bad),
+    "device": lambda bad: tws.generate_vocab_remapping(["a"], ["a"], device=bad),
+    "gather_rows: out": lambda bad: tws.gather_rows(ONES, torch.tensor([0]), bad),
+    "latest_checkpoint: directory": tws.latest_checkpoint,
+    "load_and_remap_matrix: old_tensor_name": lambda bad: tws.load_and_remap_matrix(
+        STATE, bad, [0], [0], [], 1, 1
+    ),
+    "load_rules: path": tws.load_rules,
+    "load_settings: path": tws.load_settings,
+    "load_variable: key": lambda bad: tws.load_variable(STATE, bad),
+    "mirror_dir": lambda bad: tws.load_checkpoint(STATE, mirror_dir=bad),
+    "new_vocab_offset": lambda bad: tws.generate_vocab_remapping(
+        ["a"], ["a"], new_vocab_offset=bad
+    ),
+    "save_vocabularies: checkpoint": lambda bad: tws.save_vocabularies(bad, {"weight": ["a", "b"]}),
+    "verify_port: layers": lambda bad: tws.verify_port(MODEL, ONES, ONES, layers=bad),
+    "verify_port: model": lambda bad: tws.verify_port(bad, ONES, ONES),
+    "The model": lambda bad: tws.warm_start(bad, STATE),
+}
+
+
+@pytest.mark.parametrize("bad", [b"x", 3.5, [1], ONES], ids=["bytes", "float", "list", "tensor"])
+@pytest.mark.parametrize("name", CALLS)
+def test_an_argument_of_another_kind_is_told_by_its_name(name, bad):
+    if name == "gather_rows: out" and bad is ONES:
+        bad = "a text"
+    with pytest.raises(tws.SettingsError, match=name):
+        CALLS[name](bad)

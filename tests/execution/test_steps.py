@@ -10,7 +10,16 @@ from torch import nn
 
 import torch_warmstart as tws
 from torch_warmstart import ClipOrPad, VocabInfo, WarmStartSettings
-from torch_warmstart.execution.commit import Copy, Gather, HandOver, Load, commit
+from torch_warmstart.execution.commit import (
+    ATTEMPTS,
+    Copy,
+    Gather,
+    HandOver,
+    Load,
+    Prepared,
+    RollForward,
+    commit,
+)
 from torch_warmstart.execution.execute import check_unchanged
 from torch_warmstart.execution.prepare import prepare
 
@@ -117,3 +126,34 @@ def test_a_model_that_has_changed_is_noticed():
     model.weight = nn.Parameter(torch.zeros(3, 2))
     with pytest.raises(tws.SettingsError, match="weight is another tensor now"):
         check_unchanged(plan)
+
+
+class _Flaky:
+    """A step that fails some times before it is done."""
+
+    items = ()
+
+    def __init__(self, failures):
+        self.failures, self.is_done = failures, False
+
+    def run(self):
+        if self.failures:
+            self.failures -= 1
+            raise MemoryError("for now")
+        self.is_done = True
+
+
+def test_many_steps_may_each_fail_and_be_done_again():
+    steps = tuple(_Flaky(2) for _ in range(20))  # more together than interruptions are survived
+    with pytest.raises(MemoryError, match="for now"):
+        commit(Prepared(steps), _advance)
+    assert all(step.is_done for step in steps)
+
+
+def test_a_step_that_always_fails_stops_it():
+    steps = (_Flaky(0), _Flaky(ATTEMPTS), _Flaky(0))
+    forward = RollForward(Prepared(steps), _advance)
+    with pytest.raises(MemoryError):
+        forward.finish()
+    assert isinstance(forward.stopped_by, MemoryError)
+    assert [step.is_done for step in steps] == [True, False, False]

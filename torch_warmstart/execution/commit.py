@@ -119,9 +119,24 @@ class RollForward:
         return self._sound == len(self._steps)
 
     def finish(self) -> None:
-        """Does what is left; may be called again after whatever it raises."""
+        """Does what is left; may be called again after whatever it raises.
+
+        An error that passes is raised when all is done; how often steps may fail together has no
+        bound, only how often one may.
+        """
+        first: Exception | None = None
         while not self.is_complete and self.stopped_by is None:
+            raised = self._raised_on_the_way()
+            first = first or raised
+        if first is not None:
+            raise first
+
+    def _raised_on_the_way(self) -> Exception | None:
+        try:
             self._go_on()
+        except Exception as error:
+            return error
+        return None
 
     def _go_on(self) -> None:
         """Steps, up to where it is worth a look at the sources."""

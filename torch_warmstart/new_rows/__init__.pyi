@@ -9,6 +9,7 @@ from .composing import make as make
 from .composing import singles_of as singles_of
 from .drawing import draw_normals as draw_normals
 from .drawing import draw_seed as draw_seed
+from .filling import UNLESS_SAID as UNLESS_SAID
 from .filling import Constant as Constant
 from .filling import Fill as Fill
 from .filling import Initialised as Initialised

@@ -36,6 +36,9 @@ class Constant:
         return f"{self.value:g}"
 
 
+UNLESS_SAID = Constant(0.0)  # what new rows of a parameter begin with, as in TensorFlow
+
+
 @frozen(eq=False)
 class Initialised:
     """What an initialiser makes there of a tensor of the variable's full shape."""
@@ -94,7 +97,7 @@ def fill_of_variable(info: AnyVocabInfo) -> Fill:
     initializer = info.backup_initializer
     if callable(initializer):
         return Initialised(initializer, info.generator)
-    return Keep() if initializer == KEEP else Constant(0.0)
+    return Keep() if initializer == KEEP else UNLESS_SAID
 
 
 def fill_of_slot(info: AnyVocabInfo, start: float | None) -> Fill | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
+from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, listed, plural
 from torch_warmstart.layouts import Form
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Extents, Variable, extent_of, is_sharded, lies_on
@@ -212,7 +212,7 @@ def _on_memory_of(others: Sequence[Variable], wish: Wish) -> Location:
     setting = "var_name_to_vocab_info" if wish.infos else "var_name_to_layout"
     explanation = (
         f"{wish.variable.name} is not in the checkpoint, and shares its memory with "
-        f"{' and '.join(other.name for other in others[:3])}: what {setting} says of it must be "
+        f"{listed(other.name for other in others)}: what {setting} says of it must be "
         f"said of {others[0].name!r}."
     )
     return Location(None, explanation=explanation)
@@ -394,7 +394,7 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
         explained = frozenset(wish.variable for wish in missing)
     elif others_beside := located.finder.checkpoint.models_beside:
         text += (
-            f" The folder has {' and '.join(map(repr, others_beside[:3]))} besides "
+            f" The folder has {listed(map(repr, others_beside))} besides "
             f"{located.finder.checkpoint.url}, as Accelerate writes a file for each model: pass "
             "the file that is meant."
         )

@@ -20,7 +20,7 @@ from torch_warmstart.errors import Finding, plural, printable
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import bare_name
-from torch_warmstart.new_rows import Constant, Fill, Keep
+from torch_warmstart.new_rows import UNLESS_SAID, Fill, Keep
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo, WarmStartSettings
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies import Remapping
@@ -500,8 +500,8 @@ def entry(
 
 
 def _told(rows: RowAccount, fill: Fill | NewRowsAccount | None, words: Mapping[str, str]) -> str:
-    # Keep is said by the account, and zeros are what TensorFlow fills with.
-    fresh = "" if fill in (None, Keep(), Constant(0.0)) else f"; new rows: {fill}"
+    # Keep is said by the account.
+    fresh = "" if fill in (None, Keep(), UNLESS_SAID) else f"; new rows: {fill}"
     return rows.sentence(words, where=True) + fresh
 
 

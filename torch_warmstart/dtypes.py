@@ -53,6 +53,15 @@ def cast_is_lossy(old: torch.dtype, new: torch.dtype) -> bool | None:
     return None
 
 
+def loses_values(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a dtype of a lower kind cannot hold what a tensor has: fractions, imaginary parts."""
+    if torch.can_cast(tensor.dtype, dtype):
+        return False
+    if tensor.is_complex():
+        return bool(tensor.imag.any()) or loses_values(tensor.real, dtype)
+    return not torch.equal(tensor, tensor.to(dtype).to(tensor.dtype))
+
+
 def is_integer(dtype: torch.dtype) -> bool:
     """Whether it holds whole numbers, signed or not."""
     return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from torch_warmstart.dtypes import loses_values
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.mixture import Mixture, check_mixture, count_equal
 from torch_warmstart.new_rows.moments import Values
@@ -414,6 +415,11 @@ def _made_by(single: Single, new: NewRows, mix: Mixtures, guard: Guard) -> Mixtu
     if isinstance(result, Mixture):
         return check_mixture(result, len(new), new.old.size, f"{new.name}: {single.label}")
     if isinstance(result, torch.Tensor) and tuple(result.shape) == (len(new), new.width):
+        if loses_values(result, torch.float64):
+            raise SettingsError(
+                f"{new.name}: {single.label} returned {result.dtype}, and rows are floating "
+                "numbers: return those."
+            )
         return result.detach()
     found = list(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
     raise SettingsError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from torch_warmstart.dtypes import loses_values
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import label_of
 from torch_warmstart.settings import Initializer, takes_new_rows
@@ -45,6 +46,10 @@ def initialised(
         raise SettingsError(
             f"{name} must fill the tensor it gets or return one of its shape, {list(shape)}; it "
             f"returned {found}."
+        )
+    if loses_values(made, dtype):
+        raise SettingsError(
+            f"{name} returned {made.dtype} with values that {dtype} cannot hold: return {dtype}."
         )
     is_own = made is fresh and made.dtype == dtype
     return made if is_own else made.detach().to(dtype, copy=True)

@@ -31,6 +31,11 @@ def from_keras_layer(layer: Any) -> Vocabulary:
     """
     lookup = getattr(layer, "_lookup_layer", layer)
     origin = f"the {type(layer).__name__} {layer.name!r}"
+    if getattr(lookup, "invert", False):
+        raise VocabularyError(
+            f"{origin} turns rows into entries (invert=True): pass the layer whose rows these are, "
+            "or its entries as a sequence, in the order of their rows."
+        )
     try:
         entries = [_plain(entry) for entry in layer.get_vocabulary()]
     except Exception as error:
@@ -39,7 +44,7 @@ def from_keras_layer(layer: Any) -> Vocabulary:
     config = {name: _plain(getattr(lookup, name, None)) for name in (*names, "max_tokens")}
     made = LookupLayer.from_config({**config, "pad_to_max_tokens": _pads(lookup)})
     found = None if made is None else made.vocabulary(entries, origin)
-    if found is None or getattr(lookup, "invert", False) or not len(found.listed):
+    if found is None or not len(found.listed):
         raise VocabularyError(
             f"{origin} has no entries that rows could stand for: adapt() it first, or pass its "
             "entries as a sequence, in the order of their rows."

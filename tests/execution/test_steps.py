@@ -18,14 +18,19 @@ from torch_warmstart.execution.commit import (
     Load,
     Prepared,
     RollForward,
-    commit,
 )
 from torch_warmstart.execution.execute import check_unchanged
+from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.prepare import prepare
 
 
 def _advance(description, count):
     pass
+
+
+def _commit(prepared, advance):
+    forward = RollForward(prepared, advance)
+    insist(forward.finish, forward.finish)
 
 
 class Net(nn.Module):
@@ -76,9 +81,9 @@ def test_to_prepare_changes_nothing_and_to_commit_twice_changes_nothing_more(new
     with torch.no_grad():
         prepared = prepare(plan, _advance)
         assert _same(before, _values(net, optimizer))
-        commit(prepared, _advance)
+        _commit(prepared, _advance)
         after = _values(net, optimizer)
-        commit(prepared, _advance)
+        _commit(prepared, _advance)
     assert not torch.equal(before[0]["words.weight"], after[0]["words.weight"])
     assert len(after[1]) == 3
     assert _same(after, _values(net, optimizer))
@@ -146,7 +151,7 @@ class _Flaky:
 def test_many_steps_may_each_fail_and_be_done_again():
     steps = tuple(_Flaky(2) for _ in range(20))  # more together than interruptions are survived
     with pytest.raises(MemoryError, match="for now"):
-        commit(Prepared(steps), _advance)
+        _commit(Prepared(steps), _advance)
     assert all(step.is_done for step in steps)
 
 

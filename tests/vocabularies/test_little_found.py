@@ -124,7 +124,7 @@ def test_oov_rows_that_are_left_behind_name_the_setting():
         ),
         ("list.json", b'["ant", 1.5]', "is JSON, but neither"),
         ("m.model", b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18", "is binary"),
-        ("lfs.txt", b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
+        ("lfs.txt", b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
     ],
 )
 @pytest.mark.parametrize("side", ["new", "old"])

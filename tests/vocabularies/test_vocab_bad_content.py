@@ -139,7 +139,7 @@ def test_a_directory_without_a_vocabulary_and_a_file_of_tensors(tmp_path: Path, 
     ("name", "how", "words"),
     [
         ("jpeg", "csv", "is a JPEG image, and is to be read as csv: leave format= out"),
-        ("html", "by content", "is a page of HTML, as servers send for what is not there"),
+        ("html", "by content", "is a page of HTML, as a server sends it"),
         ("parquet", "csv", "is a Parquet table, and is to be read as csv"),
         ("tokenizer.json", "tiktoken", "is JSON, and is to be read as tiktoken"),
         ("vocab.json", "the first column", "is one JSON document, not a line for each entry"),

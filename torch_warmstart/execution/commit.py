@@ -26,7 +26,6 @@ from torch_warmstart.execution.gathering import (
     gather_cells,
     gather_guarded,
 )
-from torch_warmstart.execution.insisting import insist
 from torch_warmstart.formats import Block
 from torch_warmstart.model import Variable, parts_of, sharded_like
 from torch_warmstart.planning import PlanItem
@@ -185,12 +184,6 @@ class RollForward:
 
 class SourceChangedError(Exception):
     """A source is not what it was when it was verified; becomes a PartialWriteError."""
-
-
-def commit(prepared: Prepared, advance: Advance) -> None:
-    """Runs the steps, all of them, and raises what interrupted them."""
-    forward = RollForward(prepared, advance)
-    insist(forward.finish, forward.finish)
 
 
 def _parts(step: Step) -> Iterator[Step]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from torch_warmstart.formats.place import Place
-from torch_warmstart.storage import base_name, parent
+from torch_warmstart.storage import base_name, parent, what_came_instead
 
 _GZIP, _TAR = b"\x1f\x8b", b"ustar"  # a tar's at byte 257
 # Ends of files that are read, and that archives of other programs hold.
@@ -15,13 +15,6 @@ _NOT_READ = "which is not read: pass what it was converted from"
 _TFLITE = f"is a TensorFlow Lite model, {_NOT_READ}"
 # By how a file begins.
 _BY_HEAD = {
-    re.compile(rb"version https://git-lfs\.github\.com/spec/"): (
-        "is a Git LFS pointer, not the file it stands for: fetch that with `git lfs pull`"
-    ),
-    re.compile(rb"(?is)\s*(?:<\?xml[^>]*>\s*)?(?:<!doctype html|<html)"): (
-        "is a page of HTML, as a server sends it for a folder, a login or what is not there: pass "
-        "the address of the file itself"
-    ),
     re.compile(rb"(?s)....TFL3"): _TFLITE,
     re.compile(rb"GGUF"): f"is a GGUF model of llama.cpp, {_NOT_READ}",
 }
@@ -47,7 +40,8 @@ def what_it_is(place: Place) -> str:
         return f"is the graph of a SavedModel: pass the folder that it is in, {parent(place.url)!r}"
     if name.endswith(".pt2") or any(n.endswith(_EXPORTED) for n in place.zip_names):
         name = ".pt2"
-    told = next((what for begin, what in _BY_HEAD.items() if begin.match(head)), "")
+    told = what_came_instead(head)
+    told = told or next((what for begin, what in _BY_HEAD.items() if begin.match(head)), "")
     told = told or next((what for end, what in _BY_NAME.items() if name.endswith(end)), "")
     if told or (told := _json(place, head)):
         return told

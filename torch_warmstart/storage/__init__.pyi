@@ -2,6 +2,7 @@ from .files import Bytes as Bytes
 from .files import ByteSource as ByteSource
 from .files import check_range as check_range
 from .guards import Guard as Guard
+from .instead import what_came_instead as what_came_instead
 from .leases import Leases as Leases
 from .leases import copied as copied
 from .leases import is_safe as is_safe

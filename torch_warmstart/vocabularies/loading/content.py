@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from torch_warmstart.entries import FILE_KIND
-from torch_warmstart.storage import Bytes
+from torch_warmstart.storage import Bytes, what_came_instead
 
 HEAD = 4096  # bytes looked at
 _LINES = 50  # of which a table is recognised
@@ -43,13 +43,8 @@ _MAGIC = (
     (b"GIF8", "is a GIF image"),
     (b"%PDF-", "is a PDF"),
     (b"<?xml", "is XML"),
-    (
-        b"version https://git-lfs",
-        "is a pointer of Git LFS: fetch the file itself by `git lfs pull`",
-    ),
 )
 _BOM = b"\xef\xbb\xbf"
-_HTML = re.compile(rb"\s*<(!doctype\s+html|html[\s>])", re.IGNORECASE)
 _NUMBER = re.compile(rb'"?-?\d+(\.\d+)?"?')
 _SAFETENSORS = re.compile(rb'.{5}\0\0\0\{\s*"', re.DOTALL)  # the header's size, then the header
 _PYTHON = re.compile(rb"\s*[\[{(]\s*b?'")  # as JSON begins, in single quotes
@@ -80,12 +75,13 @@ def what_else_it_is(head: bytes) -> str:
 
 def what_stranger_it_is(head: bytes) -> str:
     """What a file is by its first bytes that is no text; "" if that is not known."""
+    instead = what_came_instead(head)
+    if instead:
+        return instead
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return what
-    if _SAFETENSORS.match(head):
-        return "is a safetensors file"
-    return "is a page of HTML, as servers send for what is not there" if _HTML.match(head) else ""
+    return "is a safetensors file" if _SAFETENSORS.match(head) else ""
 
 
 def why_no_text(head: bytes, form: str) -> str:

@@ -88,3 +88,16 @@ def test_a_warm_start_is_one_line_in_the_log(caplog):
         "Warm-started from <state_dict>: 2 variables: 2 copied; 0 keys of the checkpoint were not "
         "used"
     )
+
+
+def test_what_is_true_of_many_tables_is_one_warning():
+    model = nn.ModuleDict({f"t{at}": nn.Embedding(20, 2) for at in range(26)})
+    old = {f"t{at}.weight": torch.ones(20, 2) for at in range(26)}
+    rest = [f"n{at}" for at in range(19)], [f"o{at}" for at in range(19)]
+    info = tws.VocabInfo(["a", *rest[0]], -1, 0, ["a", *rest[1]])
+    settings = tws.WarmStartSettings(old, var_name_to_vocab_info=dict.fromkeys(old, info))
+    with pytest.warns(tws.WarmStartWarning) as caught:
+        tws.warm_start(model, settings)
+    (only,) = caught
+    assert "t0.weight: 1 of 20 new entries" in str(only.message)
+    assert "The same of 25 others: t{1...25}.weight. [few-entries-found]" in str(only.message)

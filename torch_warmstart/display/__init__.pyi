@@ -1,3 +1,4 @@
+from .findings import grouped as grouped
 from .findings import told as told
 from .progress import Advance as Advance
 from .progress import progress_bar as progress_bar

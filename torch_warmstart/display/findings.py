@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch_warmstart.display.folding import fold, fold_endings
 from torch_warmstart.errors import Finding, listed, plural
@@ -14,12 +14,21 @@ _FEW = 2  # findings that are alike and have a line each
 
 def told(findings: Iterable[Finding]) -> list[str]:
     """A line for each finding, or for all that differ in their subject and numbers only."""
+    return [f"{one.severity.capitalize()}: {one}{more}" for one, more in grouped(findings)]
+
+
+def grouped(findings: Iterable[Finding]) -> Iterator[tuple[Finding, str]]:
+    """Each finding, or the first of those that are alike, and what to add of the others."""
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for at, finding in enumerate(findings):
         masked = _NUMBER.sub("#", _of_anybody(finding))
         key = (finding.severity, finding.code, masked, "" if finding.subject else str(at))
         groups.setdefault(key, []).append(finding)
-    return [line for group in groups.values() for line in _lines(group)]
+    for group in groups.values():
+        if len(group) <= _FEW:
+            yield from ((one, "") for one in group)
+        else:
+            yield group[0], f" {_more(group)}"
 
 
 def _of_anybody(finding: Finding) -> str:
@@ -28,12 +37,10 @@ def _of_anybody(finding: Finding) -> str:
     return re.sub(rf"(?<![\w./]){name}(?![\w/]|\.\w)", "\0", finding.text)
 
 
-def _lines(group: Sequence[Finding]) -> list[str]:
-    if len(group) <= _FEW:
-        return [f"{one.severity.capitalize()}: {one}" for one in group]
-    first, *others = group
+def _more(group: Sequence[Finding]) -> str:
+    """Of whom else it is true what is said of the first of a group."""
+    others = group[1:]
     names = fold_endings(fold(((other.subject,) for other in others), 1), 1)
     are_equal = len(set(map(_of_anybody, group))) == 1
     same = "The same" if are_equal else "The same, with other numbers,"
-    more = f"{same} of {plural(len(others), 'other')}: {listed(name for (name,) in names)}."
-    return [f"{first.severity.capitalize()}: {first} {more}"]
+    return f"{same} of {plural(len(others), 'other')}: {listed(name for (name,) in names)}."

@@ -28,12 +28,16 @@ _PACKAGE = str(Path(__file__).parents[1] / "_")[:-1]  # with the separator at it
 
 
 def warn_of(findings: Iterable[Finding]) -> None:
-    """Issues a WarmStartWarning for each finding that is a warning."""
-    for finding in findings:
-        if finding.severity == "warning":
-            hint = "" if finding.hint in finding.text else finding.hint
-            text = " ".join(filter(None, (finding.text, hint, f"[{finding.code}]")))
-            warnings.warn(WarmStartWarning(text), stacklevel=_frames_of_ours())
+    """Issues a WarmStartWarning for each finding that is a warning, or for all that are alike."""
+    found = [finding for finding in findings if finding.severity == "warning"]
+    if not found:
+        return
+    from torch_warmstart.display import grouped
+
+    for finding, more in grouped(found):
+        hint = "" if finding.hint in finding.text else finding.hint
+        text = " ".join(filter(None, (finding.text, hint, more.strip(), f"[{finding.code}]")))
+        warnings.warn(WarmStartWarning(text), stacklevel=_frames_of_ours())
 
 
 def _frames_of_ours() -> int:

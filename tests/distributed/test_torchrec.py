@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed_page import blocks
 from ranks import HAS_TORCHREC, Ranks
 
 import torch_warmstart as tws
@@ -112,3 +113,12 @@ def test_which_row_an_id_has_is_read_from_what_several_ranks_saved(
     for rows in answers:
         assert keys.rows(ids).tolist() == [rows[number] for number in ids]
     assert {row // 6 for row in answers[0].values()} == {0, 1}  # each rank has some
+
+
+def test_the_block_of_the_page_moves_a_table_and_its_sums(two: Ranks, tmp_path: Path) -> None:
+    (code,) = blocks()["TorchRec"]
+    moved = "remapped, 4 copied, 1 initialised; 2 dropped"
+    table = "ebc.embedding_bags.songs.weight"
+    for said in two.call("torchrec_page_jobs", "run", code, str(tmp_path)):
+        assert said[table] == said[f"{table}/momentum1"] == moved
+        assert said["over.weight"].startswith("copied")

@@ -125,7 +125,7 @@ def all_variables(model: torch.nn.Module, optimizer: Optimizers | None) -> tuple
         raise SettingsError(
             f"{on_meta.name} is on the meta device, and a warm start makes such parameters anew: "
             "the optimizer would keep the old ones. Make it from model.parameters() behind the "
-            "warm start, and give it its state by another one."
+            "warm start; the same once more, with optimizer=, gives it its state."
         )
     if optimizer is None:
         return variables

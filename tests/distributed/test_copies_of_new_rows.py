@@ -6,7 +6,7 @@ import copy_jobs
 import pytest
 from ranks import Ranks
 
-COPIES = pytest.mark.parametrize("how", ["data_parallel", "replicated"])
+COPIES = pytest.mark.parametrize("how", ["data_parallel", "replicated", "hsdp"])
 
 
 @COPIES
@@ -30,3 +30,10 @@ def test_shards_without_copies_are_not_compared(two: Ranks) -> None:
     assert [error for error, _ in two.run(copy_jobs.draw, "fsdp", "whole", False)] == [
         "nothing"
     ] * 2
+
+
+def test_of_many_copies_all_that_differ_are_named(many: Ranks) -> None:
+    for error, state in many.run(copy_jobs.draw, "hsdp", "whole", False):
+        assert "has made other new rows for table.weight than rank 0" in error
+        assert ("1 other rank has a problem, too." in error) == (many.count == 8)
+        assert state == "as before"

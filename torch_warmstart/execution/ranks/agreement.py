@@ -29,7 +29,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 
-from torch_warmstart.errors import SettingsError, WarmStartError, listed
+from torch_warmstart.errors import SettingsError, WarmStartError, listed, plural
 from torch_warmstart.model import gloo_group, ranks_of_group, ranks_of_model, shared_store
 from torch_warmstart.values import frozen
 
@@ -372,7 +372,8 @@ def explained(problems: Mapping[int, str], end: str = NOTHING_CHANGED) -> str:
     texts = [f"Rank {rank} {text}" for rank, text in problems.items()]
     shown = [text if text.endswith((".", "?", "!")) else f"{text}." for text in texts[:_NAMED]]
     more = len(texts) - len(shown)
-    others = [f"So have {more:,} other ranks a problem."] if more else []
+    have = "has" if more == 1 else "have"
+    others = [f"{plural(more, 'other rank')} {have} a problem, too."] if more else []
     hints = [hint for begin, hint in _HINTS.items() if any(text.startswith(begin) for text in said)]
     return " ".join([*shown, *others, end, *hints])
 

@@ -56,7 +56,10 @@ def test_a_rank_that_sees_another_checkpoint_is_named(
 ) -> None:
     for error, state in two.run(faults.other_content_on_rank_1, how, in_memory):
         assert error.startswith("WarmStartError: Rank 1 has other checkpoint files than rank 0. ")
-        assert f"{UNCHANGED} Give all ranks the same settings, vocabularies and files: " in error
+        assert (
+            f"{UNCHANGED} Give all ranks the same model, settings, vocabularies and files: "
+            in error
+        )
         assert state == "as before"
 
 

@@ -162,6 +162,19 @@ def test_a_model_on_meta_is_refused_with_what_makes_it(folder: str) -> None:
     assert model.table.weight.is_meta
 
 
+def test_a_planner_is_for_one_load(folder: str) -> None:
+    model = Tower()
+    planner = tws.load_planner(model, SETTINGS)
+    for _ in range(2):  # what fails while it is planned may be tried again
+        with pytest.raises(dcp.api.CheckpointException, match="is no tensor of the model"):
+            dcp.load({"step": 3}, checkpoint_id=folder, planner=planner, no_dist=True)
+    dcp.load(model.state_dict(), checkpoint_id=folder, planner=planner, no_dist=True)
+    before = planner.report()
+    with pytest.raises(dcp.api.CheckpointException, match=r"by tws\.load_planner"):
+        dcp.load(model.state_dict(), checkpoint_id=folder, planner=planner, no_dist=True)
+    assert planner.report().variables == before.variables
+
+
 def test_what_would_have_to_be_unpickled_is_refused(folder: str) -> None:
     planner = tws.load_planner(Tower(), SETTINGS)
     item = dcp.planner.ReadItem(

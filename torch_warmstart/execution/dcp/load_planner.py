@@ -98,6 +98,11 @@ class WarmStartLoadPlanner(LoadPlanner):
         is_coordinator: bool = False,
     ) -> None:
         del is_coordinator  # each rank plans for itself
+        if self._plan is not None:
+            raise SettingsError(
+                "This planner has been used: make one for each load, by "
+                "tws.load_planner(model, settings)."
+            )
         variables = model_variables(self._model)
         on_meta = next(filter(is_on_meta, variables), None)
         if on_meta is not None:

@@ -42,7 +42,7 @@ _OTHER, _OTHER_ROWS = "has other", "has made other new rows"  # how a rank's pro
 _SILENT = "did not answer"
 _HINTS = {  # what to do about it
     _OTHER: (
-        "Give all ranks the same settings, vocabularies and files: "
+        "Give all ranks the same model, settings, vocabularies and files: "
         "`print(tws.plan_warm_start(model, settings))` on both shows what each would do."
     ),
     _OTHER_ROWS: (

@@ -37,32 +37,32 @@ def test_a_part_that_is_not_what_its_placements_mean_is_refused(two: Ranks) -> N
         assert "'weight' is a DTensor whose part on this process is no box of it" in said
 
 
-OTHER = "Rank 1 has other {} than rank 0. No rank has changed anything."
+OTHER = "Rank 1 has other {} than rank 0. No rank has changed anything. Give all ranks the same "
 
 
 def test_ranks_with_other_initialisers_are_told(two: Ranks, tmp_path: Path) -> None:
     for told in two.run(jobs.state_other_initialisers, str(tmp_path)):
         assert len(told) == 9
         for said in told:
-            assert said.endswith(OTHER.format("initialisers of new rows")), told
+            assert OTHER.format("initialisers of new rows") in said, told
 
 
 def test_ranks_whose_new_rows_stand_for_other_words_are_told(two: Ranks) -> None:
     for told in two.run(jobs.state_other_words):
-        assert all(said.endswith(OTHER.format("vocabularies")) for said in told), told
+        assert all(OTHER.format("vocabularies") in said for said in told), told
 
 
 def test_ranks_with_other_older_checkpoints_are_told(two: Ranks) -> None:
     files, words = OTHER.format("checkpoint files"), OTHER.format("vocabularies")
     for told in two.run(jobs.take_from_others):
-        assert [*map(str.endswith, told, (files, words, files))] == [True] * 3, told
+        assert [*map(str.__contains__, told, (files, words, files))] == [True] * 3, told
 
 
 def test_of_several_sources_each_is_compared(two: Ranks, tmp_path: Path) -> None:
     path = tmp_path / "table.pt"
     torch.save({"0.weight": torch.zeros(3, 4)}, path)
     for said in two.run(jobs.take_from_file_and_memory, str(path)):
-        assert said.endswith(OTHER.format("checkpoint files"))
+        assert OTHER.format("checkpoint files") in said
 
 
 def _boxes(

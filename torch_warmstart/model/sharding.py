@@ -388,6 +388,12 @@ def show_shards(model: torch.nn.Module) -> None:
                 module.reshard()
 
 
+def is_whole_of_fsdp1(module: Any) -> bool:
+    """Whether the parameters of a module of FSDP1's are gathered, to be written back."""
+    is_empty = getattr(module, "_handle", None) is None
+    return is_empty or getattr(module.training_state, "name", "") == "SUMMON_FULL_PARAMS"
+
+
 def is_of_sharding(hook: Any) -> bool:
     """Whether a module's load hook is FSDP's or TorchRec's own, which sees to its shards.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.model.sharding import is_whole_of_fsdp1
 
 
 def check_own_shapes(model: torch.nn.Module) -> None:
@@ -29,7 +30,7 @@ def _fsdp1(model: torch.nn.Module) -> str | None:
     if kind is None:
         return None
     for name, module in model.named_modules():
-        if isinstance(module, kind) and not _is_whole(module):
+        if isinstance(module, kind) and not is_whole_of_fsdp1(module):
             return (
                 f"{name or 'The model'} is wrapped by FullyShardedDataParallel (FSDP1), whose "
                 "flat parameters are no variables. Fill it while they are whole, on every rank: "
@@ -37,14 +38,6 @@ def _fsdp1(model: torch.nn.Module) -> str | None:
                 "tws.warm_start(model, settings)`; or shard it by fully_shard (FSDP2)."
             )
     return None
-
-
-def _is_whole(module: Any) -> bool:
-    """Whether an FSDP1 module's parameters are gathered, to be written back."""
-    state = getattr(module, "training_state", None)
-    handle = getattr(module, "_handle", None)
-    is_empty = handle is None
-    return is_empty or getattr(state, "name", "") == "SUMMON_FULL_PARAMS"
 
 
 def _parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:

@@ -1,4 +1,4 @@
-"""For `make docs`: sections of docstrings in the words that griffe knows them by."""
+"""For `make docs`: what griffe knows by other words: sections of docstrings, and `frozen`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ _SECTIONS = (
 )
 
 
+_DATACLASS = griffe.ExprName("dataclasses.dataclass")
+
+
 class Sections(griffe.Extension):
-    """Says sections otherwise, before they are parsed."""
+    """Says sections and decorators otherwise, before they are looked at."""
+
+    def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
+        """Takes `frozen` for what it stands for: a class's fields are arguments."""
+        for decorator in cls.decorators:
+            if str(decorator.value).partition("(")[0] == "frozen":
+                decorator.value = _DATACLASS
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Looks at the docstring of whatever has one."""

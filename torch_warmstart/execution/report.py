@@ -214,8 +214,9 @@ class WarmStartReport(Shown):
     def _unused(self) -> str:
         from torch_warmstart.layouts.tensorflow import is_slot
 
-        slots = sum(map(is_slot, self.unexpected_keys))
-        unused = f"{len(self.unexpected_keys):,} keys of the checkpoint were not used"
+        slots, count = sum(map(is_slot, self.unexpected_keys)), len(self.unexpected_keys)
+        verb = "was" if count == 1 else "were"
+        unused = f"{plural(count, 'key')} of the checkpoint {verb} not used"
         return unused + (f", {slots:,} of them optimizers' slots" if slots else "")
 
     def _row_totals(self) -> str:

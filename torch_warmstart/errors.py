@@ -288,10 +288,11 @@ def listed(texts: Iterable[str], word: str = "") -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 row`, `2 rows`, `1,234 entries`."""
+    """`1 row`, `2 rows`, `3 keys`, `1,234 entries`."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+    ends_in_ies = noun.endswith("y") and noun[-2] not in "aeou"
+    return f"{count:,} {noun[:-1]}ies" if ends_in_ies else f"{count:,} {noun}s"
 
 
 def _escaped(character: str) -> str:

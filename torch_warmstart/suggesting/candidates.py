@@ -16,6 +16,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from torch_warmstart.dtypes import cast_is_lossy
 from torch_warmstart.layouts import IDENTITY, Form, read_leaf, squeeze
 from torch_warmstart.layouts.tensorflow import one_layer_forms
 from torch_warmstart.model import Owner, Shape, Variable
@@ -184,6 +185,7 @@ def single_candidates(finder: Finder, available: AvailableTensors) -> Candidates
             # Where it lies says nothing of which one it is: a layer made without a scale has one
             # tensor less, and the others have other numbers.
             if not (tensor.is_stored and layer.has_twin)
+            and _can_become(tensor, variable)
             and (fit := _fit_alone(forms(owner), owner, shape, tensor)) is not None
         ]
 
@@ -212,6 +214,7 @@ def _signature(layer: Layer, forms: _FormsOf, available: AvailableTensors) -> ob
         (
             owner.leaf,
             available.shape_of(variable),
+            variable.tensor.dtype,
             tuple((f.names, f.layout.name, f.part, f.refusal) for f in forms(owner)),
         )
         for owner, variable in layer.tensors
@@ -225,7 +228,7 @@ def _common(
 
     Second paths to the same tensors are left out: a cell is a layer's, and one by itself.
     """
-    fits = [available.fits(forms(owner), available.shape_of(v)) for owner, v in tensors]
+    fits = [_fits_by_path(available, forms(owner), variable) for owner, variable in tensors]
     found: dict[frozenset[str], tuple[str, tuple[Fit, ...]]] = {}
     for base in sorted(fits[0], key=natural):
         if all(base in fit for fit in fits):
@@ -233,6 +236,23 @@ def _common(
             if _is_of_different_tensors(here):
                 found.setdefault(_keys(here), (base, here))
     return dict(found.values())
+
+
+def _fits_by_path(
+    available: AvailableTensors, forms: Sequence[Form], variable: Variable
+) -> dict[str, Fit]:
+    found = available.fits(forms, available.shape_of(variable))
+    return {
+        path: fit
+        for path, fit in found.items()
+        if all(_can_become(tensor, variable) for tensor in fit.tensors)
+    }
+
+
+def _can_become(tensor: Tensor, variable: Variable) -> bool:
+    """Whether there is a cast from its dtype: a quantised kernel is no weight."""
+    found, wanted = tensor.spec.dtype, variable.tensor.dtype
+    return found is not None and (found == wanted or cast_is_lossy(found, wanted) is not None)
 
 
 def _keys(fits: Iterable[Fit]) -> frozenset[str]:
@@ -295,7 +315,8 @@ def _only_way(
     fits = []
     for owner, variable in layer.tensors:
         shape = available.shape_of(variable)
-        found = (_fit_alone(forms(owner), owner, shape, tensor) for tensor in tensors)
+        likely = [tensor for tensor in tensors if _can_become(tensor, variable)]
+        found = (_fit_alone(forms(owner), owner, shape, tensor) for tensor in likely)
         fitting = [fit for fit in found if fit is not None]
         if len(fitting) != 1:
             return None

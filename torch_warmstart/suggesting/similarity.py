@@ -42,6 +42,35 @@ _SAME = {
 KINDS_OF_LAYERS = frozenset(
     ("batch", "bias", "block", "conv", "dense", "embedding", "layer", "norm", "weight")
 )
+# Words of which another of the same line is something else: a layer of a decoder is none of an
+# encoder, however alike they are.
+_APART: tuple[tuple[frozenset[str], ...], ...] = tuple(
+    tuple(frozenset(words.split()) for words in line.split("|"))
+    for line in (
+        "encoder enc|decoder dec",
+        "query|key|value",
+        "in input|output",
+        "up|down",
+        "left|right",
+        "forward fw fwd|backward bw bwd",
+        "source src|target tgt",
+        "user|item",
+        "actor policy|critic value",
+        "generator gen|discriminator disc",
+        "first|second|third|last",
+        "mean mu|variance var logvar std",
+        "real|imag",
+        "train|test",
+    )
+)
+# Words that make something else of what stands beside them, if only one of two names has them.
+_TURNING = frozenset(
+    (
+        *("target", "teacher", "ema", "average", "averaged", "avg", "momentum"),
+        *("pre", "post", "before", "after", "inverse", "reverse"),
+        *("aux", "auxiliary"),
+    )
+)
 _MAX_DIGITS = 18  # of a number
 _WORD_WEIGHT, _PAIR_WEIGHT, _NUMBER_WEIGHT = 1.0, 0.5, 1.0
 _PARTS = 20  # of a weight of 1: all weights are whole numbers of them
@@ -119,6 +148,18 @@ def shared_words(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
     """The words that two names (as tokens) have in common, in order, each once."""
     common = set(theirs)
     return [token for token in dict.fromkeys(ours) if token in common and not token.isdecimal()]
+
+
+def against(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """What in two names (as tokens) says that they are two things; "" if nothing does."""
+    first, second = set(ours), set(theirs)
+    for line in _APART:
+        here, there = ([n for n, w in enumerate(line) if w & side] for side in (first, second))
+        if here and there and set(here).isdisjoint(there):
+            words = [min(line[at] & side) for at, side in ((here[0], first), (there[0], second))]
+            return f"{words[0]!r} is not {words[1]!r}"
+    turning = sorted((first ^ second) & _TURNING)
+    return f"only one of them says {turning[0]!r}" if turning else ""
 
 
 def _names_by_feature(side: Sequence[dict[str, float]]) -> dict[str, list[int]]:

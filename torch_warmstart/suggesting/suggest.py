@@ -50,6 +50,7 @@ from torch_warmstart.suggesting.rules import Move, find_rules
 from torch_warmstart.suggesting.similarity import (
     KINDS_OF_LAYERS,
     Scores,
+    against,
     alikeness,
     shared_words,
     spelling_of,
@@ -440,6 +441,9 @@ def _judge(group: _Group, row: int, column: int) -> Match:
     """How sure a pair is, and what would do as well."""
     layer, candidate = group.layers[row], group.candidates[column]
     confidence, reason = _confidence(group, row, column)
+    doubt = against(tokens_of(layer.name), tokens_of(candidate.name)) if candidate.name else ""
+    if doubt and confidence != "low":
+        confidence, reason = "low", f"{reason}; but {doubt}"
     score = float(group.scores[row, column])
     near = _best_columns(group.scores[row], _ALTERNATIVES + 1)
     others = [int(at) for at in near if at != column]
@@ -476,6 +480,8 @@ def _confidence_of_the_best(
     if is_close or not words or group.by_order:
         return "low", f"several fit {of_type}, only their order decides; {names}"
     by_number = words_score < group.by_words.best_rival(row, column) + _MARGIN
+    if by_number and not _numbers(group.layers[row].name):
+        return "low", f"several fit {of_type}, only their sizes decide; {names}"
     if by_number and not set(words) - KINDS_OF_LAYERS:
         agrees = group.has_same_numbers
         why = "and its numbers agree" if agrees else "only their numbers decide"

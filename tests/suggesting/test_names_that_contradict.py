@@ -1,0 +1,87 @@
+"""Names that are alike and say two things are never proposed as if they were sure."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from suggest_helpers import confidences
+from torch import nn
+
+import torch_warmstart as tws
+
+
+def state(*layers, make=lambda: nn.Linear(8, 8)):
+    return nn.ModuleDict({name: make() for name in layers}).state_dict()
+
+
+def suggested(ours, theirs, make=lambda: nn.Linear(8, 8)):
+    model = nn.ModuleDict({name: make() for name in ours})
+    found = tws.suggest_names(model, state(*theirs, make=make))
+    pairs = {
+        item.variable.rpartition(".")[0]: item.names[0].rpartition(".")[0]
+        for item in found.items
+        if item.confidence != "low" and item.names
+    }
+    return pairs, found
+
+
+def norm():
+    return nn.LayerNorm(8)
+
+
+def test_the_norm_behind_the_attention_is_not_that_of_it():
+    ours = ("input_layernorm", "post_attention_layernorm")
+    pairs, found = suggested(ours, ("attention_norm", "ffn_norm"), norm)
+    assert pairs == {}
+    (reason,) = {i.reason for i in found.items if i.variable.startswith("post")}
+    assert "only one of them says 'post'" in reason
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ("decoder_fc", "encoder_fc", "'decoder' is not 'encoder'"),
+        ("critic_fc", "critic_target_fc", "only one of them says 'target'"),
+        ("student_fc", "teacher_fc", "only one of them says 'teacher'"),
+        ("attention_q", "attention_key", "'query' is not 'key'"),
+        ("tower_user", "tower_item", "'user' is not 'item'"),
+        ("in_projection", "out_projection", "'in' is not 'output'"),
+    ],
+)
+def test_what_is_another_thing_is_not_sure_though_only_it_fits(ours, theirs, said):
+    pairs, found = suggested([ours], [theirs])
+    assert pairs == {}
+    assert set(confidences(found).values()) == {"low"}
+    assert all(said in item.reason for item in found.items)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("encoder_decoder_fc", "encoder_decoder_dense"),
+        ("post_norm_fc", "fc_post_norm"),
+        ("query_fc", "q_dense"),
+        ("enc_projection", "encoder_projection"),
+    ],
+)
+def test_what_says_the_same_is(ours, theirs):
+    pairs, _ = suggested([ours], [theirs])
+    assert pairs == {ours: theirs}
+
+
+def test_a_word_that_all_tables_have_and_a_size_are_not_enough():
+    ours = {"user_id": nn.Embedding(9, 4), "user_age": nn.Embedding(8, 4)}
+    theirs = {"user_country_emb.weight": torch.zeros(8, 4)}
+    found = tws.suggest_names(nn.ModuleDict(ours), theirs)
+    assert {item.confidence for item in found.items if item.names} == {"low"}
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.int64])
+def test_what_no_cast_makes_a_weight_of_is_not_proposed(dtype):
+    model = nn.ModuleDict({"emb": nn.Embedding(9, 4)})
+    theirs = {"table.weight": torch.zeros(9, 4).to(dtype)}
+    (item,) = tws.suggest_names(model, theirs).items
+    assert (item.confidence, item.names) == ("none", ())
+    theirs["half.weight"] = torch.zeros(9, 4, dtype=torch.bfloat16)
+    (item,) = tws.suggest_names(model, theirs).items
+    assert item.names == ("half.weight",)

@@ -154,3 +154,14 @@ def test_a_layer_of_another_class_with_tensors_of_the_same_names_is_refused(kind
     assert kind in (refused.refusal or "")
     of_another = described(form, Described("my_own_layer"), module, shapes=((3, 4, 4),))
     assert of_another.refusal is None
+
+
+@pytest.mark.parametrize("options", [{"equation": "ab,cb->ac"}, {}])
+def test_a_class_of_the_programs_own_may_be_an_einsum(options):
+    layer = Described("my_product", options)
+    form = described(Form((("kernel",),), TRANSPOSE), layer, nn.Linear(4, 4))
+    assert (form.layout.name, form.is_presumed) == (
+        ("identity", False) if options else ("transpose", True)
+    )
+    assert layer.is_own
+    assert not any(Described(kind).is_own for kind in ("", "layer", "conv2d_transpose", "gru"))

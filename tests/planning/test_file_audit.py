@@ -68,6 +68,9 @@ def test_another_epsilon_is_told_whatever_it_is():
         ),
         (nn.LSTM(2, 2, bidirectional=True), {"merge_mode": "sum"}, "merge_mode='sum'"),
         (nn.LayerNorm(4), {"axis": [1], "dtype": {}}, "the file says axis=[1], of the original's"),
+        (nn.GRU(2, 2, batch_first=True), {"time_major": True}, "the file says time_major=True"),
+        (nn.LayerNorm(4), {"axis": -2, "dtype": {}}, "the file says axis=-2, of the original's"),
+        (nn.LayerNorm((3, 4)), {"axis": [-1, -3]}, "the file says axis=[-1, -3]"),
         (nn.RMSNorm(4, 1e-6), {"axis": 1, "dtype": {}}, "give the module its input with them last"),
     ],
 )
@@ -95,6 +98,7 @@ def test_other_settings(module, options, said):
         (nn.GroupNorm(4, 4, 1e-3), {"epsilon": 1e-3, "groups": -1}),
         (nn.LSTM(2, 2), {"activation": "tanh"}),
         (nn.LayerNorm(4), {"axis": [-1], "dtype": {}}),
+        (nn.LayerNorm((3, 4)), {"axis": [-1, -2], "dtype": {}}),
         (nn.LayerNorm(4), {"axis": [2], "dtype": "float32"}),  # Keras 2 counts so
     ],
 )
@@ -110,6 +114,14 @@ def test_what_the_file_does_not_say_and_would_matter_is_told():
     (recurrent,) = told(nn.LSTM(2, 2), "", ["keras_cell"] * 4)
     assert "hard_sigmoid" in recurrent
     assert told(nn.LSTM(2, 2), "", ["tf1_lstm[forget_bias=1.0]"] * 4) == []
+
+
+def test_a_class_of_the_programs_own_is_told():
+    (own,) = told(nn.Linear(2, 3), "scaled_dense", ["transpose"])
+    assert "a class of the program's own, 'scaled_dense'" in own
+    assert told(nn.Linear(2, 3), "dense", ["transpose"]) == []
+    assert told(nn.ModuleList(), "scaled_dense", ["identity"]) != []
+    assert told(type("Own", (nn.Module,), {})(), "scaled_dense", ["identity"]) == []
 
 
 def test_sizes_that_do_not_show_their_order_are_told():

@@ -40,6 +40,17 @@ _EINSUM_UNKNOWN = (
 _AXES = "abcdefgh"
 
 
+# Keras's classes of layers that have variables; and what is none of an EinsumDense. Any other class
+# is the program's own, and may compute what it likes from tensors of the same names.
+_OF_KERAS = re.compile(
+    r"layer|dense|einsum_dense|(reversible_)?embedding|locally_connected\dd|p_re_lu"
+    r"|(depthwise_|separable_)?(conv|convolution)\dd(_transpose)?|conv_lstm\dd(_cell)?"
+    r"|(sync_)?(batch|layer|group|rms|unit|spectral|instance)_normalization(_?v\d)?|normalization"
+    r"|(cu_?dnn_?)?(lstm|gru)(_?v\d)?|(lstm|gru|simple_rnn)_cell|simple_rnn|rnn|stacked_rnn_cells"
+    r"|bidirectional|time_distributed|wrapper|any_cell"
+    r"|(multi_head_|grouped_query_|additive_)?attention"
+)
+
 # Stands for the layout that the names alone make of a weight, where another is computed from it.
 _NOT_SAID = Layout("as_named", IDENTITY.to_torch, IDENTITY.to_tf)
 
@@ -54,6 +65,11 @@ class Described:
     around: str = ""  # the class of the layer that it is in
     is_among_einsums: bool = False  # whether other layers of the file are EinsumDense
     name: str = ""  # what the file calls it
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the class is none of Keras's."""
+        return bool(self.kind) and _OF_KERAS.fullmatch(self.kind) is None
 
 
 def as_described(
@@ -146,12 +162,13 @@ def _refused_setting(module: nn.Module, options: Options) -> str | None:
 def _product(form: Form, leaf: str, layer: Described, shape: Shape, into: Shape) -> Form:
     equation = (layer.options or {}).get("equation")
     try:
-        if layer.kind == "einsum_dense" and isinstance(equation, str):
+        if (layer.kind == "einsum_dense" or layer.is_own) and isinstance(equation, str):
             return _by_equation(form, leaf, equation, str((layer.options or {}).get("bias_axes")))
         is_attention = layer.around in ("multi_head_attention", "grouped_query_attention")
         if leaf != "weight" or form.refusal or is_attention or not _may_be_einsum(layer, shape):
             return form
-        if not layer.kind and len(shape) == 2 and not layer.is_among_einsums:
+        is_known = layer.kind and not layer.is_own
+        if not is_known and len(shape) == 2 and not layer.is_among_einsums:
             return replace(form, is_presumed=shape == into and shape[0] == shape[1])
     except UnsupportedError as error:
         return replace(form, refusal=str(error))
@@ -168,7 +185,7 @@ def _may_be_einsum(layer: Described, shape: Shape) -> bool:
 
     A square one of two axes fits either way, and one of three axes is none of a Dense.
     """
-    if layer.kind:
+    if layer.kind and not layer.is_own:
         return layer.kind == "einsum_dense"
     return 1 not in shape if len(shape) == 3 else len(shape) == 2 and shape[0] == shape[1]
 

@@ -62,14 +62,17 @@ def _norm(module: nn.Module, options: Options) -> Iterator[Difference]:
 
 
 def _normed_axes(options: Options) -> Iterator[Difference]:
-    """Axes that are not counted from the end, as whoever made a layer of Keras 3 wrote them.
+    """Axes that are not the last ones, or not counted from the end, as whoever made it wrote them.
 
-    Keras before 3 counts all from the front: nothing is seen of those.
+    Keras before 3 writes all as counted from the front: nothing is seen of those.
     """
     axes = options.get("axis")
     given = axes if isinstance(axes, list | tuple) else [axes]
     is_of_keras_3 = isinstance(options.get("dtype"), Mapping)
-    if is_of_keras_3 and any(isinstance(axis, int) and axis >= 0 for axis in given):
+    numbers = [axis for axis in given if isinstance(axis, int)]
+    from_end = sorted(axis for axis in numbers if axis < 0)
+    are_others = from_end != list(range(-len(from_end), 0))
+    if are_others or (is_of_keras_3 and len(from_end) < len(numbers)):
         yield (
             f"it normalises the last axes; the file says axis={axes!r}, of the original's input.",
             "If those are not its last ones, give the module its input with them last.",
@@ -162,6 +165,11 @@ def _recurrent(module: nn.RNNBase, options: Options) -> Iterator[Difference]:
             f"it puts both directions side by side; the file says merge_mode={merge!r}.",
             "Merge the halves of its output so.",
         )
+    if options.get("time_major") is True and module.batch_first:
+        yield (
+            "batch_first=True; the file says time_major=True, with the steps in front.",
+            f"Make it {_name(module)}(..., batch_first=False), or turn its inputs.",
+        )
     if module.dropout:
         yield (
             f"dropout={module.dropout} is applied between stacked layers; Keras's dropout= and "
@@ -175,6 +183,12 @@ def _recurrent(module: nn.RNNBase, options: Options) -> Iterator[Difference]:
 
 def untold(module: nn.Module, layer: Described, layouts: Sequence[str]) -> Iterator[Difference]:
     """What would be laid out otherwise, or refused, if the original was not what it seems."""
+    if layer.is_own and type(module).__module__.startswith("torch.nn."):
+        yield (
+            f"the file says that its layer is of a class of the program's own, {layer.kind!r:.60}, "
+            f"which may compute something else than {_name(module)} from tensors of these names.",
+            "Compare it with the original.",
+        )
     is_recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase)
     if is_recurrent and layer.options is None and any(n.startswith("keras_") for n in layouts):
         gates = "" if isinstance(module, nn.RNN | nn.RNNCell) else " and sigmoid at the gates"

@@ -158,7 +158,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
     ),
     "E: subclasses of tensors": (f"{_N}::test_a_subclass_of_tensors_is_a_source",),
     "E: other param groups": (f"{_N}::test_param_groups_may_be_others",),
-    "E: Keras's shards": (f"{_N}::test_an_index_of_keras_shards_is_said_to_be_one",),
+    "E: Keras's shards": (f"{_N}::test_keras_weights_in_several_files_are_read",),
     "E: names with dots": (f"{_R}::test_names_with_dots_of_their_own_are_suggested_and_found",),
     "E: strange files": (
         "formats/test_strangers.py::test_it_is_said_what_a_file_is",

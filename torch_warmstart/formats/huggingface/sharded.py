@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from torch_warmstart.errors import CorruptCheckpointError, SettingsError, UnsupportedError
+from torch_warmstart.errors import CorruptCheckpointError, SettingsError
 from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorLocation, TensorSpec
 from torch_warmstart.formats.families import family_of
@@ -49,9 +49,16 @@ def open_directory(place: Place) -> Checkpoint:
     return opened
 
 
-def open_index(place: Place) -> ShardedCheckpoint:
-    """Opens the shards that an index lists."""
-    return ShardedCheckpoint(place)
+def open_index(place: Place) -> Checkpoint:
+    """Opens the shards that an index lists; those of Keras are files of another kind."""
+    weight_map = _read_weight_map(place)
+    of_keras = {folder: names for folder, names in weight_map.items() if isinstance(names, list)}
+    if of_keras:
+        from torch_warmstart.formats.keras import open_shards
+
+        return open_shards(place, of_keras)
+    by_key = {key: name for key, name in weight_map.items() if isinstance(name, str)}
+    return ShardedCheckpoint(place, by_key)
 
 
 class ShardedCheckpoint(Checkpoint):
@@ -59,11 +66,16 @@ class ShardedCheckpoint(Checkpoint):
 
     format = "sharded Hugging Face checkpoint"
 
-    def __init__(self, place: Place) -> None:
-        """Reads the index; raises CorruptCheckpointError."""
+    def __init__(self, place: Place, weight_map: Mapping[str, str]) -> None:
+        """Opens nothing yet.
+
+        Args:
+            place: The index.
+            weight_map: What it says: key to the name of its shard.
+        """
         self.url: str = place.url
         self._place = place
-        self._map = _read_weight_map(place)
+        self._map = weight_map
         self._shards = OpenOnce[Checkpoint]()
 
     @functools.cached_property
@@ -122,8 +134,11 @@ class ShardedCheckpoint(Checkpoint):
         self._shards.close()
 
 
-def _read_weight_map(place: Place) -> dict[str, str]:
-    """Key to the name of its shard, each of which is known to stay in the directory."""
+def _read_weight_map(place: Place) -> dict[str, str | list[str]]:
+    """What is where, by the names of shards, each of which is known to stay in the directory.
+
+    Hugging Face's has a key and a name; Keras's a folder and several names.
+    """
     source = place.source
     if source.size > _MAX_INDEX:
         raise CorruptCheckpointError(
@@ -134,19 +149,22 @@ def _read_weight_map(place: Place) -> dict[str, str]:
     except (ValueError, RecursionError) as error:
         raise CorruptCheckpointError(f"{place.url} is not JSON: {error}.") from error
     found = index.get(WEIGHT_MAP) if isinstance(index, dict) else None
-    if isinstance(found, dict) and any(isinstance(names, list) for names in found.values()):
-        raise UnsupportedError(
-            f"{place.url} is the index of weights that Keras saved in several files, which are not "
-            "read: load them with Keras, model.load_weights(...), and save them as one file, "
-            "without max_shard_size."
-        )
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+    if not isinstance(found, dict) or not (_are_names(found.values()) or _are_lists(found)):
         raise CorruptCheckpointError(
             f"{place.url} has no {WEIGHT_MAP} of tensor names to file names."
         )
-    for name in set(found.values()):
+    listed = (names if isinstance(names, list) else [names] for names in found.values())
+    for name in {name for names in listed for name in names}:
         below(parent(place.url), name)
     return found
+
+
+def _are_names(found: Iterable[object]) -> bool:
+    return all(isinstance(name, str) for name in found)
+
+
+def _are_lists(found: Mapping[object, object]) -> bool:
+    return all(isinstance(names, list) and names and _are_names(names) for names in found.values())
 
 
 def _open_file(place: Place) -> Checkpoint:

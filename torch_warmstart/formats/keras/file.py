@@ -70,13 +70,16 @@ class KerasCheckpoint(Checkpoint):
     format = "Keras HDF5 file"
     family: Family = "tensorflow"
 
-    def __init__(self, url: str, source: ByteSource, config: Any = None) -> None:
+    def __init__(
+        self, url: str, source: ByteSource, config: Any = None, tree: hdf5.Tree | None = None
+    ) -> None:
         """Reads the names and shapes of all tensors.
 
         Args:
             url: Where the file is, for messages.
             source: The HDF5 file.
             config: The model's `config.json`, if there is one.
+            tree: What is in it, if that was read already.
 
         Raises:
             CorruptCheckpointError: it is damaged, or claims more than it holds.
@@ -85,7 +88,7 @@ class KerasCheckpoint(Checkpoint):
         """
         self.url: str = url
         self._source, self._config = source, config
-        self._tree = hdf5.read_tree(source)
+        self._tree = hdf5.read_tree(source) if tree is None else tree
         keys, self._other_names = keras2_names(self._tree)
         self._datasets: dict[str, hdf5.Dataset] = {}
         for dataset in self._tree.datasets:
@@ -180,7 +183,7 @@ class KerasCheckpoint(Checkpoint):
         if not spec.numel:
             tensor = torch.empty(spec.shape, dtype=spec.dtype)
         elif dataset.offset is None:
-            array = hdf5.read_dataset(self._source, dataset, rows)
+            array = hdf5.read_dataset(self._source_of(dataset), dataset, rows)
             return torch.from_numpy(array.view(_bits(array.dtype))).view(spec.dtype)
         else:
             tensor = self._view(dataset, dataset.offset, rows).view(spec.dtype)
@@ -196,11 +199,17 @@ class KerasCheckpoint(Checkpoint):
         """The tensor on top of the file; with `rows`, only those need to be there."""
         assert dataset.dtype is not None
         if rows is None or not dataset.shape:
-            raw = self._source.read(offset, dataset.nbytes)
+            raw = self._source_of(dataset).read(offset, dataset.nbytes)
         else:
             row_bytes = dataset.nbytes // dataset.shape[0]
-            raw = read_rows(self._source, offset, dataset.nbytes, row_bytes, rows)
+            source = self._source_of(dataset)
+            raw = read_rows(source, offset, dataset.nbytes, row_bytes, rows)
         return tensor_of_bytes(raw, _bits(dataset.dtype), dataset.shape)
+
+    def _source_of(self, dataset: hdf5.Dataset) -> ByteSource:
+        """The file that a dataset is in."""
+        del dataset
+        return self._source
 
     def _close(self) -> None:
         self._source.close()

@@ -172,6 +172,23 @@ CHECKS = {
         ],
         [nn.Dropout(0.0)],
     ),
+    "_max_norm": (
+        [
+            (
+                nn.Embedding(3, 2, max_norm=1.0),
+                "max_norm=1.0 shortens longer rows whenever they are looked up; Keras's Embedding "
+                "does not, and tf.nn.embedding_lookup does where it is given max_norm. If the "
+                "original does not, make it nn.Embedding(..., max_norm=None).",
+            ),
+            (
+                nn.EmbeddingBag(3, 2, max_norm=1.0),
+                "max_norm=1.0 shortens longer rows whenever they are looked up; Keras's Embedding "
+                "does not, and tf.nn.embedding_lookup does where it is given max_norm. If the "
+                "original does not, make it nn.EmbeddingBag(..., max_norm=None).",
+            ),
+        ],
+        [nn.Embedding(3, 2)],
+    ),
     "_recurrent_dropout": (
         [
             (

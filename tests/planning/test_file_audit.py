@@ -25,6 +25,14 @@ def test_torchs_default_is_right_where_the_file_has_it():
     assert audits(nn.LayerNorm(2), {"epsilon": 1e-5}) == []
 
 
+def test_rows_that_are_shortened_are_told_without_a_file_too():
+    table = nn.Embedding(3, 2, max_norm=1.0)
+    (found,) = audit_port(nn.ModuleDict({"t": table}), {table: ["identity"]})
+    assert "tf.nn.embedding_lookup does where it is given max_norm" in str(found)
+    plain = nn.Embedding(3, 2)
+    assert audit_port(nn.ModuleDict({"t": plain}), {plain: ["identity"]}) == ()
+
+
 def test_another_epsilon_is_told_whatever_it_is():
     norm = nn.BatchNorm1d(2, eps=1e-3, momentum=0.01)
     assert audits(norm, {"epsilon": 0.1, "momentum": 0.99}) == [
@@ -68,6 +76,8 @@ def test_another_epsilon_is_told_whatever_it_is():
         ),
         (nn.LSTM(2, 2, bidirectional=True), {"merge_mode": "sum"}, "merge_mode='sum'"),
         (nn.LayerNorm(4), {"axis": [1], "dtype": {}}, "the file says axis=[1], of the original's"),
+        (nn.Embedding(3, 2, max_norm=1.0), {"input_dim": 3}, "max_norm=1.0, which shortens"),
+        (nn.Embedding(3, 2), {"logit_soft_cap": 2.0}, "the file says logit_soft_cap=2.0"),
         (nn.GRU(2, 2, batch_first=True), {"time_major": True}, "the file says time_major=True"),
         (nn.LayerNorm(4), {"axis": -2, "dtype": {}}, "the file says axis=-2, of the original's"),
         (nn.LayerNorm((3, 4)), {"axis": [-1, -3]}, "the file says axis=[-1, -3]"),
@@ -96,6 +106,7 @@ def test_other_settings(module, options, said):
         (nn.Conv1d(2, 2, 3), {"padding": "causal"}),
         (nn.Conv1d(2, 2, 3, padding="valid"), {"padding": "valid"}),
         (nn.GroupNorm(4, 4, 1e-3), {"epsilon": 1e-3, "groups": -1}),
+        (nn.Embedding(3, 2, padding_idx=0), {"mask_zero": True, "logit_soft_cap": None}),
         (nn.LSTM(2, 2), {"activation": "tanh"}),
         (nn.LayerNorm(4), {"axis": [-1], "dtype": {}}),
         (nn.LayerNorm((3, 4)), {"axis": [-1, -2], "dtype": {}}),

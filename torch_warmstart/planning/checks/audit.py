@@ -258,6 +258,16 @@ def _dropout(module: nn.modules.dropout._DropoutNd) -> Difference | None:
     )
 
 
+def _max_norm(module: nn.Embedding | nn.EmbeddingBag) -> Difference | None:
+    if module.max_norm is None:
+        return None
+    return (
+        f"max_norm={module.max_norm!r} shortens longer rows whenever they are looked up; Keras's "
+        "Embedding does not, and tf.nn.embedding_lookup does where it is given max_norm.",
+        f"If the original does not, make it {_name(module)}(..., max_norm=None).",
+    )
+
+
 def _recurrent_dropout(module: nn.Module) -> Difference | None:
     if not module.dropout:
         return None
@@ -281,6 +291,7 @@ _CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Callable[[Any], Difference 
     ((nn.LeakyReLU,), _leaky_relu),
     ((nn.Hardsigmoid,), _hard_sigmoid),
     ((nn.modules.dropout._DropoutNd,), _dropout),
+    ((nn.Embedding, nn.EmbeddingBag), _max_norm),
     ((nn.RNNBase,), _recurrent_dropout),
 )
 

@@ -26,7 +26,8 @@ _NORMS = (
 )
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 # What is compared with a layer's configuration, where the file has one.
-TOLD = (*_NORMS, *_CONVOLUTIONS, nn.RNNBase)
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
+TOLD = (*_NORMS, *_CONVOLUTIONS, *_TABLES, nn.RNNBase)
 _CLOSE = 1e-9  # of its size: a decimal in JSON and the same in torch, after one subtraction
 
 
@@ -40,6 +41,8 @@ def compare(module: nn.Module, options: Options) -> Iterator[Difference]:
         yield from _convolution(module, options)
     elif isinstance(module, nn.RNNBase):
         yield from _recurrent(module, options)
+    elif isinstance(module, _TABLES):
+        yield from _table(module, options)
 
 
 def _norm(module: nn.Module, options: Options) -> Iterator[Difference]:
@@ -156,6 +159,21 @@ def _cropped(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[Diff
     else:
         values = f"padding={wanted[0]!r}, output_padding={wanted[1]!r}"
         yield f"{differs}.", f"Make it {_name(module)}(..., {values})."
+
+
+def _table(module: nn.Embedding | nn.EmbeddingBag, options: Options) -> Iterator[Difference]:
+    if module.max_norm is not None:
+        yield (
+            f"max_norm={module.max_norm!r}, which shortens longer rows whenever they are looked up;"
+            " the file's layer does not.",
+            f"Make it {_name(module)}(..., max_norm=None).",
+        )
+    cap = options.get("logit_soft_cap")  # of a ReversibleEmbedding
+    if cap is not None:
+        yield (
+            f"the file says logit_soft_cap={cap!r:.60}, for what is multiplied with the table.",
+            "If the model does that, make its logits cap * torch.tanh(logits / cap).",
+        )
 
 
 def _recurrent(module: nn.RNNBase, options: Options) -> Iterator[Difference]:

@@ -9,6 +9,7 @@ listed layers only if there are exactly as many, with just these numbers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -120,6 +121,62 @@ def listed_configs(model: Any) -> list[Any]:
         return options
     layers = options.get("layers") if isinstance(options, dict) else None
     return layers if isinstance(layers, list) else []
+
+
+def with_activations(model: Any) -> Any:
+    """A configuration in which layers of a Sequential have the activations of layers behind them.
+
+    `Dense(4)` and `Activation("relu")` compute what `Dense(4, activation="relu")` does. In other
+    models what is behind a layer is a matter of their graphs, which is not looked at.
+    """
+    try:
+        return _with_activations(model)
+    except RecursionError:  # models within models that nobody made
+        return model
+
+
+def _with_activations(model: Any) -> Any:
+    layers = listed_configs(model)
+    found = [_with_activations(layer) for layer in layers]
+    if layers and model.get("class_name") == "Sequential":
+        follower = None
+        for at in range(len(found) - 1, -1, -1):
+            found[at] = _activated(found[at], follower)
+            follower = follower if _is_passed(found[at]) else found[at]
+    if all(new is old for new, old in zip(found, layers, strict=True)):
+        return model
+    options = model["config"]
+    return {**model, "config": {**options, "layers": found} if layers is not options else found}
+
+
+def _activated(layer: Any, follower: Any) -> Any:
+    if not is_layer(layer) or _ACTIVATED.fullmatch(snake_case(layer["class_name"])) is None:
+        return layer
+    options = layer["config"]
+    name = _activation_of(follower) if is_layer(follower) else None
+    if name is None or options.get("activation", "") not in (None, "linear"):
+        return layer
+    return {**layer, "config": {**options, "activation": name}}
+
+
+_ACTIVATED = re.compile(r"(einsum_)?dense|(depthwise_|separable_)?conv\dd(_transpose)?")
+_PASSED = re.compile(r"(spatial_)?dropout(\dd)?|flatten|activity_regularization")
+
+
+def _is_passed(layer: Any) -> bool:
+    return is_layer(layer) and _PASSED.fullmatch(snake_case(layer["class_name"])) is not None
+
+
+def _activation_of(layer: Mapping[str, Any]) -> str | None:
+    """What a layer that is an activation is called; None for another, and for what has no name."""
+    options, kind = layer["config"], layer["class_name"]
+    if kind == "Activation":
+        name = options.get("activation")
+        return name if isinstance(name, str) and name != "linear" else None
+    if kind == "ReLU" and not options.get("negative_slope") and not options.get("threshold"):
+        most = options.get("max_value")
+        return "relu" if most is None else "relu6" if most == 6 else None
+    return "softmax" if kind == "Softmax" and options.get("axis") == -1 else None
 
 
 def kind_of(layer: Any) -> str:

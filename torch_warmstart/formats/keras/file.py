@@ -31,7 +31,7 @@ from torch_warmstart.formats.base import (
     TensorSpec,
 )
 from torch_warmstart.formats.keras import hdf5
-from torch_warmstart.formats.keras.configs import read_configs
+from torch_warmstart.formats.keras.configs import read_configs, with_activations
 from torch_warmstart.formats.keras.folders import LayerFolder, layer_folders
 from torch_warmstart.formats.keras.lookups import lookups_in_folders, lookups_in_model
 from torch_warmstart.formats.keras.names import (
@@ -129,7 +129,7 @@ class KerasCheckpoint(Checkpoint):
         )
         weights = [(path, layer) for path, layer, _ in keras2_weights(self._tree)]
         layers = keras3_layers(self._folders, keys)
-        config = self._told_config
+        config = with_activations(self._told_config)
         return {**layers, **keras2_layers(weights, config, Writer(backend, version), keys)}
 
     @functools.cached_property
@@ -138,7 +138,8 @@ class KerasCheckpoint(Checkpoint):
 
     @functools.cached_property
     def _folders(self) -> list[LayerFolder]:
-        return layer_folders(self._tree, read_configs(self._config, self._tree))
+        config = with_activations(self._config)
+        return layer_folders(self._tree, read_configs(config, self._tree))
 
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         return vocabularies_of(lookups_in_model(self._told_config), self.url)

@@ -15,6 +15,7 @@ from torch_warmstart import errors
 PACKAGE = Path(tws.__file__).parent
 PAGE = Path(__file__).parents[1] / "docs" / "findings.md"
 _SAID_BY = {"Finding", "ProblemError", "_Form"}
+_EXAMPLES = "## What each warning says, by an example"
 _CODE = re.compile(r"[a-z]+(-[a-z]+)*")
 
 
@@ -50,8 +51,12 @@ def _codes() -> set[str]:
     return said | raised
 
 
+def _first_table() -> str:
+    return PAGE.read_text().partition("\n## ")[0]
+
+
 def _listed() -> list[str]:
-    return re.findall(r"^\| `([\w-]+)` \|", PAGE.read_text(), re.MULTILINE)
+    return re.findall(r"^\| `([\w-]+)` \|", _first_table(), re.MULTILINE)
 
 
 def test_the_page_lists_every_code_once_in_order():
@@ -63,3 +68,28 @@ def test_the_page_lists_every_code_once_in_order():
 @pytest.mark.parametrize("code", sorted(_codes()))
 def test_a_code_is_in_kebab_case(code):
     assert _CODE.fullmatch(code)
+
+
+def _rows(heading: str) -> dict[str, list[str]]:
+    """The rows of the table behind a line of the page, by their codes."""
+    lines = PAGE.read_text().partition(heading)[2].partition("\n## ")[0].splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| `")]
+    return {code.strip("`"): rest for code, *rest in cells}
+
+
+def _literals() -> list[str]:
+    """The sentences, or parts of them, that messages are made of."""
+    trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
+    texts = (n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant))
+    ends = re.compile(r"\{[^}]*\}|(?<=[.:]) ")
+    parts = (part.strip() for t in texts if isinstance(t, str) for part in ends.split(t))
+    return [part for part in parts if len(part) >= 18]
+
+
+def test_each_warning_has_an_example_in_the_words_that_it_says():
+    warnings = {c for c, cells in _rows("# Findings").items() if "warning" in cells[0]}
+    examples = {code: text for code, (text,) in _rows(_EXAMPLES).items()}
+    assert set(examples) == warnings
+    literals = _literals()
+    stale = [c for c, text in examples.items() if not any(part in text for part in literals)]
+    assert stale == []

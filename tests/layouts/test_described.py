@@ -165,3 +165,16 @@ def test_a_class_of_the_programs_own_may_be_an_einsum(options):
     )
     assert layer.is_own
     assert not any(Described(kind).is_own for kind in ("", "layer", "conv2d_transpose", "gru"))
+
+
+@pytest.mark.parametrize(("kind", "is_presumed"), [("my_conv", True), ("conv2d", False)])
+def test_it_may_be_a_convolution_the_other_way_round(kind, is_presumed):
+    conv = nn.Conv2d(4, 4, 3)
+    form = described(
+        Form((("kernel",),), CONV),
+        Described(kind, {}, name="d"),
+        conv,
+        shapes=((3, 3, 4, 4),),
+        into=(4, 4, 3, 3),
+    )
+    assert form.is_presumed is is_presumed

@@ -232,7 +232,7 @@ def _may_be_transposed(
     """
     if form.layout.name not in _FLIPPED or len(set(shape[-2:])) > 1 or shape[-1] == 1:
         return False
-    if layer.kind not in _UNKNOWN:
+    if layer.kind not in _UNKNOWN and not layer.is_own:
         return False
     is_called_so = _TRANSPOSED_NAME.search(layer.name.lower()) is not None
     if isinstance(module, nn.modules.conv._ConvTransposeNd):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from torch_warmstart.storage import below, join, parent
 
 # Accelerate's second model, and so on.
 _NEXT_MODEL = re.compile(r"(model|pytorch_model)_\d{1,4}\.(safetensors|bin)")
+_OF_KERAS = re.compile(r"/(.+/)?vars", re.DOTALL)  # folders of variables
 _SAFETENSORS = ".safetensors"
 _MAX_INDEX = 64 << 20  # bytes
 
@@ -52,13 +53,11 @@ def open_directory(place: Place) -> Checkpoint:
 def open_index(place: Place) -> Checkpoint:
     """Opens the shards that an index lists; those of Keras are files of another kind."""
     weight_map = _read_weight_map(place)
-    of_keras = {folder: names for folder, names in weight_map.items() if isinstance(names, list)}
-    if of_keras:
+    if _is_of_keras(weight_map):
         from torch_warmstart.formats.keras import open_shards
 
-        return open_shards(place, of_keras)
-    by_key = {key: name for key, name in weight_map.items() if isinstance(name, str)}
-    return ShardedCheckpoint(place, by_key)
+        return open_shards(place, weight_map)
+    return ShardedCheckpoint(place, {key: name for key, (name,) in weight_map.items()})
 
 
 class ShardedCheckpoint(Checkpoint):
@@ -134,10 +133,10 @@ class ShardedCheckpoint(Checkpoint):
         self._shards.close()
 
 
-def _read_weight_map(place: Place) -> dict[str, str | list[str]]:
-    """What is where, by the names of shards, each of which is known to stay in the directory.
+def _read_weight_map(place: Place) -> dict[str, list[str]]:
+    """What is in which files, each of which is known to stay in the directory.
 
-    Hugging Face's has a key and a name; Keras's a folder and several names.
+    Hugging Face's has a key and a name; Keras's a folder, and a name or several.
     """
     source = place.source
     if source.size > _MAX_INDEX:
@@ -149,22 +148,26 @@ def _read_weight_map(place: Place) -> dict[str, str | list[str]]:
     except (ValueError, RecursionError) as error:
         raise CorruptCheckpointError(f"{place.url} is not JSON: {error}.") from error
     found = index.get(WEIGHT_MAP) if isinstance(index, dict) else None
-    if not isinstance(found, dict) or not (_are_names(found.values()) or _are_lists(found)):
+    if not isinstance(found, dict) or not _is_weight_map(found):
         raise CorruptCheckpointError(
             f"{place.url} has no {WEIGHT_MAP} of tensor names to file names."
         )
-    listed = (names if isinstance(names, list) else [names] for names in found.values())
-    for name in {name for names in listed for name in names}:
+    listed = {key: names if isinstance(names, list) else [names] for key, names in found.items()}
+    for name in {name for names in listed.values() for name in names}:
         below(parent(place.url), name)
-    return found
+    return listed
 
 
-def _are_names(found: Iterable[object]) -> bool:
-    return all(isinstance(name, str) for name in found)
+def _is_of_keras(keys: Collection[str]) -> bool:
+    return bool(keys) and all(map(_OF_KERAS.fullmatch, keys))
 
 
-def _are_lists(found: Mapping[object, object]) -> bool:
-    return all(isinstance(names, list) and names and _are_names(names) for names in found.values())
+def _is_weight_map(found: Mapping[str, object]) -> bool:
+    """Whether each key has a name, or of Keras's names."""
+    if not _is_of_keras(found):
+        return all(isinstance(name, str) for name in found.values())
+    listed = (names if isinstance(names, list) else [names] for names in found.values())
+    return all(names and all(isinstance(name, str) for name in names) for names in listed)
 
 
 def _open_file(place: Place) -> Checkpoint:

@@ -229,3 +229,40 @@ def take_from_file_and_memory(path: str) -> str:
     """Of several sources one in memory is another one on the second rank."""
     assert not _told(None, [path, _LAYER])
     return _told(None, [path, {**_LAYER, "1.bias": torch.full((2,), float(dist.get_rank()))}])
+
+
+# -- who takes part --------------------------------------------------------------------------------
+
+
+@functools.cache
+def _first_alone() -> Any:
+    return dist.new_group([0]), DeviceMesh("cpu", [0])
+
+
+def start_with_the_first_alone() -> list[str]:
+    """A group, and a mesh, that only the first rank is in."""
+    group, first = _first_alone()
+    model = nn.Linear(2, 2)
+    on_first = nn.Linear(2, 2)
+    on_first.bias = nn.Parameter(distribute_tensor(torch.zeros(2), first, [Shard(0)]))
+    settings = tws.WarmStartSettings({"weight": torch.ones(2, 2), "bias": torch.ones(2)}, [".*"])
+    return [
+        told(model, settings, process_group=group),
+        told(on_first, settings),
+        told(on_first, settings, process_group=dist.group.WORLD),
+    ]
+
+
+def warn_of_copies() -> list[list[str]]:
+    """What is warned of where each rank draws new rows of a plain table for itself."""
+    words = functools.partial(tws.VocabInfo, ["a", "z", "b"], -1, 0, ["a", "b", "c"])
+    table = nn.Sequential(nn.Embedding(3, 4))
+    said = []
+    for initializer in (tws.init.normal(), nn.init.normal_, tws.init.mean(of="all")):
+        info = words(backup_initializer=initializer)
+        settings = tws.WarmStartSettings(_OLD, ".*", {"0.weight": info})
+        report = tws.warm_start(table, settings)
+        changed = tws.change_vocabulary(table, {"0.weight": info})
+        hints = [n.hint for r in (report, changed) for n in r.notes]
+        said.append([hint for hint in hints if hint.startswith("If there are copies")])
+    return said

@@ -65,6 +65,23 @@ def test_of_several_sources_each_is_compared(two: Ranks, tmp_path: Path) -> None
         assert OTHER.format("checkpoint files") in said
 
 
+def test_a_rank_that_has_no_part_is_told_why(two: Ranks) -> None:
+    first, (in_no_group, elsewhere, together) = two.run(jobs.start_with_the_first_alone)
+    assert first == ["", "", ""]
+    assert "This process is not in process_group" in in_no_group
+    assert "The model is spread over rank 0, and this process is rank 1" in elsewhere
+    assert together == ""
+
+
+@pytest.mark.filterwarnings("ignore::torch_warmstart.WarmStartWarning")
+def test_copies_that_nobody_knows_of_are_said_whoever_draws(two: Ranks) -> None:
+    for normal, of_torch, mean in two.run(jobs.warn_of_copies):
+        for by_file, alive in (normal, of_torch):
+            assert "pass process_group=" in by_file
+            assert "torch.manual_seed(...) of one seed" in alive
+        assert mean == []
+
+
 def _boxes(
     *pairs: tuple[list[int], list[int]],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -10,7 +10,11 @@ A rank that cannot go on says why, and then none does. What they say goes throug
 which its processes find each other: so it can be waited for within a time, whatever the devices and
 the backend are, and who does not answer is known. The lowest rank collects what the others say and
 gives the verdict. A verdict is given once: who has waited too long gives it instead, and whoever
-comes later finds it there.
+comes later finds it there. It often is the process that keeps the store, too, so it waits a moment
+until the others have read a verdict behind which it may end.
+
+Runs are counted in the store, by each rank its own. Who did not come to one that others gave up
+begins with the next: they have come to it, or do soon, if they try again.
 
 Between the first and the second they may meet, any number of times: so nobody begins something that
 takes all of them before all are there, or waits for one that cannot come.
@@ -37,6 +41,8 @@ Stage = Literal["agree", "ready", "done"]
 TIMEOUT = timedelta(minutes=30)  # torch's own
 
 NOTHING_CHANGED = "No rank has changed anything."
+_NOT_IN_GROUP = "This process is not in process_group: it has nothing to warm-start."
+_NOTHING_HERE = "This rank has changed nothing."
 
 _OTHER, _OTHER_ROWS = "has other", "has made other new rows"  # how a rank's problem begins
 _SILENT = "did not answer"
@@ -58,9 +64,9 @@ _HINTS = {  # what to do about it
 _LONGEST = 365 * 86_400  # seconds
 _POLL = (0.002, 0.1)  # seconds between two looks, at first and at most
 _MEETING_POLL = (0.0002, 0.05)  # the same, where they meet often
+_MOMENT = 3.0  # seconds that the others get to read a verdict, or to begin again
 _TEXT = 2_000  # characters of a rank's problem that the others are told
 _NAMED = 3  # ranks whose problems are told in full
-_runs: dict[tuple[int, ...], int] = {}  # how many there were so far, by their ranks
 
 
 @frozen
@@ -71,6 +77,8 @@ class Verdict:
     given: Mapping[str, Any] = field(default_factory=dict)  # by the lowest rank, for all
     is_same: bool = True  # whether all have told the same marks
     is_any_lacking: bool = False  # whether one needs what others have in memory
+    silent: tuple[int, ...] = ()  # ranks that did not come
+    is_told: bool = True  # whether the others have it, too
 
     @property
     def is_go(self) -> bool:
@@ -96,14 +104,16 @@ class Agreement:
         self.rank: int = torch.distributed.get_rank() if len(ranks) > 1 else 0
         self._verdicts: dict[Stage, Verdict] = {}
         self._said: Stage | None = None
+        self._read: set[Stage] = set()  # of which the others know that this rank has the verdict
         self._meetings = 0
         self._store: Any = None
         self._run = ""
         if not self.is_alone:
             self._store = shared_store()
-            number = _runs[self.ranks] = _runs.get(self.ranks, 0) + 1
             who = hashlib.sha256(repr(self.ranks).encode()).hexdigest()[:16]
-            self._run = f"torch_warmstart/{who}/{number}"
+            with self._reaching("agree"):
+                self._run = self._next_run(f"torch_warmstart/{who}")
+                self._store.set(f"{self._run}/begun", "")
 
     @property
     def is_alone(self) -> bool:
@@ -149,6 +159,11 @@ class Agreement:
         """
         if self.is_alone:
             return
+        with self._reaching("ready"):
+            self._meet()
+        self._check_if_decided("ready")
+
+    def _meet(self) -> None:
         self._meetings += 1
         self._store.set(self._key("met", self.rank), str(self._meetings))  # to know who is missing
         counter, wanted = f"{self._run}/met", self._meetings * len(self.ranks)
@@ -219,7 +234,9 @@ class Agreement:
         if stage is None:
             return
         text = f"cannot: {type(error).__name__}{f': {error}' if str(error) else ''}"
-        self._give(stage, Verdict({self.rank: text[:_TEXT]}))
+        with self._reaching(stage):
+            self._give(stage, Verdict({self.rank: text[:_TEXT]}))
+            self._linger(stage)
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
@@ -229,6 +246,35 @@ class Agreement:
         except BaseException as error:
             self.cannot(error)
             raise
+
+    # -- which run ---------------------------------------------------------------------------------
+
+    def _next_run(self, base: str) -> str:
+        """The key of the run that this rank takes part in, behind those that it was in."""
+        mine = f"{base}/runs of {self.rank}"
+        done: int = self._store.add(mine, 0)
+        number = first = done + 1
+        while self._is_missed(f"{base}/{number}"):
+            number += 1
+        if number > first and not self._is_begun(f"{base}/{number}"):
+            number -= 1  # they do not try again: it is too late, and the verdict there says so
+        self._store.add(mine, number - done)
+        return f"{base}/{number}"
+
+    def _is_missed(self, run: str) -> bool:
+        """Whether the others have waited in a run, and given this rank up."""
+        key = f"{run}/agree/verdict"
+        known = self._store.check([key])
+        return known and self.rank in _decoded(self._store.get(key)).silent
+
+    def _is_begun(self, run: str) -> bool:
+        """Whether another rank is in a run, or comes to it soon."""
+        end = time.monotonic() + min(_MOMENT, self._timeout.total_seconds())
+        while not self._store.check([f"{run}/begun"]):
+            if time.monotonic() > end:
+                return False
+            time.sleep(_POLL[1])
+        return True
 
     # -- one stage ---------------------------------------------------------------------------------
 
@@ -241,22 +287,40 @@ class Agreement:
         if self.is_alone:
             self._verdicts[stage] = Verdict({}, message.get("given", {}))
         elif stage not in self._verdicts:
-            self._store.set(self._key(stage, self.rank), json.dumps(message))
+            with self._reaching(stage):
+                self._store.set(self._key(stage, self.rank), json.dumps(message))
         self._said = stage
+
+    @contextlib.contextmanager
+    def _reaching(self, stage: Stage) -> Iterator[None]:
+        """Within, a store that is gone decides a stage: with it is the rank that keeps it."""
+        try:
+            yield
+        except RuntimeError as error:  # what torch's stores raise
+            text = f"cannot be reached: {error}"
+            gone = Verdict({self.ranks[0]: text[:_TEXT]}, is_told=False)
+            self._verdicts.setdefault(stage, gone)
 
     def _checked(self, stage: Stage) -> Verdict:
         verdict = self._verdict(stage)
+        if not verdict.is_go or stage == "done":
+            with self._reaching(stage):
+                self._linger(stage)
         if not verdict.is_go:
-            end = "Its part may not be complete." if stage == "done" else NOTHING_CHANGED
+            unchanged = NOTHING_CHANGED if verdict.is_told else _NOTHING_HERE
+            end = "Its part may not be complete." if stage == "done" else unchanged
             raise WarmStartError(explained(verdict.problems, end))
         return verdict
+
+    def _check_if_decided(self, stage: Stage) -> None:
+        if stage in self._verdicts:
+            self._checked(stage)
 
     def _verdict(self, stage: Stage) -> Verdict:
         if stage not in self._verdicts:
             try:
-                self._verdicts[stage] = self._wait(stage)
-            except Exception as error:  # the store is gone, and with it the rank that keeps it
-                self._verdicts[stage] = Verdict({self.ranks[0]: f"cannot be reached: {error}"})
+                with self._reaching(stage):
+                    self._verdicts[stage] = self._wait(stage)
             except BaseException as error:  # Ctrl-C while it waited
                 self.cannot(error)
                 raise
@@ -280,6 +344,19 @@ class Agreement:
         counts = self._store.compare_set(self._key(stage), "", mine)
         self._verdicts[stage] = _decoded(counts)
         return self._verdicts[stage]
+
+    def _linger(self, stage: Stage) -> None:
+        """Until the others have read a verdict, or a moment, if this process may keep the store."""
+        verdict, read = self._verdicts[stage], f"{self._run}/{stage}/read"
+        if self.is_alone or stage in self._read or not verdict.is_told:
+            return
+        self._read.add(stage)
+        wanted = len({*self.ranks} - {*verdict.silent})
+        there: int = self._store.add(read, 1)
+        end = time.monotonic() + _MOMENT
+        while self.leads and there < wanted and time.monotonic() < end:
+            time.sleep(_POLL[0])
+            there = self._store.add(read, 0)
 
     def _judge(self, keys: list[str]) -> Verdict:
         """From what all have said."""
@@ -321,7 +398,8 @@ class Agreement:
     def _silent(self, ranks: Iterable[int]) -> Verdict:
         seconds = f"{self._timeout.total_seconds():g}"
         found = [*ranks] or [self.ranks[0]]
-        return Verdict(dict.fromkeys(found, f"{_SILENT} within {seconds} s"))
+        problems = dict.fromkeys(found, f"{_SILENT} within {seconds} s")
+        return Verdict(problems, silent=tuple(found))
 
     def _key(self, stage: Stage | Literal["met"], rank: int | None = None) -> str:
         return f"{self._run}/{stage}/{'verdict' if rank is None else rank}"
@@ -339,12 +417,22 @@ def agreement_on(
 
     Raises SettingsError: the timeout is none, or this process is not in the group.
     """
-    ranks = ranks_of_model(model)
+    ranks = of_model = ranks_of_model(model)
     if process_group is not None:
-        ranks |= ranks_of_group(process_group)
+        ranks |= (of_group := ranks_of_group(process_group))
+        if not of_group and not of_model:
+            raise SettingsError(_NOT_IN_GROUP)
     if ranks and torch.distributed.get_rank() not in ranks:
-        raise SettingsError("This process is not in process_group: it has nothing to warm-start.")
+        raise SettingsError(_elsewhere(of_model) if of_model else _NOT_IN_GROUP)
     return Agreement(ranks, _read_timeout(timeout))
+
+
+def _elsewhere(ranks: frozenset[int]) -> str:
+    return (
+        f"The model is spread over rank {listed(map(str, sorted(ranks)), 'and')}, and this process "
+        f"is rank {torch.distributed.get_rank()}: it has nothing of that to warm-start. If it has "
+        "other parts of the model, pass process_group= of all these ranks, on each."
+    )
 
 
 def what_differs(told: Mapping[str, str], first: Mapping[str, str], first_rank: int) -> str:
@@ -394,6 +482,7 @@ def _encoded(verdict: Verdict) -> str:
             "given": dict(verdict.given),
             "same": verdict.is_same,
             "lacking": verdict.is_any_lacking,
+            "silent": verdict.silent,
         }
     )
 
@@ -401,4 +490,5 @@ def _encoded(verdict: Verdict) -> str:
 def _decoded(text: bytes) -> Verdict:
     found = json.loads(text)
     problems = {int(rank): problem for rank, problem in found["problems"].items()}
-    return Verdict(problems, found["given"], found["same"], found["lacking"])
+    silent = tuple(found["silent"])
+    return Verdict(problems, found["given"], found["same"], found["lacking"], silent)

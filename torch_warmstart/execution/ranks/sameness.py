@@ -236,15 +236,22 @@ def chance_of(plan: WarmStartPlan) -> dict[str, str]:
 
 def replicas_may_differ(plan: WarmStartPlan) -> list[Finding]:
     """That one of several processes draws random rows by itself, if it does."""
-    drawn = [i for i in plan.items if any(isinstance(fill, Initialised) for fill in i.fills)]
+    drawn = [item for item in plan.items if any(map(_is_drawn, item.fills))]
     if not drawn or not has_other_ranks():
         return []
     text = (
         f"{drawn[0].name}: its new rows are this rank's own, and those of a copy on another rank "
         "are equal only if all draw the same random numbers."
     )
-    hint = "If there are copies, pass process_group=torch.distributed.group.WORLD on all ranks."
+    with_others = "pass process_group=torch.distributed.group.WORLD on all ranks."
+    by_seed = "begin with torch.manual_seed(...) of one seed, or a generator= of one, on all ranks."
+    is_asked = plan.purpose == "warm start"  # else there is no process_group= to pass
+    hint = f"If there are copies, {with_others if is_asked else by_seed}"
     return [Finding("replicas-may-differ", "warning", drawn[0].name, text, hint)]
+
+
+def _is_drawn(fill: Any) -> bool:
+    return isinstance(fill, Initialised) or (isinstance(fill, Mixed) and fill.answers.is_random)
 
 
 @contextlib.contextmanager

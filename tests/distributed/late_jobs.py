@@ -108,6 +108,13 @@ def lose_the_store(times: int, is_planned: bool) -> list[str]:
     return [first, scene.told()]
 
 
+def _wait_for(key: str, times: int = 2_000, pause: float = 0.001) -> None:
+    """Until somebody has counted there, or for so many looks."""
+    while times and not agreement.shared_store().add(key, 0):
+        times -= 1
+        time.sleep(pause)
+
+
 def end_at_once() -> int:
     """How many ranks know that all is done when the first one goes on, which may end then."""
     seen: list[agreement.Agreement] = []
@@ -119,7 +126,7 @@ def end_at_once() -> int:
 
     def slow(self: Any, stage: Any) -> Any:
         if dist.get_rank() and stage == "done":
-            time.sleep(0.3)
+            _wait_for(f"{self._run}/done/read")  # the first one is about to go on
         return wait(self, stage)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -266,3 +266,26 @@ def warn_of_copies() -> list[list[str]]:
         hints = [n.hint for r in (report, changed) for n in r.notes]
         said.append([hint for hint in hints if hint.startswith("If there are copies")])
     return said
+
+
+class _Forgetful(nn.Module):
+    """It initialises one of two parameters that are too small for all ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made, self.left = nn.Parameter(torch.ones(1, 4)), nn.Parameter(torch.ones(1, 4))
+
+    def reset_parameters(self) -> None:
+        self.made.data.normal_()
+
+
+def leave_on_meta() -> tuple[bool, bool, list[str]]:
+    """What stays on meta, and what is said of it, where the first rank has all of it."""
+    with torch.device("meta"):
+        model = nn.Sequential(_Forgetful(), nn.Linear(4, 4))
+    fully_shard(model)
+    state = {"1.weight": torch.ones(4, 4), "1.bias": torch.ones(4)}
+    report = tws.warm_start(model, tws.WarmStartSettings(state, [".*"], on_missing="keep"))
+    codes = [note.code for note in report.notes if note.code == "left-on-meta"]
+    layer: Any = model[0]
+    return layer.made.is_meta, layer.left.is_meta, codes

@@ -24,6 +24,12 @@ def test_many_ranks_initialise_alike(many: Ranks, how: str) -> None:
     many.run(jobs.initialise_on_meta, how)
 
 
+@pytest.mark.filterwarnings("ignore::torch_warmstart.WarmStartWarning")
+def test_what_stays_on_meta_does_so_on_all_ranks(two: Ranks) -> None:
+    first, second = two.run(jobs.leave_on_meta)
+    assert first == second == (False, True, ["left-on-meta"])
+
+
 def test_boxes_that_are_no_division_are_refused(two: Ranks) -> None:
     for said in two.run(jobs.fill_from_two_divisions):
         assert "not in one way: a rank has [0:1, 0:2] of it, and another one [0:2, 1:2]" in said

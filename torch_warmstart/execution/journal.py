@@ -20,6 +20,7 @@ from torch_warmstart.model import (
     extent_of,
     is_same_register,
     local_tensors,
+    memory_of,
 )
 
 _NOTHING: dict[str, Any] = {}  # what most registers hold: one for all of them
@@ -47,6 +48,7 @@ class Journal:
         self._blank = {extent_of(tensor) for tensor in _with_bytes(blank)}
         self._saved: list[tuple[torch.Tensor, torch.Tensor]] = []  # bytes in memory; what they were
         self._written: list[Extent] = []
+        self._empty: set[object] = set()  # what was written of which nothing is here
         # Behind each tensor, in case its memory is replaced.
         self._memory = [(tensor, tensor.detach()) for tensor in own if not tensor.is_meta]
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -72,7 +74,10 @@ class Journal:
 
     def see(self, tensor: torch.Tensor) -> None:
         """As `save`, if the tensor lies in what is watched."""
-        for local in local_tensors(tensor):
+        here = local_tensors(tensor)
+        if not here:
+            self._empty.add(memory_of(tensor))
+        for local in here:
             if any(True for _ in self._extents.touching(extent_of(local))):
                 self.save(local)
 
@@ -83,6 +88,10 @@ class Journal:
     def written_since(self, mark: int) -> tuple[Extent, ...]:
         """What was written after there had been `mark` writes."""
         return tuple(self._written[mark:])
+
+    def has_seen_empty(self, tensor: torch.Tensor) -> bool:
+        """Whether a sharded tensor was written to of which nothing is here, as on other ranks."""
+        return memory_of(tensor) in self._empty
 
     def arrangement(self) -> Callable[[], bool]:
         """Tells, when it is called, whether modules have the tensors, and these the memory, of now.

@@ -25,6 +25,7 @@ from .sharding import is_divided_alike as is_divided_alike
 from .sharding import is_of_sharding as is_of_sharding
 from .sharding import is_sharded as is_sharded
 from .sharding import local_tensors as local_tensors
+from .sharding import memory_of as memory_of
 from .sharding import parts_of as parts_of
 from .sharding import ranks_of_group as ranks_of_group
 from .sharding import ranks_of_model as ranks_of_model

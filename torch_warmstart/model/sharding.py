@@ -187,7 +187,7 @@ def in_boxes(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, Any]:
     for key, value in tree.items():
         if isinstance(value, torch.Tensor) and is_sharded(value) and not isinstance(value, Boxed):
             if why_not_in_boxes(value) is None:
-                changed[key] = known.setdefault(_memory_of(value), _in_boxes(value))
+                changed[key] = known.setdefault(memory_of(value), _in_boxes(value))
         elif isinstance(value, Mapping) and depth:
             inner = in_boxes(value, depth - 1)
             changed.update({} if inner is value else {key: inner})
@@ -198,7 +198,7 @@ def in_boxes(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, Any]:
     return made
 
 
-def _memory_of(tensor: Any) -> object:
+def memory_of(tensor: Any) -> object:
     """The same for tied tensors, each of which `state_dict()` detaches; for no others.
 
     Told by the storage, not by an address: what is empty here has none, and is tied no less.
@@ -334,10 +334,7 @@ def ranks_of_group(group: Any) -> frozenset[int]:
     here = torch.distributed.is_available() and torch.distributed.is_initialized()
     # What new_group() gives a process that is not in the group: a number.
     if here and isinstance(group, int) and group == torch.distributed.GroupMember.NON_GROUP_MEMBER:
-        raise SettingsError(
-            "This process is not in process_group: it has nothing to warm-start. Call this on the "
-            "ranks that new_group() was given."
-        )
+        return frozenset()
     if not here or not isinstance(group, torch.distributed.ProcessGroup):
         raise SettingsError(
             "process_group is a group of torch.distributed, such as torch.distributed.group.WORLD "

@@ -102,7 +102,7 @@ class Materialised:
         for module, path in self._reset.items():
             _run(module, path, journal)
         written = journal.written_since(mark)
-        open_ones = [v for v in self._open if not _is_written(self._new[v], written)]
+        open_ones = [v for v in self._open if not _is_written(self._new[v], written, journal)]
         left = [v for v in open_ones if not self._is_replaced(v)]
         for item in (self._items[v] for v in left if v in self._items):
             outcome.items[item.variable] = left_by_module(item)
@@ -153,11 +153,14 @@ class Materialised:
             setattr(module, leaf, tensor)
 
 
-def _is_written(tensor: torch.Tensor, written: Iterable[Extent]) -> bool:
+def _is_written(tensor: torch.Tensor, written: Iterable[Extent], journal: Journal) -> bool:
     """Whether something was written into all that is here of a tensor."""
-    places = Extents((local, at) for at, local in enumerate(local_tensors(tensor)))
+    parts = local_tensors(tensor)
+    if not parts:  # what the others have of it decides, which see the same writes
+        return journal.has_seen_empty(tensor)
+    places = Extents((local, at) for at, local in enumerate(parts))
     reached = {at for extent in written for at in places.touching(extent)}
-    here = [at for at, local in enumerate(local_tensors(tensor)) if extent_of(local) is not None]
+    here = [at for at, local in enumerate(parts) if extent_of(local) is not None]
     return reached.issuperset(here)
 
 

@@ -41,7 +41,10 @@ Stage = Literal["agree", "ready", "done"]
 TIMEOUT = timedelta(minutes=30)  # torch's own
 
 NOTHING_CHANGED = "No rank has changed anything."
-_NOT_IN_GROUP = "This process is not in process_group: it has nothing to warm-start."
+_NOT_IN_GROUP = (
+    "This process is not in process_group: it has nothing to warm-start. Call this on the ranks "
+    "that new_group() was given."
+)
 _NOTHING_HERE = "This rank has changed nothing."
 
 _OTHER, _OTHER_ROWS = "has other", "has made other new rows"  # how a rank's problem begins

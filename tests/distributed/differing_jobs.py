@@ -289,3 +289,28 @@ def leave_on_meta() -> tuple[bool, bool, list[str]]:
     codes = [note.code for note in report.notes if note.code == "left-on-meta"]
     layer: Any = model[0]
     return layer.made.is_meta, layer.left.is_meta, codes
+
+
+@functools.cache
+def _in_reverse() -> DeviceMesh:
+    return DeviceMesh("cpu", [*range(dist.get_world_size())][::-1])
+
+
+def fill_on_a_mesh_in_reverse() -> tuple[list[str], tuple[list[float], list[int]]]:
+    """The ranks of its groups are sorted; what is cut along it is in another order."""
+
+    def cut(tensor: torch.Tensor, *placements: Any) -> DTensor:
+        return distribute_tensor(tensor, _in_reverse(), placements, src_data_rank=None)
+
+    model, copied = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    model.weight = nn.Parameter(cut(torch.zeros(2, 2), Shard(0)))
+    copied.weight = nn.Parameter(cut(torch.zeros(2, 2), Replicate()))
+    plain = tws.WarmStartSettings({"weight": torch.eye(2)}, [".*"])
+    of_shards = tws.WarmStartSettings({"weight": cut(torch.eye(2), Shard(0))}, [".*"])
+    said = [told(model, plain), told(copied, of_shards), told(copied, plain)]
+    numbers = cut(torch.arange(2.0), Shard(0))
+    here: Any = numbers
+    (chunk,) = here.__create_chunk_list__()
+    offsets: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(offsets, chunk.offsets[0])
+    return said, (numbers.full_tensor().tolist(), offsets)

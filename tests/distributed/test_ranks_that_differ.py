@@ -88,6 +88,14 @@ def test_copies_that_nobody_knows_of_are_said_whoever_draws(two: Ranks) -> None:
         assert mean == []
 
 
+def test_a_mesh_on_which_torch_has_two_orders_is_refused(two: Ranks) -> None:
+    for (as_target, as_source, whole), order in two.run(jobs.fill_on_a_mesh_in_reverse):
+        assert "weight is a DTensor on a mesh whose ranks do not ascend" in as_target
+        assert "Pass what full_tensor() makes of it" in as_source
+        assert whole == ""  # a copy on each rank has no order
+        assert order == ([1.0, 0.0], [1, 0])  # what torch gathers, and where it says that they lie
+
+
 def _boxes(
     *pairs: tuple[list[int], list[int]],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

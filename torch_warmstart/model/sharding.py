@@ -13,7 +13,8 @@ import copy
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -242,7 +243,25 @@ def _why_not_placed(tensor: torch.Tensor) -> str | None:
         return "is a DTensor of partial sums, which are not yet its values"
     if any(_is_scattered(tensor, at) for at in range(len(placements))):
         return "is a DTensor whose rows on this process do not lie next to each other"
+    if placements and _shards_wrapper(tensor) is None and _is_out_of_order(tensor):
+        return (
+            "is a DTensor on a mesh whose ranks do not ascend, of which torch's offsets and its "
+            "collectives say two different orders"
+        )
     return None
+
+
+_order: MutableMapping[Any, tuple[bool, ...]] = weakref.WeakKeyDictionary()  # by mesh and dimension
+
+
+def _is_out_of_order(tensor: Any) -> bool:
+    """Whether a dimension is cut along ranks that do not ascend: a group sorts them."""
+    mesh = tensor.device_mesh
+    if mesh not in _order:
+        ranks = mesh.mesh
+        _order[mesh] = tuple(bool((ranks.diff(dim=at) > 0).all()) for at in range(ranks.ndim))
+    both = zip(tensor.placements, _order[mesh], strict=True)
+    return any(not ascends and not placement.is_replicate() for placement, ascends in both)
 
 
 def _why_unlike(parts: Iterable[Part]) -> str | None:

@@ -30,10 +30,19 @@ def of_columns(tensor: torch.Tensor) -> None:
     tensor[-1, -1] = 1 + dist.get_rank()
 
 
+def of_old_rows(new: tws.NewRows) -> tws.Mixture:
+    """Another old row on each rank."""
+    count = len(new)
+    at = torch.full((count,), dist.get_rank())
+    every = torch.ones(count, dtype=torch.bool)
+    return tws.Mixture(torch.arange(count + 1), at, torch.ones(count), every)
+
+
 INITIALIZERS: dict[str, Callable[..., Any]] = {
     "whole": whole,
     "of rows": tws.init.alias({"newest": "w4"}) | of_rows,
     "one number": of_columns,
+    "old rows": of_old_rows,
 }
 
 

@@ -8,7 +8,11 @@ import late_jobs as jobs
 import pytest
 from ranks import Ranks, started
 
-GIVEN_UP = "WarmStartError: Rank 1 did not answer within 1 s. No rank has changed anything."
+GIVEN_UP = (
+    "WarmStartError: Rank 1 did not answer within 1 s. No rank has changed anything. Every rank has "
+    "to call this: see what became of the one that has not, or raise timeout=, for which the others "
+    "wait."
+)
 
 
 def test_who_did_not_come_can_try_again_with_the_others(two: Ranks) -> None:

@@ -9,9 +9,9 @@ import pytest
 from ranks import Ranks, started
 
 GIVEN_UP = (
-    "WarmStartError: Rank 1 did not answer within 1 s. No rank has changed anything. Every rank has "
-    "to call this: see what became of the one that has not, or raise timeout=, for which the others "
-    "wait."
+    "WarmStartError: Rank 1 did not answer within 1 s. No rank has changed anything. Every rank "
+    "has to call this: see what became of the one that has not, or raise timeout=, for which the "
+    "others wait."
 )
 
 

@@ -24,6 +24,8 @@ from torch_warmstart.values import frozen
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    _Ids = npt.NDArray[np.int64]
+
 _TOGETHER = 256  # texts that a tokenizer is given as one: by itself each costs a third more
 _NONE = np.empty(0, dtype=np.int64)
 
@@ -130,9 +132,7 @@ def listed(of_texts: Sequence[Sequence[Any]]) -> Pieces:
     return Pieces(counts, names, torch.from_numpy(numbers))
 
 
-def _numbered(
-    counts: torch.Tensor, ids: npt.NDArray[np.int64], name_of: Callable[[int], Any]
-) -> Pieces:
+def _numbered(counts: torch.Tensor, ids: _Ids, name_of: Callable[[int], Any]) -> Pieces:
     """Pieces that are given as ids.
 
     Args:
@@ -140,9 +140,19 @@ def _numbered(
         ids: Of all pieces, one text after the other.
         name_of: The entry of an id; asked once for each.
     """
-    distinct, numbers = np.unique(ids, return_inverse=True)
+    distinct, numbers = _distinct(ids)
     names = [*map(name_of, distinct.tolist())]
-    return Pieces(counts, names, torch.from_numpy(numbers.reshape(-1)))
+    return Pieces(counts, names, torch.from_numpy(numbers))
+
+
+def _distinct(ids: _Ids) -> tuple[_Ids, _Ids]:
+    """As `np.unique` with `return_inverse`; ids of a vocabulary's size are counted, not sorted."""
+    if len(ids) and ids.min() >= 0 and ids.max() < 4 * len(ids):
+        occurs = np.zeros(int(ids.max()) + 1, dtype=np.bool_)
+        occurs[ids] = True
+        return occurs.nonzero()[0], (np.cumsum(occurs) - 1)[ids]
+    distinct, numbers = np.unique(ids, return_inverse=True)
+    return distinct, numbers.reshape(-1)
 
 
 def _of_lists(of_texts: Sequence[Sequence[int]], name_of: Callable[[int], Any]) -> Pieces:

@@ -30,6 +30,26 @@ def test_a_part_of_each_line_that_would_match_is_told(line, said):
     assert f"10 of 10 that were tried would be found if {said}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("new", "old"),
+    [
+        (["user {}"], ["item {}"]),
+        (["user:{}"], ["item:{}"]),
+        (["{}=x"], ["{}=y"]),
+        (["user {}", "shop {}"], ["item {}", "page {}"]),
+        (["a,{}"], ["b,{}"]),
+    ],
+)
+def test_numbers_of_other_kinds_of_things_are_other_entries(new, old):
+    new, old = ([one.format(at) for at in range(20) for one in side] for side in (new, old))
+    info = tws.VocabInfo(new, old_vocab=old)
+    settings = tws.WarmStartSettings({"w": torch.ones(len(old), 2)}, ".*", {"w": info})
+    model = torch.nn.Module()
+    model.w = torch.nn.Parameter(torch.ones(len(new), 2))
+    (item,) = tws.plan_warm_start(model, settings).items
+    assert item.rows.copied == 0
+
+
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 def test_one_column_of_a_table_may_have_a_name(suffix, tmp_path):
     path = tmp_path / f"v.{suffix}"

@@ -6,6 +6,7 @@ and the message says what would match.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -82,6 +83,9 @@ _READINGS: Sequence[tuple[str, Reading]] = (
     ("both were in Unicode's normal form NFC", _text(lambda t: unicodedata.normalize("NFC", t))),
     ("the prefixes '▁', 'Ġ' and '##' were dropped", _without_prefix),
     ("the suffix '</w>' were dropped", lambda entry: entry.removesuffix(b"</w>")),
+)
+# The same, of readings that leave something out.
+_CUTS: Sequence[tuple[str, Reading]] = (
     ("only the first of the columns that tabs separate were read", _column(b"\t", 0)),
     ("only the second of the columns that tabs separate were read", _column(b"\t", 1)),
     ("only the first of the columns that commas separate were read", _column(b",", 0)),
@@ -118,7 +122,8 @@ def other_reading(new: Entries, old: Entries, rows: torch.Tensor) -> str:
     tried = [new.entry(int(at)) for at in missing[::step][:_SAMPLE]]
     known = [old.entry(at) for at in range(min(len(old), _MOST))]
     entries = [[e for e in side if isinstance(e, bytes)] for side in (tried, known)]
-    for condition, read in _READINGS:
+    cuts = ((what, read) for what, read in _CUTS if not _leaves_kinds_out(read, entries))
+    for condition, read in itertools.chain(_READINGS, cuts):
         found = _count(read, *entries)
         if found and found >= _SHARE * len(tried):
             return f"{found:,} of {len(tried):,} that were tried would be found if {condition}."
@@ -149,6 +154,21 @@ def _shared_prefix(side: Sequence[bytes]) -> bytes:
 def _count(read: Reading, tried: Sequence[bytes], known: Sequence[bytes]) -> int:
     """How many would be found."""
     return _found_of([[read(entry) for entry in side] for side in (tried, known)])
+
+
+def _leaves_kinds_out(read: Reading, sides: Sequence[Sequence[bytes]]) -> bool:
+    """Whether what a reading leaves out tells the sides apart: `user 7` from `item 7`."""
+    left_out = [{_left_out(entry, read(entry)) for entry in side} for side in sides]
+    are_kinds = all(
+        b"" not in words and len(words) <= max(1, _SHARE * len(side))
+        for words, side in zip(left_out, sides, strict=True)
+    )
+    return are_kinds and left_out[0].isdisjoint(left_out[1])
+
+
+def _left_out(entry: bytes, kept: bytes) -> bytes:
+    before, _, behind = entry.rpartition(kept) if entry.endswith(kept) else entry.partition(kept)
+    return before + behind
 
 
 def _found_of(sides: Sequence[Sequence[bytes]]) -> int:

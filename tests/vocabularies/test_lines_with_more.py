@@ -38,6 +38,7 @@ def test_a_part_of_each_line_that_would_match_is_told(line, said):
         (["{}=x"], ["{}=y"]),
         (["user {}", "shop {}"], ["item {}", "page {}"]),
         (["a,{}"], ["b,{}"]),
+        (["{}:", "n{}"], ["a:{}:=", "={}="]),  # nothing before or behind a sign
     ],
 )
 def test_numbers_of_other_kinds_of_things_are_other_entries(new, old):

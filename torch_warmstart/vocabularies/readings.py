@@ -167,8 +167,7 @@ def _leaves_kinds_out(read: Reading, sides: Sequence[Sequence[bytes]]) -> bool:
 
 
 def _left_out(entry: bytes, kept: bytes) -> bytes:
-    before, _, behind = entry.rpartition(kept) if entry.endswith(kept) else entry.partition(kept)
-    return before + behind
+    return entry.removesuffix(kept) if entry.endswith(kept) else entry.removeprefix(kept)
 
 
 def _found_of(sides: Sequence[Sequence[bytes]]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from torch import nn
 
@@ -109,14 +110,7 @@ _TORCH = _Torch(
     has_scopes=False,
     has_optimizer_entries=True,
 )
-_MLX = _Mlx(
-    separator=".",
-    fronts=(f"{DATA_PARALLEL}/",),
-    how_found="",
-    has_own_layers=False,
-    has_scopes=False,
-    has_optimizer_entries=True,
-)
+_MLX = _Mlx(**asdict(_TORCH))
 
 
 def conventions_of(checkpoint: Checkpoint) -> Conventions:

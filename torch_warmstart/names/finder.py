@@ -34,7 +34,7 @@ from torch_warmstart.layouts import ANY, IDENTITY, Form, Layout, expression, fit
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names.conventions import Conventions, conventions_of, plain_name
-from torch_warmstart.names.spellings import ANY_KIND, OWN, SHORT, Kinds, Spellings
+from torch_warmstart.names.spellings import ANY_KIND, NUMBERED, OWN, SHORT, Kinds, Spellings
 from torch_warmstart.values import frozen
 
 _SETTING = "var_name_to_prev_var_name"
@@ -467,7 +467,7 @@ class Finder:
         """
         for owner, path in paths:
             forms = self._forms_of_layer(owner)
-            folder = f"{path.replace('.', '/')}/vars/"
+            folder = f"{path.replace('.', '/')}{NUMBERED}"
             found = [self._spellings.one(f"{folder}{n}", kinds) for n in range(len(forms) + 1)]
             keys = [key for key in found if key is not None]
             if forms and found[-1] is None and len(keys) == len(forms):

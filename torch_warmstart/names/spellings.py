@@ -20,7 +20,7 @@ Kinds = Sequence[NameKind]
 OWN: Kinds = ("own",)
 SHORT: Kinds = ("short",)
 ANY_KIND: Kinds = _KINDS  # those that say more come first
-_NUMBERED = "/vars/"
+NUMBERED = "/vars/"  # behind the folder of a layer, in files of Keras 3
 
 
 class Spellings:
@@ -190,7 +190,7 @@ class Spellings:
     @functools.cached_property
     def has_numbers(self) -> bool:
         """Whether layers' tensors are numbered, as in files of Keras 3."""
-        return any(_NUMBERED in key for key in self.keys)
+        return any(NUMBERED in key for key in self.keys)
 
     @functools.cached_property
     def _has_other_names(self) -> bool:

@@ -212,7 +212,7 @@ def _on_memory_of(others: Sequence[Variable], wish: Wish) -> Location:
     setting = "var_name_to_vocab_info" if wish.infos else "var_name_to_layout"
     explanation = (
         f"{wish.variable.name} is not in the checkpoint, and shares its memory with "
-        f"{listed(other.name for other in others)}: what {setting} says of it must be "
+        f"{listed((other.name for other in others), 'and')}: what {setting} says of it must be "
         f"said of {others[0].name!r}."
     )
     return Location(None, explanation=explanation)
@@ -346,11 +346,10 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
     missing = [wish for wish in wishes.values() if _is_missing(wish, located)]
     if not missing:
         return {}
+    from torch_warmstart.names import common_rules
 
     sources = (location.source for location in located.of_variable.values())
     taken = {spec.key for source in sources if source is not None for spec in source.specs}
-    from torch_warmstart.names import common_rules
-
     rules = common_rules(located.finder, [wish.variable for wish in missing], taken)
     rule = rules[0] if rules else None
     stored = located.finder.without_a_name() if rule is None else None
@@ -394,7 +393,7 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
         explained = frozenset(wish.variable for wish in missing)
     elif others_beside := located.finder.checkpoint.models_beside:
         text += (
-            f" The folder has {listed(map(repr, others_beside))} besides "
+            f" The folder has {listed(map(repr, others_beside), 'and')} besides "
             f"{located.finder.checkpoint.url}, as Accelerate writes a file for each model: pass "
             "the file that is meant."
         )

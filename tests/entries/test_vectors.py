@@ -15,7 +15,7 @@ from torch_warmstart.boxes import (
     with_old_row,
     without_old_row,
 )
-from torch_warmstart.entries import filled, xor_into
+from torch_warmstart.entries import filled
 
 
 @given(st.lists(st.integers(-1, 8), max_size=20), st.sampled_from([1, 3, 1 << 15]))
@@ -47,9 +47,3 @@ def test_a_vector_is_the_same_on_every_device(device):
     made = filled(3, -1, rows.device)
     assert (made.device, made.dtype) == (rows.device, torch.int64)
     assert made.tolist() == [-1] * 3
-
-
-def test_words_are_compared_in_place(device):
-    words = torch.tensor([[1, 2], [3, 4]], device=device)
-    xor_into(words, torch.tensor([[1, 0], [2, 4]], device=device))
-    assert words.tolist() == [[0, 2], [1, 0]]

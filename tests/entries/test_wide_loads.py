@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import oracle
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_warmstart.entries import words
+from torch_warmstart.entries import as_vector, words
+from torch_warmstart.vocabularies import hashing
 from torch_warmstart.vocabularies import join as join_module
-from torch_warmstart.vocabularies.join import hash_entries, join
+from torch_warmstart.vocabularies.hashing import hash_entries
+from torch_warmstart.vocabularies.join import join
 from torch_warmstart.vocabularies.loading import read_entries
 
 # Between and around the widths that are loaded at a time, and where entries count as long.
@@ -39,8 +42,8 @@ def test_a_hash_does_not_depend_on_how_wide_loads_are(lengths, width):
     everything = slice(0, len(entries))
     usual = hash_entries(entries, everything)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(join_module, "width_of", lambda _count, _size: width * words.WORD)
-        assert torch.equal(hash_entries(entries, everything), usual)
+        patch.setattr(hashing, "width_of", lambda _count, _size: width * words.WORD)
+        assert np.array_equal(hash_entries(entries, everything), usual)
     for at in range(len(entries)):  # alone, its neighbours decide nothing
         assert hash_entries(entries, slice(at, at + 1)).tolist() == [usual[at].item()]
 
@@ -52,7 +55,9 @@ def test_a_hash_does_not_depend_on_how_wide_loads_are(lengths, width):
     factors=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=3, max_size=3),
 )
 def test_a_weighted_sum_is_modulo_two_to_the_64(rows, factors):
-    found = words.weighted(torch.tensor(rows, dtype=torch.int64), factors)
+    tensor = torch.tensor(rows, dtype=torch.int64)
+    found = words.weighted(tensor, factors)
+    assert words.weighted(as_vector(tensor), factors).tolist() == found.tolist()
     expected = [sum(a * b for a, b in zip(row, factors, strict=True)) % 2**64 for row in rows]
     assert [number % 2**64 for number in found.tolist()] == expected
 
@@ -61,12 +66,13 @@ def test_a_weighted_sum_is_modulo_two_to_the_64(rows, factors):
 def test_words_combined_are_zero_only_where_all_are(count, device):
     rows = torch.zeros(count + 1, count, dtype=torch.int64, device=device)
     rows[:count].fill_diagonal_(1 << 40)
-    assert (words.combined(rows) == 0).tolist() == [False] * count + [True]
+    for vector in (rows, as_vector(rows)):
+        assert (words.combined(vector) == 0).tolist() == [False] * count + [True]
 
 
 @pytest.mark.parametrize(
     ("count", "size", "width"),
-    [(0, 0, 64), (10, 200, 64), (10, 2_900, 320), (10, 90_000, 512), (32_767, 32_767 * 300, 64)],
+    [(0, 0, 64), (10, 200, 64), (10, 2_900, 320), (10, 90_000, 512), (65_536, 65_536 * 300, 64)],
 )
 def test_a_load_is_as_wide_as_entries_are_long_unless_they_are_many(count, size, width):
     assert words.width_of(count, size) == width

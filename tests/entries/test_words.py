@@ -7,7 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_warmstart.entries.words import WIDEST, WORD, drop_behind, load_words, words_for
+from torch_warmstart.entries.words import (
+    WIDEST,
+    WORD,
+    as_tensor,
+    as_vector,
+    drop_behind,
+    load_words,
+    words_for,
+)
+
+KINDS = pytest.mark.parametrize("kind", [as_vector, as_tensor], ids=["numpy", "torch"])
 
 
 def _sliced(data: bytes, position: int, size: int) -> list[int]:
@@ -17,11 +27,12 @@ def _sliced(data: bytes, position: int, size: int) -> list[int]:
     ]
 
 
-@given(st.binary(min_size=1, max_size=100), st.integers(1, 8), st.data())
-def test_words_equal_slices_also_at_the_end_of_the_buffer(data, count, draw):
+@KINDS
+@given(data=st.binary(min_size=1, max_size=100), count=st.integers(1, 8), draw=st.data())
+def test_words_equal_slices_also_at_the_end_of_the_buffer(kind, data, count, draw):
     positions = draw.draw(st.lists(st.integers(0, len(data)), max_size=20))
     buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    words = load_words(buffer, torch.tensor(positions, dtype=torch.int64), count)
+    words = load_words(kind(buffer), kind(torch.tensor(positions, dtype=torch.int64)), count)
     assert words.tolist() == [_sliced(data, position, count * WORD) for position in positions]
     assert words.shape == (len(positions), count)
 
@@ -34,10 +45,14 @@ def test_words_are_the_same_on_every_device(count, device):
     assert words.cpu().tolist() == load_words(data, positions, count).tolist()
 
 
-@given(st.lists(st.integers(0, 2 * WIDEST), min_size=1, max_size=20), st.integers(1, 8))
-def test_only_the_first_bytes_of_each_row_are_left(lengths, count):
+@KINDS
+@given(
+    lengths=st.lists(st.integers(0, 2 * WIDEST), min_size=1, max_size=20), count=st.integers(1, 8)
+)
+def test_only_the_first_bytes_of_each_row_are_left(kind, lengths, count):
     words = torch.full((len(lengths), count), -1)
-    left = drop_behind(words, torch.tensor(lengths)).view(torch.uint8).reshape(len(lengths), -1)
+    drop_behind(kind(words), kind(torch.tensor(lengths)))
+    left = words.view(torch.uint8).reshape(len(lengths), -1)
     for row, length in zip(left.tolist(), lengths, strict=True):
         kept = min(length, count * WORD)
         assert row == [255] * kept + [0] * (count * WORD - kept)

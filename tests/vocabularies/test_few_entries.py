@@ -1,4 +1,4 @@
-"""Few entries are looked up in a dict: the same rows, repeats and counts as by the sort."""
+"""Few entries are looked up in a dict: the same rows, repeats and counts as by the index."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def _both_ways(new: Entries, old: Entries):
 
 
 def _check(new: Entries, old: Entries) -> None:
-    by_sort, by_dict = _both_ways(new, old)
-    assert by_dict.repeat == by_sort.repeat
-    if by_sort.repeat is None:
-        assert by_dict.rows.tolist() == by_sort.rows.tolist()
-        assert by_dict.num_present == by_sort.num_present
+    by_index, by_dict = _both_ways(new, old)
+    assert by_dict.repeat == by_index.repeat
+    if by_index.repeat is None:
+        assert by_dict.rows.tolist() == by_index.rows.tolist()
+        assert by_dict.num_present == by_index.num_present
         rows = by_dict.rows[by_dict.rows >= 0].tolist()
         assert by_dict.may_share == (len(set(rows)) < len(rows))
 
 
 @given(new=TEXT, old=TEXT)
-def test_text_is_found_as_by_the_sort(new, old):
+def test_text_is_found_as_by_the_index(new, old):
     _check(read_entries(new), read_entries(old))
 
 
 @given(new=IDS, old=IDS)
-def test_ids_are_found_as_by_the_sort(new, old):
+def test_ids_are_found_as_by_the_index(new, old):
     _check(read_entries(new), read_entries(old))
 
 
 @given(new=LINES, old=LINES, cut=st.integers(0, 5), is_ended=st.booleans())
-def test_lines_are_found_as_by_the_sort(new, old, cut, is_ended):
+def test_lines_are_found_as_by_the_index(new, old, cut, is_ended):
     def read(lines):
         raw = b"\n".join([b"first", *lines]) + b"\n" * is_ended
         return entries_of_lines(torch.frombuffer(bytearray(raw), dtype=torch.uint8), "a file")

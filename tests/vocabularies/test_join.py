@@ -8,9 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_warmstart.entries import parallel
+from torch_warmstart.entries import as_tensor
+from torch_warmstart.vocabularies import entry_index, hashing
 from torch_warmstart.vocabularies import join as join_module
-from torch_warmstart.vocabularies.join import hash_entries, join, work_of
+from torch_warmstart.vocabularies.hashing import hash_entries
+from torch_warmstart.vocabularies.join import join, work_of
 from torch_warmstart.vocabularies.loading import read_entries as read_vocabulary
 
 TOKENS = st.lists(st.binary(max_size=40), min_size=1, max_size=30, unique=True)
@@ -26,13 +28,13 @@ def _however_few():
 
 def _weak_hash(vocabulary, block):
     """Three values for everything: nearly all equal hashes are collisions."""
-    return (vocabulary.places(block)[1] % 3) << 60
+    return (vocabulary.places_of(block)[1] % 3) << 60
 
 
 @pytest.fixture(params=["real hash", "weak hash"])
 def any_hash(request, monkeypatch):
     if request.param == "weak hash":
-        monkeypatch.setattr(join_module, "hash_entries", _weak_hash)
+        monkeypatch.setattr(entry_index, "hash_entries", _weak_hash)
 
 
 def _both(new, old, device="cpu"):
@@ -62,7 +64,7 @@ def test_join_equals_the_loop_when_nearly_all_hashes_collide(new, old, data):
     shared = data.draw(st.lists(st.sampled_from(old), unique=True))
     new = [*shared, *new, *shared]  # the new side may repeat itself
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(join_module, "hash_entries", _weak_hash)
+        patch.setattr(entry_index, "hash_entries", _weak_hash)
         assert _both(new, old) == oracle.remap(new, old)
 
 
@@ -93,15 +95,19 @@ def test_one_line_of_ten_megabytes_is_joined_at_once():
 
 
 def test_entries_in_several_blocks_are_all_joined(monkeypatch):
-    monkeypatch.setattr(parallel, "GRAIN", 7)
+    monkeypatch.setattr(hashing, "_FEWEST", 1)
+    monkeypatch.setattr(hashing, "BLOCK", 7)
+    monkeypatch.setattr(entry_index, "BLOCK", 7)
     new, old = [f"token{n}" for n in range(50)], [f"token{n}" for n in range(80, 20, -1)]
     assert _both(new, old) == oracle.remap(new, old)
 
 
 @pytest.mark.parametrize("grain", [1, 7, 1000])
 def test_entries_in_several_steps_and_pieces_are_all_joined(monkeypatch, grain, device):
-    monkeypatch.setattr(join_module, "GRAIN", grain)
-    monkeypatch.setattr(join_module, "_STRIDE", 3 * grain)
+    monkeypatch.setattr(hashing, "_FEWEST", 1)
+    monkeypatch.setattr(hashing, "BLOCK", grain)
+    monkeypatch.setattr(entry_index, "BLOCK", grain)
+    monkeypatch.setattr(hashing, "_STRIDE", 3 * grain)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     new, old = [f"token{n}" for n in range(50)], [f"token{n}" for n in range(80, 20, -1)]
     assert _both(new, old, device) == oracle.remap(new, old)
@@ -110,7 +116,7 @@ def test_entries_in_several_steps_and_pieces_are_all_joined(monkeypatch, grain, 
 
 @pytest.mark.parametrize("entries", [["a", "bb", "c", "dd"], [1, 2, 3, 4]])
 def test_a_join_tells_of_all_its_work(monkeypatch, entries):
-    monkeypatch.setattr(join_module, "_STRIDE", 3)
+    monkeypatch.setattr(hashing, "_STRIDE", 3)
     new, old = read_vocabulary(entries), read_vocabulary(entries[1:])
     told = []
     join(new, old, lambda _, nbytes: told.append(nbytes))
@@ -127,7 +133,7 @@ def test_nothing_is_joined_with_one_entry():
 def test_what_is_present_is_counted_among_collisions_too(new, old, data):
     new = [*new, *data.draw(st.lists(st.sampled_from(old)))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(join_module, "hash_entries", _weak_hash)
+        patch.setattr(entry_index, "hash_entries", _weak_hash)
         joined = join(read_vocabulary(new), read_vocabulary(old))
     assert joined.num_present == sum(entry in old for entry in new)
 
@@ -157,7 +163,7 @@ def test_a_repeat_is_found_if_and_only_if_there_is_one(entries):
 @given(st.lists(st.sampled_from([b"a", b"b", b"cc", b"dd", b"eee", b"fff"]), min_size=1))
 def test_a_repeat_is_found_among_collisions(entries):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(join_module, "hash_entries", _weak_hash)
+        patch.setattr(entry_index, "hash_entries", _weak_hash)
         found = _repeat(entries)
     assert (found is None) == (_first_repeat(entries) is None)
     if found is not None:
@@ -183,8 +189,8 @@ def test_ids_that_differ_only_in_their_high_bits_are_told_apart():
 
 
 def test_similar_tokens_collide_as_rarely_as_random_bits_do():
-    """In the high bits, which are all that is sorted: 40 of them, of half a million entries."""
+    """In the high bits, which are all that is kept: 40 of them, of half a million entries."""
     tokens = read_vocabulary([f"user_{n:06d}_x" for n in range(500_000)])
-    hashes = hash_entries(tokens, slice(0, len(tokens)))
+    hashes = as_tensor(hash_entries(tokens, slice(0, len(tokens))))
     assert len(torch.unique(hashes)) == 500_000
     assert 500_000 - len(torch.unique(hashes >> 24)) < 10

@@ -110,7 +110,7 @@ def test_a_bar_says_what_is_done(capsys):
     assert "Counting: 2 entries" in shown
     assert "800/800 bytes" in shown
     tws.diff_vocabularies(old, [5, 6], progress=True)
-    assert "Comparing" in capsys.readouterr().err
+    assert "Looking up" in capsys.readouterr().err
 
 
 HIGH = 1 << 62

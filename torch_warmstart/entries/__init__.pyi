@@ -10,7 +10,6 @@ from .making import entries_of_bytes as entries_of_bytes
 from .making import placed as placed
 from .making import text_entries as text_entries
 from .making import with_rows_before as with_rows_before
-from .parallel import GRAIN as GRAIN
 from .parallel import blocks as blocks
 from .parallel import in_blocks as in_blocks
 from .parallel import in_threads as in_threads
@@ -24,14 +23,16 @@ from .vocabulary import PADDING as PADDING
 from .vocabulary import Vocabulary as Vocabulary
 from .vocabulary import vocabulary_of as vocabulary_of
 from .words import WORD as WORD
+from .words import Vector as Vector
+from .words import as_tensor as as_tensor
+from .words import as_vector as as_vector
 from .words import combined as combined
 from .words import drop_behind as drop_behind
 from .words import filled as filled
 from .words import load_words as load_words
 from .words import new_words as new_words
 from .words import positions as positions
-from .words import shifted as shifted
+from .words import true_at as true_at
 from .words import weighted as weighted
 from .words import width_of as width_of
 from .words import words_for as words_for
-from .words import xor_into as xor_into

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from torch_warmstart.entries.words import Vector, as_tensor, as_vector
 from torch_warmstart.errors import shown_entry
 from torch_warmstart.values import frozen
 
@@ -72,16 +73,18 @@ class Entries:
 
     def places(self, at: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Where text entries start, and how long they are: int64."""
+        starts, lengths = self.places_of(at if isinstance(at, slice) else as_vector(at))
+        return as_tensor(starts), as_tensor(lengths)
+
+    def places_of(self, at: slice | Vector) -> tuple[Vector, Vector]:
+        """The same as vectors."""
         assert self.bounds is not None
+        bounds = as_vector(self.bounds)
         if self.lengths is not None:
-            if isinstance(at, slice):
-                return self.bounds[at], self.lengths[at]
-            return self.bounds.index_select(0, at), self.lengths.index_select(0, at)
-        if isinstance(at, slice):
-            starts, following = self.bounds[:-1][at], self.bounds[1:][at]
-        else:
-            starts, following = (self.bounds.index_select(0, at + behind) for behind in (0, 1))
-        return starts, following - starts - self.gap
+            return bounds[at], as_vector(self.lengths)[at]
+        starts = bounds[:-1][at]
+        lengths = bounds[1:][at] - starts
+        return starts, lengths - self.gap if self.gap else lengths
 
     def entry(self, index: int) -> bytes | int:
         """One entry, for messages and for the rare cases that need it as a value."""

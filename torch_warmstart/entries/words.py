@@ -1,12 +1,16 @@
 """Bytes at any place of a buffer, loaded eight at a time: how text is hashed and compared.
 
-And vectors of words: where they are kept, and where they are what is looked for.
+And vectors of words. What works on blocks of them takes numpy's arrays on a CPU and tensors
+elsewhere: both have the operators that are used, and numpy computes in the thread that calls it.
+torch splits what is longer than its grain size among threads that wait for each other.
 """
 
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +18,22 @@ import torch
 WORD = 8  # bytes
 WIDEST = 8 * WORD  # bytes loaded from one place at a time: a cache line
 _LONGEST = 8 * WIDEST  # the same, of long entries
-_TOGETHER = 1 << 20  # bytes of a load of many long entries, so that they stay in the cache
+_TOGETHER = 1 << 22  # bytes of a load of many long entries, so that they stay in the cache
+
+Vector = Any  # an array of numpy's or a tensor: of int64, uint8 or bool
 
 # A word's first 0 to 8 bytes.
-_FIRST_BYTES = torch.tensor([(1 << 8 * kept) - 1 for kept in range(WORD)] + [-1])
+_FIRST_BYTES = np.array([(1 << 8 * kept) - 1 for kept in range(WORD)] + [-1])
+
+
+def as_vector(tensor: torch.Tensor) -> Vector:
+    """The same memory: numpy's on a CPU."""
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+
+
+def as_tensor(vector: Vector) -> torch.Tensor:
+    """The same memory as a tensor."""
+    return torch.from_numpy(vector) if isinstance(vector, np.ndarray) else vector
 
 
 def new_words(count: int, device: torch.device) -> torch.Tensor:
@@ -34,13 +50,23 @@ def new_words(count: int, device: torch.device) -> torch.Tensor:
 def filled(count: int, value: int, device: torch.device) -> torch.Tensor:
     """`count` times one number: int64."""
     made = new_words(count, device)
-    if device.type != "cpu":
-        return made.fill_(value)
-    made.numpy().fill(value)
+    as_vector(made)[:] = value
     return made
 
 
-def load_words(data: torch.Tensor, places: torch.Tensor, count: int) -> torch.Tensor:
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """Where a vector of bool is true: int64."""
+    return as_tensor(true_at(as_vector(mask)))
+
+
+def true_at(mask: Vector) -> Vector:
+    """The same of either kind of vector."""
+    if isinstance(mask, np.ndarray):
+        return np.flatnonzero(mask)  # in a third of torch's time
+    return mask.nonzero().flatten()
+
+
+def load_words(data: Vector, places: Vector, count: int) -> Vector:
     """The `count` little-endian words at each position: int64 of `[len(places), count]`.
 
     Args:
@@ -53,63 +79,69 @@ def load_words(data: torch.Tensor, places: torch.Tensor, count: int) -> torch.Te
     if not len(places) or int(places.max()) <= last:
         return _load(data, places, size)
     start = max(last + 1, 0)
-    tail = torch.cat([data[start:], data.new_zeros(size)])
-    at = positions(places >= start)
-    at_end = _load(tail, places.index_select(0, at) - start, size)
+    at = true_at(places >= start)
+    at_end = _load(_with_zeros(data[start:], size), places[at] - start, size)
     if len(at) == len(places):
         return at_end
-    words = _load(data, places.clamp(max=start - 1), size)  # those at the end as any other
-    if words.device.type == "cpu":
-        words.numpy()[at.numpy()] = at_end.numpy()
-    else:
-        words[at] = at_end
+    words = _load(data, places.clip(max=start - 1), size)  # those at the end as any other
+    words[at] = at_end
     return words
 
 
-def drop_behind(words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+def _with_zeros(data: Vector, count: int) -> Vector:
+    if isinstance(data, np.ndarray):
+        return np.concatenate([data, np.zeros(count, dtype=data.dtype)])
+    return torch.cat([data, data.new_zeros(count)])
+
+
+def _load(data: Vector, places: Vector, size: int) -> Vector:
+    if not isinstance(data, np.ndarray):
+        if not len(places):
+            return places.new_empty(0, size // WORD)
+        return data.unfold(0, size, 1).index_select(0, places).view(torch.int64)
+    if not data.flags.c_contiguous:
+        data = np.ascontiguousarray(data)
+    # Records that overlap, of which numpy copies each by itself.
+    record = np.dtype((np.void, size))
+    records = np.ndarray(max(0, len(data) - size + 1), record, buffer=data, strides=(1,))
+    return records[places].view(np.int64).reshape(len(places), size // WORD)
+
+
+def drop_behind(words: Vector, lengths: Vector) -> Vector:
     """Makes zeros of all but the first `lengths` bytes of each row of words, in place."""
     if not len(words):
         return words
     whole = max(0, int(lengths.min())) // WORD  # words that every row has
-    masks = _FIRST_BYTES.to(words.device)
+    masks = _FIRST_BYTES if isinstance(words, np.ndarray) else _masks_on(words.device)
     for at in range(whole, words.shape[1]):
-        kept = (lengths - at * WORD).clamp_(0, WORD)
-        words[:, at] &= masks.index_select(0, kept)
+        kept = lengths - at * WORD
+        words[:, at] &= masks[kept.clip(0, WORD)]
     return words
 
 
-def xor_into(words: torch.Tensor, others: torch.Tensor) -> None:
-    """`words ^= others`; on a CPU in this thread, however many words there are."""
-    if words.device.type == "cpu":
-        np.bitwise_xor(words.numpy(), others.numpy(), out=words.numpy())
-    else:
-        words ^= others
+@functools.cache
+def _masks_on(device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(_FIRST_BYTES).to(device)
 
 
-def shifted(words: torch.Tensor, bits: int) -> torch.Tensor:
-    """`words >> bits`, arithmetically; on a CPU in this thread."""
-    if words.device.type == "cpu":
-        return torch.from_numpy(words.numpy() >> bits)
-    return words >> bits
-
-
-def combined(words: torch.Tensor) -> torch.Tensor:
+def combined(words: Vector) -> Vector:
     """All words of a row by "or": int64 of `[n]`."""
-    if words.device.type == "cpu" and words.shape[1] > WIDEST // WORD:
-        return torch.from_numpy(np.bitwise_or.reduce(words.numpy(), axis=1))
-    return functools.reduce(torch.bitwise_or, words.unbind(1))
+    if isinstance(words, np.ndarray) and words.shape[1] > WIDEST // WORD:
+        return np.bitwise_or.reduce(words, axis=1)
+    return functools.reduce(operator.or_, _columns(words))
 
 
-def weighted(words: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
+def weighted(words: Vector, factors: Sequence[int]) -> Vector:
     """The sum of a row's words, each multiplied by its factor, modulo 2**64: int64 of `[n]`."""
-    if words.device.type == "cpu":  # row by row, as they lie: in a third of torch's time
+    if isinstance(words, np.ndarray) and words.shape[1] > WIDEST // WORD:  # as they lie
         numbers = np.array(factors, dtype=np.int64).view(np.uint64)
-        summed = np.einsum("ij,j->i", words.numpy().view(np.uint64), numbers)
-        return torch.from_numpy(summed.view(np.int64))
-    total = torch.zeros_like(words[:, 0])
-    for word, factor in zip(words.unbind(1), factors, strict=True):
-        total += word * factor
-    return total
+        return np.einsum("ij,j->i", words.view(np.uint64), numbers).view(np.int64)
+    products = (word * factor for word, factor in zip(_columns(words), factors, strict=True))
+    return functools.reduce(operator.iadd, products)
+
+
+def _columns(words: Vector) -> list[Vector]:
+    return [words[:, at] for at in range(words.shape[1])]
 
 
 def width_of(count: int, size: int) -> int:
@@ -122,21 +154,3 @@ def width_of(count: int, size: int) -> int:
 def words_for(size: int, width: int = WIDEST) -> int:
     """How many words hold so many bytes, at most a load of `width`."""
     return -(-min(size, width) // WORD)
-
-
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Where a vector of bool is true: int64."""
-    if mask.device.type != "cpu":
-        return mask.nonzero().flatten()
-    return torch.from_numpy(np.flatnonzero(mask.numpy()))  # in a third of torch's time
-
-
-def _load(data: torch.Tensor, positions: torch.Tensor, size: int) -> torch.Tensor:
-    if not len(positions):
-        return positions.new_empty(0, size // WORD)
-    if data.device.type != "cpu" or not data.is_contiguous():
-        return data.unfold(0, size, 1).index_select(0, positions).view(torch.int64)
-    # Records that overlap: torch would split so wide a load among threads that wait for each other.
-    raw, record = data.numpy(), np.dtype((np.void, size))
-    records = np.ndarray(len(raw) - size + 1, record, buffer=raw, strides=(1,))
-    return torch.from_numpy(records[positions.numpy()].view(np.int64).reshape(-1, size // WORD))

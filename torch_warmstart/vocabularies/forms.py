@@ -14,7 +14,7 @@ import torch
 
 from torch_warmstart.entries import Entries
 from torch_warmstart.values import frozen
-from torch_warmstart.vocabularies.join import MISSING
+from torch_warmstart.vocabularies.entry_index import MISSING
 
 _SHOWN = 3  # entries at most in a message
 _BLOCK = 1 << 16  # entries at a time

@@ -21,7 +21,8 @@ from torch_warmstart.errors import SettingsError, VocabularyError, check_kind, p
 from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
 from torch_warmstart.values import frozen
-from torch_warmstart.vocabularies.join import MISSING, Joined, join, work_of
+from torch_warmstart.vocabularies.entry_index import MISSING
+from torch_warmstart.vocabularies.join import Joined, join, work_of
 from torch_warmstart.vocabularies.loading import (
     check_lines,
     check_no_blanks,

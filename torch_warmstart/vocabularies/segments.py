@@ -9,7 +9,7 @@ import torch
 
 from torch_warmstart.errors import VocabularyError, plural
 from torch_warmstart.settings import SegmentInfo, VocabInfo
-from torch_warmstart.vocabularies.join import MISSING
+from torch_warmstart.vocabularies.entry_index import MISSING
 from torch_warmstart.vocabularies.remapping import Remapping
 
 

@@ -12,9 +12,9 @@ from torch_warmstart.entries import Entries, Vocabulary, positions
 from torch_warmstart.errors import SettingsError, VocabularyError
 from torch_warmstart.settings import VocabSource
 from torch_warmstart.values import frozen
-from torch_warmstart.vocabularies.join import MISSING, join, work_of
+from torch_warmstart.vocabularies.entry_index import MISSING, index_once
+from torch_warmstart.vocabularies.join import join, work_of
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
-from torch_warmstart.vocabularies.lifecycle.index import EntryIndex
 from torch_warmstart.vocabularies.lifecycle.update import check_alike
 from torch_warmstart.vocabularies.loading import read_vocabulary
 
@@ -182,16 +182,16 @@ def _old_numbers(before: Vocabulary, after: Vocabulary, progress: bool | None) -
         first, second = map(before.listed.show, joined.repeat)
         raise VocabularyError(f"{before.origin} has an entry twice: {first} and {second}.")
     if joined.may_share:
-        EntryIndex(after.listed)  # which raises, and names the two
+        index_once(after.listed)  # which raises, and names the two
     return joined.rows
 
 
 def _check_once(listed: Entries, strangers: torch.Tensor) -> None:
     """Raises VocabularyError for an entry that is there twice and no old vocabulary has."""
     try:
-        EntryIndex(listed.take(strangers))
+        index_once(listed.take(strangers))
     except VocabularyError:
-        EntryIndex(listed)  # which names them by their places
+        index_once(listed)  # which names them by their places
         raise
 
 
@@ -216,7 +216,7 @@ def _is_back(strangers: Entries, earlier: Sequence[VocabSource]) -> torch.Tensor
     back = torch.zeros(len(strangers), dtype=torch.bool)
     if not len(strangers) or not earlier:
         return back
-    index = EntryIndex(strangers)
+    index = index_once(strangers)
     for source in earlier:
         listed = read_vocabulary(source).listed
         check_alike(strangers, listed)
@@ -263,7 +263,7 @@ def _weights(
 
 def _counted(counts: Any, *groups: Entries) -> list[torch.Tensor]:
     """How often the entries of each group were seen."""
-    indices = [EntryIndex(group) for group in groups]
+    indices = [index_once(group) for group in groups]
     seen = [torch.zeros(len(group), dtype=torch.int64) for group in groups]
     for entries, numbers in counted_blocks(counts, groups[0]):
         for group, index, total in zip(groups, indices, seen, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torch_warmstart.entries import WORD, Entries, drop_behind, load_words
+from torch_warmstart.entries import WORD, Entries, as_vector, drop_behind, load_words
 
 Numbers = npt.NDArray[np.int64]
 
@@ -74,8 +74,9 @@ def _sorted_text(entries: Entries) -> tuple[Numbers, Numbers]:
 def _words(entries: Entries, starts: torch.Tensor, left: torch.Tensor) -> npt.NDArray[np.uint64]:
     """The next bytes of each entry as a number that sorts as they do."""
     left = left.clamp(min=0)
-    words = drop_behind(load_words(entries.text, starts.clamp(max=len(entries.text)), 1), left)
-    found: npt.NDArray[np.uint64] = words.flatten().numpy().view(np.uint64).byteswap()
+    places = as_vector(starts.clamp(max=len(entries.text)))
+    words = drop_behind(load_words(as_vector(entries.text), places, 1), as_vector(left))
+    found: npt.NDArray[np.uint64] = words[:, 0].view(np.uint64).byteswap()
     return found
 
 

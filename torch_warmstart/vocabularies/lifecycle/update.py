@@ -26,8 +26,8 @@ from torch_warmstart.entries import (
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import VocabSource
 from torch_warmstart.values import frozen
+from torch_warmstart.vocabularies.entry_index import index_once, index_work
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
-from torch_warmstart.vocabularies.lifecycle.index import INDEX_BYTES, EntryIndex
 from torch_warmstart.vocabularies.lifecycle.order import distinct, joined
 from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary
 
@@ -212,8 +212,8 @@ def _counted(
     numbers: list[Numbers] = []
     counted = 0
     title = "Update"
-    with progress_bar(len(listed) * INDEX_BYTES, show=progress, title=title) as advance:
-        index = EntryIndex(listed, advance)
+    with progress_bar(index_work(listed), show=progress, title=title) as advance:
+        index = index_once(listed, advance)
         for entries, here in counted_blocks(counts, listed):
             listed = check_alike(listed, entries)
             found = index.find(entries)

@@ -1,0 +1,98 @@
+"""The hash table that entries are looked up in: whatever is in it, it finds what a dict finds."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torch_warmstart.errors import VocabularyError
+from torch_warmstart.vocabularies import entry_index
+from torch_warmstart.vocabularies.entry_index import EntryIndex, index_once, index_work
+from torch_warmstart.vocabularies.loading import read_entries
+
+IDS = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=1, max_size=60, unique=True)
+
+
+def _expected(known, wanted):
+    rows = {entry: at for at, entry in enumerate(known)}
+    return [rows.get(entry, -1) for entry in wanted]
+
+
+# What keys are made of: all in one cell, in few, in neighbours, in the last ones, negative ones,
+# one hash for two of them, and hashes that differ only in bits that no key has.
+HASHES = {
+    "one cell": lambda ids: ids & 0xFFF | 1 << 62,
+    "three cells": lambda ids: (ids % 3) << 61 | (ids & 0xFF) << 20,
+    "neighbours": lambda ids: ids << 48,
+    "the last cells": lambda ids: -1 - (ids & 0xFF) * (1 << 40),
+    "steps alike": lambda ids: ids << 40,
+    "two of one hash": lambda ids: (ids >> 1) << 44,
+    "bits that no key has": lambda ids: ids & 0xF,
+    "none": lambda ids: ids * 0,
+    "all bits": lambda ids: ids * 0 - 1,
+}
+
+
+@pytest.mark.parametrize("hashes", HASHES)
+@given(known=IDS, others=IDS, data=st.data())
+def test_ids_are_found_whatever_their_hashes_are(hashes, known, others, data):
+    wanted = [*data.draw(st.lists(st.sampled_from(known))), *others]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            entry_index,
+            "hash_entries",
+            lambda entries, block: HASHES[hashes](entries.ids[block]).numpy().copy(),
+        )
+        index = EntryIndex(read_entries(known))
+        assert index.repeat is None
+        assert index.find(read_entries(wanted)).tolist() == _expected(known, wanted)
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 127, 128, 129, 1000, 5000])
+def test_every_number_of_entries_is_found(count, device):
+    known = read_entries(torch.arange(count) * 7919, device)
+    wanted = read_entries(torch.arange(-1, 2 * count) * 7919, device)
+    found = EntryIndex(known).find(wanted)
+    assert found.tolist() == [-1, *range(count), *[-1] * count]
+
+
+@pytest.mark.parametrize("block", [1, 3, 1 << 16])
+def test_threads_that_write_at_once_lose_nothing(monkeypatch, block):
+    monkeypatch.setattr(entry_index, "BLOCK", block)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    ids = torch.arange(300) * 2654435761
+    for _ in range(5):
+        assert EntryIndex(read_entries(ids)).find(read_entries(ids)).tolist() == [*range(300)]
+
+
+def test_nothing_is_found_among_no_entries():
+    nothing = read_entries([5]).slice(0, 0)
+    assert EntryIndex(nothing).find(read_entries([5, 6])).tolist() == [-1, -1]
+    assert EntryIndex(read_entries([5])).find(nothing).tolist() == []
+
+
+def test_an_index_tells_of_all_its_work(monkeypatch):
+    monkeypatch.setattr("torch_warmstart.vocabularies.hashing._STRIDE", 3)
+    for entries in (read_entries(["a", "bb", "c", "dd"]), read_entries([1, 2, 3, 4])):
+        told = []
+        EntryIndex(entries, lambda _, nbytes, told=told: told.append(nbytes))
+        assert sum(told) == index_work(entries)
+
+
+def test_an_entry_that_is_there_twice_is_named():
+    with pytest.raises(VocabularyError, match=r"has an entry twice: 'b' \(entry 2\) and 'b' \(ent"):
+        index_once(read_entries(["a", "b", "c", "b", "b"]))
+
+
+def test_the_number_of_cells_is_a_prime_above_every_step():
+    for least in (3, 257, 258, 512, 4_000_001):
+        found = entry_index._next_prime(least)
+        assert found >= least
+        assert all(found % divisor for divisor in range(2, int(found**0.5) + 1))
+    sizes = [entry_index._Cells(count, torch.device("cpu"))._size for count in (1, 128, 129, 999)]
+    assert all(size > entry_index._STEPS for size in sizes)
+    assert all(a <= b for a, b in itertools.pairwise(sizes))

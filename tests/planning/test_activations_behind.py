@@ -45,6 +45,13 @@ def two(*between):
         (nn.Sequential(nn.Sequential(nn.Linear(2, 3)), nn.ReLU()), "relu"),
         (nn.Sequential(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2), nn.ReLU()), "relu"),
         (two(nn.ReLU()), {"class_name": "function", "config": "own"}),
+        (two(nn.LeakyReLU(0.3)), {"class_name": "LeakyReLU", "config": {"alpha": 0.3000000119}}),
+        (two(nn.Tanh()), {"class_name": "ELU", "config": {"alpha": [1.0]}}),
+        (two(nn.Tanh()), {"class_name": "ELU", "config": {"alpha": 10**400}}),
+        (two(nn.Tanh()), {"class_name": "ELU", "config": {}}),
+        (two(nn.Tanh()), {"class_name": ["ELU"], "config": {"alpha": 1.0}}),
+        (two(nn.Tanh()), ["ELU"]),
+        (two(nn.Tanh()), {"class_name": "ReLU", "config": {"negative_slope": 0.1, "max_value": 6}}),
     ],
 )
 def test_what_agrees_or_cannot_be_seen_is_not_told(model, activation):

@@ -35,9 +35,12 @@ def activations(model):
         ([layer("Dropout", rate=0.5), layer("ReLU", max_value=None)], "relu"),
         ([layer("ReLU", max_value=6.0, negative_slope=0.0)], "relu6"),
         ([layer("Softmax", axis=-1)], "softmax"),
-        ([layer("ReLU", max_value=[7])], "linear"),
-        ([layer("ReLU", negative_slope=0.1)], "linear"),
-        ([layer("Softmax", axis=1)], "linear"),
+        ([layer("ReLU", max_value=[7])], layer("ReLU", max_value=[7])),
+        ([layer("ReLU", negative_slope=0.1)], layer("ReLU", negative_slope=0.1)),
+        ([layer("Softmax", axis=1)], layer("Softmax", axis=1)),
+        ([layer("Dropout", rate=0.1), layer("ELU", alpha=0.5)], layer("ELU", alpha=0.5)),
+        ([layer("UnitNormalization", axis=-1)], layer("UnitNormalization", axis=-1)),
+        ([layer("PReLU")], "linear"),  # which has weights of its own
         ([layer("Activation", activation={"class_name": "function"})], "linear"),
         ([layer("BatchNormalization"), layer("Activation", activation="relu")], "linear"),
         ([layer("Dense", activation="relu")], "linear"),
@@ -88,3 +91,38 @@ def test_another_one_in_torch_is_told(library, suffix, tmp_path: Path):
     assert audits(nn.GELU()) == ()
     (told,) = audits(nn.ReLU())
     assert "nn.ReLU (1) follows it; the file says activation='gelu'" in str(told)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("library", ["keras", "tf_keras"])
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_one_that_is_a_layer_with_an_option_is_told_too(library, suffix, tmp_path: Path):
+    keras = pytest.importorskip(library)
+    pytest.importorskip("h5py")
+    layers = keras.layers
+
+    def audits(theirs, ours):
+        parts = [layers.Input((4,)), layers.Dense(4, name="0"), theirs]
+        keras.Sequential([*parts, layers.Dense(3, name="2")]).save(tmp_path / f"m.{suffix}")
+        between = [] if ours is None else [ours]
+        model = nn.Sequential()
+        parts = [nn.Linear(4, 4), *between, nn.Linear(4, 3)]
+        for name, part in zip("012" if between else "02", parts, strict=True):
+            model.add_module(name, part)
+        found = map(str, tws.plan_warm_start(model, tmp_path / f"m.{suffix}").audits)
+        return [audit for audit in found if "the file says" in audit]
+
+    assert audits(layers.LeakyReLU(0.3), nn.LeakyReLU(0.3)) == []
+    assert audits(layers.ELU(0.5), nn.ELU(0.5)) == []
+    assert audits(layers.ReLU(negative_slope=0.1), nn.LeakyReLU(0.1)) == []
+    assert audits(layers.ReLU(max_value=2.0), nn.Hardtanh(0.0, 2.0)) == []
+    (told,) = audits(layers.LeakyReLU(0.3), nn.LeakyReLU())
+    assert "negative_slope=0.01 follows it; the file says activation='LeakyReLU'" in told
+    assert "Make it nn.LeakyReLU(negative_slope=0.3)" in told
+    (told,) = audits(layers.ELU(0.5), nn.ELU())
+    assert "Make it nn.ELU(alpha=0.5)" in told
+    (told,) = audits(layers.ELU(0.5), None)
+    assert "Put nn.ELU(alpha=0.5) between them" in told
+    (told,) = audits(layers.UnitNormalization(), None)
+    assert "the file says activation='UnitNormalization'. Put what it does between" in told

@@ -153,13 +153,15 @@ def _activated(layer: Any, follower: Any) -> Any:
     if not is_layer(layer) or _ACTIVATED.fullmatch(snake_case(layer["class_name"])) is None:
         return layer
     options = layer["config"]
-    name = _activation_of(follower) if is_layer(follower) else None
-    if name is None or options.get("activation", "") not in (None, "linear"):
+    activation = _activation_of(follower) if is_layer(follower) else None
+    if activation is None or options.get("activation", "") not in (None, "linear"):
         return layer
-    return {**layer, "config": {**options, "activation": name}}
+    return {**layer, "config": {**options, "activation": activation}}
 
 
 _ACTIVATED = re.compile(r"(einsum_)?dense|(depthwise_|separable_)?conv\dd(_transpose)?")
+# Layers that are nothing but a function of theirs; keras/src/layers/activations/.
+_FUNCTIONS = {"ReLU", "LeakyReLU", "ELU", "ThresholdedReLU", "Softmax", "UnitNormalization"}
 _PASSED = re.compile(r"(spatial_)?dropout(\dd)?|flatten|activity_regularization")
 
 
@@ -167,16 +169,19 @@ def _is_passed(layer: Any) -> bool:
     return is_layer(layer) and _PASSED.fullmatch(snake_case(layer["class_name"])) is not None
 
 
-def _activation_of(layer: Mapping[str, Any]) -> str | None:
-    """What a layer that is an activation is called; None for another, and for what has no name."""
+def _activation_of(layer: Mapping[str, Any]) -> Any:
+    """What a layer that is an activation is called, or itself; None for another one."""
     options, kind = layer["config"], layer["class_name"]
     if kind == "Activation":
         name = options.get("activation")
         return name if isinstance(name, str) and name != "linear" else None
     if kind == "ReLU" and not options.get("negative_slope") and not options.get("threshold"):
         most = options.get("max_value")
-        return "relu" if most is None else "relu6" if most == 6 else None
-    return "softmax" if kind == "Softmax" and options.get("axis") == -1 else None
+        if most is None or most == 6:
+            return "relu" if most is None else "relu6"
+    if kind == "Softmax" and options.get("axis") == -1:
+        return "softmax"
+    return layer if kind in _FUNCTIONS else None
 
 
 def kind_of(layer: Any) -> str:

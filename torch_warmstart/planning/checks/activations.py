@@ -53,6 +53,14 @@ _BY_NAME: Mapping[str, _Activation] = {
     "softmax": _Activation(nn.Softmax),
     "log_softmax": _Activation(nn.LogSoftmax),
 }
+# Of those that are layers: torch's module, the option that it is made with, and what the layer
+# calls it, before Keras 3 too.
+_BY_CLASS: Mapping[str, tuple[type[nn.Module], str, tuple[str, ...]]] = {
+    "LeakyReLU": (nn.LeakyReLU, "negative_slope", ("negative_slope", "alpha")),
+    "ReLU": (nn.LeakyReLU, "negative_slope", ("negative_slope",)),
+    "ELU": (nn.ELU, "alpha", ("alpha",)),
+}
+_MOST = 1e6  # of such an option; anything beyond is no activation
 _NONE = (None, "linear")
 # An activation may stand behind these as well as before: they take values as they are, ...
 _TRANSPARENT = (nn.modules.dropout._DropoutNd, nn.Identity, nn.Flatten, nn.Unflatten)
@@ -99,7 +107,7 @@ def told_activations(
     found = set()
     for module, layer in described.items():
         stated = _stated(layer)
-        wanted = _BY_NAME.get(stated) if isinstance(stated, str) else None
+        wanted = _known(stated)
         if wanted is None or wanted.kind in _NOT_SURE:
             continue
         follower = _follower(module, stated, names, modules, described)
@@ -129,7 +137,7 @@ def _follower(
     described: Mapping[nn.Module, Described],
 ) -> Follower | None:
     """What follows a layer for certain; None where its output goes who knows where."""
-    turns = not isinstance(wanted, str) or wanted in _TURN
+    turns = (wanted in _TURN) if isinstance(wanted, str) else _known(wanted) is None
     through = _TRANSPARENT if turns else (*_TRANSPARENT, *_LARGEST)
     name = names.get(module)
     if name is None:
@@ -217,7 +225,7 @@ def _behind_in_transformer(name: str, module: nn.Module, modules: Modules) -> Fo
 def _compare(follower: Follower, wanted: Any) -> Iterator[Difference]:
     module = follower.module
     called = f"{_name(module)} ({follower.called})"
-    known = _BY_NAME.get(wanted) if isinstance(wanted, str) else None
+    known = _known(wanted)
     says = f"the file says activation={_said(wanted)}"
     if not _is_activation(module):
         put = f"Put {_written(known)}" if known is not None else "Put what it does"
@@ -227,6 +235,27 @@ def _compare(follower: Follower, wanted: Any) -> Iterator[Difference]:
         options = [f"{n}={getattr(module, n)!r}" for n, _ in known.options if is_alike]
         shown = f"{called} with {', '.join(options)}" if options else called
         yield f"{shown} follows it; {says}.", f"Make it {_written(known)}."
+
+
+def _known(wanted: Any) -> _Activation | None:
+    """What computes an activation; None for what torch has no module of, or nobody knows."""
+    if isinstance(wanted, str):
+        return _BY_NAME.get(wanted)
+    kind, config = (
+        (wanted.get("class_name"), wanted.get("config"))
+        if isinstance(wanted, Mapping)
+        else (None, None)
+    )
+    known = _BY_CLASS.get(kind) if isinstance(kind, str) else None
+    if known is None or not isinstance(config, Mapping):
+        return None
+    if config.get("max_value") is not None or config.get("threshold"):
+        return None
+    module, option, keys = known
+    value = next((config[key] for key in keys if key in config), None)
+    if not isinstance(value, float | int) or abs(value) > _MOST:
+        return None
+    return _Activation(module, ((option, float(f"{value:.6g}")),))  # which was a float32
 
 
 def _is_activation(module: nn.Module) -> bool:

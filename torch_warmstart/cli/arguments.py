@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from torch_warmstart import __version__
+from torch_warmstart.cli.answer import DIFFERENT, FAILED, OK
 from torch_warmstart.values import frozen
 
 CONFIDENCES = ("high", "medium", "low")
@@ -81,8 +82,8 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="torch-warmstart",
         description="Warm-start PyTorch models from checkpoints of other models.",
-        epilog="Exit codes: 0; 1 where things differ, nothing matched or a threshold is missed; 2 "
-        "for errors. docs/cli.md has more.",
+        epilog=f"Exit codes: {OK}; {DIFFERENT} where things differ, nothing matched or a threshold "
+        f"is missed; {FAILED} for errors. docs/cli.md has more.",
         formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

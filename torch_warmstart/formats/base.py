@@ -421,11 +421,7 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         keys = self.keys_of(name)
         if not keys:
             raise self._missing(name)
-        if len(keys) > 1:
-            raise SettingsError(
-                f"{self.url}: {name!r} is the name of several tensors; name one by its key: "
-                f"{' or '.join(map(repr, keys))}."
-            )
+        check_one_key(self.url, name, keys)
         return self.spec(keys[0])
 
     def _missing(self, key: str) -> MissingTensorError:
@@ -516,4 +512,13 @@ def _check_rows(spec: TensorSpec, rows: torch.Tensor) -> None:
         raise SettingsError(
             f"rows lie between {int(rows.min())} and {int(rows.max())}, "
             f"but tensor {spec.key!r} has {there}"
+        )
+
+
+def check_one_key(subject: str, name: str, keys: Sequence[str]) -> None:
+    """Raises SettingsError if a name that is asked for, for a subject, is that of several keys."""
+    if len(keys) > 1:
+        raise SettingsError(
+            f"{subject}: {name!r} is the name of several tensors; name one by its key: "
+            f"{' or '.join(map(repr, keys))}."
         )

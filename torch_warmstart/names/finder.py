@@ -29,7 +29,7 @@ from dataclasses import replace
 import torch
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
-from torch_warmstart.formats import Checkpoint, TensorSpec
+from torch_warmstart.formats import Checkpoint, TensorSpec, check_one_key
 from torch_warmstart.layouts import ANY, IDENTITY, Form, Layout, expression, fits_either_way
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Owner, Shape, Variable
@@ -216,12 +216,7 @@ class Finder:
     def named(self, owner: Owner, name: str, asked_by: str = _SETTING) -> TensorSpec:
         """The tensor of a name that the user gave for an owner; raises as `find_renamed`."""
         keys = self._spellings.given(name)
-        if len(keys) > 1:
-            found = " and ".join(map(repr, keys))
-            raise SettingsError(
-                f"{owner.name}: {name!r} is the name of several tensors; name one by its key: "
-                f"{found}."
-            )
+        check_one_key(owner.name, name, keys)
         if keys:
             return self.spec(keys[0])
         raise _NotThereError(

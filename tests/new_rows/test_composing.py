@@ -348,7 +348,7 @@ def test_what_shows_late_is_warned_of_before_anything_is_written():
     before = model.weight.detach().clone()
     with warnings.catch_warnings():
         warnings.simplefilter("error", tws.WarmStartWarning)
-        with pytest.raises(tws.WarmStartWarning, match="no initialiser answered for 10 new rows"):
+        with pytest.raises(tws.WarmStartWarning, match="no initialiser answers for 10 new rows"):
             _started(model, {"weight": table(40, 6)}, {"weight": info_of(NEW, OLD, halves)})
     assert torch.equal(model.weight, before)
 

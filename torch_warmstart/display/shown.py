@@ -7,7 +7,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch_warmstart.errors import MissingDependencyError
+from torch_warmstart.errors import MissingDependencyError, SettingsError
+from torch_warmstart.whole_files import beside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,23 +65,34 @@ class Shown:
         """One page of HTML that needs nothing else: a table to sort, filter and unfold.
 
         Args:
-            path: Where it is written to; None: nowhere. A file that is there is replaced.
+            path: Where it is written to; None: nowhere. A file that is there is replaced, whole or
+                not at all.
 
         Returns:
             The page.
+
+        Raises:
+            SettingsError: it cannot be written there.
         """
         from torch_warmstart.display.page import as_page
 
         page = as_page(self._sheet())
         if path is not None:
-            with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-                file.write(page)
+            _write(os.fspath(path), page)
         return page
 
     def _repr_html_(self) -> str:
         from torch_warmstart.display.page import as_fragment
 
         return as_fragment(self._sheet())
+
+
+def _write(path: str, page: str) -> None:
+    try:
+        with beside(path) as written, open(written, "wb") as file:
+            file.write(page.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def _flat(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

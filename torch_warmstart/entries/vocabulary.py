@@ -22,6 +22,7 @@ import torch
 from torch_warmstart.entries.entries import Entries
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.values import frozen
+from torch_warmstart.whole_files import beside
 
 if TYPE_CHECKING:
     from torch_warmstart.entries.usage import Usage
@@ -235,7 +236,8 @@ class Vocabulary:
         try:
             _write(os.fspath(path), tensors, json.dumps(about))
         except OSError as error:
-            raise SettingsError(f"{path} cannot be written: {error}.") from error
+            why = error.strerror or error
+            raise SettingsError(f"{path} cannot be written: {why}.") from error
 
     def head(self, count: int) -> Vocabulary:
         """The first `count` rows."""
@@ -372,16 +374,10 @@ def _write(path: str, tensors: Mapping[str, tuple[str, torch.Tensor]], about: st
         header[name] = {"dtype": word, "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    beside = f"{path}.{os.getpid()}.part"
-    try:
-        with open(beside, "wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for _, (_, tensor) in ordered:
-                file.write(_raw(tensor))
-        os.replace(beside, path)
-    finally:
-        if os.path.exists(beside):
-            os.unlink(beside)
+    with beside(path) as written, open(written, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, (_, tensor) in ordered:
+            file.write(_raw(tensor))
 
 
 def vocabulary_of(entries: Entries, **more: Any) -> Vocabulary:

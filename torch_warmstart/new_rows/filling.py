@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torch_warmstart.errors import Finding
+from torch_warmstart.errors import Finding, plural
 from torch_warmstart.settings import KEEP, AnyVocabInfo, Initializer
 from torch_warmstart.values import frozen
 
@@ -73,6 +73,16 @@ class Mixed:
         elif self.num_unanswered:
             told.append(f"{self.num_unanswered:,} zeros, as nobody answers for them")
         return ", ".join(told)
+
+
+def unanswered_rows(name: str, count: int) -> Finding:
+    """The warning that nobody has answered for some new rows."""
+    begins = "begins" if count == 1 else "begin"
+    hint = "End with one that answers for all: ... | init.mean()."
+    text = (
+        f"{name}: no initialiser answers for {plural(count, 'new row')}, which {begins} as zeros."
+    )
+    return Finding("new-rows-unanswered", "warning", name, f"{text} {hint}", hint)
 
 
 def equal_rows(name: str, counts: Mapping[str, int]) -> Finding:

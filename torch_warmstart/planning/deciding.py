@@ -230,12 +230,15 @@ def decide_found(wish: Wish, source: Source, how: str, remappings: Remappings) -
     """A variable whose tensors are known; raises ProblemError if they do not fit."""
     variable = wish.variable
     source = choose_layout(variable, source, wish.layout)
-    if wish.infos:
-        return Decision(remapped_item(variable, source, wish.infos, how, remappings))
-    _check_no_ids(variable, source, remappings.old)
+    axes = vocab_axes(variable, wish.infos)
+    if not wish.infos:
+        _check_no_ids(variable, source, remappings.old)
     try:
         check_readable(variable, source)
-        check_shape(variable, source)
+        if wish.infos:
+            check_other_axes(variable, source, wish.infos, axes)
+        else:
+            check_shape(variable, source)
         cast = choose_cast(variable, source)
     except ProblemError:
         if not wish.may_misfit:
@@ -243,6 +246,8 @@ def decide_found(wish: Wish, source: Source, how: str, remappings: Remappings) -
         why = "shape or dtype does not fit"
         item = PlanItem(variable, "kept", why, source.specs, source.owner)
         return Decision(item, mismatch=(variable.name, source.specs[0].shape, variable.shape))
+    if wish.infos:
+        return Decision(remapped_item(variable, source, wish.infos, how, remappings))
     return Decision(_item(variable, source, how, _state(source, cast), cast))
 
 

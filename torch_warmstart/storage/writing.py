@@ -1,15 +1,15 @@
-"""A file that is there whole or not at all: written beside its place, and then put there."""
+"""A file that a user asks for: at a path that is free, or that may be replaced."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import IO
 
 from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.storage.urls import is_remote
+from torch_warmstart.whole_files import beside
 
 
 def check_free(path: str, *, force: bool) -> None:
@@ -40,8 +40,10 @@ def whole_file(path: str, *, force: bool) -> Iterator[IO[bytes]]:
     """
     check_free(path, force=force)
     try:
-        with _beside(path, force=force) as file:
-            yield file
+        with beside(path) as written:
+            with open(written, "w+b") as file:
+                yield file
+            check_free(path, force=force)
     except WarmStartError:
         raise
     except OSError as error:
@@ -49,27 +51,3 @@ def whole_file(path: str, *, force: bool) -> Iterator[IO[bytes]]:
         raise SettingsError(
             f"{path} cannot be written: {why}. Nothing is left of it, and what was there stays."
         ) from error
-
-
-@contextlib.contextmanager
-def _beside(path: str, *, force: bool) -> Iterator[IO[bytes]]:
-    folder = os.path.dirname(os.path.abspath(path))
-    handle, beside = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)[:80]}.")
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-            file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            os.fsync(file.fileno())
-        check_free(path, force=force)
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

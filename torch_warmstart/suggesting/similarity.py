@@ -71,7 +71,9 @@ _TURNING = frozenset(
         *("aux", "auxiliary"),
     )
 )
-_MAX_DIGITS = 18  # of a number
+ALIKE = 0.45  # names that are less so are hardly of one tensor
+MARGIN = 0.02  # what is nearer to each other is as good
+MAX_DIGITS = 18  # of a number
 _WORD_WEIGHT, _PAIR_WEIGHT, _NUMBER_WEIGHT = 1.0, 0.5, 1.0
 _PARTS = 20  # of a weight of 1: all weights are whole numbers of them
 _FEW = 16  # a feature of fewer than one in so many pairs is added pair by pair
@@ -86,7 +88,7 @@ def tokens_of(name: str) -> tuple[str, ...]:
 
 def _token(word: str) -> str:
     """In lower case; of digits that nobody counts to, a word."""
-    return f"n{word}" if len(word) > _MAX_DIGITS and word.isdecimal() else word.lower()
+    return f"n{word}" if len(word) > MAX_DIGITS and word.isdecimal() else word.lower()
 
 
 @functools.lru_cache(maxsize=65536)

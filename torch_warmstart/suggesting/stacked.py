@@ -11,13 +11,12 @@ from collections.abc import Collection, Iterator, Sequence
 from torch_warmstart.layouts import IDENTITY, Form
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import Finder
-from torch_warmstart.suggesting.similarity import alikeness, shared_words, tokens_of
+from torch_warmstart.suggesting.similarity import ALIKE, MARGIN, alikeness, shared_words, tokens_of
 from torch_warmstart.suggesting.suggestions import Suggestion
 from torch_warmstart.suggesting.tensors import AvailableTensors, Tensor
 from torch_warmstart.values import frozen
 
 _FEWEST = 2  # layers
-_ALIKE, _MARGIN = 0.45, 0.02  # of names without the layers' number
 
 
 @frozen
@@ -55,7 +54,7 @@ def stacked_items(
     used: set[str] = set()
     for score, number, tensor in pairs:
         group = groups[number]
-        rivals = [s for s, n, t in pairs if (n == number) != (t is tensor) and s > score - _MARGIN]
+        rivals = [s for s, n, t in pairs if (n == number) != (t is tensor) and s > score - MARGIN]
         if rivals or tensor.spec.key in used or group.variables[0] in found:
             continue
         used.add(tensor.spec.key)
@@ -95,7 +94,7 @@ def _fitting(
     ]
     if fitting:
         scores = alikeness([tokens_of(group.name)], [tokens_of(t.name) for t in fitting])[0]
-        yield from ((float(s), t) for s, t in zip(scores, fitting, strict=True) if s >= _ALIKE)
+        yield from ((float(s), t) for s, t in zip(scores, fitting, strict=True) if s >= ALIKE)
 
 
 def _fits(forms: Sequence[Form], row: Shape, shape: Shape) -> bool:

@@ -48,7 +48,9 @@ from torch_warmstart.suggesting.candidates import (
 )
 from torch_warmstart.suggesting.rules import Move, find_rules
 from torch_warmstart.suggesting.similarity import (
+    ALIKE,
     KINDS_OF_LAYERS,
+    MARGIN,
     Scores,
     against,
     alikeness,
@@ -61,8 +63,7 @@ from torch_warmstart.suggesting.suggestions import Confidence, Suggestion, Sugge
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit
 from torch_warmstart.values import frozen
 
-_MARGIN = 0.02  # of alikeness; what is nearer to each other is as good
-_VERY_ALIKE, _ALIKE, _SOMEWHAT_ALIKE = 0.675, 0.45, 0.2
+_VERY_ALIKE, _SOMEWHAT_ALIKE = 0.675, 0.2  # as ALIKE
 _CANDIDATES = 24  # looked at for each layer at first
 _ALTERNATIVES = 4  # shown
 _ORDER = 1e-3  # how much the order counts: less than any difference between names
@@ -449,7 +450,7 @@ def _judge(group: _Group, row: int, column: int) -> Match:
     others = [int(at) for at in near if at != column]
     # Where the order decides, whatever else fits would do; else what is nearly as much alike.
     if confidence != "low":
-        others = [at for at in others if group.scores[row, at] > score - 2 * _MARGIN]
+        others = [at for at in others if group.scores[row, at] > score - 2 * MARGIN]
     shown = () if confidence == "high" else tuple(group.candidates[at] for at in others)
     return Match(layer, candidate, confidence, reason, shown[:_ALTERNATIVES], group.by_rank)
 
@@ -476,10 +477,10 @@ def _confidence_of_the_best(
     score, words_score = float(group.scores[row, column]), group.by_words.score(row, column)
     of_type = "by name and shape" if candidate.is_named else "by shape"
     names = f"names agree in {', '.join(words)}" if words else "names share nothing"
-    is_close = score < group.rivals.best(row, column) + _MARGIN
+    is_close = score < group.rivals.best(row, column) + MARGIN
     if is_close or not words or group.by_order:
         return "low", f"several fit {of_type}, only their order decides; {names}"
-    by_number = words_score < group.by_words.best_rival(row, column) + _MARGIN
+    by_number = words_score < group.by_words.best_rival(row, column) + MARGIN
     if by_number and not _numbers(group.layers[row].name):
         return "low", f"several fit {of_type}, only their sizes decide; {names}"
     if by_number and not set(words) - KINDS_OF_LAYERS:
@@ -493,7 +494,7 @@ def _confidence_of_the_best(
         return level, f"fits {of_type}, by its rank, for numbers differ; {names}"
     if score < _SOMEWHAT_ALIKE:
         return "low", f"fits {of_type}, and so do others; {names}"
-    sure = _ALIKE if candidate.is_named else _VERY_ALIKE
+    sure = ALIKE if candidate.is_named else _VERY_ALIKE
     return "high" if score >= sure else "medium", f"fits {of_type}; {names}"
 
 

@@ -17,9 +17,9 @@ from torch_warmstart.layouts import Form, Shape, expression, read_leaf
 from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
 from torch_warmstart.model import Variable
 from torch_warmstart.names import bare_name, conventions_of
+from torch_warmstart.suggesting.similarity import MAX_DIGITS
 from torch_warmstart.values import frozen
 
-_MAX_DIGITS = 18  # of a number in a name
 _ORIGINAL, _TRAINED = "original_module", "modules_to_save"  # peft's
 ANY_SIZE = -1  # along the axis of a vocabulary, which has changed or may have
 
@@ -192,7 +192,7 @@ def _without_originals(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _is_number(part: str) -> bool:
-    return part.isdecimal() and len(part) <= _MAX_DIGITS
+    return part.isdecimal() and len(part) <= MAX_DIGITS
 
 
 def _fits(form: Form, tensors: Sequence[Tensor], shape: Shape) -> bool:

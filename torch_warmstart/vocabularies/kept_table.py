@@ -8,7 +8,6 @@ that begins with `#`. pyarrow writes and reads both.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +31,7 @@ from torch_warmstart.errors import (
 from torch_warmstart.storage import Bytes
 from torch_warmstart.vocabularies.loading import KEPT_TABLE, PARQUET_KEY
 from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
+from torch_warmstart.whole_files import beside
 
 _GROUP = 1 << 20  # entries of a row group
 _LINE = 1 << 20  # bytes that a line of text has at most
@@ -44,18 +44,13 @@ def save_table(vocabulary: Vocabulary, path: str) -> None:
     Raises SettingsError: it cannot be written, or an entry cannot stand in a line of text.
     """
     arrow = _arrow(path)
-    beside = f"{path}.{os.getpid()}.part"
+    write = _write_parquet if path.endswith(".parquet") else _write_text
     try:
-        if path.endswith(".parquet"):
-            _write_parquet(vocabulary, beside)
-        else:
-            _write_text(vocabulary, beside)
-        os.replace(beside, path)
+        with beside(path) as written:
+            write(vocabulary, written)
     except (OSError, arrow.ArrowException) as error:
-        raise SettingsError(f"{path} cannot be written: {error}.") from error
-    finally:
-        if os.path.exists(beside):
-            os.unlink(beside)
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{path} cannot be written: {why}.") from error
 
 
 def _arrow(path: str) -> Any:

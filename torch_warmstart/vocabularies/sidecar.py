@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ from torch_warmstart.storage import (
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.loading import read_vocabulary
 from torch_warmstart.vocabularies.samples import Sample, is_of, sample_of
+from torch_warmstart.whole_files import beside
 
 SUFFIX = ".warmstart.json"
 KIND = "torch_warmstart.vocabularies"
@@ -204,19 +206,19 @@ def _check_rows(checkpoint: Checkpoint, key: str, vocabulary: Vocabulary) -> Non
 
 
 def _write_data(url: str, vocabulary: Vocabulary, sample: Sample) -> Kept:
-    beside = f"{url}.warmstart.{os.getpid()}.part"
+    unnamed = f"{url}.warmstart-{secrets.token_hex(8)}.part"  # until its digest is known
     try:
-        vocabulary.save(beside)
+        vocabulary.save(unnamed)
         digest = hashlib.blake2b(digest_size=16)
-        with open(beside, "rb") as file:
+        with open(unnamed, "rb") as file:
             while piece := file.read(_PIECE):
                 digest.update(piece)
-        size = os.path.getsize(beside)
+        size = os.path.getsize(unnamed)
         name = f"{base_name(url)}.warmstart-{digest.hexdigest()}.vocab"
-        os.replace(beside, os.path.join(parent(url), name))
+        os.replace(unnamed, os.path.join(parent(url), name))
     finally:
-        if os.path.exists(beside):
-            os.unlink(beside)
+        if os.path.exists(unnamed):
+            os.unlink(unnamed)
     return Kept(name, size, vocabulary.fingerprint, sample)
 
 
@@ -237,16 +239,8 @@ def _text_of(kept: Mapping[str, Kept], loaded: Mapping[str, Vocabulary]) -> str:
 
 
 def _replace_text(path: str, text: str) -> None:
-    beside = f"{path}.{os.getpid()}.part"
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        if os.path.exists(beside):
-            os.unlink(beside)
+    with beside(path) as written, open(written, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _clear(url: str, used: set[str]) -> None:

@@ -22,6 +22,7 @@ from torch_warmstart.new_rows import (
     draw_normals,
     equal_rows,
     make,
+    unanswered_rows,
 )
 from torch_warmstart.planning import PlanItem
 
@@ -141,9 +142,7 @@ def _with_noise(rows: torch.Tensor, one: Made, table: OldTable) -> torch.Tensor:
 
 def _notes(name: str, fill: Mixed, made: Sequence[Made], unanswered: int) -> Iterator[Finding]:
     if unanswered and not fill.num_unanswered:
-        text = f"{name}: no initialiser answered for {plural(unanswered, 'new row')}: zeros."
-        hint = "End with one that answers for all: ... | init.mean()."
-        yield Finding("new-rows-unanswered", "warning", name, f"{text} {hint}", hint)
+        yield unanswered_rows(name, unanswered)
     known = {p.label for p in fill.answers.parts if p.num_equal or p.mixture is not None}
     late = {
         one.label: count

@@ -27,6 +27,7 @@ from torch_warmstart.new_rows import (
     ask,
     equal_rows,
     singles_of,
+    unanswered_rows,
 )
 from torch_warmstart.settings import Initializer
 from torch_warmstart.storage import Storage
@@ -145,12 +146,7 @@ def notes_on_new_rows(name: str, mixed: Mixed) -> list[Finding]:
     notes = []
     count = mixed.num_unanswered
     if count:
-        text = (
-            f"{name}: no initialiser answers for {plural(count, 'new row')}, which "
-            f"{'begins' if count == 1 else 'begin'} as zeros."
-        )
-        hint = "End with one that answers for all: ... | init.mean()."
-        notes.append(Finding("new-rows-unanswered", "warning", name, f"{text} {hint}", hint))
+        notes.append(unanswered_rows(name, count))
     equal = {part.label: part.num_equal for part in mixed.answers.parts if part.num_equal}
     if equal:
         notes.append(equal_rows(name, equal))

@@ -13,6 +13,7 @@ from torch_warmstart.entries.words import (
     as_tensor,
     as_vector,
     drop_behind,
+    fold,
     load_words,
     words_for,
 )
@@ -56,6 +57,15 @@ def test_only_the_first_bytes_of_each_row_are_left(kind, lengths, count):
     for row, length in zip(left.tolist(), lengths, strict=True):
         kept = min(length, count * WORD)
         assert row == [255] * kept + [0] * (count * WORD - kept)
+
+
+@KINDS
+@given(words=st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=1), bits=st.integers(1, 63))
+def test_words_are_folded_as_unsigned_ones(kind, words, bits):
+    folded = torch.tensor(words, dtype=torch.int64)
+    fold(kind(folded), bits)
+    unsigned = [word % (1 << 64) for word in words]
+    assert [word % (1 << 64) for word in folded.tolist()] == [w ^ w >> bits for w in unsigned]
 
 
 def test_a_load_is_as_wide_as_is_needed_and_possible():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_warmstart.errors import VocabularyError
-from torch_warmstart.vocabularies import entry_index
+from torch_warmstart.vocabularies import entry_index, hashing
 from torch_warmstart.vocabularies.entry_index import EntryIndex, index_once, index_work
 from torch_warmstart.vocabularies.loading import read_entries
 
@@ -67,6 +67,53 @@ def test_threads_that_write_at_once_lose_nothing(monkeypatch, block):
     ids = torch.arange(300) * 2654435761
     for _ in range(5):
         assert EntryIndex(read_entries(ids)).find(read_entries(ids)).tolist() == [*range(300)]
+
+
+@pytest.mark.parametrize("count", [17, 18, 100])
+def test_blocks_may_be_longer_than_a_cpus(monkeypatch, count):
+    """As they are elsewhere."""
+    monkeypatch.setattr(entry_index, "BLOCK", 17)
+    monkeypatch.setattr(entry_index, "blocks", lambda count, device, size: [slice(0, count)])
+    ids = torch.arange(count) * 7
+    assert EntryIndex(read_entries(ids)).find(read_entries(ids)).tolist() == [*range(count)]
+
+
+def _as_text(ids):
+    return [number.to_bytes(8, "big", signed=True) for number in ids.tolist()]
+
+
+@pytest.mark.parametrize("made", [torch.Tensor.tolist, _as_text], ids=["ids", "text"])
+@pytest.mark.parametrize("step", [1, 10**6, 1 << 40, -3])
+@pytest.mark.parametrize("seed", [39437, 1, 2, 3])
+def test_what_counts_up_is_placed_as_soon_as_anything_else(monkeypatch, made, step, seed):
+    monkeypatch.setattr(hashing, "_SALT", hashing._Salt(seed.to_bytes(4, "little")))
+    attempts = []
+    place = entry_index._Cells.place
+
+    def counted(cells, keys, attempt):
+        attempts.append(attempt)
+        return place(cells, keys, attempt)
+
+    monkeypatch.setattr(entry_index._Cells, "place", counted)
+    EntryIndex(read_entries(made(torch.arange(30_000) * step)))
+    assert max(attempts) < 60
+
+
+@pytest.mark.parametrize(
+    ("entries", "repeat"),
+    [
+        ([1, 2, 1, 3, 3], (0, 2)),
+        ([1, 3, 3, 2, 1], (1, 2)),
+        ([5, 1, 2, 3, 1, 2], (1, 4)),
+        ([1, 2, 3, 4], None),
+        ([1, 1, 1], (0, 1)),
+    ],
+)
+def test_of_repeats_the_first_is_named_though_others_have_their_hash(monkeypatch, entries, repeat):
+    monkeypatch.setattr(
+        entry_index, "hash_entries", lambda entries, block: entries.ids[block].numpy() * 0
+    )
+    assert EntryIndex(read_entries(entries)).repeat == repeat
 
 
 def test_nothing_is_found_among_no_entries():

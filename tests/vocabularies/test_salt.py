@@ -93,13 +93,22 @@ KNOWN = {"ids": 0x9E3779B97F4A7C15, "text": 0xBF58476D1CE4E5B9}  # constants of 
 
 
 def crafted(kind, count=200_000):
-    """Entries whose products with a known constant are the same in their high bits."""
+    """Entries whose hashes with a known constant are the same in their high bits."""
     inverse = np.uint64(pow(KNOWN[kind], -1, 1 << 64))
-    ids = (np.arange(count, dtype=np.uint64) * inverse).view(np.int64)
+    ids = unscattered(np.arange(count, dtype=np.uint64)) * inverse
     if kind == "ids":
-        return torch.from_numpy(ids)
-    words = ids ^ (ids >> 32)  # what the join does with words, which undoes itself
+        return torch.from_numpy(ids.view(np.int64))
+    words = ids - np.uint64(8)  # their length, which has a factor, too
+    words ^= words >> np.uint64(32)  # what is done with words, which undoes itself
     return [word.tobytes() for word in words if b"\n" not in word.tobytes()]
+
+
+def unscattered(hashes):
+    """What becomes these hashes in the end."""
+    for bits, factor in ((31, 1), (27, hashing._FACTORS[1]), (30, hashing._FACTORS[0])):
+        hashes = hashes * np.uint64(pow(factor, -1, 1 << 64))
+        hashes = hashes ^ (hashes >> np.uint64(bits)) ^ (hashes >> np.uint64(2 * bits))
+    return hashes
 
 
 def distinct(vocabulary, salt):

@@ -29,6 +29,7 @@ from .words import as_vector as as_vector
 from .words import combined as combined
 from .words import drop_behind as drop_behind
 from .words import filled as filled
+from .words import fold as fold
 from .words import load_words as load_words
 from .words import new_words as new_words
 from .words import positions as positions

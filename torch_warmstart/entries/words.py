@@ -124,6 +124,15 @@ def _masks_on(device: torch.device) -> torch.Tensor:
     return torch.from_numpy(_FIRST_BYTES).to(device)
 
 
+def fold(words: Vector, bits: int) -> None:
+    """`words ^= words >> bits` without signs, in place, which can be undone: no two become one."""
+    if isinstance(words, np.ndarray):
+        unsigned = words.view(np.uint64)
+        unsigned ^= unsigned >> np.uint64(bits)
+    else:
+        words ^= (words >> bits) & ((1 << 8 * WORD - bits) - 1)
+
+
 def combined(words: Vector) -> Vector:
     """All words of a row by "or": int64 of `[n]`."""
     if isinstance(words, np.ndarray) and words.shape[1] > WIDEST // WORD:

@@ -159,11 +159,11 @@ class _Cells:
 
     def keys_of(self, hashes: Vector, first: int) -> Vector:
         """The keys of entries that are numbered from `first` on, in place of their hashes."""
-        numbers = as_vector(torch.arange(1, min(BLOCK, len(hashes)) + 1, device=self._device))
 
         def work(block: slice) -> None:
+            start, stop = (first + 1 + at for at in (block.start, block.stop))
             hashes[block] &= self._hash_mask
-            hashes[block] |= numbers[: block.stop - block.start] + (first + block.start)
+            hashes[block] |= as_vector(torch.arange(start, stop, device=self._device))
 
         self._in_blocks(work, len(hashes))
         return hashes
@@ -286,12 +286,15 @@ def _tell_apart(
         return None, {}
     one, other = (as_vector(alike[:, column].contiguous()) for column in (0, 1))
     same = alike[as_tensor(same_entries(entries, one, entries, other))]
+    known: dict[bytes | int, int] = {}
+    numbers = torch.unique(alike)
     if len(same):
         first, second = same[same[:, 1].argmin()].tolist()
-        return (first, second), {}
-    known: dict[bytes | int, int] = {}
-    for at in torch.unique(alike).tolist():
+        if len(same) == len(alike):
+            return (first, second), known
+        numbers = numbers[numbers <= second]  # another one may be met before it
+    for at in numbers.tolist():
         first = known.setdefault(entries.entry(at), at)
-        if first != at:  # with another entry of their hash between them
+        if first != at:
             return (first, at), {}
     return None, known

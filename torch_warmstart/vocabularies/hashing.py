@@ -18,6 +18,7 @@ from torch_warmstart.entries import (
     blocks,
     combined,
     drop_behind,
+    fold,
     load_words,
     true_at,
     weighted,
@@ -31,6 +32,7 @@ _STRIDE = 1 << 22  # entries hashed or compared between two steps of the progres
 BLOCK = 1 << 16  # entries worked on by a thread: that long, threads seldom wait for the GIL
 _FEWEST = 1 << 10  # the same of long ones
 _CACHED = 1 << 17  # words that are loaded for a block
+_FACTORS = tuple(f - (1 << BITS) for f in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _LONG = 1024  # bytes; the rest of longer entries is hashed and compared one entry at a time
 
 
@@ -75,10 +77,27 @@ def blocks_of(entries: Entries, stride: slice) -> list[slice]:
 
 
 def hash_entries(vocabulary: Entries, block: slice) -> Vector:
-    """A 64-bit hash of each entry: int64, best in the high bits; equal entries have equal ones."""
+    """A 64-bit hash of each entry: int64; equal entries have equal ones."""
     if vocabulary.ids is not None:  # they only need to be spread
-        return as_vector(vocabulary.ids)[block] * _SALT.step
-    return _hash_block(vocabulary, block)
+        hashes = as_vector(vocabulary.ids)[block] * _SALT.step
+    else:
+        hashes = _hash_block(vocabulary, block)
+    _scatter(hashes)
+    return hashes
+
+
+def _scatter(hashes: Vector) -> None:
+    """Makes every bit depend on all of them, in place, so that no two become one.
+
+    What counts up has hashes that count up, by whatever step; those of a table would lie in rows,
+    and go on to others' places in rows. The steps are those that end Steele, Lea and Flood's
+    SplitMix64 (2014).
+    """
+    fold(hashes, 30)
+    hashes *= _FACTORS[0]
+    fold(hashes, 27)
+    hashes *= _FACTORS[1]
+    fold(hashes, 31)
 
 
 def _hash_block(vocabulary: Entries, block: slice) -> Vector:
@@ -109,8 +128,7 @@ def _hash_words(data: Vector, starts: Vector, lengths: Vector, offset: int, coun
     """
     words = load_words(data, starts + offset if offset else starts, count)
     words = drop_behind(words, lengths - offset if offset else lengths)
-    # Repeats the sign, which can be undone: no two become one.
-    words ^= words >> (BITS // 2)
+    fold(words, BITS // 2)
     first = offset // WORD
     return weighted(words, _SALT.factors[first : first + count])
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from torch_warmstart.execution.loading import Materialised
     from torch_warmstart.execution.ranks import Exchange
 
+Beside = Sequence[torch.nn.Module | torch.Tensor]
+
 _AS_BEFORE = "Model and optimizer are as they were."
 _COMPLETE = "The warm start is complete: model and optimizer are as planned."
 _COMPLETE_HERE = "On this rank it is complete: model and optimizer are as planned."
@@ -49,6 +51,7 @@ def execute_plan(
     staging: str = "none",
     memory_limit: int | None = None,
     complete: str = _COMPLETE,
+    beside: Beside = (),
 ) -> WarmStartReport:
     """Carries out a plan: all of it, or nothing.
 
@@ -59,13 +62,14 @@ def execute_plan(
         staging: Whether all that the commit reads is in memory before: "memory".
         memory_limit: Bytes that may be taken beside; None: any number.
         complete: What an error says where all has been written.
+        beside: Other models and tensors that nobody's code may change meanwhile.
 
     Raises WarmStartError; KeyboardInterrupt and its like go through, with a note that says whether
     the warm start is complete.
     """
     run: _Run | None = None
     try:
-        run = _Run(plan, complete)
+        run = _Run(plan, complete, beside)
         return _execute(run, progress, agreement, partial(Memory, staging, memory_limit))
     except Exception as error:
         ours = as_ours(error, _AS_BEFORE) if run is None else run.explained(error)
@@ -118,11 +122,11 @@ class _Run:
     Where several processes carry it out, the commit begins when all have said that they are ready.
     """
 
-    def __init__(self, plan: WarmStartPlan, complete: str) -> None:
+    def __init__(self, plan: WarmStartPlan, complete: str, beside: Beside = ()) -> None:
         from torch_warmstart.execution.loading import Outcome
 
         self.outcome = Outcome()
-        self._complete = complete
+        self._complete, self._beside = complete, beside
         self._had_grad = torch.is_grad_enabled()
         self.plan = plan
         self.agreement, self.memory = Agreement(), Memory()
@@ -149,7 +153,11 @@ class _Run:
         slots = [item.variable.tensor for item in plan.items if item.variable.slot is not None]
         self._materialised = Materialised(plan)
         self.plan = plan = self._materialised.register()
-        self._journal = journal = Journal(plan.model, slots, self._materialised.tensors)
+        models = [one for one in self._beside if isinstance(one, torch.nn.Module)]
+        tensors = [one for one in self._beside if isinstance(one, torch.Tensor)]
+        self._journal = journal = Journal(
+            plan.model, [*slots, *tensors], self._materialised.tensors, models
+        )
         with same_chance(planned, chance):
             left = self._materialised.initialise(journal, self.outcome)
             exchange = self._exchange() if is_any_lacking else None

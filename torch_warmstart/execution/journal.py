@@ -7,7 +7,8 @@ what goes past torch's dispatcher: numpy arrays on the same memory, and kernels 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch_warmstart.model import (
     memory_of,
 )
 
+_STATISTICS = ("running_mean", "running_var")
 _NOTHING: dict[str, Any] = {}  # what most registers hold: one for all of them
 
 
@@ -34,6 +36,7 @@ class Journal:
         model: torch.nn.Module,
         others: Iterable[torch.Tensor] = (),
         blank: Iterable[torch.Tensor] = (),
+        beside: Sequence[torch.nn.Module] = (),
     ) -> None:
         """Watches all tensors of a model.
 
@@ -41,8 +44,10 @@ class Journal:
             model: The model.
             others: More tensors to watch: an optimizer's state, what a checkpoint has in memory.
             blank: Those among all of them whose bytes nobody will want again.
+            beside: Other models, which are watched as it is.
         """
-        own = [*_with_bytes([*model.parameters(), *model.buffers()])]
+        models = (model, *beside)
+        own = [*_with_bytes(t for m in models for t in (*m.parameters(), *m.buffers()))]
         self.mode: _Watching = _Watching(self)
         self._extents = Extents((tensor, None) for tensor in (*own, *_with_bytes(others)))
         self._blank = {extent_of(tensor) for tensor in _with_bytes(blank)}
@@ -53,7 +58,7 @@ class Journal:
         self._memory = [(tensor, tensor.detach()) for tensor in own if not tensor.is_meta]
         self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = [
             (where, dict(where) if where else _NOTHING)
-            for module in model.modules()
+            for module in (module for one in models for module in one.modules())
             for where in _registers(module)
         ]
         self._attributes = Attributes()
@@ -155,16 +160,36 @@ def _registers(module: Any) -> tuple[dict[str, Any], ...]:
 
 def _changed_by(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:
     """The arguments that an operation writes into."""
-    schema = getattr(func, "_schema", None)
-    if schema is None or not schema.is_mutable:
-        return
-    for at, argument in enumerate(schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
+    for at, name in _written_by(func):
+        value = args[at] if at < len(args) else kwargs.get(name)
+        if name in _STATISTICS and not _is_training(func, args, kwargs):
             continue
-        value = args[at] if at < len(args) else kwargs.get(argument.name)
         for tensor in value if isinstance(value, list | tuple) else [value]:
             if isinstance(tensor, torch.Tensor):
                 yield tensor
+
+
+def _is_training(func: Any, args: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation of a norm is told to keep statistics; some always do."""
+    names = [argument.name for argument in func._schema.arguments]
+    at = names.index("training") if "training" in names else len(args)
+    return bool(args[at] if at < len(args) else kwargs.get("training", True))
+
+
+@functools.cache
+def _written_by(func: Any) -> tuple[tuple[int, str], ...]:
+    """The places and names of the arguments that an operation may write into.
+
+    Those that norms keep statistics in are not marked as such: native_batch_norm and its like in
+    aten/src/ATen/native/native_functions.yaml.
+    """
+    schema = getattr(func, "_schema", None)
+    return tuple(
+        (at, argument.name)
+        for at, argument in enumerate(() if schema is None else schema.arguments)
+        if argument.name in _STATISTICS
+        or (argument.alias_info is not None and argument.alias_info.is_write)
+    )
 
 
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:

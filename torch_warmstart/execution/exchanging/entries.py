@@ -32,6 +32,7 @@ _SIZES: tuple[tuple[str, dict[int, str]], ...] = (
     ("Conv1D", {0: "nx", 1: "nf"}),
 )
 _TOKEN = "_token_id"
+_TOKENS = {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"}
 
 
 @frozen(eq=False)
@@ -118,6 +119,7 @@ def _of_tokens(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterat
     """What a Hugging Face model says of its vocabulary besides: its size, and rows of tokens."""
     for module, _, change in _with_tokens(model, tables):
         sizes = [(vars(module), "vocab_size"), *map(_size_in, _configs(module))]
+        sizes += [(vars(config), "decoder_vocab_size") for config in _configs(module)]
         for where, name in sizes:
             if where.get(name) == change.old_size:
                 yield entry(where, name, change.new_size)
@@ -171,16 +173,15 @@ def _tokens(module: torch.nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]
     for config in (*_configs(module), vars(module).get("generation_config")):
         for name, value in vars(config).items() if hasattr(config, "__dict__") else ():
             is_row = isinstance(value, int | list) and not isinstance(value, bool)
-            if name.endswith(_TOKEN) and is_row:
+            if (name.endswith(_TOKEN) or name in _TOKENS) and is_row:
                 yield vars(config), name, value
 
 
 def _moved(change: TableChange, value: Any) -> Any:
-    """A row, or several, by their new numbers; None if one of them is gone."""
-    rows = value if isinstance(value, list) else [value]
-    if not all(isinstance(row, int) and 0 <= row < change.old_size for row in rows):
+    """A row, or lists of them, by their new numbers; None if one of them is gone."""
+    if isinstance(value, list):
+        moved = [_moved(change, row) for row in value]
+        return None if None in moved else moved
+    if not isinstance(value, int) or not 0 <= value < change.old_size:
         return value  # it was no row before: -1, or the default of a larger vocabulary
-    moved = [change.row_of(row) for row in rows]
-    if None in moved:
-        return None
-    return moved if isinstance(value, list) else moved[0]
+    return change.row_of(value)

@@ -6,7 +6,7 @@ somebody else still holds of the old tensors stays what it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +71,8 @@ def _exchange(
         twin = twin_of(model, tables, optimizer)
         left = list({f.text: f for f in tokens_left(model, tables)}.values())
         warn_of(left)
-        report = execute_plan(twin.plan, progress=progress, complete=_AS_BEFORE)
+        beside = [model, *_beside(optimizer, ema)]
+        report = execute_plan(twin.plan, progress=progress, complete=_AS_BEFORE, beside=beside)
         report = replace(report, notes=(*report.notes, *left))
         twins = [(copy, _filled_copy(copy, its, twin)) for copy, its in copies]
         switch.entries = tuple(_entries(model, twin, twins))
@@ -82,6 +83,23 @@ def _exchange(
             add_note(error, switch.state())
         raise
     return report
+
+
+def _beside(
+    optimizer: Optimizers | None, ema: Sequence[Any]
+) -> Iterator[torch.nn.Module | torch.Tensor]:
+    """What an initialiser may change as little as the model: copies, and what optimizers keep."""
+    for copy in ema:
+        inner = inner_copy(copy)
+        yield from [inner] if isinstance(inner, torch.nn.Module) else _tensors(inner)
+    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer or ()
+    for one in optimizers:
+        for state in one.state.values():
+            yield from _tensors(state)
+
+
+def _tensors(mapping: Mapping[Any, Any]) -> Iterator[torch.Tensor]:
+    return (value for value in mapping.values() if isinstance(value, torch.Tensor))
 
 
 def _of_model(error: Exception) -> Exception:

@@ -40,6 +40,7 @@ from torch_warmstart.vocabularies import (
 
 _SETTING = "change_vocabulary"
 _ANEW = "not-made-anew"
+_LOGITS_BIAS = "final_logits_bias"  # a buffer
 _WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the weight has on axis 0
 
 
@@ -104,7 +105,7 @@ def read_tables(model: torch.nn.Module, infos: Mapping[str, Infos]) -> tuple[Cha
     named = settings.named_infos
     entries, unknown = by_variable(named, _SETTING, variables, frozenset(variables))
     given = {variable: _sized(infos_of(entry.value)) for variable, entry in entries.items()}
-    chosen = _with_biases(given, variables)
+    chosen = _with_biases(model, given, variables)
     tables, others = _tables(model, chosen)
     problems += [*unknown, *others, *_half_changed(model, tables)]
     _raise_if(problems or [*_without_weights(tables)])
@@ -169,7 +170,9 @@ def _sized(infos: Iterable[Any]) -> tuple[Sized, ...]:
 
 
 def _with_biases(
-    chosen: Mapping[Variable, tuple[Sized, ...]], variables: Sequence[Variable]
+    model: torch.nn.Module,
+    chosen: Mapping[Variable, tuple[Sized, ...]],
+    variables: Sequence[Variable],
 ) -> dict[Variable, tuple[Sized, ...]]:
     """With the biases of layers whose outputs change: a layer does not work without."""
     by_id = {id(variable.tensor): variable for variable in variables}
@@ -185,8 +188,23 @@ def _with_biases(
         and info.axis % max(1, len(variable.shape)) == 0
         and id(owner.module.bias) in by_id
     }
-    both = {**biases, **chosen}
+    both = {**biases, **dict(_logits_biases(model, chosen, by_id)), **chosen}
     return {variable: both[variable] for variable in variables if variable in both}
+
+
+def _logits_biases(
+    model: torch.nn.Module,
+    chosen: Mapping[Variable, tuple[Sized, ...]],
+    by_id: Mapping[int, Variable],
+) -> Iterator[tuple[Variable, tuple[Sized, ...]]]:
+    """What BART and its kin add to each token's logit, of `[1, vocab_size]`."""
+    for module in model.modules():
+        bias = by_id.get(id(module._buffers.get(_LOGITS_BIAS)))
+        weights = [by_id[id(w)] for w in token_weights(module) if id(w) in by_id]
+        infos = next((chosen[weight] for weight in weights if weight in chosen), ())
+        for info in infos:
+            if bias is not None and len(bias.shape) == 2 and info.axis == 0:
+                yield bias, (replace(info, backup_initializer=None, generator=None, axis=1),)
 
 
 def _tables(
@@ -287,16 +305,23 @@ def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Ite
 
 def _without_weights(tables: Sequence[ChangedTable]) -> Iterator[Finding]:
     """A layer whose bias gets other rows than its weight does not work."""
-    changed = {id(table.variable.tensor) for table in tables if table.rows is not None}
+    changed = {id(table.variable.tensor): table.rows for table in tables}
     for table in tables:
         for owner in table.variable.owners:
             module = owner.module
             if not isinstance(module, _WITH_BIAS) or owner.leaf != "bias":
                 continue
-            if id(getattr(module, "weight", None)) not in changed:
-                name = table.variable.name
-                weight = f"{name.removesuffix('bias')}weight"
+            rows, own = changed.get(id(getattr(module, "weight", None))), table.rows
+            name = table.variable.name
+            weight = f"{name.removesuffix('bias')}weight"
+            if rows is None:
                 text = f"{name} gets other rows and {weight} does not: name {weight!r}, or both."
+                yield Finding("half-changed", "error", name, text)
+            elif own is not None and not torch.equal(own.remapping.rows, rows.remapping.rows):
+                text = (
+                    f"{name} and {weight} get other rows than each other, and are one layer's: "
+                    f"name {weight!r} only, whose bias follows it."
+                )
                 yield Finding("half-changed", "error", name, text)
 
 

@@ -1,0 +1,56 @@
+"""Biases follow the vocabulary of the weights that they belong to, or are refused by name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+
+
+def test_a_layer_whose_bias_would_get_other_rows_is_refused():
+    head = nn.ModuleDict({"h": nn.Linear(2, 3)})
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    old = ["a", "b", "c"]
+    infos = {
+        "h.weight": tws.VocabInfo(["c", "a"], old_vocab=old),
+        "h.bias": tws.VocabInfo(["a", "n", "b"], old_vocab=old),
+    }
+    with pytest.raises(tws.PlanError, match="h.bias and h.weight get other rows than each other"):
+        tws.change_vocabulary(head, infos)
+    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
+    both = {name: tws.VocabInfo(["c", "n", "a"], old_vocab=old) for name in ("h.weight", "h.bias")}
+    tws.change_vocabulary(head, both)
+    assert torch.equal(head.h.bias[[0, 2]], before["h.bias"][[2, 0]])
+
+
+def _model(kind):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 4}
+    heads = {"encoder_attention_heads": 1, "decoder_attention_heads": 1}
+    ffn = {"encoder_ffn_dim": 4, "decoder_ffn_dim": 4, "max_position_embeddings": 8}
+    tokens = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=8, **sizes, **heads, **ffn, **tokens, forced_eos_token_id=2
+    )
+    names = {"Bart": "BartForConditionalGeneration", "Marian": "MarianMTModel"}
+    return getattr(transformers, names[kind])(config)
+
+
+@pytest.mark.parametrize("kind", ["Bart", "Marian"])
+def test_the_bias_of_bart_and_its_kin_follows(kind):
+    model = _model(kind).eval()
+    model.final_logits_bias.copy_(torch.arange(8.0)[None])
+    model.generation_config.suppress_tokens = [4, 5]
+    model.generation_config.bad_words_ids = [[4], [5, 6]]
+    old = [f"t{at}" for at in range(8)]
+    new = ["x", *old, "y"]
+    tws.change_vocabulary(model, {"model.shared.weight": tws.VocabInfo(new, old_vocab=old)})
+    assert model.final_logits_bias.tolist() == [[0.0, *range(8), 0.0]]
+    assert model.config.vocab_size == 10
+    assert getattr(model.config, "decoder_vocab_size", 10) == 10
+    assert model.generation_config.suppress_tokens == [5, 6]
+    assert model.generation_config.bad_words_ids == [[5], [6, 7]]
+    ids = torch.tensor([[1, 2, 9]])
+    assert model(input_ids=ids, decoder_input_ids=ids).logits.shape == (1, 3, 10)

@@ -1,0 +1,141 @@
+"""What an initialiser changes besides its rows is undone, and an error: whichever way it takes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+from torch_warmstart.errors import CallbackError
+from torch_warmstart.execution.journal import Journal
+
+OLD, NEW = ["a", "b"], ["a", "n"]
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Embedding(2, 2)
+        self.bn = nn.BatchNorm1d(2)
+        self.ln = nn.LayerNorm(2)
+
+
+def _run_batch_norm(model, _optimizer, _ema):
+    model.bn(torch.full((8, 2), 5.0))
+
+
+def _write_table(model, _optimizer, _ema):
+    with torch.no_grad():
+        model.e.weight.mul_(0)
+
+
+def _write_other(model, _optimizer, _ema):
+    model.ln.weight.data.fill_(9.0)
+
+
+def _replace(model, _optimizer, _ema):
+    model.ln.weight = nn.Parameter(torch.zeros(2))
+
+
+def _write_state(_model, optimizer, _ema):
+    next(iter(optimizer.state.values()))["exp_avg"].fill_(3.0)
+
+
+def _write_copy(_model, _optimizer, ema):
+    ema.ln.weight.data.fill_(9.0)
+
+
+OF_MODEL = [_run_batch_norm, _write_table, _write_other, _replace]
+WAYS = [*OF_MODEL, _write_state, _write_copy]
+
+
+def _everything(model, optimizer, ema):
+    state = [v for s in optimizer.state.values() for v in s.values()]
+    return copy.deepcopy([model.state_dict(), ema.state_dict(), state])
+
+
+def _same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+    return len(one) == len(other) and all(map(_same, one, other))
+
+
+def _trained():
+    model = Model()
+    optimizer = torch.optim.Adam(model.parameters())
+    loss = model.ln(model.e(torch.tensor([0, 1]))).pow(2).sum() + model.bn(torch.randn(4, 2)).sum()
+    loss.backward()
+    optimizer.step()
+    return model, optimizer, copy.deepcopy(model)
+
+
+def _info(begin):
+    return tws.VocabInfo(NEW, old_vocab=OLD, backup_initializer=begin)
+
+
+def _start(call, model, optimizer, ema, info):
+    if call == "warm_start":
+        old = {"e.weight": torch.ones(2, 2)}
+        settings = tws.WarmStartSettings(old, "e.*", {"e.weight": info})
+        tws.warm_start(model, settings)
+    else:
+        tws.change_vocabulary(model, {"e": info}, optimizer=optimizer, ema=ema)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("kind", ["filler", "maker"])
+@pytest.mark.parametrize(
+    ("call", "way"),
+    [*(("warm_start", way) for way in OF_MODEL), *(("change_vocabulary", way) for way in WAYS)],
+    ids=lambda one: getattr(one, "__name__", one),
+)
+def test_it_is_undone_and_told(call, way, kind, raises):
+    model, optimizer, ema = _trained()
+    before = _everything(model, optimizer, ema)
+    weight = model.ln.weight
+
+    def filler(tensor: torch.Tensor) -> torch.Tensor:
+        way(model, optimizer, ema)
+        if raises:
+            raise ValueError("no")
+        return tensor.fill_(1.0)
+
+    def maker(new: tws.NewRows) -> torch.Tensor:
+        return filler(torch.empty(len(new), new.width))
+
+    info = _info({"filler": filler, "maker": maker}[kind])
+    with pytest.raises(CallbackError, match="raised ValueError" if raises else "has changed"):
+        _start(call, model, optimizer, ema, info)
+    assert model.ln.weight is weight
+    assert _same(_everything(model, optimizer, ema), before)
+
+
+@pytest.mark.parametrize("call", ["warm_start", "change_vocabulary"])
+def test_to_run_the_model_as_it_is_used_is_no_change(call):
+    model, optimizer, ema = _trained()
+    model.eval()
+
+    def filler(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.copy_(model.bn(torch.ones(2, 2)))
+
+    _start(call, model, optimizer, ema, _info(filler))
+    assert torch.equal(model.e.weight[1], model.bn(torch.ones(2, 2))[1])
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.InstanceNorm1d, nn.SyncBatchNorm])
+def test_a_journal_sees_the_statistics_of_a_norm(norm):
+    model = nn.Sequential(norm(2, track_running_stats=True))
+    before = copy.deepcopy(model.state_dict())
+    journal = Journal(model)
+    if norm is nn.SyncBatchNorm:
+        model[0].train(False)
+    with journal.mode:
+        model(torch.randn(3, 2, 4))
+    assert (len(journal) == 0) == (norm is nn.SyncBatchNorm)
+    journal.restore()
+    assert _same(model.state_dict(), before)

@@ -85,6 +85,18 @@ def test_every_kind_of_model(model, tmp_path):
     assert rows_of(load(tmp_path / "t.json")) == rows_of(load(tokenizer)) == tokenizer.get_vocab()
 
 
+@pytest.mark.parametrize(
+    ("place", "special"),
+    [(1, {"unk_token": range(1, 2)}), (None, {})],
+    ids=["the second", "none"],
+)
+def test_a_unigram_model_has_the_place_of_what_it_does_not_know(place, special, tmp_path):
+    pieces = [("a", -1.0), ("[UNK]", 0.0), ("b", -2.0)]
+    tokenizer = tokenizers.Tokenizer(models.Unigram(pieces, place))
+    tokenizer.save(str(tmp_path / "t.json"))
+    assert load(tokenizer).special == load(tmp_path / "t.json").special == special
+
+
 def test_a_fast_tokenizer_and_its_directory(fast, tmp_path):
     vocab = load(fast)
     assert rows_of(vocab) == fast.get_vocab()

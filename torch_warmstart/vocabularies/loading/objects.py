@@ -5,6 +5,7 @@ Nothing is imported for them: whoever passes one has imported its library.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch_warmstart.entries import Vocabulary
 from torch_warmstart.vocabularies.loading.arrays import from_mapping
 from torch_warmstart.vocabularies.loading.keras_layers import from_keras_layer, is_keras_lookup
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
-from torch_warmstart.vocabularies.loading.tokenizer_files import ROLES, with_roles
+from torch_warmstart.vocabularies.loading.tokenizer_files import ROLES, unknown_of, with_roles
 
 
 def from_object(source: Any) -> Vocabulary | None:
@@ -40,7 +41,11 @@ def _from_transformers(tokenizer: Any) -> Vocabulary:
 def _from_tokenizers(tokenizer: Any) -> Vocabulary:
     rows = tokenizer.get_vocab(with_added_tokens=True)
     vocabulary = from_mapping(rows, _origin(tokenizer), is_padded=True)
-    unknown = getattr(tokenizer.model, "unk_token", None)
+    model = tokenizer.model
+    if hasattr(model, "unk_token"):
+        unknown = model.unk_token
+    else:  # a unigram model only writes it
+        unknown = unknown_of(json.loads(model.__getstate__()))
     padding = (tokenizer.padding or {}).get("pad_token")
     return with_roles(vocabulary, {"unk_token": unknown, "pad_token": padding}, rows)
 

@@ -79,10 +79,17 @@ def _of_tokenizer(tokenizer: Mapping[str, Any], url: str) -> Vocabulary:
         raise _no_tokenizer(url, "its model has no vocabulary of tokens and ids")
     merged = {**tokens, **dict(_added(tokenizer.get("added_tokens") or [], url))}
     vocabulary = from_mapping(merged, url, is_padded=True)
-    unknown = tokenizer["model"].get("unk_token")
     padding = tokenizer.get("padding") or {}
-    roles = {"unk_token": unknown, "pad_token": padding.get("pad_token")}
+    roles = {"unk_token": unknown_of(tokenizer["model"]), "pad_token": padding.get("pad_token")}
     return with_roles(vocabulary, roles, merged)
+
+
+def unknown_of(model: Mapping[str, Any]) -> Any:
+    """The token for what a model does not know; a unigram model has its place."""
+    pieces, place = model.get("vocab"), model.get("unk_id")
+    if "unk_token" in model or not isinstance(pieces, list) or type(place) is not int:
+        return model.get("unk_token")
+    return pieces[place][0] if 0 <= place < len(pieces) else None
 
 
 def _added(tokens: Any, url: str) -> Iterator[tuple[str, int]]:

@@ -9,12 +9,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torch_warmstart.entries import entries as entries_module
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.vocabularies import entry_index, hashing
+from torch_warmstart.vocabularies import join as join_module
 from torch_warmstart.vocabularies.entry_index import EntryIndex, index_once, index_work
 from torch_warmstart.vocabularies.loading import read_entries
 
 IDS = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=1, max_size=60, unique=True)
+
+
+@pytest.fixture(params=["arrays", "tensors"])
+def vectors(request, monkeypatch):
+    """On a CPU vectors are numpy's arrays; tensors, as they are elsewhere, give the same."""
+    if request.param == "tensors":
+        for module in (entries_module, entry_index, hashing, join_module):
+            monkeypatch.setattr(module, "as_vector", lambda tensor: tensor)
 
 
 def _expected(known, wanted):
@@ -114,6 +124,28 @@ def test_of_repeats_the_first_is_named_though_others_have_their_hash(monkeypatch
         entry_index, "hash_entries", lambda entries, block: entries.ids[block].numpy() * 0
     )
     assert EntryIndex(read_entries(entries)).repeat == repeat
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+@pytest.mark.parametrize("length", [1, 7, 8, 30, 300, 1500])
+def test_a_join_is_the_same_of_arrays_and_of_tensors(vectors, monkeypatch, length, is_strict):
+    monkeypatch.setattr(join_module, "_SMALL", 0)
+    monkeypatch.setattr(hashing, "_STRIDE", 200)
+    texts = [b"%d" % at + b"x" * (at * 7 % length) for at in range(500)]
+    known, wanted = texts[:400], texts[100:]
+    torch.use_deterministic_algorithms(is_strict)
+    try:
+        for old, new in ((known, wanted), ([*range(400)], [*range(100, 500)])):
+            joined = join_module.join(read_entries(new), read_entries(old))
+            assert joined.rows.tolist() == [*range(100, 400), *[-1] * 100]
+            assert (joined.num_present, joined.may_share) == (300, False)
+            assert joined_twice(old) == (3, 400)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def joined_twice(old):
+    return join_module.join(read_entries(old), read_entries([*old, old[3]])).repeat
 
 
 def test_nothing_is_found_among_no_entries():

@@ -245,7 +245,7 @@ class _Cells:
 
     def joined(self, vectors: Sequence[Vector]) -> Vector:
         """One vector of several."""
-        if self._device.type == "cpu":
+        if isinstance(self._cells, np.ndarray):
             return np.concatenate([self._cells[:0], *vectors])
         return torch.cat([self._cells[:0], *vectors])
 

@@ -50,7 +50,7 @@ def test_its_values_by_themselves_are_in_order(with_a_gap):
 
 
 @pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("name", ["id", "index", "token_id"])
+@pytest.mark.parametrize("name", ["id", "token_id", "Id", "itemIdx", "no", "code", "Unnamed: 0"])
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 def test_another_order_than_that_of_the_lines_is_refused(kind, name, first, tmp_path):
     table = pandas.DataFrame({"token": ["c", "a", "b"], name: [2 + first, first, 1 + first]})
@@ -66,6 +66,48 @@ def test_what_is_no_other_order_is_not(kind, numbers, tmp_path):
     table = pandas.DataFrame({"token": ["c", "a", "b"], "id": numbers})
     loaded = tws.Vocabulary.load(_in_file(table, tmp_path, kind), column="token")
     assert loaded.rows(["c", "a", "b"]).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("order", [[2, 0, 1], [2, 1, 0]])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "feather"])
+def test_nor_is_an_index_of_pandas_in_another_order(kind, order, tmp_path):
+    table, path = pandas.DataFrame({"token": ["a", "b", "c"]}).iloc[order], tmp_path / f"v.{kind}"
+    if kind == "feather":
+        from pyarrow import Table, feather
+
+        feather.write_feather(Table.from_pandas(table), path)
+    else:
+        {"csv": table.to_csv, "parquet": table.to_parquet}[kind](path)
+    with pytest.raises(tws.VocabularyError, match="sort the lines by them, or pass a mapping"):
+        tws.Vocabulary.load(path, column="token")
+
+
+def test_a_range_of_pandas_that_goes_back_is_told(tmp_path):
+    path = tmp_path / "v.parquet"
+    pandas.DataFrame({"token": ["a", "b", "c"]})[::-1].to_parquet(path)
+    with pytest.raises(tws.VocabularyError, match="numbers its entries by the index of pandas"):
+        tws.Vocabulary.load(path, column="token")
+
+
+def test_numbers_without_a_name_are_told(tmp_path):
+    path = tmp_path / "v.tsv"
+    path.write_text("2\tc\n0\ta\n1\tb\n")
+    with pytest.raises(tws.VocabularyError, match="numbers its entries in column 'f0'"):
+        tws.Vocabulary.load(path, column=1)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("name", ["count", "Frequency", "genre_size", "last_seen"])
+def test_counts_are_no_numbers_of_entries(name, kind, tmp_path):
+    table = pandas.DataFrame({"token": ["c", "a", "b"], name: [3, 1, 2]})
+    loaded = tws.Vocabulary.load(_in_file(table, tmp_path, kind), column="token")
+    assert loaded.rows(["c", "a", "b"]).tolist() == [0, 1, 2]
+
+
+def test_nor_are_counts_without_a_name(tmp_path):
+    path = tmp_path / "v.tsv"
+    path.write_text("c\t3\na\t2\nb\t1\n")
+    assert tws.Vocabulary.load(path, column=0).rows(["c", "a", "b"]).tolist() == [0, 1, 2]
 
 
 def _in_file(table, folder, kind):

@@ -24,8 +24,12 @@ from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 _LOOKED_AT = 50  # lines
-# Columns that may say which row an entry has.
-_NUMBERS = {"row", "id", "index", "idx", "position", "pos", "token_id", "word_id", "entry_id"}
+# Columns that say how often or when there was an entry, in whatever order that puts them.
+_USAGE = re.compile(
+    r"(.*[ _.-])?(counts?|n|num|freqs?|frequency|frequencies|occurrences|size|weight|score"
+    r"|last_seen|born|versions?)",
+    re.IGNORECASE,
+)
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 _TEXTS = (*_SEPARATORS, "jsonl")
 
@@ -99,23 +103,49 @@ def _check_number(table: Any, url: str, column: int) -> None:
 
 
 def _check_order(table: Any, url: str, column: str | int | None) -> None:
-    """That no other column numbers the entries in another order than the lines have."""
-    for name in _NUMBERS & set(table.column_names) if isinstance(column, str) else ():
-        if name == column or not str(table.schema.field(name).type).startswith(("int", "uint")):
+    """That no other column numbers the entries in another order than the lines have.
+
+    What it is called does not matter: pandas writes its index without a name.
+    """
+    for number, field in enumerate(table.schema):
+        if column in (number, field.name) or not _may_number(field):
             continue
-        numbers = table.column(name).combine_chunks()
-        if not len(numbers) or numbers.null_count:
+        values = table.column(number)
+        if values.null_count or len(values) < 2:
             continue
-        found = torch.from_numpy(numbers.to_numpy(zero_copy_only=False).astype("int64"))
-        first = int(found.min())
-        in_order = torch.arange(first, first + len(found))
-        is_sorted = torch.equal(found, in_order)
-        if first in (0, 1) and not is_sorted and torch.equal(found.sort().values, in_order):
-            raise VocabularyError(
-                f"{url} numbers its entries in column {name!r}, in another order than its lines "
-                "have. If those are their rows, pass a mapping, {entry: row}; if the lines are in "
-                "the order of the rows, pass the column's values as a sequence."
-            )
+        found = torch.from_numpy(values.to_numpy().astype("int64"))
+        # Without names counts cannot be told from numbers, but by what sorts entries by them.
+        is_unnamed = isinstance(column, int) and bool((found.diff() < 0).all())
+        if _is_shuffled(found) and not is_unnamed:
+            raise _other_order(url, f"in column {field.name!r}")
+    index = ((table.schema.pandas_metadata or {}).get("index_columns") or [None])[0]
+    if isinstance(index, dict) and index.get("step") == -1 and index.get("stop") in (-1, 0):
+        raise _other_order(url, "by the index of pandas that its metadata keeps")
+
+
+def _other_order(url: str, where: str) -> VocabularyError:
+    return VocabularyError(
+        f"{url} numbers its entries {where}, in another order than its lines have. If those are "
+        "their rows, sort the lines by them, or pass a mapping, {entry: row}; if the lines are in "
+        "the order of the rows, pass the column's values as a sequence."
+    )
+
+
+def _may_number(field: Any) -> bool:
+    """Whether a column is integers of anything but usage."""
+    return str(field.type).startswith(("int", "uint")) and not _USAGE.fullmatch(field.name)
+
+
+def _is_shuffled(numbers: torch.Tensor) -> bool:
+    """Whether they are all of 0 to n - 1, or of 1 to n, in any order but that."""
+    first, count = int(numbers.min()), len(numbers)
+    if first not in (0, 1) or int(numbers.max()) != first + count - 1:
+        return False
+    if bool((numbers.diff() == 1).all()):
+        return False
+    is_there = torch.zeros(count, dtype=torch.bool)
+    is_there[numbers - first] = True
+    return bool(is_there.all())
 
 
 def _has_names(table: Any) -> bool:
@@ -200,9 +230,28 @@ def _read_parquet(buffer: Any, column: str | int | None, block: int) -> Any:
 
     del block
     file = parquet.ParquetFile(buffer)
-    names = file.schema_arrow.names
-    beside = [name for name in names if name in _NUMBERS and name != column]  # to be looked at
-    return file.read(columns=[column, *beside] if column in names else None)
+    schema = file.schema_arrow
+    if column not in schema.names:
+        return file.read()
+    beside = [field.name for field in schema if field.name != column and _may_number(field)]
+    return file.read(columns=[column, *(name for name in beside if _may_be_all(file, name))])
+
+
+def _may_be_all(file: Any, name: str) -> bool:
+    """Whether the bounds that the file keeps of a column's values let them number its lines.
+
+    What is called as `Vocabulary.save` calls it says rows whatever they are.
+    """
+    if name == "row":
+        return True
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    columns = [group.column(at) for group in groups for at in range(group.num_columns)]
+    known = [chunk.statistics for chunk in columns if chunk.path_in_schema == name]
+    if not all(stated is not None and stated.has_min_max for stated in known):
+        return True
+    lowest = min((stated.min for stated in known), default=0)
+    highest = max((stated.max for stated in known), default=0)
+    return lowest in (0, 1) and bool(highest == lowest + file.metadata.num_rows - 1)
 
 
 def _read_arrow(buffer: Any, column: str | int | None, block: int) -> Any:

@@ -39,6 +39,8 @@ _NO_ENTRIES = (
     (b"d", "decimal numbers"),
     (b"+", "nested, or encoded by runs"),
 )
+_EXTENSION = b"ARROW:extension:name"  # of what is stored as something else than it is
+_STORED_AS_IS = {"arrow.uuid"}  # of those that are stored as integers or bytes of one width
 
 
 class _Schema(ctypes.Structure):
@@ -209,6 +211,7 @@ def _chunks_of(source: Any, column: str | int | None, origin: str) -> Iterator[_
         schema = _Schema()
         _check(stream.get_schema(ctypes.byref(stream), ctypes.byref(schema)), stream, origin)
         try:
+            _check_no_objects(source, _field(schema, column, origin), origin)
             yield from _chunks_in(stream, schema, column, origin)
         finally:
             _release(schema)
@@ -252,6 +255,54 @@ def _check(status: int, stream: Any, origin: str) -> None:
     raise VocabularyError(f"{origin} cannot be read: {reason}.")
 
 
+def _field(schema: Any, column: str | int | None, origin: str) -> Any:
+    """What describes the column; of a table, the named one or the only one."""
+    is_table = schema.format == _STRUCT
+    return schema.children[_number_of(schema, column, origin)].contents if is_table else schema
+
+
+def _check_no_objects(source: Any, field: Any, origin: str) -> None:
+    """Raises VocabularyError for a column of Python's objects, of which polars exports addresses.
+
+    Polars has nothing else that it exports as bytes of one width.
+    """
+    library = type(source).__module__.partition(".")[0]
+    if library == "polars" and field.format.startswith(_OF_ONE_WIDTH):
+        raise VocabularyError(
+            f"{origin} holds Python's objects (polars' Object): a vocabulary is text, binary or "
+            "integers. Make the column anew as one of these, pl.Series(column.to_list()), or pass "
+            "column.to_list()."
+        )
+
+
+def _check_stored_as_is(schema: Any, origin: str) -> None:
+    """Raises VocabularyError for what stands for something else than its integers or bytes."""
+    name = _metadata(schema).get(_EXTENSION, b"").decode("utf-8", "replace")
+    form = schema.format
+    if not name or name in _STORED_AS_IS:
+        return
+    if form in _INTEGERS or form.startswith(_OF_ONE_WIDTH):
+        raise VocabularyError(
+            f"{origin} holds what is of an extension of Arrow's, {shown_entry(name)}, and stored "
+            f"as {form.decode('ascii', 'replace')!r}: a vocabulary is text, binary or integers. "
+            "Cast the column first, to text or to what it is stored as."
+        )
+
+
+def _metadata(schema: Any) -> dict[bytes, bytes]:
+    """A number of pairs; of each the key and the value, behind their lengths."""
+    if not schema.metadata:
+        return {}
+    at, found = schema.metadata, []
+    count = 2 * ctypes.c_int32.from_address(at).value
+    at += 4
+    for _ in range(count):
+        size = ctypes.c_int32.from_address(at).value
+        found.append(ctypes.string_at(at + 4, size))
+        at += 4 + size
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
 def _column(schema: Any, array: Any, column: str | int | None, origin: str) -> _Column:
     """The chunk of a column; of a table, the named one or the only one."""
     if schema.format != _STRUCT:
@@ -264,7 +315,7 @@ def _column(schema: Any, array: Any, column: str | int | None, origin: str) -> _
     start = array.offset  # of the table; its columns know nothing of it
     if start or _length(found) != array.length:
         found = found.take(np.arange(start, start + array.length))
-    return found
+    return _where_both(found, _valid(array))  # a struct that is null has no columns
 
 
 def _number_of(schema: Any, column: str | int | None, origin: str) -> int:
@@ -303,6 +354,7 @@ def _check_rows_not_lost(names: Sequence[str], column: str | int | None, origin:
 
 def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:
     form, length, offset = schema.format, array.length, array.offset
+    _check_stored_as_is(schema, origin)
     there = _valid(array)
     if schema.dictionary:
         if depth >= _DEEPEST or form not in _INTEGERS:
@@ -317,10 +369,7 @@ def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:
             values = replace(values, starts=zeros, lengths=zeros)
         if len(at) and not 0 <= int(at.min()) <= int(at.max()) < _length(values):
             raise VocabularyError(f"{origin} names entries that its dictionary does not have.")
-        found = values.take(at)
-        inner = found.is_there
-        both = there if inner is None else inner if there is None else there & inner
-        return replace(found, is_there=both)
+        return _where_both(values.take(at), there)
     if form in _INTEGERS:
         return _Column(there, ids=_buffer(array, 1, _INTEGERS[form], length, offset).copy())
     if form in _OFFSETS:
@@ -341,6 +390,13 @@ def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:
         "vocabulary is text, binary or integers. Cast the column first"
         f"{_CAST if what == _FLOATING else '.'}"
     )
+
+
+def _where_both(found: _Column, there: npt.NDArray[np.bool_] | None) -> _Column:
+    """The entries that are there both in their column and in what names or holds them."""
+    inner = found.is_there
+    both = there if inner is None else inner if there is None else there & inner
+    return replace(found, is_there=both)
 
 
 def _of_one_width(array: Any, there: npt.NDArray[np.bool_] | None, width: int) -> _Column:

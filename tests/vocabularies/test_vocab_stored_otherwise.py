@@ -6,6 +6,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 
 import torch_warmstart as tws
 
@@ -61,3 +62,33 @@ def test_a_null_of_a_struct_is_no_entry(library):
 def test_so_it_is_within_a_slice():
     assert list(load(STRUCTS.slice(1)).entries) == [None, None, b"b"]
     assert list(load(STRUCTS.slice(3)).entries) == [b"b"]
+
+
+@pytest.mark.parametrize("values", [["a", 1], ["a", 1.5], [1, "a"], [2**70, 1]], ids=str)
+@pytest.mark.parametrize("kind", ["series", "frame"])
+def test_objects_of_several_kinds_are_told_as_a_list_of_them_is(kind, values):
+    column = pd.Series(values, dtype=object)
+    source = column if kind == "series" else pd.DataFrame({"t": column})
+    with pytest.raises(tws.VocabularyError, match="all str, all bytes or all integers of 64 bits"):
+        load(source)
+
+
+TENSORS = {
+    "sparse_coo": lambda: torch.tensor([0, 4]).to_sparse(),
+    "meta": lambda: torch.zeros(2, dtype=torch.int64, device="meta"),
+    "quantized": lambda: torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8),
+    "nested": lambda: torch.nested.nested_tensor([torch.tensor([1, 2]), torch.tensor([3])]),
+    "dtype": lambda: torch.ones((2, 2), dtype=torch.uint64),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["sparse_coo", "meta", "quantized", "nested"])
+def test_tensors_that_are_no_plain_vector_say_what_to_pass(kind):
+    with pytest.raises(tws.VocabularyError, match=f"a plain vector of integer ids; .*{kind}.*pass"):
+        load(TENSORS[kind]())
+
+
+def test_a_matrix_of_ids_without_a_sign_is_no_vector():
+    with pytest.raises(tws.VocabularyError, match=r"not torch.uint64 of shape \(2, 2\)"):
+        load(TENSORS["dtype"]())

@@ -41,16 +41,34 @@ _SURROGATES = (0xDC80, 0xDCFF)  # what a byte that is no UTF-8 is decoded as by 
 
 def from_tensor(tensor: torch.Tensor) -> Vocabulary:
     """Integer ids of any width."""
-    if tensor.dtype == torch.uint64:
-        return _from_ids(tensor.cpu().numpy(), "the tensor of ids")
-    dtype = tensor.dtype
+    dtype, kind = tensor.dtype, _kind_of_tensor(tensor)
+    if kind:
+        raise VocabularyError(
+            f"A vocabulary given as a tensor is a plain vector of integer ids; {kind}."
+        )
     if tensor.ndim != 1 or dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
         raise VocabularyError(
             f"A vocabulary given as a tensor is a vector of integer ids, not {dtype} of shape "
             f"{tuple(tensor.shape)}."
         )
+    if dtype == torch.uint64:
+        return _from_ids(tensor.cpu().numpy(), "the tensor of ids")
     _check_not_empty(tensor)
     return vocabulary_of(Entries("the tensor of ids", _ENTRY, ids=tensor.detach().to(torch.int64)))
+
+
+def _kind_of_tensor(tensor: torch.Tensor) -> str:
+    """What is special about one that is no plain vector, and what to do; "" for a plain one."""
+    if tensor.is_meta:
+        return "a tensor on the meta device has no values: pass the one that has them"
+    if tensor.is_nested:
+        return "a nested tensor is several vectors: pass one of them, tensor.unbind()[0]"
+    if tensor.is_quantized:
+        return "a quantized tensor holds fractions: pass its ids, tensor.int_repr().long()"
+    if tensor.layout != torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.")
+        return f"one of layout {layout} leaves some out: pass tensor.to_dense()"
+    return ""
 
 
 def from_numpy(array: npt.NDArray[Any]) -> Vocabulary:

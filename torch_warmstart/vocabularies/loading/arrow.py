@@ -8,7 +8,7 @@ interface", "Arrow columnar format"; the PyCapsule interface names the capsules.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,14 @@ import numpy.typing as npt
 import torch
 
 from torch_warmstart.entries import Entries, Vocabulary
-from torch_warmstart.errors import VocabularyError, listed, shown_entry
+from torch_warmstart.errors import (
+    VocabularyError,
+    cause_of,
+    listed,
+    printable,
+    said_of_entries,
+    shown_entry,
+)
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.loading.arrays import from_numpy, with_gaps
 
@@ -206,7 +213,7 @@ def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 def _chunks_of(source: Any, column: str | int | None, origin: str) -> Iterator[_Column]:
     """The chunks of a column, copied out of the memory that is released behind each."""
     if hasattr(source, "__arrow_c_stream__"):
-        capsule = source.__arrow_c_stream__()
+        capsule = _exported(source.__arrow_c_stream__, origin)
         stream = _pointer(capsule, b"arrow_array_stream", _Stream)
         schema = _Schema()
         _check(stream.get_schema(ctypes.byref(stream), ctypes.byref(schema)), stream, origin)
@@ -216,10 +223,23 @@ def _chunks_of(source: Any, column: str | int | None, origin: str) -> Iterator[_
         finally:
             _release(schema)
         return
-    schema_capsule, array_capsule = source.__arrow_c_array__()
+    schema_capsule, array_capsule = _exported(source.__arrow_c_array__, origin)
     schema = _pointer(schema_capsule, b"arrow_schema", _Schema)
     array = _pointer(array_capsule, b"arrow_array", _Array)
     yield _column(schema, array, column, origin)
+
+
+def _exported(export: Callable[[], Any], origin: str) -> Any:
+    """What it exports; of objects of several kinds nobody can make a column."""
+    try:
+        return export()
+    except Exception as error:
+        said = printable(said_of_entries(error)).rstrip(".")
+        raise VocabularyError(
+            f"{origin} cannot be exported as a column of Arrow's, of one type: {said}. A "
+            "vocabulary is all str, all bytes or all integers of 64 bits: convert it first, "
+            ".astype(str)."
+        ) from cause_of(error)
 
 
 def _chunks_in(

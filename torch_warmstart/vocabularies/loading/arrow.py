@@ -28,6 +28,7 @@ from torch_warmstart.errors import (
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.loading.arrays import from_numpy, with_gaps
 
+ROWS = "row"  # the column of what `Vocabulary.save` wrote that says which row an entry has
 _ENTRY = "entry"
 _DEEPEST = 8  # dictionaries of dictionaries that are followed
 _INLINE = 12  # bytes of a view's text that stand in the view itself
@@ -364,7 +365,7 @@ def _check_rows_not_lost(names: Sequence[str], column: str | int | None, origin:
     `Vocabulary.save` writes such tables; without their metadata they are no longer told by it.
     """
     asked = names[column] if isinstance(column, int) and column < len(names) else column
-    if asked == "entry" and "row" in names:
+    if asked == _ENTRY and ROWS in names:
         raise VocabularyError(
             f"{origin} says in its column 'row' which row each entry has; a column by itself is an "
             "entry a row, in order. Load what Vocabulary.save wrote as it is, without column=. "

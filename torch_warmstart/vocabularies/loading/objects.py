@@ -1,5 +1,7 @@
 """Objects that have a vocabulary: tokenizers, known by the module that their class comes from.
 
+And what is special to pandas: an index, which may hold the entries of the rows beside it.
+
 Nothing is imported for them: whoever passes one has imported its library.
 """
 
@@ -10,21 +12,72 @@ from collections.abc import Callable
 from typing import Any
 
 from torch_warmstart.entries import Vocabulary
+from torch_warmstart.errors import VocabularyError
 from torch_warmstart.vocabularies.loading.arrays import from_mapping
+from torch_warmstart.vocabularies.loading.arrow import ROWS
 from torch_warmstart.vocabularies.loading.keras_layers import from_keras_layer, is_keras_lookup
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
 from torch_warmstart.vocabularies.loading.tokenizer_files import ROLES, unknown_of, with_roles
+
+_COUNTED = "count"  # what pandas calls what `value_counts()` returns
 
 
 def from_object(source: Any) -> Vocabulary | None:
     """The vocabulary of a tokenizer or a lookup layer; None if it is neither."""
     if is_keras_lookup(source):
         return from_keras_layer(source)
-    libraries = {cls.__module__.partition(".")[0] for cls in type(source).__mro__}
+    libraries = _libraries(source)
     for library, method, read in _TOKENIZERS:
         if library in libraries and hasattr(source, method):
             return read(source)
     return None
+
+
+def _libraries(source: Any) -> set[str]:
+    return {cls.__module__.partition(".")[0] for cls in type(source).__mro__}
+
+
+def from_labels(source: Any) -> Vocabulary | None:
+    """A Series of pandas' whose labels are entries and whose values are their rows, as of a dict.
+
+    None for one that is something else: its values are no numbers, or not 0 to n - 1 or 1 to n.
+    Raises VocabularyError: they are counts, or a label is there twice.
+    """
+    if "pandas" not in _libraries(source) or getattr(source, "ndim", 0) != 1:
+        return None
+    labels: Any = getattr(source, "index", None)
+    if getattr(labels, "inferred_type", "") not in ("string", "bytes"):
+        return None
+    if getattr(source.dtype, "kind", "") not in ("i", "u") or source.hasnans or not len(source):
+        return None
+    origin = f"{_origin(source)} of {len(source):,} labels and their numbers"
+    if source.name == _COUNTED:
+        raise VocabularyError(
+            f"{origin} says how often there is an entry, not which row it has: pass its labels, "
+            "series.index, where they are in the order of the rows."
+        )
+    first, last = int(source.min()), int(source.max())
+    if first not in (0, 1) or last != first + len(source) - 1 or not source.is_unique:
+        return None
+    if not labels.is_unique:
+        raise VocabularyError(f"{origin} has a label twice, which would have two rows.")
+    return from_mapping(source.to_dict(), origin)
+
+
+def without_index(source: Any, column: str | int | None) -> Any:
+    """A table of pandas' with what of it is looked at; anything else as it is.
+
+    Pandas exports its index as one more column, and all columns or none.
+    """
+    if "pandas" not in _libraries(source) or getattr(source, "ndim", 0) != 2:
+        return source
+    names = list(source.columns)
+    if column is None and len(names) == 1 and source.index.inferred_type == "integer":
+        return source.reset_index(drop=True)
+    if isinstance(column, str) and names.count(column) == 1:
+        beside = [name for name in names if name == ROWS and name != column]
+        return source[[column, *beside]].reset_index(drop=True)
+    return source
 
 
 def _origin(source: Any) -> str:

@@ -83,10 +83,17 @@ def load(
 def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
     from torch_warmstart.vocabularies.loading.arrays import from_numpy
     from torch_warmstart.vocabularies.loading.arrow import exports_arrow, from_arrow
-    from torch_warmstart.vocabularies.loading.objects import from_object
+    from torch_warmstart.vocabularies.loading.objects import (
+        from_labels,
+        from_object,
+        without_index,
+    )
 
+    labelled = from_labels(source) if column is None else None
+    if labelled is not None:
+        return labelled
     if exports_arrow(source):
-        return from_arrow(source, column)
+        return from_arrow(without_index(source, column), column)
     if column is not None:
         raise SettingsError(f"column={column!r} is for tables; a {_name(source)} was given.")
     if isinstance(source, Vocabulary):

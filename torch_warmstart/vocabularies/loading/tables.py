@@ -18,7 +18,7 @@ from torch_warmstart.errors import (
     printable,
 )
 from torch_warmstart.storage import Bytes
-from torch_warmstart.vocabularies.loading.arrow import from_arrow
+from torch_warmstart.vocabularies.loading.arrow import ROWS, from_arrow
 from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
@@ -242,7 +242,7 @@ def _may_be_all(file: Any, name: str) -> bool:
 
     What is called as `Vocabulary.save` calls it says rows whatever they are.
     """
-    if name == "row":
+    if name == ROWS:
         return True
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     columns = [group.column(at) for group in groups for at in range(group.num_columns)]

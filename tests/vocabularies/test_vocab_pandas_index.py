@@ -1,0 +1,58 @@
+"""What the index of pandas' Series and tables says of a vocabulary."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import torch_warmstart as tws
+
+load = tws.Vocabulary.load
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "Int32"])
+def test_a_series_of_labels_and_rows_is_a_mapping(dtype, first):
+    rows = {"rome": first + 1, "oslo": first, "paris": first + 2}
+    loaded = load(pd.Series(rows, dtype=dtype))
+    assert list(loaded.entries) == list(load(rows).entries)
+    assert loaded.rows(["rome", "oslo", "paris"]).tolist() == list(rows.values())
+
+
+@pytest.mark.parametrize("values", [[7, 3, 9], [0, 2, 3], [1, 1, 0]], ids=str)
+def test_other_numbers_beside_labels_are_ids(values):
+    series = pd.Series(values, index=["a", "b", "c"])
+    assert next(iter(load(series).entries)) == values[0]
+
+
+def test_numbers_beside_numbers_are_ids():
+    assert list(load(pd.Series([2, 0, 1], index=[5, 6, 7])).entries) == [2, 0, 1]
+
+
+def test_counts_are_no_rows():
+    counts = pd.Series(["a", "b", "a"]).value_counts()
+    with pytest.raises(tws.VocabularyError, match="says how often .*pass its labels"):
+        load(counts)
+
+
+def test_a_label_of_two_rows_is_told():
+    with pytest.raises(tws.VocabularyError, match="has a label twice"):
+        load(pd.Series([0, 1, 2], index=["a", "b", "a"]))
+
+
+@pytest.mark.parametrize("column", [None, "t"])
+def test_an_index_of_numbers_is_no_other_column(column):
+    assert list(load(pd.DataFrame({"t": ["a", "b"]}, index=[3, 1]), column=column).entries) == [
+        b"a",
+        b"b",
+    ]
+
+
+def test_an_index_of_text_may_be_the_entries():
+    with pytest.raises(tws.VocabularyError, match="say which one holds the entries"):
+        load(pd.DataFrame({"row": [0, 1]}, index=["rome", "oslo"]))
+
+
+def test_a_column_is_read_whatever_the_others_hold():
+    table = pd.DataFrame({"t": ["a", "b"], "mixed": pd.Series([1, "x"], dtype=object)})
+    assert list(load(table, column="t").entries) == [b"a", b"b"]

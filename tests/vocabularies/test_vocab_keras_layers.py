@@ -48,6 +48,28 @@ def test_a_string_lookup(library, oov, mask):
 
 
 @KERAS
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("StringLookup", {}),
+        ("StringLookup", {"num_oov_indices": 0}),
+        ("StringLookup", {"num_oov_indices": 2, "mask_token": ""}),
+        ("IntegerLookup", {}),
+        ("IntegerLookup", {"mask_token": 0}),
+        ("TextVectorization", {}),
+        (
+            "TextVectorization",
+            {"max_tokens": 9, "output_mode": "count", "pad_to_max_tokens": True},
+        ),
+    ],
+)
+def test_a_layer_that_was_never_adapted_has_no_vocabulary(library, kind, options):
+    layer = getattr(library.layers, kind)(**options)
+    with pytest.raises(tws.VocabularyError, match=r"has no entries .*: adapt\(\) it first"):
+        load(layer)
+
+
+@KERAS
 def test_an_integer_lookup(library):
     layer = library.layers.IntegerLookup(vocabulary=[5, -7, 1 << 40], mask_token=0)
     vocab = load(layer)

@@ -100,13 +100,16 @@ class LookupLayer:
         return cls(tokens, has_mask, oov_hash, width if type(width) is int else 0)
 
     def vocabulary(self, entries: Sequence[Any], origin: str) -> Vocabulary | None:
-        """The layer's rows; None if the entries are not all text or all integers.
+        """The layer's rows; None if there are no entries, or not all are text or all integers.
 
-        `entries` may have the tokens in front, as `get_vocabulary()` has, or not.
+        `entries` may have the tokens in front, as `get_vocabulary()` has, or not. A layer that was
+        never adapted has nothing but those.
         """
         count = len(self.tokens)
         if tuple(entries[:count]) != self.tokens:
             entries = [*self.tokens, *entries]
+        if len(entries) == count:
+            return None
         if all(isinstance(entry, int | np.integer) for entry in entries):
             ids = torch.tensor([int(entry) for entry in entries], dtype=torch.int64, device="cpu")
             found = Entries(origin, _ENTRY, ids=ids)

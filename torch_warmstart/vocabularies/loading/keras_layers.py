@@ -44,7 +44,7 @@ def from_keras_layer(layer: Any) -> Vocabulary:
     config = {name: _plain(getattr(lookup, name, None)) for name in (*names, "max_tokens")}
     made = LookupLayer.from_config({**config, "pad_to_max_tokens": _pads(lookup)})
     found = None if made is None else made.vocabulary(entries, origin)
-    if found is None or not len(found.listed):
+    if found is None:
         raise VocabularyError(
             f"{origin} has no entries that rows could stand for: adapt() it first, or pass its "
             "entries as a sequence, in the order of their rows."

@@ -50,6 +50,9 @@ _SAFETENSORS = re.compile(rb'.{5}\0\0\0\{\s*"', re.DOTALL)  # the header's size,
 _PYTHON = re.compile(rb"\s*[\[{(]\s*b?'")  # as JSON begins, in single quotes
 # How JSON begins that holds something; or all of it is empty. A bracket is an entry, too.
 _LIST = re.compile(rb"\s*(\[\s*[-\d\[tfn{\"]|(\[[ \t]*\]|\{[ \t]*\})\s*\Z)")
+_STATED = re.compile(rb"\d+ \d+ ?")  # how many vectors, and of how many numbers
+_REAL = re.compile(rb"-?\d+(\.\d+)?(e[-+]?\d+)?")
+_LEAST_VECTOR = 4  # numbers; fewer may be the parts of one entry
 _DO = "pass its entries as a sequence"
 
 
@@ -192,6 +195,31 @@ def _is_table(head: bytes) -> bool:
     return len(whole) > 1 and all(_KEYED.fullmatch(line) for line in whole[:_LINES])
 
 
+def _is_merges(head: bytes) -> bool:
+    """Whether it is a tokenizer's `merges.txt`: its version, then two pieces a line."""
+    first, *lines = head.split(b"\n")
+    whole = lines[:-1] or lines
+    return first.startswith(b"#version:") and all(len(line.split()) == 2 for line in whole if line)
+
+
+def _is_vectors(head: bytes) -> bool:
+    """Whether each line is a word and its vector, as GloVe's and fastText's `.vec` are.
+
+    The latter say in a first line how many there are, and of how many numbers.
+    """
+    lines = head.split(b"\n")
+    stated = _STATED.fullmatch(lines[0].rstrip(b"\r"))
+    rows = [line.split() for line in lines[1 if stated else 0 :]]
+    if len(rows) > 1:
+        rows = rows[:-1]  # the last one may be cut
+    elif rows:
+        rows = [rows[0][:-1]]
+    if not rows or len(rows[0]) <= _LEAST_VECTOR or len({*map(len, rows)}) > 1:
+        return False
+    numbers = [cell for row in rows for cell in row[1:]]
+    return any(b"." in cell for cell in numbers) and all(map(_REAL.fullmatch, numbers))
+
+
 # In this order; whether a file is something else than lines, and what follows its name.
 _NO_LINES: Sequence[tuple[Callable[[bytes], bool], str]] = (
     (_is_binary, f"is binary, not text with one entry a line; {_DO}"),
@@ -201,6 +229,11 @@ _NO_LINES: Sequence[tuple[Callable[[bytes], bool], str]] = (
         f"is a list or a dict as Python prints it, not text with one entry a line; {_DO}",
     ),
     (_ends_in_returns, f"ends its lines by returns alone, so that all of it is one line; {_DO}"),
+    (_is_merges, "is a tokenizer's merges, not its tokens: pass the vocab.json beside it"),
+    (
+        _is_vectors,
+        f"is words and their vectors, not one entry a line; {_DO}: the first word of each line",
+    ),
     (
         _is_table,
         "is a table with a number behind a tab in each line, not one entry a line; if its lines "

@@ -29,6 +29,7 @@ _MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.mo
 _CONFIGS = ("special_tokens_map.json", "tokenizer_config.json")
 # Classes that take sentencepiece's numbers as they are; others move them (XLM-R, mBART, BARThez).
 _AS_NUMBERED = ("Llama", "T5", "Gemma", "Albert", "XLNet", "Mistral", "Reformer", "BigBird")
+_SPARSEST = 2  # rows for each token of a vocab.json at most
 Read = Callable[[str], bytes]
 
 
@@ -38,13 +39,25 @@ def read_json(raw: bytes, url: str) -> Vocabulary:
     if isinstance(found, dict) and isinstance(found.get("model"), dict):
         return _of_tokenizer(found, url)
     if isinstance(found, dict) and found and all(type(row) is int for row in found.values()):
-        return from_mapping(found, url, is_padded=True)
-    if isinstance(found, list) and found and {type(entry) for entry in found} <= {str, int}:
+        return _of_vocab(found, url)
+    if isinstance(found, list) and found and {*map(type, found)} <= {str, int, type(None)}:
         return from_sequence(found, url)
     raise VocabularyError(
         f"{url} is JSON, but neither a mapping of token to id (vocab.json), nor a tokenizer.json, "
         "nor a list of entries. Pass its entries as a sequence, in the order of their rows."
     )
+
+
+def _of_vocab(rows: Mapping[str, int], url: str) -> Vocabulary:
+    """A mapping of token to id; VocabularyError for what seems to be settings, or a few tokens."""
+    found = from_mapping(rows, url, is_padded=True)
+    if len(found) > _SPARSEST * len(rows):
+        raise VocabularyError(
+            f"{url} has {len(rows):,} names, and numbers up to {len(found) - 1:,}: most rows would "
+            "have no entry, so these seem to be settings, or tokens added to those of another "
+            "file. Pass the file that has all tokens; if these are all, pass them as a mapping."
+        )
+    return found
 
 
 def _parsed(raw: bytes, url: str) -> Any:

@@ -18,6 +18,9 @@ TIKTOKEN_LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) (\d{1,10})\r?")  # base64 a
 GZIP, BZIP2, XZ, ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 _PACKED = (GZIP, BZIP2, XZ, ZSTD)
 _PARQUET = b"PAR1"
+STREAM = b"\xff\xff\xff\xff"  # before the first message of Arrow's stream
+BOM = b"\xef\xbb\xbf"
+_WITH_BOM = ("csv", "tsv", "jsonl", "json")  # of whose first entry it is no part
 KEPT_TABLE = f"# {FILE_KIND} ".encode()  # how a table of ours begins that is text
 PARQUET_KEY = FILE_KIND.encode()  # in the schema of one that is Parquet
 _FOOT = 1 << 20  # bytes at the end of a Parquet file that its schema lies in
@@ -25,7 +28,7 @@ _SAVED_HEAD = 1 << 20  # bytes of the header of a saved vocabulary
 
 # By their first bytes. (The Unicode standard, and each format's own specification.)
 _MAGIC = (
-    (b"\xef\xbb\xbf", "begins with a byte-order mark, which would be a part of its first entry"),
+    (BOM, "begins with a byte-order mark, which would be a part of its first entry"),
     (b"\xff\xfe", "is UTF-16; save it as UTF-8"),
     (b"\xfe\xff", "is UTF-16; save it as UTF-8"),
     (GZIP, "is compressed by gzip"),
@@ -37,6 +40,7 @@ _MAGIC = (
     (_PARQUET, "is a Parquet table"),
     (b"\x93NUMPY", "is an array of numpy's"),
     (b"ARROW1", "is an Arrow table"),
+    (STREAM, "is a stream of Arrow's"),
     (b"SQLite format 3\x00", "is a database of SQLite's"),
     (b"\xff\xd8\xff", "is a JPEG image"),
     (b"\x89PNG", "is a PNG image"),  # of lines, a return behind it is gone already
@@ -44,7 +48,6 @@ _MAGIC = (
     (b"%PDF-", "is a PDF"),
     (b"<?xml", "is XML"),
 )
-_BOM = b"\xef\xbb\xbf"
 _NUMBER = re.compile(rb'"?-?\d+(\.\d+)?"?')
 _SAFETENSORS = re.compile(rb'.{5}\0\0\0\{\s*"', re.DOTALL)  # the header's size, then the header
 _PYTHON = re.compile(rb"\s*[\[{(]\s*b?'")  # as JSON begins, in single quotes
@@ -89,7 +92,7 @@ def what_stranger_it_is(head: bytes) -> str:
 
 def why_no_text(head: bytes, form: str) -> str:
     """Why a file cannot be what it is to be read as, a form of text; "" if it can."""
-    head = head.removeprefix(_BOM) if form in ("csv", "tsv") else head
+    head = head.removeprefix(BOM) if form in _WITH_BOM else head
     stranger = what_stranger_it_is(head)
     if stranger:
         return stranger

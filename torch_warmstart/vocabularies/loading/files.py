@@ -19,7 +19,9 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.storage import Bytes, Storage, base_name
 from torch_warmstart.vocabularies.loading.content import (
+    BOM,
     HEAD,
+    STREAM,
     is_counted,
     is_json,
     is_json_lines,
@@ -34,7 +36,7 @@ from torch_warmstart.vocabularies.loading.content import (
 )
 from torch_warmstart.vocabularies.loading.lines import entries_of_lines
 
-_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\x93NUMPY": "npy"}
+_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", STREAM: "arrow", b"\x93NUMPY": "npy"}
 _CONTAINERS = (b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")  # .keras and .h5
 _INDEX = ".index"  # of the files that a TensorFlow checkpoint's path stands for
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -111,7 +113,7 @@ def _check_content(head: bytes, url: str, form: str, *, is_said: bool) -> None:
     if why:
         advice = "leave format= out" if is_said else "pass its entries as a sequence"
         raise VocabularyError(f"{url} {why}, and is to be read as {form}: {advice}.")
-    if form == "json" and is_json_lines(head):
+    if form == "json" and is_json_lines(head.removeprefix(BOM)):
         raise VocabularyError(
             f"{url} is JSON lines: say which of their names has the entries: "
             "Vocabulary.load(..., column='token', format='jsonl')."
@@ -193,6 +195,7 @@ def _reader_of(form: str) -> Callable[[bytes, str], Vocabulary]:
 def _form_of(raw: Bytes, url: str, column: str | int | None) -> str:
     """What a file is, by its first bytes; by its name only what has none of its own."""
     head = raw[:HEAD].tobytes()
+    text = head.removeprefix(BOM)
     if column is None and is_kept_table(raw):
         return "kept table"
     for magic, form in _MAGIC.items():
@@ -202,8 +205,8 @@ def _form_of(raw: Bytes, url: str, column: str | int | None) -> str:
         return "saved"
     suffix = _suffix(url)
     if column is not None:
-        return _SUFFIXES.get(suffix) or _table_form(head)
-    if suffix in _SUFFIXES and _is_table(head, suffix):
+        return _SUFFIXES.get(suffix) or _table_form(text)
+    if suffix in _SUFFIXES and _is_table(text, suffix):
         return _SUFFIXES[suffix]
     return next((form for form, fits in _FORMS if fits(head, suffix, raw)), "lines")
 
@@ -216,11 +219,15 @@ def _table_form(head: bytes) -> str:
 
 # In this order; whether a file is one by its first bytes, its suffix and all of it.
 _FORMS: tuple[tuple[str, Callable[[bytes, str, Bytes], bool]], ...] = (
-    ("json", lambda head, _, raw: is_json(head) or is_json_throughout(head, raw)),
+    ("json", lambda head, _, raw: _is_json(head.removeprefix(BOM), raw)),
     ("tiktoken", lambda head, suffix, _: suffix == ".tiktoken" or is_tiktoken(head)),
     ("vocab", lambda head, suffix, _: suffix == ".vocab" or _is_scored(head)),
     ("model", lambda head, _, raw: head[:1] == b"\n" and _is_model(raw)),
 )
+
+
+def _is_json(head: bytes, raw: Bytes) -> bool:
+    return is_json(head) or is_json_throughout(head, raw)
 
 
 def _is_model(raw: Bytes) -> bool:

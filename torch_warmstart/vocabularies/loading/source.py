@@ -81,7 +81,6 @@ def load(
 
 
 def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
-    from torch_warmstart.vocabularies.loading.arrays import from_numpy
     from torch_warmstart.vocabularies.loading.arrow import exports_arrow, from_arrow
     from torch_warmstart.vocabularies.loading.objects import (
         from_labels,
@@ -104,8 +103,8 @@ def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
     for kind, read in _readers():
         if isinstance(source, kind) and not isinstance(source, bytes | bytearray | memoryview):
             return read(source)
-    if callable(getattr(source, "to_numpy", None)):  # pandas' before it exported Arrow
-        return from_numpy(np.asarray(source.to_numpy()))
+    if callable(getattr(source, "to_numpy", None)):  # pandas' that export no Arrow, as an Index
+        return _from_values(source)
     raise SettingsError(
         f"A vocabulary is a path or URL, a sequence or array of str, bytes or int, a mapping of "
         f"entry to row, a column that exports Arrow, a lookup layer or a tokenizer; not a "
@@ -141,6 +140,18 @@ def _as_arrow(array: Any) -> Any:
         return pa.array(array, type=pa.large_string())
     except pa.ArrowException:  # before 22
         return None
+
+
+def _from_values(source: Any) -> Vocabulary:
+    """Pandas' arrays and indices; what is missing, beside which ids become floats, is no entry."""
+    from torch_warmstart.vocabularies.loading.arrays import from_numpy, from_sequence
+
+    is_missing = np.asarray(source.isna()) if callable(getattr(source, "isna", None)) else None
+    if is_missing is None or is_missing.ndim != 1 or not is_missing.any():
+        return from_numpy(np.asarray(source.to_numpy()))
+    values = np.asarray(source.astype(object))
+    values[is_missing] = None
+    return from_sequence(values.tolist(), f"the {_name(source)} of length {len(values):,}")
 
 
 def _readers() -> tuple[tuple[type, Callable[[Any], Vocabulary]], ...]:

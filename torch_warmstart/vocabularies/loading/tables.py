@@ -19,6 +19,7 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.storage import Bytes
 from torch_warmstart.vocabularies.loading.arrow import ROWS, from_arrow
+from torch_warmstart.vocabularies.loading.content import BOM, STREAM
 from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
@@ -64,6 +65,8 @@ def read_table(
             f"{url} is a table: say which column holds the entries, by name where the first line "
             "has the names, else by number: Vocabulary.load(..., column=0)."
         )
+    if form == "jsonl" and raw[: len(BOM)].tobytes() == BOM:
+        raw = raw[len(BOM) :]
     buffer = pyarrow.BufferReader(pyarrow.py_buffer(raw))
     try:
         block = block_size_of(raw) if form in _TEXTS else 0
@@ -219,10 +222,39 @@ def _read_separated(buffer: Any, separator: str, column: str | int | None, block
 
 
 def _read_json(buffer: Any, column: str | int | None, block: int) -> Any:
+    import pyarrow
+
+    table = _json_as(buffer, None, block)
+    name = table.column_names[0] if column is None and table.num_columns == 1 else column
+    if not isinstance(name, str) or name not in table.column_names:
+        return table
+    meant = _meant(table.schema.field(name))
+    if meant is None:
+        return table
+    try:
+        return _json_as(buffer, meant, block)
+    except pyarrow.ArrowInvalid:  # numbers that are no ids
+        return table
+
+
+def _meant(field: Any) -> Any:
+    """What a column of JSON was before pyarrow guessed: text like a date, an id without a sign."""
+    import pyarrow
+
+    kinds = {pyarrow.types.is_timestamp: "string", pyarrow.types.is_float64: "uint64"}
+    kind = next((kind for is_it, kind in kinds.items() if is_it(field.type)), None)
+    return None if kind is None else field.with_type(getattr(pyarrow, kind)())
+
+
+def _json_as(buffer: Any, field: Any, block: int) -> Any:
+    """The lines as a table, with a column of this kind; None: of what pyarrow takes it for."""
+    import pyarrow
     from pyarrow import json
 
-    del column
-    return json.read_json(buffer, json.ReadOptions(block_size=block))
+    schema = None if field is None else pyarrow.schema([field])
+    buffer.seek(0)
+    options = json.ReadOptions(block_size=block)
+    return json.read_json(buffer, options, json.ParseOptions(explicit_schema=schema))
 
 
 def _read_parquet(buffer: Any, column: str | int | None, block: int) -> Any:
@@ -258,7 +290,9 @@ def _read_arrow(buffer: Any, column: str | int | None, block: int) -> Any:
     from pyarrow import ipc
 
     del column, block
-    return ipc.open_file(buffer).read_all()
+    is_stream = buffer.read(len(STREAM)) == STREAM
+    buffer.seek(0)
+    return (ipc.open_stream if is_stream else ipc.open_file)(buffer).read_all()
 
 
 _READERS: Mapping[str, Callable[[Any, str | int | None, int], Any]] = {

@@ -365,6 +365,8 @@ def _fill_mixed(
     """The rows that are made of old ones; what one table needs serves the next."""
     along = (item.along(change) for item in items for change in item.changes)
     mixed = [(item, item.fill) for item in along if isinstance(item.fill, Mixed)]
+    # A bias tells least of which rows are trained: it follows its table.
+    mixed.sort(key=lambda pair: pair[1].answers.open.role == "bias")
     if not mixed:
         return {}
     from torch_warmstart.execution.mixing import fill_mixed

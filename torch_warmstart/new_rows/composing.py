@@ -17,13 +17,16 @@ import torch
 
 from torch_warmstart.dtypes import loses_values
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.new_rows.dense import Likeness, Some
 from torch_warmstart.new_rows.mixture import Mixture, check_mixture, count_equal
 from torch_warmstart.new_rows.moments import Values
-from torch_warmstart.new_rows.rows import TOGETHER, NewRows
+from torch_warmstart.new_rows.rows import TOGETHER, NewRows, OldRows
 from torch_warmstart.settings import Initializer, takes_new_rows
 from torch_warmstart.values import frozen
 
 Guard = Callable[[str, Callable[[], Any]], Any]  # runs what a user wrote
+_Vocabularies = tuple[int, int]  # the ids of the new one and the old one
+Rows = Mixture | Some | torch.Tensor  # a tensor is all that was asked for
 
 
 class RowInitializer:
@@ -80,6 +83,10 @@ class RowInitializer:
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
         """The rows."""
         raise NotImplementedError
+
+    def rows(self, new: NewRows) -> Rows | Likeness:
+        """The rows, by those too that leave some to the next without being a mixture."""
+        return self(new)
 
     def __or__(self, other: Any) -> RowInitializer:
         return FirstOf((self, _checked(other)))
@@ -282,18 +289,36 @@ class Mixtures:
     """
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, int, int, str], tuple[RowInitializer, NewRows, Mixture]] = {}
+        self._opened: dict[_Vocabularies, list[OldRows]] = {}
+        self._made: dict[
+            tuple[int, int, int, str], tuple[RowInitializer, NewRows, Mixture | Likeness]
+        ] = {}
 
-    def __call__(self, one: RowInitializer, new: NewRows) -> Mixture | torch.Tensor:
+    def __call__(self, one: RowInitializer, new: NewRows) -> Rows | Likeness:
         role = new.role if one.by_role else ""
         key = (id(one), id(new.vocabulary), id(new.old.vocabulary), role)
         known = self._made.get(key)
         if known is not None and torch.equal(known[1].rows, new.rows):
             return known[2]
-        made = one(new)
-        if isinstance(made, Mixture):
+        made = one.rows(new)
+        if isinstance(made, Mixture | Likeness):
             self._made[key] = (one, new, made)
         return made
+
+    def open(self, new: NewRows, values: Values) -> OldRows:
+        """A table's old rows, now that they can be read.
+
+        Those of a bias are trained where those of its table are: its module's, or the last one.
+        """
+        old = replace(new.old, values=values)
+        tables = self._opened.setdefault((id(new.vocabulary), id(old.vocabulary)), [])
+        if new.role != "bias":
+            tables.append(old)
+            return old
+        alike = [table for table in tables if table.size == old.size]
+        module = old.name.rpartition(".")[0]
+        own = [table for table in alike if table.name.rpartition(".")[0] == module]
+        return replace(old, table=(own or alike)[-1]) if alike else old
 
 
 def ask(singles: Sequence[Single], new: NewRows, mix: Mixtures) -> Answers:
@@ -312,7 +337,7 @@ def ask(singles: Sequence[Single], new: NewRows, mix: Mixtures) -> Answers:
         if not isinstance(one, RowInitializer):
             return Answers(tuple(parts), tuple(singles[at:]), new)
         mixture = None if one.needs else mix(one, new)
-        assert not isinstance(mixture, torch.Tensor)
+        assert mixture is None or isinstance(mixture, Mixture)
         answered = one.answers(new) if mixture is None else mixture.answered
         if bool(answered.any()):
             kept = None if mixture is None else mixture.only(answered)
@@ -376,9 +401,10 @@ def make(answers: Answers, values: Values, seed: int, mix: Mixtures, guard: Guar
     Raises SettingsError if something else than rows is returned.
     """
     made: list[Made] = []
-    waiting = [(answers.open.with_values(values, seed), answers.rest)]
+    old = mix.open(answers.open, values)
+    waiting = [(answers.open.with_values(old, seed), answers.rest)]
     for part in answers.parts:
-        new = (part.new if part.here is None else part.here).with_values(values, seed)
+        new = (part.new if part.here is None else part.here).with_values(old, seed)
         result = _made_by(part.single, new, mix, guard) if part.mixture is None else part.mixture
         taken, left = _taken(result, new, part.single)
         made.append(taken if part.here is None else replace(taken, everywhere=part.new))
@@ -404,13 +430,14 @@ def _answered_by(single: Single, new: NewRows) -> torch.Tensor:
     return torch.ones(len(new), dtype=torch.bool)
 
 
-def _made_by(single: Single, new: NewRows, mix: Mixtures, guard: Guard) -> Mixture | torch.Tensor:
+def _made_by(single: Single, new: NewRows, mix: Mixtures, guard: Guard) -> Rows:
     """What one makes of the rows that it is asked for."""
     one = single.initializer
     if not len(new):
         return torch.empty(0, new.width)
     if isinstance(one, RowInitializer):
-        return mix(one, new)
+        made = mix(one, new)
+        return made.of(new.old) if isinstance(made, Likeness) else made
     result = guard(single.label, functools.partial(one, new))
     if isinstance(result, Mixture):
         return check_mixture(result, len(new), new.old.size, f"{new.name}: {single.label}")
@@ -428,15 +455,17 @@ def _made_by(single: Single, new: NewRows, mix: Mixtures, guard: Guard) -> Mixtu
     )
 
 
-def _taken(result: Mixture | torch.Tensor, new: NewRows, single: Single) -> tuple[Made, NewRows]:
+def _taken(result: Rows, new: NewRows, single: Single) -> tuple[Made, NewRows]:
     """What was made, and the rows that were not."""
-    if not isinstance(result, Mixture):
+    if isinstance(result, torch.Tensor):
         nobody = torch.zeros(len(new), dtype=torch.bool)
         return Made(single.label, new, None, result, single.noise, new), new.only(nobody)
     answered = result.answered
-    mixture, here = result.only(answered), new.only(answered)
-    made = Made(single.label, here, mixture, None, single.noise, here)
-    return made, new.only(~answered)
+    here, left = new.only(answered), new.only(~answered)
+    if isinstance(result, Mixture):
+        return Made(single.label, here, result.only(answered), None, single.noise, here), left
+    rows = result.rows if bool(answered.all()) else _chosen(result.rows, answered)
+    return Made(single.label, here, None, rows, single.noise, here), left
 
 
 def _chosen(rows: torch.Tensor, which: torch.Tensor) -> torch.Tensor:

@@ -76,6 +76,7 @@ class OldRows:
         outside: How entries and tables are read.
         name: The variable's.
         values: Its values; None while planning.
+        table: Of a bias, the table that it belongs to, which tells better what is trained.
     """
 
     size: int
@@ -84,6 +85,7 @@ class OldRows:
     outside: Outside
     name: str
     values: Values | None = None
+    table: OldRows | None = None
 
     @property
     def oov(self) -> range:
@@ -147,7 +149,8 @@ class OldRows:
         They stand for an entry, are finite and not near zero, and none that is reserved for later.
         """
         reserved = reserved_rows(self.vocabulary, self.size)
-        return self.named & ~(untrained(self._survey, self.named) | reserved)
+        trained = self.named & ~(untrained(self._survey, self.named) | reserved)
+        return trained if self.table is None else trained & self.table.trained
 
     @functools.cached_property
     def mean(self) -> torch.Tensor:
@@ -249,6 +252,6 @@ class NewRows:
         """Some of the rows, by a mask or by their places among these."""
         return replace(self, rows=self.rows[which], ordinals=self.ordinals[which])
 
-    def with_values(self, values: Values, seed: int) -> NewRows:
+    def with_values(self, old: OldRows, seed: int) -> NewRows:
         """The same rows, now that the old table can be read and the seed is known."""
-        return replace(self, old=replace(self.old, values=values), seed=seed)
+        return replace(self, old=old, seed=seed)

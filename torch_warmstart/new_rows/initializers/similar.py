@@ -13,6 +13,7 @@ import torch
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
+from torch_warmstart.new_rows.dense import Likeness
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
 
@@ -51,6 +52,10 @@ class Similar(RowInitializer):
         return answered
 
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
+        made = self.rows(new)
+        return made.of(new.old).rows if isinstance(made, Likeness) else made
+
+    def rows(self, new: NewRows) -> Mixture | Likeness:
         outside, old = new.old.outside, new.old
         table = outside.table(self.vectors)
         of_old = table if self.old_vectors is None else outside.table(self.old_vectors)
@@ -77,7 +82,7 @@ class Similar(RowInitializer):
         wanted = outside.find(new.entries(), table.vocabulary)
         mine = _unit_rows(table, wanted, device)
         if self.k is None and self.weights == "proportional":
-            return _of_all(mine, known, anchors, new)
+            return Likeness(mine, known, anchors)
         return self._mix(mine, known, anchors, len(new))
 
     def _counts(self, new: NewRows) -> torch.Tensor:
@@ -144,24 +149,6 @@ def sparsemax(scores: torch.Tensor) -> torch.Tensor:
     size = has_weight.sum(1, keepdim=True)
     threshold = (totals.gather(1, size - 1) - 1) / size
     return (scores - threshold).clamp(min=0).to(torch.float32)
-
-
-def _of_all(
-    mine: torch.Tensor, known: torch.Tensor, anchors: torch.Tensor, new: NewRows
-) -> torch.Tensor:
-    """All weights in proportion to similarities: dense, so the rows are made at once."""
-    old = torch.cat([new.old.read(part) for part in _parts(anchors)]).to(mine.device)
-    out = torch.empty(len(mine), old.shape[1], dtype=old.dtype, device=mine.device)
-    step = max(1, _BUDGET // (4 * len(known)))
-    for first in range(0, len(mine), step):
-        alike = (mine[first : first + step] @ known.T).clamp_(min=0).to(old.dtype)
-        total = alike.sum(1, keepdim=True).clamp(min=torch.finfo(old.dtype).tiny)
-        out[first : first + step] = alike @ old / total
-    return out
-
-
-def _parts(rows: torch.Tensor) -> list[torch.Tensor]:
-    return [rows[first : first + _READ] for first in range(0, len(rows), _READ)]
 
 
 def _unit_rows(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -1,0 +1,59 @@
+"""New rows that are no sparse mixtures: made at once, and which of those asked for they are."""
+
+from __future__ import annotations
+
+import torch
+
+from torch_warmstart.new_rows.moments import Values
+from torch_warmstart.values import frozen
+
+_BUDGET = 64 << 20  # bytes of similarities at a time
+_READ = 8192  # rows read at a time
+
+
+@frozen(eq=False)
+class Some:
+    """Some of the rows that were asked for; the others are left to the next initialiser.
+
+    Args:
+        rows: `[m, width]`; what stands in those that are not answered is nothing.
+        answered: bool of `[m]`.
+    """
+
+    rows: torch.Tensor
+    answered: torch.Tensor
+
+
+@frozen(eq=False)
+class Likeness:
+    """New rows as sums of all anchors, in proportion to how like to them they are.
+
+    As a mixture it is one for all tables that belong together, but its weights would be as many as
+    new rows times old ones. So it keeps what they are made of, and makes them block by block.
+
+    Args:
+        mine: The new rows' vectors, of length 1 or zeros.
+        known: The anchors' vectors, too.
+        anchors: int64, the anchors' old rows.
+    """
+
+    mine: torch.Tensor
+    known: torch.Tensor
+    anchors: torch.Tensor
+
+    def of(self, values: Values) -> Some:
+        """A table's rows. Who is like none of the anchors is not answered."""
+        starts = range(0, len(self.anchors), _READ)
+        read = [values.read(self.anchors[first : first + _READ]) for first in starts]
+        old = torch.cat(read).to(self.mine.device)
+        out = torch.empty(len(self.mine), old.shape[1], dtype=old.dtype, device=old.device)
+        answered = torch.zeros(len(self.mine), dtype=torch.bool)
+        step = max(1, _BUDGET // (old.element_size() * len(self.known)))
+        for first in range(0, len(self.mine), step):
+            part = slice(first, first + step)
+            # What is unlike counts as nothing, or sums near 0 would explode.
+            alike = (self.mine[part] @ self.known.T).clamp_(min=0).to(old.dtype)
+            total = alike.sum(1, keepdim=True)
+            answered[part] = (total[:, 0] > 0).cpu()
+            out[part] = alike @ old / total.clamp(min=torch.finfo(old.dtype).tiny)
+        return Some(out, answered)

@@ -65,7 +65,7 @@ def _by_bisection(scores):
 def test_sparsemax_in_closed_form():
     scores = torch.tensor([[1.0, 0.8, 0.1], [5.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     wanted = torch.tensor([[0.6, 0.4, 0.0], [1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
-    torch.testing.assert_close(sparsemax(scores), wanted)
+    torch.testing.assert_close(sparsemax(scores), wanted.double())
 
 
 def test_clp_weighs_all_shared_entries_by_their_cosines():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import torch_warmstart as tws
+from torch_warmstart import init
 
 
 def _start(table, initializer):
@@ -49,3 +50,41 @@ def test_complex_rows_of_old_ones_are_refused():
 )
 def test_what_it_can_hold_is_cast(table, made, expected):
     assert _start(table, lambda _: made)[2].tolist() == [expected, expected]
+
+
+_NEW = ["a", "b", "c", "d", "x"]
+_VECTORS = (_NEW, torch.arange(15.0).reshape(5, 3).square() + 1)
+OF_SUM_1 = {
+    "subword": init.subword({"x": ["a", "b", "c"]}),
+    "exp": init.subword({"x": ["a", "b", "c"]}, "exp"),
+    "group_mean": init.group_mean({"a": 1, "b": 1, "c": 1, "x": 1}),
+    "softmax": init.similar(_VECTORS, 3),
+    "sparsemax": init.similar(_VECTORS, None, weights="sparsemax", temperature=1),
+    "proportional": init.similar(_VECTORS, 3, weights="proportional"),
+    "of all": init.similar(_VECTORS, None, weights="proportional"),
+    "mean": init.mean(),
+    "normal": init.normal("diagonal"),
+    "ridge": init.vectors(_VECTORS),
+}
+
+
+@pytest.mark.parametrize("old_dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", OF_SUM_1)
+def test_rows_of_float64_are_summed_in_float64(name, old_dtype):
+    for number in (1.0, 2.0**-200) if old_dtype == torch.float64 else (1.0,):
+        old = torch.full((4, 2), number, dtype=old_dtype)
+        weight = _five(old, OF_SUM_1[name])
+        torch.testing.assert_close(weight[4], weight[0], rtol=1e-15, atol=0)
+
+
+def test_vectors_of_float64_are_taken_as_they_are():
+    given = torch.tensor([[1 / 3, 2 / 3]] * 5, dtype=torch.float64)
+    weight = _five(torch.ones(4, 2, dtype=torch.float64), init.vectors((_NEW, given), None))
+    assert torch.equal(weight[4], given[4])
+
+
+def _five(old, made):
+    model = torch.nn.Embedding(5, 2, dtype=torch.float64)
+    info = tws.VocabInfo(_NEW, 5, 0, _NEW[:4], backup_initializer=made)
+    tws.warm_start(model, tws.WarmStartSettings({"weight": old}, ".*", {"weight": info}))
+    return model.weight.detach()

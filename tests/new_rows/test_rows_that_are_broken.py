@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 import torch_warmstart as tws
 from torch_warmstart import init
+from torch_warmstart.new_rows import Mixtures, composing, make
 
 OLD = letters(40)
 NEW = [*OLD, "x", "y"]
@@ -72,13 +74,56 @@ def test_an_old_entry_s_vector_that_is_not_finite_counts_for_nothing(name: str) 
     torch.testing.assert_close(weight[40:], wanted[40:])
 
 
-@pytest.mark.parametrize("name", ["similar", "omp"])
+@pytest.mark.parametrize("name", ["similar", "omp", "vectors"])
 def test_a_new_entry_s_vector_that_is_not_finite_is_none(name: str) -> None:
     made = getattr(init, name)(vectors(broken=40)) | init.mean()
     values = table(40, 6)
     weight, account = start(values, OLD, NEW, made)
     assert account.new_rows.answered == ((name, 1), ("mean", 1))
     torch.testing.assert_close(weight[40], values.mean(0))
+
+
+def test_vectors_as_they_are_leave_out_what_is_not_finite() -> None:
+    made = init.vectors(vectors(broken=41), None) | init.mean()
+    weight, account = start(table(40, 5), OLD, NEW, made)
+    assert account.new_rows.answered == (("vectors", 1), ("mean", 1))
+    torch.testing.assert_close(weight[40:], torch.stack([vectors()[1][40], table(40, 5).mean(0)]))
+
+
+@pytest.mark.parametrize("is_needed", [[True, False], [False, True], [False, False]])
+def test_a_part_of_the_rows_has_the_same_account(
+    is_needed: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a rank that has some of the rows."""
+    monkeypatch.setattr(composing, "TOGETHER", 1)
+    monkeypatch.setattr("torch_warmstart.new_rows.initializers.vectors.TOGETHER", 1)
+    model, made = nn.Embedding(42, 5), init.vectors(vectors(broken=41)) | init.mean()
+    info = tws.VocabInfo(NEW, old_vocab=OLD, backup_initializer=made)
+    settings = tws.WarmStartSettings({"weight": table(40, 5)}, ".*", {"weight": info})
+    mixed = tws.plan_warm_start(model, settings).items[0].fill
+    needed = torch.tensor([*[True] * 40, *is_needed])
+    answers = mixed.answers.for_rows(needed)
+    found = make(answers, _Values(table(40, 5)), 0, Mixtures(), lambda _, run: run())
+    assert [(one.label, len(one)) for one in found] == [("vectors", 1), ("mean", 1)]
+
+
+class _Values:
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
+
+    def read(self, rows: torch.Tensor) -> torch.Tensor:
+        return self._tensor[rows]
+
+    def blocks(self, rows: int = 65536) -> Iterator[tuple[int, torch.Tensor]]:
+        yield from ((at, self._tensor[at : at + rows]) for at in range(0, 40, rows))
+
+
+@pytest.mark.parametrize("align", ["ridge", "procrustes"])
+@pytest.mark.parametrize("number", [1.0, 0.1, 1e30])
+def test_vectors_that_are_all_alike_tell_nothing_but_the_mean(align: str, number: float) -> None:
+    alike = (NEW, torch.full((42, 3), number))
+    weight, _ = start(table(40, 5), OLD, NEW, init.vectors(alike, align))
+    torch.testing.assert_close(weight[40:], table(40, 5).mean(0).expand(2, -1))
 
 
 @pytest.mark.parametrize("width", [1, 6])

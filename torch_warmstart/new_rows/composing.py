@@ -43,8 +43,8 @@ class RowInitializer:
     name: ClassVar[str] = "initialiser"
     needs = ""  # what it reads when the plan is carried out; "": nothing
     is_random = False
-    # Whether it makes every row that it answers for, and whole runs of `TOGETHER` rows bit for bit
-    # the same whichever other runs it is asked for.
+    # Whether it knows which rows it makes (`can_make`), and makes whole runs of `TOGETHER` rows bit
+    # for bit the same whichever other runs it is asked for.
     makes_runs = False
 
     @property
@@ -73,6 +73,13 @@ class RowInitializer:
 
     def answers(self, new: NewRows) -> torch.Tensor:
         """For which rows: bool of `[m]`. Asked only of those that need values."""
+        return torch.ones(len(new), dtype=torch.bool)
+
+    def can_make(self, new: NewRows) -> torch.Tensor:
+        """Which of the rows that it answers for it makes after all: bool of `[m]`.
+
+        Asked when the plan is carried out, of those that make runs, where they make only some.
+        """
         return torch.ones(len(new), dtype=torch.bool)
 
     def equals(self, count: int) -> int:
@@ -407,7 +414,9 @@ def make(answers: Answers, values: Values, seed: int, mix: Mixtures, guard: Guar
         new = (part.new if part.here is None else part.here).with_values(old, seed)
         result = _made_by(part.single, new, mix, guard) if part.mixture is None else part.mixture
         taken, left = _taken(result, new, part.single)
-        made.append(taken if part.here is None else replace(taken, everywhere=part.new))
+        if part.here is not None:
+            taken, left = _of_all(taken, part, old, seed)
+        made.append(taken)
         waiting.append((left, part.behind))
     while waiting:
         new, singles = waiting.pop()
@@ -466,6 +475,14 @@ def _taken(result: Rows, new: NewRows, single: Single) -> tuple[Made, NewRows]:
         return Made(single.label, here, result.only(answered), None, single.noise, here), left
     rows = result.rows if bool(answered.all()) else _chosen(result.rows, answered)
     return Made(single.label, here, None, rows, single.noise, here), left
+
+
+def _of_all(taken: Made, part: Part, old: OldRows, seed: int) -> tuple[Made, NewRows]:
+    """What was made of a part of the rows, and of all the rows those that nobody has made."""
+    new = part.new.with_values(old, seed)
+    assert isinstance(part.single.initializer, RowInitializer)  # only these make runs
+    able = part.single.initializer.can_make(new)
+    return replace(taken, everywhere=new.only(able)), new.only(~able)
 
 
 def _chosen(rows: torch.Tensor, which: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ class Mixture:
     Args:
         offsets: int64 of `[bags + 1]`: where the terms of each bag begin, and the end of the last.
         indices: int64, the old row of each term.
-        weights: float32, the weight of each term.
+        weights: The weight of each term: float64, or float32 where tables are no wider.
         answered: bool of `[m]`, one for each new row that was asked for.
         bags: int64 of `[m]`, which bag a new row is; None: each its own. Rows may share a bag.
 
@@ -78,12 +78,12 @@ def mixture_of(
         count: How many new rows there are.
     """
     counts = torch.bincount(rows, minlength=count)
-    return Mixture(_offsets(counts), indices, weights.to(torch.float32), counts > 0)
+    return Mixture(_offsets(counts), indices, weights, counts > 0)
 
 
 def means_of(counts: torch.Tensor, indices: torch.Tensor) -> Mixture:
     """New rows that are the mean of old ones: so many for each, one after the other."""
-    weights = (1 / counts.clamp(min=1).double()).float()
+    weights = 1 / counts.clamp(min=1).double()
     return Mixture(_offsets(counts), indices, weights.repeat_interleave(counts), counts > 0)
 
 
@@ -100,9 +100,9 @@ def nothing(count: int) -> Mixture:
 
 
 def normalised(rows: torch.Tensor, weights: torch.Tensor, count: int) -> torch.Tensor:
-    """Weights of terms, made to sum to 1 for each new row."""
+    """Weights of terms, made to sum to 1 for each new row: float64, as tables may be."""
     totals = torch.zeros(count, dtype=torch.float64).index_add_(0, rows, weights.double())
-    return (weights.double() / totals[rows]).float()
+    return weights.double() / totals[rows]
 
 
 def check_mixture(mixture: Mixture, count: int, old_size: int, name: str) -> Mixture:

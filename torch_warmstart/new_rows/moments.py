@@ -20,7 +20,7 @@ class Values(Protocol):
     """The old table's values; rows are flat, whatever the variable's axis and rank."""
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
-        """Some of its rows: float32, or float64 of a float64 table, on the CPU."""
+        """Some of its rows: float32, or float64 where the old table or the new is, on the CPU."""
 
     def blocks(self, rows: int = BLOCK) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows that its vocabulary describes, in blocks, with the number of the first."""

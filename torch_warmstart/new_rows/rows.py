@@ -37,7 +37,7 @@ class Table(Protocol):
     width: int
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
-        """Some of its rows: float32 of `[len(rows), width]` on the CPU."""
+        """Some of its rows: float32 (float64 of float64) of `[len(rows), width]` on the CPU."""
 
 
 class Outside(Protocol):
@@ -135,7 +135,10 @@ class OldRows:
         return self.outside.find(entries, self.vocabulary)
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
-        """Some of its rows, flat: float32 (float64 of a float64 table) of `[len(rows), width]`."""
+        """Some of its rows, flat: of `[len(rows), width]`.
+
+        They are float32; float64 where the old table or the new one is.
+        """
         return self._values.read(rows)
 
     def blocks(self, rows: int = 65536) -> Iterator[tuple[int, torch.Tensor]]:
@@ -230,6 +233,11 @@ class NewRows:
         for at, size in enumerate(self.shape):
             numbers *= 1 if at == self.axis else size
         return numbers
+
+    @property
+    def made_dtype(self) -> torch.dtype:
+        """What its rows are made in before they are cast: float32, or float64 where it is that."""
+        return torch.promote_types(self.dtype, torch.float32)
 
     @property
     def has_entry(self) -> torch.Tensor:

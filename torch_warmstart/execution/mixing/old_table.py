@@ -2,7 +2,7 @@
 
 Where other axes change too, rows are as wide as what the variable has of the old along these.
 
-Numbers are float32 (float64 of a float64 tensor), whatever the dtype, axis and rank are.
+Numbers are float32 (float64 where it or the variable is), whatever the dtype, axis and rank are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class OldTable:
         self._is_safe = reader.is_safe(item)
         dtype = item.sources[0].dtype or torch.float32
         # What sums are made in.
-        self.dtype: torch.dtype = torch.promote_types(dtype, torch.float32)
+        of_both = torch.promote_types(dtype, item.variable.tensor.dtype)
+        self.dtype: torch.dtype = torch.promote_types(of_both, torch.float32)
         remapping = item.remapping
         assert remapping is not None
         self._size = min(remapping.num_old, item.old_size)

@@ -58,10 +58,12 @@ class Normal(RowInitializer):
             spread = root_of_covariance(old, which, mean)
         else:
             spread = std_of(old, which, mean)
-        spread, mean = (spread * self.scale).float(), mean.float()
-        out = torch.empty(len(new), new.width)
+        dtype = new.made_dtype
+        spread, mean = (spread * self.scale).to(dtype), mean.to(dtype)
+        out = torch.empty(len(new), new.width, dtype=dtype)
         for first in range(0, len(new), TOGETHER):
             part = slice(first, first + TOGETHER)
-            drawn = draw_normals(new.seed, f"{new.name}/normal", new.ordinals[part], new.width)
+            stream, numbers = f"{new.name}/normal", new.ordinals[part]
+            drawn = draw_normals(new.seed, stream, numbers, new.width).to(dtype)
             out[part] = mean + (drawn @ spread if self.cov == "full" else drawn * spread)
         return out

@@ -76,7 +76,7 @@ def _pursued(
         kept = (factors != 0).cpu()
         rows.append(kept.nonzero()[:, 0] + first)
         indices.append(old_rows[chosen.cpu()[kept]])
-        weights.append(factors.cpu()[kept].float())
+        weights.append(factors.cpu()[kept])
     return mixture_of(torch.cat(rows), torch.cat(indices), torch.cat(weights), len(wanted))
 
 

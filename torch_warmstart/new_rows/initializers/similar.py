@@ -115,6 +115,7 @@ class Similar(RowInitializer):
             return _sparsemax_of(alike, self.temperature, self.k)
         assert self.k is not None
         top, near = torch.topk(alike, min(self.k, alike.shape[1]), dim=1)
+        top = top.double()  # as tables may be: weights sum to 1 in their precision
         if self.weights == "softmax":
             return near, torch.softmax(top / self.temperature, dim=1)
         top = top.clamp(min=0)  # what is unlike counts as nothing, or sums near 0 would explode
@@ -142,13 +143,14 @@ def sparsemax(scores: torch.Tensor) -> torch.Tensor:
 
     A row's scores less a threshold, where that is positive: the threshold at which they sum to 1.
     """
+    scores = scores.double()
     scores = scores - scores[:, :1]
-    totals = torch.cumsum(scores.double(), dim=1)
+    totals = torch.cumsum(scores, dim=1)
     counts = torch.arange(1, scores.shape[1] + 1, device=scores.device, dtype=torch.float64)
     has_weight = 1 + counts * scores > totals
     size = has_weight.sum(1, keepdim=True)
     threshold = (totals.gather(1, size - 1) - 1) / size
-    return (scores - threshold).clamp(min=0).to(torch.float32)
+    return (scores - threshold).clamp(min=0)
 
 
 def _unit_rows(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -6,6 +6,7 @@ How vectors become rows is fitted on the entries that have both: least squares w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ import torch
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
+from torch_warmstart.new_rows.dense import Some
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows, Table
 from torch_warmstart.values import frozen
@@ -51,17 +53,31 @@ class Vectors(RowInitializer):
         answered[new.has_entry] = outside.find(new.entries(), table.vocabulary) >= 0
         return answered
 
+    def can_make(self, new: NewRows) -> torch.Tensor:
+        parts = [vectors.isfinite().all(1) for vectors in self._read(new)]
+        return torch.cat([torch.empty(0, dtype=torch.bool), *parts])
+
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
+        return self.rows(new).rows
+
+    def rows(self, new: NewRows) -> Some:
+        table = new.old.outside.table(self.vectors)
+        mapping = self._fitted(table, new) if self.align else None
+        out = torch.empty(len(new), new.width, dtype=new.made_dtype)
+        is_vector = torch.empty(len(new), dtype=torch.bool)
+        for number, vectors in enumerate(self._read(new)):
+            part = slice(number * TOGETHER, (number + 1) * TOGETHER)
+            is_vector[part] = vectors.isfinite().all(1)
+            out[part] = vectors if mapping is None else mapping(vectors)
+        return Some(out, is_vector)
+
+    def _read(self, new: NewRows) -> Iterator[torch.Tensor]:
+        """The new rows' vectors, run by run."""
         outside = new.old.outside
         table = outside.table(self.vectors)
         wanted = outside.find(new.entries(), table.vocabulary)
-        mapping = self._fitted(table, new) if self.align else None
-        out = torch.empty(len(new), new.width)
         for first in range(0, len(new), TOGETHER):
-            part = slice(first, first + TOGETHER)
-            rows = table.read(wanted[part])
-            out[part] = rows if mapping is None else mapping(rows)
-        return out
+            yield table.read(wanted[first : first + TOGETHER])
 
     def _fitted(self, table: Table, new: NewRows) -> _Affine:
         old = new.old
@@ -91,7 +107,7 @@ class _Affine:
     mean_to: torch.Tensor
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        return ((rows.double() - self.mean_from) @ self.matrix + self.mean_to).float()
+        return (rows.double() - self.mean_from) @ self.matrix + self.mean_to
 
 
 @frozen(eq=False)
@@ -110,30 +126,38 @@ class _Sums:
         square = torch.zeros(table.width, table.width, dtype=torch.float64)
         cross = torch.zeros(table.width, new.width, dtype=torch.float64)
         sum_from, sum_to = square.new_zeros(table.width), square.new_zeros(new.width)
+        origin: torch.Tensor | None = None  # near the vectors: of those all alike nothing is left
         for first in range(0, len(places), _READ):
             part = slice(first, first + _READ)
             given = table.read(places[part]).double()
             wanted = new.old.read(old_rows[part]).double()
             whole = given.isfinite().all(1) & wanted.isfinite().all(1)
             given, wanted, count = given[whole], wanted[whole], count + int(whole.sum())
+            origin = given[0].clone() if origin is None and len(given) else origin
+            given = given if origin is None else given - origin
             square += given.T @ given
             cross += given.T @ wanted
             sum_from += given.sum(0)
             sum_to += wanted.sum(0)
-        if count < 2:
+        if origin is None or count < 2:
             raise SettingsError(f"{new.name}: init.vectors: the shared vectors are not finite.")
         mean_from, mean_to = sum_from / count, sum_to / count
         square -= count * torch.outer(mean_from, mean_from)
         cross -= count * torch.outer(mean_from, mean_to)
-        return cls(mean_from, mean_to, square, cross)
+        return cls(mean_from + origin, mean_to, square, cross)
 
 
 def _ridge(sums: _Sums, ridge: float) -> torch.Tensor:
-    """Least squares, with a penalty in proportion to the vectors' mean square."""
-    width = len(sums.square)
-    penalty = ridge * sums.square.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
-    regular = sums.square + penalty * torch.eye(width, dtype=torch.float64)
-    matrix: torch.Tensor = torch.linalg.solve(regular, sums.cross)
+    """Least squares, with a penalty in proportion to the vectors' mean square.
+
+    Of vectors that are all alike nothing can be told: each is as their mean.
+    """
+    scale = sums.square.diagonal().mean()
+    if not scale > 0:
+        return torch.zeros_like(sums.cross)
+    penalty = max(ridge, torch.finfo(torch.float64).eps)
+    regular = sums.square / scale + penalty * torch.eye(len(sums.square), dtype=torch.float64)
+    matrix: torch.Tensor = torch.linalg.solve(regular, sums.cross / scale)
     return matrix
 
 

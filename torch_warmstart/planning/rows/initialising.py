@@ -258,4 +258,5 @@ class _Table:
         self.vocabulary, self.width, self._values = vocabulary, values.shape[1], values
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
-        return self._values.read(rows).to(_CPU, torch.float32)
+        read = self._values.read(rows)
+        return read.to(_CPU, torch.promote_types(read.dtype, torch.float32))

@@ -416,6 +416,8 @@ def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
         )
 
     fresh: torch.Tensor = _guarded(name, run, journal)
+    for row in fill.padding:
+        fresh.select(item.axis, row).zero_()
     return fresh
 
 

@@ -50,6 +50,7 @@ from .variables import canonical_name as canonical_name
 from .variables import find_variable as find_variable
 from .variables import model_variables as model_variables
 from .variables import module_names as module_names
+from .variables import padding_row as padding_row
 from .variables import select_tensors as select_tensors
 from .wrappers import DATA_PARALLEL as DATA_PARALLEL
 from .wrappers import FRONTS as FRONTS

@@ -42,6 +42,13 @@ class Owner:
         return own if own != self.name else self.name.rpartition(".")[0]
 
 
+def padding_row(module: torch.nn.Module) -> int | None:
+    """The row that an embedding has for no input (`padding_idx`), which it never trains."""
+    if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag):
+        return module.padding_idx
+    return None
+
+
 @frozen(eq=False)
 class Slot:
     """What makes a variable an optimizer's: `optimizer.state[parameter][name]`."""

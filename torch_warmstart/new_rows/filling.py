@@ -45,11 +45,13 @@ class Initialised:
 
     initializer: Initializer
     generator: torch.Generator | None = None
+    padding: tuple[int, ...] = ()  # rows that a module never trains: zeros, as torch begins them
 
     def __str__(self) -> str:
         from torch_warmstart.new_rows.composing import label_of
 
-        return label_of(self.initializer)
+        zeros = f"{', '.join(map(str, self.padding))} zeros (padding_idx)"
+        return label_of(self.initializer) + (f", row {zeros}" if self.padding else "")
 
 
 @frozen(eq=False)

@@ -95,6 +95,8 @@ def _sum(rows: _Rows, at: int) -> str:
     if rows.mixture is None:
         return f"a row by {rows.label}"
     terms = rows.mixture.terms(at)
+    if not terms:
+        return rows.label
     shown, others = terms[:_SHOWN], terms[_SHOWN:]
     text = ""
     for index, weight in shown:

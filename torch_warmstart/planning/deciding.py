@@ -23,7 +23,7 @@ from torch_warmstart.model import (
     why_unwritable,
 )
 from torch_warmstart.names import Source
-from torch_warmstart.new_rows import Fill, fill_of_slot, fill_of_variable
+from torch_warmstart.new_rows import Fill, Initialised, fill_of_slot, fill_of_variable
 from torch_warmstart.planning.axes import check_cells, check_fallback, seen_shape
 from torch_warmstart.planning.fitting import (
     ProblemError,
@@ -48,7 +48,7 @@ from torch_warmstart.planning.plan import (
     PlanItem,
     State,
 )
-from torch_warmstart.planning.rows import OldVocabularies, Remappings, Taken
+from torch_warmstart.planning.rows import OldVocabularies, Remappings, Taken, new_padding_rows
 from torch_warmstart.planning.wishes import Wish
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo, takes_new_rows
 from torch_warmstart.values import frozen
@@ -375,6 +375,7 @@ def _fill(
         return None
     info = change.vocab
     initializer = info.backup_initializer
+    padding = new_padding_rows(variable, change.remapping, change.axis)
     if callable(initializer) and takes_new_rows(initializer):
         return remappings.initialising.plan(
             variable,
@@ -385,6 +386,8 @@ def _fill(
             axis=change.axis,
             old_size=change.old_size,
             shape=seen_shape(variable.shape, change.axis, changes),
+            padding=padding,
         )
     slot = variable.slot
-    return fill_of_variable(info) if slot is None else fill_of_slot(info, slot.start)
+    fill = fill_of_variable(info) if slot is None else fill_of_slot(info, slot.start)
+    return replace(fill, padding=padding) if isinstance(fill, Initialised) else fill

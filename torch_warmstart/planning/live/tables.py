@@ -9,7 +9,14 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import Finding, PlanError, SettingsError, WarmStartError, plural
-from torch_warmstart.model import Owner, Shape, Variable, find_variable, model_variables
+from torch_warmstart.model import (
+    Owner,
+    Shape,
+    Variable,
+    find_variable,
+    model_variables,
+    padding_row,
+)
 from torch_warmstart.planning.fitting import ProblemError, vocab_axis
 from torch_warmstart.planning.live.refusals import (
     check_model,
@@ -276,11 +283,9 @@ def _check_padding_rows(table: ChangedTable) -> None:
 def padding_rows(table: ChangedTable) -> Iterator[tuple[torch.nn.Module, TableChange, int]]:
     """The modules of a table that have a row for padding, how rows change, and which row it is."""
     for owner in table.variable.owners:
-        module, change = owner.module, table.rows
-        if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) and change is not None:
-            row = module.padding_idx
-            if row is not None:
-                yield module, change, row % change.old_size
+        row, change = padding_row(owner.module), table.rows
+        if row is not None and change is not None:
+            yield owner.module, change, row % change.old_size
 
 
 def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:

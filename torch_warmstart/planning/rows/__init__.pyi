@@ -2,3 +2,4 @@ from .initialising import notes_on_new_rows as notes_on_new_rows
 from .old_vocabularies import OldVocabularies as OldVocabularies
 from .remappings import Remappings as Remappings
 from .remappings import Taken as Taken
+from .remappings import new_padding_rows as new_padding_rows

@@ -22,6 +22,7 @@ from torch_warmstart.new_rows import (
     Mixtures,
     NewRows,
     OldRows,
+    PaddingRows,
     Role,
     Table,
     ask,
@@ -63,6 +64,7 @@ class Initialising:
         axis: int,
         old_size: int,
         shape: tuple[int, ...] | None = None,
+        padding: tuple[int, ...] = (),
     ) -> Mixed:
         """Who answers for a variable's new rows; raises SettingsError if nobody could.
 
@@ -75,6 +77,7 @@ class Initialising:
             axis: Along which they are.
             old_size: How many rows the old tensor has.
             shape: What of the variable has old values along all other axes; None: all of it.
+            padding: Those of the new rows that are never trained, and begin as zeros.
         """
         _check_floating(variable)
         size = min(remapping.num_old, old_size)
@@ -95,7 +98,10 @@ class Initialising:
             vocabulary=new,
             old=OldRows(size, old_size, old, self._elsewhere, variable.name),
         )
-        return Mixed(ask(singles_of(initializer), asked, self._mixtures), generator)
+        singles = singles_of(initializer)
+        if padding:
+            singles = (*singles_of(PaddingRows(padding)), *singles)
+        return Mixed(ask(singles, asked, self._mixtures), generator)
 
     def _used(self, vocabularies: Vocabularies, size: int) -> Vocabulary:
         """The old vocabulary as far as there are rows.

@@ -11,7 +11,7 @@ import torch
 
 from torch_warmstart.boxes import without_old_row
 from torch_warmstart.errors import VocabularyError
-from torch_warmstart.model import Variable, has_other_ranks
+from torch_warmstart.model import Variable, has_other_ranks, padding_row
 from torch_warmstart.planning.rows.old_vocabularies import OldVocabularies
 from torch_warmstart.settings import (
     AnyVocabInfo,
@@ -36,6 +36,18 @@ Taken = tuple[tuple[str, ...], tuple[str, ...]]
 
 if TYPE_CHECKING:
     from torch_warmstart.planning.rows.initialising import Initialising
+
+
+def new_padding_rows(variable: Variable, remapping: Remapping, axis: int) -> tuple[int, ...]:
+    """Which of a parameter's new rows are for no input (`padding_idx`) and will never be trained.
+
+    Whatever makes new rows, torch's own rule holds for them: they begin as zeros.
+    """
+    if axis or variable.slot is not None:
+        return ()
+    found = {padding_row(owner.module) for owner in variable.owners if owner.leaf == "weight"}
+    rows = sorted(row for row in found if row is not None and row < len(remapping.rows))
+    return tuple(row for row in rows if int(remapping.rows[row]) < 0)
 
 
 class Remappings:

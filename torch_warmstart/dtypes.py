@@ -6,6 +6,9 @@ device; moving rows does not look at their values, so integers of the same size 
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 
 _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -84,3 +87,8 @@ def _covers(target: torch.dtype, source: torch.dtype) -> bool:
 def take_rows(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """`tensor.index_select(0, rows)` for every dtype."""
     return as_bits(tensor).index_select(0, rows).view(tensor.dtype)
+
+
+def as_python(value: Any) -> Any:
+    """A number of numpy's as Python's; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 
+from torch_warmstart.dtypes import as_python
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows import Noise, RowInitializer
 from torch_warmstart.new_rows.initializers import (
@@ -85,8 +86,7 @@ def normal(
     """
     _check_one_of("normal", "cov", cov, ("full", "diagonal"))
     _check_one_of("normal", "of", of, ("trained", "all"))
-    _check_positive("normal", "scale", scale)
-    return Normal(cov, float(scale), of)
+    return Normal(cov, _positive("normal", "scale", scale), of)
 
 
 def subword(
@@ -157,14 +157,14 @@ def similar(
     _check_one_of("similar", "weights", weights, ("softmax", "sparsemax", "proportional"))
     _check_one_of("similar", "anchors", anchors, ("old", "shared"))
     _check_one_of("similar", "of", of, ("trained", "all"))
-    _check_positive("similar", "temperature", temperature)
+    temperature = _positive("similar", "temperature", temperature)
     if k is not None or weights == "softmax":
-        _check_count("similar", "k", k)
+        k = _count("similar", "k", k)
     return Similar(
         vectors,
         k,
         weights=weights,
-        temperature=float(temperature),
+        temperature=temperature,
         anchors=anchors,
         old_vectors=old_vectors,
         of=of,
@@ -189,7 +189,7 @@ def omp(donor: Table, k: int = 64, *, of: Of = "trained") -> RowInitializer:
     Example:
         >>> tws.init.omp(("tokenizer.txt", ("donor.safetensors", "embed.weight")))  # doctest: +SKIP
     """
-    _check_count("omp", "k", k)
+    k = _count("omp", "k", k)
     _check_one_of("omp", "of", of, ("trained", "all"))
     return Omp(donor, k, of)
 
@@ -222,7 +222,7 @@ def alias(
     elif not mapping:
         raise SettingsError("init.alias: the mapping is empty.")
     if num_oov_buckets is not None:
-        _check_count("alias", "num_oov_buckets", num_oov_buckets)
+        num_oov_buckets = _count("alias", "num_oov_buckets", num_oov_buckets)
         if mapping != "oov_bucket":
             raise SettingsError('init.alias: num_oov_buckets is for "oov_bucket" only.')
     return Alias(mapping, num_oov_buckets)
@@ -276,8 +276,7 @@ def vectors(
     if align is not None:
         _check_one_of("vectors", "align", align, ("ridge", "procrustes"))
     _check_one_of("vectors", "of", of, ("trained", "all"))
-    _check_positive("vectors", "ridge", ridge)
-    return Vectors(vectors, align, float(ridge), of)
+    return Vectors(vectors, align, _positive("vectors", "ridge", ridge), of)
 
 
 def noise(scale: float) -> RowInitializer:
@@ -292,7 +291,7 @@ def noise(scale: float) -> RowInitializer:
     Example:
         >>> tws.init.mean() + tws.init.noise(0.02)                          # doctest: +SKIP
     """
-    return Noise(scale)
+    return Noise(_positive("noise", "scale", scale))
 
 
 def _check_one_of(method: str, argument: str, value: object, known: tuple[str, ...]) -> None:
@@ -303,12 +302,16 @@ def _check_one_of(method: str, argument: str, value: object, known: tuple[str, .
         )
 
 
-def _check_count(method: str, argument: str, value: object) -> None:
+def _count(method: str, argument: str, value: object) -> int:
+    value = as_python(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SettingsError(f"init.{method}: {argument} is a number from 1 on, not {value!r}.")
+    return value
 
 
-def _check_positive(method: str, argument: str, value: object) -> None:
+def _positive(method: str, argument: str, value: object) -> float:
+    value = as_python(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
         raise SettingsError(f"init.{method}: {argument} is a positive number, not {value!r}.")
+    return float(value)  # type: ignore[arg-type]

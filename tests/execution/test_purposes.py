@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -60,7 +61,9 @@ def test_a_warm_start_is_called_one() -> None:
         report.check(min_found=1.0)
 
 
-@pytest.mark.parametrize("limit", ["0.5", [1], None, 2, -0.1])
+@pytest.mark.parametrize(
+    "limit", ["0.5", [1], None, 2, -0.1, True, np.bool_(True), np.float64("nan")]
+)
 def test_what_is_no_part_is_no_min_found(limit: object) -> None:
     model = nn.Sequential(nn.Embedding(2, 3))
     report = tws.change_vocabulary(model, {"0.weight": INFO})
@@ -68,3 +71,11 @@ def test_what_is_no_part_is_no_min_found(limit: object) -> None:
         report.check(min_found=limit)
     with pytest.raises(tws.SettingsError, match="max_kept a count"):
         report.check(max_kept="3")
+    with pytest.raises(tws.SettingsError, match="max_kept a count, not 0.0 and True"):
+        report.check(max_kept=True)
+
+
+def test_numbers_of_numpy_are_limits() -> None:
+    model = nn.Sequential(nn.Embedding(2, 3))
+    report = tws.change_vocabulary(model, {"0.weight": INFO})
+    assert report.check(min_found=np.float32(0), max_kept=np.int64(3)) is report

@@ -176,6 +176,8 @@ def fails(text: str) -> list[str]:
     [
         (lambda text: None, "not NoneType; a token without any has"),
         (lambda text: 3, "not int; a token without any has"),
+        (lambda text: [True], "or its id, not True"),
+        ({"abc": [False]}, "or its id, not False"),
         ({"abc": None}, "not NoneType; a token without any has"),
         (fails, "cut the new tokens' texts cannot: KeyError: 'abc'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from rows_helpers import letters, start, table
@@ -172,6 +173,13 @@ def test_equal_rows_are_a_note_that_names_the_remedy():
         (lambda: init.normal(scale=0), "scale is a positive number, not 0"),
         (lambda: init.noise(float("nan")), "scale is a positive number, not nan"),
         (lambda: init.mean() | init.noise(0.1), "noise is added with"),
+        (lambda: init.mean() + init.mean(), "not for mean: init.mean() + init.noise(0.02)"),
+        (lambda: init.mean() + 0.02, "not for 0.02: init"),
+        (lambda: 0.02 + init.mean(), "not for 0.02: init"),
+        (lambda: init.noise(0.1) + init.mean(), "stands behind what it is added to"),
+        (lambda: torch.nn.init.normal_ + init.noise(0.1), "not for normal_: init"),
+        (lambda: init.noise(np.float32("nan")), "scale is a positive number, not nan"),
+        (lambda: init.omp("x", np.bool_(True)), "k is a number from 1 on, not True"),
         (lambda: init.mean() | torch.nn.init.normal_, "normal_ makes whole tensors"),
         (lambda: init.omp((["a"], torch.ones(1, 1)), k=0), "k is a number from 1 on, not 0"),
         (lambda: init.similar("x", k=None), "init.similar: k is a number"),
@@ -187,3 +195,12 @@ def test_a_wrong_value_is_said_at_once(make, says):
     with pytest.raises(SettingsError, match="init") as error:
         make()
     assert says in str(error.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert init.noise(np.float32(0.5)) == init.noise(0.5)
+    assert init.normal(scale=np.int64(2)) == init.normal(scale=2)
+    assert init.omp("x", np.int64(3)) == init.omp("x", 3)
+    made = init.similar("x", np.uint8(3), temperature=np.float64(1))
+    assert made == init.similar("x", 3, temperature=1)
+    assert type(made.k) is int

@@ -74,3 +74,14 @@ def test_a_name_that_no_file_has(url: str) -> None:
     with pytest.raises(tws.CheckpointNotFoundError):
         tws.load_checkpoint(url)
     assert tws.latest_checkpoint(url) is None
+
+
+def test_numbers_of_numpy_are_taken_as_python_s() -> None:
+    info = tws.VocabInfo(["a"], np.int64(1), np.int32(0), ["a"], min_found=np.float32(0.5))
+    assert info == tws.VocabInfo(["a"], 1, 0, ["a"], min_found=0.5)
+    assert type(info.new_vocab_size) is int
+    segments = tws.SegmentInfo({"a": np.int64(2)}, {"a": np.int64(2)}, axis=np.int64(1))
+    assert segments == tws.SegmentInfo({"a": 2}, {"a": 2})
+    assert tws.ClipOrPad(axis=np.int64(1)) == tws.ClipOrPad(axis=1)
+    with pytest.raises(tws.SettingsError, match="must be an int, not True"):
+        tws.SegmentInfo({"a": np.bool_(True)}, {"a": 1})

@@ -103,10 +103,13 @@ class RowInitializer:
 
     def __add__(self, other: Any) -> RowInitializer:
         if not isinstance(other, Noise):
-            return NotImplemented
+            raise _not_added(other)
         if isinstance(self, WithNoise):
             return WithNoise(self.base, math.hypot(self.scale, other.scale))
         return WithNoise(self, other.scale)
+
+    def __radd__(self, other: Any) -> RowInitializer:
+        raise _not_added(other)
 
     def __str__(self) -> str:
         return self.name
@@ -134,12 +137,6 @@ class Noise(RowInitializer):
     scale: float
     name: ClassVar[str] = "noise"
 
-    def __post_init__(self) -> None:
-        scale = self.scale
-        if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
-            raise SettingsError(f"init.noise: scale is a positive number, not {scale!r}.")
-        object.__setattr__(self, "scale", float(scale))
-
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
         raise SettingsError(
             f"{new.name}: init.noise is added to an initialiser: init.mean() + init.noise("
@@ -151,6 +148,12 @@ class Noise(RowInitializer):
         raise SettingsError("init.noise is added with +: (a | b) + init.noise(0.02).")
 
     __ror__ = __or__
+
+    def __add__(self, other: Any) -> RowInitializer:
+        del other
+        raise SettingsError(
+            "init.noise stands behind what it is added to: init.mean() + init.noise(0.02)."
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -177,6 +180,14 @@ class WithNoise(RowInitializer):
     def __str__(self) -> str:
         text = str(self.base)
         return f"({text}) + noise" if isinstance(self.base, FirstOf) else f"{text} + noise"
+
+
+def _not_added(other: Any) -> SettingsError:
+    what = label_of(other) if callable(other) else repr(other)
+    return SettingsError(
+        f"+ is for init.noise on what tws.init makes, not for {what}: init.mean() + "
+        "init.noise(0.02). The first of two that answers for a row is a | b."
+    )
 
 
 def _checked(other: Any) -> Initializer:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal
 
 import torch
 
+from torch_warmstart.dtypes import as_python
 from torch_warmstart.errors import SettingsError
 
 # A path or URL, the entries themselves, or an object that has a vocabulary: what
@@ -127,6 +128,7 @@ class VocabInfo:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        _take_numbers_of_numpy(self)
         for name in ("new_vocab", "old_vocab"):
             _check_vocab_source(name, getattr(self, name))
         for name in ("new_vocab_size", "old_vocab_size"):
@@ -191,6 +193,7 @@ class ClipOrPad:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        _take_numbers_of_numpy(self)
         _check_int("axis", self.axis)
         _check_initializer(self)
 
@@ -231,10 +234,12 @@ class SegmentInfo:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        _take_numbers_of_numpy(self)
         for name in ("new_segments", "old_segments"):
             segments = getattr(self, name)
             _check_segments(name, segments, may_change=name == "new_segments")
-            object.__setattr__(self, name, dict(segments))  # later changes to theirs do nothing
+            own = {feature: as_python(width) for feature, width in segments.items()}
+            object.__setattr__(self, name, own)  # later changes to theirs do nothing
         for feature, width in self.new_segments.items():
             _check_one_width(feature, width, self.old_segments.get(feature))
         _check_int("axis", self.axis, kind="SegmentInfo")
@@ -247,7 +252,8 @@ def _check_segments(name: str, segments: object, *, may_change: bool) -> None:
             f"SegmentInfo: {name} is a mapping of feature to its number of columns, in their "
             f"order, not {'an empty one' if isinstance(segments, Mapping) else repr(segments)}."
         )
-    for feature, width in segments.items():
+    for feature, said in segments.items():
+        width = as_python(said)
         if not isinstance(feature, str) or not feature:
             raise SettingsError(f"SegmentInfo: {name}: a feature has a name, not {feature!r}.")
         if isinstance(width, VocabInfo) and may_change:
@@ -375,6 +381,13 @@ def _check_vocab_size(name: str, size: object) -> None:
     _check_int(name, size, minimum=ALL_ENTRIES)
     if size == 0:
         raise SettingsError(f"VocabInfo: {name} is 0. Use -1 for all entries of the vocabulary.")
+
+
+def _take_numbers_of_numpy(info: VocabInfo | ClipOrPad | SegmentInfo) -> None:
+    for field in fields(info):
+        value = getattr(info, field.name)
+        if as_python(value) is not value:
+            object.__setattr__(info, field.name, as_python(value))
 
 
 def _check_int(

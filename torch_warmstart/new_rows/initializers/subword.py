@@ -131,6 +131,11 @@ def _rows_of(names: Sequence[Any], new: NewRows) -> torch.Tensor:
         return rows
     if not names:
         return torch.empty(0, dtype=torch.int64)
+    if kinds & {bool, np.bool_}:
+        raise SettingsError(
+            f"{new.name}: init.subword: a piece is an entry of the old vocabulary or its id, not "
+            f"{next(name for name in names if isinstance(name, bool | np.bool_))!r}."
+        )
     if not (_is_text(new) and all(issubclass(kind, int | np.integer) for kind in kinds)):
         return new.old.find(new.old.outside.entries(names))
     rows = torch.tensor([*map(int, names)], dtype=torch.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -79,3 +80,17 @@ def test_numbers_of_numpy_are_limits() -> None:
     model = nn.Sequential(nn.Embedding(2, 3))
     report = tws.change_vocabulary(model, {"0.weight": INFO})
     assert report.check(min_found=np.float32(0), max_kept=np.int64(3)) is report
+
+
+def test_a_new_row_for_no_input_is_no_entry_that_should_have_been_found() -> None:
+    model = nn.Embedding(4, 3)
+    info = tws.VocabInfo(["", "[UNK]", "a", "b"], old_vocab=["a", "b"], min_found=1.0)
+    settings = tws.WarmStartSettings({"weight": torch.ones(2, 3)}, ".*", {"weight": info})
+    report = tws.warm_start(model, settings).check(min_found=1.0)
+    rows = report["weight"].rows
+    assert (rows.entries, rows.copied, rows.vacant, rows.oov_initialised) == (2, 2, 1, 1)
+    assert model.weight.tolist() == [[0.0] * 3] * 2 + [[1.0] * 3] * 2
+    without = dataclasses.replace(info, new_vocab=["", "[UNK]", "a", "c"])
+    settings = dataclasses.replace(settings, var_name_to_vocab_info={"weight": without})
+    with pytest.raises(tws.PlanError, match=r"1 of 2 new entries \(50.0%\)"):
+        tws.plan_warm_start(model, settings)

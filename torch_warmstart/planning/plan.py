@@ -97,7 +97,7 @@ class RowAccount:
     # New entries whose rows stay as the model had them ("keep"): a part of `left`.
     entries_left: int = 0
     returned: int = 0  # from older checkpoints, of entries that are back
-    vacant: int = 0  # rows that stand for no entry (gaps, padding), filled by the initializer
+    vacant: int = 0  # rows of no entry (gaps, padding, a new mask), filled by the initializer
     # Of `copied` and `oov_copied`: to a row of another number. No part of what is compared.
     moved: int = field(default=0, compare=False)
 

@@ -10,6 +10,7 @@ import torch
 
 from torch_warmstart.boxes import count_with_old_row, extremes
 from torch_warmstart.entries import (
+    MASK,
     OOV,
     PADDING,
     Entries,
@@ -52,7 +53,7 @@ class Remapping:
     num_dropped: int  # old entries that the new vocabulary does not have
     num_old: int  # rows that the old vocabulary describes, those of OOV included
     old_rows: int  # rows the old tensor must at least have
-    num_vacant: int = 0  # new rows that stand for no entry: gaps and padding
+    num_vacant: int = 0  # new rows that stand for no entry: gaps, padding, a new mask
     # Old OOV rows that both vocabularies state and that no new one takes, though nobody said so.
     num_oov_left: int = 0
     oov_are_last: bool = False  # the old OOV rows are those behind all others, wherever that is
@@ -373,7 +374,10 @@ def _remapping_of(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Remap
     """The rows with their account: each is an entry's, an OOV row or stands for nothing."""
     oov = new.special.get(OOV, range(0))
     found, num_oov_copied = map(count_with_old_row, (rows, rows[oov.start : oov.stop]))
-    num_present, num_named = found - num_oov_copied, _count_named(new)
+    mask = new.special.get(MASK, range(0))
+    # A row for no input that no old one is for is none that should have been found.
+    num_masks = len(mask) - count_with_old_row(rows[mask.start : mask.stop])
+    num_present, num_named = found - num_oov_copied, _count_named(new) - num_masks
     return Remapping(
         rows=rows,
         num_present=num_present,

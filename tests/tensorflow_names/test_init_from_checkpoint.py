@@ -290,7 +290,7 @@ def test_an_ambiguous_name_is_an_error(request):
     with pytest.raises(
         PlanError,
         match=r"fruit: 'fruit' is the name of several tensors; name one by its key: "
-        r"'first/.ATTRIBUTES/VARIABLE_VALUE' and 'second/.ATTRIBUTES/VARIABLE_VALUE'.",
+        r"'first/.ATTRIBUTES/VARIABLE_VALUE' or 'second/.ATTRIBUTES/VARIABLE_VALUE'.",
     ):
         tws.init_from_checkpoint(model, folder, {"/": "/"})
 

@@ -42,6 +42,20 @@ class Owner:
         return own if own != self.name else self.name.rpartition(".")[0]
 
 
+_STANDS_FOR = "_stands_for"
+
+
+def stand_for(bare: torch.nn.Module, module: torch.nn.Module) -> None:
+    """Makes a bare module, which has successors of another one's tensors, known as its."""
+    vars(bare)[_STANDS_FOR] = module
+
+
+def what_it_is(module: torch.nn.Module) -> torch.nn.Module:
+    """A module, or of a bare one that which it stands for: what it does in its model."""
+    found: torch.nn.Module = vars(module).get(_STANDS_FOR, module)
+    return found
+
+
 def padding_row(module: torch.nn.Module) -> int | None:
     """The row that an embedding has for no input (`padding_idx`), which it never trains."""
     if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag):

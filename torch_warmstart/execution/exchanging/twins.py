@@ -16,7 +16,7 @@ import torch
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats import open_checkpoint
-from torch_warmstart.model import Variable
+from torch_warmstart.model import Variable, stand_for
 from torch_warmstart.planning import WarmStartPlan, make_plan
 from torch_warmstart.planning.live import ChangedTable
 from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
@@ -100,6 +100,7 @@ def _tree(tables: Sequence[ChangedTable], new: Sequence[torch.Tensor]) -> torch.
                 module = module._modules.setdefault(part, torch.nn.Module()) or module
             where = module._parameters if table.variable.kind == "parameter" else module._buffers
             where[leaf] = tensor  # type: ignore[assignment]
+            stand_for(module, owner.module)
     return root
 
 

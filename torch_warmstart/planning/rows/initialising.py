@@ -16,7 +16,7 @@ from torch import nn
 from torch_warmstart.entries import OOV, Entries, Vocabulary
 from torch_warmstart.errors import Finding, SettingsError, plural
 from torch_warmstart.formats import Checkpoint, open_checkpoint
-from torch_warmstart.model import Variable
+from torch_warmstart.model import Variable, what_it_is
 from torch_warmstart.new_rows import (
     Mixed,
     Mixtures,
@@ -136,7 +136,7 @@ def role_of(variable: Variable, axis: int) -> Role:
     """What a table does in its model. One that is tied to a head is an input."""
     if len(variable.shape) == 1:
         return "bias"
-    modules = [owner.module for owner in variable.owners]
+    modules = [what_it_is(owner.module) for owner in variable.owners]
     if any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in modules):
         return "input"
     if any(isinstance(module, nn.Linear) for module in modules):

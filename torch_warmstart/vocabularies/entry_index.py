@@ -45,12 +45,14 @@ Result = TypeVar("Result")
 
 MISSING = -1
 
-_CELLS = 2  # of an entry, at least: half of the table is free
+_CELLS = 2  # of an entry, at least: half of the table is free ...
+_CELLS_OF_FEW = 8  # ... or more, where attempts take longer than what is looked at in them
+_FEW = 1 << 14  # entries
 _STEPS = 256  # a key's own step is at most so many cells: mostly the same page of memory
 
 
 class EntryIndex:
-    """Entries ready to be looked up, on their device: `_CELLS` words an entry beside them."""
+    """Entries ready to be looked up, on their device: two words an entry beside them."""
 
     def __init__(self, entries: Entries, advance: Advance = lambda *_: None) -> None:
         """Hashes and places them; `advance` is told of `index_work` bytes."""
@@ -151,7 +153,8 @@ class _Cells:
         self._number_mask = (1 << self._number_bits) - 1
         self._hash_mask = ~self._number_mask
         # Of a prime number of cells every step, which is less, leads to each of them.
-        self._size = _next_prime(max(_STEPS, _CELLS * count) + 1)
+        cells = (_CELLS_OF_FEW if count <= _FEW else _CELLS) * count
+        self._size = _next_prime(max(_STEPS, cells) + 1)
         self._bits = BITS - 1 - self._size.bit_length()  # of a hash: times the size, a word
         self._cells = as_vector(filled(self._size, 0, device))
         self._is_empty = True

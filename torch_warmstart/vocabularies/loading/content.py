@@ -200,9 +200,11 @@ def _is_table(head: bytes) -> bool:
 
 def _is_merges(head: bytes) -> bool:
     """Whether it is a tokenizer's `merges.txt`: its version, then two pieces a line."""
-    first, *lines = head.split(b"\n")
+    if not head.startswith(b"#version:"):
+        return False
+    lines = head.split(b"\n")[1:]
     whole = lines[:-1] or lines
-    return first.startswith(b"#version:") and all(len(line.split()) == 2 for line in whole if line)
+    return all(len(line.split()) == 2 for line in whole if line)
 
 
 def _is_vectors(head: bytes) -> bool:
@@ -210,9 +212,12 @@ def _is_vectors(head: bytes) -> bool:
 
     The latter say in a first line how many there are, and of how many numbers.
     """
-    lines = head.split(b"\n")
-    stated = _STATED.fullmatch(lines[0].rstrip(b"\r"))
-    rows = [line.split() for line in lines[1 if stated else 0 :]]
+    stated, _, rest = head.partition(b"\n")
+    if _STATED.fullmatch(stated.rstrip(b"\r")) is None:
+        rest = head
+    if len(rest.partition(b"\n")[0].split()) <= _LEAST_VECTOR:  # as of nearly every file
+        return False
+    rows = [line.split() for line in rest.split(b"\n")]
     if len(rows) > 1:
         rows = rows[:-1]  # the last one may be cut
     elif rows:

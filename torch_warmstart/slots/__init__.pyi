@@ -11,4 +11,5 @@ from .twins import Successor as Successor
 from .twins import make_twins as make_twins
 from .variables import Optimizers as Optimizers
 from .variables import left_out as left_out
+from .variables import optimizers_in as optimizers_in
 from .variables import slot_variables as slot_variables

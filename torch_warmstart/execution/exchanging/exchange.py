@@ -26,7 +26,7 @@ from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.report import WarmStartReport
 from torch_warmstart.execution.telling import add_note, as_ours, log_of, warn_of
 from torch_warmstart.planning.live import ChangedTable, copies_of, inner_copy
-from torch_warmstart.slots import Optimizers
+from torch_warmstart.slots import Optimizers, optimizers_in
 
 _NEW_OPTIMIZER = "Make a new optimizer instead of passing this one."
 _AS_BEFORE = "Model, optimizer and copies are as they were."
@@ -92,8 +92,7 @@ def _beside(
     for copy in ema:
         inner = inner_copy(copy)
         yield from [inner] if isinstance(inner, torch.nn.Module) else _tensors(inner)
-    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer or ()
-    for one in optimizers:
+    for one in () if optimizer is None else optimizers_in(optimizer):
         for state in one.state.values():
             yield from _tensors(state)
 

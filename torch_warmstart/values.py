@@ -2,8 +2,10 @@
 
 `dataclasses` compiles up to seven methods when a class is made, which takes 0.7 to 1.2 ms (Python
 3.11); of a hundred small classes that was more than half of a first warm start's imports. Here the
-methods are written once, and shared: a class takes 0.1 ms. `fields`, `replace`, `asdict`, `match`,
-`copy` and `pickle` know such a class as they know any dataclass.
+methods are written once, and shared: a class takes 0.1 ms. Only a class that is called often, as in
+models of many variables, gets a compiled `__init__`, in a quarter of the shared one's time a call.
+`fields`, `replace`, `asdict`, `match`, `copy` and `pickle` know such a class as they know any
+dataclass.
 
 What users make themselves (`WarmStartSettings`, `VocabInfo`, initialisers) stays a dataclass as the
 standard library makes it.
@@ -12,10 +14,11 @@ standard library makes it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
 from reprlib import recursive_repr
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ else:
 
 _T = TypeVar("_T")
 _put = object.__setattr__
+_OFTEN = 200  # calls, from which on a class has its own __init__: to compile one takes 0.2 ms
+_NOT_GIVEN = object()
 
 
 @overload
@@ -84,13 +89,16 @@ class _Fields:
         "compared",
         "defaults",
         "factories",
+        "made",
         "names",
         "number_of",
+        "of",
         "places",
         "shown",
     )
 
     def __init__(self, made: type, all_fields: tuple[Field[Any], ...]) -> None:
+        self.of, self.made = made, 0  # by the shared __init__
         self.places = tuple(each.name for each in all_fields if not each.kw_only)
         self.names = (*self.places, *(each.name for each in all_fields if each.kw_only))
         self.number_of = {name: number for number, name in enumerate(self.names)}
@@ -109,6 +117,9 @@ class _Fields:
 def _init(self: Any, /, *args: Any, **kwargs: Any) -> None:
     """Sets the fields, then runs `__post_init__`."""
     known: _Fields = self.__value__
+    known.made += 1
+    if known.made == _OFTEN:
+        known.of.__init__ = _compiled(known)  # type: ignore[misc]
     given = len(args)
     if given > len(known.places):
         _refuse(type(self), args, kwargs)
@@ -122,6 +133,40 @@ def _init(self: Any, /, *args: Any, **kwargs: Any) -> None:
         _set_defaults(self, args, kwargs)
     if known.after is not None:
         known.after(self)
+
+
+def _compiled(known: _Fields) -> Callable[..., None]:
+    """The same for one class, as `dataclasses` would write it, by the slots' own setters."""
+    space: dict[str, Any] = {"_put": _put, "_not_given": _NOT_GIVEN, "_after": known.after}
+    lines = [f"def __init__(_self, {', '.join(_parameters(known, space))}):"]
+    for name in known.names:
+        value = f"_make_{name}() if {name} is _not_given else {name}"
+        value = value if name in known.factories else name
+        slot = getattr(known.of, name, None)
+        if isinstance(slot, MemberDescriptorType):
+            space[f"_set_{name}"] = slot.__set__
+            lines.append(f"  _set_{name}(_self, {value})")
+        else:
+            lines.append(f"  _put(_self, {name!r}, {value})")
+    lines.append("  _after(_self)" if known.after else "  return")
+    exec("\n".join(lines), space)
+    made: Callable[..., None] = space["__init__"]
+    return made
+
+
+def _parameters(known: _Fields, space: dict[str, Any]) -> Iterator[str]:
+    """As they are written; what they begin with is put into `space`."""
+    for number, name in enumerate(known.names):
+        if number == len(known.places):
+            yield "*"
+        if name in known.factories:
+            space[f"_make_{name}"] = known.factories[name]
+            yield f"{name}=_not_given"
+        elif name in known.defaults:
+            space[f"_default_{name}"] = known.defaults[name]
+            yield f"{name}=_default_{name}"
+        else:
+            yield name
 
 
 def _set_defaults(self: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

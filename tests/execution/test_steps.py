@@ -133,6 +133,34 @@ def test_a_model_that_has_changed_is_noticed():
         check_unchanged(plan)
 
 
+@pytest.mark.parametrize(
+    "new",
+    [torch.zeros(4, 2), torch.zeros(2, 2), torch.zeros(3, 1), torch.zeros(3, 2).half()],
+    ids=["longer", "shorter", "narrower", "half"],
+)
+@pytest.mark.parametrize(
+    "vocab", [None, VocabInfo(list("cab"), old_vocab=list("abc"))], ids=["plain", "vocabulary"]
+)
+def test_other_memory_behind_a_tensor_that_was_planned_for_is_noticed(new, vocab):
+    model = nn.Embedding(3, 2)
+    infos = {} if vocab is None else {"weight": vocab}
+    plan = tws.plan_warm_start(model, WarmStartSettings({"weight": torch.ones(3, 2)}, ".*", infos))
+    model.weight.data = new.clone()
+    with pytest.raises(
+        tws.SettingsError, match=r"has changed since .*weight is \[.*was \[3, 2\] of"
+    ):
+        tws.apply_plan(plan)
+    assert torch.equal(model.weight, new)
+
+
+def test_a_model_that_goes_to_another_place_is_filled_there():
+    model = nn.Embedding(3, 2)
+    plan = tws.plan_warm_start(model, WarmStartSettings({"weight": torch.ones(3, 2)}))
+    model.weight.data = torch.zeros(3, 2)
+    tws.apply_plan(plan)
+    assert model.weight.tolist() == [[1.0, 1.0]] * 3
+
+
 class _Flaky:
     """A step that fails some times before it is done."""
 

@@ -29,3 +29,21 @@ def test_after_a_batch_it_is_a_model_like_others():
     model(torch.ones(1, 2))
     tws.warm_start(model, STATES["the same names"])
     assert model[0].weight.tolist() == [[1.0, 1.0]] * 3
+
+
+def test_a_layer_without_a_shape_that_nobody_asks_for_is_left_as_it_is():
+    model = nn.Sequential(nn.Embedding(3, 2), nn.LazyLinear(3), nn.LazyBatchNorm1d())
+    info = tws.VocabInfo(list("cxa"), old_vocab=list("abc"), backup_initializer=nn.init.ones_)
+    old = torch.arange(6.0).reshape(3, 2)
+    settings = tws.WarmStartSettings({"0.weight": old}, "0", {"0.weight": info})
+    plan = tws.plan_warm_start(model, settings)
+    report = tws.apply_plan(plan)
+    assert model[0].weight.tolist() == [[4.0, 5.0], [1.0, 1.0], [0.0, 1.0]]
+    assert isinstance(model[1].weight, nn.UninitializedParameter)
+    (lazy,) = [item for item in plan.items if item.name == "1.weight"]
+    assert lazy.shape_change == "no shape yet"
+    assert report.variables[1].shape == ()
+    assert tws.change_vocabulary(
+        model, {"0.weight": tws.VocabInfo(list("ab"), old_vocab=list("cxa"))}
+    )
+    assert model[0].weight.shape == (2, 2)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from torch_warmstart.display import Advance, progress_bar
+from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
@@ -29,8 +30,8 @@ from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.staging import Memory
 from torch_warmstart.execution.telling import add_note, as_ours, log_of, sentence_of, warn_of
 from torch_warmstart.execution.watching import Watch
-from torch_warmstart.model import is_frozen_by_inference, model_variables
-from torch_warmstart.planning import WarmStartPlan
+from torch_warmstart.model import Outline, is_frozen_by_inference, model_variables
+from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 if TYPE_CHECKING:
     from torch_warmstart.execution.loading import Materialised
@@ -263,26 +264,38 @@ class _Run:
 
 def check_unchanged(plan: WarmStartPlan) -> None:
     """The model must still hold the very tensors that were planned for, and the optimizer too."""
-    planned = [item.variable for item in plan.items]
-    now = [(v.name, id(v.tensor), v.shape) for v in model_variables(plan.model)]
-    then = [(v.name, id(v.tensor), v.shape) for v in planned if v.slot is None]
+    planned = (item.variable for item in plan.items)
+    now = [(v.name, id(v.tensor)) for v in model_variables(plan.model)]
+    then = [(v.name, id(v.tensor)) for v in planned if v.slot is None]
     if now != then:
         changed = next((a[0] for a, b in zip(then, now, strict=False) if a != b), "its variables")
-        raise SettingsError(
-            f"The model has changed since the plan was made ({changed} is another tensor now): "
-            "make a new plan."
-        )
-    for variable in planned:
-        if any(is_frozen_by_inference(local) for local in variable.local_tensors):
-            raise SettingsError(
-                f"{variable.name} was made under torch.inference_mode(): apply the plan under it."
-            )
-        if variable.slot is None:
+        raise _changed("model", f"{changed} is another tensor now")
+    for item in plan.items:
+        if item.state != "kept":
+            _check_target(item, plan.outlines[item.variable])
+        if item.variable.slot is None:
             continue
         from torch_warmstart.slots import is_as_planned
 
-        if not is_as_planned(variable):
-            raise SettingsError(
-                f"The optimizer has changed since the plan was made ({variable.name} is another "
-                "tensor now): make a new plan."
-            )
+        if not is_as_planned(item.variable):
+            raise _changed("optimizer", f"{item.name} is another tensor now")
+
+
+def _check_target(item: PlanItem, then: Outline) -> None:
+    """What will be written to must be as it was planned for, and let itself be written to."""
+    variable = item.variable
+    now = variable.outline
+    if now != then:
+        shown = [f"{list(shape)} of {dtype_name(dtype)}" for shape, dtype in (now, then)]
+        whose = "model" if variable.slot is None else "optimizer"
+        raise _changed(whose, f"{item.name} is {shown[0]} now, and was {shown[1]}")
+    if any(is_frozen_by_inference(local) for local in variable.local_tensors):
+        raise SettingsError(
+            f"{item.name} was made under torch.inference_mode(): apply the plan under it."
+        )
+
+
+def _changed(whose: str, how: str) -> SettingsError:
+    return SettingsError(
+        f"The {whose} has changed since the plan was made ({how}): make a new plan."
+    )

@@ -25,7 +25,7 @@ from torch_warmstart.model import (
 )
 
 _STATISTICS = ("running_mean", "running_var")
-_NOTHING: dict[str, Any] = {}  # what most registers hold: one for all of them
+_NOTHING: dict[str, Any] = {}
 
 
 class Journal:
@@ -47,20 +47,16 @@ class Journal:
             beside: Other models, which are watched as it is.
         """
         models = (model, *beside)
-        own = [*_with_bytes(t for m in models for t in (*m.parameters(), *m.buffers()))]
+        own = list(_with_bytes(t for m in models for t in (*m.parameters(), *m.buffers())))
         self.mode: _Watching = _Watching(self)
         self._extents = Extents((tensor, None) for tensor in (*own, *_with_bytes(others)))
         self._blank = {extent_of(tensor) for tensor in _with_bytes(blank)}
         self._saved: list[tuple[torch.Tensor, torch.Tensor]] = []  # bytes in memory; what they were
         self._written: list[Extent] = []
         self._empty: set[object] = set()  # what was written of which nothing is here
-        # Behind each tensor, in case its memory is replaced.
-        self._memory = [(tensor, tensor.detach()) for tensor in own if not tensor.is_meta]
-        self._modules: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (where, dict(where) if where else _NOTHING)
-            for module in (module for one in models for module in one.modules())
-            for where in _registers(module)
-        ]
+        self._memories = _Memories(tensor for tensor in own if not tensor.is_meta)
+        modules = (module for one in models for module in one.modules())
+        self._registers = _Registers(where for module in modules for where in _registers(module))
         self._attributes = Attributes()
 
     def keep_attributes(self, modules: Iterable[torch.nn.Module]) -> None:
@@ -103,24 +99,18 @@ class Journal:
 
         That need not be what they had at first: modules may have made tensors of their own.
         """
-        modules = [(where, dict(where) if where else _NOTHING) for where, _ in self._modules]
-        memories = [(tensor, tensor.detach()) for tensor, _ in self._memory]
-        return lambda: (
-            all(is_same_register(where, entries) for where, entries in modules)
-            and all(_is_same_memory(tensor, memory) for tensor, memory in memories)
-        )
+        registers, memories = _Registers(self._registers), _Memories(self._memories)
+        return lambda: not any(True for one in (registers, memories) for _ in one.changed())
 
     def restore(self) -> None:
         """Makes all as it was; a second time makes no difference."""
         self.mode.is_open = False
-        for where, entries in self._modules:
-            if not is_same_register(where, entries):
-                where.clear()
-                where.update(entries)
+        for where, entries in self._registers.changed():
+            where.clear()
+            where.update(entries)
         self._attributes.put_back()
-        for tensor, memory in self._memory:
-            if not _is_same_memory(tensor, memory):
-                tensor.data = memory
+        for tensor, memory in self._memories.changed():
+            tensor.data = memory
         with torch.no_grad():
             for memory, before in reversed(self._saved):
                 memory.copy_(before)
@@ -130,6 +120,41 @@ class Journal:
         self.mode.is_open = False
         while _get_current_dispatch_mode() is self.mode:
             self.mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+
+class _Registers:
+    """Where modules have their tensors and children, and what was there: of many modules little."""
+
+    def __init__(self, registers: Iterable[dict[str, Any]]) -> None:
+        self._all = list(registers)
+        self._entries = {id(where): dict(where) for where in self._all if where}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._all)
+
+    def changed(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Those that hold something else now, and what they held."""
+        for where in self._all:
+            entries = self._entries.get(id(where), _NOTHING)
+            if (where or entries) and not is_same_register(where, entries):
+                yield where, entries
+
+
+class _Memories:
+    """What lies behind tensors, in case it is replaced."""
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        self._tensors = list(tensors)
+        self._memories = [tensor.detach() for tensor in self._tensors]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self._tensors)
+
+    def changed(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Those that lie elsewhere now, and where they lay."""
+        for tensor, memory in zip(self._tensors, self._memories, strict=True):
+            if not _is_same_memory(tensor, memory):
+                yield tensor, memory
 
 
 class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -149,8 +174,9 @@ class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _with_bytes(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Of tensors that are sharded, what is here of them."""
-    return (local for tensor in tensors for local in local_tensors(tensor))
+    """Of tensors that are sharded, what is here of them; nothing of those without a shape yet."""
+    there = (tensor for tensor in tensors if not torch.nn.parameter.is_lazy(tensor))
+    return (local for tensor in there for local in local_tensors(tensor))
 
 
 def _registers(module: Any) -> tuple[dict[str, Any], ...]:

@@ -41,6 +41,7 @@ from .torchrec import FusedState as FusedState
 from .torchrec import fused_states as fused_states
 from .torchrec import plain_optimizers as plain_optimizers
 from .variables import NamesInStates as NamesInStates
+from .variables import Outline as Outline
 from .variables import Owner as Owner
 from .variables import Shape as Shape
 from .variables import Slot as Slot

@@ -24,6 +24,7 @@ from torch_warmstart.values import frozen
 
 Kind = Literal["parameter", "buffer", "slot"]
 Shape = tuple[int, ...]
+Outline = tuple[Shape, torch.dtype]
 
 
 @frozen
@@ -119,7 +120,18 @@ class Variable:
 
     @property
     def shape(self) -> Shape:
-        return tuple(self.tensor.shape)
+        """Its sizes; none where it has no shape yet (`is_lazy`)."""
+        return () if self.is_lazy else tuple(self.tensor.shape)
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether its shape is not known before a batch has been through the model."""
+        return torch.nn.parameter.is_lazy(self.tensor)
+
+    @property
+    def outline(self) -> Outline:
+        """What `model.half()`, `model.to(...)` and `.data = ...` change behind the same tensor."""
+        return self.shape, self.tensor.dtype
 
     @property
     def parts(self) -> tuple[Part, ...]:

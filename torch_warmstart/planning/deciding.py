@@ -148,8 +148,7 @@ def _may_miss(wish: Wish, error: SettingsError | MissingTensorError) -> bool:
 
 
 def _check_target(variable: Variable) -> None:
-    tensor = variable.tensor
-    if torch.nn.parameter.is_lazy(tensor):
+    if variable.is_lazy:
         text = f"{variable.name} has no shape yet: run a batch through the model first."
         raise ProblemError("lazy-parameter", variable, text)
 

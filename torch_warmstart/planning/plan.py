@@ -18,7 +18,7 @@ from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, plural, printable
 from torch_warmstart.layouts import IDENTITY, Layout
-from torch_warmstart.model import Owner, Shape, Variable
+from torch_warmstart.model import Outline, Owner, Shape, Variable
 from torch_warmstart.names import bare_name
 from torch_warmstart.new_rows import UNLESS_SAID, Fill, Keep
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo, WarmStartSettings
@@ -266,7 +266,7 @@ class PlanItem:
     @property
     def shape_change(self) -> str:
         """`[5, 2]`, or `[4, 2] -> [5, 2]` where the old tensor's shape differs."""
-        new = _shape(self.variable.shape)
+        new = "no shape yet" if self.variable.is_lazy else _shape(self.variable.shape)
         old = " + ".join(_shape(spec.shape) for spec in self.sources) or new
         return new if old == new else f"{old} -> {new}"
 
@@ -365,6 +365,7 @@ class WarmStartPlan(Shown):
     notes: tuple[Finding, ...]
     audits: tuple[Audit, ...]  # what weights alone do not carry over
     seconds: float  # that planning took
+    outlines: Mapping[Variable, Outline]  # what was planned for
     purpose: Purpose = "warm start"
 
     @property

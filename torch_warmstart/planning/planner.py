@@ -107,6 +107,7 @@ def make_plan(
         notes=tuple({note.text: note for note in [*notes, *_extra_states(checkpoint)]}.values()),
         audits=audits_of(model, items, located.finder),
         seconds=time.perf_counter() - started,
+        outlines={variable: variable.outline for variable in variables},
         purpose=purpose,
     )
 

@@ -73,7 +73,7 @@ def _why_fixed(module: torch.nn.Module) -> str | None:
 def why_not_made_anew(model: torch.nn.Module, variable: Variable) -> str | None:
     """Why a tensor of a model cannot be replaced, as the rest of a sentence about it."""
     tensor = variable.tensor
-    if torch.nn.parameter.is_lazy(tensor):
+    if variable.is_lazy:
         return "has no shape yet: run a batch through the model first."
     if is_sharded(tensor):
         return "is sharded: change the vocabulary before the model is distributed."

@@ -161,9 +161,8 @@ class RollForward:
 
     def _tell(self, step: Step) -> None:
         advance, self._advance = self._advance, _advance_nothing  # until it has not raised
-        is_copied = all(isinstance(leaf, Copy) for leaf in leaves([step]))
         for item in step.items:
-            verb = "Loaded" if is_copied else item.state.capitalize()
+            verb = "Loaded" if is_copied(step) else item.state.capitalize()
             advance(f"{verb} {item.name}", item.nbytes)
         self._advance = advance
 
@@ -340,6 +339,11 @@ class InParts:
         return replace(
             self, target=target, writes=tuple(write.onto(part.tensor) for write, part in both)
         )
+
+
+def is_copied(step: Step) -> bool:
+    """Whether it writes whole tensors as they are."""
+    return isinstance(step, Copy) or all(isinstance(leaf, Copy) for leaf in leaves([step]))
 
 
 def leaves(steps: Iterable[Step]) -> Iterator[Copy | Gather]:

@@ -29,6 +29,7 @@ from torch_warmstart.execution.commit import (
     Patch,
     Prepared,
     Write,
+    is_copied,
     leaves,
 )
 from torch_warmstart.execution.gathering import CHUNK_BYTES, Rows
@@ -92,15 +93,13 @@ def prepare(
     if exchange is not None:
         exchange.settle()  # from here on what the steps hold has its values
     _check_shared([*leaves(steps)])
-    whole = tuple(step for step in steps if _is_whole(step))
-    loads = [Load(whole)] if whole else []
-    others = (step for step in steps if not _is_whole(step))
+    whole: list[Write] = []
+    others: list[Write] = []
+    for step in steps:
+        is_whole = is_copied(step) and step.items[0].variable.slot is None
+        (whole if is_whole else others).append(step)
+    loads = [Load(tuple(whole))] if whole else []
     return Prepared((*loads, *others, HandOver(slots)), filled)
-
-
-def _is_whole(step: Write) -> bool:
-    is_copied = all(isinstance(leaf, Copy) for leaf in leaves([step]))
-    return is_copied and step.items[0].variable.slot is None
 
 
 def room_to_work(prepared: Prepared) -> torch.Tensor:

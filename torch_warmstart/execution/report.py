@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.dtypes import as_python, dtype_name
 from torch_warmstart.errors import Finding, SettingsError, WarmStartError, listed, plural, printable
-from torch_warmstart.model import Variable, overlapping, share_elements
+from torch_warmstart.model import Variable, is_sharded, overlapping, share_elements
 from torch_warmstart.planning import (
     ASIDE,
     NEVER_TAKEN,
@@ -369,6 +369,8 @@ def _bytes_here(plan: WarmStartPlan) -> int:
 
 
 def _part_here(item: PlanItem, nbytes: int) -> int:
+    if not is_sharded(item.variable.tensor):
+        return nbytes
     whole = math.prod(item.variable.shape)
     here = sum(box.numel for box in item.variable.boxes)
     return nbytes if here == whole else nbytes * here // whole

@@ -182,14 +182,14 @@ MERGED_MASK = Layout("pruned", _pruned, _no_inverse, num_tf=2, for_slots=_NO_SLO
 
 def torch_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     """The ways in which torch may have saved a tensor of a layer; its own name is the first."""
-    own = Form(((leaf,),))
+    own = _by_its_own_name(leaf)
     original = original_of(module, leaf)
     if original is not None:
         plain = forms_of_original(original, (Form(((original.leaf,),)),))
         other = _other_spellings(original.leaf, original.part)
-        return (own, *plain, *(Form(((name,),)) for name in other if name != leaf))
+        return (*own, *plain, *(Form(((name,),)) for name in other if name != leaf))
     if not leaf.startswith("weight"):
-        return (own,)
+        return own
     # torch.nn.utils.spectral_norm, old and new: the outputs are in front, by default.
     usual = 1 if isinstance(module, nn.modules.conv._ConvTransposeNd) else 0
     return _forms_of_weight(leaf, usual)
@@ -207,13 +207,18 @@ def mlx_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     return torch_forms(module, leaf)
 
 
+@functools.lru_cache(maxsize=256)
+def _by_its_own_name(leaf: str) -> tuple[Form, ...]:
+    return (Form(((leaf,),)),)
+
+
 @functools.lru_cache(maxsize=256)  # the same for all layers but a few
 def _forms_of_weight(leaf: str, usual: int) -> tuple[Form, ...]:
     new = f"parametrizations.{leaf}"
     names = {part: _other_spellings(leaf, part) for part in ("orig", "g", "v")}
     u, v = ((f"{leaf}_{x}", f"{new}.0._{x}") for x in "uv")
     return (
-        Form(((leaf,),)),
+        *_by_its_own_name(leaf),
         Form((names["g"], names["v"]), MERGED_NORM),
         Form((names["orig"], u, v), _merged_spectral(usual)),
         Form((names["orig"], (f"{leaf}_mask",)), MERGED_MASK),

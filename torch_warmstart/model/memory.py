@@ -19,6 +19,8 @@ from torch_warmstart.values import frozen
 
 T = TypeVar("T")
 
+_HERE = "cpu"
+
 _MAPS = "/proc/self/maps"  # Linux; elsewhere a file that is mapped twice is not noticed
 _MAPPED = re.compile(r"^(\w+)-(\w+) (\S\S-\S) \w+ (\w+:\w+ [1-9]\d*) +(.*)$", re.MULTILINE)
 
@@ -43,7 +45,10 @@ def extent_of(tensor: torch.Tensor) -> Extent | None:
         return None
     if not start:
         return None
-    return Extent(str(tensor.device), start, start + _span(tensor) * tensor.element_size())
+    device = _HERE if tensor.is_cpu else str(tensor.device)
+    if tensor.is_contiguous():
+        return Extent(device, start, start + tensor.nbytes)
+    return Extent(device, start, start + _span(tensor) * tensor.element_size())
 
 
 def _span(tensor: torch.Tensor) -> int:
@@ -58,21 +63,36 @@ class Extents(Generic[T]):
     """What lies where, for many tensors: asked which of them another one touches."""
 
     def __init__(self, tensors: Iterable[tuple[torch.Tensor, T]]) -> None:
-        found = [(extent_of(tensor), of) for tensor, of in tensors]
-        known = [(extent, of) for extent, of in found if extent is not None]
-        self._known = sorted(known, key=lambda pair: pair[0])
-        self._starts = [(extent.device, extent.start) for extent, _ in self._known]
-        self._longest = max((extent.stop - extent.start for extent, _ in self._known), default=0)
+        found: dict[str, list[tuple[int, int, int]]] = {}
+        self._of: list[T] = []
+        for number, (tensor, of) in enumerate(tensors):
+            extent = extent_of(tensor)
+            self._of.append(of)
+            if extent is not None:
+                found.setdefault(extent.device, []).append((extent.start, extent.stop, number))
+        self._on = {device: _Sorted(known) for device, known in found.items()}
 
     def touching(self, extent: Extent | None) -> Iterator[T]:
         """Those that have a byte of an extent between their first and their last."""
-        if extent is None:
-            return
-        first = bisect.bisect_left(self._starts, (extent.device, extent.start - self._longest))
-        last = bisect.bisect_left(self._starts, (extent.device, extent.stop))
-        for known, of in self._known[first:last]:
-            if known.stop > extent.start:
-                yield of
+        if extent is not None and extent.device in self._on:
+            for number in self._on[extent.device].touching(extent.start, extent.stop):
+                yield self._of[number]
+
+
+class _Sorted:
+    """Extents of one device, in lists of numbers: those are nothing for the collector to visit."""
+
+    def __init__(self, known: list[tuple[int, int, int]]) -> None:
+        known.sort()
+        self._starts = [start for start, _, _ in known]
+        self._stops = [stop for _, stop, _ in known]
+        self._numbers = [number for _, _, number in known]
+        self._longest = max(stop - start for start, stop, _ in known)
+
+    def touching(self, start: int, stop: int) -> Iterator[int]:
+        first = bisect.bisect_left(self._starts, start - self._longest)
+        last = bisect.bisect_left(self._starts, stop)
+        return (self._numbers[at] for at in range(first, last) if self._stops[at] > start)
 
 
 def overlapping(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
@@ -176,10 +196,9 @@ class WrittenMemory:
     """
 
     def __init__(self, targets: Iterable[torch.Tensor]) -> None:
-        extents = [(extent_of(target), target) for target in targets]
-        self._targets = Extents((target, target) for _, target in extents)
+        self._targets = Extents((target, None) for target in targets)
         shared = [mapping for mapping in _mappings() if mapping.is_shared]
-        written = [m for m in shared if any(m.holds(extent) for extent, _ in extents)]
+        written = [mapping for mapping in shared if self._touches(mapping.extent)]
         self._inodes = frozenset(mapping.inode for mapping in written)
         self.files: frozenset[str] = frozenset(mapping.path for mapping in written)
 
@@ -188,11 +207,14 @@ class WrittenMemory:
         extent = extent_of(source)
         if extent is None:
             return False
-        if next(self._targets.touching(extent), None) is not None:
+        if self._touches(extent):
             return True
         return bool(self._inodes) and any(
             mapping.inode in self._inodes and mapping.holds(extent) for mapping in _mappings()
         )
+
+    def _touches(self, extent: Extent) -> bool:
+        return any(True for _ in self._targets.touching(extent))
 
 
 @frozen
@@ -205,9 +227,14 @@ class _Mapping:
     inode: str  # with its device
     path: str
 
+    @property
+    def extent(self) -> Extent:
+        """Where it is."""
+        return Extent(_HERE, self.start, self.stop)
+
     def holds(self, extent: Extent | None) -> bool:
         """Whether a byte of an extent is in it."""
-        if extent is None or extent.device != "cpu":
+        if extent is None or extent.device != _HERE:
             return False
         return self.start < extent.stop and extent.start < self.stop
 

@@ -41,6 +41,7 @@ class Part:
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)  # themselves: what is sharded is of another type
 _DEPTH = 4  # of mappings in a container, in which sharded tensors are looked for
+_TORCHREC = "torchrec.distributed.types"  # where it says what is spread over processes
 _FBGEMMS_OWN = "exact_sgd"  # the optimizer of its kernels, where nobody chose one
 
 
@@ -456,8 +457,12 @@ def _is_initialised() -> bool:
 
 def is_of_torchrec(module: Any) -> bool:
     """Whether a module is one whose tables TorchRec has spread over processes."""
-    types = sys.modules.get("torchrec.distributed.types")
-    return types is not None and isinstance(module, types.ShardedModule)
+    return has_torchrec() and isinstance(module, sys.modules[_TORCHREC].ShardedModule)
+
+
+def has_torchrec() -> bool:
+    """Whether TorchRec is imported, without which no module is its."""
+    return _TORCHREC in sys.modules
 
 
 def fused_kind_of(module: Any, table: str) -> str | None:

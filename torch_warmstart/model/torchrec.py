@@ -21,6 +21,7 @@ from torch_warmstart.model.sharding import (
     boxed,
     boxed_like,
     fused_kind_of,
+    has_torchrec,
     is_of_torchrec,
     wrapped_optimizer,
 )
@@ -117,6 +118,8 @@ def plain_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optim
 
 def _sharded_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     """TorchRec's modules that lie in no other of them."""
+    if not has_torchrec():  # known before all modules are asked
+        return
     within: list[str] = []
     for path, module in model.named_modules(remove_duplicate=False):
         if is_of_torchrec(module) and not any(path.startswith(outer) for outer in within):

@@ -121,7 +121,10 @@ class Variable:
     @property
     def shape(self) -> Shape:
         """Its sizes; none where it has no shape yet (`is_lazy`)."""
-        return () if self.is_lazy else tuple(self.tensor.shape)
+        try:
+            return tuple(self.tensor.shape)
+        except RuntimeError:  # asked for very often, and lazy very seldom
+            return ()
 
     @property
     def is_lazy(self) -> bool:
@@ -160,16 +163,16 @@ def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     modules = list(walk(model))
     layers, tables = _parametrized(modules), tables_of(model)
     for path, raw_path, module in modules:
+        layer_path, layer = layers.get(path, (path, module))
         for leaf, parameter in module._parameters.items():
+            if parameter is None:
+                continue
             name = path + leaf
-            layer = layers.get(path)
-            owner = Owner(name, raw_path + leaf, module, leaf)
-            if layer is not None:
-                owner = Owner(name, raw_path + leaf, layer[1], name.removeprefix(layer[0]))
+            owner = Owner(name, raw_path + leaf, layer, name.removeprefix(layer_path))
             _add(found, *_shown(tables, parameter, owner), "parameter")
     for path, raw_path, module in modules:
         for leaf, buffer in module._buffers.items():
-            if leaf not in module._non_persistent_buffers_set:
+            if buffer is not None and leaf not in module._non_persistent_buffers_set:
                 owner = Owner(path + leaf, raw_path + leaf, module, leaf)
                 _add(found, *_shown(tables, buffer, owner), "buffer")
     return tuple(found.values())
@@ -182,7 +185,8 @@ def _parametrized(
     return {
         f"{path}parametrizations.{name}.": (path, module)
         for path, _, module in modules
-        if torch.nn.utils.parametrize.is_parametrized(module)
+        if "parametrizations" in module._modules  # torch's own question takes ten times as long
+        and torch.nn.utils.parametrize.is_parametrized(module)
         for name in module.parametrizations  # type: ignore[union-attr]
     }
 
@@ -254,8 +258,8 @@ def select_tensors(
 
 
 def _shown(
-    tables: dict[str, Table], tensor: torch.Tensor | None, owner: Owner
-) -> tuple[torch.Tensor | None, Owner]:
+    tables: dict[str, Table], tensor: torch.Tensor, owner: Owner
+) -> tuple[torch.Tensor, Owner]:
     """What is registered, or the table of TorchRec's that it stands for, with its layer."""
     table = tables.get(owner.state_dict_name)
     if table is None:
@@ -263,9 +267,7 @@ def _shown(
     return table.tensor, replace(owner, module=table.layer)
 
 
-def _add(found: dict[int, Variable], tensor: torch.Tensor | None, owner: Owner, kind: Kind) -> None:
-    if tensor is None:
-        return
+def _add(found: dict[int, Variable], tensor: torch.Tensor, owner: Owner, kind: Kind) -> None:
     known = found.get(id(tensor))
     if known is None:
         found[id(tensor)] = Variable(tensor, kind, (owner,))
@@ -285,7 +287,11 @@ def walk(
         if child is None:
             continue
         wraps = name in CHILDREN or (name == DATA_PARALLEL and _is_data_parallel(module))
-        yield from walk(child, path if wraps else f"{path}{name}.", f"{raw_path}{name}.")
+        inner, raw_inner = path if wraps else f"{path}{name}.", f"{raw_path}{name}."
+        if child._modules:
+            yield from walk(child, inner, raw_inner)
+        else:  # most have no children: no generator of their own
+            yield inner, raw_inner, child
 
 
 def _is_data_parallel(module: torch.nn.Module) -> bool:

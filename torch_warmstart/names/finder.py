@@ -113,6 +113,8 @@ class Finder:
         self._spellings = Spellings(checkpoint, self.conventions)
         self._found: dict[Variable, Source | None] = {}  # by the variables' own names
         self._known_forms: dict[tuple[int, str], tuple[Form, ...]] = {}  # by module's id and leaf
+        # By the id of all forms, which are kept: those that there may be here.
+        self._known_possible: dict[int, tuple[tuple[Form, ...], tuple[Form, ...]]] = {}
 
     def find(self, variable: Variable) -> Source | None:
         """What a variable is warm-started from without the user's help, or None.
@@ -198,6 +200,15 @@ class Finder:
     def forms(self, owner: Owner) -> tuple[Form, ...]:
         """The forms that a tensor of the model may have in the checkpoint."""
         return self._forms_of(owner.module, owner.leaf)
+
+    def _possible_forms(self, owner: Owner) -> tuple[Form, ...]:
+        """Those of them whose names any layer of the checkpoint has; mostly one."""
+        forms = self.forms(owner)
+        if id(forms) not in self._known_possible:
+            may_have = self._spellings.may_have
+            possible = (f for f in forms if all(any(map(may_have, names)) for names in f.names))
+            self._known_possible[id(forms)] = forms, tuple(possible)
+        return self._known_possible[id(forms)][1]
 
     def ending_in(self, ending: str) -> Sequence[str]:
         """Names of the checkpoint that end in these parts, two at least."""
@@ -303,18 +314,22 @@ class Finder:
         for owner, path in paths:
             keys_of = functools.partial(self._spellings.in_layer, path, kinds=kinds)
             layers.append((owner, _once_each(_with_ending(keys_of, behind))))
-        return self._chosen(variable, layers)
+        return self._chosen(variable, layers, self.forms if behind else self._possible_forms)
 
     def _chosen(
         self,
         variable: Variable,
         layers: Iterable[tuple[Owner, Callable[[str], Iterable[str]]]],
+        forms_of: Callable[[Owner], Sequence[Form]] | None = None,
     ) -> Source | None:
-        """What answers to a variable among layers, each with the keys of a name within it."""
-        sources = []
+        """What answers to a variable among layers, each with the keys of a name within it.
+
+        `forms_of`: those that are looked for; None: all that there are.
+        """
+        sources, chosen = [], self._exact_first(variable)
         for owner, keys_of in layers:
-            for form in self.forms(owner):
-                specs, rivals = self._fill(form, keys_of, self._exact_first(variable))
+            for form in (forms_of or self.forms)(owner):
+                specs, rivals = self._fill(form, keys_of, chosen)
                 if len(rivals) > 1:
                     raise self._ambiguous(variable, rivals)
                 if specs:

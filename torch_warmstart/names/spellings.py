@@ -119,8 +119,11 @@ class Spellings:
         stored = (name for name in self._named("storage").names if "optimizer" not in name)
         return next((n for n in stored if named.isdisjoint(self._known((n,)))), None)
 
-    def _may_have(self, leaf: LeafName) -> bool:
+    def may_have(self, name: str) -> bool:
         """Whether any layer has a tensor of such a name: most forms of one are nowhere."""
+        return self._may_have(read_leaf(name))
+
+    def _may_have(self, leaf: LeafName) -> bool:
         if leaf.is_pattern or not leaf.name or self._has_other_names:
             return True
         return self.index.has_ending(_plain_path(leaf.name))

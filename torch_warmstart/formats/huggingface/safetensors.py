@@ -100,19 +100,21 @@ class SafetensorsCheckpoint(Checkpoint):
         }
         self._entries |= {name: self._entries[key] for name, key in self._aliases.items()}
         self._tied = set(self._aliases.values())
+        self._specs: dict[str, TensorSpec] = {}  # that have been asked for, once or more
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
     def _find(self, key: str) -> TensorSpec | None:
-        entry = self._entries.get(key)
+        spec = self._specs.get(key)
+        entry = self._entries.get(key) if spec is None else None
         if entry is None:
-            return None
+            return spec
         kept_as = self._aliases.get(key, key)
         storage = kept_as if kept_as in self._tied else None
-        return TensorSpec(
-            key, entry.shape, _DTYPES.get(entry.stored), entry.stored, storage=storage
-        )
+        dtype = _DTYPES.get(entry.stored)
+        made = TensorSpec(key, entry.shape, dtype, entry.stored, storage=storage)
+        return self._specs.setdefault(key, made)
 
     def prefetch(self, keys: Sequence[str]) -> None:
         entries = [self._entries[key] for key in keys]

@@ -17,7 +17,7 @@ import torch
 
 from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, plural
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
-from torch_warmstart.model import Variable, model_variables
+from torch_warmstart.model import Outline, Variable, model_variables
 from torch_warmstart.names import Finder, Source, conventions_of
 from torch_warmstart.planning.checks import (
     Beside,
@@ -107,9 +107,16 @@ def make_plan(
         notes=tuple({note.text: note for note in [*notes, *_extra_states(checkpoint)]}.values()),
         audits=audits_of(model, items, located.finder),
         seconds=time.perf_counter() - started,
-        outlines={variable: variable.outline for variable in variables},
+        outlines=_outlines(variables),
         purpose=purpose,
     )
+
+
+def _outlines(variables: Iterable[Variable]) -> dict[Variable, Outline]:
+    """Of each variable; most of a large model have one of few, which is kept once."""
+    known: dict[Outline, Outline] = {}
+    found = ((variable, variable.outline) for variable in variables)
+    return {variable: known.setdefault(outline, outline) for variable, outline in found}
 
 
 def _names_by_hooks(model: torch.nn.Module, checkpoint: Checkpoint) -> Mapping[str, str]:

@@ -102,6 +102,10 @@ class Entries:
         if self.ids is not None:
             ids: list[int] = self.ids[at].tolist()
             return [number % _UNSIGNED for number in ids] if self.is_unsigned else ids
+        if self.gap == len(_NEWLINE) and self.lengths is None:
+            lines = self._lines(at)
+            if lines is not None:
+                return lines
         starts, lengths = self.places(at)
         if not len(lengths):
             return []
@@ -114,12 +118,19 @@ class Entries:
         else:
             data = self.text[first:last]
         raw = data.cpu().numpy().tobytes()
-        if self.gap == len(_NEWLINE) and self.lengths is None:  # lines, of which none has one
-            lines = raw.split(_NEWLINE)
-            if len(lines) == len(starts):
-                return lines
         places = zip((starts - first).tolist(), (ends - first).tolist(), strict=True)
         return [raw[start:stop] for start, stop in places]
+
+    def _lines(self, at: slice) -> list[bytes] | None:
+        """Some of them, where there are lines; None if these are others, or one has a newline."""
+        start, stop, step = at.indices(len(self))
+        if step != 1 or start >= stop:
+            return None
+        assert self.bounds is not None
+        bounds = as_vector(self.bounds)
+        first, last = int(bounds[start]), int(bounds[stop]) - self.gap
+        lines = self.text[first:last].cpu().numpy().tobytes().split(_NEWLINE)
+        return lines if len(lines) == stop - start else None
 
     def packed(self, at: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Bytes of some of them with nothing between, and how long each is."""

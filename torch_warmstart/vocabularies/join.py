@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
-from torch_warmstart.boxes import with_old_row
 from torch_warmstart.display import Advance
 from torch_warmstart.entries import Entries, as_vector, blocks, filled, in_threads, new_words
 from torch_warmstart.storage import base_name
@@ -19,7 +19,7 @@ from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import MISSING, EntryIndex, index_work
 from torch_warmstart.vocabularies.hashing import BLOCK, strides
 
-_SMALL = 4096  # entries of both sides: a dict has them before an index is made
+_SMALL = 8192  # entries of both sides: a dict has them before an index is made
 
 
 @frozen(eq=False)
@@ -83,11 +83,11 @@ def _look_up(new: Entries, old: Entries, advance: Advance) -> Joined:
     if len(known) < len(old):
         return Joined(filled(len(new), MISSING, new.device), 0, False, _first_repeat(values))
     wanted = new.values(slice(None))
-    rows = torch.tensor(list(map(known.get, wanted, itertools.repeat(MISSING))), dtype=torch.int64)
+    rows = np.array([*map(known.get, wanted, itertools.repeat(MISSING))], dtype=np.int64)
     advance(f"Looking up {base_name(new.origin)}", work_of(new, old))
-    found = rows.index_select(0, with_old_row(rows))
-    may_share = len(found) > 0 and bool((torch.bincount(found) > 1).any())
-    return Joined(rows, len(found), may_share)
+    found = rows[rows != MISSING]
+    may_share = len(found) > 0 and int(np.bincount(found).max()) > 1
+    return Joined(torch.from_numpy(rows), len(found), may_share)
 
 
 def _first_repeat(values: Sequence[bytes | int]) -> tuple[int, int]:

@@ -137,7 +137,8 @@ class Remappings:
 
     def _full(self, info: VocabInfo, axis: int, taken: Taken) -> VocabInfo:
         """With its old vocabulary. The ids that a table keeps are those of its rows, axis 0."""
-        return replace(info, old_vocab=self.old.of(info, *taken, has_ids=axis == 0))
+        old = self.old.of(info, *taken, has_ids=axis == 0)
+        return info if old is info.old_vocab else replace(info, old_vocab=old)
 
     def _read(self, info: VocabInfo, full: VocabInfo) -> Vocabularies:
         """Both vocabularies of `info`, which `full` has in full."""

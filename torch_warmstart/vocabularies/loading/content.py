@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -59,6 +60,11 @@ _LEAST_VECTOR = 4  # numbers; fewer may be the parts of one entry
 _DO = "pass its entries as a sequence"
 
 
+@functools.lru_cache(maxsize=4)  # a dozen questions are asked of one file's
+def _lines_of(head: bytes) -> tuple[bytes, ...]:
+    return tuple(head.split(b"\n"))
+
+
 def _is_of_python(head: bytes) -> bool:
     return _PYTHON.match(head) is not None and (b"'," in head or b"':" in head)
 
@@ -67,6 +73,7 @@ def _ends_in_returns(head: bytes) -> bool:
     return b"\n" not in head and b"\r" in head.rstrip(b"\r")
 
 
+@functools.lru_cache(maxsize=4)  # asked when a file is read, and when its lines are looked up
 def what_else_it_is(head: bytes) -> str:
     """What is wrong with reading a file as lines, from its first 4,096 bytes; "" if nothing is.
 
@@ -108,7 +115,7 @@ def _is_binary(head: bytes) -> bool:
 
 def is_json_lines(head: bytes) -> bool:
     """Whether each line begins an object of its own."""
-    lines = [line for line in head.split(b"\n") if line.strip()]
+    lines = [line for line in _lines_of(head) if line.strip()]
     return len(lines) > 1 and all(line.lstrip()[:1] == b"{" for line in lines) and is_json(head)
 
 
@@ -117,7 +124,7 @@ def is_numbered(head: bytes, separator: bytes) -> bool:
 
     Where all cells are numbers they may be the parts of one entry, as of crossed features.
     """
-    lines = head.split(b"\n")
+    lines = _lines_of(head)
     if separator not in lines[0]:
         return False
     cells = [line.rstrip(b"\r").split(separator) for line in (lines[:-1] or lines)[:_LINES]]
@@ -130,9 +137,11 @@ def is_numbered(head: bytes, separator: bytes) -> bool:
 
 def is_counted(head: bytes) -> bool:
     """Whether each line is another word, a space and a number: ids from 0 or 1 on, or counts."""
-    lines = (head.split(b"\n")[:-1] or [head])[:_LINES]
+    lines = (_lines_of(head)[:-1] or (head,))[:_LINES]
+    if len(lines) < 3 or _COUNTED.fullmatch(lines[0]) is None:  # as of nearly every file
+        return False
     found = [match for line in lines if (match := _COUNTED.fullmatch(line)) is not None]
-    if len(lines) < 3 or len({match[1] for match in found}) < len(lines):
+    if len({match[1] for match in found}) < len(lines):
         return False
     numbers = [int(match[2]) for match in found]
     if numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)]):
@@ -163,7 +172,7 @@ def is_saved(raw: Bytes) -> bool:
 
 def is_tiktoken(head: bytes) -> bool:
     """Whether a file's beginning is ranks from 0 on, each behind base64."""
-    lines = head.split(b"\n")
+    lines = _lines_of(head)
     if not TIKTOKEN_LINE.fullmatch(lines[0]):
         return False
     found = [TIKTOKEN_LINE.fullmatch(line) for line in (lines[:-1] or lines)[:_LINES]]
@@ -193,7 +202,7 @@ def is_json_throughout(head: bytes, raw: Bytes) -> bool:
 def _is_table(head: bytes) -> bool:
     if b"\t" not in head:
         return False
-    lines = head.split(b"\n")
+    lines = _lines_of(head)
     whole = lines[:-1] or lines  # the last one may be cut
     return len(whole) > 1 and all(_KEYED.fullmatch(line) for line in whole[:_LINES])
 
@@ -202,7 +211,7 @@ def _is_merges(head: bytes) -> bool:
     """Whether it is a tokenizer's `merges.txt`: its version, then two pieces a line."""
     if not head.startswith(b"#version:"):
         return False
-    lines = head.split(b"\n")[1:]
+    lines = _lines_of(head)[1:]
     whole = lines[:-1] or lines
     return all(len(line.split()) == 2 for line in whole if line)
 

@@ -13,7 +13,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from torch_warmstart.entries import Entries, blocks, in_blocks, in_threads, new_words, positions
+from torch_warmstart.entries import (
+    Entries,
+    Vector,
+    as_vector,
+    blocks,
+    in_blocks,
+    in_threads,
+    new_words,
+    positions,
+)
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.vocabularies.loading.content import HEAD, what_else_it_is
 
@@ -73,24 +82,21 @@ def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
         data = _without_returns(data, parts)
         parts = blocks(len(data), data.device, _BLOCK)
         scans = _scan(data, parts)
-    newlines = [scan.newlines for scan in scans]
-    counts = [len(found) for found in newlines]
     unfinished = int(data[-1]) != _NEWLINE  # the newline that ends the file begins no line
-    bounds = new_words(1 + sum(counts) + unfinished, data.device)
-    bounds[0], bounds[-1] = 0, len(data) + 1
-    starts = bounds[1 : 1 + sum(counts)].split_with_sizes(counts)
-    for part, found, here in zip(parts, newlines, starts, strict=True):
-        if here.device.type == "cpu":  # by one thread: torch's wait for each other
-            np.add(found.numpy(), part.start + 1, out=here.numpy())
-        else:
-            torch.add(found, part.start + 1, out=here)
+    count = sum(len(scan.newlines) for scan in scans)
+    bounds = new_words(1 + count + unfinished, data.device)
+    starts, at = as_vector(bounds), 1
+    starts[0], starts[-1] = 0, len(data) + 1
+    for part, scan in zip(parts, scans, strict=True):
+        starts[at : at + len(scan.newlines)] = scan.newlines + (part.start + 1)
+        at += len(scan.newlines)
     return data, bounds, any(scan.may_have_blank for scan in scans)
 
 
 class _Scan(NamedTuple):
     """What is in a part of a file."""
 
-    newlines: torch.Tensor  # their places in the part
+    newlines: Vector  # their places in the part
     has_return: bool
     may_have_blank: bool  # a blank line that ends in the part
 
@@ -106,7 +112,7 @@ def _scan(data: torch.Tensor, parts: list[slice]) -> list[_Scan]:
         newlines = np.flatnonzero(raw == _NEWLINE)
         begins = part.start == 0 or int(data[part.start - 1]) == _NEWLINE  # a line, with the part
         blank = (begins and raw[0] == _NEWLINE) or bool((np.diff(newlines) == 1).any())
-        return _Scan(torch.from_numpy(newlines), bool((raw == _RETURN).any()), blank)
+        return _Scan(newlines, bool((raw == _RETURN).any()), blank)
 
     return in_threads(scan, parts, data.device)
 

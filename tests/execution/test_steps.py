@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 import torch_warmstart as tws
 from torch_warmstart import ClipOrPad, VocabInfo, WarmStartSettings
+from torch_warmstart.execution import commit
 from torch_warmstart.execution.commit import (
     ATTEMPTS,
     Copy,
@@ -190,3 +192,28 @@ def test_a_step_that_always_fails_stops_it():
         forward.finish()
     assert isinstance(forward.stopped_by, MemoryError)
     assert [step.is_done for step in steps] == [True, False, False]
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_whole_tensors_that_threads_copy_ahead_are_each_what_they_should_be(monkeypatch, failures):
+    monkeypatch.setattr(commit, "_WORTH_THREADS", 1)
+    monkeypatch.setattr(commit, "_TASK_BYTES", 64)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    left = dict.fromkeys(range(4, 30, 7), failures)  # tries that fail, by the tensor's number
+
+    def flaky(source, out):
+        number = int(source[0])
+        if left.get(number, 0):
+            left[number] -= 1
+            raise MemoryError("for now")
+        out.copy_(source)
+
+    monkeypatch.setattr(commit, "copy_whole", flaky)
+    targets = [torch.zeros(4) for _ in range(30)]
+    sources = [torch.full((4,), float(number)) for number in range(30)]
+    copies = (Copy(s, t, 2.0, ()) for s, t in zip(sources, targets, strict=True))
+    forward = RollForward(Prepared((Load(tuple(copies)),)), _advance)
+    with pytest.raises(MemoryError) if failures > 1 else nullcontext():
+        forward.finish()
+    assert forward.is_complete
+    assert [target.tolist() for target in targets] == [[2.0 * n] * 4 for n in range(30)]

@@ -9,7 +9,9 @@ own when they are loaded has been done before (`module_loading`), while it could
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +19,7 @@ import torch
 
 from torch_warmstart.errors import Finding, PartialWriteError, listed
 from torch_warmstart.execution.gathering import (
+    COPIED_BYTES,
     Rows,
     copy_guarded,
     copy_whole,
@@ -25,6 +28,7 @@ from torch_warmstart.execution.gathering import (
     gather_blocks,
     gather_cells,
     gather_guarded,
+    is_plain,
 )
 from torch_warmstart.formats import Block
 from torch_warmstart.model import Variable, parts_of, sharded_like
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3  # at a step, before what it raises counts as what it will always raise
 _CHECKED_BYTES = 256 << 20  # that are written between two looks at the files
+_TASK_BYTES = 4 << 20  # of whole tensors that one thread copies at a time, where several do
+_WORTH_THREADS = 2 * COPIED_BYTES
 
 
 class Step(Protocol):
@@ -139,16 +145,47 @@ class RollForward:
 
     def _go_on(self) -> None:
         """Steps, up to where it is worth a look at the sources."""
-        count = 0
+        count, copied = 0, self._copied_ahead()
         while self._done < len(self._steps) and count < _CHECKED_BYTES:
             step = self._steps[self._done]
-            self._attempt(step.run)
+            if self._done not in copied:
+                self._attempt(step.run)
             self._done += 1
             self._attempts = 0
             count += sum(item.nbytes for item in step.items)
             self._tell(step)
         self._attempt(self._check)
         self._sound = self._done
+
+    def _copied_ahead(self) -> Collection[int]:
+        """Copies whole tensors that come next, by several threads; returns which steps they were.
+
+        Each is one thread's work: copied one after the other, they would keep one core busy. What
+        fails here is done in its turn, and says there why it cannot be done.
+        """
+        tasks: list[list[int]] = [[]]
+        count = 0
+        for at in range(self._done, len(self._steps)):
+            step = self._steps[at]
+            if count >= _CHECKED_BYTES or not (isinstance(step, Copy) and step.is_short):
+                break
+            count += step.target.nbytes
+            tasks[-1].append(at)
+            if count >= _TASK_BYTES * len(tasks):
+                tasks.append([])
+        threads = torch.get_num_threads()
+        if count < _WORTH_THREADS or threads < 2:
+            return ()
+        with ThreadPoolExecutor(threads) as pool:
+            return {at for done in pool.map(self._copied, tasks) for at in done}
+
+    def _copied(self, steps: Iterable[int]) -> list[int]:
+        done = []
+        for at in steps:
+            with contextlib.suppress(Exception):
+                self._steps[at].run()
+                done.append(at)
+        return done
 
     def _attempt(self, act: Callable[[], None]) -> None:
         try:
@@ -221,6 +258,12 @@ class Copy:
     scale: float
     items: tuple[PlanItem, ...]
     safe: bool = True  # nobody can cut the file that the source may lie in
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it is one thread's work, from memory to memory."""
+        is_little = self.target.nbytes <= COPIED_BYTES and self.source.dtype == self.target.dtype
+        return self.safe and is_little and is_plain(self.source) and is_plain(self.target)
 
     def run(self) -> None:
         """Copies and scales it."""

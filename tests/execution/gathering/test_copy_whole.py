@@ -30,6 +30,7 @@ def test_it_equals_torchs_copy(shape, dtypes, grain, piece, is_transposed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(by_rows, "GRAIN", grain)
         patch.setattr(by_rows, "PIECE_BYTES", piece)
+        patch.setattr(by_rows, "COPIED_BYTES", piece)
         copy_whole(source, out)
     assert torch.equal(out, expected)
 

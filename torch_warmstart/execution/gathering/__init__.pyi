@@ -1,4 +1,6 @@
+from .by_rows import COPIED_BYTES as COPIED_BYTES
 from .by_rows import copy_whole as copy_whole
+from .by_rows import is_plain as is_plain
 from .cells import Rows as Rows
 from .cells import fill_cells as fill_cells
 from .cells import gather_cells as gather_cells

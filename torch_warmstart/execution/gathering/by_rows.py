@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 GRAIN = (1 << 15) - 1  # elements that torch does not split; at::internal::GRAIN_SIZE is 1 << 15
 PIECE_BYTES = 4 << 20  # of destination that one thread fills at a time
+# The same of a whole copy, which goes at the speed of memory: for less, to start a thread takes as
+# long as what it would save, and many times that where other work runs on the same cores.
+COPIED_BYTES = 16 << 20
 _WIDEST_ROW = 1 << 31  # bytes of a numpy record, before numpy 2
 _STEP_BYTES = 512 << 10  # of these, what is made on the way; it stays in the cache
 
@@ -94,7 +97,8 @@ def copy_whole(source: torch.Tensor, out: torch.Tensor) -> None:
             part = slice(start, min(start + GRAIN, piece.stop))
             new[part].copy_(old[part])
 
-    _in_threads(move, len(new), max(1, PIECE_BYTES // new.element_size()))
+    piece = PIECE_BYTES if is_cast else COPIED_BYTES
+    _in_threads(move, len(new), max(1, piece // new.element_size()))
     if not is_cast:
         torch.autograd.graph.increment_version(out)
 

@@ -171,3 +171,14 @@ def test_what_a_table_has_for_nothing_is_no_group(nothing: object) -> None:
     torch.testing.assert_close(weight, torch.stack([torch.zeros(3), old[0]]))
     _, account = start(old, ["a", "b"], ["x"], init.group_mean({"b": nothing, "x": nothing}))
     assert account.new_rows.answered == (("zeros", 1),)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [init.mean("all"), init.alias({"x": OLD[0]}), init.group_mean({OLD[0]: 1, "x": 1})],
+    ids=["mean", "alias", "group_mean"],
+)
+def test_rows_without_a_number_are_made_too(made: object) -> None:
+    weight, account = start(torch.zeros(40, 0), OLD, NEW, made)
+    assert weight.shape[1] == 0
+    assert account.rows.initialised == 2

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 
+from torch_warmstart.entries import in_threads
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.values import frozen
 
@@ -39,21 +41,25 @@ def survey_of(values: Values, size: int) -> Survey:
     lengths = torch.zeros(size, dtype=torch.float64)
     total: torch.Tensor | None = None
     for first, block in values.blocks(BLOCK):
-        for start, piece in _cached(block):
-            here = _sum(piece)
+        found = in_threads(_sum_and_norms, _cached(block), block.device)
+        lengths[first : first + len(block)] = torch.cat([norms for _, norms in found])
+        for here, _ in found:
             total = here if total is None else total.add_(here)
-            at = first + start
-            lengths[at : at + len(piece)] = torch.linalg.vector_norm(piece, dim=1)
     total = torch.zeros(1, dtype=torch.float64) if total is None else total
     return Survey(lengths, total)
 
 
-def _cached(block: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-    """Pieces that the cache holds while they are looked at twice, with where they start."""
+def _cached(block: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Pieces that the cache holds while they are looked at twice."""
     row_bytes = max(1, block.shape[1] * block.element_size())
     step = max(1, _CACHE // row_bytes // _SUMMED) * _SUMMED
-    for start in range(0, len(block), step):
-        yield start, block[start : start + step]
+    return [block[start : start + step] for start in range(0, len(block), step)]
+
+
+def _sum_and_norms(piece: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of a piece's rows, and how long each is."""
+    values = piece.numpy()
+    return _sum(piece), torch.from_numpy(np.sqrt(np.einsum("ij,ij->i", values, values)))
 
 
 def untrained(survey: Survey, rows: torch.Tensor) -> torch.Tensor:
@@ -122,9 +128,11 @@ def root_of_covariance(values: Values, rows: torch.Tensor, mean: torch.Tensor) -
 
 def _sum(block: torch.Tensor) -> torch.Tensor:
     """The sum of a block's rows in float64: of few rows each in their own dtype, which is quick."""
-    whole = len(block) // _SUMMED * _SUMMED
-    sums = block[:whole].reshape(-1, _SUMMED, block.shape[1]).sum(1)
-    return sums.sum(0, dtype=torch.float64) + block[whole:].sum(0, dtype=torch.float64)
+    values, parts = block.numpy(), len(block) // _SUMMED
+    whole = parts * _SUMMED
+    sums = values[:whole].reshape(parts, _SUMMED, block.shape[1]).sum(1)
+    total = sums.sum(0, dtype=np.float64) + values[whole:].sum(0, dtype=np.float64)
+    return torch.from_numpy(total)
 
 
 def _chosen(values: Values, rows: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from torch_warmstart.execution.mixing.old_table import OldTable
 from torch_warmstart.new_rows import Mixture
 
 GATHERED_BYTES = 256 << 20  # of old rows that are held at a time
+_SUMMED_BYTES = 3 << 20  # of new rows that are summed at a time
 
 
 def mixed_rows(mixture: Mixture, table: OldTable, width: int, device: torch.device) -> torch.Tensor:
@@ -22,12 +24,9 @@ def mixed_rows(mixture: Mixture, table: OldTable, width: int, device: torch.devi
     used, place = (bags, None) if is_plain else torch.unique(bags, return_inverse=True)
     counts = mixture.offsets.diff()[used]
     parts = _parts(counts, limit, _num_distinct(mixture))
-    if len(parts) == 1:
-        rows = _sums(mixture, used, counts, table, device)
-    else:  # into their place, part by part: joined afterwards they would be there twice
-        rows = torch.empty(len(used), width, dtype=table.dtype, device=device)
-        for part in parts:
-            rows[part] = _sums(mixture, used[part], counts[part], table, device)
+    rows = _new_rows(len(used), width, table.dtype, device)
+    for part in parts:
+        _sum_into(rows[part], mixture, used[part], counts[part], table=table)
     return rows if place is None else rows[place.to(device)]
 
 
@@ -48,33 +47,48 @@ def _parts(counts: torch.Tensor, limit: int, num_distinct: int) -> list[slice]:
     return parts
 
 
-def _sums(
+def _new_rows(count: int, width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Uninitialised rows; on a CPU by numpy, which asks Linux for huge pages."""
+    if device.type != "cpu" or not count * width:
+        return torch.empty(count, width, dtype=dtype, device=device)
+    memory = torch.from_numpy(np.empty(count * width * dtype.itemsize, dtype=np.uint8))
+    return memory.view(dtype).view(count, width)
+
+
+def _sum_into(
+    out: torch.Tensor,
     mixture: Mixture,
     bags: torch.Tensor,
     counts: torch.Tensor,
+    *,
     table: OldTable,
-    device: torch.device,
-) -> torch.Tensor:
-    """The sums of some bags, on a device."""
+) -> None:
+    """The sums of some bags, some at a time: what is made on the way stays in the cache."""
     offsets = torch.zeros(len(bags) + 1, dtype=torch.int64)
     torch.cumsum(counts, 0, out=offsets[1:])
     shift = torch.repeat_interleave(mixture.offsets[bags] - offsets[:-1], counts)
     terms = torch.arange(len(shift)) + shift
     indices, weights = mixture.indices[terms], mixture.weights[terms]
     occurs = _occurs(indices)
-    old = table.whole(int(occurs.sum())) if device.type == "cpu" else None
+    old = table.whole(int(occurs.sum())) if out.device.type == "cpu" else None
     places = indices
     if old is None:
-        old = table.read(occurs.nonzero().flatten()).to(device)
+        old = table.read(occurs.nonzero().flatten()).to(out.device)
         places = (torch.cumsum(occurs, 0) - 1)[indices]
-    return torch.nn.functional.embedding_bag(
-        places.to(device),
-        old,
-        offsets.to(device),
-        mode="sum",
-        per_sample_weights=weights.to(device, old.dtype),
-        include_last_offset=True,
-    )
+    places, weights = places.to(out.device), weights.to(out.device, old.dtype)
+    row_bytes = max(1, out.shape[1] * out.element_size())
+    step = max(1, _SUMMED_BYTES // row_bytes) if out.device.type == "cpu" else max(1, len(out))
+    for start in range(0, len(out), step):
+        part = slice(start, min(start + step, len(out)))
+        first, last = int(offsets[part.start]), int(offsets[part.stop])
+        out[part] = torch.nn.functional.embedding_bag(
+            places[first:last],
+            old,
+            (offsets[part.start : part.stop + 1] - first).to(out.device),
+            mode="sum",
+            per_sample_weights=weights[first:last],
+            include_last_offset=True,
+        )
 
 
 def _occurs(indices: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,10 @@ Severity = Literal["error", "warning", "note"]
 _LISTED = 5  # in a sentence, before the others are counted
 _ENTRY_CHARACTERS = 60
 _HIDING = "TORCH_WARMSTART_HIDE_ENTRIES"  # in the environment, so that it is so for all messages
-_NEAR_NAMES_EXHAUSTIVE = 2_000  # difflib costs about 10 us a candidate; beyond this, filter first
+NEAR = 3  # names, of those that are like one that is not there
+COMPARED = (
+    2_000  # names by difflib, at 10 us each; of more, those are filtered first that share a part
+)
 
 
 # What a document of JSON that is not as it should be raises while its values are taken.
@@ -261,13 +264,13 @@ def path_of(what: str, value: object) -> str:
     return path
 
 
-def near_names(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
-    """The candidates most like `name`, best first, at most `count`."""
+def near_names(name: str, candidates: Iterable[str]) -> list[str]:
+    """The candidates most like `name`, best first, at most `NEAR` of them."""
     pool = list(candidates)
-    if len(pool) > _NEAR_NAMES_EXHAUSTIVE:
-        pool = _sharing_parts(name, pool)[:_NEAR_NAMES_EXHAUSTIVE]
-    alike = difflib.get_close_matches(name, pool, n=count, cutoff=0.5)
-    return alike or _sharing_parts(name, pool)[:count]
+    if len(pool) > COMPARED:
+        pool = _sharing_parts(name, pool)[:COMPARED]
+    alike = difflib.get_close_matches(name, pool, n=NEAR, cutoff=0.5)
+    return alike or _sharing_parts(name, pool)[:NEAR]
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
@@ -311,7 +314,7 @@ def _sharing_parts(name: str, pool: Sequence[str]) -> list[str]:
 
 
 def _alike_parts(part: str, pool: Sequence[str]) -> list[str]:
-    if len(pool) > _NEAR_NAMES_EXHAUSTIVE:
+    if len(pool) > COMPARED:
         return []
     known = {known for candidate in pool for known in _parts(candidate)}
     return difflib.get_close_matches(part, sorted(known), cutoff=0.7)

@@ -10,9 +10,6 @@ from .making import entries_of_bytes as entries_of_bytes
 from .making import placed as placed
 from .making import text_entries as text_entries
 from .making import with_rows_before as with_rows_before
-from .parallel import blocks as blocks
-from .parallel import in_blocks as in_blocks
-from .parallel import in_threads as in_threads
 from .usage import UNKNOWN as UNKNOWN
 from .usage import Usage as Usage
 from .vocabulary import FILE_KIND as FILE_KIND

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +31,7 @@ from torch_warmstart.execution.gathering import (
 )
 from torch_warmstart.formats import Block
 from torch_warmstart.model import Variable, parts_of, sharded_like
+from torch_warmstart.parallel import in_threads
 from torch_warmstart.planning import PlanItem
 from torch_warmstart.values import frozen
 
@@ -44,6 +44,7 @@ ATTEMPTS = 3  # at a step, before what it raises counts as what it will always r
 _CHECKED_BYTES = 256 << 20  # that are written between two looks at the files
 _TASK_BYTES = 4 << 20  # of whole tensors that one thread copies at a time, where several do
 _WORTH_THREADS = 2 * COPIED_BYTES
+_HERE = torch.device("cpu")
 
 
 class Step(Protocol):
@@ -173,11 +174,9 @@ class RollForward:
             tasks[-1].append(at)
             if count >= _TASK_BYTES * len(tasks):
                 tasks.append([])
-        threads = torch.get_num_threads()
-        if count < _WORTH_THREADS or threads < 2:
+        if count < _WORTH_THREADS:
             return ()
-        with ThreadPoolExecutor(threads) as pool:
-            return {at for done in pool.map(self._copied, tasks) for at in done}
+        return {at for done in in_threads(self._copied, tasks, _HERE) for at in done}
 
     def _copied(self, steps: Iterable[int]) -> list[int]:
         done = []

@@ -29,6 +29,11 @@ from torch_warmstart.layouts.named import TRANSPOSE
 LSTM_GATES, GRU_GATES = 4, 3
 _TF1_TO_TORCH = (0, 2, 1, 3)  # i, j, f, o -> i, f, g, o; and back
 _KERAS_GRU_TO_TORCH = (1, 0, 2)  # z, r, h -> r, z, n; and back
+# What a GRU does of which no weights of torch's can do the same.
+RESET_BEFORE = (
+    "applies the reset gate before the recurrent kernel; torch applies it after, and no weights "
+    "make the two equal"
+)
 
 
 def _reordered(tensor: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
@@ -137,9 +142,8 @@ def _gru_kernel_in_keras(weight: torch.Tensor) -> Tensors:
 def _gru_bias_in_torch(bias: torch.Tensor) -> Tensors:
     if bias.dim() == 1:
         raise UnsupportedError(
-            f"a bias of shape {list(bias.shape)} is that of a GRU with reset_after=False, which "
-            "applies the reset gate before the recurrent kernel; torch applies it after (in Keras, "
-            "reset_after=True has a bias of two rows), and no weights make the two equal"
+            f"a bias of shape {list(bias.shape)} is that of a GRU with reset_after=False (with "
+            f"reset_after=True it has two rows), which {RESET_BEFORE}"
         )
     bias_ih, bias_hh = _reordered(bias, _KERAS_GRU_TO_TORCH).unbind()
     return bias_ih, bias_hh

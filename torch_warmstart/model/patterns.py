@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from torch_warmstart.errors import near_names
+from torch_warmstart.errors import NEAR, near_names
 from torch_warmstart.model.variables import Variable, canonical_name
-
-_NEAREST = 3
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -36,4 +34,4 @@ def nearest_to_pattern(pattern: str, variables: Sequence[Variable]) -> list[str]
     literal = re.sub(r"\\(.)", r"\1", re.sub(r"\.\*|\.\+|[\^$()|?*+\[\]{}]", "", pattern))
     names = [name for variable in variables for name in variable.names]
     inside = [name for name in names if literal and canonical_name(literal) in name]
-    return inside[:_NEAREST] or near_names(canonical_name(literal), names) or names[:_NEAREST]
+    return inside[:NEAR] or near_names(canonical_name(literal), names) or names[:NEAR]

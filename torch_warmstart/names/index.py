@@ -12,13 +12,11 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from torch_warmstart.errors import near_names
+from torch_warmstart.errors import COMPARED, NEAR, near_names
 from torch_warmstart.layouts import LeafName, read_leaf
 from torch_warmstart.names.conventions import plain_name
 
-_FEW = 2_000  # names that difflib goes through in a few hundredths of a second
 _COMPARISONS = 15_000  # of two names by difflib, for all questions together: a fraction of a second
-_NEAR = 3  # names in an answer
 _MAX_DIGITS = 18  # of a number in a name
 
 
@@ -65,23 +63,23 @@ class NameIndex:
         if len(pool) > self._comparisons:
             return self._sharing_a_part(name)
         self._comparisons -= len(pool)
-        return near_names(name, pool, _NEAR)
+        return near_names(name, pool)
 
     def _pool(self, name: str) -> Sequence[str]:
         """What is compared with a name in full."""
-        if len(self._likely) <= _FEW:
+        if len(self._likely) <= COMPARED:
             return self._likely
         pool: dict[str, None] = {}
         for known in sorted((self._by_part.get(part, []) for part in _parts(name)), key=len):
-            if len(pool) + len(known) > _FEW and pool:
+            if len(pool) + len(known) > COMPARED and pool:
                 break
-            pool.update(dict.fromkeys(known[:_FEW]))  # rare parts say more than `kernel`
+            pool.update(dict.fromkeys(known[:COMPARED]))  # rare parts say more than `kernel`
         return list(pool)
 
     def _sharing_a_part(self, name: str) -> list[str]:
         """The first names that have the rarest part which any name has."""
         found = [known for part in _parts(name) if (known := self._by_part.get(part))]
-        return min(found, key=len)[:_NEAR] if found else []
+        return min(found, key=len)[:NEAR] if found else []
 
     @functools.cached_property
     def _sorted(self) -> list[tuple[str, str]]:

@@ -23,13 +23,12 @@ from torch_warmstart.entries import (
     Vector,
     as_tensor,
     as_vector,
-    blocks,
     filled,
-    in_threads,
     new_words,
     true_at,
 )
 from torch_warmstart.errors import VocabularyError
+from torch_warmstart.parallel import blocks, in_threads
 from torch_warmstart.storage import base_name
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.hashing import (

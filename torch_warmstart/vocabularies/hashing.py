@@ -15,7 +15,6 @@ from torch_warmstart.entries import (
     Entries,
     Vector,
     as_vector,
-    blocks,
     combined,
     drop_behind,
     fold,
@@ -25,6 +24,7 @@ from torch_warmstart.entries import (
     width_of,
     words_for,
 )
+from torch_warmstart.parallel import blocks
 
 BITS = 64  # of a hash
 

@@ -10,19 +10,18 @@ interrupts this, or how often it is begun again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from torch_warmstart.parallel import GRAIN, blocks, in_threads
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     _Rows = npt.NDArray[np.void]  # one element a row
 
-GRAIN = (1 << 15) - 1  # elements that torch does not split; at::internal::GRAIN_SIZE is 1 << 15
 PIECE_BYTES = 4 << 20  # of destination that one thread fills at a time
 # The same of a whole copy, which goes at the speed of memory: for less, to start a thread takes as
 # long as what it would save, and many times that where other work runs on the same cores.
@@ -71,7 +70,7 @@ def take_into(
             at = np.flatnonzero(index[part] >= 0)
             new[part][at] = old.take(index[part][at])
 
-    _in_threads(move, len(new), max(1, PIECE_BYTES // new.itemsize))
+    in_threads(move, blocks(len(new), out.device, max(1, PIECE_BYTES // new.itemsize)), out.device)
     torch.autograd.graph.increment_version(out)  # as torch does for what it writes itself
 
 
@@ -98,7 +97,7 @@ def copy_whole(source: torch.Tensor, out: torch.Tensor) -> None:
             new[part].copy_(old[part])
 
     piece = PIECE_BYTES if is_cast else COPIED_BYTES
-    _in_threads(move, len(new), max(1, piece // new.element_size()))
+    in_threads(move, blocks(len(new), out.device, max(1, piece // new.element_size())), out.device)
     if not is_cast:
         torch.autograd.graph.increment_version(out)
 
@@ -115,16 +114,3 @@ def _rows_of(tensor: torch.Tensor) -> _Rows:
     data = tensor.unsqueeze(-1).view(torch.uint8).reshape(-1).numpy()
     rows: _Rows = data.view(np.dtype((np.void, size)))
     return rows
-
-
-def _in_threads(work: Callable[[slice], None], count: int, step: int) -> None:
-    """Piece after piece, in as many threads as torch may use."""
-    pieces = [slice(start, min(start + step, count)) for start in range(0, count, step)]
-    threads = min(len(pieces), torch.get_num_threads())
-    if threads < 2:
-        for piece in pieces:
-            work(piece)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, pieces):  # raises what one has raised
-            pass

@@ -23,9 +23,10 @@ import torch
 from torch_warmstart.boxes import extremes
 from torch_warmstart.dtypes import as_bits, as_bytes, cast_is_lossy, is_aligned, is_integer
 from torch_warmstart.errors import SettingsError, check_kind
-from torch_warmstart.execution.gathering.by_rows import GRAIN, is_plain, put_zeros, take_into
+from torch_warmstart.execution.gathering.by_rows import is_plain, put_zeros, take_into
 from torch_warmstart.execution.insisting import insist_once
 from torch_warmstart.formats import Block
+from torch_warmstart.parallel import GRAIN
 
 if TYPE_CHECKING:
     from torch_warmstart.execution.gathering.streaming import Place

@@ -26,7 +26,7 @@ from torch_warmstart.layouts.named import (
     einsum_bias,
 )
 from torch_warmstart.layouts.parametrized import forms_of_original, original_of
-from torch_warmstart.layouts.recurrent import KERAS_GRU_KERNEL, KERAS_GRU_NO_BIAS
+from torch_warmstart.layouts.recurrent import KERAS_GRU_KERNEL, KERAS_GRU_NO_BIAS, RESET_BEFORE
 from torch_warmstart.values import frozen
 
 Options = Mapping[str, Any]
@@ -330,10 +330,7 @@ def _cannot_be(
         if found != torch_has:
             return f"{name}={found!r}, torch's layer has {torch_has}"
     if kind.startswith("gru") and options.get("reset_after") is False:
-        return (
-            "reset_after=False, which applies the reset gate before the recurrent kernel; torch "
-            "applies it after, and no weights make the two equal"
-        )
+        return f"reset_after=False, which {RESET_BEFORE}"
     return None
 
 

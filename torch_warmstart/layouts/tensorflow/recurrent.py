@@ -23,6 +23,7 @@ from torch_warmstart.layouts.recurrent import (
     KERAS_GRU_KERNEL,
     KERAS_GRU_NO_BIAS,
     KERAS_KERNEL,
+    RESET_BEFORE,
     TF1_LSTM_KERNEL,
     TF1_RNN,
     TF1_RNN_KERNEL,
@@ -42,10 +43,7 @@ _RESET_UNKNOWN_REFUSAL = (
     "reset_after=False, which no weights of torch's GRU can be; if it has reset_after=True, name "
     "the layout {!r} in var_name_to_layout"
 )
-_TF1_GRU_REFUSAL = (
-    "TensorFlow 1's GRUCell applies the reset gate before the recurrent kernel; torch applies it "
-    "after, and no weights make the two equal"
-)
+_TF1_GRU_REFUSAL = f"TensorFlow 1's GRUCell {RESET_BEFORE}"
 _STACKED_DIRECTIONS_REFUSAL = (
     "TensorFlow ran each direction through all layers by itself; torch gives each layer both "
     "directions of the layer before, so nn.{}(num_layers=..., bidirectional=True) computes "

@@ -30,8 +30,14 @@ from torch_warmstart.execution.report import WarmStartReport, make_report
 from torch_warmstart.execution.staging import Memory
 from torch_warmstart.execution.telling import add_note, as_ours, log_of, sentence_of, warn_of
 from torch_warmstart.execution.watching import Watch
-from torch_warmstart.model import Outline, is_frozen_by_inference, model_variables
-from torch_warmstart.planning import PlanItem, WarmStartPlan
+from torch_warmstart.model import (
+    Outline,
+    Variable,
+    is_frozen_by_inference,
+    model_variables,
+    why_unwritable,
+)
+from torch_warmstart.planning import WarmStartPlan
 
 if TYPE_CHECKING:
     from torch_warmstart.execution.loading import Materialised
@@ -269,33 +275,49 @@ def check_unchanged(plan: WarmStartPlan) -> None:
     then = [(v.name, id(v.tensor)) for v in planned if v.slot is None]
     if now != then:
         changed = next((a[0] for a, b in zip(then, now, strict=False) if a != b), "its variables")
-        raise _changed("model", f"{changed} is another tensor now")
+        raise _changed("The model", f"{changed} is another tensor now")
     for item in plan.items:
         if item.state != "kept":
-            _check_target(item, plan.outlines[item.variable])
+            _check_target(item.variable, plan.outlines[item.variable])
         if item.variable.slot is None:
             continue
         from torch_warmstart.slots import is_as_planned
 
         if not is_as_planned(item.variable):
-            raise _changed("optimizer", f"{item.name} is another tensor now")
+            raise _changed("The optimizer", f"{item.name} is another tensor now")
+    _check_sources(plan)
 
 
-def _check_target(item: PlanItem, then: Outline) -> None:
-    """What will be written to must be as it was planned for, and let itself be written to."""
-    variable = item.variable
+def _check_target(variable: Variable, then: Outline) -> None:
+    """What will be written to must be as it was planned for, and let itself be written to.
+
+    `model.half()` and whoever sets `parameter.data` leave the tensor the same one.
+    """
     now = variable.outline
     if now != then:
-        shown = [f"{list(shape)} of {dtype_name(dtype)}" for shape, dtype in (now, then)]
-        whose = "model" if variable.slot is None else "optimizer"
-        raise _changed(whose, f"{item.name} is {shown[0]} now, and was {shown[1]}")
-    if any(is_frozen_by_inference(local) for local in variable.local_tensors):
+        shown = [f"{dtype_name(dtype)} {list(shape)}" for shape, dtype in (now, then)]
+        raise _changed(variable.name, f"it is {shown[0]} now, and was {shown[1]}")
+    if any(map(is_frozen_by_inference, variable.local_tensors)):
         raise SettingsError(
-            f"{item.name} was made under torch.inference_mode(): apply the plan under it."
+            f"{variable.name} was made under torch.inference_mode(): apply the plan under it."
         )
+    why = next(filter(None, map(why_unwritable, variable.local_tensors)), None)
+    if why is not None:
+        raise _changed(variable.name, f"it {why}, so that it cannot be filled in place")
 
 
-def _changed(whose: str, how: str) -> SettingsError:
-    return SettingsError(
-        f"The {whose} has changed since the plan was made ({how}): make a new plan."
-    )
+def _check_sources(plan: WarmStartPlan) -> None:
+    """The same of tensors that the caller has in memory; a file tells itself that it is another."""
+    used = [item for item in plan.items if item.state != "kept"]
+    taken = [one for item in used for one in (item, *item.patches)]
+    specs = {spec.key: spec for one in taken for spec in one.sources}
+    for key in plan.checkpoint.keys_in_memory(specs):
+        then, now = specs[key], plan.checkpoint.get(key)
+        if now is None or (now.shape, now.dtype) != (then.shape, then.dtype):
+            raise _changed(
+                f"{key!r} of {plan.checkpoint.url}", "it is a tensor of another shape or dtype"
+            )
+
+
+def _changed(what: str, how: str) -> SettingsError:
+    return SettingsError(f"{what} has changed since the plan was made ({how}): make a new plan.")

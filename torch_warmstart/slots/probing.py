@@ -94,8 +94,8 @@ def _probe(
     for is_sparse in (False, True):  # SparseAdam takes sparse gradients only
         tiny = torch.full(shape, _VALUE, dtype=tensor.dtype, device=tensor.device)
         zeros = torch.zeros_like(tiny)
-        tiny.grad = zeros.to_sparse() if is_sparse else zeros
         try:
+            tiny.grad = zeros.to_sparse() if is_sparse else zeros
             return _state_after_a_step(optimizer, group, tiny)
         except KeyError:  # Adagrad makes its state when it is made; before torch 2.9 only then
             return dict(optimizer.state.get(registered_of(tensor), {}))

@@ -31,6 +31,7 @@ _STARTS: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], float]] = {
     ("Adagrad", "sum"): lambda group: float(group["initial_accumulator_value"]),
     ("Adamax", "exp_inf"): lambda _: 0.0,
     ("NAdam", "mu_product"): lambda _: 1.0,
+    ("RMSprop", "momentum_buffer"): lambda _: 0.0,  # its eps is 0 in float16: 0 / 0
     ("Rprop", "step_size"): lambda group: float(group["lr"]),
     ("ASGD", "ax"): lambda _: 0.0,
     ("ASGD", "mu"): lambda _: 1.0,
@@ -134,7 +135,7 @@ def _slots_of(
     probes: Probes,
 ) -> list[Variable]:
     state = optimizer.state.get(registered_of(parameter.tensor), {})
-    probed = numbers(probes.state(optimizer, group, parameter.tensor))
+    probed = numbers(_probed(optimizer, group, parameter, probes))
     slots = []
     for name, like in {**numbers(state), **probed}.items():
         number = type(like) if isinstance(like, int | float) else None
@@ -151,6 +152,24 @@ def _slots_of(
         owners = tuple(_slot_owner(owner, name) for owner in parameter.owners)
         slots.append(Variable(tensor, "slot", owners, slot))
     return slots
+
+
+def _probed(
+    optimizer: torch.optim.Optimizer,
+    group: dict[str, Any],
+    parameter: Variable,
+    probes: Probes,
+) -> dict[str, Any]:
+    """What a step keeps for a parameter: nothing for a frozen one that no step can be taken of.
+
+    Packed weights (int8, uint8, float8) are such, in an optimizer of all `model.parameters()`.
+    """
+    try:
+        return probes.state(optimizer, group, parameter.tensor)
+    except UnsupportedError:
+        if registered_of(parameter.tensor).requires_grad:
+            raise
+        return {}
 
 
 def _in_boxes(

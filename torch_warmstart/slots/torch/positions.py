@@ -122,12 +122,14 @@ class Positions:
     def _keys(self) -> list[str]:
         """The checkpoint's parameters in the order of its model, tied ones once, no buffers."""
         buffers = {name for v in self._variables if v.kind == "buffer" for name in v.names}
+        parameters = {name for v in self._variables if v.kind == "parameter" for name in v.names}
         slots = set(slot_keys(self._checkpoint.optimizer_states()))
         found: dict[object, str] = {}
         for key in self._checkpoint:
             spec, name = self._checkpoint.spec(key), without_wrappers(key)
             is_buffer = name in buffers or name.rpartition(".")[2] in _BUFFERS
-            if not is_buffer and key not in slots and _takes_gradients(spec):
+            may_be_one = name in parameters or _takes_gradients(spec)
+            if not is_buffer and key not in slots and may_be_one:
                 found.setdefault(key if spec.storage is None else spec.storage, key)
         return list(found.values())
 

@@ -85,6 +85,8 @@ def test_rows_that_stay_contradict_what_another_writes_there():
         (lambda: torch.zeros(1, 3).expand(2, 3), "expanded"),
         (lambda: torch.zeros(5).as_strided((2, 3), (1, 1)), "expanded"),
         (lambda: torch.zeros(2, 3).to_sparse(), "sparse_coo"),
+        (lambda: torch.zeros(2, 3, dtype=torch.complex64).conj(), "conjugates or negates"),
+        (lambda: torch.zeros(2, 3, dtype=torch.complex64).conj().imag, "conjugates or negates"),
     ],
 )
 def test_a_tensor_that_cannot_be_filled_is_found_while_planning(make, why):

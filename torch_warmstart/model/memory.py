@@ -160,6 +160,8 @@ def why_unwritable(tensor: torch.Tensor) -> str | None:
         return "is quantised: its values are made of others"
     if is_frozen_by_inference(tensor):
         return "was made under torch.inference_mode() and cannot be changed outside of it"
+    if tensor.is_conj() or tensor.is_neg():
+        return "is a view that conjugates or negates what lies in memory"
     if _overlaps_itself(tensor):
         return "is expanded: several of its elements are one number in memory"
     return None

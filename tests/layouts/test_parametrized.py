@@ -144,3 +144,20 @@ def test_an_orthogonal_weight_is_refused(kernel):
     layer = around(parametrizations.orthogonal(nn.Linear(4, 4)))
     with pytest.raises(tws.PlanError, match="_Orthogonal computes it from other values"):
         tws.warm_start(layer, path)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [parametrizations.weight_norm, parametrizations.spectral_norm, parametrizations.orthogonal],
+)
+def test_a_model_that_is_one_layer_is_found_under_its_own_names(wrap):
+    old, new = wrap(nn.Linear(4, 4)).eval(), wrap(nn.Linear(4, 4)).eval()
+    tws.warm_start(new, tws.WarmStartSettings(old.state_dict(), [".*"]))
+    for name, value in old.state_dict().items():
+        assert torch.equal(new.state_dict()[name], value), name
+
+
+def test_a_model_that_is_one_normed_layer_takes_a_plain_weight():
+    plain, normed = nn.Linear(4, 3), parametrizations.weight_norm(nn.Linear(4, 3))
+    tws.warm_start(normed, plain.state_dict())
+    assert torch.allclose(normed.weight, plain.weight)

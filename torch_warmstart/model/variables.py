@@ -39,6 +39,8 @@ class Owner:
     @property
     def path(self) -> str:
         """The module's own name: "encoder.0", or "" for the root."""
+        if self.name == self.leaf:
+            return ""
         own = self.name.removesuffix(f".{self.leaf}") if "." in self.leaf else self.name
         return own if own != self.name else self.name.rpartition(".")[0]
 

@@ -126,7 +126,7 @@ class Spellings:
     def _may_have(self, leaf: LeafName) -> bool:
         if leaf.is_pattern or not leaf.name or self._has_other_names:
             return True
-        return self.index.has_ending(_plain_path(leaf.name))
+        return self.index.has_ending(_plain_leaf(leaf.name))
 
     def _in_layer(self, layer: str, leaf: LeafName, kind: NameKind) -> Iterator[str]:
         index = self._named(kind)
@@ -137,7 +137,7 @@ class Spellings:
             if self._checkpoint.name_kind(path) == kind:
                 yield from self._checkpoint.keys_like(path)
             return
-        plain = "/".join(filter(None, (_plain_path(layer), _plain_path(leaf.name))))
+        plain = "/".join(filter(None, (_plain_path(layer), _plain_leaf(leaf.name))))
         for front in self._fronts:
             yield from self._known(index.called(front + plain))
         if self._has_other_names:
@@ -209,3 +209,9 @@ class Spellings:
 def _plain_path(path: str) -> str:
     """The same for the names of a layer's tensors, which are asked for one after the other."""
     return plain_name(f"{path}/").removesuffix("/")
+
+
+@functools.lru_cache(maxsize=4096)
+def _plain_leaf(name: str) -> str:
+    """A tensor's name in its layer, as keys are compared: a parameter may be called `user:0`."""
+    return _plain_path(name).removesuffix(":0")

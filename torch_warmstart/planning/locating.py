@@ -167,6 +167,7 @@ def _without_doubles(found: Mapping[Variable, Location]) -> dict[Variable, Locat
     in, while another variable, which is nowhere, is called so in a module. Variables of one module
     may share a tensor, as gates do, and a user's rules may give one to two.
     """
+    found = _without_namesakes(found)
     guessed = [variable for variable, location in found.items() if _is_guessed(location)]
     users: dict[object, list[Variable]] = {}
     for variable, location in found.items():
@@ -184,6 +185,23 @@ def _without_doubles(found: Mapping[Variable, Location]) -> dict[Variable, Locat
         other = _of_another_module(variable, others)
         if other is not None:
             rivals[variable] = other
+    return {v: _not_taken(v, at, rivals[v]) if v in rivals else at for v, at in found.items()}
+
+
+def _without_namesakes(found: Mapping[Variable, Location]) -> Mapping[Variable, Location]:
+    """The same, but a tensor that is called exactly as one variable is not another's by spelling.
+
+    A model may have parameters `a/b` and `a.b`, or `ids` and `ids:0`.
+    """
+    by_name = {name: variable for variable in found for name in variable.names}
+    rivals: dict[Variable, Variable] = {}
+    for variable, location in found.items():
+        if location.source is None or location.how in (BY_USER, BY_HOOK, _SUGGESTED):
+            continue
+        for spec in location.source.specs:
+            other = by_name.get(spec.key, variable)
+            if other is not variable and not lies_on(other.tensor, [variable.tensor]):
+                rivals[variable] = other
     return {v: _not_taken(v, at, rivals[v]) if v in rivals else at for v, at in found.items()}
 
 
@@ -250,7 +268,7 @@ def _not_taken(variable: Variable, location: Location, other: Variable) -> Locat
     target = keys[0] if len(keys) == 1 else keys
     explanation = (
         f"{variable.name} is not in the checkpoint under a name of its own. It could be "
-        f"{' + '.join(map(repr, keys))} ({location.how}), but so is {other.name}, and the two are "
+        f"{' + '.join(map(repr, keys))} ({location.how or 'spelt otherwise'}), but so is {other.name}, and the two are "
         "not tied. If both are to be filled from it, say so: "
         f"{SETTING}={{{variable.name!r}: {target!r}}}."
     )

@@ -30,6 +30,7 @@ from torch_warmstart.planning.fitting import (
     check_new_rows,
     check_old_rows,
     check_other_axes,
+    check_parts,
     check_readable,
     check_shape,
     check_share_found,
@@ -306,6 +307,7 @@ def remapped_item(
         ]
     for change in found:
         check_share_found(variable, change.vocab, change.remapping)
+        check_parts(variable, change.vocab, change.axis, change.old_size)
         check_new_rows(variable, change.vocab, change.remapping, change.axis)
         check_old_rows(variable, source, change.remapping, change.axis, change.old_size)
     _check_ids_are_said(variable, source, found, remappings.old)

@@ -266,9 +266,10 @@ def _not_taken(variable: Variable, location: Location, other: Variable) -> Locat
     assert location.source is not None
     keys = [spec.key for spec in location.source.specs]
     target = keys[0] if len(keys) == 1 else keys
+    how = location.how or "spelt otherwise"
     explanation = (
         f"{variable.name} is not in the checkpoint under a name of its own. It could be "
-        f"{' + '.join(map(repr, keys))} ({location.how or 'spelt otherwise'}), but so is {other.name}, and the two are "
+        f"{' + '.join(map(repr, keys))} ({how}), but so is {other.name}, and the two are "
         "not tied. If both are to be filled from it, say so: "
         f"{SETTING}={{{variable.name!r}: {target!r}}}."
     )

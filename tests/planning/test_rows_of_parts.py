@@ -1,0 +1,87 @@
+"""Tensors in which gates or projections lie one after the other: by position, which is which?"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+from torch_warmstart import ClipOrPad, SegmentInfo, VocabInfo, WarmStartSettings
+
+LAYERS = {
+    "lstm": (nn.LSTM, "ifgo", "weight_hh_l0"),
+    "gru": (nn.GRU, "rzn", "weight_hh_l0"),
+    "lstm cell": (nn.LSTMCell, "ifgo", "weight_hh"),
+    "gru cell": (nn.GRUCell, "rzn", "weight_hh"),
+}
+
+
+def _by_part(parts, old, new):
+    """As the message writes it."""
+    return SegmentInfo(
+        {part: VocabInfo(range(new), old_vocab=range(old)) for part in parts},
+        dict.fromkeys(parts, old),
+        axis=0,
+    )
+
+
+def _of(layer, infos):
+    return {name: infos for name, _ in layer.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("sizes", [(2, 3), (3, 2)])
+def test_units_of_gates_go_to_their_own_gate(kind, sizes):
+    make, parts, recurrent = LAYERS[kind]
+    old, new = make(5, sizes[0]), make(5, sizes[1])
+    both = min(sizes)
+    rows = _by_part(parts, *sizes)
+    infos = {**_of(new, rows), recurrent: [rows, ClipOrPad(axis=1)]}
+    tws.warm_start(new, WarmStartSettings(old.state_dict(), ".*", infos))
+    for name, value in old.named_parameters():
+        gates = value.unflatten(0, (len(parts), -1))[:, :both]
+        found = new.get_parameter(name).unflatten(0, (len(parts), -1))[:, :both]
+        columns = both if name == recurrent else None
+        assert torch.equal(found[:, :, :columns] if columns else found, gates[..., :columns])
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_by_position_is_refused_with_what_is_right(kind):
+    make, parts, recurrent = LAYERS[kind]
+    old, new = make(5, 2), make(5, 3)
+    infos = {**_of(new, ClipOrPad()), recurrent: [ClipOrPad(), ClipOrPad(axis=1)]}
+    right = rf"range\(3\), old_vocab=range\(2\)\) for part in '{parts}'"
+    with pytest.raises(tws.PlanError, match=right) as error:
+        tws.warm_start(new, WarmStartSettings(old.state_dict(), ".*", infos))
+    assert {problem.code for problem in error.value.problems} == {"rows-of-parts"}
+
+
+def test_a_shape_that_does_not_fit_is_advised_so():
+    with pytest.raises(tws.PlanError, match="SegmentInfo") as error:
+        tws.warm_start(nn.LSTM(5, 3), nn.LSTM(5, 2).state_dict())
+    assert "ClipOrPad" not in str(error.value)
+
+
+def test_projections_of_an_attention_are_parts_too():
+    old, new = nn.MultiheadAttention(4, 2), nn.MultiheadAttention(6, 2)
+    more = {"out_proj.weight": [ClipOrPad(), ClipOrPad(axis=1)], "out_proj.bias": ClipOrPad()}
+    wrong = {"in_proj_weight": [ClipOrPad(), ClipOrPad(axis=1)], "in_proj_bias": ClipOrPad()}
+    with pytest.raises(tws.PlanError, match=r"3 projections \(q, k, v\)"):
+        tws.warm_start(new, WarmStartSettings(old.state_dict(), ".*", {**wrong, **more}))
+    rows = _by_part("qkv", 4, 6)
+    right = {"in_proj_weight": [rows, ClipOrPad(axis=1)], "in_proj_bias": rows, **more}
+    tws.warm_start(new, WarmStartSettings(old.state_dict(), ".*", right))
+    found = new.in_proj_weight.unflatten(0, (3, 6))[:, :4, :4]
+    assert torch.equal(found, old.in_proj_weight.unflatten(0, (3, 4)))
+
+
+def test_inputs_and_layers_of_one_gate_go_by_position():
+    old, new = nn.LSTM(5, 2), nn.LSTM(4, 2)
+    infos = {"weight_ih_l0": ClipOrPad(axis=1)}
+    tws.warm_start(new, WarmStartSettings(old.state_dict(), ".*", infos))
+    assert torch.equal(new.weight_ih_l0, old.weight_ih_l0[:, :4])
+    plain, grown = nn.RNNCell(5, 2), nn.RNNCell(5, 3)
+    infos = {**_of(grown, ClipOrPad()), "weight_hh": [ClipOrPad(), ClipOrPad(axis=1)]}
+    tws.warm_start(grown, WarmStartSettings(plain.state_dict(), ".*", infos))
+    assert torch.equal(grown.weight_ih[:2], plain.weight_ih)

@@ -17,12 +17,12 @@ LAYERS = {
 }
 
 
-def _by_part(parts, old, new):
+def _by_part(parts, old, new, axis=0):
     """As the message writes it."""
     return SegmentInfo(
         {part: VocabInfo(range(new), old_vocab=range(old)) for part in parts},
         dict.fromkeys(parts, old),
-        axis=0,
+        axis=axis,
     )
 
 
@@ -85,3 +85,34 @@ def test_inputs_and_layers_of_one_gate_go_by_position():
     infos = {**_of(grown, ClipOrPad()), "weight_hh": [ClipOrPad(), ClipOrPad(axis=1)]}
     tws.warm_start(grown, WarmStartSettings(plain.state_dict(), ".*", infos))
     assert torch.equal(grown.weight_ih[:2], plain.weight_ih)
+
+
+def test_both_directions_are_parts_of_what_a_later_layer_reads():
+    old, new = (nn.LSTM(5, size, 2, bidirectional=True) for size in (2, 3))
+    name = "weight_ih_l1_reverse"
+    infos = {name: [_by_part("ifgo", 2, 3), ClipOrPad(axis=1)]}
+    with pytest.raises(tws.PlanError, match=r"2 directions \(f, b\) .* axis=1\)"):
+        tws.warm_start(new, WarmStartSettings(old.state_dict(), None, infos))
+    infos = {name: [_by_part("ifgo", 2, 3), _by_part("fb", 2, 3, axis=1)]}
+    tws.warm_start(new, WarmStartSettings(old.state_dict(), None, infos))
+    found = new.get_parameter(name).reshape(4, 3, 2, 3)[:, :2, :, :2]
+    assert torch.equal(found, old.get_parameter(name).reshape(4, 2, 2, 2))
+
+
+@pytest.mark.parametrize("make", [nn.Conv1d, nn.Conv2d])
+def test_groups_that_grow_are_parts(make):
+    old, new = make(4, 4, 1, groups=2), make(4, 6, 1, groups=2)
+    infos = {"weight": ClipOrPad(), "bias": ClipOrPad()}
+    with pytest.raises(tws.PlanError, match=r"2 groups one .*map\(str, range\(2\)\), 2\)"):
+        tws.warm_start(new, WarmStartSettings(old.state_dict(), ".*", infos))
+    infos = dict.fromkeys(infos, _by_part("01", 2, 3))
+    tws.warm_start(new, WarmStartSettings(old.state_dict(), ".*", infos))
+    assert torch.equal(new.weight[[0, 1, 3, 4]], old.weight)
+    assert torch.equal(new.bias[[0, 1, 3, 4]], old.bias)
+
+
+def test_more_groups_of_the_same_size_go_by_position():
+    old, new = nn.Conv2d(4, 8, 1, groups=4), nn.Conv2d(6, 12, 1, groups=6)
+    infos = {"weight": ClipOrPad(), "bias": ClipOrPad()}
+    tws.warm_start(new, WarmStartSettings(old.state_dict(), ".*", infos))
+    assert torch.equal(new.weight[:8], old.weight)

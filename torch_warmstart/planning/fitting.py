@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from torch_warmstart.layouts.tensorflow import find_form, tf_forms
 from torch_warmstart.model import Shape, Variable
 from torch_warmstart.names import Source, with_layout
 from torch_warmstart.planning.plan import Cast
+from torch_warmstart.planning.rows import why_not_by_position
 from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, SegmentInfo, VocabInfo
 from torch_warmstart.vocabularies import Remapping
 
@@ -37,12 +37,6 @@ ON_MISMATCH_ADVICE = (
 _NO_ROWS_ADVICE = (
     "A variable that does not fit: leave it out of vars_to_warm_start, or keep what the model has "
     "with on_mismatch='keep'."
-)
-# Tensors of torch's layers that have several parts one after the other along axis 0, of equal size.
-_PARTS: tuple[tuple[tuple[type[nn.Module], ...], str, str, tuple[str, ...]], ...] = (
-    ((nn.LSTM, nn.LSTMCell), r"(weight|bias)_[ih]h", "gates", ("i", "f", "g", "o")),
-    ((nn.GRU, nn.GRUCell), r"(weight|bias)_[ih]h", "gates", ("r", "z", "n")),
-    ((nn.MultiheadAttention,), "in_proj_(weight|bias)", "projections", ("q", "k", "v")),
 )
 # What tensors of several layers in one are called.
 _FUSED = ("in_proj", "qkv", "c_attn", "query_key_value", "kv_proj", "gate_up", "wqkv", "w_pack")
@@ -290,36 +284,11 @@ def check_old_rows(
 
 
 def check_parts(variable: Variable, info: AnyVocabInfo, axis: int, old_size: int) -> None:
-    """Raises ProblemError where rows by position would be those of another gate or projection."""
-    if isinstance(info, ClipOrPad) and axis == 0 and old_size != variable.shape[0]:
-        why = _of_parts(variable, old_size)
+    """Raises ProblemError where rows by position would be those of another gate or group."""
+    if isinstance(info, ClipOrPad) and old_size != variable.shape[axis]:
+        why = why_not_by_position(variable, axis, old_size)
         if why:
             raise ProblemError("rows-of-parts", variable, why)
-
-
-def _of_parts(variable: Variable, old_size: int) -> str:
-    """Why rows by position are not right for a variable, and what is; or "", if it is of one part.
-
-    So it is for the slots of such a variable, too.
-    """
-    owner = (variable.slot.parameter if variable.slot else variable).owners[0]
-    for types, leaf, what, names in _PARTS:
-        if isinstance(owner.module, types) and re.search(rf"\b{leaf}", owner.leaf):
-            count, size = len(names), variable.shape[0]
-            text = (
-                f"{variable.name} has {count} {what} ({', '.join(names)}) one after the other "
-                f"along axis 0, which by position would be taken for one another: it has {size:,} "
-                f"rows, and the checkpoint {old_size:,}."
-            )
-            if size % count or old_size % count:
-                return text
-            new, old = size // count, old_size // count
-            return (
-                f"{text} Say which are whose: SegmentInfo({{part: VocabInfo(range({new}), "
-                f"old_vocab=range({old})) for part in {''.join(names)!r}}}, "
-                f"dict.fromkeys({''.join(names)!r}, {old}), axis=0)."
-            )
-    return ""
 
 
 def keys_of(source: Source) -> str:
@@ -350,8 +319,10 @@ def _mismatch(variable: Variable, source: Source, in_torch: Shape | None) -> Pro
     """The problem, with advice that fits its cause; what would be wrong if followed is not said."""
     cause = _cause(variable, source)
     text = _shapes_differ(variable, source)
-    if not cause and in_torch and in_torch[:1] != variable.shape[:1]:
-        cause = _of_parts(variable, in_torch[0])
+    if not cause and in_torch and len(in_torch) == len(variable.shape):
+        differing = [axis for axis, size in enumerate(variable.shape) if size != in_torch[axis]]
+        each = (why_not_by_position(variable, axis, in_torch[axis]) for axis in differing)
+        cause = next(filter(None, each), "")
     if cause:
         return ProblemError("shape-mismatch", variable, f"{text} {cause}", _NO_ROWS_ADVICE)
     advice = [_by_layout(variable, source), _by_vocabulary(variable, in_torch), ON_MISMATCH_ADVICE]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.errors import PlanError, SettingsError, check_kind, path_of
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch_warmstart.suggesting import Suggestions
 
 
+@on_cpu
 def warm_start(
     model: torch.nn.Module,
     settings: WarmStartSettings | Any,
@@ -92,6 +94,7 @@ def warm_start(
     )
 
 
+@on_cpu
 def plan_warm_start(
     model: torch.nn.Module,
     settings: WarmStartSettings | Any,
@@ -169,6 +172,7 @@ def _checked(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+@on_cpu
 def apply_plan(
     plan: WarmStartPlan,
     *,
@@ -234,6 +238,7 @@ def load_planner(
     return WarmStartLoadPlanner(_checked(model), settings, read_limit)
 
 
+@on_cpu
 def change_vocabulary(
     model: torch.nn.Module,
     var_name_to_vocab_info: Mapping[
@@ -292,6 +297,7 @@ def change_vocabulary(
     return exchange_vocabulary(model, tables, optimizer, copies, progress=progress)
 
 
+@on_cpu
 def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> Suggestions:
     """Proposes names in a checkpoint for the variables that find nothing by themselves.
 
@@ -322,6 +328,7 @@ def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> 
             checkpoint.close()
 
 
+@on_cpu
 def load_checkpoint(
     source: Any,
     *,
@@ -379,6 +386,7 @@ def _in_boxes(source: Any) -> Any:
     return in_boxes(state) if any(is_sharded(tensor) for tensor in state.values()) else source
 
 
+@on_cpu
 def convert(
     source: Any,
     path: str | os.PathLike[str],
@@ -447,6 +455,7 @@ def _settings_for(source: Any, settings: WarmStartSettings | Any) -> WarmStartSe
     return settings if source is None else replace(settings, ckpt_to_initialize_from=source)
 
 
+@on_cpu
 def diff(
     old: Any, new: Any, *, values: bool = True, progress: bool | None = None
 ) -> CheckpointDiff:
@@ -529,6 +538,7 @@ def named_initializers() -> dict[str, Any]:
     return of_torch | {name: getattr(init, name) for name in init.__all__}
 
 
+@on_cpu
 def list_variables(source: Any, *, entry: str | None = None) -> list[tuple[str, tuple[int, ...]]]:
     """Key and shape of every tensor, sorted by key, as `tf.train.list_variables`.
 
@@ -538,6 +548,7 @@ def list_variables(source: Any, *, entry: str | None = None) -> list[tuple[str, 
         return sorted((key, checkpoint.spec(key).shape) for key in checkpoint)
 
 
+@on_cpu
 def load_variable(source: Any, key: str, *, entry: str | None = None) -> Any:
     """One tensor by its key; a `:0` at the end is dropped, as `tf.train.load_variable` does.
 

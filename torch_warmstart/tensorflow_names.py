@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from torch_warmstart import api
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.dtypes import as_bits, dtype_name
 from torch_warmstart.errors import SettingsError, check_kind, plural
 from torch_warmstart.execution import WarmStartReport, gather_rows
@@ -37,6 +38,7 @@ Indices = Sequence[int] | Array | tuple[torch.Tensor, int]
 # -- load_and_remap_matrix -------------------------------------------------------------------------
 
 
+@on_cpu
 def load_and_remap_matrix(  # noqa: PLR0917 - TensorFlow's order
     ckpt_path: Any,
     old_tensor_name: str,
@@ -214,6 +216,7 @@ def _present(indices: torch.Tensor) -> torch.Tensor:
 # -- warmstart_embedding_matrix --------------------------------------------------------------------
 
 
+@on_cpu
 def warmstart_embedding_matrix(
     base_vocabulary: VocabSource | npt.NDArray[Any],
     new_vocabulary: VocabSource | npt.NDArray[Any],
@@ -326,6 +329,7 @@ def _new_embeddings(
 # -- init_from_checkpoint --------------------------------------------------------------------------
 
 
+@on_cpu
 def init_from_checkpoint(
     model: torch.nn.Module,
     ckpt_dir_or_file: Any,

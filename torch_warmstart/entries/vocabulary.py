@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import torch
 
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.entries.entries import Entries
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.values import frozen
@@ -95,6 +96,7 @@ class Vocabulary:
             )
 
     @classmethod
+    @on_cpu
     def load(
         cls,
         source: Any,
@@ -161,6 +163,7 @@ class Vocabulary:
         numbers = torch.searchsorted(self.at, rows).clamp(max=len(self.at) - 1)
         return torch.where(self.at[numbers] == rows, numbers, -1)
 
+    @on_cpu
     def rows(self, entries: Any) -> torch.Tensor:
         """The row of each entry.
 
@@ -177,6 +180,7 @@ class Vocabulary:
         return found
 
     @property
+    @on_cpu
     def fingerprint(self) -> str:
         """What is equal for vocabularies of the same rows and special rows, and for no others.
 
@@ -207,6 +211,7 @@ class Vocabulary:
             return "text"
         return "uint64" if self.listed.is_unsigned else "int64"
 
+    @on_cpu
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows, special ones too, into one file that `Vocabulary.load` reads.
 

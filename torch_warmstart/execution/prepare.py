@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_warmstart.boxes import Box, with_old_row, without_old_row
+from torch_warmstart.devices import as_the_caller
 from torch_warmstart.display import Advance
 from torch_warmstart.dtypes import as_bytes, take_rows
 from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError
@@ -405,14 +406,15 @@ def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
     name = f"{item.name}: backup_initializer"
 
     def run() -> torch.Tensor:
-        return initialised(
-            name,
-            fill.initializer,
-            target.shape,
-            target.tensor.dtype,
-            device=target.device,
-            generator=fill.generator,
-        )
+        with as_the_caller():
+            return initialised(
+                name,
+                fill.initializer,
+                target.shape,
+                target.tensor.dtype,
+                device=target.device,
+                generator=fill.generator,
+            )
 
     fresh: torch.Tensor = _guarded(name, run, journal)
     for row in fill.padding:

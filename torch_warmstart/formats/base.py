@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 
 from torch_warmstart.boxes import Box
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.display import Shown
 from torch_warmstart.dtypes import aligned, as_bits
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
@@ -160,6 +161,7 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         spec = self._find(key)
         return self._find_named(key) if spec is None else spec
 
+    @on_cpu
     def get_tensor(self, key: str, rows: Rows | None = None) -> Any:
         """Reads a tensor, or only some of its rows.
 
@@ -372,6 +374,7 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
 
         return saved_optimizers.in_keys(self) if self.family == "torch" else ()
 
+    @on_cpu
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         """The vocabularies that the checkpoint itself holds, by the name of their layer or table.
 
@@ -394,6 +397,7 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
 
         return list_tensors(self)._sheet()
 
+    @on_cpu
     def tables(self) -> Mapping[str, KeyedTable]:
         """The tables that keep their ids, by name: those of embedding variables and the like.
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.boxes import Box
+from torch_warmstart.devices import callers_device
 from torch_warmstart.errors import SettingsError, UnsupportedError
 from torch_warmstart.values import frozen
 
@@ -309,7 +310,8 @@ def home_of(tensor: torch.Tensor) -> torch.device:
         return tensor.device
     mesh = getattr(tensor, "device_mesh", None)
     if mesh is None:
-        return torch.get_default_device()
+        default = callers_device()
+        return torch.device("cpu") if default.type == "meta" else default
     kind: str = mesh.device_type
     if kind == "cpu":
         return torch.device(kind)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.boxes import count_with_old_row, extremes
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.entries import (
     MASK,
     OOV,
@@ -139,6 +140,7 @@ class Vocabularies:
         return replace(self, new=self.new.to(device), old=self.old.to(device))
 
 
+@on_cpu
 def generate_vocab_remapping(
     new_vocab: VocabSource,
     old_vocab: VocabSource,

@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import (
     WRONG_DOCUMENT,
@@ -131,6 +132,7 @@ class Sidecar(Mapping[str, Vocabulary]):
 _AGAIN = "Save the vocabularies again: save_vocabularies()."
 
 
+@on_cpu
 def save_vocabularies(
     checkpoint: str | os.PathLike[str] | Checkpoint, vocabularies: Mapping[str, VocabSource]
 ) -> str:

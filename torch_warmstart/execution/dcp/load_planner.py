@@ -17,6 +17,7 @@ import torch
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
 
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, WarmStartError
 from torch_warmstart.execution.dcp.reads import Read, reads_of
 from torch_warmstart.execution.gathering import fill_cells
@@ -91,6 +92,7 @@ class WarmStartLoadPlanner(LoadPlanner):
 
     # -- as LoadPlanner asks for it ----------------------------------------------------------------
 
+    @on_cpu
     def set_up_planner(
         self,
         state_dict: dict[str, Any],
@@ -119,6 +121,7 @@ class WarmStartLoadPlanner(LoadPlanner):
             self._plan = replace(self._plan, notes=(*self._plan.notes, _hooks_are_not_run()))
         warn_of(self._plan.notes)
 
+    @on_cpu
     def create_local_plan(self) -> LoadPlan:
         assert self._listing is not None
         _check_apart([item for item in self.plan.items if item.state != "kept"])
@@ -145,6 +148,7 @@ class WarmStartLoadPlanner(LoadPlanner):
         data = {"told": told_of(self.plan), "chance": chance_of(self.plan)}
         return LoadPlan(items, planner_data=data)
 
+    @on_cpu
     def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
         first = global_plan[0].planner_data
         others = {
@@ -156,6 +160,7 @@ class WarmStartLoadPlanner(LoadPlanner):
             raise WarmStartError(explained(problems))
         return [replace(plan, planner_data=first) for plan in global_plan]
 
+    @on_cpu
     def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
         with torch.no_grad(), same_chance(self.plan, central_plan.planner_data["chance"]):
             filled = [item for item in self.plan.items if item.name in self._left]
@@ -168,9 +173,11 @@ class WarmStartLoadPlanner(LoadPlanner):
         del value  # never unpickled
         raise UnsupportedError(f"{read_item.storage_index.fqn} is no tensor, and is not unpickled.")
 
+    @on_cpu
     def resolve_tensor(self, read_item: ReadItem) -> torch.Tensor:
         return self._read_of(read_item).target()
 
+    @on_cpu
     def commit_tensor(self, read_item: ReadItem, tensor: torch.Tensor) -> None:
         number = self._number_of(read_item)
         with torch.no_grad():

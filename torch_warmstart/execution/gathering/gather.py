@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from torch_warmstart.boxes import extremes
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.dtypes import as_bits, as_bytes, cast_is_lossy, is_aligned, is_integer
 from torch_warmstart.errors import SettingsError, check_kind
 from torch_warmstart.execution.gathering.by_rows import is_plain, put_zeros, take_into
@@ -38,6 +39,7 @@ CAST_ELEMENTS = GRAIN
 KERNEL_BYTES = 16 << 20  # of destination; torch has moved less before Triton is even imported
 
 
+@on_cpu
 def gather_rows(
     source: torch.Tensor, remapping: torch.Tensor, out: torch.Tensor, dim: int = 0
 ) -> torch.Tensor:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from torch_warmstart.devices import as_the_caller
 from torch_warmstart.errors import CallbackError, Finding
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.loading.module_loading import Outcome
@@ -187,7 +188,7 @@ def _run(module: torch.nn.Module, path: str, journal: Journal) -> None:
     reset = resetter_of(module)
     assert reset is not None
     try:
-        with journal.mode, _chance_of(module), warnings.catch_warnings():
+        with as_the_caller(), journal.mode, _chance_of(module), warnings.catch_warnings():
             # It says that DTensors on a CPU take random numbers as plain ones do; that is seen to.
             warnings.filterwarnings("ignore", ".*DTensor random operators.*")
             reset()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.dtypes import take_rows
 from torch_warmstart.entries import Vocabulary, vocabularies_of
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
@@ -141,6 +142,7 @@ class KerasCheckpoint(Checkpoint):
         config = with_activations(self._config)
         return layer_folders(self._tree, read_configs(config, self._tree))
 
+    @on_cpu
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         return vocabularies_of(lookups_in_model(self._told_config), self.url)
 
@@ -233,6 +235,7 @@ class KerasArchive(KerasCheckpoint):
         self._metadata = metadata if isinstance(metadata, dict) else {}
         super().__init__(url, members.open(KERAS_WEIGHTS), _read_json(url, members, _CONFIG))
 
+    @on_cpu
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         found = lookups_in_folders(read_configs(self._config, self._tree))
         return vocabularies_of(found, self.url, self._read_asset)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import (
@@ -193,6 +194,7 @@ class FolderCheckpoint(Checkpoint):
             return torch.empty(0, dtype=dtype)
         return torch.frombuffer(bytearray(raw.tobytes()), dtype=dtype)
 
+    @on_cpu
     def tables(self) -> Mapping[str, KeyedTable]:
         return self._tables
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_warmstart.boxes import Box
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.dtypes import aligned, take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.base import (
@@ -174,6 +175,7 @@ class BundleCheckpoint(Checkpoint):
         except MalformedError as error:
             raise CorruptCheckpointError(f"{url}: {error}.") from error
 
+    @on_cpu
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         from torch_warmstart.entries import vocabularies_of
         from torch_warmstart.formats.tensorflow.lookup_tables import (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.base import Block, MalformedError, TensorLocation, TensorSpec
 from torch_warmstart.formats.place import Place
@@ -45,6 +46,7 @@ def open_place(place: Place) -> KeyedBundle:
 class KeyedBundle(BundleCheckpoint):
     """A V2 checkpoint with the tables of DeepRec's or TFRA's embedding variables."""
 
+    @on_cpu
     def tables(self) -> Mapping[str, KeyedTable]:
         return self._tables
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.display import VERSION, progress_bar
 from torch_warmstart.entries import Entries, Vocabulary, positions
 from torch_warmstart.errors import SettingsError, VocabularyError
@@ -108,6 +109,7 @@ class VocabularyDiff:
         return "\n".join([*lines, f"{'reused':<9} {self.reused:>13,}  rows that stand for another"])
 
 
+@on_cpu
 def diff_vocabularies(
     old: VocabSource,
     new: VocabSource,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.display import progress_bar
 from torch_warmstart.entries import (
     PADDING,
@@ -41,6 +42,7 @@ _UPDATED = ", updated"  # behind what the vocabulary is called, in messages
 _LAST_DAY = datetime.date.max.toordinal() - _EPOCH
 
 
+@on_cpu
 def update_vocabulary(
     old: VocabSource,
     counts: Any,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from torch_warmstart.devices import on_cpu
 from torch_warmstart.errors import CorruptCheckpointError, shown_entry
 from torch_warmstart.formats.base import (
     Checkpoint,
@@ -236,6 +237,7 @@ class MonolithCheckpoint(Checkpoint):
         has = np.array([len(spots_of(form, slot)) > 0 for form in dumps.forms], bool)
         return at[has[dumps.form_of[at]]] if len(at) else at
 
+    @on_cpu
     def tables(self) -> Mapping[str, KeyedTable]:
         return self._tables
 

@@ -234,6 +234,20 @@ def test_only_the_command_line_prints():
         assert prints == (path == PACKAGE / "cli" / "running.py"), path
 
 
+def test_no_tensor_is_made_of_whatever_dtype_is_the_callers_default():
+    """A module may set `torch.set_default_dtype(torch.bfloat16)`; on meta only shapes count."""
+    makers = ("empty", "zeros", "ones", "eye", "linspace", "rand", "randn")
+    found = []
+    for path in MODULES:
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        for call in calls:
+            said = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            is_told = said.keys() & {"dtype", None} or said.get("device") == "'meta'"
+            if ast.unparse(call.func) in {f"torch.{name}" for name in makers} and not is_told:
+                found.append(f"{path.relative_to(PACKAGE)}:{call.lineno}")
+    assert found == []
+
+
 def test_importing_the_package_brings_no_slow_package_with_it():
     code = (
         "import torch, sys; before = set(sys.modules); import torch_warmstart; "

@@ -454,7 +454,7 @@ def _made_by(single: Single, new: NewRows, mix: Mixtures, guard: Guard) -> Rows:
     """What one makes of the rows that it is asked for."""
     one = single.initializer
     if not len(new):
-        return torch.empty(0, new.width)
+        return torch.empty(0, new.width, dtype=torch.float32)
     if isinstance(one, RowInitializer):
         made = mix(one, new)
         return made.of(new.old) if isinstance(made, Likeness) else made

@@ -25,7 +25,7 @@ def draw_normals(seed: int, stream: str, numbers: torch.Tensor, width: int) -> t
     key = int.from_bytes(
         hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=16).digest(), "big"
     )
-    out = torch.empty(len(numbers), width)
+    out = torch.empty(len(numbers), width, dtype=torch.float32)
     order = torch.argsort(numbers, stable=True)
     ordered = numbers[order]
     groups, counts = torch.unique_consecutive(ordered // _TOGETHER, return_counts=True)

@@ -91,7 +91,8 @@ def one_hot(indices: torch.Tensor) -> Mixture:
     """New rows that are one old row each; -1: not answered."""
     answered = indices >= 0
     kept = indices[answered]
-    return Mixture(_offsets(answered.long()), kept, torch.ones(len(kept)), answered)
+    ones = torch.ones(len(kept), dtype=torch.float32)
+    return Mixture(_offsets(answered.long()), kept, ones, answered)
 
 
 def nothing(count: int) -> Mixture:

@@ -59,7 +59,8 @@ def steps_layout(name: str, powers: Sequence[Power], count: str | None) -> Layou
 
     def to_tf(steps: torch.Tensor) -> tuple[torch.Tensor, ...]:
         counted = [steps.to(torch.int64)] if count is not None else []
-        return (*(torch.tensor(power.beta) ** (steps + 1) for power in powers), *counted)
+        betas = (torch.tensor(power.beta, dtype=torch.float32) for power in powers)
+        return (*(beta ** (steps + 1) for beta in betas), *counted)
 
     return Layout("steps", to_torch, to_tf, num_tf=len(powers) + (count is not None))
 

@@ -203,7 +203,9 @@ def _maker(single: Single, new: NewRows) -> Iterator[Any]:
 def _some_rows(count: int, width: int) -> torch.Tensor:
     """All rows of a small table of float32."""
     most = max(2, _BLOCK * _BLOCKS // (4 * max(1, width)))
-    return torch.arange(count) if count <= most else torch.linspace(0, count - 1, most).long()
+    if count <= most:
+        return torch.arange(count)
+    return torch.linspace(0, count - 1, most, dtype=torch.float64).long()
 
 
 def _arguments(initializer: Any) -> Iterator[Any]:

@@ -134,7 +134,7 @@ class TextVectors(VectorTable):
                 out[block[3]] = self._numbers(*block)
             return torch.from_numpy(out)
         if not len(rows):
-            return torch.empty(0, self._shape[1])
+            return torch.empty(0, self._shape[1], dtype=torch.float32)
         ordered, inverse = torch.unique(rows, return_inverse=True)
         step = max(1, _BLOCK // (8 * self._shape[1]))  # about a block's worth of text
         parts = [self._numbers(*self._picked(part.numpy())) for part in ordered.split(step)]

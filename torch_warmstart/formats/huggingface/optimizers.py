@@ -48,7 +48,7 @@ class _WithOptimizers(Checkpoint):
         places = {stem: self._place_of(stem) for stem in sorted(self._files)}
         loaded = {stem: load_place(place) for stem, place in places.items()}
         self._mapped = [place.source for place in places.values()]
-        nothing = {"": torch.empty(0)}  # it must hold a tensor of its own
+        nothing = {"": torch.empty(0, dtype=torch.float32)}  # it must hold a tensor of its own
         return StateDictCheckpoint({"model": nothing, **loaded}, self._directory.url, entry="model")
 
     def _place_of(self, stem: str) -> Place:

@@ -56,7 +56,7 @@ class GroupMean(RowInitializer):
         offsets = torch.zeros(num_groups + 1, dtype=torch.int64)
         torch.cumsum(counts, 0, out=offsets[1:])
         group_of = group_of_old[members]
-        weights = normalised(group_of, torch.ones(len(members)), num_groups)
+        weights = normalised(group_of, torch.ones(len(members), dtype=torch.float32), num_groups)
         answered = (bags >= 0) & (counts[bags.clamp(min=0)] > 0)
         return Mixture(offsets, members, weights, answered, bags.clamp(min=0))
 

@@ -133,7 +133,7 @@ def _most_alike(left: torch.Tensor, atoms: torch.Tensor, taken: torch.Tensor) ->
 
 def _read(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Rows of a table; zeros for those that are not finite."""
-    out = torch.empty(len(rows), table.width, device=device)
+    out = torch.empty(len(rows), table.width, dtype=torch.float32, device=device)
     for first in range(0, len(rows), _READ):
         part = slice(first, first + _READ)
         here = table.read(rows[part]).to(device)

@@ -155,7 +155,7 @@ def sparsemax(scores: torch.Tensor) -> torch.Tensor:
 
 def _unit_rows(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Rows of a table, each made of length 1; zeros where it has no length, or is not finite."""
-    out = torch.empty(len(rows), table.width, device=device)
+    out = torch.empty(len(rows), table.width, dtype=torch.float32, device=device)
     for first in range(0, len(rows), _READ):
         part = slice(first, first + _READ)
         here = torch.nn.functional.normalize(table.read(rows[part]).to(device), dim=1)

@@ -298,7 +298,8 @@ class MonolithCheckpoint(Checkpoint):
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
         values = self._values[spec.key]
-        found = torch.empty(values.rows if rows is None else len(rows), values.width)
+        count = values.rows if rows is None else len(rows)
+        found = torch.empty(count, values.width, dtype=torch.float32)
         first = 0
         for part, at in values.parts:
             behind, dumps = first + len(at), self._dumps_of(part.file)

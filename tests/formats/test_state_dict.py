@@ -337,3 +337,13 @@ def test_a_file_cut_off_anywhere_is_an_error_of_ours(save: Any) -> None:
         path.write_bytes(data[:length])
         with pytest.raises(WarmStartError):
             tw.load_checkpoint(path)
+
+
+def test_a_masked_array_is_taken_only_where_nothing_of_it_is_missing():
+    values = np.ma.array([1.0, 2.0], mask=[False, True], dtype="f4")
+    with pytest.raises(tw.SettingsError, match=r"'w' is a masked array .* 1 of 2"):
+        tw.load_checkpoint({"w": values})
+    whole = tw.load_checkpoint({"w": values.filled(0)})
+    assert whole.get_tensor("w").tolist() == [1.0, 0.0]
+    unmasked = tw.load_checkpoint({"w": np.ma.array([1.0, 2.0])})
+    assert unmasked.get_tensor("w").tolist() == [1.0, 2.0]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.boxes import pieces_of
+from torch_warmstart.errors import SettingsError
 
 _DEPTH = 4  # of mappings in a container, in which arrays are looked for
 _QUANTISED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
@@ -62,6 +63,7 @@ def with_tensors(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, A
     changed: dict[Any, Any] = {}
     for key, value in tree.items():
         if isinstance(value, np.ndarray):
+            _check_whole(key, value)
             tensor = _from_numpy(value)
             changed.update({} if tensor is None else {key: tensor})
         elif isinstance(value, Mapping) and depth:
@@ -73,6 +75,16 @@ def with_tensors(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, A
     if hasattr(tree, "_metadata"):  # the versions of a module's state
         made._metadata = tree._metadata  # type: ignore[attr-defined]
     return made
+
+
+def _check_whole(key: Any, array: np.ndarray[Any, Any]) -> None:
+    """What lies under a mask is any number, and none that is meant."""
+    missing = int(np.sum(array.mask)) if isinstance(array, np.ma.MaskedArray) else 0
+    if missing:
+        raise SettingsError(
+            f"{key!r} is a masked array of numpy, and {missing:,} of {array.size:,} values are "
+            "missing: say what stands for them, array.filled(...)."
+        )
 
 
 def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor | None:

@@ -85,3 +85,41 @@ def test_what_no_cast_makes_a_weight_of_is_not_proposed(dtype):
     theirs["half.weight"] = torch.zeros(9, 4, dtype=torch.bfloat16)
     (item,) = tws.suggest_names(model, theirs).items
     assert item.names == ("half.weight",)
+
+
+def _stack(first, front=""):
+    """Four layers of a stack, numbered from `first`."""
+    layer = nn.ModuleDict({"fc": nn.Linear(4, 4), "norm": nn.LayerNorm(4)})
+    return {
+        f"{front}blocks.{number}.{name}": torch.randn(value.shape)
+        for number in range(first, first + 4)
+        for name, value in layer.state_dict().items()
+    }
+
+
+def _blocks():
+    return nn.ModuleDict(
+        {
+            "blocks": nn.ModuleList(
+                nn.ModuleDict({"fc": nn.Linear(4, 4), "norm": nn.LayerNorm(4)}) for _ in range(4)
+            )
+        }
+    )
+
+
+def test_what_is_left_over_of_a_stack_is_not_surely_the_layer_that_is_missing():
+    suggestions = tws.suggest_names(_blocks(), _stack(1))  # counted from 1: block 0 is 1 there
+    assert {item.variable.split(".")[1] for item in suggestions.items} == {"0"}
+    assert {item.confidence for item in suggestions.items} <= {"low", "none"}
+    assert not suggestions.as_rules().names
+
+
+def test_a_tensor_that_is_left_over_is_not_surely_one_of_another_number():
+    source = _stack(0, "model.")
+    for name in ("model.blocks.1.fc.weight", "model.blocks.2.fc.weight"):
+        del source[name]
+    suggestions = tws.suggest_names(_blocks(), source)
+    sure = [item for item in suggestions.items if item.confidence == "high"]
+    assert sure
+    for item in sure:
+        assert item.names == (f"model.{item.variable}",)

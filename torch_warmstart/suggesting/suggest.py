@@ -443,6 +443,8 @@ def _judge(group: _Group, row: int, column: int) -> Match:
     layer, candidate = group.layers[row], group.candidates[column]
     confidence, reason = _confidence(group, row, column)
     doubt = against(tokens_of(layer.name), tokens_of(candidate.name)) if candidate.name else ""
+    if not doubt and confidence == "high" and _is_another_of_its_kind(layer, candidate):
+        doubt = "their numbers differ"
     if doubt and confidence != "low":
         confidence, reason = "low", f"{reason}; but {doubt}"
     score = float(group.scores[row, column])
@@ -513,6 +515,23 @@ def _is_only_one_to_agree(group: _Group, row: int, column: int) -> bool:
 
 def _numbers(name: str) -> tuple[int, ...]:
     return tuple(int(token) for token in tokens_of(name) if token.isdecimal())
+
+
+def _is_another_of_its_kind(layer: Layer, candidate: Candidate) -> bool:
+    """Whether names end alike from the name of a list on, but for a number in it.
+
+    What is left over of a stack is no layer of another number.
+    """
+    sides = tokens_of(layer.name)[::-1], tokens_of(candidate.name)[::-1]
+    is_other = False
+    for ours, theirs in zip(*sides, strict=False):
+        if ours.isdecimal() and theirs.isdecimal():
+            is_other = is_other or int(ours) != int(theirs)
+        elif ours != theirs:
+            return False
+        elif is_other:
+            return True
+    return is_other
 
 
 def _is_same_size(layer: Layer, candidate: Candidate) -> bool:

@@ -31,7 +31,7 @@ def test_a_vector_that_an_old_entry_has_gives_that_row():
 
 @pytest.mark.parametrize("budget", [1, 64 << 20])
 def test_the_nearest_are_weighted_by_their_softmax(monkeypatch, budget):
-    monkeypatch.setattr(similar, "_BUDGET", budget)
+    monkeypatch.setattr(similar, "BUDGET", budget)
     values, vectors = table(200, 6), table(250, 16, 1)
     weight, account = start(values, OLD, NEW, init.similar((NEW, vectors), k=5, temperature=0.2))
     cosines = _unit(vectors[200:]) @ _unit(vectors[:200]).T

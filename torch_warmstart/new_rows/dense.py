@@ -7,8 +7,8 @@ import torch
 from torch_warmstart.new_rows.moments import Values
 from torch_warmstart.values import frozen
 
-_BUDGET = 64 << 20  # bytes of similarities at a time
-_READ = 8192  # rows read at a time
+BUDGET = 64 << 20  # bytes of similarities at a time
+READ = 8192  # rows read at a time
 
 
 @frozen(eq=False)
@@ -43,12 +43,12 @@ class Likeness:
 
     def of(self, values: Values) -> Some:
         """A table's rows. Who is like none of the anchors is not answered."""
-        starts = range(0, len(self.anchors), _READ)
-        read = [values.read(self.anchors[first : first + _READ]) for first in starts]
+        starts = range(0, len(self.anchors), READ)
+        read = [values.read(self.anchors[first : first + READ]) for first in starts]
         old = torch.cat(read).to(self.mine.device)
         out = torch.empty(len(self.mine), old.shape[1], dtype=old.dtype, device=old.device)
         answered = torch.zeros(len(self.mine), dtype=torch.bool)
-        step = max(1, _BUDGET // (old.element_size() * len(self.known)))
+        step = max(1, BUDGET // (old.element_size() * len(self.known)))
         for first in range(0, len(self.mine), step):
             part = slice(first, first + step)
             # What is unlike counts as nothing, or sums near 0 would explode.

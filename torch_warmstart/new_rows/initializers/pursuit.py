@@ -15,12 +15,12 @@ import torch
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
+from torch_warmstart.new_rows.dense import READ
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
 
 _BUDGET = 128 << 20  # bytes of similarities, and as many of atoms, at a time
 _NULL = 1e-6  # of a target's length, or an atom's: nothing is left of it
-_READ = 8192  # rows read at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -134,8 +134,8 @@ def _most_alike(left: torch.Tensor, atoms: torch.Tensor, taken: torch.Tensor) ->
 def _read(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Rows of a table; zeros for those that are not finite."""
     out = torch.empty(len(rows), table.width, dtype=torch.float32, device=device)
-    for first in range(0, len(rows), _READ):
-        part = slice(first, first + _READ)
+    for first in range(0, len(rows), READ):
+        part = slice(first, first + READ)
         here = table.read(rows[part]).to(device)
         out[part] = torch.where(here.isfinite().all(1, keepdim=True), here, 0)
     return out

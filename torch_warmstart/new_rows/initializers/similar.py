@@ -13,16 +13,14 @@ import torch
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
-from torch_warmstart.new_rows.dense import Likeness
+from torch_warmstart.new_rows.dense import BUDGET, READ, Likeness
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
 
 Weights = Literal["softmax", "sparsemax", "proportional"]
 Anchors = Literal["old", "shared"]
 
-_BUDGET = 64 << 20  # bytes of similarities at a time
 _FIRST = 64  # of the most similar that sparsemax looks at first
-_READ = 8192  # rows read at a time
 _HALF = 0.5  # of a length that is 1, or 0
 
 
@@ -98,7 +96,7 @@ class Similar(RowInitializer):
         self, mine: torch.Tensor, known: torch.Tensor, anchors: torch.Tensor, count: int
     ) -> Mixture:
         rows, indices, weights = [], [], []
-        step = max(1, _BUDGET // (4 * len(known)))
+        step = max(1, BUDGET // (4 * len(known)))
         for first in range(0, count, step):
             block = mine[first : first + step]
             near, weight = self._weigh(block @ known.T)
@@ -156,8 +154,8 @@ def sparsemax(scores: torch.Tensor) -> torch.Tensor:
 def _unit_rows(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Rows of a table, each made of length 1; zeros where it has no length, or is not finite."""
     out = torch.empty(len(rows), table.width, dtype=torch.float32, device=device)
-    for first in range(0, len(rows), _READ):
-        part = slice(first, first + _READ)
+    for first in range(0, len(rows), READ):
+        part = slice(first, first + READ)
         here = torch.nn.functional.normalize(table.read(rows[part]).to(device), dim=1)
         here[~here.isfinite().all(1)] = 0
         out[part] = here

@@ -14,13 +14,12 @@ import torch
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
-from torch_warmstart.new_rows.dense import Some
+from torch_warmstart.new_rows.dense import READ, Some
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows, Table
 from torch_warmstart.values import frozen
 
 Align = Literal["ridge", "procrustes"] | None
-_READ = 8192  # rows read at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -127,8 +126,8 @@ class _Sums:
         cross = torch.zeros(table.width, new.width, dtype=torch.float64)
         sum_from, sum_to = square.new_zeros(table.width), square.new_zeros(new.width)
         origin: torch.Tensor | None = None  # near the vectors: of those all alike nothing is left
-        for first in range(0, len(places), _READ):
-            part = slice(first, first + _READ)
+        for first in range(0, len(places), READ):
+            part = slice(first, first + READ)
             given = table.read(places[part]).double()
             wanted = new.old.read(old_rows[part]).double()
             whole = given.isfinite().all(1) & wanted.isfinite().all(1)

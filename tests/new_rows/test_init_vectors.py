@@ -286,3 +286,19 @@ def test_float64_stays_float64():
     assert made.dtype == torch.float64
     assert torch.equal(made[200], values[3])
     torch.testing.assert_close(made[201], values.mean(0), rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda vectors: init.similar((NEW, vectors), k=1),
+        lambda vectors: init.omp((NEW, vectors), k=1),
+    ],
+    ids=["similar", "omp"],
+)
+def test_vectors_in_float64_are_compared_in_float64(of):
+    vectors = 1 + 1e-5 * table(250, 8, 1, torch.float64)  # cosines of float32 are as good as alike
+    vectors[200:] = vectors[50:100]
+    values = table(200, 6, dtype=torch.float64)
+    weight, _ = start(values, OLD, NEW, of(vectors))
+    torch.testing.assert_close(weight[200:], values[50:100], rtol=1e-6, atol=1e-6)

@@ -48,7 +48,8 @@ class Likeness:
         old = torch.cat(read).to(self.mine.device)
         out = torch.empty(len(self.mine), old.shape[1], dtype=old.dtype, device=old.device)
         answered = torch.zeros(len(self.mine), dtype=torch.bool)
-        step = max(1, BUDGET // (old.element_size() * len(self.known)))
+        size = max(old.element_size(), self.known.element_size())
+        step = max(1, BUDGET // (size * len(self.known)))
         for first in range(0, len(self.mine), step):
             part = slice(first, first + step)
             # What is unlike counts as nothing, or sums near 0 would explode.

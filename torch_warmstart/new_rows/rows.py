@@ -35,9 +35,10 @@ class Table(Protocol):
 
     vocabulary: Vocabulary
     width: int
+    dtype: torch.dtype  # what its rows are read in: float32, float64 where it is that
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
-        """Some of its rows: float32 (float64 of float64) of `[len(rows), width]` on the CPU."""
+        """Some of its rows: `[len(rows), width]` on the CPU."""
 
 
 class Outside(Protocol):

@@ -67,7 +67,7 @@ def _pursued(
     k = min(k, len(atoms))
     lengths = torch.linalg.vector_norm(atoms, dim=1)
     atoms = atoms / lengths.clamp(min=torch.finfo(atoms.dtype).tiny)[:, None]
-    step = max(1, min(_BUDGET // (4 * len(atoms)), _BUDGET // (8 * k * donor.width)))
+    step = max(1, min(_BUDGET // (atoms.element_size() * len(atoms)), _BUDGET // (8 * k * donor.width)))
     rows, indices, weights = [], [], []
     for first in range(0, len(wanted), step):
         targets = _read(donor, wanted[first : first + step], atoms.device)
@@ -133,7 +133,7 @@ def _most_alike(left: torch.Tensor, atoms: torch.Tensor, taken: torch.Tensor) ->
 
 def _read(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Rows of a table; zeros for those that are not finite."""
-    out = torch.empty(len(rows), table.width, dtype=torch.float32, device=device)
+    out = torch.empty(len(rows), table.width, dtype=table.dtype, device=device)
     for first in range(0, len(rows), READ):
         part = slice(first, first + READ)
         here = table.read(rows[part]).to(device)

@@ -69,7 +69,8 @@ class Similar(RowInitializer):
             why = old.why_no_anchor(found, "has", "a vector")
             raise SettingsError(f"{new.name}: init.similar: {why}")
         device = new.device if new.device.type == "cuda" else torch.device("cpu")
-        known = _unit_rows(of_old, places[anchors], device)
+        space = torch.empty(0, dtype=torch.promote_types(table.dtype, of_old.dtype), device=device)
+        known = _unit_rows(of_old, places[anchors], space)
         is_vector = known.square().sum(1) > _HALF
         if not bool(is_vector.all()):
             known, anchors = known[is_vector], anchors[is_vector.cpu()]
@@ -78,7 +79,7 @@ class Similar(RowInitializer):
                 f"{new.name}: init.similar: the vectors of all old entries are zeros or not finite."
             )
         wanted = outside.find(new.entries(), table.vocabulary)
-        mine = _unit_rows(table, wanted, device)
+        mine = _unit_rows(table, wanted, space)
         if self.k is None and self.weights == "proportional":
             return Likeness(mine, known, anchors)
         return self._mix(mine, known, anchors, len(new))
@@ -96,7 +97,7 @@ class Similar(RowInitializer):
         self, mine: torch.Tensor, known: torch.Tensor, anchors: torch.Tensor, count: int
     ) -> Mixture:
         rows, indices, weights = [], [], []
-        step = max(1, BUDGET // (4 * len(known)))
+        step = max(1, BUDGET // (known.element_size() * len(known)))
         for first in range(0, count, step):
             block = mine[first : first + step]
             near, weight = self._weigh(block @ known.T)
@@ -151,12 +152,15 @@ def sparsemax(scores: torch.Tensor) -> torch.Tensor:
     return (scores - threshold).clamp(min=0)
 
 
-def _unit_rows(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Rows of a table, each made of length 1; zeros where it has no length, or is not finite."""
-    out = torch.empty(len(rows), table.width, dtype=torch.float32, device=device)
+def _unit_rows(table: Table, rows: torch.Tensor, space: torch.Tensor) -> torch.Tensor:
+    """Rows of a table, each made of length 1; zeros where it has no length, or is not finite.
+
+    They are of the dtype and on the device of `space`.
+    """
+    out = space.new_empty(len(rows), table.width)
     for first in range(0, len(rows), READ):
         part = slice(first, first + READ)
-        here = torch.nn.functional.normalize(table.read(rows[part]).to(device), dim=1)
+        here = torch.nn.functional.normalize(table.read(rows[part]).to(space), dim=1)
         here[~here.isfinite().all(1)] = 0
         out[part] = here
     return out

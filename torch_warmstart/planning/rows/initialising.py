@@ -226,7 +226,7 @@ class _Given:
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.name, self.shape, self._tensor = "the tensor", tuple(tensor.shape), tensor
-        self.is_floating = tensor.dtype.is_floating_point
+        self.dtype: torch.dtype | None = tensor.dtype
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
         return self._tensor.index_select(0, rows.to(self._tensor.device))
@@ -238,7 +238,7 @@ class _Saved:
     def __init__(self, checkpoint: Checkpoint, key: str) -> None:
         spec = checkpoint.spec(key)
         self.name, self.shape = f"{spec.key!r} of {checkpoint.url}", spec.shape
-        self.is_floating = spec.dtype is not None and spec.dtype.is_floating_point
+        self.dtype = spec.dtype
         self._checkpoint, self._key = checkpoint, key
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
@@ -251,7 +251,8 @@ class _Table:
     """A matrix whose rows have entries."""
 
     def __init__(self, vocabulary: Vocabulary, values: _Given | _Saved) -> None:
-        if len(values.shape) != 2 or not values.is_floating:
+        dtype = values.dtype
+        if len(values.shape) != 2 or dtype is None or not dtype.is_floating_point:
             raise SettingsError(
                 f"{values.name} has shape {list(values.shape)}; a table of vectors is a matrix of "
                 "floating numbers."
@@ -262,7 +263,7 @@ class _Table:
                 f"only {values.shape[0]:,}: they do not belong together."
             )
         self.vocabulary, self.width, self._values = vocabulary, values.shape[1], values
+        self.dtype: torch.dtype = torch.promote_types(dtype, torch.float32)
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
-        read = self._values.read(rows)
-        return read.to(_CPU, torch.promote_types(read.dtype, torch.float32))
+        return self._values.read(rows).to(_CPU, self.dtype)

@@ -94,3 +94,38 @@ def test_a_new_row_for_no_input_is_no_entry_that_should_have_been_found() -> Non
     settings = dataclasses.replace(settings, var_name_to_vocab_info={"weight": without})
     with pytest.raises(tws.PlanError, match=r"1 of 2 new entries \(50.0%\)"):
         tws.plan_warm_start(model, settings)
+
+
+def test_a_row_for_no_input_counts_as_no_entry_where_it_is_copied_either() -> None:
+    info = tws.VocabInfo(["", "[UNK]", "a", "b"], old_vocab=["", "[UNK]", "a", "c"], min_found=0.5)
+    settings = tws.WarmStartSettings({"weight": torch.ones(4, 3)}, ".*", {"weight": info})
+    report = tws.warm_start(nn.Embedding(4, 3), settings).check(min_found=0.5)
+    rows = report["weight"].rows
+    assert (rows.entries, rows.entries_found, rows.copied, rows.vacant) == (2, 1, 2, 0)
+    assert (rows.oov_copied, rows.initialised, rows.dropped, rows.vacant_copied) == (1, 1, 1, 1)
+    with pytest.raises(tws.WarmStartError, match=r"1 of 2 new entries \(50.0%\)"):
+        report.check(min_found=0.6)
+
+
+def test_what_keras_puts_in_front_hides_no_vocabulary_of_which_nothing_is_found() -> None:
+    front, old = ["", "[UNK]"], {"weight": torch.ones(5, 3)}
+    info = tws.VocabInfo([*front, "a", "b", "c"], old_vocab=[*front, "A", "B", "C"])
+    settings = tws.WarmStartSettings(old, ".*", {"weight": info})
+    with pytest.raises(tws.PlanError, match="None of the 3 entries .* if case were ignored"):
+        tws.plan_warm_start(nn.Embedding(5, 3), settings)
+    other = dataclasses.replace(info, old_vocab=[*front, "x", "y", "z"])
+    settings = dataclasses.replace(settings, var_name_to_vocab_info={"weight": other})
+    plan = tws.plan_warm_start(nn.Embedding(5, 3), settings)
+    assert [note.code for note in plan.notes] == ["few-entries-found"]
+
+
+def test_a_row_for_no_input_of_an_older_checkpoint_is_no_entry_that_is_back() -> None:
+    older = {"weight": torch.full((4, 3), 2.0)}, ["", "[UNK]", "b", "q"]
+    new = ["", "[UNK]", "a", "b", "c"]
+    info = tws.VocabInfo(new, old_vocab=["a", "x"], fallback=[older])
+    settings = tws.WarmStartSettings({"weight": torch.ones(2, 3)}, ".*", {"weight": info})
+    model = nn.Embedding(5, 3)
+    rows = tws.warm_start(model, settings)["weight"].rows
+    assert model.weight[:, 0].tolist() == [2.0, 0.0, 1.0, 2.0, 0.0]
+    assert (rows.copied, rows.returned, rows.initialised, rows.vacant) == (1, 2, 1, 0)
+    assert (rows.entries, rows.entries_found) == (3, 2)

@@ -250,7 +250,7 @@ def _entry(account: VariableAccount) -> Entry:
 
 def _found_too_few(accounts: Iterable[VariableAccount], min_found: float) -> Iterator[str]:
     for account, where, rows in _by_entry(accounts):
-        found = rows.copied + rows.returned
+        found = rows.entries_found
         share = found / max(1, rows.entries)
         if rows.entries and share < min_found:
             yield (

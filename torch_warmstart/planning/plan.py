@@ -97,7 +97,8 @@ class RowAccount:
     # New entries whose rows stay as the model had them ("keep"): a part of `left`.
     entries_left: int = 0
     returned: int = 0  # from older checkpoints, of entries that are back
-    vacant: int = 0  # rows of no entry (gaps, padding, a new mask), filled by the initializer
+    vacant: int = 0  # rows of no entry (gaps, padding, a mask), filled by the initializer
+    vacant_copied: int = 0  # rows of no entry (a mask) among those that are copied or back
     # Of `copied` and `oov_copied`: to a row of another number. No part of what is compared.
     moved: int = field(default=0, compare=False)
 
@@ -118,7 +119,12 @@ class RowAccount:
     @property
     def entries(self) -> int:
         """New entries, with and without an old row; OOV rows and rows of no entry are none."""
-        return self.copied + self.returned + self.initialised + self.entries_left
+        return self.entries_found + self.initialised + self.entries_left
+
+    @property
+    def entries_found(self) -> int:
+        """Those of them that have an old row, here or in an older checkpoint."""
+        return self.copied + self.returned - self.vacant_copied
 
     def __bool__(self) -> bool:
         return any((self.total, self.dropped, self.old_unused))
@@ -292,20 +298,27 @@ class PlanItem:
             return None
         oov_without = remapping.num_oov - remapping.num_oov_copied
         keeps = isinstance(self.fill, Keep)
-        back = sum(p.remapping.num_present for p in self.patches if p.remapping is not None)
+        older = [patch.remapping for patch in self.patches if patch.remapping is not None]
+        back, vacant_back = (
+            sum(getattr(one, name) for one in older)
+            for name in ("num_present", "num_vacant_copied")
+        )
+        copied = remapping.num_present + remapping.num_vacant_copied
+        vacant_copied = remapping.num_vacant_copied + vacant_back
         return RowAccount(
             total=len(remapping.rows),
-            copied=remapping.num_present,
+            copied=copied,
             oov_copied=remapping.num_oov_copied,
-            returned=back,
+            returned=back + vacant_back,
             initialised=0 if keeps else remapping.num_new - back,
             oov_initialised=0 if keeps else oov_without,
-            vacant=0 if keeps else remapping.num_vacant,
+            vacant=0 if keeps else remapping.num_vacant - vacant_copied,
+            vacant_copied=vacant_copied,
             entries_left=remapping.num_new - back if keeps else 0,
-            left=remapping.num_without_old_row - back if keeps else 0,
+            left=remapping.num_without_old_row - back - vacant_back if keeps else 0,
             dropped=remapping.num_dropped,
             old_unused=self.old_rows_unused,
-            moved=remapping.num_present + remapping.num_oov_copied - count_in_place(remapping.rows),
+            moved=copied + remapping.num_oov_copied - count_in_place(remapping.rows),
         )
 
     @property

@@ -54,7 +54,9 @@ class Remapping:
     num_dropped: int  # old entries that the new vocabulary does not have
     num_old: int  # rows that the old vocabulary describes, those of OOV included
     old_rows: int  # rows the old tensor must at least have
-    num_vacant: int = 0  # new rows that stand for no entry: gaps, padding, a new mask
+    num_vacant: int = 0  # new rows that stand for no entry: gaps, padding, a mask
+    num_vacant_copied: int = 0  # those of them that take an old row: the mask's
+    mask: range = range(0)  # new rows for no input
     # Old OOV rows that both vocabularies state and that no new one takes, though nobody said so.
     num_oov_left: int = 0
     oov_are_last: bool = False  # the old OOV rows are those behind all others, wherever that is
@@ -71,7 +73,8 @@ class Remapping:
 
     @property
     def num_without_old_row(self) -> int:
-        return self.num_new + self.num_vacant + self.num_oov - self.num_oov_copied
+        num_copied = self.num_vacant_copied + self.num_oov_copied
+        return self.num_new + self.num_vacant + self.num_oov - num_copied
 
     @property
     def share_found(self) -> float:
@@ -94,7 +97,8 @@ class Remapping:
             torch.where(self.rows < 0, self.rows, self.rows + at * old_size) for at in range(times)
         ]
         counts = (
-            "num_present num_new num_oov num_oov_copied num_dropped num_old old_rows num_vacant"
+            "num_present num_new num_oov num_oov_copied num_dropped num_old old_rows num_vacant "
+            "num_vacant_copied"
         )
         more = {name: times * getattr(self, name) for name in counts.split()}
         return replace(self, rows=torch.cat(blocks), **more)
@@ -239,15 +243,28 @@ def remapping_between(
     rows, joined = _rows_between(new, old, progress)
     if joined.may_share:
         _check_no_shared_rows(new, rows, len(old))
-    little = joined.num_present < _LITTLE * len(new.listed)
+    found, entries = _count_found(rows, new)
+    little = found < _LITTLE * entries
     otherwise = other_reading(new.listed, old.listed, joined.rows) if little else ""
-    if otherwise and not joined.num_present:
+    if otherwise and not found:
         raise VocabularyError(
-            f"None of the {plural(len(new.listed), 'entry')} of {new.origin} is in {old.origin}. "
+            f"None of the {plural(entries, 'entry')} of {new.origin} is in {old.origin}. "
             f"{otherwise} Write both alike, or pass their entries as sequences."
         )
     remapping = _completed(rows, info, vocabularies)
     return replace(remapping, other_reading=otherwise)
+
+
+def _count_found(rows: torch.Tensor, new: Vocabulary) -> tuple[int, int]:
+    """How many entries have an old row, and how many there are.
+
+    What the rows for no input and for what is not listed are called is none: it is the same in
+    vocabularies that have nothing in common.
+    """
+    apart = [new.special.get(name, range(0)) for name in (OOV, MASK)]
+    found = count_with_old_row(rows)
+    found -= sum(count_with_old_row(rows[part.start : part.stop]) for part in apart)
+    return found, len(new.listed) - sum(_listed_in(new, part) for part in apart)
 
 
 def _completed(rows: torch.Tensor, info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
@@ -375,11 +392,10 @@ def _take_oov_rows(
 def _remapping_of(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Remapping:
     """The rows with their account: each is an entry's, an OOV row or stands for nothing."""
     oov = new.special.get(OOV, range(0))
-    found, num_oov_copied = map(count_with_old_row, (rows, rows[oov.start : oov.stop]))
     mask = new.special.get(MASK, range(0))
-    # A row for no input that no old one is for is none that should have been found.
-    num_masks = len(mask) - count_with_old_row(rows[mask.start : mask.stop])
-    num_present, num_named = found - num_oov_copied, _count_named(new) - num_masks
+    parts = (rows, rows[oov.start : oov.stop], rows[mask.start : mask.stop])
+    found, num_oov_copied, num_masks = map(count_with_old_row, parts)
+    num_present, num_named = found - num_oov_copied - num_masks, _count_named(new)
     return Remapping(
         rows=rows,
         num_present=num_present,
@@ -390,15 +406,17 @@ def _remapping_of(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Remap
         num_old=len(old),
         old_rows=extremes(rows)[1] + 1 if found else 0,
         num_vacant=len(rows) - num_named - len(oov),
+        num_vacant_copied=num_masks,
+        mask=mask,
         is_padded=new.is_padded,
     )
 
 
 def _count_named(vocabulary: Vocabulary) -> int:
-    """Rows that stand for an entry, or for what only one row is for; not those of OOV."""
+    """Rows that stand for an entry, or for what only one row is for; not those of OOV or a mask."""
     count = len(vocabulary.listed)
     for name, rows in vocabulary.special.items():
-        if name == OOV:
+        if name in (OOV, MASK):
             count -= _listed_in(vocabulary, rows)
         elif name != PADDING:
             count += len(rows) - _listed_in(vocabulary, rows)

@@ -67,7 +67,8 @@ def _pursued(
     k = min(k, len(atoms))
     lengths = torch.linalg.vector_norm(atoms, dim=1)
     atoms = atoms / lengths.clamp(min=torch.finfo(atoms.dtype).tiny)[:, None]
-    step = max(1, min(_BUDGET // (atoms.element_size() * len(atoms)), _BUDGET // (8 * k * donor.width)))
+    similarities = atoms.element_size() * len(atoms)
+    step = max(1, min(_BUDGET // similarities, _BUDGET // (8 * k * donor.width)))
     rows, indices, weights = [], [], []
     for first in range(0, len(wanted), step):
         targets = _read(donor, wanted[first : first + step], atoms.device)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.boxes import count_with_old_row
 from torch_warmstart.errors import Finding, PlanError, SettingsError, plural
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.new_rows import Keep
@@ -222,13 +223,15 @@ def _in_blocks(rows: torch.Tensor | None, lacking: torch.Tensor) -> torch.Tensor
 
 def _of_rows(remapping: Remapping, rows: torch.Tensor) -> Remapping:
     """Of a remapping what other checkpoints do not have."""
-    count = int((rows >= 0).sum())
+    mask, count = remapping.mask, count_with_old_row(rows)
+    num_masks = count_with_old_row(rows[mask.start : mask.stop])
     return replace(
         remapping,
         rows=rows,
-        num_present=count,
+        num_present=count - num_masks,
         num_new=len(rows) - count,
         num_oov=0,
         num_oov_copied=0,
-        num_vacant=0,
+        num_vacant=num_masks,
+        num_vacant_copied=num_masks,
     )

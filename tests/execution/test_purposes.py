@@ -129,3 +129,24 @@ def test_a_row_for_no_input_of_an_older_checkpoint_is_no_entry_that_is_back() ->
     assert model.weight[:, 0].tolist() == [2.0, 0.0, 1.0, 2.0, 0.0]
     assert (rows.copied, rows.returned, rows.initialised, rows.vacant) == (1, 2, 1, 0)
     assert (rows.entries, rows.entries_found) == (3, 2)
+
+
+@pytest.mark.parametrize("other", ["bos_token", "eos_token", "unk_token"])
+def test_a_row_that_is_for_padding_too_stays_the_other_tokens(other) -> None:
+    """And the new token for padding begins as a new row, which a note says."""
+    listed = tws.Vocabulary.load(["<x>", "a"])
+    old = dataclasses.replace(listed, special={other: range(1), "pad_token": range(1)})
+    listed = tws.Vocabulary.load(["a", "<y>", "<pad>"])
+    new = dataclasses.replace(listed, special={other: range(1, 2), "pad_token": range(2, 3)})
+    info = tws.VocabInfo(new, old_vocab=old)
+    settings = tws.WarmStartSettings({"weight": torch.ones(2, 3)}, ".*", {"weight": info})
+    model = nn.Embedding(3, 3)
+    report = tws.warm_start(model, settings)
+    assert model.weight[:, 0].tolist() == [1.0, 1.0, 0.0]
+    (note,) = report.notes
+    assert (note.code, note.severity) == ("purpose-shared", "note")
+    assert "row 2 (pad_token) begins as a new one" in note.text
+    shared = dataclasses.replace(new, special={other: range(1, 2), "pad_token": range(1, 2)})
+    again = dataclasses.replace(info, new_vocab=shared)
+    settings = dataclasses.replace(settings, var_name_to_vocab_info={"weight": again})
+    assert tws.warm_start(model, settings).notes == ()

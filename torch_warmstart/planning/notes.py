@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
+from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, listed, plural
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.model import Variable
 from torch_warmstart.new_rows import Mixed
@@ -166,6 +166,8 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
         yield _rows_unexplained(item, remapping)
     if remapping.num_oov_left:
         yield _oov_of_others(item, remapping)
+    if remapping.taken_by_others:
+        yield _purposes_of_others(item, remapping)
 
 
 def _rows_unexplained(item: PlanItem, remapping: Remapping) -> Finding:
@@ -194,6 +196,18 @@ def _oov_of_others(item: PlanItem, remapping: Remapping) -> Finding:
         ": other entries would share each of them. old_num_oov_buckets=0 says that it is meant."
     )
     return Finding("oov-rows-left-behind", "note", item.name, text)
+
+
+def _purposes_of_others(item: PlanItem, remapping: Remapping) -> Finding:
+    """As where the old tokenizer pads with its end of text, and the new one has a token for it."""
+    named = remapping.taken_by_others.items()
+    rows = listed(f"row {row:,} ({name})" for name, row in named)
+    begin = "begins as a new one" if len(named) == 1 else "begin as new ones"
+    text = (
+        f"{item.name}: {rows} {begin}: what the old tokenizer has for that is another token's row "
+        "besides, which that token takes."
+    )
+    return Finding("purpose-shared", "note", item.name, text)
 
 
 def _on_segments(item: PlanItem, remapping: Remapping) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ from torch_warmstart.vocabularies.loading import (
 from torch_warmstart.vocabularies.readings import other_reading
 
 _LITTLE = 0.1  # of the new entries
+_PAD_TOKEN = "pad_token"
 _PADDED_TO = tuple(8 << power for power in range(7))  # multiples that tables are made higher to
 
 
@@ -57,6 +58,8 @@ class Remapping:
     num_vacant: int = 0  # new rows that stand for no entry: gaps, padding, a mask
     num_vacant_copied: int = 0  # those of them that take an old row: the mask's
     mask: range = range(0)  # new rows for no input
+    # New rows whose purpose ("pad_token") an old row had that another new row takes.
+    taken_by_others: Mapping[str, int] = field(default_factory=dict)
     # Old OOV rows that both vocabularies state and that no new one takes, though nobody said so.
     num_oov_left: int = 0
     oov_are_last: bool = False  # the old OOV rows are those behind all others, wherever that is
@@ -270,9 +273,9 @@ def _count_found(rows: torch.Tensor, new: Vocabulary) -> tuple[int, int]:
 def _completed(rows: torch.Tensor, info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
     """With the special rows, and the account of all."""
     new, old = vocabularies.new, vocabularies.old
-    _take_special_rows(rows, new, old)
+    taken_by_others = _take_special_rows(rows, new, old)
     _take_oov_rows(rows, new, old, info.old_num_oov_buckets)
-    remapping = _remapping_of(rows, new, old)
+    remapping = replace(_remapping_of(rows, new, old), taken_by_others=taken_by_others)
     if remapping.num_oov and not remapping.num_oov_copied and info.old_num_oov_buckets is None:
         remapping = replace(remapping, num_oov_left=len(old.special.get(OOV, ())))
     if not vocabularies.oov_are_last:
@@ -359,17 +362,25 @@ def _placed(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> torch.Tenso
     return placed
 
 
-def _take_special_rows(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> None:
+def _take_special_rows(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Mapping[str, int]:
     """What both sides have one row for takes the old one, whatever it is called there.
 
-    In place; an entry of the same name comes first, and no old row is taken twice.
+    In place; an entry of the same name comes first, and no old row is taken twice. Returned are the
+    new rows, by what they are for, that are left without one so. Padding comes last: it is often
+    another token's row besides, which is trained as that token's.
     """
-    for name, mine in new.special.items():
+    left = {}
+    for name, mine in sorted(new.special.items(), key=lambda item: item[0] == _PAD_TOKEN):
         theirs = old.special.get(name, ())
         if name in (OOV, PADDING) or len(mine) != 1 or len(theirs) != 1:
             continue
-        if int(rows[mine.start]) < 0 and not bool((rows == theirs[0]).any()):
+        if int(rows[mine.start]) >= 0:
+            continue
+        if bool((rows == theirs[0]).any()):
+            left[name] = mine.start
+        else:
             rows[mine.start] = theirs[0]
+    return left
 
 
 def _take_oov_rows(

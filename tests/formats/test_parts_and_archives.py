@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 
+import cramjam
 import pytest
 import torch
 from safetensors.torch import save_file, save_model
@@ -113,3 +117,24 @@ def test_archives_are_said_to_be_archives(tmp_path):
         with pytest.raises(tws.WarmStartError, match=text) as error:
             tws.load_checkpoint(str(tmp_path / name))
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("bzip2", bz2.compress),
+        ("xz", lzma.compress),
+        ("zstd", lambda data: bytes(cramjam.zstd.compress(data))),
+    ],
+    ids=["gzip", "bzip2", "xz", "zstd"],
+)
+def test_compressed_vectors_are_to_be_unpacked(tmp_path, name, pack):
+    path = str(tmp_path / "cc.vec.packed")
+    (tmp_path / "cc.vec.packed").write_bytes(pack(b"a 0.5 1.5 2.5\nb 3.5 4.5 5.5\n"))
+    made = tws.init.vectors(path, align=None)
+    info = tws.VocabInfo(["a", "b"], old_vocab=["a"], backup_initializer=made)
+    settings = tws.WarmStartSettings({"weight": torch.ones(1, 3)}, ".*", {"weight": info})
+    with pytest.raises(tws.WarmStartError, match=rf"compressed by {name}.* unpack it") as error:
+        tws.warm_start(nn.Embedding(2, 3), settings)
+    assert "no checkpoint of a known format" not in str(error.value)

@@ -7,7 +7,13 @@ import re
 from torch_warmstart.formats.place import Place
 from torch_warmstart.storage import base_name, parent, what_came_instead
 
-_GZIP, _TAR = b"\x1f\x8b", b"ustar"  # a tar's at byte 257
+_TAR = b"ustar"  # at byte 257
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
 # Ends of files that are read, and that archives of other programs hold.
 _READ = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".th", ".h5", ".npz", ".tar")
 _EXPORTED = ("archive_format", "serialized_exported_program.json")
@@ -80,8 +86,12 @@ def _archive(place: Place, head: bytes) -> str:
         )
     if place.zip_names:
         return "a zip archive without a file of a known format in it"
-    if head.startswith(_GZIP):
-        return "compressed by gzip, as .tar.gz and .nemo are: unpack it, and pass the file within"
+    by = next((name for magic, name in _PACKED.items() if head.startswith(magic)), "")
+    if by:
+        return (
+            f"compressed by {by}, as .vec.gz, .tar.gz and .nemo are, and checkpoints and tables of "
+            "vectors are read where they lie: unpack it, and pass the file within"
+        )
     if place.head(262)[257:] == _TAR:
         first = place.head(100).split(b"\0")[0].decode(errors="replace")
         return f"a tar archive that begins with {first!r}: unpack it, and pass the file within"

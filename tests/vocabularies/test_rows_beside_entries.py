@@ -7,7 +7,19 @@ import pytest
 import torch_warmstart as tws
 
 pandas = pytest.importorskip("pandas")
-pytest.importorskip("pyarrow")
+polars = pytest.importorskip("polars")
+pyarrow = pytest.importorskip("pyarrow")
+
+IN_MEMORY = {
+    "pandas": lambda table: table,
+    "polars": polars.from_pandas,
+    "pyarrow": pyarrow.Table.from_pandas,
+    "chunks": lambda table: pyarrow.concat_tables(
+        [pyarrow.Table.from_pandas(table[:2]), pyarrow.Table.from_pandas(table[2:])]
+    ),
+    "reader": lambda table: pyarrow.Table.from_pandas(table).to_reader(),
+}
+KINDS = ["csv", "tsv", "jsonl", "parquet", *IN_MEMORY]
 
 
 @pytest.fixture
@@ -51,20 +63,46 @@ def test_its_values_by_themselves_are_in_order(with_a_gap):
 
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("name", ["id", "token_id", "Id", "itemIdx", "no", "code", "Unnamed: 0"])
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_another_order_than_that_of_the_lines_is_refused(kind, name, first, tmp_path):
     table = pandas.DataFrame({"token": ["c", "a", "b"], name: [2 + first, first, 1 + first]})
+    held = _held(table, tmp_path, kind)
     with pytest.raises(tws.VocabularyError, match=f"numbers its entries in column '{name}'"):
-        tws.Vocabulary.load(_in_file(table, tmp_path, kind), column="token")
+        tws.Vocabulary.load(held, column="token")
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [[*range(2, 12)], [*range(5), *range(7, 12)], [19, 2, 4, 6, 8, 10, 12, 0, 16, 18]],
+    ids=["from 2 on", "with a gap", "shuffled, with gaps"],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_so_are_rows_that_begin_later_and_gaps(kind, numbers, tmp_path):
+    table = pandas.DataFrame({"token": [*"abcdefghij"], "id": numbers})
+    held = _held(table, tmp_path, kind)
+    with pytest.raises(tws.VocabularyError, match="otherwise than by the order of its lines"):
+        tws.Vocabulary.load(held, column="token")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_that_are_twice_or_far_between_are_of_something_else(kind, tmp_path):
+    table = pandas.DataFrame({"token": [*"abcdefghij"], "year": range(1990, 2000), "age": 5})
+    loaded = tws.Vocabulary.load(_held(table, tmp_path, kind), column="token")
+    assert len(loaded) == 10
+
+
+def test_a_column_by_its_number_is_that_of_a_frame_with_numbers_for_names():
+    table = pandas.DataFrame({1: [5, 6], 0: ["a", "b"]}, index=[1, 0])
+    assert list(tws.Vocabulary.load(table, column=1).entries) == [b"a", b"b"]
 
 
 @pytest.mark.parametrize(
     "numbers", [[0, 1, 2], [1, 2, 3], [7, 3, 9], [2, 2, 0], [3.5, 1.0, 2.0], ["2", "1", "x"]]
 )
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_other_order_is_not(kind, numbers, tmp_path):
     table = pandas.DataFrame({"token": ["c", "a", "b"], "id": numbers})
-    loaded = tws.Vocabulary.load(_in_file(table, tmp_path, kind), column="token")
+    loaded = tws.Vocabulary.load(_held(table, tmp_path, kind), column="token")
     assert loaded.rows(["c", "a", "b"]).tolist() == [0, 1, 2]
 
 
@@ -78,7 +116,7 @@ def test_nor_is_an_index_of_pandas_in_another_order(kind, order, tmp_path):
         feather.write_feather(Table.from_pandas(table), path)
     else:
         {"csv": table.to_csv, "parquet": table.to_parquet}[kind](path)
-    with pytest.raises(tws.VocabularyError, match="sort the lines by them, or pass a mapping"):
+    with pytest.raises(tws.VocabularyError, match="otherwise than by the order .*pass a mapping"):
         tws.Vocabulary.load(path, column="token")
 
 
@@ -108,6 +146,10 @@ def test_nor_are_counts_without_a_name(tmp_path):
     path = tmp_path / "v.tsv"
     path.write_text("c\t3\na\t2\nb\t1\n")
     assert tws.Vocabulary.load(path, column=0).rows(["c", "a", "b"]).tolist() == [0, 1, 2]
+
+
+def _held(table, folder, kind):
+    return IN_MEMORY[kind](table) if kind in IN_MEMORY else _in_file(table, folder, kind)
 
 
 def _in_file(table, folder, kind):

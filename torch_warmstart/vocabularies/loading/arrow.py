@@ -27,6 +27,7 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.loading.arrays import from_numpy, with_gaps
+from torch_warmstart.vocabularies.numbering import check_index, check_numbers, may_be_numbers
 
 ROWS = "row"  # the column of what `Vocabulary.save` wrote that says which row an entry has
 _ENTRY = "entry"
@@ -139,11 +140,73 @@ def exports_arrow(source: Any) -> bool:
     return hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__")
 
 
-def from_arrow(source: Any, column: str | int | None = None, *, origin: str = "") -> Vocabulary:
-    """A column's entries; nulls are rows without one."""
+def from_table(
+    source: Any, column: str | int | None = None, *, has_names: bool = True
+) -> Vocabulary:
+    """A column's entries, one a row in their order; VocabularyError if another says otherwise.
+
+    `has_names` is whether somebody has named the columns.
+    """
+    beside = _Beside()
+    found = from_arrow(source, column, beside=beside)
+    beside.check(_origin_of(source), has_names=has_names)
+    return found
+
+
+class _Beside:
+    """The columns of integers beside the entries', while a table is read."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, list[npt.NDArray[Any]]] = {}
+        self._names: dict[int, str] = {}
+        self._metadata: dict[bytes, bytes] = {}
+
+    def begin(self, schema: Any, number: int, names: Sequence[str]) -> None:
+        """What a table's columns are, of which one has the entries."""
+        self._metadata = _metadata(schema)
+        kinds = [schema.children[at].contents for at in range(len(names))]
+        plain = (at for at, kind in enumerate(kinds) if kind.format in _INTEGERS)
+        chosen = (at for at in plain if at != number and _is_plain(kinds[at]))
+        self._names = {at: names[at] for at in chosen if may_be_numbers(names[at])}
+        self._parts = {at: [] for at in self._names}
+
+    def take(self, schema: Any, array: Any) -> None:
+        """A chunk; what has nulls numbers no entries."""
+        for at in list(self._names):
+            found = _column_at(schema, array, at, "")
+            if found.is_there is not None and not found.is_there.all():
+                del self._names[at], self._parts[at]
+            elif found.ids is not None:
+                self._parts[at].append(found.ids)
+
+    def check(self, origin: str, *, has_names: bool) -> None:
+        """Raises VocabularyError for one that numbers the entries in another way."""
+        for at, name in self._names.items():
+            if self._parts[at]:
+                check_numbers(origin, name, _joined(self._parts[at]), has_names=has_names)
+        check_index(origin, self._metadata)
+
+
+def _is_plain(schema: Any) -> bool:
+    """Whether integers are no numbers of a dictionary's entries and of no extension."""
+    return not schema.dictionary and _EXTENSION not in _metadata(schema)
+
+
+def _origin_of(source: Any) -> str:
+    return f"the {type(source).__module__.split('.')[0]} {type(source).__name__}"
+
+
+def from_arrow(
+    source: Any,
+    column: str | int | None = None,
+    *,
+    origin: str = "",
+    beside: _Beside | None = None,
+) -> Vocabulary:
+    """A column's entries; nulls are rows without one. `beside` is shown the other columns."""
     given = origin
-    origin = given or f"the {type(source).__module__.split('.')[0]} {type(source).__name__}"
-    chunks = list(_chunks_of(source, column, origin))
+    origin = given or _origin_of(source)
+    chunks = list(_chunks_of(source, column, origin, beside))
     total = sum(_length(chunk) for chunk in chunks)
     if not total:
         raise VocabularyError(
@@ -211,7 +274,9 @@ def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 # -- the C interface -------------------------------------------------------------------------------
 
 
-def _chunks_of(source: Any, column: str | int | None, origin: str) -> Iterator[_Column]:
+def _chunks_of(
+    source: Any, column: str | int | None, origin: str, beside: _Beside | None
+) -> Iterator[_Column]:
     """The chunks of a column, copied out of the memory that is released behind each."""
     if hasattr(source, "__arrow_c_stream__"):
         capsule = _exported(source.__arrow_c_stream__, origin)
@@ -219,15 +284,17 @@ def _chunks_of(source: Any, column: str | int | None, origin: str) -> Iterator[_
         schema = _Schema()
         _check(stream.get_schema(ctypes.byref(stream), ctypes.byref(schema)), stream, origin)
         try:
-            _check_no_objects(source, _field(schema, column, origin), origin)
-            yield from _chunks_in(stream, schema, column, origin)
+            number = _number_of(schema, column, origin, beside)
+            field = schema if number is None else schema.children[number].contents
+            _check_no_objects(source, field, origin)
+            yield from _chunks_in(stream, schema, number, origin, beside)
         finally:
             _release(schema)
         return
     schema_capsule, array_capsule = _exported(source.__arrow_c_array__, origin)
     schema = _pointer(schema_capsule, b"arrow_schema", _Schema)
     array = _pointer(array_capsule, b"arrow_array", _Array)
-    yield _column(schema, array, column, origin)
+    yield _chunk(schema, array, _number_of(schema, column, origin, beside), origin, beside)
 
 
 def _exported(export: Callable[[], Any], origin: str) -> Any:
@@ -244,7 +311,7 @@ def _exported(export: Callable[[], Any], origin: str) -> Any:
 
 
 def _chunks_in(
-    stream: Any, schema: Any, column: str | int | None, origin: str
+    stream: Any, schema: Any, number: int | None, origin: str, beside: _Beside | None
 ) -> Iterator[_Column]:
     while True:
         array = _Array()
@@ -252,7 +319,7 @@ def _chunks_in(
         if not array.release:  # the stream is at its end
             return
         try:
-            yield _column(schema, array, column, origin)
+            yield _chunk(schema, array, number, origin, beside)
         finally:
             _release(array)
 
@@ -274,12 +341,6 @@ def _check(status: int, stream: Any, origin: str) -> None:
     said = stream.get_last_error(ctypes.byref(stream))
     reason = said.decode("utf-8", "replace") if said else f"error {status}"
     raise VocabularyError(f"{origin} cannot be read: {reason}.")
-
-
-def _field(schema: Any, column: str | int | None, origin: str) -> Any:
-    """What describes the column; of a table, the named one or the only one."""
-    is_table = schema.format == _STRUCT
-    return schema.children[_number_of(schema, column, origin)].contents if is_table else schema
 
 
 def _check_no_objects(source: Any, field: Any, origin: str) -> None:
@@ -324,13 +385,18 @@ def _metadata(schema: Any) -> dict[bytes, bytes]:
     return dict(zip(found[::2], found[1::2], strict=True))
 
 
-def _column(schema: Any, array: Any, column: str | int | None, origin: str) -> _Column:
-    """The chunk of a column; of a table, the named one or the only one."""
-    if schema.format != _STRUCT:
-        if column is not None:
-            raise VocabularyError(f"{origin} is one column, so column={column!r} is of no use.")
+def _chunk(
+    schema: Any, array: Any, number: int | None, origin: str, beside: _Beside | None
+) -> _Column:
+    """The chunk of a column by itself, or of that of a number of a table."""
+    if number is None:
         return _decoded(schema, array, origin)
-    number = _number_of(schema, column, origin)
+    if beside is not None:
+        beside.take(schema, array)
+    return _column_at(schema, array, number, origin)
+
+
+def _column_at(schema: Any, array: Any, number: int, origin: str) -> _Column:
     child, inside = schema.children[number].contents, array.children[number].contents
     found = _decoded(child, inside, origin)
     start = array.offset  # of the table; its columns know nothing of it
@@ -339,11 +405,29 @@ def _column(schema: Any, array: Any, column: str | int | None, origin: str) -> _
     return _where_both(found, _valid(array))  # a struct that is null has no columns
 
 
-def _number_of(schema: Any, column: str | int | None, origin: str) -> int:
-    names = [
+def _number_of(
+    schema: Any, column: str | int | None, origin: str, beside: _Beside | None
+) -> int | None:
+    """Which column of a table is meant, the named one or the only one; None: it is no table."""
+    if schema.format != _STRUCT:
+        if column is not None:
+            raise VocabularyError(f"{origin} is one column, so column={column!r} is of no use.")
+        return None
+    names = _names_of(schema)
+    number = _number_among(names, column, origin)
+    if beside is not None:
+        beside.begin(schema, number, names)
+    return number
+
+
+def _names_of(schema: Any) -> list[str]:
+    return [
         (schema.children[number].contents.name or b"").decode("utf-8", "replace")
         for number in range(schema.n_children)
     ]
+
+
+def _number_among(names: Sequence[str], column: str | int | None, origin: str) -> int:
     _check_rows_not_lost(names, column, origin)
     if column is None and len(names) == 1:
         return 0

@@ -14,7 +14,6 @@ from typing import Any
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.vocabularies.loading.arrays import from_mapping
-from torch_warmstart.vocabularies.loading.arrow import ROWS
 from torch_warmstart.vocabularies.loading.keras_layers import from_keras_layer, is_keras_lookup
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
 from torch_warmstart.vocabularies.loading.tokenizer_files import ROLES, unknown_of, with_roles
@@ -64,20 +63,27 @@ def from_labels(source: Any) -> Vocabulary | None:
     return from_mapping(source.to_dict(), origin)
 
 
-def without_index(source: Any, column: str | int | None) -> Any:
-    """A table of pandas' with what of it is looked at; anything else as it is.
+def without_index(source: Any, column: str | int | None) -> tuple[Any, str | int | None]:
+    """A table of pandas' with what of it is looked at; anything else as it is. And which column.
 
     Pandas exports its index as one more column, and all columns or none.
     """
     if "pandas" not in _libraries(source) or getattr(source, "ndim", 0) != 2:
-        return source
+        return source, column
     names = list(source.columns)
     if column is None and len(names) == 1 and source.index.inferred_type == "integer":
-        return source.reset_index(drop=True)
-    if isinstance(column, str) and names.count(column) == 1:
-        beside = [name for name in names if name == ROWS and name != column]
-        return source[[column, *beside]].reset_index(drop=True)
-    return source
+        return source.reset_index(drop=True), column
+    is_named = isinstance(column, str) and names.count(column) == 1
+    number = names.index(column) if is_named else column
+    if not isinstance(number, int) or not 0 <= number < len(names):
+        return source, column
+    integers = (at for at, dtype in enumerate(source.dtypes) if _is_integer(dtype))
+    beside = [at for at in integers if at != number and isinstance(names[at], str)]
+    return source.iloc[:, [number, *beside]].reset_index(drop=True), 0
+
+
+def _is_integer(dtype: Any) -> bool:
+    return getattr(dtype, "kind", "") in ("i", "u")
 
 
 def _origin(source: Any) -> str:

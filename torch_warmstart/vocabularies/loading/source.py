@@ -81,7 +81,7 @@ def load(
 
 
 def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
-    from torch_warmstart.vocabularies.loading.arrow import exports_arrow, from_arrow
+    from torch_warmstart.vocabularies.loading.arrow import exports_arrow, from_table
     from torch_warmstart.vocabularies.loading.objects import (
         from_labels,
         from_object,
@@ -92,7 +92,7 @@ def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
     if labelled is not None:
         return labelled
     if exports_arrow(source):
-        return from_arrow(without_index(source, column), column)
+        return from_table(*without_index(source, column))
     if column is not None:
         raise SettingsError(f"column={column!r} is for tables; a {_name(source)} was given.")
     if isinstance(source, Vocabulary):

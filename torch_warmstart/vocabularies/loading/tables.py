@@ -18,19 +18,14 @@ from torch_warmstart.errors import (
     printable,
 )
 from torch_warmstart.storage import Bytes
-from torch_warmstart.vocabularies.loading.arrow import ROWS, from_arrow
+from torch_warmstart.vocabularies.loading.arrow import ROWS, from_table
 from torch_warmstart.vocabularies.loading.content import BOM, STREAM
+from torch_warmstart.vocabularies.numbering import may_be_numbers, may_number
 from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 _LOOKED_AT = 50  # lines
-# Columns that say how often or when there was an entry, in whatever order that puts them.
-_USAGE = re.compile(
-    r"(.*[ _.-])?(counts?|n|num|freqs?|frequency|frequencies|occurrences|size|weight|score"
-    r"|last_seen|born|versions?)",
-    re.IGNORECASE,
-)
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 _TEXTS = (*_SEPARATORS, "jsonl")
 
@@ -83,8 +78,8 @@ def read_table(
         )
     if form in _SEPARATORS and isinstance(column, int):
         _check_number(table, url, column)
-    _check_order(table, url, column)
-    found = _named(table, url, column)
+    has_names = form not in _SEPARATORS or isinstance(column, str)
+    found = _named(table, url, column, has_names=has_names)
     found = replace(found, listed=replace(found.listed, origin=_origin(url, column)))
     if form in _SEPARATORS:
         _check_no_blank_cells(found, form)
@@ -103,52 +98,6 @@ def _check_number(table: Any, url: str, column: int) -> None:
             f"{url} seems to have names in its first line, above numbers: say the column by its "
             "name, which leaves that line out, or pass the column as a sequence."
         )
-
-
-def _check_order(table: Any, url: str, column: str | int | None) -> None:
-    """That no other column numbers the entries in another order than the lines have.
-
-    What it is called does not matter: pandas writes its index without a name.
-    """
-    for number, field in enumerate(table.schema):
-        if column in (number, field.name) or not _may_number(field):
-            continue
-        values = table.column(number)
-        if values.null_count or len(values) < 2:
-            continue
-        found = torch.from_numpy(values.to_numpy().astype("int64"))
-        # Without names counts cannot be told from numbers, but by what sorts entries by them.
-        is_unnamed = isinstance(column, int) and bool((found.diff() < 0).all())
-        if _is_shuffled(found) and not is_unnamed:
-            raise _other_order(url, f"in column {field.name!r}")
-    index = ((table.schema.pandas_metadata or {}).get("index_columns") or [None])[0]
-    if isinstance(index, dict) and index.get("step") == -1 and index.get("stop") in (-1, 0):
-        raise _other_order(url, "by the index of pandas that its metadata keeps")
-
-
-def _other_order(url: str, where: str) -> VocabularyError:
-    return VocabularyError(
-        f"{url} numbers its entries {where}, in another order than its lines have. If those are "
-        "their rows, sort the lines by them, or pass a mapping, {entry: row}; if the lines are in "
-        "the order of the rows, pass the column's values as a sequence."
-    )
-
-
-def _may_number(field: Any) -> bool:
-    """Whether a column is integers of anything but usage."""
-    return str(field.type).startswith(("int", "uint")) and not _USAGE.fullmatch(field.name)
-
-
-def _is_shuffled(numbers: torch.Tensor) -> bool:
-    """Whether they are all of 0 to n - 1, or of 1 to n, in any order but that."""
-    first, count = int(numbers.min()), len(numbers)
-    if first not in (0, 1) or int(numbers.max()) != first + count - 1:
-        return False
-    if bool((numbers.diff() == 1).all()):
-        return False
-    is_there = torch.zeros(count, dtype=torch.bool)
-    is_there[numbers - first] = True
-    return bool(is_there.all())
 
 
 def _has_names(table: Any) -> bool:
@@ -177,9 +126,9 @@ def _check_no_blank_cells(column: Vocabulary, form: str) -> None:
         )
 
 
-def _named(table: Any, url: str, column: str | int | None) -> Vocabulary:
+def _named(table: Any, url: str, column: str | int | None, *, has_names: bool) -> Vocabulary:
     try:
-        return from_arrow(table, column)
+        return from_table(table, column, has_names=has_names)
     except VocabularyError as error:
         raise VocabularyError(f"{url}: {error}") from error
     except UnicodeDecodeError as error:
@@ -265,7 +214,8 @@ def _read_parquet(buffer: Any, column: str | int | None, block: int) -> Any:
     schema = file.schema_arrow
     if column not in schema.names:
         return file.read()
-    beside = [field.name for field in schema if field.name != column and _may_number(field)]
+    integers = (field for field in schema if str(field.type).startswith(("int", "uint")))
+    beside = [f.name for f in integers if f.name != column and may_be_numbers(f.name)]
     return file.read(columns=[column, *(name for name in beside if _may_be_all(file, name))])
 
 
@@ -283,7 +233,7 @@ def _may_be_all(file: Any, name: str) -> bool:
         return True
     lowest = min((stated.min for stated in known), default=0)
     highest = max((stated.max for stated in known), default=0)
-    return lowest in (0, 1) and bool(highest == lowest + file.metadata.num_rows - 1)
+    return may_number(lowest, highest, file.metadata.num_rows)
 
 
 def _read_arrow(buffer: Any, column: str | int | None, block: int) -> Any:

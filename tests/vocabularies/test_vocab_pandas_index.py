@@ -56,3 +56,16 @@ def test_an_index_of_text_may_be_the_entries():
 def test_a_column_is_read_whatever_the_others_hold():
     table = pd.DataFrame({"t": ["a", "b"], "mixed": pd.Series([1, "x"], dtype=object)})
     assert list(load(table, column="t").entries) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("index", [pd.Index, pd.CategoricalIndex])
+@pytest.mark.parametrize("rows", [[3, 2], [0, 1, 2, 3, 5, 6, 7, 9]], ids=str)
+def test_so_is_one_whose_rows_begin_later_or_have_gaps(rows, index):
+    labels = [*"abcdefgh"][: len(rows)]
+    loaded = load(pd.Series(rows, index=index(labels)))
+    assert loaded.rows(labels).tolist() == rows
+
+
+def test_several_labels_of_a_row_are_told():
+    with pytest.raises(tws.VocabularyError, match="several labels for each row: pass one level"):
+        load(pd.MultiIndex.from_tuples([("a", "x"), ("b", "y")]))

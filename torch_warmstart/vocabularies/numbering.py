@@ -39,6 +39,21 @@ def may_number(lowest: int, highest: int, count: int) -> bool:
     return lowest >= 0 and count > 1 and count - 1 <= highest < 2 * count
 
 
+def is_numbering(numbers: npt.NDArray[Any]) -> bool:
+    """Whether integers number entries: each another one, and as good as all up to the highest."""
+    count = len(numbers)
+    if count < 2:
+        return count == 1 and int(numbers[0]) in (0, 1)
+    lowest, highest = int(numbers.min()), int(numbers.max())
+    if not may_number(lowest, highest, count):
+        return False
+    if highest - lowest != count - 1 and count < _FEW:
+        return False
+    is_there = np.zeros(highest + 1, dtype=bool)
+    is_there[numbers.astype(np.int64)] = True
+    return int(is_there.sum()) == count
+
+
 def check_numbers(
     origin: str, name: str, numbers: npt.NDArray[Any], *, has_names: bool = True
 ) -> None:
@@ -46,22 +61,13 @@ def check_numbers(
 
     Without names of columns, counts cannot be told from numbers but by what sorts entries by them.
     """
-    count = len(numbers)
-    if count < 2:
+    if not is_numbering(numbers):
         return
-    lowest, highest = int(numbers.min()), int(numbers.max())
-    if not may_number(lowest, highest, count):
-        return
-    is_whole = highest - lowest == count - 1
     found = numbers.astype(np.int64)
     steps = np.diff(found)
-    if is_whole and lowest in (0, 1) and bool((steps == 1).all()):
-        return
-    if (not is_whole and count < _FEW) or (not has_names and bool((steps < 0).all())):
-        return
-    is_there = np.zeros(highest + 1, dtype=bool)
-    is_there[found] = True
-    if int(is_there.sum()) == count:
+    lowest, highest = int(found.min()), int(found.max())
+    is_in_order = lowest in (0, 1) and bool((steps == 1).all())
+    if not is_in_order and (has_names or not bool((steps < 0).all())):
         raise _otherwise(origin, f"in column {shown_entry(name)}, from {lowest:,} to {highest:,}")
 
 

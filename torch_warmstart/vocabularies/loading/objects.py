@@ -17,6 +17,7 @@ from torch_warmstart.vocabularies.loading.arrays import from_mapping
 from torch_warmstart.vocabularies.loading.keras_layers import from_keras_layer, is_keras_lookup
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
 from torch_warmstart.vocabularies.loading.tokenizer_files import ROLES, unknown_of, with_roles
+from torch_warmstart.vocabularies.numbering import is_numbering
 
 _COUNTED = "count"  # what pandas calls what `value_counts()` returns
 
@@ -39,12 +40,13 @@ def _libraries(source: Any) -> set[str]:
 def from_labels(source: Any) -> Vocabulary | None:
     """A Series of pandas' whose labels are entries and whose values are their rows, as of a dict.
 
-    None for one that is something else: its values are no numbers, or not 0 to n - 1 or 1 to n.
+    None for one that is something else: its values are no numbers, or do not number the labels.
     Raises VocabularyError: they are counts, or a label is there twice.
     """
     if "pandas" not in _libraries(source) or getattr(source, "ndim", 0) != 1:
         return None
     labels: Any = getattr(source, "index", None)
+    labels = getattr(labels, "categories", labels)  # of which each label is one
     if getattr(labels, "inferred_type", "") not in ("string", "bytes"):
         return None
     if getattr(source.dtype, "kind", "") not in ("i", "u") or source.hasnans or not len(source):
@@ -55,10 +57,9 @@ def from_labels(source: Any) -> Vocabulary | None:
             f"{origin} says how often there is an entry, not which row it has: pass its labels, "
             "series.index, where they are in the order of the rows."
         )
-    first, last = int(source.min()), int(source.max())
-    if first not in (0, 1) or last != first + len(source) - 1 or not source.is_unique:
+    if not is_numbering(source.to_numpy()):
         return None
-    if not labels.is_unique:
+    if not source.index.is_unique:
         raise VocabularyError(f"{origin} has a label twice, which would have two rows.")
     return from_mapping(source.to_dict(), origin)
 

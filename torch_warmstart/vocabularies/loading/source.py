@@ -146,6 +146,11 @@ def _from_values(source: Any) -> Vocabulary:
     """Pandas' arrays and indices; what is missing, beside which ids become floats, is no entry."""
     from torch_warmstart.vocabularies.loading.arrays import from_numpy, from_sequence
 
+    if getattr(source, "nlevels", 1) > 1:
+        raise VocabularyError(
+            f"the {_name(source)} of length {len(source):,} has several labels for each row: pass "
+            "one level of it, index.get_level_values(0)."
+        )
     is_missing = np.asarray(source.isna()) if callable(getattr(source, "isna", None)) else None
     if is_missing is None or is_missing.ndim != 1 or not is_missing.any():
         return from_numpy(np.asarray(source.to_numpy()))

@@ -170,3 +170,29 @@ def test_entries_with_control_characters_are_entries(tmp_path: Path) -> None:
     path = tmp_path / "crossed"
     path.write_text("".join(f"{entry}\n" for entry in entries))
     assert [entry.decode() for entry in tws.Vocabulary.load(str(path)).entries] == entries
+
+
+@pytest.mark.parametrize("dtype", ["<i8", "<U4", "<U0", "|O", "|V8", "<U999999999"])
+@pytest.mark.parametrize("shape", ["1000000000000,", "99999999999999999999,", "-1,", "True,", "2,"])
+def test_an_array_whose_header_lies_is_our_error(shape, dtype, tmp_path):
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({shape}), }}".ljust(117)
+    path = tmp_path / "v.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + header.encode() + b"\n" + b"x" * 8)
+    with pytest.raises(tws.VocabularyError, match="cannot be read as text or integers"):
+        tws.Vocabulary.load(path)
+
+
+@pytest.mark.parametrize("value", [["a", "b"], {"a": 0}, ("a", "b"), {"a"}], ids=str)
+@pytest.mark.parametrize("protocol", [0, 5])
+def test_a_pickle_is_no_vocabulary(value, protocol, tmp_path):
+    path = tmp_path / "v.pkl"
+    path.write_bytes(pickle.dumps(value, protocol))
+    with pytest.raises(tws.VocabularyError, match="is a pickle|is binary"):
+        tws.Vocabulary.load(path)
+
+
+def test_names_of_columns_that_are_no_utf8_are_told(tmp_path):
+    path = tmp_path / "v.csv"
+    path.write_bytes(b"caf\xe9,n\na,5\n")
+    with pytest.raises(tws.VocabularyError, match="names are no UTF-8"):
+        tws.Vocabulary.load(path, column="n")

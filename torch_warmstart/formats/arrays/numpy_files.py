@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from torch_warmstart.dtypes import take_rows
@@ -26,7 +27,7 @@ from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import NPY_MAGIC, NPY_SUFFIX
 from torch_warmstart.formats.rows import read_rows
-from torch_warmstart.storage import ByteSource, base_name
+from torch_warmstart.storage import Bytes, ByteSource, base_name
 from torch_warmstart.values import frozen
 
 _LENGTH_SIZES = {1: 2, 2: 4, 3: 4}  # bytes of the header's length, by version
@@ -221,10 +222,29 @@ def _check_size(header: ArrayHeader, size: int) -> None:
     if header.dtype is None or torch_dtype(header.dtype) is None:
         return  # it is not read; a pickle has any size
     if header.offset + header.nbytes != size:
-        raise ValueError(
-            f"{header.dtype} of shape {list(header.shape)} takes {header.nbytes:,} bytes behind "
-            f"the header, but {size - header.offset:,} are there"
-        )
+        raise ValueError(_of_another_size(header, size))
+
+
+def array_of_npy(raw: Bytes) -> npt.NDArray[Any]:
+    """The array of a whole file, where its bytes are; raises ValueError for what is none of plain.
+
+    Text too, which no tensor holds.
+    """
+    header = _parse_header(raw[:_HEAD].tobytes())
+    dtype = header.dtype
+    if dtype is None or dtype.hasobject or not dtype.itemsize:
+        raise ValueError(f"its entries are {'structured' if dtype is None else dtype}")
+    if header.offset + header.nbytes != len(raw):
+        raise ValueError(_of_another_size(header, len(raw)))
+    array = np.frombuffer(raw, dtype, math.prod(header.shape), header.offset)
+    return array.reshape(header.shape, order="F" if header.fortran_order else "C")
+
+
+def _of_another_size(header: ArrayHeader, size: int) -> str:
+    return (
+        f"{header.dtype} of shape {list(header.shape)} takes {header.nbytes:,} bytes behind the "
+        f"header, but {size - header.offset:,} are there"
+    )
 
 
 def _read_array(source: ByteSource, header: ArrayHeader, rows: torch.Tensor | None) -> torch.Tensor:

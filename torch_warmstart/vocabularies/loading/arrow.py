@@ -301,6 +301,10 @@ def _exported(export: Callable[[], Any], origin: str) -> Any:
     """What it exports; of objects of several kinds nobody can make a column."""
     try:
         return export()
+    except UnicodeDecodeError as error:
+        raise VocabularyError(
+            f"{origin} has columns whose names are no UTF-8, which cannot be read: rename them."
+        ) from cause_of(error)
     except Exception as error:
         said = printable(said_of_entries(error)).rstrip(".")
         raise VocabularyError(

@@ -51,6 +51,8 @@ _MAGIC = (
 )
 _NUMBER = re.compile(rb'"?-?\d+(\.\d+)?"?')
 _SAFETENSORS = re.compile(rb'.{5}\0\0\0\{\s*"', re.DOTALL)  # the header's size, then the header
+# Pickles of protocol 0, which is text: of a list or a dict, a tuple, a set.
+_PICKLE = re.compile(rb"\([ld]p[01]\n|\(V[^\n]*\np[01]\n|c__builtin__\n")
 _PYTHON = re.compile(rb"\s*[\[{(]\s*b?'")  # as JSON begins, in single quotes
 # How JSON begins that holds something; or all of it is empty. A bracket is an entry, too.
 _LIST = re.compile(rb"\s*(\[\s*[-\d\[tfn{\"]|(\[[ \t]*\]|\{[ \t]*\})\s*\Z)")
@@ -94,6 +96,8 @@ def what_stranger_it_is(head: bytes) -> str:
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return what
+    if _PICKLE.match(head):
+        return "is a pickle"
     return "is a safetensors file" if _SAFETENSORS.match(head) else ""
 
 

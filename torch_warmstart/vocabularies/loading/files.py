@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 
 from torch_warmstart.entries import Vocabulary, vocabulary_of
@@ -255,13 +253,14 @@ def _is_scored(head: bytes) -> bool:
 
 
 def _read_npy(raw: Bytes, url: str) -> Vocabulary:
+    from torch_warmstart.formats.arrays import array_of_npy
     from torch_warmstart.vocabularies.loading.arrays import from_numpy
 
     try:
-        array = np.load(io.BytesIO(raw.tobytes()), allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        array = array_of_npy(raw)
+    except ValueError as error:
         raise VocabularyError(
-            f"{url} is an array of numpy's that cannot be read as text or integers: {error}"
+            f"{url} is an array of numpy's that cannot be read as text or integers: {error}."
         ) from error
     return from_numpy(array)
 

@@ -131,10 +131,6 @@ def _named(table: Any, url: str, column: str | int | None, *, has_names: bool) -
         return from_table(table, column, has_names=has_names)
     except VocabularyError as error:
         raise VocabularyError(f"{url}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise VocabularyError(
-            f"{url} is no UTF-8: the names of its columns cannot be read."
-        ) from error
 
 
 def _why(error: Exception) -> str:

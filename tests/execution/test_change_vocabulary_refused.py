@@ -126,6 +126,13 @@ def test_a_list_that_holds_it_too():
     refused(model, "is held by regularised as well")
     model.regularised = {"l2": [(0.1, model.tok.weight)]}
     refused(model, "is held by regularised as well")
+    model.regularised = {"some rows": model.tok.weight.data[1:3]}
+    refused(model, "is held by regularised as well")
+
+
+def test_a_layer_that_has_no_shape_yet():
+    with pytest.raises(tws.PlanError, match=r"0\.weight has no shape yet: run a batch"):
+        tws.change_vocabulary(nn.Sequential(nn.LazyLinear(4)), {"0.weight": INFO})
 
 
 def test_tensors_of_other_kinds():

@@ -80,3 +80,13 @@ def test_what_to_call_first_can_be_pasted():
     changed = tws.VocabInfo(["b", "new"], old_vocab=["a", "b", "c"])
     tws.change_vocabulary(model, {"in-put.1.weight": changed})
     assert model["in-put"][1].weight.shape == (2, 2)
+
+
+def test_what_an_optimizer_keeps_of_no_parameter_stays():
+    model = nn.Sequential(nn.Embedding(3, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    optimizer.state["rounds"] = 5
+    optimizer.state["total"] = torch.ones(2)
+    tws.change_vocabulary(model, {"0.weight": INFO}, optimizer=optimizer)
+    assert optimizer.state["rounds"] == 5
+    assert torch.equal(optimizer.state["total"], torch.ones(2))

@@ -97,8 +97,10 @@ def _beside(
             yield from _tensors(state)
 
 
-def _tensors(mapping: Mapping[Any, Any]) -> Iterator[torch.Tensor]:
-    return (value for value in mapping.values() if isinstance(value, torch.Tensor))
+def _tensors(state: Any) -> Iterator[torch.Tensor]:
+    """Of a parameter's state, or a copy; what an optimizer keeps besides need be no mapping."""
+    values = state.values() if isinstance(state, Mapping) else [state]
+    return (value for value in values if isinstance(value, torch.Tensor))
 
 
 def _of_model(error: Exception) -> Exception:

@@ -10,6 +10,7 @@ import torch
 
 from torch_warmstart.errors import Finding
 from torch_warmstart.model import (
+    Extent,
     Extents,
     Variable,
     extent_of,
@@ -215,13 +216,22 @@ def _why_shared(model: torch.nn.Module, tensor: torch.Tensor) -> str | None:
 
 
 def _why_held(model: torch.nn.Module, tensor: torch.Tensor) -> str | None:
-    """Where a module has a tensor as a plain attribute besides, in a list for example."""
+    """Where a module has a tensor, or its memory, as a plain attribute besides, as in a list."""
+    own = extent_of(tensor)
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers") and any(t is tensor for t in _in(value)):
+            if name not in ("_parameters", "_buffers") and any(
+                t is tensor or _touch(extent_of(t), own) for t in _in(value)
+            ):
                 where = f"{path}.{name}" if path else name
                 return f"is held by {where} as well, which would keep the old tensor."
     return None
+
+
+def _touch(one: Extent | None, other: Extent | None) -> bool:
+    if one is None or other is None or one.device != other.device:
+        return False
+    return one.start < other.stop and other.start < one.stop
 
 
 def _in(value: Any, depth: int = _MAX_DEPTH) -> Iterator[torch.Tensor]:

@@ -112,6 +112,9 @@ def read_tables(model: torch.nn.Module, infos: Mapping[str, Infos]) -> tuple[Cha
     named = settings.named_infos
     entries, unknown = by_variable(named, _SETTING, variables, frozenset(variables))
     given = {variable: _sized(infos_of(entry.value)) for variable, entry in entries.items()}
+    shapeless = [v for v in given if torch.nn.parameter.is_lazy(v.tensor)]
+    problems += [finding for v in shapeless if (finding := _why_not(model, v)) is not None]
+    given = {variable: its for variable, its in given.items() if variable not in shapeless}
     chosen = _with_biases(model, given, variables)
     tables, others = _tables(model, chosen)
     problems += [*unknown, *others, *_half_changed(model, tables)]
@@ -233,10 +236,17 @@ def _tried(
         return Finding(error.code, "error", variable.name, f"{variable.name}: {error}")
 
 
-def _table(model: torch.nn.Module, variable: Variable, infos: tuple[Sized, ...]) -> ChangedTable:
+def _why_not(model: torch.nn.Module, variable: Variable) -> Finding | None:
     why = why_not_made_anew(model, variable)
+    if why is None:
+        return None
+    return Finding(_ANEW, "error", variable.name, f"{variable.name} {why}")
+
+
+def _table(model: torch.nn.Module, variable: Variable, infos: tuple[Sized, ...]) -> ChangedTable:
+    why = _why_not(model, variable)
     if why is not None:
-        raise ProblemError(_ANEW, variable, f"{variable.name} {why}")
+        raise ProblemError(why.code, variable, why.text)
     table = ChangedTable(variable, tuple(_change(variable, info) for info in infos))
     _check_padding_rows(table)
     return table

@@ -65,6 +65,14 @@ def loses_values(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
     return not torch.equal(tensor, tensor.to(dtype).to(tensor.dtype))
 
 
+def summed_in(*dtypes: torch.dtype) -> torch.dtype:
+    """What floating numbers are summed in: float64 where one is that, else float32.
+
+    Torch's own rule knows nothing of types of one byte.
+    """
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
 def is_integer(dtype: torch.dtype) -> bool:
     """Whether it holds whole numbers, signed or not."""
     return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)

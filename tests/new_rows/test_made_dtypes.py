@@ -88,3 +88,26 @@ def _five(old, made):
     info = tws.VocabInfo(_NEW, 5, 0, _NEW[:4], backup_initializer=made)
     tws.warm_start(model, tws.WarmStartSettings({"weight": old}, ".*", {"weight": info}))
     return model.weight.detach()
+
+
+@pytest.mark.parametrize("name", ["mean", "normal", "similar", "alias", "noise"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz], ids=str
+)
+def test_tables_and_vectors_of_one_byte_are_summed_in_float32(dtype, name):
+    made = {
+        "mean": init.mean(),
+        "normal": init.normal(),
+        "similar": init.similar((_NEW, _VECTORS[1].clamp(max=100).to(dtype)), k=1),
+        "alias": init.alias({"x": "a"}),
+        "noise": init.mean() + init.noise(0.1),
+    }[name]
+    table = torch.full((2, 2), 1.5).to(dtype)
+    assert _start(table, made)[2].float().tolist() == [1.5, 1.5]
+    assert _start(table.float(), made)[2].tolist() == [1.5, 1.5]
+
+
+def test_new_rows_of_one_byte_that_are_not_finite_are_told():
+    table = torch.tensor([[1.5, float("nan")], [1.5, 1.5]]).to(torch.float8_e4m3fn)
+    with pytest.warns(tws.WarmStartWarning, match="1 new row with NaN or infinity"):
+        _start(table, init.alias({"x": "a"}))

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from torch_warmstart.dtypes import summed_in
 from torch_warmstart.entries import MASK, OOV, PADDING, Entries, Vocabulary
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.moments import (
@@ -238,7 +239,7 @@ class NewRows:
     @property
     def made_dtype(self) -> torch.dtype:
         """What its rows are made in before they are cast: float32, or float64 where it is that."""
-        return torch.promote_types(self.dtype, torch.float32)
+        return summed_in(self.dtype)
 
     @property
     def has_entry(self) -> torch.Tensor:

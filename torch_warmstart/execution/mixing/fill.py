@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.boxes import Box
+from torch_warmstart.dtypes import summed_in
 from torch_warmstart.errors import Finding, plural
 from torch_warmstart.execution.commit import Filled
 from torch_warmstart.execution.mixing.old_table import OldTable
@@ -155,7 +156,7 @@ def _notes(name: str, fill: Mixed, made: Sequence[Made], unanswered: int) -> Ite
 
 def _not_finite(item: PlanItem, rows: Sequence[torch.Tensor]) -> Iterator[Finding]:
     """Of rows with NaN or infinity, of which the parts here tell."""
-    if all(bool(_one_of_alike(part, item.axis).sum().isfinite()) for part in rows):
+    if all(_has_finite_sum(_one_of_alike(part, item.axis)) for part in rows):
         return  # of many numbers the quickest way; what it is true of is looked at again
     count = sum(_num_broken(part.movedim(item.axis, 0)) for part in rows)
     if count:
@@ -166,6 +167,10 @@ def _not_finite(item: PlanItem, rows: Sequence[torch.Tensor]) -> Iterator[Findin
         yield Finding("new-rows-not-finite", "warning", item.name, text)
 
 
+def _has_finite_sum(rows: torch.Tensor) -> bool:
+    return bool(rows.sum(dtype=summed_in(rows.dtype)).isfinite())
+
+
 def _one_of_alike(rows: torch.Tensor, axis: int) -> torch.Tensor:
     """Rows; of one for all only that."""
     return rows.narrow(axis, 0, 1) if rows.shape[axis] and rows.stride(axis) == 0 else rows
@@ -173,7 +178,8 @@ def _one_of_alike(rows: torch.Tensor, axis: int) -> torch.Tensor:
 
 def _num_broken(rows: torch.Tensor) -> int:
     starts = range(0, len(rows), _DRAWN)
-    parts = (rows[start : start + _DRAWN] for start in starts)
+    wide = summed_in(rows.dtype)  # of one byte torch does not tell
+    parts = (rows[start : start + _DRAWN].to(wide) for start in starts)
     return sum(int((~part.isfinite().reshape(len(part), -1).all(1)).sum()) for part in parts)
 
 

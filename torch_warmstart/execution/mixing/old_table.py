@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from torch_warmstart.dtypes import aligned, is_aligned
+from torch_warmstart.dtypes import aligned, is_aligned, summed_in
 from torch_warmstart.execution.gathering import duplicate, gather_blocks, gather_guarded
 from torch_warmstart.execution.reading import Reader
 from torch_warmstart.formats import Block
@@ -26,8 +26,7 @@ class OldTable:
         self._is_safe = reader.is_safe(item)
         dtype = item.sources[0].dtype or torch.float32
         # What sums are made in.
-        of_both = torch.promote_types(dtype, item.variable.tensor.dtype)
-        self.dtype: torch.dtype = torch.promote_types(of_both, torch.float32)
+        self.dtype: torch.dtype = summed_in(dtype, item.variable.tensor.dtype)
         remapping = item.remapping
         assert remapping is not None
         self._size = min(remapping.num_old, item.old_size)

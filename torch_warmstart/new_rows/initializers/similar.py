@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from torch_warmstart.dtypes import summed_in
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.dense import BUDGET, READ, Likeness
@@ -69,7 +70,7 @@ class Similar(RowInitializer):
             why = old.why_no_anchor(found, "has", "a vector")
             raise SettingsError(f"{new.name}: init.similar: {why}")
         device = new.device if new.device.type == "cuda" else torch.device("cpu")
-        space = torch.empty(0, dtype=torch.promote_types(table.dtype, of_old.dtype), device=device)
+        space = torch.empty(0, dtype=summed_in(table.dtype, of_old.dtype), device=device)
         known = _unit_rows(of_old, places[anchors], space)
         is_vector = known.square().sum(1) > _HALF
         if not bool(is_vector.all()):

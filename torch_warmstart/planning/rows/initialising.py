@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from torch_warmstart.dtypes import summed_in
 from torch_warmstart.entries import OOV, Entries, Vocabulary
 from torch_warmstart.errors import Finding, SettingsError, plural
 from torch_warmstart.formats import Checkpoint, open_checkpoint
@@ -263,7 +264,7 @@ class _Table:
                 f"only {values.shape[0]:,}: they do not belong together."
             )
         self.vocabulary, self.width, self._values = vocabulary, values.shape[1], values
-        self.dtype: torch.dtype = torch.promote_types(dtype, torch.float32)
+        self.dtype: torch.dtype = summed_in(dtype)
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
         return self._values.read(rows).to(_CPU, self.dtype)

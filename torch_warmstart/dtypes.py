@@ -14,6 +14,11 @@ import torch
 _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _KNOWN_EVERYWHERE = {torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8}
 
+NO_PLAIN_TENSOR = (  # what follows who has given or returned one
+    "a tensor that is sparse, nested, or on the meta device, where it has no values: make it a "
+    "plain one, as tensor.to_dense() does of a sparse one."
+)
+
 
 def dtype_name(dtype: torch.dtype) -> str:
     """`float32`, for people."""
@@ -71,6 +76,11 @@ def summed_in(*dtypes: torch.dtype) -> torch.dtype:
     Torch's own rule knows nothing of types of one byte.
     """
     return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def lies_in_memory(tensor: torch.Tensor) -> bool:
+    """Whether it is a plain tensor: of strides, with values."""
+    return tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_nested)
 
 
 def is_integer(dtype: torch.dtype) -> bool:

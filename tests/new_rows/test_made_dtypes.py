@@ -111,3 +111,20 @@ def test_new_rows_of_one_byte_that_are_not_finite_are_told():
     table = torch.tensor([[1.5, float("nan")], [1.5, 1.5]]).to(torch.float8_e4m3fn)
     with pytest.warns(tws.WarmStartWarning, match="1 new row with NaN or infinity"):
         _start(table, init.alias({"x": "a"}))
+
+
+@pytest.mark.parametrize("made", [torch.Tensor.to_sparse, lambda rows: rows.to("meta")])
+def test_what_is_no_plain_tensor_is_refused(made):
+    def of_old(new: tws.NewRows) -> torch.Tensor:
+        return made(torch.ones(len(new), 2))
+
+    whole = init.similar((_NEW, made(_VECTORS[1])))
+    for initializer in (of_old, made, whole):
+        with pytest.raises(tws.WarmStartError, match="sparse, nested, or on the meta device"):
+            _start(torch.ones(2, 2), initializer)
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-30, 1e30])
+def test_a_donor_of_any_scale_tells_the_same(scale):
+    donor = (_NEW, scale * torch.tensor([[1.0, 0], [0, 1], [1, 1], [2, 1], [3, 0]]))
+    assert _start(torch.tensor([[1.0, 2], [3, 4]]), init.omp(donor, k=1))[2].isfinite().all()

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from torch_warmstart.dtypes import loses_values
+from torch_warmstart.dtypes import NO_PLAIN_TENSOR, lies_in_memory, loses_values
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.dense import Likeness, Some
 from torch_warmstart.new_rows.mixture import Mixture, check_mixture, count_equal
@@ -462,6 +462,8 @@ def _made_by(single: Single, new: NewRows, mix: Mixtures, guard: Guard) -> Rows:
     if isinstance(result, Mixture):
         return check_mixture(result, len(new), new.old.size, f"{new.name}: {single.label}")
     if isinstance(result, torch.Tensor) and tuple(result.shape) == (len(new), new.width):
+        if not lies_in_memory(result):
+            raise SettingsError(f"{new.name}: {single.label} returned {NO_PLAIN_TENSOR}")
         if loses_values(result, torch.float64):
             raise SettingsError(
                 f"{new.name}: {single.label} returned {result.dtype}, and rows are floating "

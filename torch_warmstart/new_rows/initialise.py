@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torch_warmstart.dtypes import loses_values
+from torch_warmstart.dtypes import NO_PLAIN_TENSOR, lies_in_memory, loses_values
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import label_of
 from torch_warmstart.settings import Initializer, takes_new_rows
@@ -47,6 +47,8 @@ def initialised(
             f"{name} must fill the tensor it gets or return one of its shape, {list(shape)}; it "
             f"returned {found}."
         )
+    if not lies_in_memory(made):
+        raise SettingsError(f"{name} returned {NO_PLAIN_TENSOR}")
     if loses_values(made, dtype):
         raise SettingsError(
             f"{name} returned {made.dtype} with values that {dtype} cannot hold: return {dtype}."

@@ -65,8 +65,9 @@ def _pursued(
 ) -> Mixture:
     """The mixtures of all targets, block by block."""
     k = min(k, len(atoms))
-    lengths = torch.linalg.vector_norm(atoms, dim=1)
-    atoms = atoms / lengths.clamp(min=torch.finfo(atoms.dtype).tiny)[:, None]
+    least = torch.finfo(atoms.dtype).tiny
+    lengths = torch.linalg.vector_norm(atoms, dim=1).clamp(min=least)
+    atoms = atoms / lengths[:, None]
     similarities = atoms.element_size() * len(atoms)
     step = max(1, min(_BUDGET // similarities, _BUDGET // (8 * k * donor.width)))
     rows, indices, weights = [], [], []

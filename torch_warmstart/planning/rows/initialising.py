@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_warmstart.dtypes import summed_in
+from torch_warmstart.dtypes import NO_PLAIN_TENSOR, lies_in_memory, summed_in
 from torch_warmstart.entries import OOV, Entries, Vocabulary
 from torch_warmstart.errors import Finding, SettingsError, plural
 from torch_warmstart.formats import Checkpoint, open_checkpoint
@@ -212,6 +212,8 @@ class Elsewhere:
         vocabulary: Vocabulary = self._once("vocabulary", source[0], self._read_vocabulary)
         values = source[1]
         if isinstance(values, torch.Tensor):
+            if not lies_in_memory(values):
+                raise SettingsError(f"A table from outside was given as {NO_PLAIN_TENSOR}")
             return _Table(vocabulary, _Given(values.detach()))
         if not (isinstance(values, tuple | list) and len(values) == 2):
             raise SettingsError(
@@ -253,7 +255,8 @@ class _Table:
 
     def __init__(self, vocabulary: Vocabulary, values: _Given | _Saved) -> None:
         dtype = values.dtype
-        if len(values.shape) != 2 or dtype is None or not dtype.is_floating_point:
+        is_matrix = len(values.shape) == 2 and values.shape[1] > 0
+        if not is_matrix or dtype is None or not dtype.is_floating_point:
             raise SettingsError(
                 f"{values.name} has shape {list(values.shape)}; a table of vectors is a matrix of "
                 "floating numbers."

@@ -113,7 +113,9 @@ def test_new_rows_of_one_byte_that_are_not_finite_are_told():
         _start(table, init.alias({"x": "a"}))
 
 
-@pytest.mark.parametrize("made", [torch.Tensor.to_sparse, lambda rows: rows.to("meta")])
+@pytest.mark.parametrize(
+    "made", [torch.Tensor.to_sparse, lambda rows: rows.to("meta")], ids=["sparse", "meta"]
+)
 def test_what_is_no_plain_tensor_is_refused(made):
     def of_old(new: tws.NewRows) -> torch.Tensor:
         return made(torch.ones(len(new), 2))

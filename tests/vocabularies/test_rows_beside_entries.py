@@ -91,6 +91,19 @@ def test_numbers_that_are_twice_or_far_between_are_of_something_else(kind, tmp_p
     assert len(loaded) == 10
 
 
+@pytest.mark.parametrize("column", [None, "token", 0])
+def test_so_is_an_index_of_pandas_that_has_a_name(column):
+    table = pandas.DataFrame({"id": [2, 3, 4], "token": ["c", "a", "b"]})
+    with pytest.raises(tws.VocabularyError, match="numbers its entries in column 'id'"):
+        tws.Vocabulary.load(table.set_index("id"), column=column)
+    unnamed = table.set_index("id").rename_axis(None)
+    assert len(tws.Vocabulary.load(unnamed, column=column)) == 3
+    in_order = table.assign(id=[1, 2, 3]).set_index("id")
+    assert len(tws.Vocabulary.load(in_order, column=column)) == 3
+    text = table.assign(id=["x", "y", "z"]).set_index("id")
+    assert len(tws.Vocabulary.load(text, column="token")) == 3
+
+
 def test_a_column_by_its_number_is_that_of_a_frame_with_numbers_for_names():
     table = pandas.DataFrame({1: [5, 6], 0: ["a", "b"]}, index=[1, 0])
     assert list(tws.Vocabulary.load(table, column=1).entries) == [b"a", b"b"]

@@ -67,20 +67,24 @@ def from_labels(source: Any) -> Vocabulary | None:
 def without_index(source: Any, column: str | int | None) -> tuple[Any, str | int | None]:
     """A table of pandas' with what of it is looked at; anything else as it is. And which column.
 
-    Pandas exports its index as one more column, and all columns or none.
+    Pandas exports its index as one more column, and all columns or none. One without a name is what
+    sorting or choosing has left; one that somebody has named is a column.
     """
     if "pandas" not in _libraries(source) or getattr(source, "ndim", 0) != 2:
         return source, column
     names = list(source.columns)
-    if column is None and len(names) == 1 and source.index.inferred_type == "integer":
-        return source.reset_index(drop=True), column
+    is_only = column is None and len(names) == 1 and source.index.inferred_type == "integer"
     is_named = isinstance(column, str) and names.count(column) == 1
-    number = names.index(column) if is_named else column
+    number = names.index(column) if is_named else 0 if is_only else column
     if not isinstance(number, int) or not 0 <= number < len(names):
         return source, column
     integers = (at for at, dtype in enumerate(source.dtypes) if _is_integer(dtype))
     beside = [at for at in integers if at != number and isinstance(names[at], str)]
-    return source.iloc[:, [number, *beside]].reset_index(drop=True), 0
+    picked = source.iloc[:, [number, *beside]]
+    name = source.index.name
+    if not isinstance(name, str) or name in names or source.index.inferred_type != "integer":
+        return picked.reset_index(drop=True), 0
+    return picked.reset_index(), 1
 
 
 def _is_integer(dtype: Any) -> bool:

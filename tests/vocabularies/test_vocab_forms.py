@@ -137,3 +137,19 @@ def test_a_report_that_kept_too_much_says_what():
         report.check(max_kept=2)
     with pytest.raises(tws.SettingsError):
         report.check(min_found=2)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "text"),
+    [
+        (["A", "b"], ["a", "x", "a"], "has an entry twice, so its old row is ambiguous"),
+        (["A", "b", "A"], ["a", "x"], "has an entry twice: 'A'.* would claim the same old row"),
+        (["a", "A", "A"], ["a", "x"], "has an entry twice: 'A'.* would claim the same old row"),
+    ],
+    ids=["old", "new", "new, behind another"],
+)
+def test_an_entry_that_is_there_twice_is_an_error_with_forms_too(new, old, text):
+    info = tws.VocabInfo(new, old_vocab=old, forms="casefold")
+    settings = tws.WarmStartSettings({"weight": torch.ones(len(old), 2)}, ".*", {"weight": info})
+    with pytest.raises(tws.PlanError, match=text):
+        tws.plan_warm_start(torch.nn.Embedding(len(new), 2), settings)

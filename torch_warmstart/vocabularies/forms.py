@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -77,6 +77,8 @@ class Alike:
     num_collisions: int  # how many old entries another one of the same form came before
     sharing: tuple[str, ...]  # new entries of one old row, as sentences' parts
     num_sharing: int  # how many new entries take an old row that one before them takes
+    repeat: tuple[int, int] | None  # two old entries that are written the same, too
+    new_repeat: tuple[int, int] | None  # two new ones that are, and take an old row
 
 
 def join_forms(
@@ -100,7 +102,8 @@ def join_forms(
         if written in more.get(form, ()):
             numbers[number] = written
     rows = torch.tensor(numbers, dtype=torch.int64, device="cpu")
-    pairs = _sharing(numbers)
+    shared = _sharing(numbers)
+    pairs = sorted((its[0], one) for its in shared for one in its[1:])
     return Alike(
         rows.to(new.device),
         int((rows >= 0).sum()),
@@ -108,14 +111,29 @@ def join_forms(
         sum(len(numbers) - 1 for numbers in more.values()),
         _shown(new, iter(pairs)),
         len(pairs),
+        _repeat_in(old, more.values()),
+        _repeat_in(new, shared),
     )
 
 
-def _sharing(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """New entries that take an old one's row, each behind the first that takes it, too."""
-    first: dict[int, int] = {}
-    befores = ((first.setdefault(number, at), at) for at, number in enumerate(numbers))
-    return [(a, b) for a, b in befores if a != b and numbers[b] != MISSING]
+def _repeat_in(entries: Entries, alike: Iterable[Sequence[int]]) -> tuple[int, int] | None:
+    """Two entries that are written the same, of runs of such that are alike by forms."""
+    for numbers in alike:
+        first: dict[bytes | int, int] = {}
+        for number in numbers:
+            before = first.setdefault(entries.entry(number), number)
+            if before != number:
+                return before, number
+    return None
+
+
+def _sharing(numbers: Sequence[int]) -> list[list[int]]:
+    """The new entries that take one old row, of each such row."""
+    taking: dict[int, list[int]] = {}
+    for at, number in enumerate(numbers):
+        if number != MISSING:
+            taking.setdefault(number, []).append(at)
+    return [its for its in taking.values() if len(its) > 1]
 
 
 def _shown(entries: Entries, pairs: Iterator[tuple[int, int]]) -> tuple[str, ...]:

@@ -291,6 +291,10 @@ def _by_forms(info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
     if not new.listed.is_text or not old.listed.is_text:
         raise VocabularyError(f"forms={info.forms!r} are for text, and ids were given.")
     alike = join_forms(new.listed, old.listed, info.forms_of("new"), info.forms_of("old"))
+    if alike.repeat is not None:
+        raise _old_twice(old.listed, alike.repeat)
+    if alike.new_repeat is not None:
+        raise _new_twice(new.listed, alike.new_repeat)
     remapping = _completed(_placed(alike.rows, new, old), info, vocabularies)
     found = remapping.rows[remapping.rows >= 0]
     shared = len(found) - len(torch.unique(found))
@@ -482,12 +486,23 @@ def _join(new: Entries, old: Entries, progress: bool | None = None) -> Joined:
     if new.is_unsigned != old.is_unsigned and new.ids is not None:
         joined = _without_alike(joined, new.ids)
     if joined.repeat is not None:
-        first, second = joined.repeat
-        raise VocabularyError(
-            f"{old.origin} has an entry twice, so its old row is ambiguous: {old.show(first)} and "
-            f"{old.show(second)}."
-        )
+        raise _old_twice(old, joined.repeat)
     return joined
+
+
+def _old_twice(old: Entries, repeat: tuple[int, int]) -> VocabularyError:
+    first, second = map(old.show, repeat)
+    return VocabularyError(
+        f"{old.origin} has an entry twice, so its old row is ambiguous: {first} and {second}."
+    )
+
+
+def _new_twice(new: Entries, repeat: tuple[int, int]) -> VocabularyError:
+    first, second = map(new.show, repeat)
+    return VocabularyError(
+        f"{new.origin} has an entry twice: {first} and {second}. Two rows of the new variable "
+        "would claim the same old row."
+    )
 
 
 def _without_alike(joined: Joined, ids: torch.Tensor) -> Joined:
@@ -502,7 +517,4 @@ def _check_no_shared_rows(new: Vocabulary, rows: torch.Tensor, num_old: int) -> 
     if not len(shared):
         return
     numbers = torch.searchsorted(new.entry_rows, positions(rows == shared[0]))
-    raise VocabularyError(
-        f"{new.origin} has an entry twice: {new.show(int(numbers[0]))} and "
-        f"{new.show(int(numbers[1]))}. Two rows of the new variable would claim the same old row."
-    )
+    raise _new_twice(new.listed, (int(numbers[0]), int(numbers[1])))

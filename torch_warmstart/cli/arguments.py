@@ -18,7 +18,7 @@ from torch_warmstart import __version__
 from torch_warmstart.cli.answer import DIFFERENT, FAILED, OK
 from torch_warmstart.values import frozen
 
-CONFIDENCES = ("high", "medium", "low")
+_CONFIDENCES = ("high", "medium", "low")  # here too, so that help needs no torch
 GROUPS = {"vocab": "compare vocabularies, or make today's of yesterday's"}
 _LONGEST_NAME = 14  # columns of a command's name and its indent
 _COUNTS_HELP = "Parquet, csv or tsv with the columns entry and count"
@@ -191,8 +191,7 @@ def _suggest(parser: Parser) -> None:
     parser.add_argument("--out", metavar="TOML", help="write the rules into this file")
     parser.add_argument(
         "--min-confidence",
-        choices=CONFIDENCES,
-        default="medium",
+        choices=_CONFIDENCES,
         help="rules below it are commented out (default: medium)",
     )
     _add_html(parser)

@@ -28,6 +28,7 @@ from torch_warmstart.values import frozen
 
 Confidence = Literal["high", "medium", "low", "none"]
 CONFIDENCES: tuple[Confidence, ...] = ("high", "medium", "low", "none")
+WRITTEN: Confidence = "medium"  # less sure rules are commented out in a file, unless it is said
 
 _SHOWN = 20  # rules
 _COLUMNS = ("variable", "from", "change", "confidence", "why", "or else")
@@ -192,7 +193,7 @@ def save_rules(
     rules: Suggestions | RenameSetting,
     *,
     layouts: Mapping[str, str] | None = None,
-    min_confidence: Confidence = "medium",
+    min_confidence: Confidence = WRITTEN,
 ) -> None:
     """Writes a rules file (TOML) to look at, edit, and load with `load_rules`.
 

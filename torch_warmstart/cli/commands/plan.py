@@ -16,6 +16,8 @@ from torch_warmstart.errors import SettingsError
 from torch_warmstart.planning import NOT_SELECTED
 from torch_warmstart.settings import WarmStartSettings, load_rules, read_settings
 
+SELECTED = [".*"]  # without settings: all that the model has, buffers too
+
 
 def plan(options: argparse.Namespace) -> Answer:
     """Runs `plan`."""
@@ -54,7 +56,7 @@ def settings_of(options: argparse.Namespace) -> WarmStartSettings:
     if options.settings is None:
         if not options.checkpoint:
             raise SettingsError("Name a checkpoint, or a file that does with --settings.")
-        return WarmStartSettings(**{"vars_to_warm_start": [".*"], **said})
+        return WarmStartSettings(**{"vars_to_warm_start": SELECTED, **said})
     settings = read_settings(options.settings, named_initializers(), options.checkpoint)
     if isinstance(settings, list):
         raise SettingsError(f"{options.settings} is a list of settings; the command takes one.")

@@ -369,7 +369,7 @@ def test_a_hugging_face_directory_is_a_model(call):
 def test_on_a_terminal_there_are_colours_and_nothing_else_changes(call, monkeypatch):
     plain = call("plan cli_models:make --settings warmstart.toml")[1]
     monkeypatch.setattr(
-        importlib.import_module("torch_warmstart.cli.running"), "_shows_colours", lambda: True
+        importlib.import_module("torch_warmstart.cli.running"), "are_shown", lambda _: True
     )
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")

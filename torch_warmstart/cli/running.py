@@ -21,12 +21,12 @@ from typing import Any, TextIO
 from torch_warmstart.cli import interrupts
 from torch_warmstart.cli.answer import FAILED, Answer
 from torch_warmstart.cli.arguments import WrongCallError, parse
+from torch_warmstart.cli.colours import are_shown, coloured
 from torch_warmstart.cli.wording import in_options
 from torch_warmstart.errors import PlanError, WarmStartError, WarmStartWarning, printable
 
 VERSION = 1  # of the documents that `--json` prints
 _TRACEBACK = "TORCH_WARMSTART_TRACEBACK"  # in the environment, for who looks for a mistake of ours
-_MOST_COLOURED = 3_000  # lines; rich takes a millisecond for one
 
 
 def answer_call(arguments: Sequence[str] | None) -> int:
@@ -138,12 +138,10 @@ def _print_result(answer: Answer, options: Any) -> None:
 def _print_sheet(sheet: Any, known: Collection[str]) -> None:
     remarks = tuple(in_options(remark, known) for remark in sheet.remarks)
     lines = list(replace(sheet, remarks=remarks).lines())
-    if not _shows_colours() or len(lines) > _MOST_COLOURED:
+    if not are_shown(len(lines)):
         print("\n".join(text for _, text in lines))
         return
     from rich.console import Console
-
-    from torch_warmstart.cli.colours import coloured
 
     console = Console(soft_wrap=True, highlight=False)
     for line in coloured(lines):
@@ -157,10 +155,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(each) for key, each in value.items()}
     return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _shows_colours() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _error_document(error: BaseException, known: Collection[str]) -> dict[str, Any]:

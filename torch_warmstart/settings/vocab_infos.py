@@ -25,7 +25,7 @@ Forms = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 ALL_ENTRIES = -1
 # Why OOV rows are not taken where there are not as many of them.
-OOV_BY_NUMBER = (
+_OOV_BY_NUMBER = (
     "An entry's bucket is its hash modulo their number, so old OOV rows mean nothing in the new "
     "variable"
 )
@@ -148,7 +148,7 @@ class VocabInfo:
         if self.old_num_oov_buckets not in (None, 0, self.num_oov_buckets):
             raise SettingsError(
                 f"VocabInfo: old_num_oov_buckets={self.old_num_oov_buckets} and num_oov_buckets="
-                f"{self.num_oov_buckets} differ. {OOV_BY_NUMBER}: leave it at 0."
+                f"{self.num_oov_buckets} differ. {_OOV_BY_NUMBER}: leave it at 0."
             )
         _check_initializer(self)
 

@@ -20,7 +20,7 @@ from torch_warmstart.entries import (
     positions,
 )
 from torch_warmstart.errors import SettingsError, VocabularyError, check_kind, plural
-from torch_warmstart.settings import ALL_ENTRIES, OOV_BY_NUMBER, VocabInfo, VocabSource
+from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import MISSING
@@ -392,11 +392,6 @@ def _take_oov_rows(
 ) -> None:
     """OOV rows take old ones where they mean the same: one for all, or one hash, or it is said."""
     mine, theirs = new.special.get(OOV, range(0)), old.special.get(OOV, range(0))
-    if old_buckets and len(mine) != len(theirs):
-        raise VocabularyError(
-            f"old_num_oov_buckets={old_buckets}, but the new vocabulary has "
-            f"{plural(len(mine), 'OOV row')}. {OOV_BY_NUMBER}: write 0."
-        )
     has_one_hash = len(mine) == 1 or (new.oov_hash == old.oov_hash != "")
     if old_buckets == 0:  # nor by what their token is called
         rows[mine.start : mine.stop] = MISSING

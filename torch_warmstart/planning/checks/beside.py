@@ -14,6 +14,7 @@ from __future__ import annotations
 import bisect
 import fnmatch
 import functools
+import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from torch import nn
@@ -67,6 +68,7 @@ _HINT = (
     "naming the layouts of its variables in var_name_to_layout, or with on_mismatch='keep'."
 )
 
+_USUAL = ("weight", "bias")  # what tensors of layers are called, whatever else a layer has
 _NO_LAYERS = {nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict}
 
 
@@ -221,10 +223,25 @@ class _Layers:
         self, module: nn.Module, source: Source, key: str, names: Sequence[str]
     ) -> Iterator[str]:
         for name in self._names_of(key):
-            folder, is_deep = self._folder(module, source.owner.path, _slashed(name), names)
+            found = self._folder(module, source.owner.path, _slashed(name), names)
+            if found is None:
+                continue
+            folder, is_deep = found
             if folder:
                 yield from self._within(f"{folder}/", is_deep=is_deep)
                 yield from self._made_later(folder)
+            else:
+                yield from self._at_the_root(module, is_deep=is_deep)
+
+    def _at_the_root(self, module: nn.Module, *, is_deep: bool) -> Iterator[str]:
+        """What is the layer's where it is all that was saved; counts and the like lie there, too.
+
+        Its tensors are called as the module's own are, but for what follows the first word.
+        """
+        own = {_first_word(leaf) for leaf in (*module._parameters, *module._buffers, *_USUAL)}
+        for key in self._within("", is_deep=is_deep):
+            if self._known(key) is not None or _first_word(key) in own:
+                yield key
 
     def _made_later(self, folder: str) -> Iterator[str]:
         """What a layer has got once it was built, such as an adapter.
@@ -237,13 +254,16 @@ class _Layers:
 
     def _folder(
         self, module: nn.Module, path: str, name: str, names: Sequence[str]
-    ) -> tuple[str, bool]:
-        """Where the layer of a name keeps its tensors; and whether in folders within, too."""
+    ) -> tuple[str, bool] | None:
+        """Where the layer of a name keeps its tensors; and whether in folders within, too.
+
+        None: that is not known. "" is the root.
+        """
         starts = [at for at in range(len(name)) if at == 0 or name[at - 1] == "/"]
         leaves = [read_leaf(leaf).expression for leaf in names if leaf]
         fitting = [at for at in starts if any(leaf.fullmatch(name, at) for leaf in leaves)]
         if not fitting:
-            return "", False
+            return None
         own = [at for at in fitting if f"/{name[:at]}".endswith(f"/{_slashed(path)}/")]
         at = (own or fitting)[0]
         first, _, rest = name[at:].partition("/")
@@ -274,6 +294,11 @@ class _Layers:
             for key in keys:
                 found.setdefault(key, []).append(name)
         return found
+
+
+def _first_word(name: str) -> str:
+    """`weight` of `weight_ih_l0` and `weight.scale`."""
+    return re.split("[_./]", name, maxsplit=1)[0]
 
 
 def _slashed(name: str) -> str:

@@ -520,8 +520,11 @@ def _numbers(name: str) -> tuple[int, ...]:
 def _is_another_of_its_kind(layer: Layer, candidate: Candidate) -> bool:
     """Whether names end alike from the name of a list on, but for a number in it.
 
-    What is left over of a stack is no layer of another number.
+    What is left over of a stack is no layer of another number. Numbers that are part of a word
+    (`norm2`, `batch_normalization_1`) begin where they like.
     """
+    if _places(layer.name) == _places(candidate.name):
+        return False
     sides = tokens_of(layer.name)[::-1], tokens_of(candidate.name)[::-1]
     is_other = False
     for ours, theirs in zip(*sides, strict=False):
@@ -532,6 +535,11 @@ def _is_another_of_its_kind(layer: Layer, candidate: Candidate) -> bool:
         elif is_other:
             return True
     return is_other
+
+
+def _places(name: str) -> list[str]:
+    """The numbers in a name that stand by themselves: places in lists."""
+    return [part for part in name.replace("/", ".").split(".") if part.isdecimal()]
 
 
 def _is_same_size(layer: Layer, candidate: Candidate) -> bool:

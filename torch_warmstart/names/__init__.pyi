@@ -1,6 +1,7 @@
 from .common import common_rules as common_rules
 from .conventions import bare_name as bare_name
 from .conventions import conventions_of as conventions_of
+from .conventions import plain_name as plain_name
 from .finder import BY_USER as BY_USER
 from .finder import WITHOUT_MODEL as WITHOUT_MODEL
 from .finder import Finder as Finder

@@ -36,6 +36,58 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torch", "ignore::Fu
 # -- several optimizers ----------------------------------------------------------------------------
 
 
+class Twins(nn.Module):
+    """Two nets of one shape, as a small GAN has."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.g, self.d = nn.Linear(2, 2), nn.Linear(2, 2)
+
+
+def _of_twins(kinds, seed):
+    model = Twins(seed)
+    optimizers = [kinds[0](model.g.parameters(), lr=0.1), kinds[1](model.d.parameters(), lr=0.1)]
+    return model, optimizers
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_equal_nets_are_told_by_the_kinds_of_their_optimizers(is_turned):
+    kinds = (torch.optim.Adam, torch.optim.Adagrad)
+    old, olds = _of_twins(kinds, seed=0)
+    for optimizer in olds:
+        step(old, optimizer)
+    state = {
+        "model": old.state_dict(),
+        "opt_d": olds[1].state_dict(),
+        "opt_g": olds[0].state_dict(),
+    }
+    model, optimizers = _of_twins(kinds, seed=1)
+    given = optimizers[::-1] if is_turned else optimizers
+    report = tws.warm_start(model, WarmStartSettings(state, ALL), optimizer=given)
+    for here, there in zip(optimizers, olds, strict=True):
+        pairs = zip(here.state.values(), there.state.values(), strict=True)
+        assert all(torch.equal(mine[name], its[name]) for mine, its in pairs for name in its)
+    assert {note.code for note in report.notes} == {
+        "state-by-position"
+    }  # nobody says who was whose
+
+
+def test_equal_nets_with_equal_optimizers_are_not_told_apart():
+    kinds = (torch.optim.Adam, torch.optim.Adam)
+    old, olds = _of_twins(kinds, seed=0)
+    for optimizer in olds:
+        step(old, optimizer)
+    state = {
+        "model": old.state_dict(),
+        "opt_d": olds[1].state_dict(),
+        "opt_g": olds[0].state_dict(),
+    }
+    model, optimizers = _of_twins(kinds, seed=1)
+    with pytest.raises(PlanError, match="their shapes fit in more than one order"):
+        tws.warm_start(model, WarmStartSettings(state, ALL), optimizer=optimizers)
+
+
 def _two(model):
     return [
         torch.optim.Adam([model.embed.weight, model.norm.weight, model.norm.bias]),

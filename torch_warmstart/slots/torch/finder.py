@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
+
 from torch_warmstart.errors import SettingsError, did_you_mean, listed
 from torch_warmstart.formats import SavedOptimizer, SavedParameter, TensorSpec
 from torch_warmstart.layouts import Form
@@ -80,7 +82,7 @@ class TorchSlots:
         """
         self._checkpoint = finder.checkpoint
         self._variables = variables
-        self._positions = Positions(finder.checkpoint, variables, source_of)
+        self._positions = Positions(finder.checkpoint, variables, source_of, self._goes_on_from)
         self._entry = optimizer_entry
         self._known: dict[str, Identified | SettingsError] = {}  # by path
 
@@ -162,6 +164,10 @@ class TorchSlots:
             kept.setdefault(id(slot.optimizer), set()).add(slot.name)
         optimizers = {id(slot.optimizer): slot.optimizer for slot in slots}
         return {key: kinds_of_optimizer(o, kept[key]) for key, o in optimizers.items()}
+
+    def _goes_on_from(self, optimizer: torch.optim.Optimizer, saved: SavedOptimizer) -> bool:
+        here = self._kinds_here.get(id(optimizer), frozenset())
+        return can_go_on(kinds_of(saved.slot_names, saved.options), here)
 
     # -- what the checkpoint has -------------------------------------------------------------------
 

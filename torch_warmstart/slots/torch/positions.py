@@ -9,7 +9,7 @@ counts agree, and every slot has the shape of its parameter.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -19,6 +19,7 @@ from torch_warmstart.model import Shape, Variable, without_wrappers
 from torch_warmstart.slots.saved_slots import SourceOf, slot_keys
 from torch_warmstart.values import frozen
 
+_Groups = Sequence[Sequence[str]]  # keys
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
 _STEP = "step"
 _MAX_WAYS = 64  # to divide the first so many parameters among groups; beyond it is not told
@@ -36,9 +37,14 @@ class Positions:
     """The parameters of a checkpoint's model, and the orders that optimizers may have them in."""
 
     def __init__(
-        self, checkpoint: Checkpoint, variables: Sequence[Variable], source_of: SourceOf
+        self,
+        checkpoint: Checkpoint,
+        variables: Sequence[Variable],
+        source_of: SourceOf,
+        goes_on_from: Callable[[torch.optim.Optimizer, SavedOptimizer], bool],
     ) -> None:
-        """Looks at nothing yet; the arguments are those of `TorchSlots`."""
+        """Looks at nothing yet; `goes_on_from` tells of kinds, the others are of `TorchSlots`."""
+        self._goes_on_from = goes_on_from
         self._checkpoint = checkpoint
         self._variables = variables
         self._source_of = source_of
@@ -52,30 +58,42 @@ class Positions:
 
         Raises SettingsError if positions cannot be checked, or do not fit.
         """
-        problems = []
-        fitting: list[Sequence[str]] = []
-        for order in self._orders(optimizer):
-            problem = self._misfit(optimizer, order)
-            if problem:
-                problems.append(problem)
-            elif order not in fitting:
-                fitting.append(order)
+        groups = self._current_groups
+        of_its_kind = [own for here, own in groups if self._goes_on_from(here, optimizer)]
+        fitting, problems = self._fitting(optimizer, of_its_kind)
+        if len(fitting) != 1 and len(of_its_kind) < len(groups):
+            fitting, problems = self._fitting(optimizer, [own for _, own in groups])
         fitting = fitting or list(self._orders_by_shape(optimizer))
         if len(fitting) == 1 or (fitting and fitting[0] == self._keys and not self._is_sorted):
             by_key = dict(zip(fitting[0], optimizer.parameters, strict=True))
             return Identified(by_key, self._doubt(optimizer, fitting[0]))
         raise SettingsError(self._unclear(optimizer, problems, fitting))
 
-    def _orders(self, optimizer: SavedOptimizer) -> Iterator[list[str]]:
+    def _fitting(
+        self, optimizer: SavedOptimizer, current: Sequence[_Groups]
+    ) -> tuple[list[Sequence[str]], list[str]]:
+        """The orders that a saved optimizer's parameters can have had; and why others cannot be."""
+        problems, fitting = [], []
+        for order in self._orders(optimizer, current):
+            problem = self._misfit(optimizer, order)
+            if problem:
+                problems.append(problem)
+            elif order not in fitting:
+                fitting.append(order)
+        return fitting, problems
+
+    def _orders(
+        self, optimizer: SavedOptimizer, current: Sequence[_Groups]
+    ) -> Iterator[Sequence[str]]:
         """The orders that the parameters of a saved optimizer may have had, by their keys.
 
-        First that of the checkpoint's model; then what the current optimizers have, each group in
-        the order of the checkpoint's model, or in its own.
+        First that of the checkpoint's model; then what current optimizers have, each group in the
+        order of the checkpoint's model, or in its own.
         """
         at = {key: position for position, key in enumerate(self._keys)}
         if len(optimizer.group_sizes) <= 1:
             yield self._keys
-        for groups in self._current_groups:
+        for groups in current:
             if any(key not in at for group in groups for key in group):
                 continue
             merged = [key for group in groups for key in group]
@@ -145,16 +163,17 @@ class Positions:
         return all(keys == sorted(keys) for keys in by_dtype.values())
 
     @functools.cached_property
-    def _current_groups(self) -> list[list[list[str]]]:
-        """The keys of the current optimizers' parameters, by group; not of those without."""
+    def _current_groups(self) -> list[tuple[torch.optim.Optimizer, _Groups]]:
+        """The current optimizers, but those with other parameters; the keys of theirs, by group."""
         optimizers = {id(v.slot.optimizer): v.slot.optimizer for v in self._variables if v.slot}
         by_tensor = {id(v.tensor): v for v in self._variables if v.kind == "parameter"}
-        found = []
+        found: list[tuple[torch.optim.Optimizer, _Groups]] = []
         for optimizer in optimizers.values():
             parameters = [[by_tensor.get(id(t)) for t in g["params"]] for g in _groups(optimizer)]
             keys = [[self._key_of(p) for p in group] for group in parameters]
             if all(key is not None for group in keys for key in group):
-                found.append([[key for key in group if key is not None] for group in keys])
+                own = [[key for key in group if key is not None] for group in keys]
+                found.append((optimizer, own))
         return found
 
     def _key_of(self, variable: Variable | None) -> str | None:

@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import Finding, PlanError, SettingsError, WarmStartError, plural
+from torch_warmstart.errors import (
+    Finding,
+    PlanError,
+    SettingsError,
+    VocabularyError,
+    WarmStartError,
+    plural,
+)
 from torch_warmstart.model import (
     Owner,
     Shape,
@@ -234,6 +241,9 @@ def _tried(
         return problem.finding
     except WarmStartError as error:
         return Finding(error.code, "error", variable.name, f"{variable.name}: {error}")
+    except MemoryError:
+        text = f"{variable.name}: its new vocabulary has more rows than there is memory for."
+        return Finding(VocabularyError.code, "error", variable.name, text)
 
 
 def _why_not(model: torch.nn.Module, variable: Variable) -> Finding | None:

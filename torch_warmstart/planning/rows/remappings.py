@@ -7,8 +7,6 @@ from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from torch_warmstart.boxes import without_old_row
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.model import Variable, has_other_ranks, padding_row
@@ -29,9 +27,9 @@ from torch_warmstart.vocabularies import (
     remapping_by_position,
 )
 
-# The keys that a variable is made of; and of a slot, those of its parameter.
 # Rows more than a variable has: before its remapping is made, for which memory would be asked.
 _FAR_TOO_MANY = 1 << 24
+# The keys that a variable is made of; and of a slot, those of its parameter.
 Taken = tuple[tuple[str, ...], tuple[str, ...]]
 
 if TYPE_CHECKING:
@@ -95,20 +93,20 @@ class Remappings:
         if isinstance(info, SegmentInfo):
             from torch_warmstart.vocabularies import remapping_of_segments
 
-            segments = {name: self._segment(info, name, device) for name in info.new_segments}
+            segments = {name: self._segment(info, name, variable) for name in info.new_segments}
             return remapping_of_segments(info, segments, old_size, device)
-        if info.num_oov_buckets - size > _FAR_TOO_MANY:
-            raise VocabularyError(
-                f"num_oov_buckets={info.num_oov_buckets:,} are more rows than the {size:,} along "
-                f"axis {axis}."
-            )
-        return self._between(info, self._full(info, axis, taken), device).padded_to(size)
+        full = self._full(info, axis, taken)
+        return self._between(info, full, variable).padded_to(size)
 
-    def _between(self, info: VocabInfo, full: VocabInfo, device: torch.device) -> Remapping:
+    def _between(self, info: VocabInfo, full: VocabInfo, variable: Variable) -> Remapping:
         """The remapping of `info`, of which `full` has both vocabularies."""
+        device = variable.device
         known = _vocabularies_of(full), device
         if known not in self._known:
             vocabularies = self._read(info, full)
+            buckets = f" with num_oov_buckets={info.num_oov_buckets:,}"
+            what = vocabularies.new.origin + (buckets if info.num_oov_buckets else "")
+            _check_not_far(len(vocabularies.new), what, variable)
             remapping = remapping_between(full, vocabularies.to(device))
             if has_other_ranks():
                 rows = without_old_row(remapping.rows).cpu()
@@ -117,15 +115,15 @@ class Remappings:
             self._alive.append(full)
         return self._known[known]
 
-    def _segment(self, info: SegmentInfo, name: str, device: torch.device) -> int | Remapping:
+    def _segment(self, info: SegmentInfo, name: str, variable: Variable) -> int | Remapping:
         """How many columns a feature has, or which old one each is."""
         inner = info.new_segments[name]
-        if not isinstance(inner, VocabInfo):
-            return inner
-        if name not in info.old_segments:
-            return count_rows(inner, self.old.storage)
-        full = replace(inner, old_vocab=self.old.of(inner))
-        return self._between(inner, full, device)
+        if isinstance(inner, VocabInfo) and name in info.old_segments:
+            full = replace(inner, old_vocab=self.old.of(inner))
+            return self._between(inner, full, variable)
+        count = count_rows(inner, self.old.storage) if isinstance(inner, VocabInfo) else inner
+        _check_not_far(count, f"the feature {name!r}", variable)
+        return count
 
     def vocabularies(
         self, info: AnyVocabInfo, axis: int, taken: Taken = ((), ())
@@ -149,6 +147,14 @@ class Remappings:
         if _vocabularies_of(info) in self._to_hold:
             self._held[key] = found
         return found
+
+
+def _check_not_far(count: int, what: str, variable: Variable) -> None:
+    """Raises VocabularyError for rows of which no variable has as many."""
+    if count - max(variable.shape, default=0) > _FAR_TOO_MANY:
+        raise VocabularyError(
+            f"{what} has {count:,} rows, far more than there are in {list(variable.shape)}."
+        )
 
 
 def _vocabularies_of(info: VocabInfo) -> Hashable:

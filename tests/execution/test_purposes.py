@@ -150,3 +150,11 @@ def test_a_row_that_is_for_padding_too_stays_the_other_tokens(other) -> None:
     again = dataclasses.replace(info, new_vocab=shared)
     settings = dataclasses.replace(settings, var_name_to_vocab_info={"weight": again})
     assert tws.warm_start(model, settings).notes == ()
+
+
+def test_of_no_entry_at_all_none_is_missing() -> None:
+    front = ["", "[UNK]"]
+    info = tws.VocabInfo(front, old_vocab=[*front, "a"], min_found=1.0)
+    settings = tws.WarmStartSettings({"weight": torch.ones(3, 3)}, ".*", {"weight": info})
+    report = tws.warm_start(nn.Embedding(2, 3), settings).check(min_found=1.0)
+    assert report["weight"].rows.entries == 0

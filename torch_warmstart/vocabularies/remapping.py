@@ -81,8 +81,9 @@ class Remapping:
 
     @property
     def share_found(self) -> float:
-        """Which part of the new entries is in the old vocabulary."""
-        return self.num_present / max(1, self.num_present + self.num_new)
+        """Which part of the new entries is in the old vocabulary; all of none."""
+        entries = self.num_present + self.num_new
+        return self.num_present / entries if entries else 1.0
 
     @property
     def finds_little(self) -> bool:

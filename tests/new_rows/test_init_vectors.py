@@ -41,6 +41,12 @@ def test_the_nearest_are_weighted_by_their_softmax(monkeypatch, budget):
     assert account.new_rows.answered == (("similar", 50),)
 
 
+def test_that_no_entry_is_shared_is_said_where_these_are_asked_for():
+    focus = init.similar((NEW, table(250, 4, 1)), anchors="shared")
+    with pytest.raises(tws.SettingsError, match="none of the old entries has a vector and a new"):
+        start(table(200, 6), OLD, letters(50, "n"), focus)
+
+
 def test_focus_is_the_sparsemax_of_all_shared_entries():
     values, vectors = table(200, 6), table(250, 4, 1)
     kept = [*OLD[:150], *letters(50, "n")]

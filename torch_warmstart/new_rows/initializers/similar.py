@@ -67,7 +67,8 @@ class Similar(RowInitializer):
         found = (places >= 0) & self._counts(new)
         anchors = (found & old.trained if self.of == "trained" else found).nonzero().flatten()
         if not len(anchors):
-            why = old.why_no_anchor(found, "has", "a vector")
+            what = "a vector" if self.anchors == "old" else "a vector and a new row"
+            why = old.why_no_anchor(found, "has", what)
             raise SettingsError(f"{new.name}: init.similar: {why}")
         device = new.device if new.device.type == "cuda" else torch.device("cpu")
         space = torch.empty(0, dtype=summed_in(table.dtype, of_old.dtype), device=device)

@@ -255,3 +255,34 @@ def test_averages_that_are_none():
     twisted = copy.deepcopy(model)
     twisted.more = [twisted.tok.weight]
     refused(model, "ema: tok.weight is held by more", ema=twisted)
+
+
+class OneWay(dict):
+    """Takes so many tensors, and then no more."""
+
+    left = 0
+
+    def __setitem__(self, key, value):
+        if not self.left:
+            raise RuntimeError("no more")
+        self.left -= 1
+        super().__setitem__(key, value)
+
+
+@pytest.mark.parametrize(
+    ("left", "says"),
+    [(0, "Model, optimizer and copies are as they were"), (1, "of a copy what it could take back")],
+)
+def test_a_copy_that_takes_nothing_leaves_the_model_as_it_was(left, says):
+    model, copied = Model(), OneWay(Model().state_dict())
+    copied.left = left
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    infos = {"tok.weight": INFO, "head": INFO}
+    before = [(id(p), p.detach().clone()) for p in model.parameters()]
+    with pytest.raises(tws.WarmStartError, match=says):
+        tws.change_vocabulary(model, infos, optimizer=optimizer, ema=copied)
+    for parameter, (identity, values) in zip(model.parameters(), before, strict=True):
+        assert id(parameter) == identity
+        assert torch.equal(parameter, values)
+    assert [*map(id, optimizer.param_groups[0]["params"])] == [identity for identity, _ in before]
+    assert (model.tok.num_embeddings, model.head.out_features) == (4, 4)

@@ -1,6 +1,7 @@
 """Where the tensors of a model stand, and what else says how many rows they have.
 
 All of it are entries of dicts and lists: to write one runs nobody's code, so that it cannot fail.
+Only the mapping that a user passes as a copy of the model may be of a class that refuses.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ class Entry:
         _write(self.where, self.key, self.new)
 
     def undo(self) -> None:
-        """Writes the old one; the same."""
-        _write(self.where, self.key, self.old)
+        """Writes the old one, unless it stands there; the same."""
+        if _at(self.where, self.key) is not self.old:
+            _write(self.where, self.key, self.old)
 
 
 def _write(where: Any, key: Any, value: Any) -> None:
@@ -62,8 +64,12 @@ def _write(where: Any, key: Any, value: Any) -> None:
 
 def entry(where: Any, key: Any, new: Any) -> Entry:
     """An entry, with what stands there now."""
+    return Entry(where, key, new, _at(where, key))
+
+
+def _at(where: Any, key: Any) -> Any:
     is_there = isinstance(where, list) or key in where
-    return Entry(where, key, new, where[key] if is_there else _ABSENT)
+    return where[key] if is_there else _ABSENT
 
 
 def entries_of_model(model: torch.nn.Module, twin: Twin) -> Iterator[Entry]:

@@ -148,12 +148,22 @@ def _entries(
         )
 
 
+def _undone(entry: Entry) -> Exception | None:
+    """Undoes one; what a copy's class has raised."""
+    try:
+        entry.undo()
+    except Exception as error:
+        return error
+    return None
+
+
 class _Switch:
     """Entries on their way: undone until the last has been written."""
 
     def __init__(self) -> None:
         self.entries: tuple[Entry, ...] = ()
         self.is_done = False
+        self.is_left = False  # whether something of a copy could not be undone
 
     def run(self) -> None:
         """Writes them all; may be left anywhere."""
@@ -162,13 +172,20 @@ class _Switch:
         self.is_done = True
 
     def settle(self) -> None:
-        """Undoes them, unless all are written; a second time makes no difference."""
-        if not self.is_done:
-            for entry in reversed(self.entries):
-                entry.undo()
+        """Undoes them, unless all are written; a second time makes no difference.
+
+        One that refuses keeps no other from it, and is raised when all have been tried.
+        """
+        left = () if self.is_done else tuple(reversed(self.entries))
+        refused = [error for entry in left if (error := _undone(entry)) is not None]
+        self.is_left = bool(refused)
+        if refused:
+            raise refused[0]
 
     def state(self) -> str:
         """What has become of the model."""
         if self.is_done:
             return "The vocabulary is changed, in model, optimizer and copies."
+        if self.is_left:
+            return "Model and optimizer are as they were, and of a copy what it could take back is."
         return _AS_BEFORE

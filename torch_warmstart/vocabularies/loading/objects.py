@@ -14,10 +14,11 @@ from typing import Any
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.vocabularies.loading.arrays import from_mapping
+from torch_warmstart.vocabularies.loading.arrow import ROWS
 from torch_warmstart.vocabularies.loading.keras_layers import from_keras_layer, is_keras_lookup
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
 from torch_warmstart.vocabularies.loading.tokenizer_files import ROLES, unknown_of, with_roles
-from torch_warmstart.vocabularies.numbering import is_numbering
+from torch_warmstart.vocabularies.numbering import is_numbering, may_number
 
 _COUNTED = "count"  # what pandas calls what `value_counts()` returns
 
@@ -78,8 +79,8 @@ def without_index(source: Any, column: str | int | None) -> tuple[Any, str | int
     number = names.index(column) if is_named else 0 if is_only else column
     if not isinstance(number, int) or not 0 <= number < len(names):
         return source, column
-    integers = (at for at, dtype in enumerate(source.dtypes) if _is_integer(dtype))
-    beside = [at for at in integers if at != number and isinstance(names[at], str)]
+    others = (at for at, name in enumerate(names) if at != number and isinstance(name, str))
+    beside = [at for at in others if names[at] == ROWS or _may_say_rows(source.iloc[:, at])]
     picked = source.iloc[:, [number, *beside]]
     name = source.index.name
     if not isinstance(name, str) or name in names or source.index.inferred_type != "integer":
@@ -87,8 +88,11 @@ def without_index(source: Any, column: str | int | None) -> tuple[Any, str | int
     return picked.reset_index(), 1
 
 
-def _is_integer(dtype: Any) -> bool:
-    return getattr(dtype, "kind", "") in ("i", "u")
+def _may_say_rows(column: Any) -> bool:
+    """Whether a column may number all rows, by its bounds: what may not is not exported."""
+    if getattr(column.dtype, "kind", "") not in ("i", "u") or not len(column) or column.hasnans:
+        return False
+    return may_number(int(column.min()), int(column.max()), len(column))
 
 
 def _origin(source: Any) -> str:

@@ -14,17 +14,30 @@ import torch
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.model import Attributes, is_of_sharding
 from torch_warmstart.names.conventions import conventions_of
+from torch_warmstart.names.renamed import Renamed
 
 _Module = torch.nn.Module
 
+BY_HOOK = "renamed by a load hook of the model"
 
-def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
+
+def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Renamed:
     """The checkpoint's keys by what the model's hooks make of them, where that is another name.
 
-    "" for what they make anew of others (query, key and value of one tensor); not so for what they
-    fill in themselves. A hook that wants values raises here; then nothing is known, and whoever
-    loads will hear of it.
+    What they make anew of others (query, key and value of one tensor) has none; what they fill in
+    themselves is not among them. A hook that wants values raises here; then nothing is known, and
+    whoever loads will hear of it.
     """
+    return Renamed(
+        _keys_by_name(model, checkpoint),
+        BY_HOOK,
+        "a load hook of the model",
+        f"load {checkpoint.url} into a model of its own by load_state_dict(), and pass that "
+        "model's state_dict() as the checkpoint",
+    )
+
+
+def _keys_by_name(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
     if conventions_of(checkpoint).has_own_layers or not any(map(_hooks, model.modules())):
         return {}
     specs = (checkpoint.spec(key) for key in checkpoint)

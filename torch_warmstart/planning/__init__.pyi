@@ -4,7 +4,6 @@ from .assignment import read_map as read_map
 from .checks import is_made_by_module as is_made_by_module
 from .checks import left_by_module as left_by_module
 from .checks import left_on_meta as left_on_meta
-from .locating import BY_HOOK as BY_HOOK
 from .plan import ASIDE as ASIDE
 from .plan import NEVER_TAKEN as NEVER_TAKEN
 from .plan import NO_ROWS as NO_ROWS

@@ -15,11 +15,26 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, listed, plural
+from torch_warmstart.errors import (
+    Finding,
+    MissingTensorError,
+    SettingsError,
+    listed,
+    plural,
+)
 from torch_warmstart.layouts import Form
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Extents, Variable, extent_of, is_sharded, lies_on
-from torch_warmstart.names import BY_USER, WITHOUT_MODEL, Finder, Source, bare_name
+from torch_warmstart.names import (
+    BY_HOOK,
+    BY_TRANSFORMERS,
+    BY_USER,
+    WITHOUT_MODEL,
+    Finder,
+    Renamed,
+    Source,
+    bare_name,
+)
 from torch_warmstart.planning.renames import Renaming
 from torch_warmstart.planning.selection import Entry
 from torch_warmstart.planning.wishes import Wish, Wishes
@@ -31,7 +46,7 @@ if TYPE_CHECKING:
 
 # A shard by itself, as transformers and others call theirs.
 _ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
-BY_HOOK = "renamed by a load hook of the model"
+_BY_OTHERS = (BY_USER, BY_HOOK, BY_TRANSFORMERS)
 _SUGGESTED = "suggested"  # a rule that nobody has looked at
 
 
@@ -45,7 +60,7 @@ class Location:
     error: SettingsError | MissingTensorError | None = None
     explanation: str = ""  # why what it could be is not taken for it
     memory_of: tuple[Variable, ...] = ()  # of a variable that is nowhere: whose memory it lies on
-    is_made_by_hook: bool = False  # by a load hook of the model, from other tensors
+    made_by: Renamed | None = None  # who would make it from several tensors
 
 
 @frozen(eq=False, slots=False)  # without slots, for the cached property
@@ -101,40 +116,38 @@ class Located:
         return found
 
 
-def locate(
-    wishes: Wishes, finder: Finder, names_after_hooks: Callable[[], Mapping[str, str]]
-) -> Located:
+def locate(wishes: Wishes, finder: Finder, renamed: Iterable[Callable[[], Renamed]]) -> Located:
     """Where each parameter and buffer comes from, selected or not.
 
     Args:
         wishes: What is asked of each.
         finder: Of the checkpoint.
-        names_after_hooks: Keys by what the model's load hooks make of them; called if something is
-            not found otherwise.
+        renamed: Names that others make of keys; each is called if something is not found before.
     """
     from torch_warmstart.planning.file_layers import FileLayers
 
     layers = FileLayers(finder.checkpoint)
     found = {v: _locate(wish, finder, layers) for v, wish in wishes.items() if v.slot is None}
-    nowhere = [v for v, at in found.items() if at.source is None and at.error is None]
-    if nowhere and (names := names_after_hooks()):
-        found |= dict(_by_hooks(nowhere, finder, names))
+    for names in renamed:
+        nowhere = [v for v, at in found.items() if at.source is None and at.error is None]
+        if nowhere:
+            found |= dict(_renamed(nowhere, finder, names()))
     return Located(finder, _with_shared_memory(_without_doubles(found), wishes))
 
 
-def _by_hooks(
-    variables: Iterable[Variable], finder: Finder, names: Mapping[str, str]
+def _renamed(
+    variables: Iterable[Variable], finder: Finder, names: Renamed
 ) -> Iterator[tuple[Variable, Location]]:
     for variable in variables:
-        called = next((o for o in variable.owners if o.state_dict_name in names), None)
+        called = next((o for o in variable.owners if o.state_dict_name in names.keys), None)
         if called is None:
             continue
-        key = names[called.state_dict_name]
+        key = names.keys[called.state_dict_name]
         if key:
             source = Source((finder.spec(key),), called, Form(((called.leaf,),)))
-            yield variable, Location(source, BY_HOOK)
+            yield variable, Location(source, names.how)
         elif called.state_dict_name not in finder.keys:  # else it is said why it is not taken
-            yield variable, Location(None, is_made_by_hook=True)
+            yield variable, Location(None, made_by=names)
 
 
 def _locate(wish: Wish, finder: Finder, layers: FileLayers) -> Location:
@@ -196,7 +209,7 @@ def _without_namesakes(found: Mapping[Variable, Location]) -> Mapping[Variable, 
     by_name = {name: variable for variable in found for name in variable.names}
     rivals: dict[Variable, Variable] = {}
     for variable, location in found.items():
-        if location.source is None or location.how in (BY_USER, BY_HOOK, _SUGGESTED):
+        if location.source is None or location.how in (*_BY_OTHERS, _SUGGESTED):
             continue
         for spec in location.source.specs:
             other = by_name.get(spec.key, variable)
@@ -331,29 +344,35 @@ def _idle(wish: Wish, finder: Finder) -> Finding:
     )
 
 
-def find_made_by_hooks(wishes: Wishes, located: Located) -> dict[Finding, frozenset[Variable]]:
-    """One problem for all that only the model's load hooks could make; and those variables.
+def find_made_by_others(wishes: Wishes, located: Located) -> dict[Finding, frozenset[Variable]]:
+    """A problem for all that only the model's load hooks, or its library, could make; and for whom.
 
     With on_missing='keep' it is a warning.
     """
-    made = [
-        wishes[variable]
-        for variable, location in located.of_variable.items()
-        if location.is_made_by_hook and wishes[variable].is_selected
-    ]
-    if not made:
-        return {}
+    by_maker: dict[str, list[Wish]] = {}
+    for variable, location in located.of_variable.items():
+        if location.made_by is not None and wishes[variable].is_selected:
+            by_maker.setdefault(_made_by(location.made_by), []).append(wishes[variable])
+    return {
+        _made_elsewhere(how, made): frozenset(wish.variable for wish in made)
+        for how, made in by_maker.items()
+    }
+
+
+def _made_by(names: Renamed) -> str:
+    return (
+        f"would be made by {names.by} from tensors of other names, which a plan cannot follow. Let "
+        f"it do that: {names.instead}."
+    )
+
+
+def _made_elsewhere(how: str, made: Sequence[Wish]) -> Finding:
     first = made[0].variable.name
     others = f" (and {plural(len(made) - 1, 'other variable')})" if made[1:] else ""
-    text = (
-        f"{first}{others} would be made by a load hook of the model from tensors of other names, "
-        f"which a plan cannot follow. Let the hook do it: load {located.finder.checkpoint.url} "
-        "into a model of its own by load_state_dict(), and pass that model's state_dict() as the "
-        "checkpoint."
-    )
     is_kept = all(wish.may_be_missing for wish in made)
-    finding = Finding("made-by-hook", "warning" if is_kept else "error", first, text)
-    return {finding: frozenset(wish.variable for wish in made)}
+    return Finding(
+        "made-by-hook", "warning" if is_kept else "error", first, f"{first}{others} {how}"
+    )
 
 
 def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozenset[Variable]]:
@@ -444,6 +463,6 @@ def _is_missing(wish: Wish, located: Located) -> bool:
         return False
     location = located.of_variable[variable]
     is_there = bool(location.source or location.error or location.memory_of)
-    is_said = bool(location.explanation) or location.is_made_by_hook
+    is_said = bool(location.explanation or location.made_by)
     owner = variable.owners[0]
     return not is_there and not is_said and not is_uncounted_in_tf(owner.module, owner.leaf)

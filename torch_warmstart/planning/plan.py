@@ -19,7 +19,7 @@ from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, plural, printable
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Outline, Owner, Shape, Variable
-from torch_warmstart.names import bare_name
+from torch_warmstart.names import BY_HOOK, bare_name
 from torch_warmstart.new_rows import UNLESS_SAID, Fill, Keep
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo, WarmStartSettings
 from torch_warmstart.values import frozen
@@ -205,6 +205,11 @@ class PlanItem:
     patches: tuple[PlanItem, ...] = ()  # rows that are back, each of an older checkpoint
     is_inferred: bool = False  # from names that are not the variable's own, or a suggestion
     is_layout_presumed: bool = False  # which the file leaves open
+
+    @property
+    def is_by_hook(self) -> bool:
+        """Whether a load hook of the model makes the variable's name of its key."""
+        return self.reason == BY_HOOK
 
     @property
     def name(self) -> str:

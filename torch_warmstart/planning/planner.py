@@ -18,7 +18,7 @@ import torch
 from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, plural
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
 from torch_warmstart.model import Outline, Variable, model_variables
-from torch_warmstart.names import Finder, Source, conventions_of
+from torch_warmstart.names import Finder, Renamed, Source, conventions_of
 from torch_warmstart.planning.checks import (
     Beside,
     find_adapters,
@@ -33,7 +33,7 @@ from torch_warmstart.planning.deciding import Decision, decide_each, decide_vari
 from torch_warmstart.planning.locating import (
     Located,
     find_idle_rules,
-    find_made_by_hooks,
+    find_made_by_others,
     find_missing_rule,
     locate,
 )
@@ -80,8 +80,8 @@ def make_plan(
     wishes = read_wishes(written_out(settings, variables), variables).without(leave_out)
     _check_optimizer_entry(settings, checkpoint, optimizer)
     renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
-    hooked = functools.partial(_names_by_hooks, model, checkpoint)
-    located = locate(wishes, Finder(checkpoint, variables, renamed), hooked)
+    by_others = [functools.partial(find, model, checkpoint) for find in _NAMES_OF_OTHERS]
+    located = locate(wishes, Finder(checkpoint, variables, renamed), by_others)
     names = _judge_names(wishes, located)
     old = OldVocabularies(checkpoint, wishes.settings.storage, is_older)
     decisions, of_slots = _decide(wishes, located, optimizer, names.explained, old)
@@ -119,10 +119,19 @@ def _outlines(variables: Iterable[Variable]) -> dict[Variable, Outline]:
     return {variable: known.setdefault(outline, outline) for variable, outline in found}
 
 
-def _names_by_hooks(model: torch.nn.Module, checkpoint: Checkpoint) -> Mapping[str, str]:
+def _after_hooks(model: torch.nn.Module, checkpoint: Checkpoint) -> Renamed:
     from torch_warmstart.names import names_after_hooks  # for what is not found by its own name
 
     return names_after_hooks(model, checkpoint)
+
+
+def _in_transformers(model: torch.nn.Module, checkpoint: Checkpoint) -> Renamed:
+    from torch_warmstart.names import names_in_transformers
+
+    return names_in_transformers(model, checkpoint)
+
+
+_NAMES_OF_OTHERS = (_after_hooks, _in_transformers)
 
 
 def all_variables(model: torch.nn.Module, optimizer: Optimizers | None) -> tuple[Variable, ...]:
@@ -166,7 +175,7 @@ class _Judgement:
 
 def _judge_names(wishes: Wishes, located: Located) -> _Judgement:
     """One finding where one rule is at fault for many variables."""
-    missing = {**find_missing_rule(wishes, located), **find_made_by_hooks(wishes, located)}
+    missing = {**find_missing_rule(wishes, located), **find_made_by_others(wishes, located)}
     idle = find_idle_rules(wishes, located)
     wrong = {**idle, **{f: who for f, who in missing.items() if f.severity == "error"}}
     return _Judgement(list(wrong), list(missing), frozenset().union(*wrong.values()))

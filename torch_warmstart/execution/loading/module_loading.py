@@ -42,7 +42,7 @@ from torch_warmstart.model import (
     local_tensors,
     parts_of,
 )
-from torch_warmstart.planning import BY_HOOK, PlanItem, WarmStartPlan
+from torch_warmstart.planning import PlanItem, WarmStartPlan
 
 if TYPE_CHECKING:
     from torch_warmstart.execution.loading.stand_ins import StandIn
@@ -199,7 +199,7 @@ class _Loading:
     def _given_names(self, variable: Variable) -> Sequence[str]:
         """The checkpoint's own, where the model's hooks make the variable's name of them."""
         item = self._items[variable]
-        return item.keys if item.reason == BY_HOOK else ()
+        return item.keys if item.is_by_hook else ()
 
     def _saved_names(self) -> dict[str, list[str]]:
         """What the model's hooks make of names when they write a state_dict, where it has such."""

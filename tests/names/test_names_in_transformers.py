@@ -1,0 +1,103 @@
+"""Models whose files transformers writes by other names than their modules have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers as hf
+from torch import nn
+
+import torch_warmstart as tws
+
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
+TEXT, IMAGE = {**TINY, "vocab_size": 32}, {**TINY, "image_size": 8, "patch_size": 4}
+BY = "renamed as transformers does"
+
+
+def _llava():
+    text = hf.LlamaConfig(**TEXT, num_key_value_heads=2)
+    config = hf.LlavaConfig(vision_config=hf.CLIPVisionConfig(**IMAGE), text_config=text)
+    return hf.LlavaForConditionalGeneration(config)
+
+
+MODELS = {
+    "gpt_neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**TEXT)),
+    "vit": lambda: hf.ViTForImageClassification(hf.ViTConfig(**IMAGE)),
+    "dinov2": lambda: hf.Dinov2Model(hf.Dinov2Config(**IMAGE)),
+    "llava": _llava,
+}
+
+
+def _saved(model, path):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    model.save_pretrained(path)
+    return model
+
+
+def _assert_equal(model, other):
+    pairs = zip(model.named_parameters(), other.named_parameters(), strict=True)
+    assert [name for (name, a), (_, b) in pairs if not torch.equal(a, b)] == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_transformers_has_saved_is_found_by_its_own_tables(name, tmp_path):
+    saved = _saved(MODELS[name](), tmp_path)
+    model = MODELS[name]()
+    report = tws.warm_start(model, str(tmp_path))
+    _assert_equal(model, saved)
+    assert any(account.reason == BY for account in report.variables)
+    assert not report.unexpected_keys
+
+
+def test_rows_and_slots_go_along(tmp_path):
+    saved = _saved(MODELS["gpt_neox"](), tmp_path)
+    old = [f"t{number}" for number in range(32)]
+    info = tws.VocabInfo(old[::-1], old_vocab=old)
+    settings = tws.WarmStartSettings(str(tmp_path), ".*", {"lm_head.weight": info})
+    model = MODELS["gpt_neox"]()
+    tws.warm_start(model, settings)
+    assert torch.equal(model.lm_head.weight, saved.lm_head.weight.flip(0))
+
+
+def test_a_model_and_its_base_take_from_each_other(tmp_path):
+    whole = _saved(hf.BertForMaskedLM(hf.BertConfig(**TEXT)), tmp_path / "whole")
+    base = hf.BertModel(hf.BertConfig(**TEXT), add_pooling_layer=False)
+    tws.warm_start(base, str(tmp_path / "whole"))
+    _assert_equal(base, whole.bert)
+    base.save_pretrained(tmp_path / "base")
+    other = hf.BertForMaskedLM(hf.BertConfig(**TEXT))
+    tws.warm_start(other, tws.WarmStartSettings(str(tmp_path / "base"), on_missing="keep"))
+    _assert_equal(other.bert, whole.bert)
+
+
+def test_what_it_joins_from_several_is_refused_with_what_to_do(tmp_path):
+    config = hf.MixtralConfig(**TEXT, num_key_value_heads=2, num_local_experts=2)
+    saved = _saved(hf.MixtralForCausalLM(config), tmp_path)
+    model = hf.MixtralForCausalLM(config)
+    with pytest.raises(tws.PlanError, match="would be made by transformers") as caught:
+        tws.warm_start(model, str(tmp_path))
+    assert "pass MixtralForCausalLM.from_pretrained(...).state_dict()" in str(caught.value)
+    tws.warm_start(model, hf.MixtralForCausalLM.from_pretrained(tmp_path).state_dict())
+    _assert_equal(model, saved)
+
+
+def test_without_its_tables_names_are_read_as_they_are(tmp_path, monkeypatch):
+    _saved(MODELS["gpt_neox"](), tmp_path)
+    monkeypatch.delattr(hf.conversion_mapping, "get_model_conversion_mapping")
+    model = MODELS["gpt_neox"]()
+    with pytest.raises(tws.PlanError, match=r"lm_head.weight is not .*'embed_out.weight'"):
+        tws.warm_start(model, str(tmp_path))
+
+
+def test_another_model_of_such_names_is_not_asked_about(tmp_path):
+    _saved(MODELS["gpt_neox"](), tmp_path)
+    model = nn.ModuleDict({"lm_head": nn.Linear(16, 32, bias=False)})
+    with pytest.raises(tws.PlanError, match="not in the checkpoint"):
+        tws.warm_start(model, str(tmp_path))

@@ -56,7 +56,15 @@ def test_what_transformers_has_saved_is_found_by_its_own_tables(name, tmp_path):
     assert not report.unexpected_keys
 
 
-def test_rows_and_slots_go_along(tmp_path):
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel], ids=["compiled", "parallel"])
+def test_what_wraps_a_model_makes_no_difference(wrap, tmp_path):
+    saved = _saved(MODELS["vit"](), tmp_path)
+    model = MODELS["vit"]()
+    tws.warm_start(wrap(model), str(tmp_path))
+    _assert_equal(model, saved)
+
+
+def test_rows_go_along(tmp_path):
     saved = _saved(MODELS["gpt_neox"](), tmp_path)
     old = [f"t{number}" for number in range(32)]
     info = tws.VocabInfo(old[::-1], old_vocab=old)

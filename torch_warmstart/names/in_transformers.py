@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.formats import Checkpoint
+from torch_warmstart.model import module_names
 from torch_warmstart.names.conventions import conventions_of
 from torch_warmstart.names.renamed import Renamed
 
@@ -23,13 +24,15 @@ BY_TRANSFORMERS = "renamed as transformers does"
 def names_in_transformers(model: torch.nn.Module, checkpoint: Checkpoint) -> Renamed:
     """The checkpoint's keys by what transformers makes of them, where that is another name.
 
-    Only for a model of its classes, which it must have been imported for, and none within another.
+    Only for a model of its classes, for which it must have been imported: whatever wraps it, and
+    none within another.
     """
+    own = module_names(model)[""]
     return Renamed(
-        _keys_by_name(model, checkpoint) if _is_its(model) else {},
+        _keys_by_name(own, checkpoint) if _is_its(own) else {},
         BY_TRANSFORMERS,
         "transformers",
-        f"pass {type(model).__name__}.from_pretrained(...).state_dict() as the checkpoint",
+        f"pass {type(own).__name__}.from_pretrained(...).state_dict() as the checkpoint",
     )
 
 

@@ -139,14 +139,16 @@ def _renamed(
     variables: Iterable[Variable], finder: Finder, names: Renamed
 ) -> Iterator[tuple[Variable, Location]]:
     for variable in variables:
-        called = next((o for o in variable.owners if o.state_dict_name in names.keys), None)
+        of_owners = ((o, name) for o in variable.owners for name in (o.state_dict_name, o.name))
+        called = next(((owner, name) for owner, name in of_owners if name in names.keys), None)
         if called is None:
             continue
-        key = names.keys[called.state_dict_name]
+        owner, name = called
+        key = names.keys[name]
         if key:
-            source = Source((finder.spec(key),), called, Form(((called.leaf,),)))
+            source = Source((finder.spec(key),), owner, Form(((owner.leaf,),)))
             yield variable, Location(source, names.how)
-        elif called.state_dict_name not in finder.keys:  # else it is said why it is not taken
+        elif name not in finder.keys:  # else it is said why it is not taken
             yield variable, Location(None, made_by=names)
 
 

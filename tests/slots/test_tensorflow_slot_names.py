@@ -115,9 +115,20 @@ def test_a_mismatch_of_optimizers_says_what_the_checkpoint_has(tf_checkpoint):
     prefix = tf_checkpoint({"w": [0.0] * 3, "w/Adagrad": M})
     with pytest.raises(PlanError) as error:
         start(prefix)
-    assert "has slots of Adagrad for 'w' ('w/Adagrad'); Adam cannot go on" in str(error.value)
+    assert "has slots of Adagrad for that variable; Adam cannot go on" in str(error.value)
     assert len(error.value.problems) == 3
     assert start(prefix, on_missing="keep").state == {}
+
+
+def test_a_mismatch_of_optimizers_is_said_once_for_all_variables(tf_checkpoint):
+    tensors = {f"{name}{slot}": M for name in "uvw" for slot in ("", "/Adagrad")}
+    model = torch.nn.ParameterDict({name: torch.zeros(3) for name in "uvw"})
+    with pytest.raises(PlanError) as error:
+        tws.warm_start(
+            model, tf_checkpoint(tensors), optimizer=torch.optim.Adam(model.parameters())
+        )
+    assert str(error.value).count("cannot go on from those") == 1
+    assert len(error.value.problems) == 9
 
 
 @pytest.mark.parametrize("slots", [["w/Ftrl", "w/Ftrl_1"], ["w/AdagradDA", "w/AdagradDA_1"]])

@@ -67,10 +67,11 @@ def nothing_fits(
             f"{variable.name} is not in the checkpoint: the slots there ({keys}) have other shapes "
             f"than {spec.key!r}."
         )
+    # No key is shown: what is said of many variables alike is then said once.
     kinds = " and ".join(dict.fromkeys(kept.kind for kept in every))
     return (
-        f"{variable.name} is not in the checkpoint, which has slots of {kinds} for {spec.key!r} "
-        f"({keys}); {torch_name(_slot(variable).optimizer)} cannot go on from those."
+        f"{variable.name} is not in the checkpoint, which has slots of {kinds} for that variable; "
+        f"{torch_name(_slot(variable).optimizer)} cannot go on from those."
     )
 
 

@@ -2,7 +2,7 @@
 
 high     names agree, and no other tensor would do
 medium   the best that there is by a margin, or all that fits, but the names share little or nothing
-low      several would do; only the order of the layers, or a small difference, decides
+low      several would do, and only order or a small difference decides; or it is all, but tiny
 none     nothing of the right shapes is left
 """
 

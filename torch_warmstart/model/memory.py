@@ -32,6 +32,12 @@ class Extent(NamedTuple):  # of every tensor several are made and sorted
     start: int
     stop: int
 
+    def touches(self, other: Extent | None) -> bool:
+        """Whether another one, if there is any, has a byte of it."""
+        if other is None or other.device != self.device:
+            return False
+        return self.start < other.stop and other.start < self.stop
+
 
 def extent_of(tensor: torch.Tensor) -> Extent | None:
     """Where a tensor lies; None where it has no element, or no address."""
@@ -212,7 +218,8 @@ class WrittenMemory:
         if self._touches(extent):
             return True
         return bool(self._inodes) and any(
-            mapping.inode in self._inodes and mapping.holds(extent) for mapping in _mappings()
+            mapping.inode in self._inodes and mapping.extent.touches(extent)
+            for mapping in _mappings()
         )
 
     def _touches(self, extent: Extent) -> bool:
@@ -223,22 +230,10 @@ class WrittenMemory:
 class _Mapping:
     """A file in the memory of this process."""
 
-    start: int
-    stop: int
+    extent: Extent  # where it is
     is_shared: bool  # what is written there is written to the file
     inode: str  # with its device
     path: str
-
-    @property
-    def extent(self) -> Extent:
-        """Where it is."""
-        return Extent(_HERE, self.start, self.stop)
-
-    def holds(self, extent: Extent | None) -> bool:
-        """Whether a byte of an extent is in it."""
-        if extent is None or extent.device != _HERE:
-            return False
-        return self.start < extent.stop and extent.start < self.stop
 
 
 def _mappings() -> Iterator[_Mapping]:
@@ -247,4 +242,5 @@ def _mappings() -> Iterator[_Mapping]:
         return
     with open(_MAPS, errors="surrogateescape") as maps:
         for start, stop, rights, inode, path in _MAPPED.findall(maps.read()):
-            yield _Mapping(int(start, 16), int(stop, 16), rights.endswith("s"), inode, path)
+            extent = Extent(_HERE, int(start, 16), int(stop, 16))
+            yield _Mapping(extent, rights.endswith("s"), inode, path)

@@ -27,7 +27,6 @@ from torch_warmstart.model.sharding import (
 )
 from torch_warmstart.values import frozen
 
-_DATA_PARALLEL = "data_parallel"
 _FUSED = "fused"  # how kernels are called that update their tables themselves
 _PLAIN_KERNELS = ("dense", _FUSED)
 _POINTS, _ROWS = "as the table", "a number for a row"  # shapes of what is kept

@@ -542,11 +542,6 @@ def _places(name: str) -> list[str]:
     return [part for part in name.replace("/", ".").split(".") if part.isdecimal()]
 
 
-def _is_same_size(layer: Layer, candidate: Candidate) -> bool:
-    pairs = zip(layer.tensors, candidate.fits, strict=True)
-    return all(fit.shape == variable.shape for (_, variable), fit in pairs)
-
-
 def _confidence_of_the_only(layer: Layer, candidate: Candidate, score: float) -> Confidence:
     """How sure it is that two are meant for each other because nothing else fits either."""
     if not _words(layer, candidate):

@@ -10,7 +10,6 @@ import torch
 
 from torch_warmstart.errors import Finding
 from torch_warmstart.model import (
-    Extent,
     Extents,
     Variable,
     extent_of,
@@ -221,17 +220,11 @@ def _why_held(model: torch.nn.Module, tensor: torch.Tensor) -> str | None:
     for path, module in model.named_modules():
         for name, value in vars(module).items():
             if name not in ("_parameters", "_buffers") and any(
-                t is tensor or _touch(extent_of(t), own) for t in _in(value)
+                t is tensor or (own is not None and own.touches(extent_of(t))) for t in _in(value)
             ):
                 where = f"{path}.{name}" if path else name
                 return f"is held by {where} as well, which would keep the old tensor."
     return None
-
-
-def _touch(one: Extent | None, other: Extent | None) -> bool:
-    if one is None or other is None or one.device != other.device:
-        return False
-    return one.start < other.stop and other.start < one.stop
 
 
 def _in(value: Any, depth: int = _MAX_DEPTH) -> Iterator[torch.Tensor]:

@@ -119,7 +119,7 @@ def read_tables(model: torch.nn.Module, infos: Mapping[str, Infos]) -> tuple[Cha
     named = settings.named_infos
     entries, unknown = by_variable(named, _SETTING, variables, frozenset(variables))
     given = {variable: _sized(infos_of(entry.value)) for variable, entry in entries.items()}
-    shapeless = [v for v in given if torch.nn.parameter.is_lazy(v.tensor)]
+    shapeless = [v for v in given if v.is_lazy]
     problems += [finding for v in shapeless if (finding := _why_not(model, v)) is not None]
     given = {variable: its for variable, its in given.items() if variable not in shapeless}
     chosen = _with_biases(model, given, variables)

@@ -288,23 +288,12 @@ def remapped_item(
     old_sizes = check_other_axes(variable, source, infos, axes)
     cast = choose_cast(variable, source)
     taken = _keys(source), () if parameter is None else _keys(parameter)
-    found = [
-        AxisChange(
-            info,
-            _remapping(variable, info, axis, size, remappings=remappings, taken=taken),
-            axis,
-            None,
-            size,
-        )
-        for info, axis, size in zip(infos, axes, old_sizes, strict=True)
-    ]
-    if having is not None:
-        found = [
-            replace(change, remapping=change.remapping.where(having))
-            if change.axis == 0 and len(change.remapping.rows) == len(having)
-            else change
-            for change in found
-        ]
+    found = []
+    for info, axis, size in zip(infos, axes, old_sizes, strict=True):
+        remapping = _remapping(variable, info, axis, size, remappings=remappings, taken=taken)
+        if having is not None and axis == 0 and len(remapping.rows) == len(having):
+            remapping = remapping.where(having)
+        found.append(AxisChange(info, remapping, axis, None, size))
     for change in found:
         check_share_found(variable, change.vocab, change.remapping)
         check_parts(variable, change.vocab, change.axis, change.old_size)

@@ -139,20 +139,7 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
             f"old vocabulary. {remapping.other_reading or 'Is old_vocab the right one?'}"
         )
         yield Finding("few-entries-found", "warning", item.name, text)
-    if remapping.num_collisions:
-        text = (
-            f"{item.name}: forms={vocab.forms!r} make "
-            f"{plural(remapping.num_collisions, 'old entry')} the same as another one, which takes "
-            f"its place unless it is written the same: {'; '.join(remapping.collisions)}."
-        )
-        yield Finding("forms-collide", "note", item.name, text)
-    if remapping.num_sharing:
-        verb = "takes" if remapping.num_sharing == 1 else "take"
-        text = (
-            f"{item.name}: by forms={vocab.forms!r} {plural(remapping.num_sharing, 'new entry')} "
-            f"{verb} an old row that another one takes, too: {'; '.join(remapping.sharing)}."
-        )
-        yield Finding("forms-collide", "note", item.name, text)
+    yield from _forms_collide(item, remapping, vocab)
     if remapping.num_old > item.old_size:
         text = (
             f"{item.name}: the old vocabulary has {plural(remapping.num_old, 'entry')}, but "
@@ -168,6 +155,24 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
         yield _oov_of_others(item, remapping)
     if remapping.taken_by_others:
         yield _purposes_of_others(item, remapping)
+
+
+def _forms_collide(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator[Finding]:
+    """Old entries that become alike, and new ones that take one old row."""
+    if remapping.num_collisions:
+        text = (
+            f"{item.name}: forms={vocab.forms!r} make "
+            f"{plural(remapping.num_collisions, 'old entry')} the same as another one, which takes "
+            f"its place unless it is written the same: {'; '.join(remapping.collisions)}."
+        )
+        yield Finding("forms-collide", "note", item.name, text)
+    if remapping.num_sharing:
+        verb = "takes" if remapping.num_sharing == 1 else "take"
+        text = (
+            f"{item.name}: by forms={vocab.forms!r} {plural(remapping.num_sharing, 'new entry')} "
+            f"{verb} an old row that another one takes, too: {'; '.join(remapping.sharing)}."
+        )
+        yield Finding("forms-collide", "note", item.name, text)
 
 
 def _rows_unexplained(item: PlanItem, remapping: Remapping) -> Finding:

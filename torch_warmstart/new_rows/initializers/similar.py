@@ -64,12 +64,7 @@ class Similar(RowInitializer):
                 f"and the old ones' {of_old.width}; they must lie in one space."
             )
         places = old.find_in(of_old.vocabulary)
-        found = (places >= 0) & self._counts(new)
-        anchors = (found & old.trained if self.of == "trained" else found).nonzero().flatten()
-        if not len(anchors):
-            what = "a vector" if self.anchors == "old" else "a vector and a new row"
-            why = old.why_no_anchor(found, "has", what)
-            raise SettingsError(f"{new.name}: init.similar: {why}")
+        anchors = self._anchors(new, places >= 0)
         device = new.device if new.device.type == "cuda" else torch.device("cpu")
         space = torch.empty(0, dtype=summed_in(table.dtype, of_old.dtype), device=device)
         known = _unit_rows(of_old, places[anchors], space)
@@ -85,6 +80,16 @@ class Similar(RowInitializer):
         if self.k is None and self.weights == "proportional":
             return Likeness(mine, known, anchors)
         return self._mix(mine, known, anchors, len(new))
+
+    def _anchors(self, new: NewRows, has_vector: torch.Tensor) -> torch.Tensor:
+        """The old rows that new ones are made of; raises SettingsError where there are none."""
+        found = has_vector & self._counts(new)
+        anchors = (found & new.old.trained if self.of == "trained" else found).nonzero().flatten()
+        if not len(anchors):
+            what = "a vector" if self.anchors == "old" else "a vector and a new row"
+            why = new.old.why_no_anchor(found, "has", what)
+            raise SettingsError(f"{new.name}: init.similar: {why}")
+        return anchors
 
     def _counts(self, new: NewRows) -> torch.Tensor:
         """Which old rows count, trained or not: a mask."""

@@ -194,16 +194,7 @@ class Elsewhere:
 
     def _open_table(self, source: Any) -> Table:
         if isinstance(source, str | os.PathLike):
-            checkpoint = open_checkpoint(os.fspath(source), storage=self._storage)
-            entries = getattr(checkpoint, "vocabulary", None)
-            if entries is None:
-                raise SettingsError(
-                    f"{checkpoint.url} is a {checkpoint.format}, whose rows have no entries by "
-                    f"themselves: give {_PAIR}."
-                )
-            return _Table(
-                self._read_vocabulary(entries), _Saved(checkpoint, next(iter(checkpoint)))
-            )
+            return self._open_vectors(os.fspath(source))
         if not (isinstance(source, tuple | list) and len(source) == 2):
             raise SettingsError(
                 f"A table from outside is a file of vectors, or {_PAIR}; not a "
@@ -222,6 +213,17 @@ class Elsewhere:
         return _Table(
             vocabulary, _Saved(open_checkpoint(values[0], storage=self._storage), values[1])
         )
+
+    def _open_vectors(self, url: str) -> Table:
+        """A file that names its rows."""
+        checkpoint = open_checkpoint(url, storage=self._storage)
+        entries = getattr(checkpoint, "vocabulary", None)
+        if entries is None:
+            raise SettingsError(
+                f"{checkpoint.url} is a {checkpoint.format}, whose rows have no entries by "
+                f"themselves: give {_PAIR}."
+            )
+        return _Table(self._read_vocabulary(entries), _Saved(checkpoint, next(iter(checkpoint))))
 
 
 class _Given:

@@ -60,14 +60,8 @@ def read_table(
             f"{url} is a table: say which column holds the entries, by name where the first line "
             "has the names, else by number: Vocabulary.load(..., column=0)."
         )
-    if form == "jsonl" and raw[: len(BOM)].tobytes() == BOM:
-        raw = raw[len(BOM) :]
-    buffer = pyarrow.BufferReader(pyarrow.py_buffer(raw))
     try:
-        block = block_size_of(raw) if form in _TEXTS else 0
-        table = _READERS[form](buffer, column, block) if form in _READERS else None
-        if table is None:
-            table = _read_separated(buffer, _SEPARATORS[form], column, block)
+        table = _table_of(raw, form, column)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
         raise VocabularyError(f"{url} cannot be read as {form}: {_why(error)}") from cause_of(error)
     if form == "jsonl" and table.num_rows == 1 and not is_said:
@@ -84,6 +78,19 @@ def read_table(
     if form in _SEPARATORS:
         _check_no_blank_cells(found, form)
     return found
+
+
+def _table_of(raw: Bytes, form: str, column: str | int | None) -> Any:
+    """Arrow's table, of which only that column may be read; raises what pyarrow raises."""
+    import pyarrow
+
+    if form == "jsonl" and raw[: len(BOM)].tobytes() == BOM:
+        raw = raw[len(BOM) :]
+    buffer = pyarrow.BufferReader(pyarrow.py_buffer(raw))
+    block = block_size_of(raw) if form in _TEXTS else 0
+    if form in _READERS:
+        return _READERS[form](buffer, column, block)
+    return _read_separated(buffer, _SEPARATORS[form], column, block)
 
 
 def _check_number(table: Any, url: str, column: int) -> None:

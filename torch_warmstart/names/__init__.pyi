@@ -7,8 +7,8 @@ from .finder import WITHOUT_MODEL as WITHOUT_MODEL
 from .finder import Finder as Finder
 from .finder import Source as Source
 from .finder import with_layout as with_layout
-from .hooked import BY_HOOK as BY_HOOK
 from .hooked import names_after_hooks as names_after_hooks
-from .in_transformers import BY_TRANSFORMERS as BY_TRANSFORMERS
 from .in_transformers import names_in_transformers as names_in_transformers
+from .renamed import BY_HOOK as BY_HOOK
+from .renamed import BY_TRANSFORMERS as BY_TRANSFORMERS
 from .renamed import Renamed as Renamed

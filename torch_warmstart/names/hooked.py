@@ -14,11 +14,9 @@ import torch
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.model import Attributes, is_of_sharding
 from torch_warmstart.names.conventions import conventions_of
-from torch_warmstart.names.renamed import Renamed
+from torch_warmstart.names.renamed import BY_HOOK, Renamed
 
 _Module = torch.nn.Module
-
-BY_HOOK = "renamed by a load hook of the model"
 
 
 def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Renamed:

@@ -16,9 +16,7 @@ import torch
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.model import module_names
 from torch_warmstart.names.conventions import conventions_of
-from torch_warmstart.names.renamed import Renamed
-
-BY_TRANSFORMERS = "renamed as transformers does"
+from torch_warmstart.names.renamed import BY_TRANSFORMERS, Renamed
 
 
 def names_in_transformers(model: torch.nn.Module, checkpoint: Checkpoint) -> Renamed:

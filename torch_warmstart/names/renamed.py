@@ -6,6 +6,10 @@ from collections.abc import Mapping
 
 from torch_warmstart.values import frozen
 
+# How a name was found; here, so that who asks for it imports neither of the two.
+BY_HOOK = "renamed by a load hook of the model"
+BY_TRANSFORMERS = "renamed as transformers does"
+
 
 @frozen
 class Renamed:

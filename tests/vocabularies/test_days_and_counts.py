@@ -77,9 +77,9 @@ def test_a_day_is_what_says_it(monday, same):
 @pytest.mark.parametrize(
     ("counts", "told"),
     [
-        ({"a": 1.0}, "whole numbers, not float64"),
+        ({"a": 1.0}, "whole numbers, not float64: make integers of them first"),
         ({"a": float("nan")}, "whole numbers, not float64"),
-        ({"a": -1}, "are negative"),
+        ({"b": 2, "a": -1}, r"are negative for 1 entry, such as 'a' \(entry 2\): count again"),
         ({"a": True}, "whole numbers, not bool"),
         ({"a": 1, None: 5}, "entry None"),
         ((["a", "b"], [1]), "2 entries, but 1 counts"),

@@ -18,6 +18,7 @@ from torch_warmstart.errors import (
     VocabularyError,
     cause_of,
     listed,
+    plural,
     shown_entry,
 )
 from torch_warmstart.storage import LOCAL, Bytes
@@ -66,8 +67,12 @@ def counted_blocks(counts: Any, listed: Entries) -> Iterator[Counted]:
             raise VocabularyError(
                 f"{entries.origin} has {len(entries):,} entries, but {len(numbers):,} counts."
             )
-        if bool((numbers < 0).any()):
-            raise VocabularyError(f"The counts of {entries.origin} are negative: count again.")
+        below = (numbers < 0).nonzero().flatten()
+        if len(below):
+            raise VocabularyError(
+                f"The counts of {entries.origin} are negative for {plural(len(below), 'entry')}, "
+                f"such as {entries.show(int(below[0]))}: count again."
+            )
         if bool((numbers > MOST_COUNT).any()):
             raise _too_many(entries.origin)
         yield entries, numbers
@@ -112,7 +117,9 @@ def _cut(entries: Entries, numbers: torch.Tensor) -> Iterator[Counted]:
 
 def _whole(numbers: Any) -> torch.Tensor:
     if numbers.dtype.kind not in "iu":
-        raise VocabularyError(f"Counts are whole numbers, not {numbers.dtype}.")
+        raise VocabularyError(
+            f"Counts are whole numbers, not {numbers.dtype}: make integers of them first."
+        )
     if numbers.ndim != 1:
         raise VocabularyError(f"Counts are a number for each entry, not {list(numbers.shape)}.")
     if numbers.dtype.kind == "u" and bool((numbers > MOST_COUNT).any()):

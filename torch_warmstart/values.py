@@ -149,7 +149,7 @@ def _compiled(known: _Fields) -> Callable[..., None]:
         else:
             lines.append(f"  _put(_self, {name!r}, {value})")
     lines.append("  _after(_self)" if known.after else "  return")
-    exec("\n".join(lines), space)
+    exec(compile("\n".join(lines), __file__, "exec"), space)  # told from what a file would run
     made: Callable[..., None] = space["__init__"]
     return made
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 import transformers as hf
@@ -98,7 +100,8 @@ def test_what_it_joins_from_several_is_refused_with_what_to_do(tmp_path):
 
 def test_without_its_tables_names_are_read_as_they_are(tmp_path, monkeypatch):
     _saved(MODELS["gpt_neox"](), tmp_path)
-    monkeypatch.delattr(hf.conversion_mapping, "get_model_conversion_mapping")
+    tables = importlib.import_module("transformers.conversion_mapping")
+    monkeypatch.delattr(tables, "get_model_conversion_mapping")
     model = MODELS["gpt_neox"]()
     with pytest.raises(tws.PlanError, match=r"lm_head.weight is not .*'embed_out.weight'"):
         tws.warm_start(model, str(tmp_path))

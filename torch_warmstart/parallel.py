@@ -7,9 +7,10 @@ work. numpy and torch let go of the GIL while they compute.
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
@@ -32,8 +33,53 @@ def in_threads(
     threads = min(len(items), torch.get_num_threads()) if device.type == "cpu" else 1
     if threads < 2:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
+    return _Shared(work, items).done_by(threads)
+
+
+class _Shared(Generic[Item, Result]):
+    """Items that several threads take from, the caller's among them.
+
+    So all is done even if the system has no threads left to start, as where a container limits
+    them.
+    """
+
+    def __init__(self, work: Callable[[Item], Result], items: Sequence[Item]) -> None:
+        self._work = work
+        self._left = deque(enumerate(items))
+        self._results: dict[int, Result] = {}
+        self._raised: dict[int, BaseException] = {}
+
+    def done_by(self, threads: int) -> list[Result]:
+        """The results, in order; raises what the first item raised for which something was."""
+        started: list[threading.Thread] = []
+        try:
+            for _ in range(threads - 1):
+                thread = threading.Thread(target=self._take)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more of them
+                    break
+                started.append(thread)
+            self._take()
+        finally:
+            self._left.clear()  # if this thread is interrupted, the others begin nothing new
+            for thread in started:
+                thread.join()
+        if self._raised:
+            raise self._raised[min(self._raised)]
+        return [self._results[number] for number in range(len(self._results))]
+
+    def _take(self) -> None:
+        while True:
+            try:
+                number, item = self._left.popleft()
+            except IndexError:
+                return
+            try:
+                self._results[number] = self._work(item)
+            except Exception as error:
+                self._raised[number] = error
+                self._left.clear()
 
 
 def blocks(count: int, device: torch.device, size: int | None = None) -> list[slice]:

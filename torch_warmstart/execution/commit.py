@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from torch_warmstart.display import Advance
     from torch_warmstart.new_rows import NewRowsAccount
     from torch_warmstart.slots import SlotTargets
+
+_T = TypeVar("_T")
 
 ATTEMPTS = 3  # at a step, before what it raises counts as what it will always raise
 _CHECKED_BYTES = 256 << 20  # that are written between two looks at the files
@@ -146,7 +148,7 @@ class RollForward:
 
     def _go_on(self) -> None:
         """Steps, up to where it is worth a look at the sources."""
-        count, copied = 0, self._copied_ahead()
+        count, copied = 0, self._attempt(self._copied_ahead)
         while self._done < len(self._steps) and count < _CHECKED_BYTES:
             step = self._steps[self._done]
             if self._done not in copied:
@@ -186,9 +188,9 @@ class RollForward:
                 done.append(at)
         return done
 
-    def _attempt(self, act: Callable[[], None]) -> None:
+    def _attempt(self, act: Callable[[], _T]) -> _T:
         try:
-            act()
+            return act()
         except Exception as error:
             self._attempts += 1
             if self._attempts == ATTEMPTS or isinstance(error, SourceChangedError):

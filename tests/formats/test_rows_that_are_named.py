@@ -50,6 +50,19 @@ def test_what_names_no_rows_is_refused(checkpoint, rows):
         checkpoint.get_tensor("w", rows=rows)
 
 
+SPARSE = torch.tensor([0, 2]).to_sparse()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [slice("a"), slice(0, 1.5), slice(0, 2, 0), torch.arange(2, device="meta"), SPARSE],
+    ids=["slice of text", "slice of floats", "step of 0", "meta", "sparse"],
+)
+def test_slices_and_tensors_that_have_no_numbers_are_refused(checkpoint, rows):
+    with pytest.raises(tws.SettingsError, match="rows must be"):
+        checkpoint.get_tensor("w", rows=rows)
+
+
 def test_a_scalar_has_no_rows(checkpoint):
     with pytest.raises(tws.SettingsError, match="scalar"):
         checkpoint.get_tensor("step", rows=slice(1))

@@ -40,6 +40,14 @@ def test_what_is_not_listed_has_no_row():
         load(["a"]).rows([1])
 
 
+@pytest.mark.parametrize(
+    "entries", [torch.tensor(1), np.array(1), slice(1), iter("ab")], ids=lambda e: type(e).__name__
+)
+def test_what_are_no_entries_is_told(entries):
+    with pytest.raises(tws.WarmStartError, match="A vocabulary"):
+        load(["a"]).rows(entries)
+
+
 def test_a_mapping_leads_to_rows_and_leaves_gaps():
     vocab = load({"c": 5, "a": 0, "b": 2})
     assert list(vocab.entries) == [b"a", None, b"b", None, None, b"c"]

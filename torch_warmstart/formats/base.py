@@ -14,7 +14,7 @@ import torch
 from torch_warmstart.boxes import Box
 from torch_warmstart.devices import on_cpu
 from torch_warmstart.display import Shown
-from torch_warmstart.dtypes import aligned, as_bits
+from torch_warmstart.dtypes import NO_PLAIN_TENSOR, aligned, as_bits, lies_in_memory
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
 from torch_warmstart.storage import Guard
 from torch_warmstart.values import frozen
@@ -493,20 +493,33 @@ def _row_numbers(spec: TensorSpec, rows: Rows | None) -> torch.Tensor | None:
     if rows is None or isinstance(rows, torch.Tensor):
         return rows
     if isinstance(rows, slice):
-        chosen = range(spec.shape[0] if spec.shape else 0)[rows]
+        chosen = _sliced(spec, rows)
         return torch.arange(len(chosen)) * chosen.step + chosen.start
     try:
         found = torch.tensor(rows)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise SettingsError(
-            f"rows must be a slice, whole numbers or a vector of int64, not {rows!r:.80}"
-        ) from error
+        raise _no_rows(rows) from error
     return found if found.numel() else found.to(torch.int64)
+
+
+def _sliced(spec: TensorSpec, rows: slice) -> range:
+    try:
+        return range(spec.shape[0] if spec.shape else 0)[rows]
+    except (TypeError, ValueError) as error:  # of no whole numbers, or a step of 0
+        raise _no_rows(rows) from error
+
+
+def _no_rows(rows: object) -> SettingsError:
+    return SettingsError(
+        f"rows must be a slice, whole numbers or a vector of int64, not {rows!r:.80}"
+    )
 
 
 def _check_rows(spec: TensorSpec, rows: torch.Tensor) -> None:
     if not spec.shape:
         raise SettingsError(f"tensor {spec.key!r} is a scalar and has no rows")
+    if not lies_in_memory(rows):
+        raise SettingsError(f"rows must be a vector of int64, not {NO_PLAIN_TENSOR}")
     if rows.dtype != torch.int64 or rows.ndim != 1:
         raise SettingsError(
             f"rows must be a vector of int64, not {rows.dtype} of shape {tuple(rows.shape)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
@@ -225,8 +226,9 @@ def _part(vocabulary: Vocabulary, start: int, stop: int) -> Vocabulary:
 
 def rows_of(vocabulary: Vocabulary, entries: Any) -> torch.Tensor:
     """`Vocabulary.rows`."""
-    if not len(entries):
-        return torch.empty(0, dtype=torch.int64)
+    with contextlib.suppress(TypeError, RuntimeError):  # what has no length is refused below
+        if not len(entries):
+            return torch.empty(0, dtype=torch.int64)
     return find_entries(read_entries(entries, vocabulary.listed.device), vocabulary)
 
 

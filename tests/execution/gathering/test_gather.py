@@ -254,3 +254,12 @@ def test_misuse_is_an_error_that_says_what_does_not_fit(source, remapping, out, 
     with pytest.raises(SettingsError, match=message):
         gather_rows(source, remapping, out)
     assert torch.equal(out, before)
+
+
+@pytest.mark.parametrize("which", ["source", "remapping", "out"])
+@pytest.mark.parametrize("kind", ["meta", "sparse"])
+def test_what_has_no_values_in_memory_is_refused(which, kind):
+    given = {"source": torch.ones(3, 2), "remapping": torch.tensor([2, 0]), "out": torch.ones(2, 2)}
+    given[which] = given[which].to("meta") if kind == "meta" else given[which].to_sparse()
+    with pytest.raises(SettingsError, match=f"{which} is a tensor that is sparse, nested"):
+        gather_rows(**given)

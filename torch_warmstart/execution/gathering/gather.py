@@ -22,7 +22,15 @@ import torch
 
 from torch_warmstart.boxes import extremes
 from torch_warmstart.devices import on_cpu
-from torch_warmstart.dtypes import as_bits, as_bytes, cast_is_lossy, is_aligned, is_integer
+from torch_warmstart.dtypes import (
+    NO_PLAIN_TENSOR,
+    as_bits,
+    as_bytes,
+    cast_is_lossy,
+    is_aligned,
+    is_integer,
+    lies_in_memory,
+)
 from torch_warmstart.errors import SettingsError, check_kind
 from torch_warmstart.execution.gathering.by_rows import is_plain, put_zeros, take_into
 from torch_warmstart.execution.insisting import insist_once
@@ -68,6 +76,8 @@ def gather_rows(
     """
     for name, tensor in (("source", source), ("remapping", remapping), ("out", out)):
         check_kind(f"gather_rows: {name}", tensor, torch.Tensor, "a tensor")
+        if not lies_in_memory(tensor):
+            raise SettingsError(f"gather_rows: {name} is {NO_PLAIN_TENSOR}")
     check_kind("gather_rows: dim", dim, int, "an int")
     return gather_blocks([(0, source)], remapping, out, dim)
 

@@ -15,7 +15,7 @@ _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _KNOWN_EVERYWHERE = {torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8}
 
 NO_PLAIN_TENSOR = (  # what follows who has given or returned one
-    "a tensor that is sparse, nested, or on the meta device, where it has no values: make it a "
+    "a tensor that is sparse, nested, freed, or on the meta device, without values: make it a "
     "plain one, as tensor.to_dense() does of a sparse one."
 )
 
@@ -80,7 +80,28 @@ def summed_in(*dtypes: torch.dtype) -> torch.dtype:
 
 def lies_in_memory(tensor: torch.Tensor) -> bool:
     """Whether it is a plain tensor: of strides, with values."""
-    return tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_nested)
+    is_plain = tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_nested)
+    return is_plain and has_its_memory(tensor)
+
+
+def has_its_memory(tensor: torch.Tensor) -> bool:
+    """Whether the storage of a tensor of strides has all that its shape speaks of.
+
+    Whoever saves memory sets a storage to no bytes while it is not needed (sharded parameters,
+    offloading); to read such a tensor, or to write to it, ends the process.
+    """
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not tensor.numel():
+        return True
+    end = tensor.storage_offset() + span_of(tensor)
+    return end * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def span_of(tensor: torch.Tensor) -> int:
+    """From a tensor's first element to its last, in elements."""
+    if tensor.is_contiguous():
+        return tensor.numel()
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return 1 + sum((size - 1) * stride for size, stride in steps)
 
 
 def is_integer(dtype: torch.dtype) -> bool:

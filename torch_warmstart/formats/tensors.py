@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.boxes import pieces_of
+from torch_warmstart.dtypes import has_its_memory
 from torch_warmstart.errors import SettingsError
 
 _DEPTH = 4  # of mappings in a container, in which arrays are looked for
@@ -38,7 +39,8 @@ def why_unreadable(tensor: torch.Tensor) -> str:
     if tensor.layout is not torch.strided:
         layout = str(tensor.layout).removeprefix("torch.").removeprefix("_")
         return f"is {layout}, not strided. Save what to_dense() makes of it"
-    return why_unreadable_dtype(tensor.dtype)
+    freed = "" if has_its_memory(tensor) else "holds no values: its storage has been freed"
+    return freed or why_unreadable_dtype(tensor.dtype)
 
 
 def why_unreadable_dtype(dtype: torch.dtype) -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import bisect
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
+from torch_warmstart.dtypes import has_its_memory, span_of
 from torch_warmstart.values import frozen
 
 T = TypeVar("T")
@@ -54,15 +55,7 @@ def extent_of(tensor: torch.Tensor) -> Extent | None:
     device = _HERE if tensor.is_cpu else str(tensor.device)
     if tensor.is_contiguous():
         return Extent(device, start, start + tensor.nbytes)
-    return Extent(device, start, start + _span(tensor) * tensor.element_size())
-
-
-def _span(tensor: torch.Tensor) -> int:
-    """From its first element to its last, in elements."""
-    if tensor.is_contiguous():
-        return tensor.numel()
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    return 1 + sum((size - 1) * stride for size, stride in steps)
+    return Extent(device, start, start + span_of(tensor) * tensor.element_size())
 
 
 class Extents(Generic[T]):
@@ -126,7 +119,7 @@ def lies_on(tensor: torch.Tensor, others: Sequence[torch.Tensor]) -> bool:
         return False
     if any(_place(other) == _place(tensor) for other in others):
         return True
-    found = (extent_of(other) for other in others if _span(other) == other.numel())
+    found = (extent_of(other) for other in others if span_of(other) == other.numel())
     left = mine.start
     for extent in sorted(extent for extent in found if extent is not None):
         if extent.device == mine.device and extent.start <= left:
@@ -162,15 +155,7 @@ def why_unwritable(tensor: torch.Tensor) -> str | None:
     """Why values cannot be put into a tensor in place; None: they can."""
     if tensor.layout is not torch.strided:
         return f"is {str(tensor.layout).removeprefix('torch.')}, whose values have no fixed place"
-    if tensor.is_quantized:
-        return "is quantised: its values are made of others"
-    if is_frozen_by_inference(tensor):
-        return "was made under torch.inference_mode() and cannot be changed outside of it"
-    if tensor.is_conj() or tensor.is_neg():
-        return "is a view that conjugates or negates what lies in memory"
-    if _overlaps_itself(tensor):
-        return "is expanded: several of its elements are one number in memory"
-    return None
+    return next((why for is_so, why in _UNWRITABLE if is_so(tensor)), None)
 
 
 def is_frozen_by_inference(tensor: torch.Tensor) -> bool:
@@ -189,11 +174,26 @@ def _overlaps_itself(tensor: torch.Tensor) -> bool:
         if stride == 0:
             return True
         if stride <= reach:  # not clearly apart: counted
-            taken = torch.zeros(_span(tensor), dtype=torch.uint8)
+            taken = torch.zeros(span_of(tensor), dtype=torch.uint8)
             taken.as_strided(tensor.shape, tensor.stride()).fill_(1)
             return int(taken.sum()) < tensor.numel()
         reach += (size - 1) * stride
     return False
+
+
+_UNWRITABLE: tuple[tuple[Callable[[torch.Tensor], bool], str], ...] = (
+    (lambda tensor: not has_its_memory(tensor), "has no memory: its storage has been freed"),
+    (lambda tensor: tensor.is_quantized, "is quantised: its values are made of others"),
+    (
+        is_frozen_by_inference,
+        "was made under torch.inference_mode() and cannot be changed outside of it",
+    ),
+    (
+        lambda tensor: tensor.is_conj() or tensor.is_neg(),
+        "is a view that conjugates or negates what lies in memory",
+    ),
+    (_overlaps_itself, "is expanded: several of its elements are one number in memory"),
+)
 
 
 class WrittenMemory:

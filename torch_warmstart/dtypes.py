@@ -85,12 +85,14 @@ def lies_in_memory(tensor: torch.Tensor) -> bool:
 
 
 def has_its_memory(tensor: torch.Tensor) -> bool:
-    """Whether the storage of a tensor of strides has all that its shape speaks of.
+    """Whether the storage of a plain tensor has all that its shape speaks of.
 
     Whoever saves memory sets a storage to no bytes while it is not needed (sharded parameters,
     offloading); to read such a tensor, or to write to it, ends the process.
     """
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not tensor.numel():
+    if tensor.is_nested or tensor.layout is not torch.strided or not tensor.numel():
+        return True
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):  # its memory may be that of parts
         return True
     end = tensor.storage_offset() + span_of(tensor)
     return end * tensor.element_size() <= tensor.untyped_storage().nbytes()

@@ -87,3 +87,12 @@ def test_views_up_to_the_last_byte_are_read():
     tws.warm_start(model, tws.WarmStartSettings(views))
     assert model.weight.tolist() == [[6.0, 10.0], [7.0, 11.0]]
     assert model.bias.tolist() == [10.0, 11.0]
+
+
+def test_a_vocabulary_and_a_record_are_refused():
+    with pytest.raises(tws.VocabularyError, match="whose storage has been freed has no values"):
+        tws.Vocabulary.load(_freed(torch.arange(3)))
+    with pytest.raises(tws.SettingsError, match="storage has been freed"):
+        tws.verify_port(nn.Identity(), torch.ones(2), _freed(torch.ones(2)))
+    with pytest.raises(tws.SettingsError, match="storage has been freed"):
+        tws.verify_port(nn.Identity(), _freed(torch.ones(2)), torch.ones(2))

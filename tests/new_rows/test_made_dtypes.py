@@ -122,7 +122,9 @@ def test_what_is_no_plain_tensor_is_refused(made):
 
     whole = init.similar((_NEW, made(_VECTORS[1])))
     for initializer in (of_old, made, whole):
-        with pytest.raises(tws.WarmStartError, match="sparse, nested, freed, or on the meta device"):
+        with pytest.raises(
+            tws.WarmStartError, match="sparse, nested, freed, or on the meta device"
+        ):
             _start(torch.ones(2, 2), initializer)
 
 

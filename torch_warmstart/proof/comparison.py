@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from torch_warmstart.dtypes import has_its_memory
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.values import frozen
 
@@ -178,6 +179,8 @@ def _tolerance(actual: torch.Tensor, record: torch.Tensor) -> float:
 def as_tensor(value: Any) -> torch.Tensor:
     """A tensor, or an array as one; raises SettingsError for anything else."""
     if isinstance(value, torch.Tensor):
+        if not has_its_memory(value):
+            raise SettingsError("verify_port: a tensor's storage has been freed: it has no values.")
         return value
     try:
         array = np.asarray(value)  # of TensorFlow's tensors and of mapped files, not to be written

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
+from torch_warmstart.dtypes import has_its_memory
 from torch_warmstart.entries import (
     MASK,
     MOST_ROWS,
@@ -59,8 +60,9 @@ def from_tensor(tensor: torch.Tensor) -> Vocabulary:
 
 def _kind_of_tensor(tensor: torch.Tensor) -> str:
     """What is special about one that is no plain vector, and what to do; "" for a plain one."""
-    if tensor.is_meta:
-        return "a tensor on the meta device has no values: pass the one that has them"
+    if tensor.is_meta or not has_its_memory(tensor):
+        where = "on the meta device" if tensor.is_meta else "whose storage has been freed"
+        return f"a tensor {where} has no values: pass the one that has them"
     if tensor.is_nested:
         return "a nested tensor is several vectors: pass one of them, tensor.unbind()[0]"
     if tensor.is_quantized:

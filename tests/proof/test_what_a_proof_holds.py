@@ -109,3 +109,26 @@ def test_whole_numbers_agree_exactly_or_not_at_all() -> None:
     assert tws.verify_port(nn.Identity(), ids, ids.clone())
     assert not tws.verify_port(nn.Identity(), ids, ids + 1)
     assert not tws.verify_port(nn.Identity(), ids, torch.tensor([(1 << 60) + 1, 5]))
+
+
+def test_records_and_outputs_without_plain_values_are_refused() -> None:
+    given = torch.ones(2, 2)
+    with pytest.raises(tws.SettingsError, match="output of the record is a tensor that is sparse"):
+        tws.verify_port(nn.Identity(), given, given.to_sparse())
+    with pytest.raises(tws.SettingsError, match="output of the model is a tensor that is sparse"):
+        tws.verify_port(nn.Identity(), given.to_sparse(), given)
+    with pytest.raises(tws.SettingsError, match="output of the model is a tensor that is sparse"):
+        tws.verify_port(nn.Linear(2, 2, device="meta"), given, given)
+
+
+@pytest.mark.parametrize("whose", ["inputs", "record"])
+def test_tensors_on_meta_have_nothing_to_compare(whose) -> None:
+    given = [torch.ones(2, 2), torch.ones(2, 2)]
+    given[whose == "record"] = torch.ones(2, 2, device="meta")
+    with pytest.raises(tws.SettingsError, match="has no values: it is on the meta device"):
+        tws.verify_port(nn.Identity(), *given)
+
+
+def test_layers_are_named_by_text() -> None:
+    with pytest.raises(tws.SettingsError, match="module's name in layers must be a str, not a int"):
+        tws.verify_port(nn.Sequential(nn.Identity()), torch.ones(2), None, layers={0: [1.0]})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_warmstart.dtypes import has_its_memory
+from torch_warmstart.dtypes import NO_PLAIN_TENSOR, has_its_memory, lies_in_memory
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.values import frozen
 
@@ -61,7 +61,11 @@ def compare(
     else:
         if isinstance(actual, list | tuple) and actual:
             actual = actual[0]  # a layer that gives more, such as its state
-        yield _compare_tensors(name, actual, as_tensor(record), rtol, channels_last)
+        record = as_tensor(record)
+        for whose, tensor in (("the record", record), ("the model", actual)):
+            if isinstance(tensor, torch.Tensor) and not lies_in_memory(tensor):
+                raise SettingsError(f"verify_port: {name} of {whose} is {NO_PLAIN_TENSOR}")
+        yield _compare_tensors(name, actual, record, rtol, channels_last)
 
 
 def _part(name: str, actual: Any, key: Any) -> Any:
@@ -179,8 +183,9 @@ def _tolerance(actual: torch.Tensor, record: torch.Tensor) -> float:
 def as_tensor(value: Any) -> torch.Tensor:
     """A tensor, or an array as one; raises SettingsError for anything else."""
     if isinstance(value, torch.Tensor):
-        if not has_its_memory(value):
-            raise SettingsError("verify_port: a tensor's storage has been freed: it has no values.")
+        if value.is_meta or not has_its_memory(value):
+            why = "it is on the meta device" if value.is_meta else "its storage has been freed"
+            raise SettingsError(f"verify_port: a tensor has no values: {why}.")
         return value
     try:
         array = np.asarray(value)  # of TensorFlow's tensors and of mapped files, not to be written

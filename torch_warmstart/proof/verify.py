@@ -124,6 +124,8 @@ def verify_port(
     check_kind("verify_port: model", model, torch.nn.Module, "a torch.nn.Module")
     if layers is not None:
         check_kind("verify_port: layers", layers, Mapping, "a mapping by modules' names")
+        for name in layers:
+            check_kind("verify_port: a module's name in layers", name, str, "a str")
     wanted = {name: _modules(model, name) for name in layers or {}}
     seen: dict[str, Any] = {}
     with ExitStack() as stack:

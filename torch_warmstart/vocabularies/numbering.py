@@ -23,6 +23,7 @@ _USAGE = re.compile(
     re.IGNORECASE,
 )
 _PANDAS = b"pandas"  # what its metadata is called in a schema
+_FIRST = 1024  # of a column, by which most are known not to number anything
 _FEW = 8  # numbers with gaps that may as well be of anything
 
 
@@ -37,6 +38,12 @@ def may_number(lowest: int, highest: int, count: int) -> bool:
     So they are told where the first rows are for something else, or some rows are gaps.
     """
     return lowest >= 0 and count > 1 and count - 1 <= highest < 2 * count
+
+
+def may_begin_numbers(numbers: npt.NDArray[Any]) -> bool:
+    """Whether the first of some integers may be numbers: features of few values are not."""
+    first = numbers[:_FIRST]
+    return not len(first) or (int(first.min()) >= 0 and len(np.unique(first)) == len(first))
 
 
 def is_numbering(numbers: npt.NDArray[Any]) -> bool:

@@ -27,7 +27,12 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.loading.arrays import from_numpy, with_gaps
-from torch_warmstart.vocabularies.numbering import check_index, check_numbers, may_be_numbers
+from torch_warmstart.vocabularies.numbering import (
+    check_index,
+    check_numbers,
+    may_be_numbers,
+    may_begin_numbers,
+)
 
 ROWS = "row"  # the column of what `Vocabulary.save` wrote that says which row an entry has
 _ENTRY = "entry"
@@ -174,9 +179,10 @@ class _Beside:
         """A chunk; what has nulls numbers no entries."""
         for at in list(self._names):
             found = _column_at(schema, array, at, "")
-            if found.is_there is not None and not found.is_there.all():
-                del self._names[at], self._parts[at]
-            elif found.ids is not None:
+            is_whole = found.is_there is None or bool(found.is_there.all())
+            if found.ids is None or not is_whole or not may_begin_numbers(found.ids):
+                del self._names[at], self._parts[at]  # before there are more of it
+            else:
                 self._parts[at].append(found.ids)
 
     def check(self, origin: str, *, has_names: bool) -> None:

@@ -14,7 +14,7 @@ from torch_warmstart.values import frozen
 
 BLOCK = 65536  # rows
 _SUMMED = 256  # rows
-_CACHE = 1 << 20  # bytes
+_CACHE = 4 << 20  # bytes: shorter pieces of work leave threads waiting for the GIL
 _NEAR_ZERO = 0.01  # of the median norm of the rows that are not zero
 
 

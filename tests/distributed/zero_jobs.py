@@ -35,5 +35,8 @@ def zero_3() -> tuple[str, list[str]]:
             tws.warm_start(model, old_state())
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
         found = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
-    wrong = [name for name, tensor in found.items() if not torch.equal(tensor, old_state()[name])]
-    return text, wrong
+    # Where the processor has bfloat16, DeepSpeed makes parameters of that, whatever it is told.
+    old = {
+        name: tensor.to(found[name].dtype) for name, tensor in old_state().items() if name in found
+    }
+    return text, [name for name, tensor in found.items() if not torch.equal(tensor, old[name])]

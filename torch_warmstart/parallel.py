@@ -44,7 +44,7 @@ class _Shared(Generic[Item, Result]):
     """
 
     def __init__(self, work: Callable[[Item], Result], items: Sequence[Item]) -> None:
-        self._work = work
+        self._work, self._count = work, len(items)
         self._left = deque(enumerate(items))
         self._results: dict[int, Result] = {}
         self._raised: dict[int, BaseException] = {}
@@ -67,7 +67,7 @@ class _Shared(Generic[Item, Result]):
                 thread.join()
         if self._raised:
             raise self._raised[min(self._raised)]
-        return [self._results[number] for number in range(len(self._results))]
+        return [self._results[number] for number in range(self._count)]
 
     def _take(self) -> None:
         while True:

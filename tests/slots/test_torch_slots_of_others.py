@@ -51,38 +51,32 @@ def _of_twins(kinds, seed):
     return model, optimizers
 
 
-@pytest.mark.parametrize("is_turned", [False, True])
-def test_equal_nets_are_told_by_the_kinds_of_their_optimizers(is_turned):
-    kinds = (torch.optim.Adam, torch.optim.Adagrad)
+def _saved_twins(kinds):
+    """The optimizers of trained twins, and a checkpoint of all."""
     old, olds = _of_twins(kinds, seed=0)
     for optimizer in olds:
         step(old, optimizer)
-    state = {
-        "model": old.state_dict(),
-        "opt_d": olds[1].state_dict(),
-        "opt_g": olds[0].state_dict(),
-    }
+    saved = {"opt_d": olds[1].state_dict(), "opt_g": olds[0].state_dict()}
+    return olds, {"model": old.state_dict(), **saved}
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_equal_nets_are_told_by_the_kinds_of_their_optimizers(is_turned):
+    kinds = (torch.optim.Adam, torch.optim.Adagrad)
+    olds, state = _saved_twins(kinds)
     model, optimizers = _of_twins(kinds, seed=1)
     given = optimizers[::-1] if is_turned else optimizers
     report = tws.warm_start(model, WarmStartSettings(state, ALL), optimizer=given)
     for here, there in zip(optimizers, olds, strict=True):
         pairs = zip(here.state.values(), there.state.values(), strict=True)
         assert all(torch.equal(mine[name], its[name]) for mine, its in pairs for name in its)
-    assert {note.code for note in report.notes} == {
-        "state-by-position"
-    }  # nobody says who was whose
+    # Nobody says who was whose.
+    assert {note.code for note in report.notes} == {"state-by-position"}
 
 
 def test_equal_nets_with_equal_optimizers_are_not_told_apart():
     kinds = (torch.optim.Adam, torch.optim.Adam)
-    old, olds = _of_twins(kinds, seed=0)
-    for optimizer in olds:
-        step(old, optimizer)
-    state = {
-        "model": old.state_dict(),
-        "opt_d": olds[1].state_dict(),
-        "opt_g": olds[0].state_dict(),
-    }
+    _, state = _saved_twins(kinds)
     model, optimizers = _of_twins(kinds, seed=1)
     with pytest.raises(PlanError, match="their shapes fit in more than one order"):
         tws.warm_start(model, WarmStartSettings(state, ALL), optimizer=optimizers)

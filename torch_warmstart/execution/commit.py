@@ -155,7 +155,7 @@ class RollForward:
                 self._attempt(step.run)
             self._done += 1
             self._attempts = 0
-            count += sum(item.nbytes for item in step.items)
+            count += _read_bytes(step)
             self._tell(step)
         self._attempt(self._check)
         self._sound = self._done
@@ -167,16 +167,17 @@ class RollForward:
         fails here is done in its turn, and says there why it cannot be done.
         """
         tasks: list[list[int]] = [[]]
-        count = 0
+        read, written = 0, 0
         for at in range(self._done, len(self._steps)):
             step = self._steps[at]
-            if count >= _CHECKED_BYTES or not (isinstance(step, Copy) and step.is_short):
-                break
-            count += step.target.nbytes
+            if read >= _CHECKED_BYTES or not (isinstance(step, Copy) and step.is_short):
+                break  # as far as `_go_on` goes: what is beyond would be copied again
+            read += _read_bytes(step)
+            written += step.target.nbytes
             tasks[-1].append(at)
-            if count >= _TASK_BYTES * len(tasks):
+            if written >= _TASK_BYTES * len(tasks):
                 tasks.append([])
-        if count < _WORTH_THREADS:
+        if written < _WORTH_THREADS:
             return ()
         return {at for done in in_threads(self._copied, tasks, _HERE) for at in done}
 
@@ -221,6 +222,11 @@ class RollForward:
 
 class SourceChangedError(Exception):
     """A source is not what it was when it was verified; becomes a PartialWriteError."""
+
+
+def _read_bytes(step: Step) -> int:
+    """Bytes of the tensors that a step is made of; several steps may be of one."""
+    return sum(item.nbytes for item in step.items)
 
 
 def _parts(step: Step) -> Iterator[Step]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -116,23 +116,25 @@ class Located:
         return found
 
 
-def locate(wishes: Wishes, finder: Finder, renamed: Iterable[Callable[[], Renamed]]) -> Located:
+def locate(wishes: Wishes, finder: Finder, renamed: Iterator[Renamed]) -> Located:
     """Where each parameter and buffer comes from, selected or not.
 
     Args:
         wishes: What is asked of each.
         finder: Of the checkpoint.
-        renamed: Names that others make of keys; each is called if something is not found before.
+        renamed: Names that others make of keys; the next is asked for if something is nowhere yet.
     """
     from torch_warmstart.planning.file_layers import FileLayers
 
     layers = FileLayers(finder.checkpoint)
     found = {v: _locate(wish, finder, layers) for v, wish in wishes.items() if v.slot is None}
-    for names in renamed:
-        nowhere = [v for v, at in found.items() if at.source is None and at.error is None]
-        if nowhere:
-            found |= dict(_renamed(nowhere, finder, names()))
+    while (nowhere := _nowhere(found)) and (names := next(renamed, None)) is not None:
+        found |= dict(_renamed(nowhere, finder, names))
     return Located(finder, _with_shared_memory(_without_doubles(found), wishes))
+
+
+def _nowhere(found: Mapping[Variable, Location]) -> list[Variable]:
+    return [v for v, at in found.items() if at.source is None and at.error is None]
 
 
 def _renamed(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,7 +80,7 @@ def make_plan(
     wishes = read_wishes(written_out(settings, variables), variables).without(leave_out)
     _check_optimizer_entry(settings, checkpoint, optimizer)
     renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
-    by_others = [functools.partial(find, model, checkpoint) for find in _NAMES_OF_OTHERS]
+    by_others = _renamed_by_others(model, checkpoint)
     located = locate(wishes, Finder(checkpoint, variables, renamed), by_others)
     names = _judge_names(wishes, located)
     old = OldVocabularies(checkpoint, wishes.settings.storage, is_older)
@@ -119,19 +119,12 @@ def _outlines(variables: Iterable[Variable]) -> dict[Variable, Outline]:
     return {variable: known.setdefault(outline, outline) for variable, outline in found}
 
 
-def _after_hooks(model: torch.nn.Module, checkpoint: Checkpoint) -> Renamed:
-    from torch_warmstart.names import names_after_hooks  # for what is not found by its own name
+def _renamed_by_others(model: torch.nn.Module, checkpoint: Checkpoint) -> Iterator[Renamed]:
+    """Names that others make of the checkpoint's keys, each worked out when it is asked for."""
+    from torch_warmstart.names import names_after_hooks, names_in_transformers
 
-    return names_after_hooks(model, checkpoint)
-
-
-def _in_transformers(model: torch.nn.Module, checkpoint: Checkpoint) -> Renamed:
-    from torch_warmstart.names import names_in_transformers
-
-    return names_in_transformers(model, checkpoint)
-
-
-_NAMES_OF_OTHERS = (_after_hooks, _in_transformers)
+    yield names_after_hooks(model, checkpoint)
+    yield names_in_transformers(model, checkpoint)
 
 
 def all_variables(model: torch.nn.Module, optimizer: Optimizers | None) -> tuple[Variable, ...]:

@@ -4,7 +4,8 @@
     python benchmarks/initializers.py --methods omp --new 2000 --device cuda
 
 Ours is a whole `warm_start`; of it the table shows what the initialiser has taken, from asking it
-who answers to the rows that are ready to be written. A loop is given its pieces, rows and vectors
+who answers to the rows that are ready to be written, or are written where they are made as they go
+there. A loop is given its pieces, rows and vectors
 ready and makes the same rows; of pieces it adds one after the other to its row, as mergekit's
 tokensurgeon does, and in `subword-at-once` takes them at once. Where it would take minutes it makes
 some, and its time is scaled; the table says of how many. Both must agree. Memory is what the
@@ -40,6 +41,7 @@ from torch import nn
 import torch_warmstart as tws
 from torch_warmstart import init
 from torch_warmstart.execution import mixing
+from torch_warmstart.execution.commit import Filling
 from torch_warmstart.planning.rows.initialising import Initialising
 
 _SECONDS = 5.0  # that a loop may take
@@ -221,10 +223,14 @@ def _measure(case: Case, name: str, initializer: object, one_row: Loop) -> Resul
     )
     tws.warm_start(nn.Embedding(2, 2), {"weight": torch.ones(2, 2)})  # imports
     before = _reset_peak()
-    with _timed(Initialising, "plan") as planning, _timed(mixing, "fill_mixed") as making:
+    with (
+        _timed(Initialising, "plan") as planning,
+        _timed(mixing, "fill_mixed") as making,
+        _timed(Filling, "run", lambda filling: filling.later_bytes > 0) as writing,
+    ):
         report = tws.warm_start(model, settings)
     peak = _peak() - before
-    seconds = sum(planning) + sum(making)
+    seconds = sum(planning) + sum(making) + sum(writing)
     assert report["weight"].new_rows.answered[0][1] == case.num_new
     made = model.weight.detach()[case.num_old :].cpu()
     out = torch.zeros_like(made)
@@ -259,8 +265,10 @@ def _measure_cut(case: CutCase) -> Result:
 
 
 @contextlib.contextmanager
-def _timed(owner: Any, name: str) -> Iterator[list[float]]:
-    """Times a function while others call it."""
+def _timed(
+    owner: Any, name: str, counts: Callable[..., bool] | None = None
+) -> Iterator[list[float]]:
+    """Times a function while others call it, for the arguments that count."""
     function, times = getattr(owner, name), []
 
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -268,7 +276,8 @@ def _timed(owner: Any, name: str) -> Iterator[list[float]]:
         result = function(*args, **kwargs)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        times.append(_Clock.now() - began)
+        if counts is None or counts(args[0]):
+            times.append(_Clock.now() - began)
         return result
 
     setattr(owner, name, timed)

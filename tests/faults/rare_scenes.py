@@ -26,6 +26,7 @@ def rare_scenes() -> list[Scene]:
         Scene("leased file", _leased),
         Scene("guarded file", _guarded),
         Scene("mixed rows", _mixed),
+        Scene("mixed rows, summed where they go", _mixed_later),
         Scene("meta", _meta),
         Scene("overlapping", _overlapping),
         Scene("rows that are back", _patched),
@@ -35,6 +36,7 @@ def rare_scenes() -> list[Scene]:
         Scene("several axes", _axes),
         Scene("staged file", _leased, {"staging": "memory", "memory_limit": 1 << 20}),
         Scene("staged, guarded", _guarded, {"staging": "memory"}),
+        Scene("staged, mixed rows", _mixed_later, {"staging": "memory"}),
         Scene("staged, several axes", _axes, {"staging": "memory", "memory_limit": 1 << 20}),
         Scene("staged, rows that are back", _patched, {"staging": "memory"}),
         Scene("staged shards", _sharded, {"staging": "memory"}),
@@ -90,6 +92,11 @@ def _mixed():
     how = init.alias({"x": "b"}) | init.mean() + init.noise(0.02)
     info = _info(backup_initializer=how)
     return _plan(model, _state(), info=info)
+
+
+def _mixed_later():
+    info = _info(backup_initializer=init.alias({"x": "b"}) | init.mean())
+    return _plan(_new(), _state(), info=info)
 
 
 class _More(Plain):

@@ -10,6 +10,7 @@ own when they are loaded has been done before (`module_loading`), while it could
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -74,12 +75,26 @@ class Write(Step, Protocol):
         """The same for another target."""
 
 
+class LaterRows(ABC):
+    """New rows that are made while they are written: all that can fail in it has been done."""
+
+    nbytes: int  # of all of them
+
+    @abstractmethod
+    def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Which they are, and some rows, of the target's dtype and on its device."""
+
+    @abstractmethod
+    def made(self) -> torch.Tensor:
+        """All of them, in memory of their own."""
+
+
 @frozen(eq=False)
 class Filled:
     """New rows that have been made of old ones, for one variable."""
 
     # Of each part of it that is here, as `parts_of` has them: of its dtype, on its device.
-    rows: tuple[torch.Tensor, ...]
+    rows: tuple[torch.Tensor | LaterRows, ...]
     account: NewRowsAccount
     notes: tuple[Finding, ...]  # what has shown only now
 
@@ -294,7 +309,25 @@ class Filling:
     """What goes into rows that have no old row; of several axes, into cells."""
 
     places: tuple[Rows, ...]  # of each axis where they are: the cells that are in all of them
-    rows: torch.Tensor | float  # as many, or one number for all
+    rows: torch.Tensor | LaterRows | float  # as many, or one number for all
+
+    def run(self, target: torch.Tensor) -> None:
+        """Writes them."""
+        if not isinstance(self.rows, LaterRows):
+            fill_cells(self.rows, self.places, target)
+            return
+        ((axis, at),) = self.places  # whole rows
+        for which, rows in self.rows.blocks():
+            fill_cells(rows, [(axis, at[which])], target)
+
+    @property
+    def later_bytes(self) -> int:
+        """Bytes of rows that are yet to be made."""
+        return self.rows.nbytes if isinstance(self.rows, LaterRows) else 0
+
+    def staged(self) -> Filling:
+        """The same, of rows that have been made."""
+        return replace(self, rows=self.rows.made()) if isinstance(self.rows, LaterRows) else self
 
 
 @frozen(eq=False)
@@ -347,7 +380,7 @@ class Gather:
             gather(self.blocks, self.remapping, self.target, self.axis)
         _scale(self.target, self.scale)
         for filling in self.fillings:
-            fill_cells(filling.rows, filling.places, self.target)
+            filling.run(self.target)
         for patch in self.patches:
             patch.run(self.target)
 

@@ -26,6 +26,7 @@ from torch_warmstart.execution.commit import (
     Gather,
     HandOver,
     InParts,
+    LaterRows,
     Load,
     Patch,
     Prepared,
@@ -277,7 +278,8 @@ class RowsMade:
     """What initialisers have made for a variable, by the axis whose new rows it is."""
 
     fresh: Mapping[int, torch.Tensor]  # as large as the whole variable
-    mixed: Mapping[int, tuple[torch.Tensor, ...]]  # of old rows, for each part that is here
+    # Of old rows, for each part that is here.
+    mixed: Mapping[int, tuple[torch.Tensor | LaterRows, ...]]
 
     def of_part(self, number: int) -> RowsMade:
         """For one of the parts."""
@@ -328,7 +330,7 @@ def _others(item: PlanItem, change: AxisChange) -> list[int]:
 
 def _rows_of(
     item: PlanItem, change: AxisChange, places: Sequence[Rows], box: Box, made: RowsMade
-) -> torch.Tensor | float:
+) -> torch.Tensor | LaterRows | float:
     if isinstance(change.fill, Constant):
         return change.fill.value
     if isinstance(change.fill, Mixed):

@@ -199,6 +199,10 @@ class Reader:
         """Whether what an item is made of can be looked at as long as the steps hold it."""
         return self._watch is None or self._watch.is_safe(item.keys)
 
+    def is_overwritten(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor may change while the steps are done."""
+        return self._overwritten.holds(tensor)
+
     def _tensor(self, key: str) -> torch.Tensor:
         tensor = self._viewed(key)
         return tensor if self._is_asked_for(key) else self._apart(tensor)
@@ -217,7 +221,7 @@ class Reader:
         return Want(key, Box.whole(self._checkpoint.spec(key).shape))
 
     def _apart(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self._overwritten.holds(tensor):
+        if self.is_overwritten(tensor):
             return duplicate(tensor)  # warm-started from itself: read before it is overwritten
         if self._watch is not None:
             self._watch.add(tensor)

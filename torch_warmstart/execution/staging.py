@@ -97,7 +97,9 @@ def _staged(step: Step) -> Step:
 def _staged_write(step: Copy | Gather) -> Copy | Gather:
     if isinstance(step, Copy):
         return replace(step, source=step.staged(), safe=True)
-    return replace(_staged_rows(step), patches=tuple(map(_staged_rows, step.patches)))
+    fillings = tuple(filling.staged() for filling in step.fillings)
+    patches = tuple(map(_staged_rows, step.patches))
+    return replace(_staged_rows(step), fillings=fillings, patches=patches)
 
 
 def _staged_rows(step: _Rows) -> _Rows:
@@ -122,7 +124,8 @@ def _needed(remapping: torch.Tensor) -> torch.Tensor:
 def _staged_bytes(step: Copy | Gather) -> int:
     if isinstance(step, Copy):
         return step.source.nbytes
-    return _bytes_of_rows(step) + sum(map(_bytes_of_rows, step.patches))
+    made = sum(filling.later_bytes for filling in step.fillings)
+    return made + _bytes_of_rows(step) + sum(map(_bytes_of_rows, step.patches))
 
 
 def _bytes_of_rows(step: Gather | Patch) -> int:

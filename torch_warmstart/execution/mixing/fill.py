@@ -10,7 +10,8 @@ import torch
 from torch_warmstart.boxes import Box
 from torch_warmstart.dtypes import summed_in
 from torch_warmstart.errors import Finding, plural
-from torch_warmstart.execution.commit import Filled
+from torch_warmstart.execution.commit import Filled, LaterRows
+from torch_warmstart.execution.mixing.later import cast_rows, has_finite_sum, rows_later
 from torch_warmstart.execution.mixing.old_table import OldTable
 from torch_warmstart.execution.mixing.sums import mixed_rows
 from torch_warmstart.execution.reading import Reader, seen_box
@@ -60,20 +61,36 @@ def fill_mixed(
         needed[box.along(item.axis)] = True
     made = make(fill.answers.for_rows(needed), table, seed, mixtures, guard)
     at = (remapping < 0).nonzero().flatten()
-    rows = tuple(_rows_in(item, box, at, made, table) for box in boxes)
+    may_wait = not fill.answers.has_functions  # what these make is compared between ranks before
+    rows = tuple(_rows_in(item, box, at, made, table, may_wait=may_wait) for box in boxes)
     unanswered = len(at) - sum(map(len, made))
-    notes = (*_notes(item.name, fill, made, unanswered), *_not_finite(item, rows))
+    looked_at = [part for part in rows if isinstance(part, torch.Tensor)]
+    notes = (*_notes(item.name, fill, made, unanswered), *_not_finite(item, looked_at))
     return Filled(rows, account_of(made, unanswered), notes)
 
 
 def _rows_in(
-    item: PlanItem, box: Box, at: torch.Tensor, made: Sequence[Made], table: OldTable
-) -> torch.Tensor:
+    item: PlanItem,
+    box: Box,
+    at: torch.Tensor,
+    made: Sequence[Made],
+    table: OldTable,
+    *,
+    may_wait: bool,
+) -> torch.Tensor | LaterRows:
     """The new rows of a box along the item's axis, in order; zeros where none is made."""
     along = box.along(item.axis)
     at = at[(at >= along.start) & (at < along.stop)]
     here = [one.only((one.new.rows >= along.start) & (one.new.rows < along.stop)) for one in made]
     here = [one for one in here if len(one.new)]
+    later = rows_later(item, box, at, here, table) if may_wait else None
+    return _rows_now(item, box, at, here, table) if later is None else later
+
+
+def _rows_now(
+    item: PlanItem, box: Box, at: torch.Tensor, here: Sequence[Made], table: OldTable
+) -> torch.Tensor:
+    """The same, made now."""
     if len(here) == 1 and len(here[0].new) == len(at):
         parts = [rows for _, rows in _parts_of(here[0], item, box, table)]
         return (torch.cat(parts) if len(parts) > 1 else parts[0]).movedim(0, item.axis)
@@ -106,14 +123,7 @@ def _parts_of(
         which[part] = True
         rows = _rows_of(one.only(which), table, one.new.width, device)
         cut = rows.reshape(len(rows), *(shape[axis] for axis in rest))[columns]
-        yield part, _cast(cut, item.variable.tensor.dtype, device)
-
-
-def _cast(rows: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Rows of a dtype on a device; a single one for all stays a single one."""
-    if len(rows) and rows.stride(0) == 0:
-        return rows[:1].to(device, dtype).expand_as(rows)
-    return rows.to(device, dtype)
+        yield part, cast_rows(cut, item.variable.tensor.dtype, device)
 
 
 def _rows_of(one: Made, table: OldTable, width: int, device: torch.device) -> torch.Tensor:
@@ -156,7 +166,7 @@ def _notes(name: str, fill: Mixed, made: Sequence[Made], unanswered: int) -> Ite
 
 def _not_finite(item: PlanItem, rows: Sequence[torch.Tensor]) -> Iterator[Finding]:
     """Of rows with NaN or infinity, of which the parts here tell."""
-    if all(_has_finite_sum(_one_of_alike(part, item.axis)) for part in rows):
+    if all(has_finite_sum(part.movedim(item.axis, 0)) for part in rows):
         return  # of many numbers the quickest way; what it is true of is looked at again
     count = sum(_num_broken(part.movedim(item.axis, 0)) for part in rows)
     if count:
@@ -165,15 +175,6 @@ def _not_finite(item: PlanItem, rows: Sequence[torch.Tensor]) -> Iterator[Findin
             "vectors, of which they were made."
         )
         yield Finding("new-rows-not-finite", "warning", item.name, text)
-
-
-def _has_finite_sum(rows: torch.Tensor) -> bool:
-    return bool(rows.sum(dtype=summed_in(rows.dtype)).isfinite())
-
-
-def _one_of_alike(rows: torch.Tensor, axis: int) -> torch.Tensor:
-    """Rows; of one for all only that."""
-    return rows.narrow(axis, 0, 1) if rows.shape[axis] and rows.stride(axis) == 0 else rows
 
 
 def _num_broken(rows: torch.Tensor) -> int:

@@ -58,6 +58,10 @@ class OldTable:
             return None
         return table.flatten(1)
 
+    def is_overwritten(self, rows: torch.Tensor) -> bool:
+        """Whether rows lie in what is going to be written."""
+        return self._reader.is_overwritten(rows)
+
     def blocks(self, rows: int = 65536) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows that the vocabulary describes."""
         starts = range(0, self._size, rows)

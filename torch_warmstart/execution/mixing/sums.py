@@ -2,14 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
 from torch_warmstart.execution.mixing.old_table import OldTable
 from torch_warmstart.new_rows import Mixture
+from torch_warmstart.values import frozen
 
 GATHERED_BYTES = 256 << 20  # of old rows that are held at a time
-_SUMMED_BYTES = 3 << 20  # of new rows that are summed at a time
+_SUMMED_BYTES = 3 << 20  # of new rows that are summed at a time: they stay in the cache
+
+
+@frozen(eq=False)
+class Sums:
+    """Weighted sums of old rows, which are made when they are asked for, some at a time."""
+
+    old: torch.Tensor  # of `[k, width]`, of the dtype and on the device that sums are made in
+    offsets: torch.Tensor  # int64 of `[m + 1]`: where the terms of each sum begin
+    places: torch.Tensor  # int64, of each term which of `old` it is
+    weights: torch.Tensor  # of each term, of the dtype of `old`
+    is_there_anyway: bool  # the old table itself, rather than a copy of rows
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Runs of them."""
+        step = len(self)
+        if self.old.device.type == "cpu":
+            step = _SUMMED_BYTES // max(1, self.old.shape[1] * self.old.element_size())
+        step = max(1, step)
+        for start in range(0, len(self), step):
+            part = slice(start, min(start + step, len(self)))
+            first, last = int(self.offsets[part.start]), int(self.offsets[part.stop])
+            rows = torch.nn.functional.embedding_bag(
+                self.places[first:last],
+                self.old,
+                self.offsets[part.start : part.stop + 1] - first,
+                mode="sum",
+                per_sample_weights=self.weights[first:last],
+                include_last_offset=True,
+            )
+            yield part, rows
+
+    def is_surely_finite(self, dtype: torch.dtype) -> bool:
+        """Whether none can be NaN or infinity, in a dtype too: the largest number tells."""
+        if not self.old.numel() or not len(self):
+            return True
+        largest = max(abs(bound.item()) for bound in torch.aminmax(self.old))
+        size = torch.zeros(len(self), dtype=self.weights.dtype)
+        size.index_add_(0, _numbers(self.offsets.diff()), self.weights.abs())
+        return largest * float(size.max()) <= torch.finfo(dtype).max / 2  # not so of a NaN
 
 
 def mixed_rows(mixture: Mixture, table: OldTable, width: int, device: torch.device) -> torch.Tensor:
@@ -18,16 +63,38 @@ def mixed_rows(mixture: Mixture, table: OldTable, width: int, device: torch.devi
     Rows that share a bag are summed once. A row's terms are added in their order, so that a part of
     the rows is a part of the result, bit for bit.
     """
-    limit = max(1, GATHERED_BYTES // max(1, width * table.dtype.itemsize))
     bags = mixture.bag_of(slice(None))
-    is_plain = bool((bags.diff() > 0).all())  # each row has its own bag, in order
-    used, place = (bags, None) if is_plain else torch.unique(bags, return_inverse=True)
+    used, place = (bags, None) if _is_ascending(bags) else torch.unique(bags, return_inverse=True)
     counts = mixture.offsets.diff()[used]
-    parts = _parts(counts, limit, _num_distinct(mixture))
+    parts = _parts(counts, _limit(width, table), _num_distinct(mixture))
     rows = _new_rows(len(used), width, table.dtype, device)
     for part in parts:
-        _sum_into(rows[part], mixture, used[part], counts[part], table=table)
+        for at, made in _sums(mixture, used[part], counts[part], table, device).blocks():
+            rows[part][at] = made
     return rows if place is None else rows[place.to(device)]
+
+
+def sums_of(mixture: Mixture, table: OldTable, width: int) -> Sums | None:
+    """The same, on the CPU, to be made when they are written.
+
+    None: rows share bags, the old rows are too many to be held, or they are about to be written
+    over themselves.
+    """
+    bags = mixture.bag_of(slice(None))
+    if not _is_ascending(bags) or _num_distinct(mixture) > _limit(width, table):
+        return None
+    made = _sums(mixture, bags, mixture.offsets.diff()[bags], table, torch.device("cpu"))
+    return None if table.is_overwritten(made.old) else made
+
+
+def _is_ascending(bags: torch.Tensor) -> bool:
+    """Whether each row has its own bag, in order."""
+    return bool((bags.diff() > 0).all())
+
+
+def _limit(width: int, table: OldTable) -> int:
+    """How many old rows may be held."""
+    return max(1, GATHERED_BYTES // max(1, width * table.dtype.itemsize))
 
 
 def _num_distinct(mixture: Mixture) -> int:
@@ -55,40 +122,32 @@ def _new_rows(count: int, width: int, dtype: torch.dtype, device: torch.device) 
     return memory.view(dtype).view(count, width)
 
 
-def _sum_into(
-    out: torch.Tensor,
+def _sums(
     mixture: Mixture,
     bags: torch.Tensor,
     counts: torch.Tensor,
-    *,
     table: OldTable,
-) -> None:
-    """The sums of some bags, some at a time: what is made on the way stays in the cache."""
+    device: torch.device,
+) -> Sums:
+    """The sums of some bags, each with so many terms."""
     offsets = torch.zeros(len(bags) + 1, dtype=torch.int64)
     torch.cumsum(counts, 0, out=offsets[1:])
     shift = torch.repeat_interleave(mixture.offsets[bags] - offsets[:-1], counts)
     terms = torch.arange(len(shift)) + shift
     indices, weights = mixture.indices[terms], mixture.weights[terms]
     occurs = _occurs(indices)
-    old = table.whole(int(occurs.sum())) if out.device.type == "cpu" else None
+    old = table.whole(int(occurs.sum())) if device.type == "cpu" else None
     places = indices
     if old is None:
-        old = table.read(occurs.nonzero().flatten()).to(out.device)
+        old = table.read(occurs.nonzero().flatten()).to(device)
         places = (torch.cumsum(occurs, 0) - 1)[indices]
-    places, weights = places.to(out.device), weights.to(out.device, old.dtype)
-    row_bytes = max(1, out.shape[1] * out.element_size())
-    step = max(1, _SUMMED_BYTES // row_bytes) if out.device.type == "cpu" else max(1, len(out))
-    for start in range(0, len(out), step):
-        part = slice(start, min(start + step, len(out)))
-        first, last = int(offsets[part.start]), int(offsets[part.stop])
-        out[part] = torch.nn.functional.embedding_bag(
-            places[first:last],
-            old,
-            (offsets[part.start : part.stop + 1] - first).to(out.device),
-            mode="sum",
-            per_sample_weights=weights[first:last],
-            include_last_offset=True,
-        )
+    weights = weights.to(device, old.dtype)
+    return Sums(old, offsets.to(device), places.to(device), weights, places is indices)
+
+
+def _numbers(counts: torch.Tensor) -> torch.Tensor:
+    """Of each term which sum it belongs to."""
+    return torch.repeat_interleave(torch.arange(len(counts)), counts)
 
 
 def _occurs(indices: torch.Tensor) -> torch.Tensor:

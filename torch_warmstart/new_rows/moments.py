@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -59,7 +60,11 @@ def _cached(block: torch.Tensor) -> Sequence[torch.Tensor]:
 def _sum_and_norms(piece: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of a piece's rows, and how long each is."""
     values = piece.numpy()
-    return _sum(piece), torch.from_numpy(np.sqrt(np.einsum("ij,ij->i", values, values)))
+    return _sum(piece), torch.from_numpy(np.sqrt(_dots(values, values)))
+
+
+# Of each row with itself; numpy 1 has only the slower way.
+_dots = getattr(np, "vecdot", functools.partial(np.einsum, "ij,ij->i"))
 
 
 def untrained(survey: Survey, rows: torch.Tensor) -> torch.Tensor:

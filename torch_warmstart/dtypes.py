@@ -49,11 +49,20 @@ def aligned(tensor: torch.Tensor) -> torch.Tensor:
     return as_bytes(tensor).clone().view(tensor.dtype).squeeze(-1)
 
 
-def cast_is_lossy(old: torch.dtype, new: torch.dtype) -> bool | None:
+# What is cast, as a refusal says it; `cast_is_lossy` decides it.
+CASTS = "only floating types are cast to each other, and integers to wider ones"
+
+
+def cast_is_lossy(
+    old: torch.dtype, new: torch.dtype, *, by_callers_choice: bool = False
+) -> bool | None:
     """Whether numbers lose something when they become another dtype; None: no cast that is made.
 
-    Floating types are cast to each other, integers to wider ones.
+    Floating types are cast to each other, integers to wider ones; and to floating types where it is
+    the caller who chose both tensors.
     """
+    if by_callers_choice and is_integer(old) and new.is_floating_point:
+        return torch.iinfo(old).max > 2 / torch.finfo(new).eps
     if old.is_floating_point and new.is_floating_point:
         return not _holds_all_of(new, old)
     if is_integer(old) and is_integer(new) and _covers(new, old):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from torch_warmstart.dtypes import cast_is_lossy, is_integer
+from torch_warmstart.dtypes import CASTS, cast_is_lossy, is_integer
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
 from torch_warmstart.layouts import IDENTITY, Form, is_of_a_part, squeeze, then
 from torch_warmstart.layouts.tensorflow import find_form, tf_forms
@@ -122,8 +122,7 @@ def choose_cast(variable: Variable, source: Source) -> Cast | None:
     raise ProblemError(
         "dtype-mismatch",
         variable,
-        f"{variable.name} is {new}, but {keys_of(source)} in the checkpoint is {old}: only "
-        "floating types are cast to each other, and integers to wider ones.",
+        f"{variable.name} is {new}, but {keys_of(source)} in the checkpoint is {old}: {CASTS}.",
         ON_MISMATCH_ADVICE,
     )
 

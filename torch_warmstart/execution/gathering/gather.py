@@ -23,12 +23,12 @@ import torch
 from torch_warmstart.boxes import extremes
 from torch_warmstart.devices import on_cpu
 from torch_warmstart.dtypes import (
+    CASTS,
     NO_PLAIN_TENSOR,
     as_bits,
     as_bytes,
     cast_is_lossy,
     is_aligned,
-    is_integer,
     lies_in_memory,
 )
 from torch_warmstart.errors import SettingsError, check_kind
@@ -333,12 +333,11 @@ def _check(source: torch.Tensor, remapping: torch.Tensor, out: torch.Tensor, dim
             f"gather_rows: remapping must be int64 of [{out.shape[dim]}], one index for each row "
             f"of out; it is {remapping.dtype} of {list(remapping.shape)}."
         )
-    if source.dtype == out.dtype or (is_integer(source.dtype) and out.dtype.is_floating_point):
+    if source.dtype == out.dtype:
         return
-    if cast_is_lossy(source.dtype, out.dtype) is None:
+    if cast_is_lossy(source.dtype, out.dtype, by_callers_choice=True) is None:
         raise SettingsError(
-            f"gather_rows: {source.dtype} is not cast to {out.dtype}: only floating types are "
-            "cast to each other, and integers to wider ones or floating types."
+            f"gather_rows: {source.dtype} is not cast to {out.dtype}: {CASTS} or floating types."
         )
 
 

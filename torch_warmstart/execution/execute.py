@@ -301,7 +301,7 @@ def _check_target(variable: Variable, then: Outline) -> None:
         raise SettingsError(
             f"{variable.name} was made under torch.inference_mode(): apply the plan under it."
         )
-    why = next(filter(None, map(why_unwritable, variable.local_tensors)), None)
+    why = why_unwritable(variable.local_tensors)
     if why is not None:
         raise _changed(variable.name, f"it {why}, so that it cannot be filled in place")
 

@@ -151,8 +151,12 @@ def _bytes_at(memory: torch.Tensor, tensor: torch.Tensor, offset: int) -> torch.
     return memory.as_strided((*tensor.shape, size), (*strides, 1), offset)
 
 
-def why_unwritable(tensor: torch.Tensor) -> str | None:
-    """Why values cannot be put into a tensor in place; None: they can."""
+def why_unwritable(tensors: Iterable[torch.Tensor]) -> str | None:
+    """Why values cannot be put in place into one of the parts of a variable; None: they can."""
+    return next(filter(None, map(_why_unwritable, tensors)), None)
+
+
+def _why_unwritable(tensor: torch.Tensor) -> str | None:
     if tensor.layout is not torch.strided:
         return f"is {str(tensor.layout).removeprefix('torch.')}, whose values have no fixed place"
     return next((why for is_so, why in _UNWRITABLE if is_so(tensor)), None)

@@ -160,7 +160,7 @@ def check_writable(variable: Variable) -> None:
     if why is not None:
         text = f"{variable.name} {why}: warm-start the model before it is distributed in that way."
         raise ProblemError("sharded-parameter", variable, text)
-    why = next(filter(None, map(why_unwritable, variable.local_tensors)), None)
+    why = why_unwritable(variable.local_tensors)
     if why is not None:
         raise ProblemError(
             "unwritable-tensor",

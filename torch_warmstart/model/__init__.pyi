@@ -55,7 +55,6 @@ from .variables import padding_row as padding_row
 from .variables import select_tensors as select_tensors
 from .variables import stand_for as stand_for
 from .variables import what_it_is as what_it_is
-from .wrappers import DATA_PARALLEL as DATA_PARALLEL
 from .wrappers import FRONTS as FRONTS
 from .wrappers import without_children as without_children
 from .wrappers import without_fronts as without_fronts

@@ -15,7 +15,7 @@ from torch import nn
 from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint
 from torch_warmstart.layouts import Form, mlx_forms, torch_forms
 from torch_warmstart.layouts.tensorflow import tf_forms
-from torch_warmstart.model import DATA_PARALLEL, FRONTS, without_children
+from torch_warmstart.model import FRONTS, without_children
 from torch_warmstart.values import frozen
 
 
@@ -62,6 +62,21 @@ class Conventions(ABC):
         return dict.fromkeys((plain, *(plain.removeprefix(front) for front in self.fronts)))
 
 
+def bare_name(name: str) -> str:
+    """A name without what TensorFlow's savers write behind it."""
+    return name.removesuffix(ATTRIBUTE_SUFFIX).removesuffix(":0")
+
+
+def plain_name(name: str) -> str:
+    """A name by which others are the same: with slashes, and without what wrappers put into it.
+
+    Names in which dots and slashes stand for each other are the same too, and `layer_._0`, as
+    transformers calls the first of a list for TensorFlow, is `layer.0`.
+    """
+    slashed = bare_name(name).replace("_._", "/").replace(".", "/")
+    return without_children(slashed)
+
+
 class _TensorFlow(Conventions):
     """TensorFlow's and Keras's: `scope/layer/kernel`, other layouts, slots among the tensors."""
 
@@ -104,7 +119,7 @@ _TENSORFLOW = _TensorFlow(
 )
 _TORCH = _Torch(
     separator=".",
-    fronts=(f"{DATA_PARALLEL}/",),
+    fronts=tuple(dict.fromkeys(filter(None, map(plain_name, FRONTS)))),
     how_found="",
     has_own_layers=False,
     has_scopes=False,
@@ -116,21 +131,6 @@ _MLX = _Mlx(**asdict(_TORCH))
 def conventions_of(checkpoint: Checkpoint) -> Conventions:
     """The conventions that a checkpoint follows."""
     return {"torch": _TORCH, "mlx": _MLX, "tensorflow": _TENSORFLOW}[checkpoint.family]
-
-
-def bare_name(name: str) -> str:
-    """A name without what TensorFlow's savers write behind it."""
-    return name.removesuffix(ATTRIBUTE_SUFFIX).removesuffix(":0")
-
-
-def plain_name(name: str) -> str:
-    """A name by which others are the same: with slashes, and without what wrappers put into it.
-
-    Names in which dots and slashes stand for each other are the same too, and `layer_._0`, as
-    transformers calls the first of a list for TensorFlow, is `layer.0`.
-    """
-    slashed = bare_name(name).replace("_._", "/").replace(".", "/")
-    return without_children(slashed)
 
 
 def _joined(separator: str, path: str, name: str) -> str:

@@ -79,7 +79,7 @@ class WarmStart(StartsOnce, Callback):
 
     def _begin(self, trainer: Trainer, model: LightningModule) -> None:
         if self._resumes or trainer.ckpt_path is not None:
-            self._start.skip("the run resumes from a checkpoint")
+            self._start.skip()
         elif trainer.global_step > 0:
             self._start.skip("the trainer goes on with its run")
         else:

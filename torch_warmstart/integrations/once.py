@@ -59,8 +59,8 @@ class StartOnce:
         )
         self._model = weakref.ref(model)
 
-    def skip(self, why: str) -> None:
-        """Says why nothing is done."""
+    def skip(self, why: str = "the run resumes from a checkpoint") -> None:
+        """Says why nothing is done: mostly that the run was begun before, as its trainer knows."""
         _LOGGER.info("No warm start: %s.", why)
 
     def __getstate__(self) -> dict[str, Any]:

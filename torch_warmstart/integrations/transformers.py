@@ -57,7 +57,7 @@ class WarmStartCallback(StartsOnce, TrainerCallback):
         **others: Any,
     ) -> None:
         if state.global_step > 0:
-            self._start.skip("the run resumes from a checkpoint")
+            self._start.skip()
         elif model is not None:
             own = getattr(optimizer, "optimizer", optimizer)  # within Accelerate's
             self._start.run(model, [own] if self._takes_optimizer and own is not None else None)

@@ -15,12 +15,11 @@ import torch
 
 from torch_warmstart.dtypes import has_its_memory
 from torch_warmstart.entries import (
-    MASK,
     MOST_ROWS,
-    OOV,
     Entries,
     Vocabulary,
     entries_of_bytes,
+    rows_of_a_list,
     text_entries,
     vocabulary_of,
     with_rows_before,
@@ -34,9 +33,6 @@ _ENTRY = "entry"  # what an entry of a sequence is called
 _STRIDE = 1 << 18  # entries turned into bytes at a time
 _SPREAD = 4  # times the room of its letters that text of any width is given, at one width
 _HIGHEST = 1 << 63  # an id from here on has no sign
-# What Keras's lookup layers put before the entries: `['', '[UNK]', 'a']`.
-_KERAS_MASK, _KERAS_OOV = "", "[UNK]"
-_OF_KERAS = 64  # OOV rows that are looked for at most
 _SURROGATES = (0xDC80, 0xDCFF)  # what a byte that is no UTF-8 is decoded as by `surrogateescape`
 
 
@@ -302,7 +298,7 @@ def from_sequence(
     if kinds == {int}:
         return vocabulary_of(_of_ints(entries, origin))
     if kinds == {str}:
-        before = _keras_rows(entries) if has_keras_rows else {}
+        before = rows_of_a_list(entries) if has_keras_rows else {}
         return with_rows_before(_of_texts(entries, origin), before)
     if kinds == {bytes}:
         return vocabulary_of(entries_of_bytes(entries, origin))
@@ -317,15 +313,6 @@ def _of_texts(entries: Sequence[str], origin: str) -> Entries:
         return entries_of_bytes([_encoded(entry, origin) for entry in entries], origin)
     data = np.frombuffer(bytearray(joined.encode()), dtype=np.uint8)
     return text_entries(data, np.fromiter(map(len, entries), np.int64, len(entries)), origin)
-
-
-def _keras_rows(entries: Sequence[str]) -> dict[str, int]:
-    """How many rows stand before the entries that Keras's `get_vocabulary()` returns."""
-    masks = int(entries[0] == _KERAS_MASK)
-    oov = 0
-    while masks + oov < min(len(entries), _OF_KERAS) and entries[masks + oov] == _KERAS_OOV:
-        oov += 1
-    return {MASK: masks, OOV: oov} if oov else {}
 
 
 def from_mapping(mapping: Mapping[Any, Any], origin: str = "", **more: Any) -> Vocabulary:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from torch_warmstart.entries import LookupLayer, Vocabulary
+from torch_warmstart.entries import LOOKUPS, LookupLayer, Vocabulary
 from torch_warmstart.errors import VocabularyError
 
-_CLASSES = {"IndexLookup", "StringLookup", "IntegerLookup", "TextVectorization"}
+_CLASSES = {"IndexLookup", *("".join(map(str.title, kind.split("_"))) for kind in LOOKUPS)}
 _LIBRARIES = {"keras", "tf_keras", "tensorflow"}
 
 

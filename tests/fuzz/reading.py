@@ -21,7 +21,8 @@ from torch_warmstart.api import (
 from torch_warmstart.errors import WarmStartError
 from torch_warmstart.formats.base import Checkpoint
 from torch_warmstart.formats.keyed import KeyedTable
-from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary, used_rows
+from torch_warmstart.vocabularies.loading import read_vocabulary, used_rows
+from torch_warmstart.vocabularies.refused_entries import check_no_blank_lines
 
 _MOST_KEYS = 200  # of one case
 _MOST_ROWS = 1000
@@ -170,7 +171,7 @@ def check_printable(text: str) -> None:
 
 def _read_vocabulary(url: str) -> None:
     whole = read_vocabulary(url)
-    check_no_blanks(whole.listed)
+    check_no_blank_lines(whole.listed)
     used_rows(whole, min(2, len(whole)), "new_vocab_size")
     vocabulary = whole.listed
     entries = [vocabulary.entry(at) for at in range(min(len(vocabulary), _MOST_ROWS))]

@@ -27,7 +27,6 @@ from torch_warmstart.entries import (
     new_words,
     true_at,
 )
-from torch_warmstart.errors import VocabularyError
 from torch_warmstart.parallel import blocks, in_threads
 from torch_warmstart.storage import base_name
 from torch_warmstart.values import frozen
@@ -39,6 +38,7 @@ from torch_warmstart.vocabularies.hashing import (
     same_entries,
     strides,
 )
+from torch_warmstart.vocabularies.refused_entries import check_once
 
 Result = TypeVar("Result")
 
@@ -127,12 +127,7 @@ def index_work(entries: Entries) -> int:
 def index_once(entries: Entries, advance: Advance = lambda *_: None) -> EntryIndex:
     """An index of entries; raises VocabularyError if one is there twice."""
     index = EntryIndex(entries, advance)
-    if index.repeat is not None:
-        first, second = map(entries.show, index.repeat)
-        raise VocabularyError(
-            f"{entries.origin} has an entry twice: {first} and {second}. Which row is its own "
-            "cannot be known."
-        )
+    check_once(entries, index.repeat)
     return index
 
 

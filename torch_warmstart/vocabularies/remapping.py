@@ -28,12 +28,16 @@ from torch_warmstart.vocabularies.entry_index import MISSING
 from torch_warmstart.vocabularies.join import Joined, join, work_of
 from torch_warmstart.vocabularies.loading import (
     check_lines,
-    check_no_blanks,
     read_entries,
     read_vocabulary,
     used_rows,
 )
 from torch_warmstart.vocabularies.readings import other_reading
+from torch_warmstart.vocabularies.refused_entries import (
+    check_no_blank_lines,
+    check_once,
+    check_one_kind,
+)
 
 _LITTLE = 0.1  # of the new entries
 _PAD_TOKEN = "pad_token"
@@ -194,7 +198,7 @@ def generate_vocab_remapping(
         )
     storage = Storage(storage_options or {})
     new = _as_tensorflow(new_vocab, device, storage)
-    check_no_blanks(new.listed)
+    check_no_blank_lines(new.listed)
     old = used_rows(_as_tensorflow(old_vocab, device, storage), old_vocab_size, "old_vocab_size")
     stop = len(new) if num_new_vocab == ALL_ENTRIES else new_vocab_offset + num_new_vocab
     if not new_vocab_offset <= stop <= len(new):
@@ -294,10 +298,8 @@ def _by_forms(info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
     if not new.listed.is_text or not old.listed.is_text:
         raise VocabularyError(f"forms={info.forms!r} are for text, and ids were given.")
     alike = join_forms(new.listed, old.listed, info.forms_of("new"), info.forms_of("old"))
-    if alike.repeat is not None:
-        raise _old_twice(old.listed, alike.repeat)
-    if alike.new_repeat is not None:
-        raise _new_twice(new.listed, alike.new_repeat)
+    check_once(old.listed, alike.repeat, "old")
+    check_once(new.listed, alike.new_repeat, "new")
     remapping = _completed(_placed(alike.rows, new, old), info, vocabularies)
     found = remapping.rows[remapping.rows >= 0]
     shared = len(found) - len(torch.unique(found))
@@ -324,7 +326,7 @@ def read_vocabularies(info: VocabInfo, storage: Storage = LOCAL) -> Vocabularies
 def _read_new(info: VocabInfo, storage: Storage) -> Vocabulary:
     whole = read_vocabulary(info.new_vocab, storage=storage)
     check_lines(whole.listed)
-    check_no_blanks(whole.listed)
+    check_no_blank_lines(whole.listed)
     new = used_rows(whole, info.new_vocab_size, "new_vocab_size")
     return _with_buckets(new, info.num_oov_buckets, "num_oov_buckets")
 
@@ -474,33 +476,13 @@ def find_entries(entries: Entries, known: Vocabulary) -> torch.Tensor:
 def _join(new: Entries, old: Entries, progress: bool | None = None) -> Joined:
     from torch_warmstart.display import progress_bar
 
-    if new.is_text != old.is_text:
-        text, ids = (new, old) if new.is_text else (old, new)
-        raise VocabularyError(
-            f"{text.origin} holds text and {ids.origin} integers; give both as the same kind."
-        )
+    check_one_kind(new, old)
     with progress_bar(work_of(new, old), show=progress) as advance:
         joined = join(new, old, advance)
     if new.is_unsigned != old.is_unsigned and new.ids is not None:
         joined = _without_alike(joined, new.ids)
-    if joined.repeat is not None:
-        raise _old_twice(old, joined.repeat)
+    check_once(old, joined.repeat, "old")
     return joined
-
-
-def _old_twice(old: Entries, repeat: tuple[int, int]) -> VocabularyError:
-    first, second = map(old.show, repeat)
-    return VocabularyError(
-        f"{old.origin} has an entry twice, so its old row is ambiguous: {first} and {second}."
-    )
-
-
-def _new_twice(new: Entries, repeat: tuple[int, int]) -> VocabularyError:
-    first, second = map(new.show, repeat)
-    return VocabularyError(
-        f"{new.origin} has an entry twice: {first} and {second}. Two rows of the new variable "
-        "would claim the same old row."
-    )
 
 
 def _without_alike(joined: Joined, ids: torch.Tensor) -> Joined:
@@ -515,4 +497,4 @@ def _check_no_shared_rows(new: Vocabulary, rows: torch.Tensor, num_old: int) -> 
     if not len(shared):
         return
     numbers = torch.searchsorted(new.entry_rows, positions(rows == shared[0]))
-    raise _new_twice(new.listed, (int(numbers[0]), int(numbers[1])))
+    check_once(new.listed, (int(numbers[0]), int(numbers[1])), "new")

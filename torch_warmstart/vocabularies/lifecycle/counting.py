@@ -31,6 +31,7 @@ from torch_warmstart.vocabularies.loading import (
     read_vocabulary,
 )
 from torch_warmstart.vocabularies.nvtabular import read_categories
+from torch_warmstart.vocabularies.refused_entries import check_none_blank_is_counted
 from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 Counted = tuple[Entries, torch.Tensor]  # some entries, and how often each was seen: int64
@@ -226,24 +227,9 @@ def _separated_blocks(path: str, raw: Bytes, separator: str, like: Entries) -> I
         _check_columns(path, file.schema.names)
         before = 0
         for batch in file:
-            _check_no_blanks(path, batch.column(ENTRY), before)
+            check_none_blank_is_counted(path, batch.column(ENTRY), before)
             before += batch.num_rows
             yield batch.select([ENTRY, COUNT])
-
-
-def _check_no_blanks(path: str, entries: Any, before: int) -> None:
-    """A blank cell is a slip, as a blank line is in a file of lines."""
-    from pyarrow import compute, types
-
-    is_blank = entries.is_null()
-    if types.is_large_binary(entries.type):
-        is_blank = compute.equal(compute.binary_length(entries), 0)
-    blank = compute.index(is_blank, value=True).as_py()
-    if blank >= 0:
-        raise VocabularyError(
-            f"{path}: row {before + blank + 1:,} has a count, but its entry is blank. Remove the "
-            "row, or write what was counted there."
-        )
 
 
 def _check_columns(path: str, names: list[str]) -> None:

@@ -18,6 +18,7 @@ from torch_warmstart.vocabularies.join import join, work_of
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
 from torch_warmstart.vocabularies.lifecycle.update import check_alike
 from torch_warmstart.vocabularies.loading import read_vocabulary
+from torch_warmstart.vocabularies.refused_entries import check_once
 
 # What an entry can be. All but "dropped" are of the new vocabulary.
 #   kept      in both, in the same row
@@ -180,9 +181,7 @@ def _old_numbers(before: Vocabulary, after: Vocabulary, progress: bool | None) -
     work = work_of(after.listed, before.listed)
     with progress_bar(work, show=progress, title="Compare") as advance:
         joined = join(after.listed, before.listed, advance)
-    if joined.repeat is not None:
-        first, second = map(before.listed.show, joined.repeat)
-        raise VocabularyError(f"{before.origin} has an entry twice: {first} and {second}.")
+    check_once(before.listed, joined.repeat)
     if joined.may_share:
         index_once(after.listed)  # which raises, and names the two
     return joined.rows

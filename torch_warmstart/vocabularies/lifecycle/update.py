@@ -30,7 +30,8 @@ from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import index_once, index_work
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
 from torch_warmstart.vocabularies.lifecycle.order import distinct, joined
-from torch_warmstart.vocabularies.loading import check_no_blanks, read_vocabulary
+from torch_warmstart.vocabularies.loading import read_vocabulary
+from torch_warmstart.vocabularies.refused_entries import check_no_blank_lines, check_one_kind
 
 Numbers = npt.NDArray[np.int64]
 Day = datetime.date | np.datetime64 | int | None
@@ -103,7 +104,7 @@ def update_vocabulary(
     max_size = None if max_size is None else _number("max_size", max_size, least=1)
     vocabulary = read_vocabulary(old)
     _check_day(vocabulary, day)
-    check_no_blanks(vocabulary.listed)
+    check_no_blank_lines(vocabulary.listed)
     seen, strangers, numbers = _count(vocabulary.listed, counts, progress)
     _give_back(vocabulary.listed)
     usage = _used(vocabulary, seen, day)
@@ -245,12 +246,8 @@ def _beyond() -> VocabularyError:
 
 def check_alike(listed: Entries, entries: Entries) -> Entries:
     """The listed entries, as of the other's kind; VocabularyError if they are of another."""
-    if listed.is_text != entries.is_text and len(entries):
-        text, ids = (listed, entries) if listed.is_text else (entries, listed)
-        raise VocabularyError(
-            f"{text.origin} holds text and {ids.origin} integers; give both as the same kind. "
-            "Cells of csv and tsv files are text; a Parquet column of integers is ids."
-        )
+    if len(entries):
+        check_one_kind(listed, entries)
     if listed.ids is None or entries.ids is None or listed.is_unsigned == entries.is_unsigned:
         return listed
     signed = entries if listed.is_unsigned else listed

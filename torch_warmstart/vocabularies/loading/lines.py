@@ -2,8 +2,8 @@
 
 A vocabulary file is bytes. A line ends at a newline, exactly one carriage return before it is
 dropped, and everything else is significant: no text mode, no splitlines(), no stripping
-(tensorflow `core/lib/io/inputbuffer.cc`). Blank lines are errors. Entries stay where they are, as
-places in one buffer; a local file is mapped, not copied.
+(tensorflow `core/lib/io/inputbuffer.cc`). Blank lines are errors (`refused_entries`). Entries
+stay where they are, as places in one buffer; a local file is mapped, not copied.
 """
 
 from __future__ import annotations
@@ -15,51 +15,26 @@ import torch
 
 from torch_warmstart.entries import Entries, Vector, as_vector, new_words, positions
 from torch_warmstart.errors import VocabularyError
-from torch_warmstart.parallel import blocks, in_blocks, in_threads
+from torch_warmstart.parallel import blocks, in_threads
 from torch_warmstart.vocabularies.loading.content import HEAD, what_else_it_is
+from torch_warmstart.vocabularies.refused_entries import LINE
 
 _NEWLINE, _RETURN = 10, 13
 _BLOCK = 1 << 20  # bytes searched for newlines at a time, so that they stay in the cache
-_LINE = "line"  # what an entry of a file is called
 
 
 def entries_of_lines(data: torch.Tensor, origin: str) -> Entries:
     """The lines of a file's bytes, uint8, of which there is at least one."""
     data, bounds, may_be_blank = _split_lines(data)
-    return Entries(origin, _LINE, data, bounds, gap=1, may_be_blank=may_be_blank)
+    return Entries(origin, LINE, data, bounds, gap=1, may_be_blank=may_be_blank)
 
 
 def check_lines(vocabulary: Entries) -> None:
     """Raises VocabularyError, with what a file is, unless it is lines of entries."""
-    if vocabulary.is_text and vocabulary.unit == _LINE:
+    if vocabulary.is_text and vocabulary.unit == LINE:
         otherwise = what_else_it_is(vocabulary.text[:HEAD].cpu().numpy().tobytes())
         if otherwise:
             raise VocabularyError(f"{vocabulary.origin} {otherwise}.")
-
-
-def check_no_blanks(vocabulary: Entries) -> None:
-    """Raises VocabularyError, with the place, if a line is blank.
-
-    In a file it is a slip. In a sequence it is an entry: Keras's `get_vocabulary()` begins with "".
-    """
-    if not vocabulary.is_text or vocabulary.unit != _LINE or not vocabulary.may_be_blank:
-        return
-
-    def blanks_in(block: slice) -> torch.Tensor:
-        _, lengths = vocabulary.places(block)
-        if int(lengths.min()) > 0:
-            return lengths.new_empty(0)
-        at: torch.Tensor = positions(lengths == 0) + block.start
-        return at
-
-    blank = torch.cat(in_blocks(blanks_in, len(vocabulary), vocabulary.device))
-    if not len(blank):
-        return
-    raise VocabularyError(
-        f"{vocabulary.origin}: {vocabulary.unit} {int(blank[0]) + 1:,} is blank"
-        + (f" ({len(blank):,} are)" if len(blank) > 1 else "")
-        + ". Every line of a vocabulary is an entry, and a blank one is most likely a slip."
-    )
 
 
 def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:

@@ -14,7 +14,8 @@ from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES
 from torch_warmstart.storage import LOCAL, Storage
 from torch_warmstart.vocabularies.loading.files import read_file
-from torch_warmstart.vocabularies.loading.lines import check_lines, check_no_blanks
+from torch_warmstart.vocabularies.loading.lines import check_lines
+from torch_warmstart.vocabularies.refused_entries import check_no_blank_lines
 
 
 def read_vocabulary(
@@ -76,7 +77,7 @@ def load(
     """`Vocabulary.load`."""
     vocabulary = read_vocabulary(source, column=column, key=key, format=format)
     check_lines(vocabulary.listed)
-    check_no_blanks(vocabulary.listed)
+    check_no_blank_lines(vocabulary.listed)
     return vocabulary
 
 
@@ -188,5 +189,5 @@ def used_rows(vocabulary: Vocabulary, size: int, setting: str) -> Vocabulary:
             )
         return vocabulary.padded_to(size)
     used = vocabulary if size == ALL_ENTRIES else vocabulary.head(size)
-    check_no_blanks(used.listed)
+    check_no_blank_lines(used.listed)
     return used

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from torch_warmstart.entries import Vocabulary, positions
+from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import (
     MissingDependencyError,
     VocabularyError,
@@ -21,6 +19,7 @@ from torch_warmstart.storage import Bytes
 from torch_warmstart.vocabularies.loading.arrow import ROWS, from_table
 from torch_warmstart.vocabularies.loading.content import BOM, STREAM
 from torch_warmstart.vocabularies.numbering import may_be_numbers, may_number
+from torch_warmstart.vocabularies.refused_entries import check_no_blank_cells
 from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
@@ -76,7 +75,7 @@ def read_table(
     found = _named(table, url, column, has_names=has_names)
     found = replace(found, listed=replace(found.listed, origin=_origin(url, column)))
     if form in _SEPARATORS:
-        _check_no_blank_cells(found, form)
+        check_no_blank_cells(found, form)
     return found
 
 
@@ -116,21 +115,6 @@ def _has_names(table: Any) -> bool:
             if not _NUMBER.fullmatch(first) and all(map(_NUMBER.fullmatch, others)):
                 return True
     return False
-
-
-def _check_no_blank_cells(column: Vocabulary, form: str) -> None:
-    """Of csv nobody can tell what a blank cell is; in a sequence "" is an entry, None is none."""
-    is_blank = torch.ones(len(column), dtype=torch.bool)
-    is_blank[column.entry_rows] = False
-    blank = positions(is_blank)
-    if len(blank):
-        more = f" ({len(blank):,} are)" if len(blank) > 1 else ""
-        quoted = ' An empty entry is written "".' if form == "csv" else ""
-        raise VocabularyError(
-            f"{column.origin}: the cell of row {int(blank[0]) + 1:,} is blank{more}, which is a "
-            "slip, or a row without an entry. Take such lines out, or pass the column as a "
-            f"sequence, with None where a row has no entry.{quoted}"
-        )
 
 
 def _named(table: Any, url: str, column: str | int | None, *, has_names: bool) -> Vocabulary:

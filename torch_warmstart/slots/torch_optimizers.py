@@ -95,6 +95,12 @@ def torch_name(optimizer: torch.optim.Optimizer) -> str | None:
     return None
 
 
+def torch_kind(optimizer: torch.optim.Optimizer) -> str | None:
+    """The kind of an optimizer of torch's: its class, or the one that keeps the same."""
+    name = torch_name(optimizer)
+    return None if name is None else _SAME.get(name, name)
+
+
 def kinds_of(slots: Collection[str], options: Collection[str]) -> frozenset[str]:
     """The kinds that an optimizer may be of; none if it is not torch's.
 
@@ -109,11 +115,10 @@ def kinds_of(slots: Collection[str], options: Collection[str]) -> frozenset[str]
 
 def kinds_of_optimizer(optimizer: torch.optim.Optimizer, slots: Collection[str]) -> frozenset[str]:
     """The kinds that an optimizer, with these slots, may be of: by its class if that is torch's."""
-    name = torch_name(optimizer)
-    if name is None:
+    kind = torch_kind(optimizer)
+    if kind is None:
         options = {option for group in optimizer.param_groups for option in group}
         return kinds_of(slots, options)
-    kind = _SAME.get(name, name)
     return frozenset((kind,)) if kind in _KINDS else frozenset()
 
 
@@ -135,11 +140,15 @@ def remark(saved: frozenset[str], target: frozenset[str]) -> tuple[str, ...]:
 
 def needs(optimizer: torch.optim.Optimizer, slot: str) -> bool:
     """Whether the other slots of a parameter mean nothing without this one."""
-    name = torch_name(optimizer) or ""
-    kind = _KINDS.get(_SAME.get(name, name))
+    kind = _KINDS.get(torch_kind(optimizer) or "")
     return kind is None or slot not in kind.with_option
 
 
 def option_of(optimizer: torch.optim.Optimizer, slot: str) -> str | None:
     """The option with which an optimizer keeps a slot that the others do without."""
     return None if needs(optimizer, slot) else _OPTIONS.get(slot, slot)
+
+
+def ran_without(option: str, kind: str = "optimizer") -> str:
+    """Why such a slot begins anew, whoever wrote the checkpoint."""
+    return f"the checkpoint's {kind} ran without {option}"

@@ -23,7 +23,6 @@ from torch_warmstart.slots.tensorflow.rules import (
     BERT,
     KERAS,
     LEGACY_RMSPROP,
-    OPTIONS,
     SCALED,
     SIGN_BY_LR,
     TWO_BIASES,
@@ -32,7 +31,7 @@ from torch_warmstart.slots.tensorflow.rules import (
     remarks,
     target_of,
 )
-from torch_warmstart.slots.torch_optimizers import torch_name
+from torch_warmstart.slots.torch_optimizers import option_of, ran_without, torch_name
 from torch_warmstart.values import frozen
 
 
@@ -200,7 +199,7 @@ class TensorFlowSlots:
             next((q for q in target.slots[slot.name] if q in k.slots), None) for k in kept
         ]
         if None in quantities:
-            return _without(variable, target.slots[slot.name][0], kept[0], parameter.specs[0])
+            return _without(variable, kept[0], parameter.specs[0])
         keys = [k.slots[q] for k, q in zip(kept, quantities, strict=True) if q is not None]
         specs = [self._checkpoint.spec(key) for key in keys]
         scale, notes = _scale(variable, quantities[0] or "")
@@ -216,7 +215,7 @@ class TensorFlowSlots:
         if not name or len(kept) != 1:
             return _Missing(say.other_axes(variable, parameter.specs[0], layout))
         if name not in kept[0].slots:
-            return _without(variable, name, kept[0], parameter.specs[0])
+            return _without(variable, kept[0], parameter.specs[0])
         spec = self._checkpoint.spec(kept[0].slots[name])
         return _from_kept(_source([spec], variable, Form(((name,),), as_slot)), variable, kept[0])
 
@@ -277,10 +276,11 @@ def _no_target(variable: Variable) -> _Found:
     return NoSource(f"TensorFlow has no counterpart of {name}", say.no_counterpart(name))
 
 
-def _without(variable: Variable, quantity: str, kept: Kept, spec: TensorSpec) -> _Found:
+def _without(variable: Variable, kept: Kept, spec: TensorSpec) -> _Found:
     """A slot that the right optimizer did not keep: it ran without an option, or it was lost."""
-    if quantity in OPTIONS:
-        return NoSource(f"the checkpoint's {kept.kind} ran without {OPTIONS[quantity]}")
+    option = option_of(_slot(variable).optimizer, _slot(variable).name)
+    if option is not None:
+        return NoSource(ran_without(option, kept.kind))
     return _Missing(say.not_kept(variable, kept, spec))
 
 

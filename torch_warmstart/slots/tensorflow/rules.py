@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 
-from torch_warmstart.slots.torch_optimizers import torch_name
+from torch_warmstart.slots.torch_optimizers import torch_kind, torch_name
 from torch_warmstart.values import frozen
 
 TF1, KERAS, BERT = "TensorFlow 1", "Keras", "BERT"  # who wrote slots
@@ -17,7 +17,7 @@ TF1, KERAS, BERT = "TensorFlow 1", "Keras", "BERT"  # who wrote slots
 
 @frozen
 class Target:
-    """A class of torch.optim: the kinds its slots can come from, and their quantities."""
+    """A kind of torch's optimizers: TensorFlow's kinds its slots can come from, and quantities."""
 
     kinds: tuple[str, ...]
     slots: Mapping[str, tuple[str, ...]]
@@ -25,11 +25,10 @@ class Target:
 
 _EXP_AVG = {"exp_avg": ("m",), "exp_avg_sq": ("v",), "max_exp_avg_sq": ("vhat",)}
 _LIKE_ADAM = Target(("Adam", "Nadam"), _EXP_AVG)
+# By torch's kind, as `torch_optimizers` tells it.
 _TARGETS: Mapping[str, Target] = {
     "Adam": _LIKE_ADAM,
-    "AdamW": _LIKE_ADAM,
     "RAdam": _LIKE_ADAM,
-    "SparseAdam": _LIKE_ADAM,
     "NAdam": Target(("Adam", "Nadam"), {**_EXP_AVG, "mu_product": ()}),
     "Adamax": Target(("Adamax",), {"exp_avg": ("m",), "exp_inf": ("u",)}),
     "SGD": Target(("Momentum", "SGD"), {"momentum_buffer": ("accum", "velocity")}),
@@ -44,9 +43,6 @@ _TARGETS: Mapping[str, Target] = {
     ),
 }
 
-# Quantities that an optimizer keeps only with an option; without it, torch's slot has its start.
-OPTIONS = {"vhat": "amsgrad", "mg": "centered", "mom": "momentum"}
-
 # TensorFlow multiplies by the learning rate before it averages, torch after. torch's value by
 # TensorFlow's, times a power of lr: keras/src/optimizers/{sgd,rmsprop}.py, and
 # tensorflow/core/kernels/training_ops.cc for RMSProp.
@@ -55,8 +51,7 @@ SIGN_BY_LR = {"velocity": -1.0, "mom": 1.0}
 
 def target_of(optimizer: torch.optim.Optimizer) -> Target | None:
     """What is known of an optimizer; None: it is no torch.optim class with TensorFlow's like."""
-    name = torch_name(optimizer)
-    return _TARGETS.get(name) if name else None
+    return _TARGETS.get(torch_kind(optimizer) or "")
 
 
 # -- how torch goes on differently -----------------------------------------------------------------

@@ -25,6 +25,7 @@ from torch_warmstart.slots.torch_optimizers import (
     kinds_of,
     kinds_of_optimizer,
     option_of,
+    ran_without,
     remark,
     torch_name,
 )
@@ -108,7 +109,7 @@ class TorchSlots:
             return _NO_STATE
         option = option_of(slot.slot.optimizer, slot.slot.name)
         if option and any(hit.parameter.slots and can_go_on(hit.kinds, here) for hit in hits):
-            return NoSource(f"the checkpoint's optimizer ran without {option}")
+            return NoSource(ran_without(option))
         return None
 
     def explain(self, slot: Variable, parameter: Source) -> str:

@@ -24,7 +24,7 @@ PREFIX = "torch_warmstart"
 
 # From the ground up. A folder may import what stands below its line, and nothing beside it.
 LAYERS = (
-    {"values"},
+    {"values", "choices"},
     {"errors", "devices", "dtypes", "boxes", "whole_files", "parallel"},
     {"storage", "entries", "display"},
     {"settings", "model", "layouts", "formats"},

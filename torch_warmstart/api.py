@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from torch_warmstart.choices import Opener, Overlap, Staging
 from torch_warmstart.devices import on_cpu
-from torch_warmstart.errors import PlanError, SettingsError, check_kind, path_of
+from torch_warmstart.errors import PlanError, SettingsError, check_choice, check_kind, path_of
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
 from torch_warmstart.storage import MAX_GAP, Storage
@@ -36,8 +37,8 @@ def warm_start(
     settings: WarmStartSettings | Any,
     *,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
-    overlap: Literal["error", "first"] = "error",
-    staging: Literal["none", "memory"] = "none",
+    overlap: Overlap = "error",
+    staging: Staging = "none",
     memory_limit: int | None = None,
     process_group: Any = None,
     timeout: timedelta | float | None = None,
@@ -100,7 +101,7 @@ def plan_warm_start(
     settings: WarmStartSettings | Any,
     *,
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
-    overlap: Literal["error", "first"] = "error",
+    overlap: Overlap = "error",
 ) -> WarmStartPlan:
     """Plans a warm start and changes nothing; `print()` the plan for a dry run.
 
@@ -119,8 +120,7 @@ def plan_warm_start(
 
         return with_returned(plan, optimizer, lambda older: _open(model, older)[0])
 
-    if overlap not in ("error", "first"):
-        raise SettingsError(f"overlap is 'error' or 'first', not {overlap!r}.")
+    check_choice("overlap", overlap, Overlap)
     if isinstance(settings, list):
         if not settings:
             raise SettingsError("A list of settings needs at least one.")
@@ -176,7 +176,7 @@ def _checked(model: torch.nn.Module) -> torch.nn.Module:
 def apply_plan(
     plan: WarmStartPlan,
     *,
-    staging: Literal["none", "memory"] = "none",
+    staging: Staging = "none",
     memory_limit: int | None = None,
     process_group: Any = None,
     timeout: timedelta | float | None = None,
@@ -336,7 +336,7 @@ def load_checkpoint(
     entry: str | None = None,
     verify: bool = True,
     storage_options: Mapping[str, Any] | None = None,
-    filesystem: Literal["auto", "fsspec", "gfile"] = "auto",
+    filesystem: Opener = "auto",
     max_gap: int = MAX_GAP,
     mirror_dir: str | os.PathLike[str] | None = None,
     mirror_limit: int | None = None,

@@ -27,7 +27,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch_warmstart.values import frozen
 
@@ -253,6 +253,13 @@ def check_kind(what: str, value: object, kind: type, expected: str) -> None:
     """Raises SettingsError for an argument that is of another kind; a bool is no number."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise SettingsError(f"{what} must be {expected}, not a {type(value).__name__}.")
+
+
+def check_choice(what: str, value: object, choice: Any) -> None:
+    """Raises SettingsError unless an argument is one of the words of a Literal of `choices`."""
+    *others, last = map(repr, get_args(choice))
+    if not isinstance(value, str) or value not in get_args(choice):
+        raise SettingsError(f"{what} is {', '.join(others)} or {last}, not {value!r}.")
 
 
 def path_of(what: str, value: object) -> str:

@@ -13,12 +13,22 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from torch_warmstart.choices import (
+    Alignment,
+    Alike,
+    Anchors,
+    Covariance,
+    OldRows,
+    PieceWeights,
+    TableRole,
+    VectorWeights,
+)
 from torch_warmstart.dtypes import as_python
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import SettingsError, check_choice
 from torch_warmstart.new_rows import Noise, RowInitializer
 from torch_warmstart.new_rows.initializers import (
     Alias,
@@ -47,10 +57,9 @@ __all__ = [
 # A table whose rows have entries: a file of vectors, or a vocabulary and a tensor, which is given
 # or named by a checkpoint and its key.
 Table = str | os.PathLike[str] | tuple[VocabSource, torch.Tensor | tuple[Any, str]]
-Of = Literal["trained", "all"]
 
 
-def mean(of: Of = "trained") -> RowInitializer:
+def mean(of: OldRows = "trained") -> RowInitializer:
     """New rows are the mean of the old ones: needs one pass over them.
 
     Args:
@@ -64,12 +73,12 @@ def mean(of: Of = "trained") -> RowInitializer:
     Example:
         >>> tws.init.mean() + tws.init.noise(0.02)                          # doctest: +SKIP
     """
-    _check_one_of("mean", "of", of, ("trained", "all"))
+    check_choice("init.mean: of", of, OldRows)
     return Mean(of)
 
 
 def normal(
-    cov: Literal["full", "diagonal"] = "full", scale: float = 1.0, *, of: Of = "trained"
+    cov: Covariance = "full", scale: float = 1.0, *, of: OldRows = "trained"
 ) -> RowInitializer:
     """New rows are drawn from a normal with the old rows' mean and covariance.
 
@@ -84,15 +93,15 @@ def normal(
     Example:
         >>> tws.init.normal("diagonal", scale=0.5)                          # doctest: +SKIP
     """
-    _check_one_of("normal", "cov", cov, ("full", "diagonal"))
-    _check_one_of("normal", "of", of, ("trained", "all"))
+    check_choice("init.normal: cov", cov, Covariance)
+    check_choice("init.normal: of", of, OldRows)
     return Normal(cov, _positive("normal", "scale", scale), of)
 
 
 def subword(
     pieces: Any,
-    weights: Literal["mean", "last", "first", "exp"] = "mean",
-    role: Literal["auto", "input", "output"] = "auto",
+    weights: PieceWeights = "mean",
+    role: TableRole = "auto",
 ) -> RowInitializer:
     """New rows are weighted means of the pieces into which the old tokenizer cuts their text.
 
@@ -116,8 +125,8 @@ def subword(
     Example:
         >>> tws.init.subword(old_tokenizer, "exp") | tws.init.mean()        # doctest: +SKIP
     """
-    _check_one_of("subword", "weights", weights, ("mean", "last", "first", "exp"))
-    _check_one_of("subword", "role", role, ("auto", "input", "output"))
+    check_choice("init.subword: weights", weights, PieceWeights)
+    check_choice("init.subword: role", role, TableRole)
     return Subword(pieces, weights, role)
 
 
@@ -125,11 +134,11 @@ def similar(
     vectors: Table,
     k: int | None = 10,
     *,
-    weights: Literal["softmax", "sparsemax", "proportional"] = "softmax",
+    weights: VectorWeights = "softmax",
     temperature: float = 0.1,
-    anchors: Literal["old", "shared"] = "old",
+    anchors: Anchors = "old",
     old_vectors: Table | None = None,
-    of: Of = "trained",
+    of: OldRows = "trained",
 ) -> RowInitializer:
     """New rows are weighted sums of the old rows whose entries have the most similar vectors.
 
@@ -154,9 +163,9 @@ def similar(
     Example:
         >>> tws.init.similar("cc.fr.300.vec", k=5) | tws.init.mean()        # doctest: +SKIP
     """
-    _check_one_of("similar", "weights", weights, ("softmax", "sparsemax", "proportional"))
-    _check_one_of("similar", "anchors", anchors, ("old", "shared"))
-    _check_one_of("similar", "of", of, ("trained", "all"))
+    check_choice("init.similar: weights", weights, VectorWeights)
+    check_choice("init.similar: anchors", anchors, Anchors)
+    check_choice("init.similar: of", of, OldRows)
     temperature = _positive("similar", "temperature", temperature)
     if k is not None or weights == "softmax":
         k = _count("similar", "k", k)
@@ -171,7 +180,7 @@ def similar(
     )
 
 
-def omp(donor: Table, k: int = 64, *, of: Of = "trained") -> RowInitializer:
+def omp(donor: Table, k: int = 64, *, of: OldRows = "trained") -> RowInitializer:
     """New rows are those combinations of old ones that make the new entry's row in a donor's table.
 
     By orthogonal matching pursuit among the donor's rows of shared entries. It answers for rows
@@ -190,12 +199,12 @@ def omp(donor: Table, k: int = 64, *, of: Of = "trained") -> RowInitializer:
         >>> tws.init.omp(("tokenizer.txt", ("donor.safetensors", "embed.weight")))  # doctest: +SKIP
     """
     k = _count("omp", "k", k)
-    _check_one_of("omp", "of", of, ("trained", "all"))
+    check_choice("init.omp: of", of, OldRows)
     return Omp(donor, k, of)
 
 
 def alias(
-    mapping: Mapping[Any, Any] | Literal["casefold", "bytes", "prefix", "oov_bucket"],
+    mapping: Mapping[Any, Any] | Alike,
     *,
     num_oov_buckets: int | None = None,
 ) -> RowInitializer:
@@ -217,8 +226,7 @@ def alias(
         >>> tws.init.alias({"colour": "color"}) | tws.init.alias("casefold")  # doctest: +SKIP
     """
     if not isinstance(mapping, Mapping):
-        known = ("casefold", "bytes", "prefix", "oov_bucket")
-        _check_one_of("alias", "mapping", mapping, known)
+        check_choice("init.alias: mapping", mapping, Alike)
     elif not mapping:
         raise SettingsError("init.alias: the mapping is empty.")
     if num_oov_buckets is not None:
@@ -250,10 +258,10 @@ def group_mean(groups: Mapping[Any, Any]) -> RowInitializer:
 
 def vectors(
     vectors: Table,
-    align: Literal["ridge", "procrustes"] | None = "ridge",
+    align: Alignment | None = "ridge",
     *,
     ridge: float = 1e-4,
-    of: Of = "trained",
+    of: OldRows = "trained",
 ) -> RowInitializer:
     """New rows are vectors from elsewhere, mapped into the old table's space.
 
@@ -274,8 +282,8 @@ def vectors(
         >>> tws.init.vectors("glove.6B.300d.txt", align="ridge")            # doctest: +SKIP
     """
     if align is not None:
-        _check_one_of("vectors", "align", align, ("ridge", "procrustes"))
-    _check_one_of("vectors", "of", of, ("trained", "all"))
+        check_choice("init.vectors: align", align, Alignment)
+    check_choice("init.vectors: of", of, OldRows)
     return Vectors(vectors, align, _positive("vectors", "ridge", ridge), of)
 
 
@@ -292,14 +300,6 @@ def noise(scale: float) -> RowInitializer:
         >>> tws.init.mean() + tws.init.noise(0.02)                          # doctest: +SKIP
     """
     return Noise(_positive("noise", "scale", scale))
-
-
-def _check_one_of(method: str, argument: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        listed = ", ".join(repr(one) for one in known[:-1])
-        raise SettingsError(
-            f"init.{method}: {argument} is {listed} or {known[-1]!r}, not {value!r}."
-        )
 
 
 def _count(method: str, argument: str, value: object) -> int:

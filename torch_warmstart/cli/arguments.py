@@ -1,4 +1,4 @@
-"""The commands and their arguments. Nothing of the package is imported to parse them.
+"""The commands and their arguments. Nothing that needs torch is imported to parse them.
 
 A command is a row of `_COMMANDS`; it is run by `module:function` of `commands`, and its page of
 help fits into a screen and ends with an example.
@@ -12,13 +12,14 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from torch_warmstart import __version__
+from torch_warmstart.choices import OnProblem, Opener
 from torch_warmstart.cli.answer import DIFFERENT, FAILED, OK
+from torch_warmstart.suggesting import ASKED_FOR, WRITTEN
 from torch_warmstart.values import frozen
 
-_CONFIDENCES = ("high", "medium", "low")  # here too, so that help needs no torch
 GROUPS = {"vocab": "compare vocabularies, or make today's of yesterday's"}
 _LONGEST_NAME = 14  # columns of a command's name and its indent
 _COUNTS_HELP = "Parquet, csv or tsv with the columns entry and count"
@@ -165,9 +166,9 @@ def _plan(parser: Parser) -> None:
         help="which variables, buffers too; may be repeated; default: as the settings say, or all",
     )
     parser.add_argument(
-        "--on-missing", choices=("error", "keep"), help="what the checkpoint does not have"
+        "--on-missing", choices=get_args(OnProblem), help="what the checkpoint does not have"
     )
-    parser.add_argument("--on-mismatch", choices=("error", "keep"), help="what does not fit")
+    parser.add_argument("--on-mismatch", choices=get_args(OnProblem), help="what does not fit")
     parser.add_argument(
         "--fail-under",
         metavar="PERCENT",
@@ -191,8 +192,8 @@ def _suggest(parser: Parser) -> None:
     parser.add_argument("--out", metavar="TOML", help="write the rules into this file")
     parser.add_argument(
         "--min-confidence",
-        choices=_CONFIDENCES,
-        help="rules below it are commented out (default: medium)",
+        choices=ASKED_FOR,
+        help=f"rules below it are commented out (default: {WRITTEN})",
     )
     _add_html(parser)
     _add_dry_run(parser)
@@ -416,7 +417,7 @@ def _add_source(parser: Parser) -> None:
     )
     parser.add_argument(
         "--filesystem",
-        choices=("auto", "fsspec", "gfile"),
+        choices=get_args(Opener),
         default="auto",
         help="what reads gs:// and the like (default: auto)",
     )

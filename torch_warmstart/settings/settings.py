@@ -10,16 +10,16 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.choices import OnProblem, Opener
+from torch_warmstart.errors import SettingsError, check_choice
 from torch_warmstart.settings.name_rules import RenameSetting, checked_renames, layouts_of
 from torch_warmstart.settings.vocab_infos import Infos, check_infos, what_infos_are
 from torch_warmstart.storage import MAX_GAP, Storage
 
-OnProblem = Literal["error", "keep"]
 _INFOS = "var_name_to_vocab_info"
 # By name, or for all names that a pattern matches; there it may be a function of the match.
 VocabInfos = (
@@ -93,7 +93,7 @@ class WarmStartSettings:
     entry: str | None = None
     optimizer_entry: str | None = None
     storage_options: Mapping[str, Any] | None = None
-    filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
+    filesystem: Opener = "auto"
     max_gap: int = MAX_GAP
     mirror_dir: str | os.PathLike[str] | None = None
     mirror_limit: int | None = None
@@ -130,8 +130,7 @@ class WarmStartSettings:
         layouts = {**layouts_of(renames), **(self.var_name_to_layout or {})}
         object.__setattr__(self, "var_name_to_layout", layouts or self.var_name_to_layout)
         for name in ("on_missing", "on_mismatch"):
-            if getattr(self, name) not in ("error", "keep"):
-                raise SettingsError(f"{name} is 'error' or 'keep', not {getattr(self, name)!r}.")
+            check_choice(name, getattr(self, name), OnProblem)
         for name, kind in (("verify", bool), ("format", str | None)):
             if not isinstance(getattr(self, name), kind):
                 raise SettingsError(f"{name} cannot be {getattr(self, name)!r}.")

@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import field, replace
-from typing import Any, Literal
+from typing import Any
 
+from torch_warmstart.choices import Opener
 from torch_warmstart.errors import (
     CorruptCheckpointError,
     MissingDependencyError,
     SettingsError,
+    check_choice,
     path_of,
 )
 from torch_warmstart.storage.files import (
@@ -82,7 +84,7 @@ class Storage:
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    filesystem: Literal["auto", "fsspec", "gfile"] = "auto"
+    filesystem: Opener = "auto"
     max_gap: int = MAX_GAP
     mirror_dir: str | os.PathLike[str] | None = None
     mirror_limit: int | None = None
@@ -90,10 +92,7 @@ class Storage:
     _root: _Root | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.filesystem not in ("auto", "fsspec", "gfile"):
-            raise SettingsError(
-                f"filesystem is 'auto', 'fsspec' or 'gfile', not {self.filesystem!r}."
-            )
+        check_choice("filesystem", self.filesystem, Opener)
         if isinstance(self.max_gap, bool) or not isinstance(self.max_gap, int) or self.max_gap < 0:
             raise SettingsError(f"max_gap is a number of bytes, at least 0, not {self.max_gap!r}.")
         limit, folder = self.mirror_limit, self.mirror_dir

@@ -20,7 +20,8 @@ from torch_warmstart.errors import MissingTensorError, SettingsError
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.settings import begin_of, canonical_scope
-from torch_warmstart.suggesting.suggestions import CONFIDENCES, SuggestedRule, Suggestion
+from torch_warmstart.suggesting.confidence import CONFIDENCES
+from torch_warmstart.suggesting.suggestions import SuggestedRule, Suggestion
 from torch_warmstart.values import frozen
 
 _FEWEST = 2  # variables that a rule must stand for

@@ -46,6 +46,7 @@ from torch_warmstart.suggesting.candidates import (
     single_candidates,
     singles_of,
 )
+from torch_warmstart.suggesting.confidence import Confidence
 from torch_warmstart.suggesting.rules import Move, find_rules
 from torch_warmstart.suggesting.similarity import (
     ALIKE,
@@ -59,7 +60,7 @@ from torch_warmstart.suggesting.similarity import (
     tokens_of,
 )
 from torch_warmstart.suggesting.stacked import stacked_items
-from torch_warmstart.suggesting.suggestions import Confidence, Suggestion, Suggestions
+from torch_warmstart.suggesting.suggestions import Suggestion, Suggestions
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit
 from torch_warmstart.values import frozen
 

@@ -1,17 +1,11 @@
-"""Suggested names as values: what is proposed for each variable, why, and how sure it is.
-
-high     names agree, and no other tensor would do
-medium   the best that there is by a margin, or all that fits, but the names share little or nothing
-low      several would do, and only order or a small difference decides; or it is all, but tiny
-none     nothing of the right shapes is left
-"""
+"""Suggested names as values: what is proposed for each variable, why, and how sure it is."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 from torch_warmstart.display import VERSION, Entry, Sheet, Shown
 from torch_warmstart.errors import SettingsError, plural, printable
@@ -24,11 +18,8 @@ from torch_warmstart.settings import (
     lines_of,
     write_rules,
 )
+from torch_warmstart.suggesting.confidence import ASKED_FOR, CONFIDENCES, WRITTEN, Confidence
 from torch_warmstart.values import frozen
-
-Confidence = Literal["high", "medium", "low", "none"]
-CONFIDENCES: tuple[Confidence, ...] = ("high", "medium", "low", "none")
-WRITTEN: Confidence = "medium"  # less sure rules are commented out in a file, unless it is said
 
 _SHOWN = 20  # rules
 _COLUMNS = ("variable", "from", "change", "confidence", "why", "or else")
@@ -214,7 +205,7 @@ def save_rules(
 
 
 def _at_least(confidence: Confidence) -> Sequence[Confidence]:
-    if confidence not in CONFIDENCES[:-1]:
+    if confidence not in ASKED_FOR:
         raise SettingsError(f"A confidence is 'high', 'medium' or 'low', not {confidence!r}.")
     return CONFIDENCES[: CONFIDENCES.index(confidence) + 1]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
+from torch_warmstart.choices import Alike
 from torch_warmstart.entries import Entries, Vocabulary, hash_buckets
 from torch_warmstart.errors import SettingsError, plural, shown_entry
 from torch_warmstart.new_rows.composing import RowInitializer
@@ -15,7 +16,6 @@ from torch_warmstart.new_rows.initializers.forms import form_of
 from torch_warmstart.new_rows.mixture import Mixture, nothing, one_hot
 from torch_warmstart.new_rows.rows import NewRows
 
-How = Literal["casefold", "bytes", "prefix", "oov_bucket"]
 _SHORTEST = 2  # characters of a prefix
 _OF_TENSORFLOW = "farmhash64"
 
@@ -24,7 +24,7 @@ _OF_TENSORFLOW = "farmhash64"
 class Alias(RowInitializer):
     """The row of another entry."""
 
-    mapping: How | Mapping[Any, Any]
+    mapping: Alike | Mapping[Any, Any]
     num_oov_buckets: int | None
     name: ClassVar[str] = "alias"
 

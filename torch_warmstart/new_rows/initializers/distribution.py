@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
+from torch_warmstart.choices import Covariance, OldRows
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.drawing import draw_normals
@@ -14,14 +15,12 @@ from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.moments import root_of_covariance, std_of
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows
 
-Of = Literal["trained", "all"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Mean(RowInitializer):
     """The mean of old rows."""
 
-    of: Of
+    of: OldRows
     name: ClassVar[str] = "mean"
     needs = "one pass over the old rows"
     makes_runs = True
@@ -38,9 +37,9 @@ class Mean(RowInitializer):
 class Normal(RowInitializer):
     """Draws from a normal with the mean and the covariance of old rows."""
 
-    cov: Literal["full", "diagonal"]
+    cov: Covariance
     scale: float
-    of: Of
+    of: OldRows
     name: ClassVar[str] = "normal"
     needs = "passes over the old rows"
     is_random = True

@@ -9,10 +9,11 @@ length. How much of each: least squares. It stops where nothing is left.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
+from torch_warmstart.choices import OldRows
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.dense import READ
@@ -29,7 +30,7 @@ class Omp(RowInitializer):
 
     donor: Any
     k: int
-    of: Literal["trained", "all"]
+    of: OldRows
     name: ClassVar[str] = "omp"
     needs = "the donor's table"
 

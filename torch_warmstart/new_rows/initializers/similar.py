@@ -7,19 +7,17 @@ similarities become weights. Similarities are cosines, made block by block.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
+from torch_warmstart.choices import Anchors, OldRows, VectorWeights
 from torch_warmstart.dtypes import summed_in
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.dense import BUDGET, READ, Likeness
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
-
-Weights = Literal["softmax", "sparsemax", "proportional"]
-Anchors = Literal["old", "shared"]
 
 _FIRST = 64  # of the most similar that sparsemax looks at first
 _HALF = 0.5  # of a length that is 1, or 0
@@ -31,11 +29,11 @@ class Similar(RowInitializer):
 
     vectors: Any
     k: int | None
-    weights: Weights
+    weights: VectorWeights
     temperature: float
     anchors: Anchors
     old_vectors: Any
-    of: Literal["trained", "all"]
+    of: OldRows
     name: ClassVar[str] = "similar"
     needs = "the vectors"
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from torch_warmstart.choices import PieceWeights, TableRole
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
@@ -22,8 +23,6 @@ from torch_warmstart.new_rows.initializers.forms import form_of
 from torch_warmstart.new_rows.mixture import Mixture, means_of, mixture_of, normalised
 from torch_warmstart.new_rows.rows import NewRows
 
-Weights = Literal["mean", "last", "first", "exp"]
-Role = Literal["auto", "input", "output"]
 _DECAY = 0.5  # of "exp", from a piece to the next
 
 
@@ -32,8 +31,8 @@ class Subword(RowInitializer):
     """A weighted mean of a token's pieces."""
 
     pieces: Any
-    weights: Weights
-    role: Role
+    weights: PieceWeights
+    role: TableRole
     name: ClassVar[str] = "subword"
 
     def __post_init__(self) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
+from torch_warmstart.choices import Alignment, OldRows
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.dense import READ, Some
@@ -19,17 +20,15 @@ from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows, Table
 from torch_warmstart.values import frozen
 
-Align = Literal["ridge", "procrustes"] | None
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Vectors(RowInitializer):
     """Rows from a table elsewhere, mapped by what shared entries show."""
 
     vectors: Any
-    align: Align
+    align: Alignment | None
     ridge: float
-    of: Literal["trained", "all"]
+    of: OldRows
     name: ClassVar[str] = "vectors"
     needs = "the vectors, and the rows of shared entries"
     makes_runs = True

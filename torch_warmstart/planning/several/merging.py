@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 
+from torch_warmstart.choices import Overlap
 from torch_warmstart.errors import Finding, PlanError, plural
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.model import Variable
@@ -25,7 +25,7 @@ def plan_several(
     sources: Sequence[Source],
     optimizer: Optimizers | None,
     *,
-    overlap: Literal["error", "first"],
+    overlap: Overlap,
     complete: Callable[[WarmStartPlan], WarmStartPlan],
 ) -> WarmStartPlan:
     """One plan of several checkpoints, each with settings of its own.

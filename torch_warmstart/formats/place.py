@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any, TypeVar, cast
 
 from torch_warmstart.formats.sources import SourceFile
-from torch_warmstart.storage import ByteSource, Storage
+from torch_warmstart.storage import ZIP, ByteSource, Storage
 
 Found = TypeVar("Found")
 
@@ -71,7 +71,7 @@ class Place:
     @functools.cached_property
     def zip_names(self) -> tuple[str, ...]:
         """The names of a zip file's members; empty if it is none."""
-        if self.head(4) != b"PK\x03\x04":
+        if self.head(len(ZIP)) != ZIP:
             return ()
         size = self.source.size
         self.source.prefetch([(max(0, size - _ZIP_TAIL), size)])

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from torch_warmstart.formats.place import Place
-from torch_warmstart.storage import ByteSource, Storage, base_name, is_signed
+from torch_warmstart.storage import HDF5, NPY, ByteSource, Storage, base_name, is_signed
 
 # -- torch ---------------------------------------------------------------------------------------
 
@@ -89,13 +89,12 @@ def safetensors(place: Place) -> str | None:
 # -- Keras and numpy -----------------------------------------------------------------------------
 
 KERAS_WEIGHTS = "model.weights.h5"
-NPY_MAGIC, NPY_SUFFIX = b"\x93NUMPY", ".npy"
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+NPY_SUFFIX = ".npy"
 
 
 def hdf5(place: Place) -> str | None:
     """Whether a file begins as HDF5 does."""
-    return _begins_with(place, _HDF5_MAGIC, "no HDF5 magic bytes")
+    return _begins_with(place, HDF5, "no HDF5 magic bytes")
 
 
 def keras_archive(place: Place) -> str | None:
@@ -107,7 +106,7 @@ def keras_archive(place: Place) -> str | None:
 
 def npy(place: Place) -> str | None:
     """Whether a file begins with numpy's magic bytes."""
-    return _begins_with(place, NPY_MAGIC, "no numpy magic bytes")
+    return _begins_with(place, NPY, "no numpy magic bytes")
 
 
 def npz(place: Place) -> str | None:

@@ -5,15 +5,9 @@ from __future__ import annotations
 import re
 
 from torch_warmstart.formats.place import Place
-from torch_warmstart.storage import base_name, parent, what_came_instead
+from torch_warmstart.storage import PACKED, base_name, parent, what_came_instead
 
 _TAR = b"ustar"  # at byte 257
-_PACKED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
 # Ends of files that are read, and that archives of other programs hold.
 _READ = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".th", ".h5", ".npz", ".tar")
 _EXPORTED = ("archive_format", "serialized_exported_program.json")
@@ -86,7 +80,7 @@ def _archive(place: Place, head: bytes) -> str:
         )
     if place.zip_names:
         return "a zip archive without a file of a known format in it"
-    by = next((name for magic, name in _PACKED.items() if head.startswith(magic)), "")
+    by = next((name for magic, name in PACKED.items() if head.startswith(magic)), "")
     if by:
         return (
             f"compressed by {by}, as .vec.gz, .tar.gz and .nemo are, and checkpoints and tables of "

@@ -1,6 +1,17 @@
 from .files import Bytes as Bytes
 from .files import ByteSource as ByteSource
 from .files import check_range as check_range
+from .first_bytes import ARROW as ARROW
+from .first_bytes import ARROW_STREAM as ARROW_STREAM
+from .first_bytes import BZIP2 as BZIP2
+from .first_bytes import GZIP as GZIP
+from .first_bytes import HDF5 as HDF5
+from .first_bytes import NPY as NPY
+from .first_bytes import PACKED as PACKED
+from .first_bytes import PARQUET as PARQUET
+from .first_bytes import XZ as XZ
+from .first_bytes import ZIP as ZIP
+from .first_bytes import ZSTD as ZSTD
 from .guards import Guard as Guard
 from .instead import what_came_instead as what_came_instead
 from .leases import Leases as Leases

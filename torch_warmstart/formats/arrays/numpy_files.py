@@ -25,14 +25,14 @@ from torch_warmstart.formats.arrays.zip_members import ZipMembers
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.place import Place
-from torch_warmstart.formats.recognise import NPY_MAGIC, NPY_SUFFIX
+from torch_warmstart.formats.recognise import NPY_SUFFIX
 from torch_warmstart.formats.rows import read_rows
-from torch_warmstart.storage import Bytes, ByteSource, base_name
+from torch_warmstart.storage import NPY, Bytes, ByteSource, base_name
 from torch_warmstart.values import frozen
 
 _LENGTH_SIZES = {1: 2, 2: 4, 3: 4}  # bytes of the header's length, by version
 _MAX_HEADER = 10_000  # numpy's own limit for what it hands to literal_eval
-_HEAD = len(NPY_MAGIC) + 2 + 4 + _MAX_HEADER
+_HEAD = len(NPY) + 2 + 4 + _MAX_HEADER
 _USUAL_HEAD = 512  # bytes: header, name and extra field of nearly every member
 _MAX_RANK = 64  # numpy's limit
 _MAX_BYTES = 1 << 62  # an empty array may have any other size, but torch has to hold the strides
@@ -171,18 +171,18 @@ def _parse_header(head: bytes) -> ArrayHeader:
 
     Source: numpy `lib/_format_impl.py`, versions 1 to 3.
     """
-    if head[: len(NPY_MAGIC)] != NPY_MAGIC or len(head) < len(NPY_MAGIC) + 2:
+    if head[: len(NPY)] != NPY or len(head) < len(NPY) + 2:
         raise ValueError("it does not begin with numpy's magic bytes")
-    length_size = _LENGTH_SIZES.get(head[len(NPY_MAGIC)])
+    length_size = _LENGTH_SIZES.get(head[len(NPY)])
     if length_size is None:
-        raise ValueError(f"its version is {head[len(NPY_MAGIC)]}, which is not known")
-    start = len(NPY_MAGIC) + 2 + length_size
+        raise ValueError(f"its version is {head[len(NPY)]}, which is not known")
+    start = len(NPY) + 2 + length_size
     length = int.from_bytes(head[start - length_size : start], "little")
     if length > _MAX_HEADER:
         raise ValueError(f"its header has {length:,} bytes")
     if len(head) < start + length:
         raise _CutOffError("its header is cut off")
-    text = head[start : start + length].decode("utf-8" if head[len(NPY_MAGIC)] == 3 else "latin1")
+    text = head[start : start + length].decode("utf-8" if head[len(NPY)] == 3 else "latin1")
     return _make_header(_evaluate(text), start + length)
 
 

@@ -15,9 +15,8 @@ import numpy as np
 
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.sources import SourceFile, Window
-from torch_warmstart.storage import Bytes, ByteSource, Guard, Ranges, check_range
+from torch_warmstart.storage import ZIP, Bytes, ByteSource, Guard, Ranges, check_range
 
-_LOCAL_HEADER = b"PK\x03\x04"
 _LOCAL_HEADER_SIZE = 30  # and behind it the name and the extra field, whose sizes end it
 _ENCRYPTED = 0x1
 _MAX_RATIO = 1_100  # deflate's best is 1032 to 1: more is a bomb
@@ -135,7 +134,7 @@ class ZipMembers:
 
     def _window(self, info: zipfile.ZipInfo) -> Window:
         header = self._source.read(info.header_offset, _LOCAL_HEADER_SIZE).tobytes()
-        if header[:4] != _LOCAL_HEADER:
+        if header[:4] != ZIP:
             raise self._corrupt(f"member {info.filename!r} is not where the directory says")
         behind = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         offset = info.header_offset + _LOCAL_HEADER_SIZE + behind

@@ -21,7 +21,7 @@ from torch_warmstart.errors import (
     plural,
     shown_entry,
 )
-from torch_warmstart.storage import LOCAL, Bytes
+from torch_warmstart.storage import LOCAL, PARQUET, Bytes
 from torch_warmstart.vocabularies.loading import (
     exports_arrow,
     from_arrow,
@@ -151,7 +151,7 @@ def _of_file(path: str, listed: Entries) -> Iterator[Counted]:
     except OSError as error:
         raise VocabularyError(f"The counts at {path} cannot be read: {error}") from error
     separator = _SEPARATORS.get(path[-4:].lower())
-    if raw[:4].tobytes() == b"PAR1":
+    if raw[: len(PARQUET)].tobytes() == PARQUET:
         categories = read_categories(raw, path, None, LOCAL)
         if categories is not None:
             yield from _blocks(categories, listed)

@@ -11,8 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from torch_warmstart.errors import VocabularyError
-from torch_warmstart.storage import Bytes
-from torch_warmstart.vocabularies.loading.content import BZIP2, GZIP, XZ, ZSTD
+from torch_warmstart.storage import BZIP2, GZIP, XZ, ZSTD, Bytes
 
 _MOST_TIMES = 100  # how much larger than the file its content may be, beyond the first bytes
 _ALWAYS = 64 << 20  # bytes that any file may unfold to

@@ -8,7 +8,17 @@ import re
 from collections.abc import Callable, Sequence
 
 from torch_warmstart.entries import FILE_KIND
-from torch_warmstart.storage import Bytes, what_came_instead
+from torch_warmstart.storage import (
+    ARROW,
+    ARROW_STREAM,
+    HDF5,
+    NPY,
+    PACKED,
+    PARQUET,
+    ZIP,
+    Bytes,
+    what_came_instead,
+)
 
 HEAD = 4096  # bytes looked at
 _LINES = 50  # of which a table is recognised
@@ -16,10 +26,6 @@ _COUNTED = re.compile(rb"([^ ]+) (\d{1,18})\r?")  # `token id`, or a count
 _KEYED = re.compile(rb"[^\t]*\t-?\d+\r?")  # `token \t id`, or a count
 
 TIKTOKEN_LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) (\d{1,10})\r?")  # base64 and a rank
-GZIP, BZIP2, XZ, ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
-_PACKED = (GZIP, BZIP2, XZ, ZSTD)
-_PARQUET = b"PAR1"
-STREAM = b"\xff\xff\xff\xff"  # before the first message of Arrow's stream
 BOM = b"\xef\xbb\xbf"
 _WITH_BOM = ("csv", "tsv", "jsonl", "json")  # of whose first entry it is no part
 KEPT_TABLE = f"# {FILE_KIND} ".encode()  # how a table of ours begins that is text
@@ -32,16 +38,13 @@ _MAGIC = (
     (BOM, "begins with a byte-order mark, which would be a part of its first entry"),
     (b"\xff\xfe", "is UTF-16; save it as UTF-8"),
     (b"\xfe\xff", "is UTF-16; save it as UTF-8"),
-    (GZIP, "is compressed by gzip"),
-    (BZIP2, "is compressed by bzip2"),
-    (XZ, "is compressed by xz"),
-    (ZSTD, "is compressed by zstd"),
-    (b"PK\x03\x04", "is a zip archive, as .keras, .pt and .npz files are"),
-    (b"\x89HDF", "is an HDF5 file"),
-    (_PARQUET, "is a Parquet table"),
-    (b"\x93NUMPY", "is an array of numpy's"),
-    (b"ARROW1", "is an Arrow table"),
-    (STREAM, "is a stream of Arrow's"),
+    *((magic, f"is compressed by {name}") for magic, name in PACKED.items()),
+    (ZIP, "is a zip archive, as .keras, .pt and .npz files are"),
+    (HDF5[:4], "is an HDF5 file"),
+    (PARQUET, "is a Parquet table"),
+    (NPY, "is an array of numpy's"),
+    (ARROW, "is an Arrow table"),
+    (ARROW_STREAM, "is a stream of Arrow's"),
     (b"SQLite format 3\x00", "is a database of SQLite's"),
     (b"\xff\xd8\xff", "is a JPEG image"),
     (b"\x89PNG", "is a PNG image"),  # of lines, a return behind it is gone already
@@ -155,12 +158,12 @@ def is_counted(head: bytes) -> bool:
 
 def is_packed(raw: Bytes) -> bool:
     """Whether it is compressed in a way that is unfolded."""
-    return raw[:8].tobytes().startswith(_PACKED)
+    return raw[:8].tobytes().startswith(tuple(PACKED))
 
 
 def is_kept_table(raw: Bytes) -> bool:
     """Whether it is a table that `save_table` wrote."""
-    if raw[:4].tobytes() == _PARQUET:
+    if raw[:4].tobytes() == PARQUET:
         return PARQUET_KEY in raw[-_FOOT:].tobytes()
     return raw[: len(KEPT_TABLE)].tobytes() == KEPT_TABLE
 

@@ -15,11 +15,20 @@ from torch_warmstart.errors import (
     did_you_mean,
     listed,
 )
-from torch_warmstart.storage import Bytes, Storage, base_name
+from torch_warmstart.storage import (
+    ARROW,
+    ARROW_STREAM,
+    HDF5,
+    NPY,
+    PARQUET,
+    ZIP,
+    Bytes,
+    Storage,
+    base_name,
+)
 from torch_warmstart.vocabularies.loading.content import (
     BOM,
     HEAD,
-    STREAM,
     is_counted,
     is_json,
     is_json_lines,
@@ -34,8 +43,8 @@ from torch_warmstart.vocabularies.loading.content import (
 )
 from torch_warmstart.vocabularies.loading.lines import entries_of_lines
 
-_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", STREAM: "arrow", b"\x93NUMPY": "npy"}
-_CONTAINERS = (b"PK\x03\x04", b"\x89HDF\r\n\x1a\n")  # .keras and .h5
+_FORM_OF = {PARQUET: "parquet", ARROW: "arrow", ARROW_STREAM: "arrow", NPY: "npy"}
+_CONTAINERS = (ZIP, HDF5)  # .keras and .h5
 _INDEX = ".index"  # of the files that a TensorFlow checkpoint's path stands for
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
@@ -196,7 +205,7 @@ def _form_of(raw: Bytes, url: str, column: str | int | None) -> str:
     text = head.removeprefix(BOM)
     if column is None and is_kept_table(raw):
         return "kept table"
-    for magic, form in _MAGIC.items():
+    for magic, form in _FORM_OF.items():
         if head.startswith(magic):
             return form
     if is_saved(raw):

@@ -15,9 +15,9 @@ from torch_warmstart.errors import (
     plural,
     printable,
 )
-from torch_warmstart.storage import Bytes
+from torch_warmstart.storage import ARROW_STREAM, Bytes
 from torch_warmstart.vocabularies.loading.arrow import ROWS, from_table
-from torch_warmstart.vocabularies.loading.content import BOM, STREAM
+from torch_warmstart.vocabularies.loading.content import BOM
 from torch_warmstart.vocabularies.numbering import may_be_numbers, may_number
 from torch_warmstart.vocabularies.refused_entries import check_no_blank_cells
 from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
@@ -227,7 +227,7 @@ def _read_arrow(buffer: Any, column: str | int | None, block: int) -> Any:
     from pyarrow import ipc
 
     del column, block
-    is_stream = buffer.read(len(STREAM)) == STREAM
+    is_stream = buffer.read(len(ARROW_STREAM)) == ARROW_STREAM
     buffer.seek(0)
     return (ipc.open_stream if is_stream else ipc.open_file)(buffer).read_all()
 

@@ -1,4 +1,5 @@
 from .entries import Entries as Entries
+from .entries import bytes_of as bytes_of
 from .fingerprints import hash_buckets as hash_buckets
 from .heap import give_back_memory as give_back_memory
 from .keras_rows import LOOKUPS as LOOKUPS
@@ -11,6 +12,13 @@ from .making import MOST_ROWS as MOST_ROWS
 from .making import entries_of_bytes as entries_of_bytes
 from .making import placed as placed
 from .making import text_entries as text_entries
+from .tokens import INSIDE_A_WORD as INSIDE_A_WORD
+from .tokens import SPACE_OF_BYTES as SPACE_OF_BYTES
+from .tokens import SPACE_OF_PIECES as SPACE_OF_PIECES
+from .tokens import byte_of as byte_of
+from .tokens import text_of_bytes as text_of_bytes
+from .tokens import text_of_pieces as text_of_pieces
+from .tokens import text_of_word_pieces as text_of_word_pieces
 from .usage import UNKNOWN as UNKNOWN
 from .usage import Usage as Usage
 from .vocabulary import FILE_KIND as FILE_KIND

@@ -20,6 +20,14 @@ _NEWLINE = b"\n"
 _SPREAD = 4  # times the bytes of some entries that are copied to have them as values
 
 
+def bytes_of(text: str) -> bytes:
+    """What a text is as an entry; raises UnicodeEncodeError for half of a surrogate pair.
+
+    What was no UTF-8 has been decoded by `surrogateescape`, as Python does with what it reads.
+    """
+    return text.encode("utf-8", "surrogateescape")
+
+
 @frozen(eq=False)
 class Entries:
     """Entries in order, either text (bytes) or integer ids, on any device."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from torch_warmstart.entries.entries import Entries
+from torch_warmstart.entries.entries import Entries, bytes_of
 from torch_warmstart.entries.making import ENTRY, entries_of_bytes
 from torch_warmstart.entries.vocabulary import MASK, OOV, Vocabulary
 from torch_warmstart.values import frozen
@@ -83,8 +83,7 @@ class LookupLayer:
             ids = torch.tensor([int(entry) for entry in entries], dtype=torch.int64, device="cpu")
             found = Entries(origin, ENTRY, ids=ids)
         elif all(isinstance(entry, str) for entry in entries):
-            raw = [entry.encode("utf-8", "surrogateescape") for entry in entries]
-            found = entries_of_bytes(raw, origin)
+            found = entries_of_bytes([*map(bytes_of, entries)], origin)
         else:
             return None
         before = {MASK: int(self.has_mask), OOV: count - self.has_mask}

@@ -7,7 +7,7 @@ from dataclasses import field
 
 import torch
 
-from torch_warmstart.entries import Vocabulary
+from torch_warmstart.entries import Vocabulary, bytes_of
 from torch_warmstart.errors import hides_entries, printable
 from torch_warmstart.new_rows.composing import Made
 from torch_warmstart.new_rows.mixture import Mixture
@@ -57,7 +57,7 @@ class NewRowsAccount:
             >>> report["tok.weight"].new_rows.show("réseau")                # doctest: +SKIP
             'réseau = 0.61 network + 0.39 grid'
         """
-        value = entry.encode("utf-8", "surrogateescape") if isinstance(entry, str) else entry
+        value = bytes_of(entry) if isinstance(entry, str) else entry
         for rows in self._rows:
             at = _find(rows, value)
             if at is not None:

@@ -12,44 +12,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
-from torch_warmstart.entries import Entries
+from torch_warmstart.entries import (
+    Entries,
+    text_of_bytes,
+    text_of_pieces,
+    text_of_word_pieces,
+)
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import MISSING
 
 _SHOWN = 3  # entries at most in a message
 _BLOCK = 1 << 16  # entries at a time
-_BYTE = re.compile(rb"<0x([0-9A-Fa-f]{2})>")  # a byte as sentencepiece writes it
 _BRACKETED = re.compile(rb"\[[^\[\]]+\]|<[^<>]+>")  # [CLS], <s>
-_SPACE = "▁".encode()
-
-
-def _letters() -> Mapping[str, int]:
-    """What byte-level tokenizers write for each byte: itself, or a letter from U+0100 on."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in plain]
-    letters = {chr(byte): byte for byte in plain}
-    return letters | {chr(0x100 + number): byte for number, byte in enumerate(others)}
-
-
-_BYTE_OF = _letters()
-
-
-def _byte_level(entry: bytes) -> bytes:
-    try:
-        return bytes(_BYTE_OF[letter] for letter in entry.decode())
-    except (KeyError, UnicodeDecodeError):  # a token that was added, which is written as it is
-        return entry
-
-
-def _sentencepiece(entry: bytes) -> bytes:
-    byte = _BYTE.fullmatch(entry)
-    return entry.replace(_SPACE, b" ") if byte is None else bytes([int(byte[1], 16)])
 
 
 def _wordpiece(entry: bytes) -> bytes:
-    if entry.startswith(b"##") and len(entry) > len(b"##"):
-        return entry[2:]
-    return entry if _BRACKETED.fullmatch(entry) else b" " + entry
+    return entry if _BRACKETED.fullmatch(entry) else text_of_word_pieces(entry)
 
 
 def _casefold(entry: bytes) -> bytes:
@@ -60,8 +38,8 @@ def _casefold(entry: bytes) -> bytes:
 
 
 _FORMS: Mapping[str, Callable[[bytes], bytes]] = {
-    "byte_level": _byte_level,
-    "sentencepiece": _sentencepiece,
+    "byte_level": text_of_bytes,
+    "sentencepiece": text_of_pieces,
     "wordpiece": _wordpiece,
     "casefold": _casefold,
 }

@@ -12,7 +12,7 @@ from torch_warmstart.choices import Alike
 from torch_warmstart.entries import Entries, Vocabulary, hash_buckets
 from torch_warmstart.errors import SettingsError, plural, shown_entry
 from torch_warmstart.new_rows.composing import RowInitializer
-from torch_warmstart.new_rows.initializers.forms import form_of
+from torch_warmstart.new_rows.initializers.token_texts import form_of
 from torch_warmstart.new_rows.mixture import Mixture, nothing, one_hot
 from torch_warmstart.new_rows.rows import NewRows
 

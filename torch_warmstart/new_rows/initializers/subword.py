@@ -19,7 +19,7 @@ from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.initializers.cutting import Cut, Pieces, check_pieces, cut_by, listed
-from torch_warmstart.new_rows.initializers.forms import form_of
+from torch_warmstart.new_rows.initializers.token_texts import form_of
 from torch_warmstart.new_rows.mixture import Mixture, means_of, mixture_of, normalised
 from torch_warmstart.new_rows.rows import NewRows
 

@@ -1,25 +1,30 @@
-"""How vocabularies write the text of a token: `Ġx`, `▁x`, `##x`, or plainly.
+"""Which way a vocabulary writes its tokens, `Ġx`, `▁x`, `##x` or plainly, told from its entries.
 
-Which way a vocabulary has is told from its entries. A token's text is bytes, with a space where a
-word begins, so that tokens of different tokenizers can be compared and spelt.
+So that tokens of different tokenizers can be compared and spelt. Special tokens have no text.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 
 import torch
 
-from torch_warmstart.entries import Entries
+from torch_warmstart.entries import (
+    INSIDE_A_WORD,
+    SPACE_OF_BYTES,
+    SPACE_OF_PIECES,
+    Entries,
+    byte_of,
+    text_of_bytes,
+    text_of_pieces,
+    text_of_word_pieces,
+)
 
 Form = Callable[[bytes], bytes | None]  # an entry's text; None: it is no text
 
 _TRIED = 20_000  # entries looked at to tell the form
 _SHARE = 0.005  # of them that must show a form
-_SPACE_OF_BYTES, _SPACE_OF_PIECES = "Ġ".encode(), "▁".encode()
-_BYTE = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 _SPECIAL = re.compile(rb"<[^<>\s]+>|\[[A-Z_0-9]+\]")  # `<s>`, `<|end|>`, `[MASK]`
 
 
@@ -29,9 +34,9 @@ def form_of(listed: Entries) -> Form:
     some = listed.take(torch.arange(0, len(listed), step, device=listed.device))
     tried = [value for value in some.values(slice(None)) if isinstance(value, bytes)]
     shown = {
-        _byte_level: sum(_SPACE_OF_BYTES in value for value in tried),
-        _pieces: sum(_SPACE_OF_PIECES in value for value in tried),
-        _word_pieces: sum(value.startswith(b"##") for value in tried),
+        _byte_level: sum(SPACE_OF_BYTES in value for value in tried),
+        _pieces: sum(SPACE_OF_PIECES in value for value in tried),
+        _word_pieces: sum(value.startswith(INSIDE_A_WORD) for value in tried),
     }
     form, count = max(shown.items(), key=lambda pair: pair[1])
     return form if count > _SHARE * len(tried) else _plain
@@ -47,37 +52,13 @@ def _plain(entry: bytes) -> bytes | None:
 
 
 def _byte_level(entry: bytes) -> bytes | None:
-    """GPT-2's: each byte is written as a letter that can be seen."""
-    if is_special(entry):
-        return None
-    try:
-        return bytes(map(_letters().__getitem__, entry.decode()))
-    except (KeyError, UnicodeDecodeError):
-        return entry
-
-
-@functools.cache
-def _letters() -> dict[str, int]:
-    """The byte that a letter of byte-level tokens stands for.
-
-    Bytes that are printable stand for themselves; the others, in order, are the letters from 256.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    own = {chr(byte): byte for byte in printable}
-    return own | {chr(256 + at): byte for at, byte in enumerate(others)}
+    return None if is_special(entry) else text_of_bytes(entry)
 
 
 def _pieces(entry: bytes) -> bytes | None:
-    """Sentencepiece's: `▁` for a space, and `<0xE2>` for a byte."""
-    byte = _BYTE.fullmatch(entry)
-    if byte:
-        return bytes.fromhex(byte[1].decode())
-    return None if is_special(entry) else entry.replace(_SPACE_OF_PIECES, b" ")
+    is_text = byte_of(entry) is not None or not is_special(entry)
+    return text_of_pieces(entry) if is_text else None
 
 
 def _word_pieces(entry: bytes) -> bytes | None:
-    """WordPiece's: `##` where no word begins."""
-    if is_special(entry):
-        return None
-    return entry[2:] if entry.startswith(b"##") else b" " + entry
+    return None if is_special(entry) else text_of_word_pieces(entry)

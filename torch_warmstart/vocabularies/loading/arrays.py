@@ -18,6 +18,7 @@ from torch_warmstart.entries import (
     MOST_ROWS,
     Entries,
     Vocabulary,
+    bytes_of,
     entries_of_bytes,
     rows_of_a_list,
     text_entries,
@@ -360,7 +361,7 @@ def _is_range(rows: torch.Tensor) -> bool:
 
 def _encoded(entry: str, origin: str) -> bytes:
     try:
-        return entry.encode("utf-8", "surrogateescape")
+        return bytes_of(entry)
     except UnicodeEncodeError as error:
         raise VocabularyError(
             f"{origin} holds half of a surrogate pair, which is no text: {shown_entry(entry)}."

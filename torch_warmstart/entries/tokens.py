@@ -1,0 +1,53 @@
+"""How tokenizers write the text of a token: `Ġx`, `▁x`, `##x`, and a byte as `<0xE2>`.
+
+What an entry stands for in a text, once it is known whose way of writing it is: the text, with a
+space where a word begins. Who asks knows that: settings that say `forms=`, or a look at all
+entries.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+SPACE_OF_BYTES, SPACE_OF_PIECES, INSIDE_A_WORD = "Ġ".encode(), "▁".encode(), b"##"
+_BYTE = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
+
+
+def byte_of(entry: bytes) -> bytes | None:
+    """The byte that sentencepiece writes as `<0xE2>`; None: the entry is something else."""
+    found = _BYTE.fullmatch(entry)
+    return None if found is None else bytes.fromhex(found[1].decode())
+
+
+def text_of_bytes(entry: bytes) -> bytes:
+    """GPT-2's: each byte is written as a letter that can be seen; a token that was added is not."""
+    try:
+        return bytes(map(_letters().__getitem__, entry.decode()))
+    except (KeyError, UnicodeDecodeError):
+        return entry
+
+
+def text_of_pieces(entry: bytes) -> bytes:
+    """Sentencepiece's: `▁` for a space."""
+    byte = byte_of(entry)
+    return entry.replace(SPACE_OF_PIECES, b" ") if byte is None else byte
+
+
+def text_of_word_pieces(entry: bytes) -> bytes:
+    """WordPiece's: `##` where no word begins; alone it is the word that it spells."""
+    if entry.startswith(INSIDE_A_WORD) and entry != INSIDE_A_WORD:
+        return entry[len(INSIDE_A_WORD) :]
+    return b" " + entry
+
+
+@functools.cache
+def _letters() -> dict[str, int]:
+    """The byte that a letter of byte-level tokens stands for.
+
+    Bytes that are printable stand for themselves; the others, in order, are the letters from 256.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    own = {chr(byte): byte for byte in printable}
+    return own | {chr(256 + at): byte for at, byte in enumerate(others)}

@@ -29,7 +29,7 @@ from torch_warmstart.errors import (
     cause_of,
 )
 from torch_warmstart.storage import Bytes
-from torch_warmstart.vocabularies.loading import KEPT_TABLE, PARQUET_KEY
+from torch_warmstart.vocabularies.loading import KEPT_TABLE, PARQUET_KEY, checked_special
 from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 from torch_warmstart.whole_files import beside
 
@@ -243,23 +243,14 @@ def _read_text(raw: Bytes) -> tuple[Any, bytes]:
 
 
 def _vocabulary_of(table: Any, about: dict[str, Any], url: str) -> Vocabulary:
-    if about["version"] != FILE_VERSION:
-        raise ValueError(f"its version is {about['version']!r}, and {FILE_VERSION} is known here")
-    num_rows = int(about["num_rows"])
     listed = _listed(table, about["kind"], url)
     rows = _int64(table, "row")
-    if len(listed) != len(rows) or bool((np.diff(rows) <= 0).any()):
-        raise ValueError("its rows are not in order")
-    if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < num_rows:
-        raise ValueError("an entry is beyond its last row")
-    special = {str(name): range(int(a), int(b)) for name, (a, b) in about["special"].items()}
-    if any(span.start < 0 or span.stop > num_rows for span in special.values()):
-        raise ValueError("a special row is beyond its last row")
+    special = checked_special(about, len(listed), rows)
     is_dense = len(rows) > 0 and int(rows[-1]) == len(rows) - 1
     at = None if is_dense else torch.from_numpy(rows)
     found = Vocabulary(
         listed,
-        num_rows,
+        about["num_rows"],
         at,
         special=special,
         oov_hash=str(about["oov_hash"]),

@@ -5,6 +5,7 @@ from .content import PARQUET_KEY as PARQUET_KEY
 from .content import is_kept_table as is_kept_table
 from .content import is_saved as is_saved
 from .lines import check_lines as check_lines
+from .saved import checked_special as checked_special
 from .source import read_entries as read_entries
 from .source import read_vocabulary as read_vocabulary
 from .source import used_rows as used_rows

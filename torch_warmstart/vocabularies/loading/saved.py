@@ -38,26 +38,17 @@ def _read(raw: Bytes, url: str) -> Vocabulary:
     size = int.from_bytes(raw[:8].tobytes(), "little")
     header = json.loads(raw[8 : 8 + size].tobytes())
     about = json.loads(header["__metadata__"]["vocabulary"])
-    if about["format"] != FILE_KIND or about["version"] != FILE_VERSION:
-        raise WrongDocumentError(
-            f"its version is {about['version']!r}, and {FILE_VERSION} is known here"
-        )
+    if about["format"] != FILE_KIND:
+        raise WrongDocumentError("its header is not what we write")
     tensors = {
         name: _tensor(raw[8 + size :], spec) for name, spec in header.items() if name[0] != "_"
     }
     listed = _listed(tensors, about, url)
-    num_rows, first, at = about["num_rows"], about["first"], tensors.get("rows")
-    special = {str(name): range(*_pair(span, num_rows)) for name, span in about["special"].items()}
-    if not all(isinstance(number, int) and number >= 0 for number in (num_rows, first)):
-        raise WrongDocumentError("a number of rows is none")
-    if at is not None and (len(at) != len(listed) or bool((np.diff(at, prepend=-1) <= 0).any())):
-        raise WrongDocumentError("its rows are not in order")
-    last = int(at[-1]) + 1 if at is not None and len(at) else first + len(listed)
-    if last > num_rows:
-        raise WrongDocumentError("an entry is beyond its last row")
+    first, at = about["first"], tensors.get("rows")
+    special = checked_special(about, len(listed), at, first)
     return Vocabulary(
         listed,
-        num_rows,
+        about["num_rows"],
         None if at is None else torch.from_numpy(at.copy()),
         first,
         special,
@@ -65,6 +56,26 @@ def _read(raw: Bytes, url: str) -> Vocabulary:
         bool(about["is_padded"]),
         _usage(tensors, len(listed)),
     )
+
+
+def checked_special(
+    about: Any, count: int, at: npt.NDArray[np.int64] | None, first: int = 0
+) -> dict[str, range]:
+    """The special rows that a file of ours states, once all that it says of rows can be.
+
+    `at` are the rows of `count` entries; None: they follow each other from `first` on. Raises
+    WrongDocumentError: version or rows are none that we write.
+    """
+    version, num_rows = about["version"], about["num_rows"]
+    if version != FILE_VERSION:
+        raise WrongDocumentError(f"its version is {version!r}, and {FILE_VERSION} is known here")
+    if not all(isinstance(number, int) and number >= 0 for number in (num_rows, first)):
+        raise WrongDocumentError("a number of rows is none")
+    if at is not None and (len(at) != count or bool((np.diff(at, prepend=-1) <= 0).any())):
+        raise WrongDocumentError("its rows are not in order")
+    if (int(at[-1]) + 1 if at is not None and len(at) else first + count) > num_rows:
+        raise WrongDocumentError("an entry is beyond its last row")
+    return {str(name): range(*_pair(span, num_rows)) for name, span in about["special"].items()}
 
 
 def _usage(tensors: dict[str, npt.NDArray[Any]], count: int) -> Usage | None:

@@ -9,6 +9,7 @@ from .base import SavedLayer as SavedLayer
 from .base import TensorLocation as TensorLocation
 from .base import TensorSpec as TensorSpec
 from .base import check_one_key as check_one_key
+from .families import AVERAGE as AVERAGE
 from .families import family_of as family_of
 from .keyed import KeyedTable as KeyedTable
 from .listing import list_tensors as list_tensors

@@ -19,7 +19,8 @@ _OF_TENSORFLOW = frozenset(
         *("recurrent_kernel", "depthwise_kernel", "pointwise_kernel", "embedding_weights"),
     }
 )
-_ENDS_OF_TENSORFLOW = (":0", "/ExponentialMovingAverage")  # of any name
+AVERAGE = "ExponentialMovingAverage"  # behind a variable's name, of an average of it
+_ENDS_OF_TENSORFLOW = (":0", f"/{AVERAGE}")  # of any name
 _OF_TORCH = frozenset(
     {
         *("weight", "running_mean", "running_var", "num_batches_tracked"),

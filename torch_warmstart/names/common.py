@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
+from torch_warmstart.formats import AVERAGE
 from torch_warmstart.layouts import read_leaf
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names.conventions import plain_name
@@ -17,7 +18,7 @@ _ALIKE = 20  # names of the checkpoint that are looked at for each
 _TRIED = 4  # rules
 _FEWEST = 3  # variables that are worth a rule
 
-_ENDINGS = ("/ExponentialMovingAverage",)  # of averages that TensorFlow keeps with variables
+_ENDINGS = (f"/{AVERAGE}",)  # of what TensorFlow keeps with variables
 
 _Move = tuple[tuple[str, ...], tuple[str, ...]]  # the beginnings of names here and there
 

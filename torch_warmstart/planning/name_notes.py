@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
-from torch_warmstart.formats import Checkpoint
+from torch_warmstart.formats import AVERAGE, Checkpoint
 from torch_warmstart.model import without_fronts
 from torch_warmstart.names import BY_USER, Finder, bare_name, plain_name
 from torch_warmstart.planning.locating import Located
@@ -14,7 +14,7 @@ from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem
 from torch_warmstart.settings import SETTING
 
 _MEMBER = re.compile(r"(?<![^/])\d{1,9}(?![^/])")  # a part of a name that is a number
-_AVERAGES = ("ExponentialMovingAverage", "EMA", "ema", "average")  # behind a tensor's name
+_AVERAGES = (AVERAGE, "EMA", "ema", "average")  # behind a tensor's name
 _MODELS_OF_AVERAGES = ("ema", "model_ema", "ema_model", "module_ema")  # before all names
 
 

@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint, GraphOptimizer
+from torch_warmstart.formats import ATTRIBUTE_SUFFIX, AVERAGE, Checkpoint, GraphOptimizer
 from torch_warmstart.layouts.tensorflow import (
     ALL_VARIABLES,
     BERT_WORDS,
@@ -51,7 +51,6 @@ _KERAS_H5 = "optimizer_weights/"
 _NO_SLOTS = frozenset(
     ("_trainable_variables", "_model_variables_moving_average", "_accumulated_gradients")
 )
-_AVERAGED = "ExponentialMovingAverage"  # kept with a variable by no optimizer
 
 
 @frozen
@@ -140,7 +139,7 @@ class SlotIndex:
 
     def _is_kept_with_a_variable(self, name: str) -> bool:
         head, _, last = name.rpartition("/")
-        if head not in self._keys or last == _AVERAGED:
+        if head not in self._keys or last == AVERAGE:
             return False
         specs = [self._checkpoint.spec(self._keys[each]) for each in (name, head)]
         return specs[0].shape == specs[1].shape

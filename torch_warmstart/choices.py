@@ -12,6 +12,9 @@ Overlap = Literal["error", "first"]  # overlap=, of several settings
 Staging = Literal["none", "memory"]  # staging=
 Opener = Literal["auto", "fsspec", "gfile"]  # filesystem=
 
+# What has become of an entry from one vocabulary to the next: `lifecycle/diff.py` says which it is.
+Fate = Literal["kept", "moved", "returned", "new", "dropped"]
+
 # Of `tws.init`.
 OldRows = Literal["trained", "all"]  # of=
 Covariance = Literal["full", "diagonal"]  # normal(cov=)

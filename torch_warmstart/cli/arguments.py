@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, get_args
 
 from torch_warmstart import __version__
-from torch_warmstart.choices import OnProblem, Opener
+from torch_warmstart.choices import Fate, OnProblem, Opener
 from torch_warmstart.cli.answer import DIFFERENT, FAILED, OK
 from torch_warmstart.suggesting import ASKED_FOR, WRITTEN
 from torch_warmstart.values import frozen
@@ -248,7 +248,7 @@ def _vocab_diff(parser: Parser) -> None:
     parser.add_argument(
         "--list",
         dest="fate",
-        choices=("moved", "returned", "new", "dropped"),
+        choices=get_args(Fate)[1:],  # all but "kept"
         help="print these entries instead, one a line",
     )
 

@@ -340,7 +340,7 @@ def make_report(plan: WarmStartPlan, outcome: Outcome, *, seconds: float) -> War
         outcome: What was done instead, by the model's own loading.
         seconds: How long it took, planning included.
     """
-    items = _with_shared_memory([outcome.items.get(i.variable, i) for i in plan.items])
+    items = _as_others_wrote([outcome.items.get(i.variable, i) for i in plan.items])
     given = {item.name for item in items if item.state != "kept"}
     taken = {key for item in items if item.state != "kept" for key in item.keys}
     planned = {key for item in plan.items if item.state != "kept" for key in item.keys}
@@ -376,7 +376,7 @@ def _part_here(item: PlanItem, nbytes: int) -> int:
     return nbytes if here == whole else nbytes * here // whole
 
 
-def _with_shared_memory(items: list[PlanItem]) -> list[PlanItem]:
+def _as_others_wrote(items: list[PlanItem]) -> list[PlanItem]:
     """As `items`, but what lies on the memory of a variable that was written is not kept."""
     found = list(items)
     if all(item.state != "kept" for item in items):

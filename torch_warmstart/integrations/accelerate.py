@@ -11,7 +11,7 @@ import torch
 from torch_warmstart import api
 from torch_warmstart.errors import MissingDependencyError
 from torch_warmstart.execution import WarmStartReport
-from torch_warmstart.integrations.once import all_processes
+from torch_warmstart.integrations.once import all_processes, own_optimizer
 from torch_warmstart.settings import WarmStartSettings
 
 try:
@@ -64,7 +64,7 @@ def warm_start(
     return api.warm_start(
         accelerator.unwrap_model(model),
         settings,
-        optimizer=[getattr(each, "optimizer", each) for each in optimizers] or None,
+        optimizer=[*map(own_optimizer, optimizers)] or None,
         process_group=all_processes(),
         timeout=timeout,
         progress=progress,

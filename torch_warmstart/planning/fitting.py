@@ -17,7 +17,13 @@ from torch_warmstart.model import Shape, Variable
 from torch_warmstart.names import Source, with_layout
 from torch_warmstart.planning.plan import Cast
 from torch_warmstart.planning.rows import why_not_by_position
-from torch_warmstart.settings import AnyVocabInfo, ClipOrPad, SegmentInfo, VocabInfo
+from torch_warmstart.settings import (
+    AnyVocabInfo,
+    ClipOrPad,
+    SegmentInfo,
+    VocabInfo,
+    axis_of_two,
+)
 from torch_warmstart.vocabularies import Remapping
 
 _IS_FOR: dict[type, str] = {
@@ -198,7 +204,7 @@ def check_other_axes(
 def vocab_axes(variable: Variable, infos: Sequence[AnyVocabInfo]) -> list[int]:
     """The axes that infos are for; ProblemError if there are none, or two are for one."""
     axes = [vocab_axis(variable, info) for info in infos]
-    twice = next((axis for axis in axes if axes.count(axis) > 1), None)
+    twice = axis_of_two(axes)
     if twice is not None:
         said = " and ".join(str(i.axis) for i, at in zip(infos, axes, strict=True) if at == twice)
         raise ProblemError(

@@ -130,7 +130,7 @@ def locate(wishes: Wishes, finder: Finder, renamed: Iterator[Renamed]) -> Locate
     found = {v: _locate(wish, finder, layers) for v, wish in wishes.items() if v.slot is None}
     while (nowhere := _nowhere(found)) and (names := next(renamed, None)) is not None:
         found |= dict(_renamed(nowhere, finder, names))
-    return Located(finder, _with_shared_memory(_without_doubles(found), wishes))
+    return Located(finder, _with_what_shares_memory(_without_doubles(found), wishes))
 
 
 def _nowhere(found: Mapping[Variable, Location]) -> list[Variable]:
@@ -222,7 +222,7 @@ def _without_namesakes(found: Mapping[Variable, Location]) -> Mapping[Variable, 
     return {v: _not_taken(v, at, rivals[v]) if v in rivals else at for v, at in found.items()}
 
 
-def _with_shared_memory(
+def _with_what_shares_memory(
     found: Mapping[Variable, Location], wishes: Wishes
 ) -> dict[Variable, Location]:
     """The same, but what is nowhere and lies on the memory of others is filled with them.

@@ -320,11 +320,15 @@ def check_infos(name: str, value: object) -> None:
     for one in value:
         if not isinstance(one, INFO_TYPES):
             raise SettingsError(f"{name} is for {what_infos_are()}; its list has {one!r}.")
-    axes = [one.axis for one in value]
-    twice = next((axis for axis in axes if axes.count(axis) > 1), None)
+    twice = axis_of_two([one.axis for one in value])
     if twice is not None:
         raise SettingsError(f"{name}: two of its list are for axis {twice}; an axis has one.")
     _check_one_is_named(name, value)
+
+
+def axis_of_two(axes: Sequence[int]) -> int | None:
+    """The axis of which two infos of a list speak, which is an error; None: of no axis do two."""
+    return next((axis for axis in axes if axes.count(axis) > 1), None)
 
 
 def _check_one_is_named(name: str, infos: Sequence[AnyVocabInfo]) -> None:

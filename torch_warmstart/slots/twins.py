@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import SettingsError, UnsupportedError
+from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.slots.axes import axes_in_slot
 from torch_warmstart.slots.probing import blank_copy
-from torch_warmstart.slots.variables import Optimizers, optimizers_in
+from torch_warmstart.slots.variables import Optimizers, of_another_model, optimizers_in
 from torch_warmstart.values import frozen
 
 _Plain = int | float | str | None  # a bool is an int
@@ -75,10 +75,7 @@ def make_twins(
     listed = optimizers_in(optimizers)
     for optimizer in listed:
         if not any(id(tensor) in own for g in optimizer.param_groups for tensor in g["params"]):
-            raise SettingsError(
-                f"The optimizer ({type(optimizer).__name__}) has none of the model's parameters: "
-                "make it from model.parameters(), after the model is in its final place."
-            )
+            raise of_another_model(optimizer)
     return tuple(twin for optimizer in listed for twin in _twin(optimizer, successors))
 
 

@@ -54,12 +54,17 @@ def slot_variables(
     for optimizer in optimizers_in(optimizers):
         known = _known_slots(optimizer, by_id, found)
         if not known:
-            raise SettingsError(
-                f"The optimizer ({type(optimizer).__name__}) has none of the model's parameters: "
-                "make it from model.parameters(), after the model is in its final place."
-            )
+            raise of_another_model(optimizer)
         found.update(known)
     return tuple(slot for key in by_id for slot in found.get(key, ()))
+
+
+def of_another_model(optimizer: torch.optim.Optimizer) -> SettingsError:
+    """An optimizer that has none of the model's parameters."""
+    return SettingsError(
+        f"The optimizer ({type(optimizer).__name__}) has none of the model's parameters: make it "
+        "from model.parameters(), after the model is in its final place."
+    )
 
 
 def left_out(optimizers: Optimizers, variables: Iterable[Variable]) -> tuple[list[str], int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 
+from torch_warmstart.choices import Fate
 from torch_warmstart.devices import on_cpu
 from torch_warmstart.display import VERSION, progress_bar
 from torch_warmstart.entries import Entries, Vocabulary, positions
@@ -26,8 +27,7 @@ from torch_warmstart.vocabularies.refused_entries import check_once
 #   returned  in the new one and in an earlier one, but not in the old one
 #   new       in the new one only
 #   dropped   in the old one only
-Fate = Literal["kept", "moved", "returned", "new", "dropped"]
-FATES: tuple[Fate, ...] = ("kept", "moved", "returned", "new", "dropped")
+FATES: tuple[Fate, ...] = get_args(Fate)
 
 _BLOCK = 1 << 20  # entries at a time
 

@@ -1,37 +1,61 @@
-"""docs/architecture.md answers "where is it decided" with files that are there."""
+"""docs/architecture.md answers "where is it decided" with what is there, and leaves nothing out."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs/architecture.md").read_text()
-ROWS = [
-    line.strip("|").split(" | ")
-    for line in TEXT.splitlines()
-    if line.startswith("| ") and "`" in line.rpartition(" | ")[2] + line
-]
+PACKAGE = ROOT / "torch_warmstart"
+_PATH = re.compile(r"[\w/.]+(?:\.\w+|/)")
 
 
-def _paths(cell: str) -> list[str]:
-    return [
-        path for path in re.findall(r"`([\w/.]+)`", cell) if "/" in path or path.endswith(".py")
-    ]
+class Row(NamedTuple):
+    """A question, and the cell that answers it, in a table about some folders."""
+
+    folders: tuple[Path, ...]
+    question: str
+    answer: str
+
+    def places(self) -> Iterator[tuple[Path | None, list[str]]]:
+        """The files that are named, each with the names of what is in it; None: there is none."""
+        for path, more in re.findall(r"`([^`]+)`(?: \(((?:`[^`]+`(?:, )?)+)\))?", self.answer):
+            if _PATH.fullmatch(path):
+                found = (folder / path for folder in (*self.folders, PACKAGE, ROOT))
+                yield next(filter(Path.exists, found), None), re.findall(r"`([^`]+)`", more)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0].strip()[:60])
+def _rows() -> Iterator[Row]:
+    folders: tuple[Path, ...] = (PACKAGE,)
+    for line in (ROOT / "docs/architecture.md").read_text().splitlines():
+        if line.startswith("#"):
+            folders = tuple(PACKAGE / folder for folder in re.findall(r"`([\w/]+)/`", line))
+        elif line.startswith("| ") and " | " in line:
+            question, answer = line.strip("| ").rsplit(" | ", 1)
+            yield Row(folders, question.strip(), answer)
+
+
+ROWS = [row for row in _rows() if "`" in row.answer]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.question[:60])
 def test_what_the_map_names_is_there(row):
-    package, folder = ROOT / "torch_warmstart", Path()
-    for path in _paths(row[-1]):
-        if "/" in path:
-            folder = Path(path) if path.endswith("/") else Path(path).parent
-        places = [package / path, package / folder / path, ROOT / path]
-        assert any(place.exists() for place in places), f"{path} is not there"
+    for place, names in row.places():
+        assert place is not None, row.answer
+        text = place.read_text() if place.is_file() else ""
+        assert all(re.search(rf"\b{re.escape(name.split('.')[-1])}\b", text) for name in names)
+
+
+def test_every_module_is_on_the_map():
+    named = {place for row in ROWS for place, _ in row.places()}
+    modules = {path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    assert sorted(map(str, modules - named)) == []
 
 
 def test_no_question_is_asked_twice():
-    questions = [row[0].strip() for row in ROWS]
+    questions = [row.question for row in ROWS if not row.question.startswith("...")]
     assert len(questions) == len(set(questions)) > 60

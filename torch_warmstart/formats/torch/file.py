@@ -20,6 +20,7 @@ from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import PICKLE_MAGIC
 from torch_warmstart.formats.sources import SourceFile
 from torch_warmstart.formats.state_dict import StateDictCheckpoint
+from torch_warmstart.formats.torch.records import check_records
 from torch_warmstart.formats.torch.stand_ins import StandIn, first_doubtful, name_of
 from torch_warmstart.formats.torch.unpickling import load_tensors, refusal
 from torch_warmstart.storage import ByteSource, LocalFile
@@ -89,10 +90,13 @@ def load_place(place: Place) -> Any:
             "code. Load it where you trust it, and pass the mapping of names to tensors or arrays."
         )
     source = place.source
+    source.prefetch([(0, source.size)])  # torch would ask for it bit by bit
+    if place.zip_names:
+        with zipfile.ZipFile(SourceFile(source)) as archive:
+            check_records(archive, place.url)
     if isinstance(source, LocalFile):
         mmap = _can_be_mapped(place)
         return load_tensors(source.path, place.url, mmap=mmap, stand_ins=bool(place.zip_names))
-    source.prefetch([(0, source.size)])  # torch would ask for it bit by bit
     file = cast("IO[bytes]", SourceFile(source))
     return load_tensors(file, place.url, stand_ins=bool(place.zip_names))
 

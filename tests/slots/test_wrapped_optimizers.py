@@ -368,25 +368,3 @@ def test_an_entry_for_a_slot_that_is_not_selected_says_what_selects_it():
     settings = WarmStartSettings({"model": model.state_dict()}, "embed.weight/exp")
     with pytest.raises(PlanError, match=r"It matches the optimizer's slot 'embed\.weight/exp_avg'"):
         tws.warm_start(model, settings, optimizer=optimizer)
-
-
-def test_a_state_of_containers_is_refused_before_its_first_step():
-    class Factored(torch.optim.Optimizer):
-        def __init__(self, params):
-            super().__init__(params, {})
-
-        def step(self, closure=None):
-            for p in self.param_groups[0]["params"]:
-                if p.grad is not None and not self.state[p]:
-                    self.state[p].update(exp_avg=torch.zeros_like(p), factors=[torch.zeros(2)])
-
-    old, model = Words(5), Words(5, seed=1)
-    old_optimizer, optimizer = Factored(old.parameters()), Factored(model.parameters())
-    train(old, old_optimizer, OLD, 1)
-    before = model.embed.weight.detach().clone()
-    settings = WarmStartSettings(saved(old, old_optimizer), ALL)
-    with pytest.raises(UnsupportedError, match="Factored keeps 'factors' for each parameter, a li"):
-        tws.warm_start(model, settings, optimizer=optimizer)
-    assert torch.equal(model.embed.weight, before)
-    train(model, optimizer, OLD, 1)
-    tws.warm_start(model, settings, optimizer=optimizer)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torch_warmstart.errors import Finding, WarmStartError, plural
+from torch_warmstart.errors import Finding, WarmStartError, listed, plural
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Source
 from torch_warmstart.new_rows import fill_of_slot
@@ -41,6 +41,11 @@ _STEPS_NOT_SET = (
     "{name} gets the averages, but keeps no count of steps with its parameters: where it counts "
     "them in its param groups, set that to the checkpoint's (`group['step']`), or it corrects the "
     "bias of averages that have none."
+)
+_IN_GROUPS = (
+    "{name} gets slots, and its steps change {kept} in its param groups, which are not touched: "
+    "set that to the checkpoint's (optimizer.param_groups[0][...] = ...), or it goes on as if it "
+    "began."
 )
 _STEPS_OF_KERNELS = (
     "FBGEMM's kernels get the averages of {parameter}, and count steps where no checkpoint of "
@@ -491,21 +496,30 @@ def _has_state(finder: SlotFinder) -> bool:
 
 
 def _find_uncounted(decisions: Mapping[Variable, Decision]) -> list[Finding]:
-    """Optimizers that get averages and count their steps elsewhere, as apex's do."""
-    taken: dict[int, set[str]] = {}
-    known: dict[int, Slot] = {}
+    """Optimizers that get slots and keep in their param groups, or elsewhere, what goes with them.
+
+    So apex's count their steps, and others what they have found out of the learning rate.
+    """
+    by_optimizer: dict[int, list[tuple[Slot, Decision]]] = {}
     for variable, decision in decisions.items():
         if variable.slot is not None:
-            known.setdefault(id(variable.slot.optimizer), variable.slot)
-            names = taken.setdefault(id(variable.slot.optimizer), set())
-            names.update({variable.slot.name} if decision.item.state != "kept" else ())
-            names.update({_STEP} if variable.slot.name == _STEP else ())
-    return [
-        Finding("steps-not-set", "warning", name, _STEPS_NOT_SET.format(name=name))
-        for key, slot in known.items()
-        if taken[key] >= _AVERAGES and _STEP not in taken[key]
-        for name in [type(slot.optimizer).__name__]
-    ]
+            by_optimizer.setdefault(id(variable.slot.optimizer), []).append(
+                (variable.slot, decision)
+            )
+    return [finding for slots in by_optimizer.values() for finding in _uncounted(slots)]
+
+
+def _uncounted(slots: Sequence[tuple[Slot, Decision]]) -> Iterator[Finding]:
+    from torch_warmstart.slots import changed_in_groups
+
+    taken = [slot for slot, decision in slots if decision.item.state != "kept"]
+    changed = changed_in_groups(taken)
+    name = type(slots[0][0].optimizer).__name__
+    if changed:
+        kept = listed(map(repr, changed))
+        yield Finding("steps-not-set", "warning", name, _IN_GROUPS.format(name=name, kept=kept))
+    elif {slot.name for slot in taken} >= _AVERAGES and all(s.name != _STEP for s, _ in slots):
+        yield Finding("steps-not-set", "warning", name, _STEPS_NOT_SET.format(name=name))
 
 
 def _find_of_batches(decisions: Mapping[Variable, Decision], known: _Known) -> list[Finding]:

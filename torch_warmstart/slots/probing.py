@@ -11,7 +11,7 @@ import contextlib
 import copy
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -25,13 +25,15 @@ _SIZES = (11, 13, 7, 5, 3, 2, 17)
 _OTHER_SIZES = (13, 7, 5, 3, 2, 17, 11)
 _VALUE = 0.5  # of the tiny parameter: what an optimizer copies from it is told from zeros
 _NO_DECAY = {"weight_decay": 0}  # it would be a gradient
+_LARGE = 1 << 12  # numbers of a tensor in a list of the optimizer's, which is not of a tiny one
+_Probed = tuple[dict[str, Any], tuple[str, ...]]  # a state, what has changed in the group
 
 
 class Probes:
     """What optimizers keep for parameters, asked once for each kind of parameter in a group."""
 
     def __init__(self) -> None:
-        self._known: dict[object, dict[str, Any]] = {}
+        self._known: dict[object, _Probed] = {}
 
     def state(
         self,
@@ -41,6 +43,21 @@ class Probes:
         sizes: Shape = _SIZES,
     ) -> dict[str, Any]:
         """The state of a tiny parameter like `tensor`, after a step that changes nothing."""
+        return self._probed(optimizer, group, tensor, sizes)[0]
+
+    def changed(
+        self, optimizer: torch.optim.Optimizer, group: dict[str, Any], tensor: torch.Tensor
+    ) -> tuple[str, ...]:
+        """What a step changes in the param group: counts of steps, estimates of a rate."""
+        return self._probed(optimizer, group, tensor, _SIZES)[1]
+
+    def _probed(
+        self,
+        optimizer: torch.optim.Optimizer,
+        group: dict[str, Any],
+        tensor: torch.Tensor,
+        sizes: Shape,
+    ) -> _Probed:
         key = (id(group), tensor.ndim, tensor.dtype, tensor.device, sizes)
         if key not in self._known:
             with _without_gradients(optimizer):
@@ -89,16 +106,19 @@ def _without_gradients(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 def _probe(
     optimizer: torch.optim.Optimizer, group: dict[str, Any], tensor: torch.Tensor, shape: Shape
-) -> dict[str, Any]:
-    failures = []
+) -> _Probed:
+    failures: list[Exception] = []
     for is_sparse in (False, True):  # SparseAdam takes sparse gradients only
         tiny = torch.full(shape, _VALUE, dtype=tensor.dtype, device=tensor.device)
         zeros = torch.zeros_like(tiny)
         try:
             tiny.grad = zeros.to_sparse() if is_sparse else zeros
             return _state_after_a_step(optimizer, group, tiny)
-        except KeyError:  # Adagrad makes its state when it is made; before torch 2.9 only then
-            return dict(optimizer.state.get(registered_of(tensor), {}))
+        except KeyError as error:  # Adagrad makes its state when it is made, before torch 2.9
+            made = optimizer.state.get(registered_of(tensor))
+            if made:
+                return dict(made), ()
+            failures.append(error)
         except Exception as error:  # LBFGS needs a closure; others may raise anything
             failures.append(error)
     raise UnsupportedError(
@@ -109,16 +129,28 @@ def _probe(
 
 def _state_after_a_step(
     optimizer: torch.optim.Optimizer, group: dict[str, Any], tiny: torch.Tensor
-) -> dict[str, Any]:
+) -> _Probed:
     no_decay = {name: value for name, value in _NO_DECAY.items() if name in group}
     own = {name: _copied(value) for name, value in group.items() if name != "params"}
-    probe = blank_copy(optimizer, [{**own, **no_decay, "params": [tiny]}], defaultdict(dict))
+    groups = [{**own, **no_decay, "params": [tiny]}]
+    probe = blank_copy(optimizer, groups, defaultdict(dict))
     # Of the class: a learning rate scheduler replaces the instance's by one bound to the original.
     step = type(optimizer).step
     if getattr(step, "hooked", False):  # hooks for all optimizers are not for this
         step = getattr(step, "__wrapped__", step)
     step(probe)
-    return dict(probe.state[tiny])
+    after = {n: v for n, v in groups[0].items() if n != "params" and n not in no_decay}
+    changed = [n for n, v in after.items() if n not in group or not _is_same(group[n], v)]
+    return dict(probe.state[tiny]), tuple(changed)
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    try:
+        if isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor):
+            return torch.equal(before, after)
+        return bool(before == after)
+    except Exception:  # what cannot be compared is no count
+        return True
 
 
 def blank_copy(
@@ -131,20 +163,28 @@ def blank_copy(
     """
     twin: Any = object.__new__(type(optimizer))
     for name, value in vars(optimizer).items():
+        if name in ("param_groups", "state", "step"):
+            continue
         if isinstance(value, torch.optim.Optimizer):  # one that it wraps
             vars(twin)[name] = blank_copy(value, groups, state)
         else:
             vars(twin)[name] = OrderedDict() if name.endswith("_hooks") else _copied(value)
-    vars(twin).pop("step", None)
     vars(twin).update(param_groups=groups, state=state)
     return twin
 
 
-def _copied(value: Any) -> Any:
-    """What a step may change in place."""
+def _copied(value: Any, *, is_within: bool = False) -> Any:
+    """What a step may change in place, and of containers what is in them."""
     if isinstance(value, torch.Tensor):
+        if is_within and value.numel() > _LARGE:  # writing to it is an error, and it takes no room
+            return torch.zeros((), dtype=value.dtype).expand(value.shape)
         return value.detach().clone()
-    return copy.copy(value) if isinstance(value, dict | list | set) else value
+    made = copy.copy(value) if isinstance(value, dict | list | set) else value
+    if isinstance(made, dict):
+        made.update({key: _copied(each, is_within=True) for key, each in value.items()})
+    elif isinstance(made, list):
+        made[:] = [_copied(each, is_within=True) for each in value]
+    return made
 
 
 def _scaled_up(tiny: Shape, other: Shape, shape: Shape) -> Shape | None:
@@ -169,3 +209,11 @@ def numbers(state: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in state.items()
         if isinstance(value, torch.Tensor | int | float) and not isinstance(value, bool)
     }
+
+
+def holds_numbers(value: Any) -> bool:
+    """Whether numbers or tensors lie in a container."""
+    inner = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(inner, Collection) or isinstance(inner, str | bytes | torch.Tensor):
+        return False
+    return any(isinstance(v, torch.Tensor | int | float) or holds_numbers(v) for v in inner)

@@ -21,7 +21,7 @@ from torch_warmstart.model import (
     plain_optimizers,
     registered_of,
 )
-from torch_warmstart.slots.probing import Probes, numbers
+from torch_warmstart.slots.probing import Probes, holds_numbers, numbers
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
@@ -83,6 +83,20 @@ def left_out(optimizers: Optimizers, variables: Iterable[Variable]) -> tuple[lis
     return names, len(held - known.keys())
 
 
+def changed_in_groups(slots: Iterable[Slot]) -> tuple[str, ...]:
+    """What a step of an optimizer, that of some slots, changes in their param groups.
+
+    None of torch's own does.
+    """
+    probes = Probes()
+    found: dict[str, None] = {}
+    for slot in slots:
+        if not type(slot.optimizer).__module__.startswith("torch.optim"):
+            tensor = slot.parameter.tensor
+            found.update(dict.fromkeys(probes.changed(slot.optimizer, slot.group, tensor)))
+    return tuple(found)
+
+
 def optimizers_in(optimizers: Any) -> list[torch.optim.Optimizer]:
     """The optimizers that keep the state, of one or a list; raises SettingsError for others.
 
@@ -140,7 +154,9 @@ def _slots_of(
     probes: Probes,
 ) -> list[Variable]:
     state = optimizer.state.get(registered_of(parameter.tensor), {})
-    probed = numbers(_probed(optimizer, group, parameter, probes))
+    made = _probed(optimizer, group, parameter, probes)
+    _check_plain(optimizer, {**made, **state})
+    probed = numbers(made)
     slots = []
     for name, like in {**numbers(state), **probed}.items():
         number = type(like) if isinstance(like, int | float) else None
@@ -157,6 +173,17 @@ def _slots_of(
         owners = tuple(_slot_owner(owner, name) for owner in parameter.owners)
         slots.append(Variable(tensor, "slot", owners, slot))
     return slots
+
+
+def _check_plain(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Raises UnsupportedError for values that are in a container, and so no slots."""
+    for name, value in state.items():
+        if not isinstance(value, torch.Size) and holds_numbers(value):
+            raise UnsupportedError(
+                f"{type(optimizer).__name__} keeps {name!r} for each parameter, a "
+                f"{type(value).__name__} of numbers or tensors, which is no slot: leave "
+                "`optimizer` out, and give it the old one's state by its load_state_dict()."
+            )
 
 
 def _probed(

@@ -13,6 +13,7 @@ from .meta import is_on_meta as is_on_meta
 from .meta import place_of as place_of
 from .meta import resetter_of as resetter_of
 from .meta import transient_buffers as transient_buffers
+from .own_states import names_saved_by_itself as names_saved_by_itself
 from .patterns import nearest_to_pattern as nearest_to_pattern
 from .patterns import select_matching as select_matching
 from .sharding import Boxed as Boxed

@@ -1,4 +1,4 @@
-"""Names that a model's own load hooks change: by running its pre-hooks on tensors without values.
+"""Names that a model's own loading changes: by running its pre-hooks on tensors without values.
 
 `load_state_dict` calls them before anything is looked up, so that a model finds in an old state
 what it calls otherwise today (torch's own `parametrizations.weight.original0` was `weight_g`).
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.model import Attributes, is_of_sharding
+from torch_warmstart.model import Attributes, is_of_sharding, names_saved_by_itself
 from torch_warmstart.names.conventions import conventions_of
 from torch_warmstart.names.renamed import BY_HOOK, Renamed
 
@@ -27,12 +27,20 @@ def names_after_hooks(model: _Module, checkpoint: Checkpoint) -> Renamed:
     whoever loads will hear of it.
     """
     return Renamed(
-        _keys_by_name(model, checkpoint),
+        {**_as_it_saves(model, checkpoint), **_keys_by_name(model, checkpoint)},
         BY_HOOK,
         "a load hook of the model",
         f"load {checkpoint.url} into a model of its own by load_state_dict(), and pass that "
         "model's state_dict() as the checkpoint",
     )
+
+
+def _as_it_saves(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
+    """Keys of a state that a model of this class has made in its own way."""
+    saved = names_saved_by_itself(model)
+    return {
+        name: key for name, key in saved.items() if key in checkpoint and name not in checkpoint
+    }
 
 
 def _keys_by_name(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:

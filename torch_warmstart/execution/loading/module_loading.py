@@ -40,6 +40,7 @@ from torch_warmstart.model import (
     is_of_sharding,
     is_sharded,
     local_tensors,
+    names_saved_by_itself,
     parts_of,
 )
 from torch_warmstart.planning import PlanItem, WarmStartPlan
@@ -202,8 +203,10 @@ class _Loading:
         return item.keys if item.is_by_hook else ()
 
     def _saved_names(self) -> dict[str, list[str]]:
-        """What the model's hooks make of names when they write a state_dict, where it has such."""
+        """What the model makes of names when it writes a state_dict, where it does so itself."""
         model = self._plan.model
+        if by_itself := names_saved_by_itself(model):
+            return {name: [saved] for name, saved in by_itself.items()}
         if not any(module._state_dict_hooks for module in model.modules()):
             return {}
         names: dict[int, list[str]] = {}

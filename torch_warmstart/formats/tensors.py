@@ -61,10 +61,17 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def with_tensors(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, Any]:
-    """A container with tensors for its numpy arrays, over the same memory where torch can."""
+    """A container with tensors for its numpy arrays, over the same memory where torch can.
+
+    So for tensors whose class sees to torch's functions: their values are what their memory is.
+    """
     changed: dict[Any, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, np.ndarray):
+        if isinstance(value, torch.Tensor):
+            if _is_of_own_functions(value):
+                with torch._C.DisableTorchFunctionSubclass():
+                    changed[key] = value.detach().as_subclass(torch.Tensor)
+        elif isinstance(value, np.ndarray):
             _check_whole(key, value)
             tensor = _from_numpy(value)
             changed.update({} if tensor is None else {key: tensor})
@@ -103,6 +110,16 @@ def _is_of_own_dispatch(tensor: torch.Tensor) -> bool:
     """Whether a subclass decides what every operation on it does, as DTensor and torchao's do."""
     own = type(tensor).__torch_dispatch__
     return bool(own is not torch.Tensor.__torch_dispatch__)
+
+
+def _is_of_own_functions(tensor: torch.Tensor) -> bool:
+    """Whether a subclass with plain memory decides what torch's functions do with it."""
+    kind = type(tensor)
+    if kind in (torch.Tensor, torch.nn.Parameter):
+        return False
+    own = getattr(kind.__torch_function__, "__func__", kind.__torch_function__)
+    stock = (torch.Tensor.__torch_function__.__func__, torch._C._disabled_torch_function_impl)  # type: ignore[attr-defined]
+    return not (own in stock or _is_of_own_dispatch(tensor) or torch.nn.parameter.is_lazy(tensor))
 
 
 def _of_class(tensor: torch.Tensor) -> str:

@@ -111,3 +111,22 @@ def test_conjugated_and_negated_views_are_their_values(in_file, tmp_path):
         assert torch.equal(checkpoint.get_tensor("neg", rows), -(W + 1)[rows])
         assert not checkpoint.get_tensor("neg").is_neg()
         assert checkpoint.spec("conj").storage != checkpoint.spec("plain").storage
+
+
+class Watched(torch.Tensor):
+    """As classes of data sets are: it decides what torch's functions do with it, for models."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        raise RuntimeError("not meant for this")
+
+
+def test_a_class_that_only_sees_to_functions_has_the_values_of_its_memory():
+    model, momentum = nn.Linear(3, 4, bias=False), W.flip(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    state = {"state": {0: {"momentum_buffer": momentum.as_subclass(Watched)}}}
+    state["param_groups"] = [{"params": [0], "dampening": 0}]
+    saved = {"model": {"weight": W.as_subclass(Watched)}, "optimizer": state}
+    tws.warm_start(model, saved, optimizer=optimizer)
+    assert torch.equal(model.weight, W)
+    assert torch.equal(optimizer.state[model.weight]["momentum_buffer"], momentum)

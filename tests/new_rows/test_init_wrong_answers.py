@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -35,11 +36,23 @@ def started(initializer: Any) -> None:
             init.group_mean({"ab": ["jazz"], "a": ["jazz"]}),
             "a group is one value that can be a key",
         ),
+        (init.alias({None: "a", "ab": "b"}), "holds None"),
+        (init.alias({"ab": None, "c": "b"}), "holds None"),
+        (init.group_mean({None: "jazz", "ab": "rock", "a": "rock"}), "holds None"),
+        (init.subword({None: ["a"], "ab": ["b"]}), "holds None"),
     ],
 )
 def test_it_is_our_error(initializer: Any, said: str) -> None:
     with pytest.raises(tws.WarmStartError, match=said):
         started(initializer)
+
+
+def test_what_is_no_mapping_is_told_by_its_kind() -> None:
+    for other in (np.array(["a"]), 3, ["a", "b"]):
+        with pytest.raises(tws.SettingsError, match=f"not a {type(other).__name__}"):
+            init.alias(other)  # type: ignore[arg-type]
+    with pytest.raises(tws.SettingsError, match="weights is"):
+        init.subword({"a": ["b"]}, weights=np.array([1, 2]))  # type: ignore[arg-type]
 
 
 def test_a_function_may_answer_with_an_iterator() -> None:

@@ -91,6 +91,22 @@ def test_none_is_a_row_without_an_entry():
     assert vocab.rows(["b"]).tolist() == [2]
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["b", None, "a"],
+        np.array(["b", None, "a"], dtype=object),
+        np.array(["[UNK]", "[UNK]", "a"], dtype=object),
+        np.ma.masked_array([b"b", b"-", b"a"], mask=[False, True, False]),
+    ],
+    ids=["list", "objects", "keras", "masked"],
+)
+def test_what_is_looked_up_has_a_row_for_each(asked):
+    vocab = load(["a", "x", "b"])
+    assert vocab.rows(asked).tolist() in ([2, -1, 0], [-1, -1, 0])
+    assert vocab.rows(load(["b", None, "a"])).tolist() == [2, -1, 0]
+
+
 @given(st.one_of(TEXT, IDS))
 def test_a_saved_vocabulary_is_read_as_it_was(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("v") / "vocab.safetensors"

@@ -28,7 +28,7 @@ from torch_warmstart.vocabularies.entry_index import MISSING
 from torch_warmstart.vocabularies.join import Joined, join, work_of
 from torch_warmstart.vocabularies.loading import (
     check_lines,
-    read_entries,
+    read_items,
     read_vocabulary,
     used_rows,
 )
@@ -212,11 +212,8 @@ def generate_vocab_remapping(
 
 def _as_tensorflow(source: VocabSource, device: torch.device | str, storage: Storage) -> Vocabulary:
     """A vocabulary; of a sequence every item is an entry."""
-    if isinstance(source, list | tuple):
-        entries = read_entries(source, device, storage)
-        if len(entries) == len(source):
-            return Vocabulary(entries, len(entries))
-    return read_vocabulary(source, device, storage)
+    read = read_items if isinstance(source, list | tuple) else read_vocabulary
+    return read(source, device, storage)
 
 
 def _part(vocabulary: Vocabulary, start: int, stop: int) -> Vocabulary:
@@ -233,7 +230,10 @@ def rows_of(vocabulary: Vocabulary, entries: Any) -> torch.Tensor:
     with contextlib.suppress(TypeError, RuntimeError):  # what has no length is refused below
         if not len(entries):
             return torch.empty(0, dtype=torch.int64)
-    return find_entries(read_entries(entries, vocabulary.listed.device), vocabulary)
+    asked = read_items(entries, vocabulary.listed.device)
+    rows = torch.full((len(asked),), MISSING, dtype=torch.int64, device=vocabulary.listed.device)
+    rows[asked.entry_rows] = find_entries(asked.listed, vocabulary)  # None stays what nobody has
+    return rows
 
 
 def remapping_between(

@@ -7,6 +7,7 @@ from .content import is_saved as is_saved
 from .lines import check_lines as check_lines
 from .saved import checked_special as checked_special
 from .source import read_entries as read_entries
+from .source import read_items as read_items
 from .source import read_vocabulary as read_vocabulary
 from .source import used_rows as used_rows
 from .tokenizer_files import is_tokenizer_directory as is_tokenizer_directory

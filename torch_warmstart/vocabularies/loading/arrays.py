@@ -293,7 +293,8 @@ def from_sequence(
     classes = set(map(type, entries))
     if type(None) in classes and len(classes) > 1:
         kept = np.array([entry is not None for entry in entries])
-        some = from_sequence([entry for entry in entries if entry is not None], origin)
+        given = [entry for entry in entries if entry is not None]
+        some = from_sequence(given, origin, has_keras_rows=has_keras_rows)
         return with_gaps(some, kept, origin)
     kinds = {_kind(cls) for cls in classes}
     if kinds == {int}:
@@ -304,7 +305,11 @@ def from_sequence(
     if kinds == {bytes}:
         return vocabulary_of(entries_of_bytes(entries, origin))
     names = ", ".join(sorted({cls.__name__ for cls in classes}))
-    raise VocabularyError(f"A vocabulary is all str, all bytes or all int; {origin} holds {names}.")
+    is_nan = any(entry != entry for entry in entries if isinstance(entry, float))  # noqa: PLR0124
+    raise VocabularyError(
+        f"A vocabulary is all str, all bytes or all int; {origin} holds {names}."
+        + (" Where a row has no entry, it is None, not NaN." if is_nan else "")
+    )
 
 
 def _of_texts(entries: Sequence[str], origin: str) -> Entries:

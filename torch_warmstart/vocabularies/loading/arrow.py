@@ -315,8 +315,8 @@ def _exported(export: Callable[[], Any], origin: str) -> Any:
         said = printable(said_of_entries(error)).rstrip(".")
         raise VocabularyError(
             f"{origin} cannot be exported as a column of Arrow's, of one type: {said}. A "
-            "vocabulary is all str, all bytes or all integers of 64 bits: convert it first, "
-            ".astype(str)."
+            "vocabulary is all str, all bytes or all integers of 64 bits: convert it first, ids by "
+            ".astype('Int64') or 'UInt64' of pandas, what is mixed by .astype(str)."
         ) from cause_of(error)
 
 

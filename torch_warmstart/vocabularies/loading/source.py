@@ -56,15 +56,31 @@ def _device(said: torch.device | str) -> torch.device:
 def read_entries(
     source: Any, device: torch.device | str = "cpu", storage: Storage = LOCAL
 ) -> Entries:
-    """The entries that a vocabulary lists, all of them and without their rows.
+    """The entries that a vocabulary lists, one for each of its items.
 
-    Of a sequence what Keras calls `[UNK]` is an entry as any other, as it is to TensorFlow.
+    Raises VocabularyError where an item is none: all behind it would be taken for another one's.
+    """
+    found = read_items(source, device, storage)
+    if len(found.listed) < len(found):
+        raise VocabularyError(
+            f"{found.origin} holds None, or another row without an entry, and each must be one: "
+            "leave these out."
+        )
+    return found.listed
+
+
+def read_items(
+    source: Any, device: torch.device | str = "cpu", storage: Storage = LOCAL
+) -> Vocabulary:
+    """A vocabulary; of a sequence what Keras calls `[UNK]` is an entry as any other.
+
+    So it is to TensorFlow.
     """
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
         from torch_warmstart.vocabularies.loading.arrays import from_sequence
 
-        return from_sequence(source, has_keras_rows=False).listed.to(_device(device))
-    return read_vocabulary(source, device, storage).listed
+        return from_sequence(source, has_keras_rows=False).to(_device(device))
+    return read_vocabulary(source, device, storage)
 
 
 def load(

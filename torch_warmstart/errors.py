@@ -257,9 +257,12 @@ def check_kind(what: str, value: object, kind: type, expected: str) -> None:
 
 def check_choice(what: str, value: object, choice: Any) -> None:
     """Raises SettingsError unless an argument is one of the words of a Literal of `choices`."""
+    if isinstance(value, str) and value in get_args(choice):
+        return
     *others, last = map(repr, get_args(choice))
-    if not isinstance(value, str) or value not in get_args(choice):
-        raise SettingsError(f"{what} is {', '.join(others)} or {last}, not {value!r}.")
+    is_plain = value is None or isinstance(value, str | int | float)
+    shown = repr(value) if is_plain else f"a {type(value).__name__}"  # which may hold entries
+    raise SettingsError(f"{what} is {', '.join(others)} or {last}, not {shown}.")
 
 
 def path_of(what: str, value: object) -> str:

@@ -225,10 +225,7 @@ def alias(
     Example:
         >>> tws.init.alias({"colour": "color"}) | tws.init.alias("casefold")  # doctest: +SKIP
     """
-    if not isinstance(mapping, Mapping | str):
-        kind = type(mapping).__name__
-        raise SettingsError(f"init.alias takes a mapping of new entries to old ones, not a {kind}.")
-    if isinstance(mapping, str):
+    if not isinstance(mapping, Mapping):
         check_choice("init.alias: mapping", mapping, Alike)
     elif not mapping:
         raise SettingsError("init.alias: the mapping is empty.")

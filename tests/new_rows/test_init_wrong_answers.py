@@ -48,10 +48,9 @@ def test_it_is_our_error(initializer: Any, said: str) -> None:
 
 
 def test_what_is_no_mapping_is_told_by_its_kind() -> None:
-    for other in (np.array(["a"]), 3, ["a", "b"]):
-        with pytest.raises(tws.SettingsError, match=f"not a {type(other).__name__}"):
-            init.alias(other)  # type: ignore[arg-type]
-    with pytest.raises(tws.SettingsError, match="weights is"):
+    with pytest.raises(tws.SettingsError, match="not a ndarray"):
+        init.alias(np.array(["a"]))  # type: ignore[arg-type]
+    with pytest.raises(tws.SettingsError, match="weights is .* not a ndarray"):
         init.subword({"a": ["b"]}, weights=np.array([1, 2]))  # type: ignore[arg-type]
 
 

@@ -25,6 +25,8 @@ def load(path: Path, text: str, **how: str) -> list[bytes | int | None]:
         ("token;n\na;5\nb;9\n", "seems to be a table with semicolons between its cells"),
         ("1|a\n2|b\n3|c\n", "seems to be a table with bars between its cells"),
         ("the 1061396\nof 593677\nand 416629\n", "seems to be a table with spaces between"),
+        ("0 a\n1 b\n2 c\n", "seems to be a table with spaces between its cells"),
+        ("     12 a\n      5 b\n      5 c\n", "seems to be a table with spaces between"),
         ("a 0\nb 1\nc 2\n", "seems to be a table with spaces between its cells"),
         ("a 1\r\nb 2\r\nc 3\r\n", "seems to be a table with spaces between its cells"),
     ],

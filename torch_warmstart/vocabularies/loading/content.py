@@ -22,7 +22,10 @@ from torch_warmstart.storage import (
 
 HEAD = 4096  # bytes looked at
 _LINES = 50  # of which a table is recognised
-_COUNTED = re.compile(rb"([^ ]+) (\d{1,18})\r?")  # `token id`, or a count
+_COUNTED = (  # which group has the token, and which its id or count
+    (re.compile(rb"([^ ]+) (\d{1,18})\r?"), 1, 2),
+    (re.compile(rb" *(\d{1,18}) ([^ ]+)\r?"), 2, 1),  # as `uniq -c` writes
+)
 _KEYED = re.compile(rb"[^\t]*\t-?\d+\r?")  # `token \t id`, or a count
 
 TIKTOKEN_LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) (\d{1,10})\r?")  # base64 and a rank
@@ -143,14 +146,23 @@ def is_numbered(head: bytes, separator: bytes) -> bool:
 
 
 def is_counted(head: bytes) -> bool:
-    """Whether each line is another word, a space and a number: ids from 0 or 1 on, or counts."""
+    """Whether each line is another word, a space and a number: ids from 0 or 1 on, or counts.
+
+    Or the number first.
+    """
     lines = (_lines_of(head)[:-1] or (head,))[:_LINES]
-    if len(lines) < 3 or _COUNTED.fullmatch(lines[0]) is None:  # as of nearly every file
+    return len(lines) > 2 and any(_is_counted(lines, *way) for way in _COUNTED)
+
+
+def _is_counted(
+    lines: Sequence[bytes], pattern: re.Pattern[bytes], word: int, number: int
+) -> bool:
+    if pattern.fullmatch(lines[0]) is None:  # as of nearly every file
         return False
-    found = [match for line in lines if (match := _COUNTED.fullmatch(line)) is not None]
-    if len({match[1] for match in found}) < len(lines):
+    found = [match for line in lines if (match := pattern.fullmatch(line)) is not None]
+    if len({match[word] for match in found}) < len(lines):
         return False
-    numbers = [int(match[2]) for match in found]
+    numbers = [int(match[number]) for match in found]
     if numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)]):
         return True
     return numbers[0] > numbers[-1] and numbers == sorted(numbers, reverse=True)

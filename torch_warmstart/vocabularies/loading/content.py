@@ -154,9 +154,7 @@ def is_counted(head: bytes) -> bool:
     return len(lines) > 2 and any(_is_counted(lines, *way) for way in _COUNTED)
 
 
-def _is_counted(
-    lines: Sequence[bytes], pattern: re.Pattern[bytes], word: int, number: int
-) -> bool:
+def _is_counted(lines: Sequence[bytes], pattern: re.Pattern[bytes], word: int, number: int) -> bool:
     if pattern.fullmatch(lines[0]) is None:  # as of nearly every file
         return False
     found = [match for line in lines if (match := pattern.fullmatch(line)) is not None]

@@ -13,7 +13,7 @@ import torch
 
 from torch_warmstart.errors import Finding
 from torch_warmstart.execution.exchanging.twins import Twin
-from torch_warmstart.model import place_of
+from torch_warmstart.model import padding_row, place_of
 from torch_warmstart.planning.live import (
     ChangedTable,
     TableChange,
@@ -32,8 +32,14 @@ _SIZES: tuple[tuple[str, dict[int, str]], ...] = (
     ("Bilinear", {0: "out_features", 1: "in1_features", 2: "in2_features"}),
     ("Conv1D", {0: "nx", 1: "nf"}),
 )
-_TOKEN = "_token_id"
-_TOKENS = {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"}
+_TOKEN = ("_token_id", "_token_index")
+_TOKENS = {
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"),
+    *("unk_index", "mask_index"),  # XLM's
+}
+_PADDING = "padding_idx"
+# What modules call what a config calls otherwise; the last two are XLM's.
+_CALLED = {_PADDING: "pad_token_id", "pad_index": "pad_token_id", "eos_index": "eos_token_id"}
 
 
 @frozen(eq=False)
@@ -80,7 +86,7 @@ def entries_of_model(model: torch.nn.Module, twin: Twin) -> Iterator[Entry]:
             yield entry(_register(module, leaf), leaf, new)
             yield from _size(module, leaf, table)
         for module, change, row in padding_rows(table):
-            yield entry(vars(module), "padding_idx", change.row_of(row))
+            yield entry(vars(module), _PADDING, change.row_of(row))
     yield from _of_tokens(model, twin.tables)
 
 
@@ -129,7 +135,7 @@ def _of_tokens(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterat
         for where, name in sizes:
             if where.get(name) == change.old_size:
                 yield entry(where, name, change.new_size)
-        for where, name, value in _tokens(module):
+        for where, name, value in (*_tokens(module), *_copied_tokens(module)):
             moved = _moved(change, value)
             if moved is not None:
                 yield entry(where, name, moved)
@@ -181,6 +187,18 @@ def _tokens(module: torch.nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]
             is_row = isinstance(value, int | list) and not isinstance(value, bool)
             if (name.endswith(_TOKEN) or name in _TOKENS) and is_row:
                 yield vars(config), name, value
+
+
+def _copied_tokens(module: torch.nn.Module) -> Iterator[tuple[dict[str, Any], str, int]]:
+    """The same that modules keep as attributes of their own, as CLIP's does of the end of text."""
+    said = {name: value for _, name, value in _tokens(module) if isinstance(value, int)}
+    said |= {name: said[of] for name, of in _CALLED.items() if of in said}
+    for part in module.modules():
+        attributes = vars(part)
+        for name in said.keys() & attributes.keys():
+            is_own = name != _PADDING or padding_row(part) is None  # of an embedding it is its row
+            if is_own and attributes[name] == said[name]:
+                yield attributes, name, said[name]
 
 
 def _moved(change: TableChange, value: Any) -> Any:

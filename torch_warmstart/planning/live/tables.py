@@ -54,6 +54,7 @@ from torch_warmstart.vocabularies import (
 
 _SETTING = "change_vocabulary"
 _ANEW = "not-made-anew"
+_POSITION = "position"  # in the name of what counts positions, or of its class
 _LOGITS_BIAS = "final_logits_bias"  # a buffer
 _WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the weight has on axis 0
 
@@ -124,7 +125,7 @@ def read_tables(model: torch.nn.Module, infos: Mapping[str, Infos]) -> tuple[Cha
     given = {variable: its for variable, its in given.items() if variable not in shapeless}
     chosen = _with_biases(model, given, variables)
     tables, others = _tables(model, chosen)
-    problems += [*unknown, *others, *_half_changed(model, tables)]
+    problems += [*unknown, *others, *_half_changed(model, tables), *_moved_padding(model, tables)]
     _raise_if(problems or [*_without_weights(tables)])
     return tuple(tables)
 
@@ -306,6 +307,26 @@ def padding_rows(table: ChangedTable) -> Iterator[tuple[torch.nn.Module, TableCh
         row, change = padding_row(owner.module), table.rows
         if row is not None and change is not None:
             yield owner.module, change, row % change.old_size
+
+
+def _moved_padding(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
+    """A model that counts positions from its padding row's number, as RoBERTa's kin do."""
+    positions = {
+        vars(module).get("padding_idx"): path
+        for path, module in model.named_modules()
+        if _POSITION in f"{path.rpartition('.')[2]} {type(module).__name__}".lower()
+    }
+    for table in tables:
+        for _, change, row in padding_rows(table):
+            now = change.row_of(row)
+            if now not in (row, None) and row in positions:
+                text = (
+                    f"{table.variable.name}: its padding, row {row}, would be row {now}, and "
+                    f"{positions[row]} counts positions from that number: give the padding row "
+                    f"{row} of the new vocabulary."
+                )
+                yield Finding("padding-row-moved", "error", table.variable.name, text)
+                break
 
 
 def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:

@@ -105,6 +105,10 @@ def test_slots_follow_their_tables() -> None:
         ({re.compile("tabel.*"): tws.ClipOrPad()}, r"'tabel\.\*' matches the whole name of no"),
         ({re.compile(r"tables\.city"): tws.ClipOrPad()}, "matches the whole name of no selected"),
         (
+            {re.compile("tables.*"): tws.ClipOrPad(), re.compile(r".*city\..*"): tws.ClipOrPad()},
+            r"'\.\*city\\\\\.\.\*' is not used, because 'tables\.\*' stands before it",
+        ),
+        (
             {re.compile(r"tables.*"): lambda m: "city.txt"},
             "a str for 'tables.city.weight'",
         ),

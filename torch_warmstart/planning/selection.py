@@ -140,6 +140,7 @@ def _without_patterns(
         chosen = [v for v in variables if v.slot is None]
     else:
         chosen = [v for v in select(settings, variables)[0] if v.slot is None]
+    by_pattern: dict[Variable, str] = {}
     for pattern, info in patterns.items():
         found = [(v, match) for v in chosen if (match := _matched(pattern, v)) is not None]
         if not found:
@@ -148,9 +149,16 @@ def _without_patterns(
                 f"var_name_to_vocab_info: {pattern.pattern!r} matches the whole name of no "
                 f"selected variable.{f' Did you mean {near}?' if near else ''}"
             )
+        if all(variable in by_pattern for variable, _ in found):
+            raise SettingsError(
+                f"var_name_to_vocab_info: {pattern.pattern!r} is not used, because "
+                f"{by_pattern[found[0][0]]!r} stands before it and is for all that it matches: the "
+                "first pattern counts, so put the narrower one first."
+            )
         for variable, match in found:
             if variable not in named and (one := _info_of(info, match)) is not None:
                 named.add(variable)
+                by_pattern[variable] = pattern.pattern
                 spelt[variable.name] = one
     return replace(settings, var_name_to_vocab_info=spelt)
 

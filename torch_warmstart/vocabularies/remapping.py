@@ -417,7 +417,7 @@ def _remapping_of(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Remap
         num_new=num_named - num_present,
         num_oov=len(oov),
         num_oov_copied=num_oov_copied,
-        num_dropped=_count_named(old) - num_present,
+        num_dropped=_count_named(old) - found + _taken_apart(rows, old),
         num_old=len(old),
         old_rows=extremes(rows)[1] + 1 if found else 0,
         num_vacant=len(rows) - num_named - len(oov),
@@ -425,6 +425,15 @@ def _remapping_of(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Remap
         mask=mask,
         is_padded=new.is_padded,
     )
+
+
+def _taken_apart(rows: torch.Tensor, old: Vocabulary) -> int:
+    """How many take an old row that is no entry's: for what is not listed, or for no input.
+
+    Their tokens are entries elsewhere: `[UNK]` of Keras stands in a file as any other.
+    """
+    parts = [part for name in (OOV, MASK) if (part := old.special.get(name))]
+    return sum(int(((rows >= part.start) & (rows < part.stop)).sum()) for part in parts)
 
 
 def _count_named(vocabulary: Vocabulary) -> int:

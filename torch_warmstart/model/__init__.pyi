@@ -53,6 +53,7 @@ from .variables import find_variable as find_variable
 from .variables import model_variables as model_variables
 from .variables import module_names as module_names
 from .variables import padding_row as padding_row
+from .variables import positions_from as positions_from
 from .variables import select_tensors as select_tensors
 from .variables import stand_for as stand_for
 from .variables import what_it_is as what_it_is

@@ -66,6 +66,13 @@ def padding_row(module: torch.nn.Module) -> int | None:
     return None
 
 
+def positions_from(path: str, module: torch.nn.Module) -> int | None:
+    """The padding row's number that a module counts positions from, as RoBERTa's kin do."""
+    row = vars(module).get("padding_idx")
+    about = f"{path.rpartition('.')[2]} {type(module).__name__}".lower()
+    return row if isinstance(row, int) and "position" in about else None
+
+
 @frozen(eq=False)
 class Slot:
     """What makes a variable an optimizer's: `optimizer.state[parameter][name]`."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, listed, plural
 from torch_warmstart.layouts import IDENTITY
-from torch_warmstart.model import Variable
+from torch_warmstart.model import Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
 from torch_warmstart.planning.locating import Located, follow_rule
@@ -51,6 +51,7 @@ def notes_on(
                 from torch_warmstart.planning.rows import notes_on_new_rows
 
                 yield from notes_on_new_rows(item.name, change.fill)
+    yield from _positions_shifted(items)
     yield from find_other_columns(items, located)
     yield from _untold(items, located.finder)
     yield from _layouts_presumed(items)
@@ -63,6 +64,28 @@ def notes_on(
             "model's dtype is narrower than the checkpoint's."
         )
         yield Finding("lossy-cast", "note", lossy[0], text)
+
+
+def _positions_shifted(items: Sequence[PlanItem]) -> Iterator[Finding]:
+    """A table of positions that are counted from the padding row's number, which was another."""
+    positions = {
+        positions_from(owner.path, owner.module): item
+        for item in items
+        if item.state != "kept" and item.variable.slot is None
+        for owner in item.variable.owners
+    }
+    for item in items:
+        rows = [change.remapping.rows for change in item.changes if change.axis == 0]
+        for row in {padding_row(owner.module) for owner in item.variable.owners if rows} - {None}:
+            was = int(rows[0][row])
+            if row in positions and was not in (row, -1):
+                name = positions[row].name
+                text = (
+                    f"{name}: its rows are counted from the padding row's number, which is {row} "
+                    f"in {item.name} and was {was}: each position takes the row of another. Make "
+                    f"the model with pad_token_id={was}, and the vocabulary with its padding there."
+                )
+                yield Finding("positions-shifted", "warning", name, text)
 
 
 def _layouts_presumed(items: Iterable[PlanItem]) -> Iterator[Finding]:

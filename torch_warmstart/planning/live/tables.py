@@ -23,6 +23,7 @@ from torch_warmstart.model import (
     find_variable,
     model_variables,
     padding_row,
+    positions_from,
 )
 from torch_warmstart.planning.fitting import ProblemError, vocab_axis
 from torch_warmstart.planning.live.refusals import (
@@ -54,7 +55,6 @@ from torch_warmstart.vocabularies import (
 
 _SETTING = "change_vocabulary"
 _ANEW = "not-made-anew"
-_POSITION = "position"  # in the name of what counts positions, or of its class
 _LOGITS_BIAS = "final_logits_bias"  # a buffer
 _WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the weight has on axis 0
 
@@ -310,12 +310,8 @@ def padding_rows(table: ChangedTable) -> Iterator[tuple[torch.nn.Module, TableCh
 
 
 def _moved_padding(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
-    """A model that counts positions from its padding row's number, as RoBERTa's kin do."""
-    positions = {
-        vars(module).get("padding_idx"): path
-        for path, module in model.named_modules()
-        if _POSITION in f"{path.rpartition('.')[2]} {type(module).__name__}".lower()
-    }
+    """A model that counts positions from its padding row's number, which would be another."""
+    positions = {positions_from(*named): named[0] for named in model.named_modules()}
     for table in tables:
         for _, change, row in padding_rows(table):
             now = change.row_of(row)

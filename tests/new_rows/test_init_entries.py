@@ -119,6 +119,14 @@ def test_a_row_can_be_shown():
         account.new_rows.show("a")
 
 
+def test_a_row_of_an_id_is_shown_for_numpys_integers_too():
+    _, account = start(table(2, 5), [1, 2], [1, 2, 99], init.mean(of="all"))
+    assert account.new_rows.show(np.int64(99)) == "99 = a row by mean"
+    for other in (99.0, True, None, "99"):
+        with pytest.raises(KeyError):
+            account.new_rows.show(other)
+
+
 def test_a_function_gets_the_text_of_a_token():
     asked = []
 

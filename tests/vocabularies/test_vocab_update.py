@@ -172,6 +172,8 @@ def test_what_a_line_cannot_hold_is_refused_and_leaves_the_file(tmp_path):
     before = path.read_bytes()
     with pytest.raises(tws.SettingsError, match=r"tab.*\.parquet"):
         tws.update_vocabulary(["a\tb"], {}, today=TODAY).save(path)
+    with pytest.raises(tws.SettingsError, match=r"no UTF-8.*\.parquet"):
+        tws.update_vocabulary([b"a", b"\xff"], {}, today=TODAY).save(path)
     assert path.read_bytes() == before
     assert [path] == list(tmp_path.iterdir())
 

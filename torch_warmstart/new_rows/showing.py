@@ -7,6 +7,7 @@ from dataclasses import field
 
 import torch
 
+from torch_warmstart.dtypes import as_python
 from torch_warmstart.entries import Vocabulary, bytes_of
 from torch_warmstart.errors import hides_entries, printable
 from torch_warmstart.new_rows.composing import Made
@@ -57,8 +58,10 @@ class NewRowsAccount:
             >>> report["tok.weight"].new_rows.show("réseau")                # doctest: +SKIP
             'réseau = 0.61 network + 0.39 grid'
         """
-        value = bytes_of(entry) if isinstance(entry, str) else entry
-        for rows in self._rows:
+        value = as_python(entry)
+        value = bytes_of(value) if isinstance(value, str) else value
+        is_entry = isinstance(value, bytes | int) and not isinstance(value, bool)
+        for rows in self._rows if is_entry else ():
             at = _find(rows, value)
             if at is not None:
                 return f"{_text(value)} = {_sum(rows, at)}"

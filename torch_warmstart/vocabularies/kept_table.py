@@ -88,9 +88,15 @@ def _write_parquet(vocabulary: Vocabulary, path: str) -> None:
 
 
 def _write_text(vocabulary: Vocabulary, path: str) -> None:
+    import pyarrow
     from pyarrow import csv
 
     schema = _schema(vocabulary)
+    if schema.field("entry").type == pyarrow.large_binary():
+        raise SettingsError(
+            "An entry of the vocabulary is no UTF-8, which a file of text cannot hold: save it to "
+            "a path that ends in .parquet."
+        )
     with open(path, "wb") as file:
         file.write(KEPT_TABLE + _about(vocabulary).encode() + b"\n")
         file.write("\t".join(schema.names).encode() + b"\n")

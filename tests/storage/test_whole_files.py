@@ -82,6 +82,48 @@ def test_what_is_written_may_be_read_by_those_who_may_read_others_files(writer):
     assert os.listdir(file.parent) == [file.name]
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_what_is_replaced_keeps_its_rights(writer, mode):
+    write, path, file = writer
+    file.write_text("before")
+    file.chmod(mode)
+    write(path)
+    assert stat.S_IMODE(file.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="there is no /proc")
+def test_what_no_file_can_replace_is_written_to_itself(writer, tmp_path):
+    """A pipe, and a file that is open already, by its descriptor and by a link to that."""
+    write, path, file = writer
+    with open(tmp_path / "open", "w+b") as opened:
+        file.symlink_to(f"/proc/self/fd/{opened.fileno()}")
+        write(path)
+        assert file.is_symlink()
+        assert opened.seek(0, os.SEEK_END) > 0
+        with beside(f"/dev/fd/{opened.fileno()}") as written:
+            assert written == f"/dev/fd/{opened.fileno()}"
+    os.mkfifo(tmp_path / "pipe")
+    with beside(str(tmp_path / "pipe")) as written:
+        assert written == str(tmp_path / "pipe")
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_device_stays_what_it_is(tmp_path):
+    before = os.stat(os.devnull)
+    _page(os.devnull)
+    with pytest.raises(tws.SettingsError, match="No space left on device"):
+        _page("/dev/full")
+    _by_storage(os.devnull)
+    after = os.stat(os.devnull)
+    assert (after.st_ino, after.st_rdev, after.st_mode) == (
+        before.st_ino,
+        before.st_rdev,
+        before.st_mode,
+    )
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+
+
 def test_a_link_that_lies_where_others_guess_is_not_followed(tmp_path):
     other = tmp_path / "other"
     other.write_text("another's")

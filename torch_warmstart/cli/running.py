@@ -23,9 +23,9 @@ from torch_warmstart.cli.answer import FAILED, Answer
 from torch_warmstart.cli.arguments import WrongCallError, parse
 from torch_warmstart.cli.colours import are_shown, coloured
 from torch_warmstart.cli.wording import in_options
+from torch_warmstart.display import VERSION
 from torch_warmstart.errors import PlanError, WarmStartError, WarmStartWarning, printable
 
-VERSION = 1  # of the documents that `--json` prints
 _TRACEBACK = "TORCH_WARMSTART_TRACEBACK"  # in the environment, for who looks for a mistake of ours
 
 

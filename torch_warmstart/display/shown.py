@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from torch_warmstart.display.sheet import Sheet
 
-VERSION = 1  # of what `to_dict` returns; it grows when something is taken away or changes meaning
+# Of what `to_dict` returns and `--json` prints: grows if something goes or changes its meaning.
+VERSION = 1
 
 
 class Shown:

@@ -1,5 +1,7 @@
 from .entries import Entries as Entries
 from .entries import bytes_of as bytes_of
+from .fingerprints import BY_REMAINDER as BY_REMAINDER
+from .fingerprints import FARMHASH as FARMHASH
 from .fingerprints import hash_buckets as hash_buckets
 from .heap import give_back_memory as give_back_memory
 from .keras_rows import LOOKUPS as LOOKUPS

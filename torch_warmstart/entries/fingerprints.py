@@ -20,6 +20,9 @@ from torch_warmstart.entries.entries import Entries
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+# How a row for what is not listed is chosen, as a vocabulary says it: by this hash, or by the id.
+FARMHASH, BY_REMAINDER = "farmhash64", "floormod"
+
 Words = np.ndarray[tuple[Any, ...], np.dtype[np.uint64]]
 
 _K0, _K1, _K2 = (np.uint64(k) for k in (0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.entries.entries import Entries, bytes_of
+from torch_warmstart.entries.fingerprints import BY_REMAINDER, FARMHASH
 from torch_warmstart.entries.making import ENTRY, entries_of_bytes
 from torch_warmstart.entries.vocabulary import MASK, OOV, Vocabulary
 from torch_warmstart.values import frozen
@@ -99,8 +100,8 @@ def _hash_of(config: Mapping[str, Any], is_text: bool) -> str:
     if config.get("salt") is not None:
         return f"siphash64:{config['salt']}"
     if is_text or config.get("oov_method") == "farmhash":
-        return "farmhash64"
-    return "floormod"
+        return FARMHASH
+    return BY_REMAINDER
 
 
 def with_rows_before(found: Entries, before: Mapping[str, int], **more: Any) -> Vocabulary:

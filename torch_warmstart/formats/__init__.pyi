@@ -13,6 +13,8 @@ from .families import AVERAGE as AVERAGE
 from .families import family_of as family_of
 from .keyed import KeyedTable as KeyedTable
 from .listing import list_tensors as list_tensors
+from .nested import EXTRA_STATE as EXTRA_STATE
+from .nested import is_extra_state as is_extra_state
 from .registry import latest_checkpoint as latest_checkpoint
 from .registry import open_checkpoint as open_checkpoint
 from .saved_optimizers import SavedOptimizer as SavedOptimizer

@@ -21,11 +21,16 @@ _Tree = Mapping[Any, Any]
 # Where frameworks keep the weights. Only these come before tensors that lie beside them, such as
 # the last loss; in a state_dict itself a mapping is something a module keeps besides its tensors.
 USUAL = frozenset({"state_dict", "model", "model_state_dict", "module"})
+EXTRA_STATE = "_extra_state"  # torch's name, behind its module's, for what that keeps besides
 _LIGHTNING = "pytorch-lightning_version"
-_EXTRA_STATE = "_extra_state"  # the end of a key under which a module keeps what it likes
 _DEPTH = 2
 _DEPTH_OF_AVERAGES = 4  # callbacks keep theirs deep
 _AVERAGE = re.compile(r"(?i)(^|_)(ema|swa|average|averages|averaged|shadow)(_|$)|moving_average")
+
+
+def is_extra_state(key: str) -> bool:
+    """Whether a key is of what a module keeps beside its tensors: of whatever it likes."""
+    return key.rpartition(".")[2] == EXTRA_STATE
 
 
 def choose(
@@ -232,7 +237,7 @@ def _candidates(node: _Tree, leaf: type, depth: int) -> dict[str, _Tree]:
 def _is_aside(key: str, node: _Tree) -> bool:
     """Whether a mapping has tensors, if any, that nobody would warm-start from unasked."""
     kinds = {str(name).split(".", 1)[0] for name in node}  # flattened: "state.layer.exp_avg"
-    return key.endswith(_EXTRA_STATE) or kinds == {"state", "param_groups"}
+    return key.endswith(EXTRA_STATE) or kinds == {"state", "param_groups"}
 
 
 def _has_leaves(node: Any, leaf: type) -> bool:

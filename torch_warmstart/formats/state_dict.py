@@ -17,7 +17,6 @@ from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.saved_optimizers import SavedOptimizer, find_optimizers, may_be_slot
 from torch_warmstart.formats.tensors import plain, shape_of, why_unreadable, with_tensors
 
-EXTRA_STATE = "_extra_state"  # torch's name for it, behind its module's
 _IN_MEMORY = "torch state_dict"
 _LONGEST = 60  # characters of a value beside the tensors
 
@@ -65,7 +64,7 @@ class StateDictCheckpoint(Checkpoint):
             key
             for key, value in chosen.items()
             if isinstance(key, str)
-            and key.rpartition(".")[2] == EXTRA_STATE
+            and nested.is_extra_state(key)
             and not isinstance(value, torch.Tensor)
         )
         self._metadata = getattr(chosen, "_metadata", None)

@@ -50,6 +50,7 @@ from .variables import Variable as Variable
 from .variables import absent_variables as absent_variables
 from .variables import canonical_name as canonical_name
 from .variables import find_variable as find_variable
+from .variables import is_persistent as is_persistent
 from .variables import model_variables as model_variables
 from .variables import module_names as module_names
 from .variables import padding_row as padding_row

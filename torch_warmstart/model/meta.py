@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.model.variables import Owner, Variable, walk
+from torch_warmstart.model.variables import Owner, Variable, is_persistent, walk
 
 _RESETTERS = ("reset_parameters", "_reset_parameters")  # the second of MultiheadAttention's
 
@@ -29,7 +29,7 @@ def transient_buffers(model: torch.nn.Module) -> tuple[Variable, ...]:
         Variable(buffer, "buffer", (Owner(path + leaf, raw_path + leaf, module, leaf),))
         for path, raw_path, module in walk(model)
         for leaf, buffer in module._buffers.items()
-        if buffer is not None and leaf in module._non_persistent_buffers_set
+        if buffer is not None and not is_persistent(module, leaf)
     )
 
 

@@ -166,6 +166,11 @@ class Variable:
         return self.slot.device if self.slot else home_of(self.tensor)
 
 
+def is_persistent(module: torch.nn.Module, leaf: str) -> bool:
+    """Whether a tensor is in a state_dict, and so in a checkpoint; some buffers are not."""
+    return leaf not in module._non_persistent_buffers_set
+
+
 def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     """All parameters and persistent buffers of a model, in the order the model lists them."""
     found: dict[int, Variable] = {}
@@ -181,7 +186,7 @@ def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
             _add(found, *_shown(tables, parameter, owner), "parameter")
     for path, raw_path, module in modules:
         for leaf, buffer in module._buffers.items():
-            if buffer is not None and leaf not in module._non_persistent_buffers_set:
+            if buffer is not None and is_persistent(module, leaf):
                 owner = Owner(path + leaf, raw_path + leaf, module, leaf)
                 _add(found, *_shown(tables, buffer, owner), "buffer")
     return tuple(found.values())

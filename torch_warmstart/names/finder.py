@@ -32,7 +32,7 @@ from torch_warmstart.errors import MissingTensorError, SettingsError, Unsupporte
 from torch_warmstart.formats import Checkpoint, TensorSpec, check_one_key
 from torch_warmstart.layouts import ANY, IDENTITY, Form, Layout, expression, fits_either_way
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
-from torch_warmstart.model import Owner, Shape, Variable
+from torch_warmstart.model import Owner, Shape, Variable, is_persistent
 from torch_warmstart.names.conventions import Conventions, conventions_of, plain_name
 from torch_warmstart.names.spellings import ANY_KIND, NUMBERED, OWN, SHORT, Kinds, Spellings
 from torch_warmstart.values import frozen
@@ -662,7 +662,7 @@ def _leaves_that_tf_has(module: torch.nn.Module) -> list[str]:
         leaf
         for leaf, tensor in tensors.items()
         if tensor is not None
-        and leaf not in module._non_persistent_buffers_set
+        and is_persistent(module, leaf)
         and not is_uncounted_in_tf(module, leaf)
     ]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, plural
-from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint
+from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint, is_extra_state
 from torch_warmstart.model import Outline, Variable, model_variables
 from torch_warmstart.names import Finder, Renamed, Source, conventions_of
 from torch_warmstart.planning.checks import (
@@ -48,8 +48,6 @@ from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.slots import Optimizers
-
-_EXTRA_STATE = "_extra_state"  # the end of a key, torch's; a tensor may be what it keeps
 
 
 def make_plan(
@@ -259,7 +257,7 @@ def _unused_keys(
 
 def _extra_states(checkpoint: Checkpoint) -> list[Finding]:
     """What modules keep beside their tensors: nobody else knows what it is."""
-    kept = (key for key in checkpoint if key.rpartition(".")[2] == _EXTRA_STATE)
+    kept = (key for key in checkpoint if is_extra_state(key))
     keys = tuple(dict.fromkeys([*checkpoint.extra_states(), *kept]))
     if not keys:
         return []

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from torch_warmstart.cli.answer import Answer
 from torch_warmstart.cli.arguments import COMMANDS, GROUPS, Command, Parser
+from torch_warmstart.display import VERSION
 
 _PROGRAM = "torch-warmstart"
 _BASH = """\
@@ -40,7 +41,7 @@ _ZSH = "#compdef {program}\nautoload -U +X bashcompinit && bashcompinit\n"
 def completion(options: argparse.Namespace) -> Answer:
     """Runs the command."""
     script = {"bash": _bash, "zsh": _zsh, "fish": _fish}[options.shell]()
-    document = {"version": 1, "kind": "completion", "shell": options.shell, "script": script}
+    document = {"version": VERSION, "kind": "completion", "shell": options.shell, "script": script}
     return Answer(script.rstrip("\n"), document=document)
 
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict
 
 from torch_warmstart.cli.answer import DIFFERENT, Answer
-from torch_warmstart.display import render, terminal_width
+from torch_warmstart.display import VERSION, render, terminal_width
 from torch_warmstart.errors import did_you_mean
 from torch_warmstart.values import frozen
 
@@ -33,17 +33,17 @@ def explain(options: argparse.Namespace) -> Answer:
         rows = [(each.code, each.severity, each.when) for each in known.values()]
         table = render(("code", "severity", "when"), rows, width=terminal_width())
         listed = [asdict(each) for each in known.values()]
-        return Answer(table, document={"version": 1, "kind": "codes", "codes": listed})
+        return Answer(table, document={"version": VERSION, "kind": "codes", "codes": listed})
     found = known.get(options.code)
     if found is None:
         said = (
             f"No problem, warning or note has the code {options.code!r}; without one, all are "
             "listed."
         )
-        document = {"version": 1, "kind": "codes", "codes": []}
+        document = {"version": VERSION, "kind": "codes", "codes": []}
         return Answer("", DIFFERENT, said + did_you_mean(options.code, known), document)
     text = f"{found.code} ({found.severity})\n\nWhen: {found.when}\n\nDo:   {found.what_to_do}"
-    document = {"version": 1, "kind": "codes", "codes": [asdict(found)]}
+    document = {"version": VERSION, "kind": "codes", "codes": [asdict(found)]}
     return Answer(text, document=document)
 
 

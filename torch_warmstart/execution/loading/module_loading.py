@@ -30,6 +30,7 @@ from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import CallbackError, Finding, WarmStartError
 from torch_warmstart.execution.commit import Copy, InParts, Load, Prepared, Step, Write, leaves
 from torch_warmstart.execution.journal import Journal
+from torch_warmstart.formats import EXTRA_STATE
 from torch_warmstart.model import (
     Boxed,
     Extents,
@@ -38,6 +39,7 @@ from torch_warmstart.model import (
     extent_of,
     is_divided_alike,
     is_of_sharding,
+    is_persistent,
     is_sharded,
     local_tensors,
     names_saved_by_itself,
@@ -342,7 +344,7 @@ class _Loading:
         for key in state:
             first, dot, _ = key.removeprefix(prefix).partition(".")
             known = first in module._modules if dot else first in leaves
-            if key.startswith(prefix) and not known and first != "_extra_state":
+            if key.startswith(prefix) and not known and first != EXTRA_STATE:
                 self._unexpected.append(key)
 
     def _record(self, variable: Variable, name: str, value: Any) -> None:
@@ -486,12 +488,11 @@ def _extents(tensor: torch.Tensor) -> list[object]:
 
 def _own_names(module: _Module, prefix: str) -> list[str]:
     """Parameters and persistent buffers of one module, as in a state_dict."""
-    transient = module._non_persistent_buffers_set
     own = [leaf for leaf, tensor in module._parameters.items() if tensor is not None]
     own += [
         leaf
         for leaf, tensor in module._buffers.items()
-        if tensor is not None and leaf not in transient
+        if tensor is not None and is_persistent(module, leaf)
     ]
     return [prefix + leaf for leaf in own]
 

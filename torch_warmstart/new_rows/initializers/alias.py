@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from torch_warmstart.choices import Alike
-from torch_warmstart.entries import Entries, Vocabulary, hash_buckets
+from torch_warmstart.entries import BY_REMAINDER, FARMHASH, Entries, Vocabulary, hash_buckets
 from torch_warmstart.errors import SettingsError, plural, shown_entry
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.initializers.token_texts import form_of
@@ -17,7 +17,6 @@ from torch_warmstart.new_rows.mixture import Mixture, nothing, one_hot
 from torch_warmstart.new_rows.rows import NewRows
 
 _SHORTEST = 2  # characters of a prefix
-_OF_TENSORFLOW = "farmhash64"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,9 +64,9 @@ class Alias(RowInitializer):
         oov = self._oov_of(new)
         known = new.old.vocabulary
         hashed_by = known.oov_hash if known is not None and len(oov) > 1 else ""
-        if hashed_by == "floormod" and entries.ids is not None:
+        if hashed_by == BY_REMAINDER and entries.ids is not None:
             return entries.ids.remainder(len(oov)) + oov.start
-        if hashed_by not in ("", _OF_TENSORFLOW):
+        if hashed_by not in ("", FARMHASH):
             raise SettingsError(
                 f'{new.name}: init.alias("oov_bucket") knows the hash of TensorFlow\'s tables, but '
                 f"the old vocabulary's OOV rows were chosen by {hashed_by.partition(':')[0]}."

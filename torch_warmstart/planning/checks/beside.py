@@ -20,14 +20,12 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from torch import nn
 
 from torch_warmstart.errors import Finding, listed
-from torch_warmstart.formats import Checkpoint
+from torch_warmstart.formats import Checkpoint, is_extra_state
 from torch_warmstart.layouts import read_leaf
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Source, bare_name
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.values import frozen
-
-_EXTRA_STATE = "_extra_state"  # what a module keeps besides: it is a note for the whole plan
 
 
 @frozen
@@ -191,7 +189,7 @@ class _Layers:
             for key in keys
             if used.isdisjoint(self._identities(key))
             and not is_optimizer_state(bare_name(key))
-            and key.rpartition(".")[2] != _EXTRA_STATE
+            and not is_extra_state(key)  # which is a note for the whole plan
         ]
 
     def _identities(self, key: str) -> set[Hashable]:

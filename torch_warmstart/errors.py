@@ -27,7 +27,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from torch_warmstart.values import frozen
 
@@ -249,9 +249,19 @@ def cause_of(error: Exception) -> Exception | None:
     return None if hides_entries() else error
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a user's argument is a whole number; a bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a user's argument is a number; a bool is none."""
+    return is_whole(value) or isinstance(value, float)
+
+
 def check_kind(what: str, value: object, kind: type, expected: str) -> None:
     """Raises SettingsError for an argument that is of another kind; a bool is no number."""
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if not isinstance(value, kind) or (kind is int and not is_whole(value)):
         raise SettingsError(f"{what} must be {expected}, not a {type(value).__name__}.")
 
 

@@ -28,7 +28,7 @@ from torch_warmstart.choices import (
     VectorWeights,
 )
 from torch_warmstart.dtypes import as_python
-from torch_warmstart.errors import SettingsError, check_choice
+from torch_warmstart.errors import SettingsError, check_choice, is_number, is_whole
 from torch_warmstart.new_rows import Noise, RowInitializer
 from torch_warmstart.new_rows.initializers import (
     Alias,
@@ -304,14 +304,13 @@ def noise(scale: float) -> RowInitializer:
 
 def _count(method: str, argument: str, value: object) -> int:
     value = as_python(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_whole(value) or value < 1:
         raise SettingsError(f"init.{method}: {argument} is a number from 1 on, not {value!r}.")
     return value
 
 
 def _positive(method: str, argument: str, value: object) -> float:
     value = as_python(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
+    if not is_number(value) or not 0 < float(value) < math.inf:
         raise SettingsError(f"init.{method}: {argument} is a positive number, not {value!r}.")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.dtypes import as_python, dtype_name
-from torch_warmstart.errors import Finding, SettingsError, WarmStartError, listed, plural, printable
+from torch_warmstart.errors import (
+    Finding,
+    SettingsError,
+    WarmStartError,
+    is_number,
+    is_whole,
+    listed,
+    plural,
+    printable,
+)
 from torch_warmstart.model import Variable, is_sharded, overlapping, share_elements
 from torch_warmstart.planning import (
     ASIDE,
@@ -147,10 +156,9 @@ class WarmStartReport(Shown):
             >>> report = tws.warm_start(model, settings).check(min_found=0.9, max_kept=0)
         """
         min_found, max_kept = as_python(min_found), as_python(max_kept)
-        is_bool = isinstance(min_found, bool) or isinstance(max_kept, bool)
-        is_part = isinstance(min_found, int | float) and 0 <= min_found <= 1
-        is_count = max_kept is None or (isinstance(max_kept, int) and max_kept >= 0)
-        if is_bool or not (is_part and is_count):
+        is_part = is_number(min_found) and 0 <= min_found <= 1
+        is_count = max_kept is None or (is_whole(max_kept) and max_kept >= 0)
+        if not (is_part and is_count):
             raise SettingsError(
                 "min_found is a part, from 0 to 1, and max_kept a count, not "
                 f"{min_found!r} and {max_kept!r}."

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.dtypes import as_python
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import SettingsError, is_number, is_whole
 
 # A path or URL, the entries themselves, or an object that has a vocabulary: what
 # `Vocabulary.load` takes. Whoever reads it looks what it is.
@@ -377,7 +377,7 @@ def _checked_fallback(value: object) -> tuple[tuple[Any, Any], ...]:
 
 
 def _check_share(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise SettingsError(f"VocabInfo: {name} is a part, from 0 to 1, not {value!r}.")
 
 
@@ -397,7 +397,7 @@ def _take_numbers_of_numpy(info: VocabInfo | ClipOrPad | SegmentInfo) -> None:
 def _check_int(
     name: str, value: object, minimum: int | None = None, *, kind: str = "VocabInfo"
 ) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_whole(value):
         raise SettingsError(f"{kind}: {name} must be an int, not {value!r}.")
     if minimum is not None and value < minimum:
         raise SettingsError(f"{kind}: {name} is {value}; it must be at least {minimum}.")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from torch_warmstart.errors import SettingsError, StorageError
+from torch_warmstart.errors import SettingsError, StorageError, is_number
 
 _WEB = ("http://", "https://")
 _OURS = {"accept", "accept-encoding", "range", "user-agent"}  # what a request is made of
@@ -43,7 +43,7 @@ def _limit(told: Any) -> Any:
     if isinstance(told, aiohttp.ClientTimeout):
         return told
     seconds = REQUEST_SECONDS if told is None else told
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+    if not is_number(seconds) or not seconds > 0:
         raise SettingsError(
             "storage_options['timeout'] is how many seconds one request may take, or an "
             f"aiohttp.ClientTimeout, not {told!r}."

@@ -18,7 +18,13 @@ from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
 
 from torch_warmstart.devices import on_cpu
-from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, WarmStartError
+from torch_warmstart.errors import (
+    Finding,
+    SettingsError,
+    UnsupportedError,
+    WarmStartError,
+    is_whole,
+)
 from torch_warmstart.execution.dcp.reads import Read, reads_of
 from torch_warmstart.execution.gathering import fill_cells
 from torch_warmstart.execution.loading import Outcome, does_something_of_its_own
@@ -66,7 +72,7 @@ class WarmStartLoadPlanner(LoadPlanner):
             raise SettingsError(
                 "load_planner: the reader has the checkpoint; ckpt_to_initialize_from must be None."
             )
-        if not isinstance(read_limit, int) or isinstance(read_limit, bool) or read_limit <= 0:
+        if not is_whole(read_limit) or read_limit <= 0:
             raise SettingsError(f"read_limit must be a number of bytes above 0: {read_limit!r}.")
         self._model, self._settings, self._limit = model, settings, read_limit
         self._plan: WarmStartPlan | None = None

@@ -33,7 +33,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 
-from torch_warmstart.errors import SettingsError, WarmStartError, listed, plural
+from torch_warmstart.errors import SettingsError, WarmStartError, is_number, listed, plural
 from torch_warmstart.model import gloo_group, ranks_of_group, ranks_of_model, shared_store
 from torch_warmstart.values import frozen
 
@@ -473,7 +473,7 @@ def _read_timeout(timeout: timedelta | float | None) -> timedelta:
     if timeout is None:
         return TIMEOUT
     seconds: Any = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds > 0:
+    if not is_number(seconds) or not seconds > 0:
         raise SettingsError(f"timeout must be a number of seconds above 0, not {timeout!r}.")
     return timedelta(seconds=min(seconds, _LONGEST))
 

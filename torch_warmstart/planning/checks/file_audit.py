@@ -7,10 +7,11 @@ and that are not the file's, and what would have been refused if the file had it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from torch_warmstart.errors import is_number
 from torch_warmstart.planning.checks.flattenings import Difference
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def _norm(module: nn.Module, options: Options) -> Iterator[Difference]:
     """All that differs at once, for it is one line to change."""
     wanted: dict[str, tuple[Any, str]] = {}
     epsilon, momentum, groups = (options.get(name) for name in ("epsilon", "momentum", "groups"))
-    if _is_number(epsilon):
+    if is_number(epsilon):
         wanted["eps"] = epsilon, f"epsilon={epsilon!r}"
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_number(momentum):
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and is_number(momentum):
         # What is kept in Keras, what is new in torch.
         wanted["momentum"] = round(1 - momentum, 9), f"momentum={momentum!r}"
     if isinstance(module, nn.GroupNorm) and isinstance(groups, int):
@@ -239,12 +240,8 @@ def _differs(module: nn.Module, setting: str, wanted: Any, said: str) -> Differe
     )
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _equal(found: Any, wanted: float) -> bool:
-    return _is_number(found) and abs(found - wanted) <= _CLOSE + 1e-6 * abs(wanted)
+    return is_number(found) and abs(found - wanted) <= _CLOSE + 1e-6 * abs(wanted)
 
 
 def _sizes(value: Any, rank: int) -> tuple[int, ...] | None:

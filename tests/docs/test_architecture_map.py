@@ -56,6 +56,16 @@ def test_every_module_is_on_the_map():
     assert sorted(map(str, modules - named)) == []
 
 
+def test_each_code_of_a_finding_leads_to_where_it_is_said():
+    codes = set(re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs/findings.md").read_text(), re.M))
+    rows = [row for row in ROWS if re.fullmatch(r"(`[\w-]+`(, )?)+", row.question)]
+    assert {code for row in rows for code in row.question.replace("`", "").split(", ")} == codes
+    for row in rows:
+        texts = [place.read_text() for place, _ in row.places() if place is not None]
+        for code in row.question.replace("`", "").split(", "):
+            assert all(f'"{code}"' in text for text in texts), code
+
+
 def test_no_question_is_asked_twice():
     questions = [row.question for row in ROWS if not row.question.startswith("...")]
     assert len(questions) == len(set(questions)) > 60

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import torch_warmstart as tws
-from torch_warmstart.vocabularies import text_blocks
+from torch_warmstart.vocabularies import by_pyarrow
 
 LONG = "x" * (3 << 20)
 SEPARATORS = pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
@@ -40,7 +40,7 @@ def test_a_line_of_json_longer_than_a_block_is_read(tmp_path):
 
 @SEPARATORS
 def test_a_line_that_no_table_has_is_refused_in_our_words(tmp_path, ending, separator, monkeypatch):
-    monkeypatch.setattr(text_blocks, "_MOST", 1 << 20)
+    monkeypatch.setattr(by_pyarrow, "_MOST", 1 << 20)
     path = written(tmp_path / f"c.{ending}", f"entry{separator}count\n{LONG}{separator}5\n")
     said = "a line of it has 3,145,7.. bytes, and a row of a table at most 1,048,576"
     for read in (
@@ -64,11 +64,11 @@ def test_blocks_are_as_long_as_the_longest_line(lines, ends):
     text = "\n".join("a" * length for length in lines) + "\n" * ends
     raw = np.frombuffer(text.encode(), dtype=np.uint8)
     longest = max(lines, default=0)
-    assert longest < text_blocks.block_size_of(raw) <= max(1 << 20, longest + 2)
+    assert longest < by_pyarrow.block_size_of(raw) <= max(1 << 20, longest + 2)
 
 
 def test_lines_may_end_as_they_did_on_a_macintosh(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_blocks, "_MOST", 50)
+    monkeypatch.setattr(by_pyarrow, "_MOST", 50)
     path = written(tmp_path / "c.csv", "entry,count\r" + "a,1\rb,2\r" * 20)
     assert tws.update_vocabulary(["a"], path, today=20_000).usage.counts.tolist() == [20, 40]
 

@@ -23,14 +23,13 @@ from torch_warmstart.entries import (
 )
 from torch_warmstart.errors import (
     WRONG_DOCUMENT,
-    MissingDependencyError,
     SettingsError,
     VocabularyError,
     cause_of,
 )
 from torch_warmstart.storage import Bytes
+from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
 from torch_warmstart.vocabularies.loading import KEPT_TABLE, PARQUET_KEY, checked_special
-from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 from torch_warmstart.whole_files import beside
 
 _GROUP = 1 << 20  # entries of a row group
@@ -43,7 +42,7 @@ def save_table(vocabulary: Vocabulary, path: str) -> None:
 
     Raises SettingsError: it cannot be written, or an entry cannot stand in a line of text.
     """
-    arrow = _arrow(path)
+    arrow = pyarrow_for(f"A vocabulary as a table such as {path}")
     write = _write_parquet if path.endswith(".parquet") else _write_text
     try:
         with beside(path) as written:
@@ -51,17 +50,6 @@ def save_table(vocabulary: Vocabulary, path: str) -> None:
     except (OSError, arrow.ArrowException) as error:
         why = getattr(error, "strerror", None) or error
         raise SettingsError(f"{path} cannot be written: {why}.") from error
-
-
-def _arrow(path: str) -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"A vocabulary as a table such as {path} needs pyarrow: "
-            "pip install 'torch-warmstart[arrow]'"
-        ) from error
-    return pyarrow
 
 
 def _about(vocabulary: Vocabulary) -> str:
@@ -203,7 +191,7 @@ def _table(columns: dict[str, Any], schema: Any) -> Any:
 
 def read_kept_table(raw: Bytes, url: str) -> Vocabulary:
     """The vocabulary in it; VocabularyError if it is damaged."""
-    arrow = _arrow(url)
+    arrow = pyarrow_for(f"A vocabulary as a table such as {url}")
     try:
         table, about = _read_parquet(raw) if raw[:1] == b"P"[0] else _read_text(raw)
         return _vocabulary_of(table, json.loads(about), url)

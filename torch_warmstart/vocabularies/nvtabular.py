@@ -20,7 +20,6 @@ import torch
 
 from torch_warmstart.entries import MASK, MOST_ROWS, OOV, UNKNOWN, Usage, Vocabulary
 from torch_warmstart.errors import (
-    MissingDependencyError,
     VocabularyError,
     cause_of,
     did_you_mean,
@@ -30,6 +29,7 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.storage import Bytes, Storage, base_name, below, is_signed, join, parent
 from torch_warmstart.values import frozen
+from torch_warmstart.vocabularies.by_pyarrow import pyarrow_for
 from torch_warmstart.vocabularies.loading import from_arrow
 
 _NAME = re.compile(r"unique\.(?P<column>.+)\.parquet")
@@ -65,7 +65,7 @@ def read_categories(
 
     Raises VocabularyError: it is one, but its rows are not what it says, or not said.
     """
-    arrow = _arrow(url)
+    arrow = pyarrow_for(f"Reading {url}")
     try:
         schema = _file(raw).schema_arrow
         name = _column_of(schema, base_name(url))
@@ -109,7 +109,7 @@ def read_folder(url: str, storage: Storage, key: str | None) -> Vocabulary | Non
 
 def _of_parts(url: str, names: Sequence[str], column: str, storage: Storage) -> Vocabulary:
     """A folder of parts, each with rows that follow those of the one before."""
-    arrow = _arrow(url)
+    arrow = pyarrow_for(f"Reading {url}")
     numbers = {int(told["number"]): name for name in names if (told := _PART.fullmatch(name))}
     files = [numbers[number] for number in sorted(numbers)]
     if not files:
@@ -131,16 +131,6 @@ def _told(url: str, error: _WrongError) -> VocabularyError:
 
 def _unreadable(url: str, error: Exception) -> VocabularyError:
     return VocabularyError(f"{url} cannot be read as parquet: {said_of_entries(error)}")
-
-
-def _arrow(url: str) -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading {url} needs pyarrow: pip install 'torch-warmstart[arrow]'"
-        ) from error
-    return pyarrow
 
 
 # -- a file ----------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import torch
 
 from torch_warmstart.entries import Entries, Vocabulary
 from torch_warmstart.errors import (
-    MissingDependencyError,
     SettingsError,
     VocabularyError,
     cause_of,
@@ -22,6 +21,7 @@ from torch_warmstart.errors import (
     shown_entry,
 )
 from torch_warmstart.storage import LOCAL, PARQUET, Bytes
+from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
 from torch_warmstart.vocabularies.loading import (
     exports_arrow,
     from_arrow,
@@ -32,7 +32,6 @@ from torch_warmstart.vocabularies.loading import (
 )
 from torch_warmstart.vocabularies.nvtabular import read_categories
 from torch_warmstart.vocabularies.refused_entries import check_none_blank_is_counted
-from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 Counted = tuple[Entries, torch.Tensor]  # some entries, and how often each was seen: int64
 
@@ -174,18 +173,15 @@ def _as_integers(listed: Entries) -> str:
 def _of_table_file(
     path: str, raw: Bytes, read: Callable[[str, Bytes], Iterator[Any]], besides: str = ""
 ) -> Iterator[Counted]:
-    try:
-        from pyarrow import ArrowException, Table, default_memory_pool
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading counts from {path} needs pyarrow: pip install 'torch-warmstart[arrow]'; "
-            "without it, pass a pair of arrays, the entries and their counts."
-        ) from error
+    arrow = pyarrow_for(
+        f"Reading counts from {path}",
+        "; without it, pass a pair of arrays, the entries and their counts.",
+    )
     try:
         batches = (batch for batch in read(path, raw) if batch.num_rows)
-        yield from (_of_table(Table.from_batches([batch]), path) for batch in batches)
-        default_memory_pool().release_unused()  # which else stays pyarrow's
-    except (ArrowException, OSError, ValueError, KeyError) as error:
+        yield from (_of_table(arrow.Table.from_batches([batch]), path) for batch in batches)
+        arrow.default_memory_pool().release_unused()  # which else stays pyarrow's
+    except (arrow.ArrowException, OSError, ValueError, KeyError) as error:
         if isinstance(error, VocabularyError):
             raise
         told = said_of_text(error)

@@ -9,18 +9,17 @@ from typing import Any
 
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import (
-    MissingDependencyError,
     VocabularyError,
     cause_of,
     plural,
     printable,
 )
 from torch_warmstart.storage import ARROW_STREAM, Bytes
+from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
 from torch_warmstart.vocabularies.loading.arrow import ROWS, from_table
 from torch_warmstart.vocabularies.loading.content import BOM
 from torch_warmstart.vocabularies.numbering import may_be_numbers, may_number
 from torch_warmstart.vocabularies.refused_entries import check_no_blank_cells
-from torch_warmstart.vocabularies.text_blocks import block_size_of, said_of_text
 
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
@@ -48,12 +47,7 @@ def read_table(
         VocabularyError: it is no such table, or has no such column.
         MissingDependencyError: pyarrow is not installed.
     """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading a column of {url} needs pyarrow: pip install 'torch-warmstart[arrow]'"
-        ) from error
+    pyarrow = pyarrow_for(f"Reading a column of {url}")
     if column is None and form in _SEPARATORS:
         raise VocabularyError(
             f"{url} is a table: say which column holds the entries, by name where the first line "

@@ -1,16 +1,32 @@
-"""How much of a table of text pyarrow reads at a time: no less than a row of it."""
+"""What all who read tables by pyarrow have in common: that it is there, its blocks, its errors.
+
+Of a table of text it reads no less than a row at a time.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from torch_warmstart.errors import said_of_entries
+from torch_warmstart.errors import MissingDependencyError, said_of_entries
 from torch_warmstart.storage import Bytes
 
 _LEAST = 1 << 20  # bytes, as pyarrow has it
 _MOST = 64 << 20  # of a line; whoever has longer ones has no table
 _PIECE = 1 << 22
 _STRADDLES = "straddling object"  # pyarrow's word for a row that is longer than a block
+
+
+def pyarrow_for(what: str, instead: str = "") -> Any:
+    """The library; MissingDependencyError, with what is to be done, where it is not installed."""
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{what} needs pyarrow: pip install 'torch-warmstart[arrow]'{instead}"
+        ) from error
+    return pyarrow
 
 
 def block_size_of(raw: Bytes) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch_warmstart import api
 from torch_warmstart.errors import MissingDependencyError
 from torch_warmstart.execution import WarmStartReport
-from torch_warmstart.integrations.once import all_processes, own_optimizer
+from torch_warmstart.integrations.once import all_processes
 from torch_warmstart.settings import WarmStartSettings
 
 try:
@@ -59,12 +59,12 @@ def warm_start(
         >>> model, optimizer = accelerator.prepare(model, optimizer)             # doctest: +SKIP
         >>> warm_start(accelerator, model, "old.pt", optimizer=optimizer)        # doctest: +SKIP
     """
-    given = [] if optimizer is None else optimizer
-    optimizers = [given] if isinstance(given, torch.optim.Optimizer) else list(given)
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        optimizer = list(optimizer) or None
     return api.warm_start(
         accelerator.unwrap_model(model),
         settings,
-        optimizer=[*map(own_optimizer, optimizers)] or None,
+        optimizer=optimizer,
         process_group=all_processes(),
         timeout=timeout,
         progress=progress,

@@ -92,11 +92,6 @@ class StartsOnce:
         return self._start.report
 
 
-def own_optimizer(optimizer: Any) -> Any:
-    """An optimizer as it was made: without what Accelerate has wrapped around it."""
-    return getattr(optimizer, "optimizer", optimizer)
-
-
 def all_processes() -> Any:
     """The group of all processes, or None where this one is alone."""
     distributed = torch.distributed

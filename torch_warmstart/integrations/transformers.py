@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import MissingDependencyError
-from torch_warmstart.integrations.once import StartsOnce, own_optimizer
+from torch_warmstart.integrations.once import StartsOnce
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -59,5 +59,4 @@ class WarmStartCallback(StartsOnce, TrainerCallback):
         if state.global_step > 0:
             self._start.skip()
         elif model is not None:
-            own = own_optimizer(optimizer)
-            self._start.run(model, [own] if self._takes_optimizer and own is not None else None)
+            self._start.run(model, [optimizer] if self._takes_optimizer and optimizer else None)

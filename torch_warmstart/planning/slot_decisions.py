@@ -338,13 +338,13 @@ def _axes_of_slot(variable: Variable, axes: Sequence[int]) -> tuple[int | None, 
     parameter = variable.slot.parameter
     if _is_by_rows(variable):
         return tuple(0 if axis == 0 else None for axis in axes)
-    found = axes_in_slot(parameter.shape, variable.shape, axes)
+    found = axes_in_slot(parameter.shape, variable.shape, axes, variable.slot.axes)
     if found is None:
         raise ProblemError(
             "slot-axes-unclear",
             variable,
-            f"{variable.name} of shape {list(variable.shape)} may have a number for each row of "
-            f"{parameter.name}, {list(parameter.shape)}, or along another axis of the same size.",
+            f"{variable.name} of shape {list(variable.shape)}: along which axis it has the rows of "
+            f"{parameter.name}, {list(parameter.shape)}, or that it has them once, is not clear.",
             f"Give such a slot a VocabInfo of its own, {{{variable.name!r}: VocabInfo(...)}}, or "
             "leave it out of vars_to_warm_start.",
         )

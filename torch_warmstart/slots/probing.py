@@ -18,6 +18,7 @@ import torch
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.model import Shape, Variable, registered_of
+from torch_warmstart.slots.axes import FLAT, shape_along
 
 # Of the tiny parameter: each dimension is known by its size, or where that may be a coincidence, by
 # how it changes when all sizes do.
@@ -77,17 +78,35 @@ class Probes:
         """
         tensor = parameter.tensor
         tiny = tuple(self.state(optimizer, group, tensor)[name].shape)
-        if tiny in ((), _SIZES[: tensor.ndim]):
-            return parameter.shape if tiny else ()
-        others = self.state(optimizer, group, tensor, _OTHER_SIZES)
-        shape = _scaled_up(tiny, tuple(getattr(others.get(name), "shape", ())), parameter.shape)
-        if shape is None:
+        axes = self.axes(optimizer, group, tensor, name)
+        if axes is None:
             raise UnsupportedError(
                 f"{parameter.name}: {type(optimizer).__name__} keeps {name!r}, whose shape does "
                 "not follow from the parameter's in a way that is known: let the optimizer take a "
                 "step before the warm start."
             )
-        return shape
+        return shape_along(axes, parameter.shape, tiny)
+
+    def axes(
+        self,
+        optimizer: torch.optim.Optimizer,
+        group: dict[str, Any],
+        tensor: torch.Tensor,
+        name: str,
+    ) -> tuple[int | None, ...] | None:
+        """The axis of its parameter that each axis of a slot is; None for one that is none of them.
+
+        None at all if the slot is not there after a step, or its shape follows otherwise.
+        """
+        slot = self.state(optimizer, group, tensor).get(name)
+        if not isinstance(slot, torch.Tensor):
+            return None
+        if tuple(slot.shape) in ((), _SIZES[: tensor.ndim]):
+            return tuple(range(slot.ndim))
+        other = self.state(optimizer, group, tensor, _OTHER_SIZES).get(name)
+        if not isinstance(other, torch.Tensor) or slot.ndim != other.ndim or slot is other:
+            return None  # the same one is the real parameter's, made with the optimizer
+        return _axes(tuple(slot.shape), tuple(other.shape), tensor.ndim)
 
 
 @contextlib.contextmanager
@@ -187,19 +206,18 @@ def _copied(value: Any, *, is_within: bool = False) -> Any:
     return made
 
 
-def _scaled_up(tiny: Shape, other: Shape, shape: Shape) -> Shape | None:
-    """A slot's shape for the real parameter, from those for two tiny ones; None if it is not told.
+def _axes(tiny: Shape, other: Shape, count: int) -> tuple[int | None, ...] | None:
+    """What the axes of a slot are, from its shapes for two tiny parameters; None if it is not told.
 
-    A size that does not change is one; others stand for a dimension, or for the number of elements.
+    A size that does not change is one; others stand for an axis, or for the number of elements.
     """
-    count = len(shape)
-    sizes = dict(zip(zip(_SIZES, _OTHER_SIZES, strict=True), shape, strict=False))
-    sizes[math.prod(_SIZES[:count]), math.prod(_OTHER_SIZES[:count])] = math.prod(shape)
-    if len(tiny) != len(other):
+    sizes = zip(_SIZES[:count], _OTHER_SIZES[:count], strict=True)
+    known: dict[tuple[int, int], int] = {pair: axis for axis, pair in enumerate(sizes)}
+    known.setdefault((math.prod(_SIZES[:count]), math.prod(_OTHER_SIZES[:count])), FLAT)
+    pairs = list(zip(tiny, other, strict=True))
+    if any(a != b and (a, b) not in known for a, b in pairs):
         return None
-    found = [a if a == b else sizes.get((a, b)) for a, b in zip(tiny, other, strict=True)]
-    known = tuple(size for size in found if size is not None)
-    return known if len(known) == len(found) else None
+    return tuple(None if a == b else known[a, b] for a, b in pairs)
 
 
 def numbers(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.slots.axes import axes_in_slot
-from torch_warmstart.slots.probing import blank_copy
+from torch_warmstart.slots.probing import Probes, blank_copy
 from torch_warmstart.slots.variables import Optimizers, of_another_model, optimizers_in
 from torch_warmstart.values import frozen
 
@@ -84,23 +84,37 @@ def _twin(
 ) -> Iterator[OptimizerTwin]:
     by_id = {id(successor.old): successor for successor in successors}
     groups, held = [], []
+    state: defaultdict[torch.Tensor, dict[str, Any]] = defaultdict(dict)
+    probes = Probes()
     for group in optimizer.param_groups:
         own = [by_id[id(tensor)] for tensor in group["params"] if id(tensor) in by_id]
         options = {k: v for k, v in group.items() if k not in ("params", "param_names")}
         if own:
             groups.append({**options, "params": [successor.new for successor in own]})
         held += own
-    if not held:
-        return
-    _check_not_elsewhere(optimizer, held)
-    state: defaultdict[torch.Tensor, dict[str, Any]] = defaultdict(dict)
-    for successor in held:
-        kept = optimizer.state.get(successor.old, {})
-        if kept:
-            state[successor.new] = {
-                k: _room_for(optimizer, k, v, successor) for k, v in kept.items()
-            }
-    yield OptimizerTwin(optimizer, blank_copy(optimizer, groups, state), tuple(held))
+        for successor in own:
+            kept = optimizer.state.get(successor.old, {})
+            for name, value in kept.items():
+                told = _told(probes, optimizer, group, successor, name)
+                room = _room_for(optimizer, name, value, successor, told)
+                state[successor.new][name] = room
+    if held:
+        _check_not_elsewhere(optimizer, held)
+        yield OptimizerTwin(optimizer, blank_copy(optimizer, groups, state), tuple(held))
+
+
+def _told(
+    probes: Probes,
+    optimizer: torch.optim.Optimizer,
+    group: dict[str, Any],
+    successor: Successor,
+    name: str,
+) -> tuple[int | None, ...] | None:
+    """What the optimizer tells of a slot's axes, if it can be asked."""
+    try:
+        return probes.axes(optimizer, group, successor.old, name)
+    except UnsupportedError:
+        return None
 
 
 def _check_not_elsewhere(optimizer: torch.optim.Optimizer, held: Sequence[Successor]) -> None:
@@ -116,7 +130,13 @@ def _check_not_elsewhere(optimizer: torch.optim.Optimizer, held: Sequence[Succes
                     )
 
 
-def _room_for(optimizer: torch.optim.Optimizer, name: str, value: Any, successor: Successor) -> Any:
+def _room_for(
+    optimizer: torch.optim.Optimizer,
+    name: str,
+    value: Any,
+    successor: Successor,
+    told: tuple[int | None, ...] | None,
+) -> Any:
     """What stands for a slot of a successor until it is filled."""
     old, new = successor.old, successor.new
     if isinstance(value, _Plain):
@@ -129,12 +149,12 @@ def _room_for(optimizer: torch.optim.Optimizer, name: str, value: Any, successor
     shape = list(value.shape)
     if value.ndim and value.shape == (old.numel(),):
         return _like(value, [new.numel()])
-    found = axes_in_slot(tuple(old.shape), tuple(value.shape), successor.axes)
+    found = axes_in_slot(tuple(old.shape), tuple(value.shape), successor.axes, told)
     if found is None:
         raise UnsupportedError(
             f"{type(optimizer).__name__} keeps {name!r} of shape {shape} for "
-            f"{successor.name}, {list(old.shape)}: by its sizes that may be a number for each "
-            "row or along another axis. Make a new optimizer instead."
+            f"{successor.name}, {list(old.shape)}: along which axis it has the rows, or that it "
+            "has them once, is not clear. Make a new optimizer instead."
         )
     for at, axis in zip(found, successor.axes, strict=True):
         if at is not None:

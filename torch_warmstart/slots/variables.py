@@ -169,7 +169,8 @@ def _slots_of(
             tensor = _in_boxes(optimizer, parameter, name, tensor, shape)
         device = like.device if isinstance(like, torch.Tensor) else torch.device("cpu")
         start = _start(optimizer, group, name, like)
-        slot = Slot(optimizer, parameter, name, group, device, start, number)
+        axes = probes.axes(optimizer, group, parameter.tensor, name) if name in probed else None
+        slot = Slot(optimizer, parameter, name, group, device, start, number, axes=axes)
         owners = tuple(_slot_owner(owner, name) for owner in parameter.owners)
         slots.append(Variable(tensor, "slot", owners, slot))
     return slots

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from rows_helpers import info_of, start, table
@@ -27,14 +29,20 @@ class _Model(nn.Module):
             self.out.weight = weight
 
 
-def _weights(made: tws.RowInitializer, untrained: str, *, bias_first: bool = False):
+def _weights(
+    made: tws.RowInitializer,
+    untrained: str,
+    *,
+    bias_first: bool = False,
+    infos: Mapping[str, tws.VocabInfo] | None = None,
+):
     """Of each old row in the new one, by table: the old tables are invertible."""
     eye = torch.eye(4) + 0.1
     emb, out = eye.clone(), eye.clone() * 3
     {"emb": emb, "out": out}[untrained][1] = 0
     bias = torch.tensor([1.0, 10.0, 100.0, 1000.0])
     model = _Model(bias_first)
-    infos = dict.fromkeys(NAMES, info_of(NEW, OLD, made))
+    infos = infos or dict.fromkeys(NAMES, info_of(NEW, OLD, made))
     old = dict(zip(NAMES, (emb, out, bias), strict=True))
     report = tws.warm_start(model, tws.WarmStartSettings(old, ".*", infos))
     solved = [
@@ -62,6 +70,26 @@ def test_a_bias_is_the_mean_of_the_rows_that_its_head_is_the_mean_of(bias_first:
     assert of_bias == pytest.approx(1101 / 3)
     _, out, of_bias, bias, _ = _weights(init.mean(), "emb", bias_first=bias_first)
     assert of_bias == pytest.approx(float(bias.mean()))
+
+
+def test_what_was_told_the_same_for_each_table_is_one_mixture() -> None:
+    """As in a settings file, where each variable has an initialiser of its own."""
+
+    def info() -> tws.VocabInfo:
+        made = init.similar(VECTORS, 4, weights="proportional")
+        return info_of([*NEW], dict(zip(OLD, range(4), strict=True)), made)
+
+    infos = {name: info() for name in NAMES}
+    emb, out, of_bias, bias, _ = _weights(init.mean(), "emb", infos=infos)
+    torch.testing.assert_close(emb, out)
+    assert of_bias == pytest.approx(float(bias @ out), rel=1e-5)
+
+
+def test_a_bias_goes_by_its_head_whoever_holds_their_vocabularies() -> None:
+    infos = {name: info_of([*NEW], [*OLD], init.mean()) for name in NAMES}
+    _, out, of_bias, _, _ = _weights(init.mean(), "out", infos=infos)
+    torch.testing.assert_close(out, torch.tensor([1, 0, 1, 1]) / 3)
+    assert of_bias == pytest.approx(1101 / 3)
 
 
 NOTHING_TO_SAY = {

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 
 from torch_warmstart.dtypes import NO_PLAIN_TENSOR, lies_in_memory, loses_values
+from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.dense import Likeness, Some
 from torch_warmstart.new_rows.mixture import Mixture, check_mixture, count_equal
@@ -25,7 +26,6 @@ from torch_warmstart.settings import Initializer, takes_new_rows
 from torch_warmstart.values import frozen
 
 Guard = Callable[[str, Callable[[], Any]], Any]  # runs what a user wrote
-_Vocabularies = tuple[int, int]  # the ids of the new one and the old one
 Rows = Mixture | Some | torch.Tensor  # a tensor is all that was asked for
 
 
@@ -300,6 +300,22 @@ def singles_of(initializer: Initializer, noise: float = 0.0) -> tuple[Single, ..
     return (Single(initializer, noise),)
 
 
+def _are_alike(new: NewRows, other: NewRows) -> bool:
+    """Whether two tables are of the same vocabularies, whoever holds these."""
+    return (
+        new.old.size == other.old.size
+        and torch.equal(new.remapping, other.remapping)
+        and _is_same(new.vocabulary, other.vocabulary)
+        and _is_same(new.old.vocabulary, other.old.vocabulary)
+    )
+
+
+def _is_same(one: Vocabulary | None, other: Vocabulary | None) -> bool:
+    if one is other or one is None or other is None:
+        return one is other
+    return len(one) == len(other) and one.fingerprint == other.fingerprint
+
+
 class Mixtures:
     """Makes rows; a mixture that it has made serves all tables of the same two vocabularies.
 
@@ -307,21 +323,19 @@ class Mixtures:
     """
 
     def __init__(self) -> None:
-        self._opened: dict[_Vocabularies, list[OldRows]] = {}
-        self._made: dict[
-            tuple[int, int, int, str], tuple[RowInitializer, NewRows, Mixture | Likeness]
-        ] = {}
+        self._opened: list[tuple[NewRows, OldRows]] = []
+        self._made: dict[tuple[RowInitializer, str], list[tuple[NewRows, Mixture | Likeness]]] = {}
 
     def __call__(self, one: RowInitializer, new: NewRows) -> Rows | Likeness:
         role = new.role if one.by_role else ""
-        key = (id(one), id(new.vocabulary), id(new.old.vocabulary), role)
-        known = self._made.get(key)
-        if known is not None and torch.equal(known[1].rows, new.rows):
-            return known[2]
-        made = one.rows(new)
-        if isinstance(made, Mixture | Likeness):
-            self._made[key] = (one, new, made)
-        return made
+        known = self._made.setdefault((one, role), [])  # of a settings file each table has its own
+        for other, made in known:
+            if torch.equal(other.rows, new.rows) and _are_alike(other, new):
+                return made
+        rows = one.rows(new)
+        if isinstance(rows, Mixture | Likeness):
+            known.append((new, rows))
+        return rows
 
     def open(self, new: NewRows, values: Values) -> OldRows:
         """A table's old rows, now that they can be read.
@@ -329,12 +343,11 @@ class Mixtures:
         Those of a bias are trained where those of its table are: its module's, or the last one.
         """
         old = replace(new.old, values=values)
-        tables = self._opened.setdefault((id(new.vocabulary), id(old.vocabulary)), [])
         if new.role != "bias":
-            tables.append(old)
+            self._opened.append((new, old))
             return old
-        alike = [table for table in tables if table.size == old.size]
         module = old.name.rpartition(".")[0]
+        alike = [opened for table, opened in self._opened if _are_alike(table, new)]
         own = [table for table in alike if table.name.rpartition(".")[0] == module]
         return replace(old, table=(own or alike)[-1]) if alike else old
 

@@ -110,8 +110,9 @@ def test_pieces_are_weighted_by_their_place(weights, role, wanted):
 
 
 def test_a_row_can_be_shown():
-    pieces = {"réseau": ["a", "b"], "long": ["c", "b", "a"], "net": ["b"]}
+    pieces = {"réseau": ["a", "b"], "long": ["c", "b", "a"], "net": ["b"], "bab": ["b", "a", "b"]}
     _, account = start(table(3, 5), OLD, [*OLD, *pieces], init.subword(pieces, "exp"))
+    assert account.new_rows.show("bab") == "bab = 0.71 b + 0.29 a"
     assert account.new_rows.show("réseau") == "réseau = 0.67 b + 0.33 a"
     assert account.new_rows.show("long") == "long = 0.57 a + 0.29 b + 1 more"
     assert account.new_rows.show("net") == "net = b"

@@ -56,8 +56,12 @@ class Mixture:
         """A new row's old rows and their weights, heaviest first."""
         bag = row if self.bags is None else int(self.bags[row])
         part = slice(int(self.offsets[bag]), int(self.offsets[bag + 1]))
-        pairs = zip(self.indices[part].tolist(), self.weights[part].tolist(), strict=True)
-        return sorted(pairs, key=lambda pair: -abs(pair[1]))
+        sums: dict[int, float] = {}  # a piece may be in a text several times
+        for index, weight in zip(
+            self.indices[part].tolist(), self.weights[part].tolist(), strict=True
+        ):
+            sums[index] = sums.get(index, 0.0) + weight
+        return sorted(sums.items(), key=lambda pair: -abs(pair[1]))
 
     def only(self, rows: torch.Tensor) -> Mixture:
         """Some of the new rows, by a mask."""

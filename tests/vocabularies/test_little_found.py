@@ -55,6 +55,28 @@ def test_nothing_found_is_an_error_where_another_reading_would_match(change, rea
     assert f"4 of 4 that were tried would be found if {reading}" in problem.text
 
 
+@pytest.mark.parametrize(
+    ("new", "old", "forms"),
+    [
+        (["THE", "CAT"], ["the", "cat"], "casefold"),
+        (["Ġthe", "Ġcat"], ["▁the", "▁cat"], {"new": "byte_level", "old": "sentencepiece"}),
+        (["the", "##s"], ["Ġthe", "s"], {"new": "wordpiece", "old": "byte_level"}),
+    ],
+    ids=["case", "byte-level and sentencepiece", "WordPiece and byte-level"],
+)
+def test_the_forms_that_would_match_are_said_and_do(new, old, forms):
+    table = {"e.weight": torch.arange(4.0).reshape(2, 2)}
+    with pytest.raises(tws.PlanError) as caught:
+        start(new, old, table)
+    assert f"as by forms={forms!r}. " in str(caught.value)
+    assert torch.equal(start(new, old, table, forms=forms)[1], table["e.weight"])
+
+
+def test_one_side_s_prefixes_need_no_forms():
+    with pytest.raises(tws.PlanError, match="the prefixes '▁', 'Ġ' and '##' were dropped. Write"):
+        start(["Ġthe", "Ġcat"], ["the", "cat"])
+
+
 def test_the_same_in_another_normal_form_is_said():
     with pytest.raises(tws.PlanError, match="Unicode's normal form NFC"):
         start(["cafe\N{COMBINING ACUTE ACCENT}"], ["caf\N{LATIN SMALL LETTER E WITH ACUTE}"])
@@ -123,7 +145,7 @@ def test_oov_rows_that_are_left_behind_name_the_setting():
             "begins as JSON does, but is none",
         ),
         ("list.json", b'["ant", 1.5]', "is JSON, but neither"),
-        ("m.model", b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18", "is binary"),
+        ("m.model", b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18", "is no model of sentencepiece"),
         ("lfs.txt", b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
     ],
 )

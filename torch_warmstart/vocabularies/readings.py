@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -19,7 +19,8 @@ from torch_warmstart.errors import shown_entry
 _SAMPLE = 2_000  # new entries that are looked for
 _MOST = 500_000  # old entries that they are looked for among
 _BOM = b"\xef\xbb\xbf"
-_PREFIXES = ("▁".encode(), "Ġ".encode(), b"##")  # sentencepiece's, byte-level BPE's, WordPiece's
+_PREFIXES = ("▁".encode(), "Ġ".encode(), b"##")
+_NAMES = ("sentencepiece", "byte_level", "wordpiece")  # whose they are
 _OF_PYTHON = re.compile(rb"b(['\"])(.*)\1", re.DOTALL)
 _NUMBER = re.compile(rb"(-?)0*(\d+)(?:\.0+)?")
 _UP_TO_SIGN = re.compile(rb"(?:.*[^0-9A-Za-z])?", re.DOTALL)
@@ -72,6 +73,19 @@ def _number(entry: bytes) -> bytes:
     return entry if written is None else written[1] + written[2]
 
 
+def _forms_of(sides: Sequence[Sequence[bytes]]) -> str:
+    """The setting that reads prefixes, where the sides have one each, and not the same."""
+    found = []
+    for side in sides:
+        begun = [sum(entry.startswith(prefix) for entry in side) for prefix in _PREFIXES]
+        if not max(begun):
+            return ""
+        found.append(_NAMES[begun.index(max(begun))])
+    new, old = found
+    return "" if new == old else f", as by forms={{'new': {new!r}, 'old': {old!r}}}"
+
+
+_casefolded = _text(str.casefold)
 # What is said, and how an entry of either side is then read. The mildest come first.
 _READINGS: Sequence[tuple[str, Reading]] = (
     ("a byte-order mark were dropped", lambda entry: entry.removeprefix(_BOM)),
@@ -79,11 +93,16 @@ _READINGS: Sequence[tuple[str, Reading]] = (
     ("quotes around entries were dropped", lambda entry: entry.strip(b"\"'")),
     ("Python's b'...' around entries were dropped", _without_b),
     ("numbers were written alike ('1.0' and '01' as '1')", _number),
-    ("case were ignored", _text(str.casefold)),
+    ("case were ignored", _casefolded),
     ("both were in Unicode's normal form NFC", _text(lambda t: unicodedata.normalize("NFC", t))),
     ("the prefixes '▁', 'Ġ' and '##' were dropped", _without_prefix),
     ("the suffix '</w>' were dropped", lambda entry: entry.removesuffix(b"</w>")),
 )
+# The setting that reads so, if there is one, by the entries of both sides.
+_FORMS: Mapping[Reading, Callable[[Sequence[Sequence[bytes]]], str]] = {
+    _casefolded: lambda _: ", as by forms='casefold'",
+    _without_prefix: _forms_of,
+}
 # The same, of readings that leave something out.
 _CUTS: Sequence[tuple[str, Reading]] = (
     ("only the first of the columns that tabs separate were read", _column(b"\t", 0)),
@@ -126,7 +145,10 @@ def other_reading(new: Entries, old: Entries, rows: torch.Tensor) -> str:
     for condition, read in itertools.chain(_READINGS, cuts):
         found = _count(read, *entries)
         if found and found >= _SHARE * len(tried):
-            return f"{found:,} of {len(tried):,} that were tried would be found if {condition}."
+            forms = _FORMS[read](entries) if read in _FORMS else ""
+            return (
+                f"{found:,} of {len(tried):,} that were tried would be found if {condition}{forms}."
+            )
     prefixes = [_shared_prefix(side) for side in entries]
     if any(prefixes) and not all(prefixes):  # of two they may be what tells them apart
         found = _found_of(

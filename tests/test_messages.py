@@ -149,7 +149,8 @@ A variable that is not in the checkpoint: name its key in var_name_to_prev_var_n
         (
             {"new_vocab_size": 2},
             "words.weight has size 3 along axis 0, but its VocabInfo describes 2 (axis 1 has that "
-            "size): 2 new entries and 0 OOV rows.",
+            "size): 2 new entries and 0 OOV rows. If the further rows are padding, pass "
+            "Vocabulary.load(...).padded_to(3).",
         ),
         (
             {"num_oov_buckets": 1},
@@ -193,7 +194,8 @@ A variable that is not in the checkpoint: name its key in var_name_to_prev_var_n
         ),
         (
             {"new_vocab_size": 9},
-            "words.weight: new_vocab_size=9, but the list of length 3 has only 3 entries.",
+            "words.weight: new_vocab_size=9, but the list of length 3 has only 3 entries. If the "
+            "further rows are padding, pass Vocabulary.load(...).padded_to(9).",
         ),
         (
             {"old_vocab": "nowhere.txt"},

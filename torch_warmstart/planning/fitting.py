@@ -258,9 +258,13 @@ def check_new_rows(variable: Variable, info: AnyVocabInfo, remapping: Remapping,
 
 
 def _padded_by(remapping: Remapping, size: int) -> str:
-    if not remapping.is_padded or size <= len(remapping.rows):
+    if size <= len(remapping.rows):
         return ""
-    return f" If the further rows are padding, write new_vocab_size={size}."
+    if remapping.is_padded:
+        return f" If the further rows are padding, write new_vocab_size={size}."
+    if remapping.num_oov:  # they stand behind what is padded
+        return ""
+    return f" If the further rows are padding, pass Vocabulary.load(...).padded_to({size})."
 
 
 def check_old_rows(

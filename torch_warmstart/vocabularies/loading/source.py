@@ -201,7 +201,8 @@ def used_rows(vocabulary: Vocabulary, size: int, setting: str) -> Vocabulary:
             what = vocabulary.listed.unit if len(vocabulary.listed) == len(vocabulary) else "row"
             raise VocabularyError(
                 f"{setting}={size:,}, but {vocabulary.origin} has only "
-                f"{plural(len(vocabulary), what)}."
+                f"{plural(len(vocabulary), what)}. If the further rows are padding, pass "
+                f"Vocabulary.load(...).padded_to({size})."
             )
         return vocabulary.padded_to(size)
     used = vocabulary if size == ALL_ENTRIES else vocabulary.head(size)

@@ -124,3 +124,15 @@ def test_without_pyarrow_it_is_said_what_to_install_and_what_goes_without(tmp_pa
     assert updated.usage.counts.tolist() == [0, 3]
     with pytest.raises(tws.MissingDependencyError, match=r"torch-warmstart\[arrow\]"):
         tws.Vocabulary.load(path, column="entry")
+
+
+@pytest.mark.parametrize(
+    ("separator", "name"), [(";", "semicolons"), ("|", "bars"), ("\t", "tabs"), (",", "commas")]
+)
+@pytest.mark.parametrize("column", ["token", 0])
+def test_cells_that_something_else_separates_are_no_one_column(tmp_path, separator, name, column):
+    lines = [("token", "n"), ("a", 5), ("b", 3), ("c", 1)]
+    text = "".join(f"{token}{separator}{count}\n" for token, count in lines)
+    path = written(tmp_path / ("t.csv" if separator != "," else "t.tsv"), text)
+    with pytest.raises(tws.VocabularyError, match=f"has {name} between its cells, and is to be"):
+        tws.Vocabulary.load(path, column=column)

@@ -196,3 +196,12 @@ def test_names_of_columns_that_are_no_utf8_are_told(tmp_path):
     path.write_bytes(b"caf\xe9,n\na,5\n")
     with pytest.raises(tws.VocabularyError, match="names are no UTF-8"):
         tws.Vocabulary.load(path, column="n")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\n\x05abcde", b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02\n\x99"]
+)
+def test_what_is_called_a_model_and_begins_as_one_is_read_as_one(tmp_path, content):
+    (tmp_path / "cut.model").write_bytes(content)
+    with pytest.raises(tws.VocabularyError, match="is no model of sentencepiece's"):
+        tws.Vocabulary.load(tmp_path / "cut.model")

@@ -97,6 +97,15 @@ def test_a_unigram_model_has_the_place_of_what_it_does_not_know(place, special, 
     assert load(tokenizer).special == load(tmp_path / "t.json").special == special
 
 
+def test_a_piece_that_is_there_twice_has_the_row_that_its_tokenizer_gives(tmp_path):
+    pieces = [("a", -1.0), ("b", -2.0), ("a", -3.0), ("c", -4.0)]
+    tokenizer = tokenizers.Tokenizer(models.Unigram(pieces))
+    tokenizer.save(str(tmp_path / "t.json"))
+    assert tokenizer.encode("a").ids == [2]
+    for vocab in (load(tokenizer), load(tmp_path / "t.json")):
+        assert list(vocab.entries) == [None, b"b", b"a", b"c"]
+
+
 def test_a_fast_tokenizer_and_its_directory(fast, tmp_path):
     vocab = load(fast)
     assert rows_of(vocab) == fast.get_vocab()
@@ -191,6 +200,26 @@ def test_a_directory_with_only_a_model_needs_a_class_that_numbers_as_it_does(mod
         load(tmp_path)
     config.write_text('{"tokenizer_class": "LlamaTokenizer"}')
     assert list(load(tmp_path).entries) == list(load(model_file).entries)
+
+
+def test_lines_that_a_class_numbers_otherwise_are_refused(tmp_path):
+    (tmp_path / "vocab.txt").write_text("the 90\ncat 50\nmat 7\n")
+    (tmp_path / "bpe.codes").write_text("#version: 0.2\nt h 5\n")
+    own = transformers.PhobertTokenizer.from_pretrained(tmp_path)
+    assert own.convert_tokens_to_ids("the") == 4  # behind <s>, <pad>, </s> and <unk>
+    assert rows_of(load(own)) == own.get_vocab()
+    with pytest.raises(tws.VocabularyError, match="has a number behind each token.*Pass the token"):
+        load(tmp_path)
+
+
+def test_a_tokenizer_that_only_its_class_can_read_is_refused_as_one(tmp_path):
+    own = transformers.ByT5Tokenizer()
+    own.save_pretrained(tmp_path)
+    assert rows_of(load(own)) == own.get_vocab()
+    with pytest.raises(
+        tws.VocabularyError, match=r"holds a tokenizer \(ByT5Tokenizer\) .*Pass the"
+    ):
+        load(tmp_path)
 
 
 def test_tiktoken(tmp_path):

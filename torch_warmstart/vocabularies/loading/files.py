@@ -229,7 +229,10 @@ _FORMS: tuple[tuple[str, Callable[[bytes, str, Bytes], bool]], ...] = (
     ("json", lambda head, _, raw: _is_json(head.removeprefix(BOM), raw)),
     ("tiktoken", lambda head, suffix, _: suffix == ".tiktoken" or is_tiktoken(head)),
     ("vocab", lambda head, suffix, _: suffix == ".vocab" or _is_scored(head)),
-    ("model", lambda head, _, raw: head[:1] == b"\n" and _is_model(raw)),
+    (
+        "model",
+        lambda head, suffix, raw: head[:1] == b"\n" and (suffix == ".model" or _is_model(raw)),
+    ),
 )
 
 

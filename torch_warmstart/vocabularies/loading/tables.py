@@ -17,7 +17,7 @@ from torch_warmstart.errors import (
 from torch_warmstart.storage import ARROW_STREAM, Bytes
 from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
 from torch_warmstart.vocabularies.loading.arrow import ROWS, from_table
-from torch_warmstart.vocabularies.loading.content import BOM
+from torch_warmstart.vocabularies.loading.content import BOM, HEAD, is_numbered
 from torch_warmstart.vocabularies.numbering import may_be_numbers, may_number
 from torch_warmstart.vocabularies.refused_entries import check_no_blank_cells
 
@@ -25,6 +25,7 @@ _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 _LOOKED_AT = 50  # lines
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
+_OTHERS = {"semicolons": b";", "bars": b"|", "tabs": b"\t", "commas": b","}
 _TEXTS = (*_SEPARATORS, "jsonl")
 
 
@@ -53,6 +54,7 @@ def read_table(
             f"{url} is a table: say which column holds the entries, by name where the first line "
             "has the names, else by number: Vocabulary.load(..., column=0)."
         )
+    _check_separator(raw[:HEAD].tobytes(), url, form)
     try:
         table = _table_of(raw, form, column)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
@@ -84,6 +86,19 @@ def _table_of(raw: Bytes, form: str, column: str | int | None) -> Any:
     if form in _READERS:
         return _READERS[form](buffer, column, block)
     return _read_separated(buffer, _SEPARATORS[form], column, block)
+
+
+def _check_separator(head: bytes, url: str, form: str) -> None:
+    """Raises VocabularyError for lines that something else separates: each would be one cell."""
+    own = _SEPARATORS.get(form, "").encode()
+    if not own or own in head.split(b"\n")[0]:
+        return
+    for name, separator in _OTHERS.items():
+        if separator != own and is_numbered(head, separator):
+            raise VocabularyError(
+                f"{url} has {name} between its cells, and is to be read as {form}: pass the column "
+                "of its entries as a sequence."
+            )
 
 
 def _check_number(table: Any, url: str, column: int) -> None:

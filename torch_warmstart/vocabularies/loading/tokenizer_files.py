@@ -17,6 +17,7 @@ from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import VocabularyError, shown_entry
 from torch_warmstart.storage import Storage, join
 from torch_warmstart.vocabularies.loading.arrays import from_mapping, from_sequence
+from torch_warmstart.vocabularies.loading.content import HEAD, is_counted
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
 
 # What Hugging Face calls the tokens that it has a use for.
@@ -26,7 +27,9 @@ ROLES = (
 )
 _TOKENIZER, _VOCAB, _LINES = "tokenizer.json", "vocab.json", "vocab.txt"
 _MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
-_CONFIGS = ("special_tokens_map.json", "tokenizer_config.json")
+_CONFIG = "tokenizer_config.json"
+_CONFIGS = ("special_tokens_map.json", _CONFIG)
+_THE_OBJECT = "Pass the tokenizer itself (AutoTokenizer.from_pretrained(...))"
 # Classes that take sentencepiece's numbers as they are; others move them (XLM-R, mBART, BARThez).
 _AS_NUMBERED = ("Llama", "T5", "Gemma", "Albert", "XLNet", "Mistral", "Reformer", "BigBird")
 _SPARSEST = 2  # rows for each token of a vocab.json at most
@@ -85,9 +88,8 @@ def _of_tokenizer(tokenizer: Mapping[str, Any], url: str) -> Vocabulary:
         pieces = [pair[0] if isinstance(pair, list) and pair else None for pair in tokens]
         if not all(isinstance(piece, str) for piece in pieces):
             raise _no_tokenizer(url, "a piece of its vocabulary is no text")
+        # Of a piece that is there twice the tokenizer only ever gives the last row.
         tokens = {piece: row for row, piece in enumerate(pieces)}
-        if len(tokens) != len(pieces):
-            raise _no_tokenizer(url, "a piece of its vocabulary is there twice")
     if not isinstance(tokens, dict) or not all(type(row) is int for row in tokens.values()):
         raise _no_tokenizer(url, "its model has no vocabulary of tokens and ids")
     merged = {**tokens, **dict(_added(tokenizer.get("added_tokens") or [], url))}
@@ -135,10 +137,10 @@ def with_roles(
 
 
 def is_tokenizer_directory(url: str, storage: Storage) -> bool:
-    """Whether a directory holds a tokenizer's files."""
+    """Whether a directory holds a tokenizer's files, be they such that only its class can read."""
     if not storage.is_directory(url):
         return False
-    return bool({_TOKENIZER, _VOCAB, _LINES, *_MODELS} & set(storage.list_directory(url)))
+    return bool({_TOKENIZER, _VOCAB, _LINES, *_MODELS, _CONFIG} & {*storage.list_directory(url)})
 
 
 def read_directory(url: str, storage: Storage) -> Vocabulary:
@@ -168,36 +170,46 @@ def _tokens_of(url: str, names: set[str], read: Read) -> Vocabulary:
     if _VOCAB in names:
         vocabulary = read_json(read(_VOCAB), join(url, _VOCAB))
     elif _LINES in names:
-        lines = read(_LINES).split(b"\n")
-        vocabulary = from_sequence(
-            [line.removesuffix(b"\r") for line in lines[: -1 if not lines[-1] else None]],
-            join(url, _LINES),
-        )
+        vocabulary = _of_lines(read(_LINES), join(url, _LINES))
     else:
         vocabulary = _of_model(url, names, read)
     return _with_added(vocabulary, {**_declared(url, names, read), **added})
 
 
+def _of_lines(raw: bytes, url: str) -> Vocabulary:
+    """`vocab.txt`; VocabularyError for one with counts, of which only a class knows the rows."""
+    if is_counted(raw[:HEAD]):
+        raise VocabularyError(
+            f"{url} has a number behind each token, as PhoBERT's and BERTweet's have: their "
+            f"tokenizers number the tokens otherwise than the lines. {_THE_OBJECT}."
+        )
+    lines = raw.split(b"\n")
+    return from_sequence(
+        [line.removesuffix(b"\r") for line in lines[: -1 if not lines[-1] else None]], url
+    )
+
+
 def _of_model(url: str, names: set[str], read: Read) -> Vocabulary:
     name = next((name for name in _MODELS if name in names), None)
+    made_by = str(_config(_CONFIG, url, names, read).get("tokenizer_class") or "")
     if name is None:
         raise VocabularyError(
-            f"{url} is a directory without a tokenizer: none of {_TOKENIZER}, {_VOCAB}, {_LINES} "
-            f"or {_MODELS[0]} is in it. Name the file that holds the vocabulary."
+            f"{url} holds a tokenizer ({made_by or 'of no class that is said'}) whose vocabulary "
+            f"is in none of {_TOKENIZER}, {_VOCAB}, {_LINES} or {_MODELS[0]}, so only its class "
+            f"knows its rows. {_THE_OBJECT}."
         )
-    made_by = str(_config("tokenizer_config.json", url, names, read).get("tokenizer_class") or "")
     if not made_by.startswith(_AS_NUMBERED):
         raise VocabularyError(
             f"{url} has only {name}, and {made_by or 'no class'} in its tokenizer_config.json: "
-            "some tokenizers number sentencepiece's pieces otherwise. Pass the tokenizer itself "
-            f"(AutoTokenizer.from_pretrained(...)), or {join(url, name)} if its numbers are meant."
+            f"some tokenizers number sentencepiece's pieces otherwise. {_THE_OBJECT}, or "
+            f"{join(url, name)} if its numbers are meant."
         )
     return read_model(read(name), join(url, name))
 
 
 def _declared(url: str, names: set[str], read: Read) -> dict[str, int]:
     """Tokens that `tokenizer_config.json` adds, by id."""
-    decoder = _config("tokenizer_config.json", url, names, read).get("added_tokens_decoder")
+    decoder = _config(_CONFIG, url, names, read).get("added_tokens_decoder")
     found = {}
     for row, token in decoder.items() if isinstance(decoder, dict) else ():
         content = token.get("content") if isinstance(token, dict) else None

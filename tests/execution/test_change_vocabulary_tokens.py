@@ -60,3 +60,82 @@ def test_positions_are_counted_from_the_padding_row():
     kept = ["t5", "t1", "new", "t0", "t3"]
     tws.change_vocabulary(model, {name: tws.VocabInfo(kept, old_vocab=OLD)})
     assert torch.equal(model(_rows(kept, "t0", "t5", "t1")).last_hidden_state, before)
+
+
+def _translator():
+    sizes = {"d_model": 8, "max_position_embeddings": 16, "decoder_vocab_size": 20}
+    for half in ("encoder", "decoder"):
+        more = {"layers": 1, "attention_heads": 2, "ffn_dim": 8}
+        sizes |= {f"{half}_{name}": value for name, value in more.items()}
+    config = transformers.MarianConfig(
+        **sizes,
+        vocab_size=20,
+        pad_token_id=3,
+        eos_token_id=0,
+        decoder_start_token_id=3,
+        forced_eos_token_id=0,
+        share_encoder_decoder_embeddings=False,
+    )
+    return transformers.MarianMTModel(config).eval()
+
+
+def _exchanged(model, going_in: list[str], coming_out: list[str]) -> None:
+    infos = {
+        "model.encoder.embed_tokens.weight": tws.VocabInfo(going_in, old_vocab=OLD),
+        "model.decoder.embed_tokens.weight": tws.VocabInfo(coming_out, old_vocab=OLD),
+    }
+    tws.change_vocabulary(model, infos)
+
+
+def test_tokens_of_a_translator_are_those_that_come_out():
+    model = _translator()
+    model.final_logits_bias.normal_()
+    going_in, coming_out = ["t0", "t7", "t5", "t3", "x"], ["t9", "t8", "t0", "t3"]
+    source, target = ("t7", "t5", "t0"), ("t3", "t8", "t9")
+    before = model(_rows(OLD, *source), decoder_input_ids=_rows(OLD, *target)).logits
+    _exchanged(model, going_in, coming_out)
+    config = model.config
+    assert (config.vocab_size, config.decoder_vocab_size) == (5, 4)
+    for said in (config, model.generation_config):
+        assert (said.eos_token_id, said.forced_eos_token_id) == (2, 2)
+        assert (said.pad_token_id, said.decoder_start_token_id) == (3, 3)
+    after = model(_rows(going_in, *source), decoder_input_ids=_rows(coming_out, *target)).logits
+    kept = [OLD.index(token) for token in coming_out]
+    torch.testing.assert_close(after, before[..., kept])
+
+
+def test_a_padding_that_two_vocabularies_have_in_two_rows_is_refused():
+    model = _translator()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(tws.PlanError, match="pad_token_id=3 for two vocabularies") as refused:
+        _exchanged(model, ["t0", "t3"], ["t3", "t0"])
+    assert [problem.code for problem in refused.value.problems] == ["token-in-two-rows"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert (model.config.vocab_size, model.config.pad_token_id) == (20, 3)
+
+
+def test_what_goes_in_alone_leaves_the_tokens_that_come_out():
+    halves = [
+        transformers.BertConfig(**{**SIZES, "vocab_size": size, "is_decoder": size == 30})
+        for size in (20, 30)
+    ]
+    halves[1].add_cross_attention = True
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(*halves)
+    config.decoder_start_token_id, config.pad_token_id = 2, 0
+    model = transformers.EncoderDecoderModel(config)
+    name = "encoder.embeddings.word_embeddings.weight"
+    tws.change_vocabulary(model, {name: tws.VocabInfo(NEW, old_vocab=OLD)})
+    assert (model.config.decoder_start_token_id, model.config.pad_token_id) == (2, 0)
+    assert (model.config.encoder.pad_token_id, model.config.encoder.vocab_size) == (4, 8)
+    assert (model.config.decoder.pad_token_id, model.config.decoder.vocab_size) == (0, 30)
+
+
+def test_named_and_paired_tokens_of_whisper_follow():
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=20, n_embd=4, n_layer=1, n_head=1, n_positions=8)
+    )
+    model.generation_config.forced_decoder_ids = [[1, 7], [2, None], [3, 3]]
+    model.generation_config.lang_to_id = {"<|en|>": 19, "<|de|>": 0}
+    tws.change_vocabulary(model, {"transformer.wte.weight": tws.VocabInfo(NEW, old_vocab=OLD)})
+    assert model.generation_config.forced_decoder_ids == [[1, 0], [2, None], [3, 3]]
+    assert model.generation_config.lang_to_id == {"<|en|>": 2, "<|de|>": 4}

@@ -18,8 +18,8 @@ from torch_warmstart.execution.exchanging.entries import (
     entries_of_mapping,
     entries_of_model,
     entries_of_optimizer,
-    tokens_left,
 )
+from torch_warmstart.execution.exchanging.tokens import tokens_left
 from torch_warmstart.execution.exchanging.twins import Twin, twin_of
 from torch_warmstart.execution.execute import execute_plan
 from torch_warmstart.execution.insisting import insist

@@ -218,7 +218,7 @@ def _logits_biases(
     """What BART and its kin add to each token's logit, of `[1, vocab_size]`."""
     for module in model.modules():
         bias = by_id.get(id(module._buffers.get(_LOGITS_BIAS)))
-        weights = [by_id[id(w)] for w in token_weights(module) if id(w) in by_id]
+        weights = [by_id[id(w)] for w in reversed(token_weights(module)) if id(w) in by_id]
         infos = next((chosen[weight] for weight in weights if weight in chosen), ())
         for info in infos:
             if bias is not None and len(bias.shape) == 2 and info.axis == 0:

@@ -1,0 +1,191 @@
+"""What a Hugging Face model says of its vocabulary besides: its size, and the rows of tokens.
+
+Configs say it, and modules that keep a copy. A config that several modules share is about what the
+outermost of them has; of one with a vocabulary for what goes in and another for what comes out,
+tokens are of the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+
+from torch_warmstart.errors import Finding, PlanError
+from torch_warmstart.model import padding_row
+from torch_warmstart.planning.live import ChangedTable, TableChange, token_weights
+from torch_warmstart.values import frozen
+
+_TOKEN = ("_token_id", "_token_index")
+_PAIRS = "forced_decoder_ids"  # of a position and a token
+_TOKENS = {
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", _PAIRS),
+    *("lang_to_id", "task_to_id"),  # Whisper's
+    *("unk_index", "mask_index"),  # XLM's
+}
+_PADDING, _PAD = "padding_idx", "pad_token_id"
+# What modules call what a config calls otherwise; the last two are XLM's.
+_CALLED = {_PADDING: _PAD, "pad_index": _PAD, "eos_index": "eos_token_id"}
+_SIZES_IN = ("vocab_size", "src_vocab_size")  # rows of the table for what goes in
+_SIZES_OUT = ("decoder_vocab_size", "tgt_vocab_size")
+
+_Attributes: TypeAlias = "dict[str, Any]"
+
+
+@frozen(eq=False)
+class Said:
+    """What is said somewhere, and what will be."""
+
+    where: _Attributes
+    name: str
+    old: Any
+    new: Any  # None: one of the tokens is gone
+    table: ChangedTable | None  # by which it moves; None: its own table stays as it is
+
+
+def what_is_said(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> list[Said]:
+    """All of it, once each; raises PlanError where one config cannot say it for two of them."""
+    found: dict[tuple[int, str], Said] = {}
+    for module, going_in, coming_out in _with_tokens(model, tables):
+        for said in (*_sizes(module, going_in, coming_out), *_rows(module, coming_out)):
+            first = found.setdefault((id(said.where), said.name), said)
+            if said.name == _PAD and None not in (first.new, said.new) and first.new != said.new:
+                raise _apart(first, said)
+    return list(found.values())
+
+
+def tokens_left(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
+    """Tokens that a config has a row of, and the new vocabulary has not."""
+    for said in what_is_said(model, tables):
+        if said.new is None and said.table is not None:
+            hint = f"Set config.{said.name} before the model is used."
+            text = (
+                f"{said.name}={said.old} of the model's config is a token that the new vocabulary "
+                f"of {said.table.variable.name} does not have; it stays as it is."
+            )
+            yield Finding("token-id-left", "warning", said.name, text, hint)
+
+
+def _apart(first: Said, second: Said) -> PlanError:
+    tables = [said.table for said in (first, second) if said.table is not None]
+    name = tables[0].variable.name
+    text = (
+        f"{name}: one config says {_PAD}={first.old} for two vocabularies, in which that token "
+        f"would have the rows {first.new} and {second.new}: give it one row in both."
+    )
+    found = Finding("token-in-two-rows", "error", name, text)
+    return PlanError("The vocabulary cannot be changed (1 problem); nothing was:", [found])
+
+
+def _with_tokens(
+    model: torch.nn.Module, tables: Sequence[ChangedTable]
+) -> Iterator[tuple[torch.nn.Module, ChangedTable | None, ChangedTable | None]]:
+    """Modules with a config, and the tables that change for what goes in, and for its tokens."""
+    changed = {id(table.variable.tensor): table for table in tables if table.rows is not None}
+    for module in model.modules():
+        source, target = token_weights(module)
+        if _is_of_two(module) and target is None:
+            target = _of_decoder(module)
+        going_in, coming_out = changed.get(id(source)), changed.get(id(target))
+        if not _is_of_two(module) or target is source:
+            going_in = coming_out = going_in or coming_out
+        if going_in or coming_out:
+            yield module, going_in, coming_out
+
+
+def _is_of_two(module: torch.nn.Module) -> bool:
+    """Whether it may have a vocabulary for each of its halves."""
+    return bool(getattr(vars(module).get("config"), "is_encoder_decoder", False))
+
+
+def _of_decoder(module: Any) -> torch.Tensor | None:
+    """The table for what goes into the half that makes tokens."""
+    try:
+        weight = module.get_decoder().get_input_embeddings().weight
+    except Exception:  # theirs: a model may have none, and says so in its own way
+        return None
+    return weight if isinstance(weight, torch.Tensor) else None
+
+
+def _configs(module: torch.nn.Module) -> list[Any]:
+    """A module's config, and that part of it that is about text, which may be the same."""
+    config = vars(module)["config"]
+    of_text = None if _is_of_two(module) else getattr(config, "get_text_config", None)
+    parts = [config, of_text() if callable(of_text) else None]
+    return [*{id(part): part for part in parts if hasattr(part, "__dict__")}.values()]
+
+
+def _sizes(
+    module: torch.nn.Module, going_in: ChangedTable | None, coming_out: ChangedTable | None
+) -> Iterator[Said]:
+    places = [(vars(module), name, going_in) for name in _SIZES_IN[:1]]
+    for config in _configs(module):
+        called: Mapping[str, str] = getattr(config, "attribute_map", None) or {}
+        for names, table in ((_SIZES_IN, going_in), (_SIZES_OUT, coming_out)):
+            places += [(vars(config), called.get(name, name), table) for name in names]
+    for where, name, table in places:
+        rows = None if table is None else table.rows
+        if rows is not None and where.get(name) == rows.old_size:
+            yield Said(where, name, rows.old_size, rows.new_size, table)
+
+
+def _rows(module: torch.nn.Module, table: ChangedTable | None) -> Iterator[Said]:
+    """The rows of tokens that configs and modules say."""
+    rows = None if table is None else table.rows
+    for where, name, value in (*_tokens(module), *_copied_tokens(module)):
+        move = _moved_pairs if name == _PAIRS else _moved
+        yield Said(where, name, value, value if rows is None else move(rows, value), table)
+
+
+def _tokens(module: torch.nn.Module) -> Iterator[tuple[_Attributes, str, Any]]:
+    for config in (*_configs(module), vars(module).get("generation_config")):
+        for name, value in vars(config).items() if hasattr(config, "__dict__") else ():
+            is_row = isinstance(value, int | list) and not isinstance(value, bool)
+            is_listed = name in _TOKENS and (is_row or isinstance(value, dict))
+            if is_listed or (name.endswith(_TOKEN) and is_row):
+                yield vars(config), name, value
+
+
+def _copied_tokens(module: torch.nn.Module) -> Iterator[tuple[_Attributes, str, int]]:
+    """The same that modules keep as attributes of their own, as CLIP's does of the end of text."""
+    said = {name: value for _, name, value in _tokens(module) if isinstance(value, int)}
+    said |= {name: said[of] for name, of in _CALLED.items() if of in said}
+    for part in _of_config(module, vars(module)["config"]):
+        attributes = vars(part)
+        for name in said.keys() & attributes.keys():
+            is_own = name != _PADDING or padding_row(part) is None  # of an embedding it is its row
+            if is_own and attributes[name] == said[name]:
+                yield attributes, name, said[name]
+
+
+def _of_config(module: torch.nn.Module, config: Any) -> Iterator[torch.nn.Module]:
+    """A module and those within it that have no other config."""
+    yield module
+    for child in module.children():
+        if vars(child).get("config", config) is config:
+            yield from _of_config(child, config)
+
+
+def _moved(change: TableChange, value: Any) -> Any:
+    """A row, or lists or names of them, by their new numbers; None if one of them is gone."""
+    if isinstance(value, list):
+        moved = [_moved(change, row) for row in value]
+        return None if None in moved else moved
+    if isinstance(value, dict):
+        rows = _moved(change, list(value.values()))
+        return None if rows is None else dict(zip(value, rows, strict=True))
+    if not isinstance(value, int) or not 0 <= value < change.old_size:
+        return value  # it was no row before: -1, or the default of a larger vocabulary
+    return change.row_of(value)
+
+
+def _moved_pairs(change: TableChange, value: Any) -> Any:
+    """Pairs of a position, which stays, and a token."""
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
+        return value
+    rows = [_moved(change, token) for _, token in value]
+    is_gone = any(
+        row is None and token is not None for row, (_, token) in zip(rows, value, strict=True)
+    )
+    return None if is_gone else [[at, row] for (at, _), row in zip(value, rows, strict=True)]

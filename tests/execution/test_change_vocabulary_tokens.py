@@ -139,3 +139,51 @@ def test_named_and_paired_tokens_of_whisper_follow():
     tws.change_vocabulary(model, {"transformer.wte.weight": tws.VocabInfo(NEW, old_vocab=OLD)})
     assert model.generation_config.forced_decoder_ids == [[1, 0], [2, None], [3, 3]]
     assert model.generation_config.lang_to_id == {"<|en|>": 2, "<|de|>": 4}
+
+
+def test_one_half_of_a_translator_changes_alone():
+    model = _translator()
+    model.final_logits_bias.normal_()
+    source, target = ("t7", "t5", "t0"), ("t3", "t8")
+    before = model(_rows(OLD, *source), decoder_input_ids=_rows(OLD, *target)).logits
+    info = tws.VocabInfo(["t0", "t7", "t5", "t3", "x"], old_vocab=OLD)
+    tws.change_vocabulary(model, {"model.encoder.embed_tokens.weight": info})
+    assert (model.config.vocab_size, model.config.decoder_vocab_size) == (5, 20)
+    assert (model.config.eos_token_id, model.config.pad_token_id) == (0, 3)
+    new = _rows(["t0", "t7", "t5", "t3", "x"], *source)
+    after = model(new, decoder_input_ids=_rows(OLD, *target)).logits
+    torch.testing.assert_close(after, before)
+    info = tws.VocabInfo(["t3", "t0"], old_vocab=OLD)
+    with pytest.raises(tws.PlanError, match="pad_token_id=3 for two vocabularies"):
+        tws.change_vocabulary(model, {"model.decoder.embed_tokens.weight": info})
+
+
+def _of_gemma():
+    return transformers.Gemma3nTextConfig(
+        **{**SIZES, "num_key_value_heads": 1, "head_dim": 4, "vocab_size_per_layer_input": 20},
+        hidden_size_per_layer_input=4,
+        laurel_rank=2,
+        altup_num_inputs=2,
+        num_kv_shared_layers=0,
+        layer_types=["full_attention"],
+        activation_sparsity_pattern=[0.0],
+    )
+
+
+def test_a_second_table_of_the_tokens_is_warned_of():
+    model = transformers.Gemma3nForCausalLM(_of_gemma())
+    info = tws.VocabInfo(["t0", "t2", "t1", "t3"], old_vocab=OLD)
+    with pytest.warns(tws.WarmStartWarning, match="per_layer.weight keeps its rows"):
+        report = tws.change_vocabulary(model, {"model.embed_tokens.weight": info})
+    assert [note.code for note in report.notes] == ["table-left"]
+
+
+def test_a_second_table_of_the_tokens_changes_with_its_size():
+    config = _of_gemma()
+    model = transformers.Gemma3nForCausalLM(config)
+    names = ["model.embed_tokens.weight", "model.embed_tokens_per_layer.weight"]
+    info = tws.VocabInfo(["t0", "t2", "t1", "t3"], old_vocab=OLD)
+    report = tws.change_vocabulary(model, dict.fromkeys(names, info))
+    assert not [note for note in report.notes if note.code == "table-left"]
+    assert (config.vocab_size, config.vocab_size_per_layer_input) == (4, 4)
+    assert model(torch.tensor([[1, 3]])).logits.shape == (1, 2, 4)

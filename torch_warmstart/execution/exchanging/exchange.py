@@ -19,7 +19,7 @@ from torch_warmstart.execution.exchanging.entries import (
     entries_of_model,
     entries_of_optimizer,
 )
-from torch_warmstart.execution.exchanging.tokens import tokens_left
+from torch_warmstart.execution.exchanging.tokens import tables_left, tokens_left
 from torch_warmstart.execution.exchanging.twins import Twin, twin_of
 from torch_warmstart.execution.execute import execute_plan
 from torch_warmstart.execution.insisting import insist
@@ -69,7 +69,8 @@ def _exchange(
     try:
         copies = [(inner_copy(copy), copies_of(tables, copy)) for copy in ema]
         twin = twin_of(model, tables, optimizer)
-        left = list({f.text: f for f in tokens_left(model, tables)}.values())
+        said = (*tokens_left(model, tables), *tables_left(model, tables))
+        left = list({finding.text: finding for finding in said}.values())
         warn_of(left)
         beside = [model, *_beside(optimizer, ema)]
         report = execute_plan(twin.plan, progress=progress, complete=_AS_BEFORE, beside=beside)

@@ -14,7 +14,7 @@ import torch
 
 from torch_warmstart.errors import Finding, PlanError
 from torch_warmstart.model import padding_row
-from torch_warmstart.planning.live import ChangedTable, TableChange, token_weights
+from torch_warmstart.planning.live import ChangedTable, TableChange, find_of, token_weights
 from torch_warmstart.values import frozen
 
 _TOKEN = ("_token_id", "_token_index")
@@ -27,8 +27,10 @@ _TOKENS = {
 _PADDING, _PAD = "padding_idx", "pad_token_id"
 # What modules call what a config calls otherwise; the last two are XLM's.
 _CALLED = {_PADDING: _PAD, "pad_index": _PAD, "eos_index": "eos_token_id"}
+_AS_HIGH = 0.9  # of the rows of another table, which may be padded
 _SIZES_IN = ("vocab_size", "src_vocab_size")  # rows of the table for what goes in
 _SIZES_OUT = ("decoder_vocab_size", "tgt_vocab_size")
+_BY_LAYER = ("vocab_size_per_layer_input", "embed_tokens_per_layer")  # Gemma's size and table
 
 _Attributes: TypeAlias = "dict[str, Any]"
 
@@ -48,7 +50,9 @@ def what_is_said(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> list
     """All of it, once each; raises PlanError where one config cannot say it for two of them."""
     found: dict[tuple[int, str], Said] = {}
     for module, going_in, coming_out in _with_tokens(model, tables):
-        for said in (*_sizes(module, going_in, coming_out), *_rows(module, coming_out)):
+        by_layer = next((t for t in tables if _BY_LAYER[1] in t.variable.name.split(".")), None)
+        sizes = _sizes(module, going_in, coming_out, by_layer)
+        for said in (*sizes, *_rows(module, coming_out)):
             first = found.setdefault((id(said.where), said.name), said)
             if said.name == _PAD and None not in (first.new, said.new) and first.new != said.new:
                 raise _apart(first, said)
@@ -65,6 +69,28 @@ def tokens_left(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Itera
                 f"of {said.table.variable.name} does not have; it stays as it is."
             )
             yield Finding("token-id-left", "warning", said.name, text, hint)
+
+
+def tables_left(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
+    """Embeddings as high as one that changes, which tokens may be looked up in as well."""
+    known = {id(table.variable.tensor) for table in tables}
+    for module, table, _ in _with_tokens(model, tables):
+        known |= {*map(id, token_weights(module)), id(_of_decoder(module))}
+        if table is None or table.rows is None:
+            continue
+        size = table.rows.old_size
+        for part in _of_config(module, vars(module)["config"]):
+            if not isinstance(part, torch.nn.Embedding) or id(part.weight) in known:
+                continue
+            found = find_of(model, part.weight)
+            is_as_high = _AS_HIGH * size <= part.num_embeddings <= size
+            if is_as_high and found is not None and "position" not in found.name:
+                hint = f"If it is looked up by the same tokens, name {found.name!r} too."
+                text = (
+                    f"{found.name} has {part.num_embeddings:,} rows, {table.variable.name} had "
+                    f"{size:,} and gets another vocabulary: {found.name} keeps its rows."
+                )
+                yield Finding("table-left", "warning", found.name, text, hint)
 
 
 def _apart(first: Said, second: Said) -> PlanError:
@@ -90,7 +116,8 @@ def _with_tokens(
         going_in, coming_out = changed.get(id(source)), changed.get(id(target))
         if not _is_of_two(module) or target is source:
             going_in = coming_out = going_in or coming_out
-        if going_in or coming_out:
+        is_half = _is_of_two(module) and source is not None and len(source.shape) == 2
+        if going_in or coming_out or is_half:  # a half that stays may share its config
             yield module, going_in, coming_out
 
 
@@ -117,17 +144,25 @@ def _configs(module: torch.nn.Module) -> list[Any]:
 
 
 def _sizes(
-    module: torch.nn.Module, going_in: ChangedTable | None, coming_out: ChangedTable | None
+    module: torch.nn.Module,
+    going_in: ChangedTable | None,
+    coming_out: ChangedTable | None,
+    by_layer: ChangedTable | None,
 ) -> Iterator[Said]:
-    places = [(vars(module), name, going_in) for name in _SIZES_IN[:1]]
+    of_modules = ((_SIZES_IN[0], going_in), (_BY_LAYER[0], by_layer))
+    places = [(vars(module), name, table) for name, table in of_modules]
+    known = ((_SIZES_IN, going_in), (_SIZES_OUT, coming_out), (_BY_LAYER[:1], by_layer))
     for config in _configs(module):
         called: Mapping[str, str] = getattr(config, "attribute_map", None) or {}
-        for names, table in ((_SIZES_IN, going_in), (_SIZES_OUT, coming_out)):
+        for names, table in known:
             places += [(vars(config), called.get(name, name), table) for name in names]
     for where, name, table in places:
+        size = where.get(name)
         rows = None if table is None else table.rows
-        if rows is not None and where.get(name) == rows.old_size:
-            yield Said(where, name, rows.old_size, rows.new_size, table)
+        if rows is None:
+            yield Said(where, name, size, size, None)
+        elif size == rows.old_size:
+            yield Said(where, name, size, rows.new_size, table)
 
 
 def _rows(module: torch.nn.Module, table: ChangedTable | None) -> Iterator[Said]:

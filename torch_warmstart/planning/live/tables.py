@@ -55,6 +55,7 @@ from torch_warmstart.vocabularies import (
 
 _SETTING = "change_vocabulary"
 _ANEW = "not-made-anew"
+_SIZE = "vocab_size"
 _LOGITS_BIAS = "final_logits_bias"  # a buffer
 _WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the weight has on axis 0
 
@@ -218,9 +219,9 @@ def _logits_biases(
     """What BART and its kin add to each token's logit, of `[1, vocab_size]`."""
     for module in model.modules():
         bias = by_id.get(id(module._buffers.get(_LOGITS_BIAS)))
-        weights = [by_id[id(w)] for w in reversed(token_weights(module)) if id(w) in by_id]
-        infos = next((chosen[weight] for weight in weights if weight in chosen), ())
-        for info in infos:
+        going_in, coming_out = token_weights(module)
+        weight = by_id.get(id(going_in if coming_out is None else coming_out))
+        for info in chosen.get(weight, ()) if weight is not None else ():
             if bias is not None and len(bias.shape) == 2 and info.axis == 0:
                 yield bias, (replace(info, backup_initializer=None, generator=None, axis=1),)
 
@@ -334,6 +335,8 @@ def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Ite
         left = [w for w in both if id(w) not in changed]
         if first is None or not left or left[0].shape[0] != first[1].old_size:
             continue
+        if _has_two_sizes(module):
+            continue
         table, _ = first
         found = find_of(model, left[0])
         name = found.name if found is not None else path
@@ -343,6 +346,13 @@ def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Ite
         )
         yield Finding("half-changed", "error", table.variable.name, text)
         return
+
+
+def _has_two_sizes(module: torch.nn.Module) -> bool:
+    """Whether its config has a size for each of two vocabularies, its own or its parts'."""
+    config = vars(module)["config"]
+    is_of_halves = getattr(config, "is_encoder_decoder", False) and not hasattr(config, _SIZE)
+    return is_of_halves or hasattr(config, f"decoder_{_SIZE}")
 
 
 def _without_weights(tables: Sequence[ChangedTable]) -> Iterator[Finding]:

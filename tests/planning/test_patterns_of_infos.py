@@ -141,3 +141,27 @@ def test_a_settings_file_has_patterns_but_no_functions(tmp_path) -> None:
     made = tws.WarmStartSettings("x", ".*", {re.compile("a"): lambda match: tws.ClipOrPad()})
     with pytest.raises(tws.SettingsError, match="var_name_to_vocab_info"):
         tws.save_settings(tmp_path / "t.toml", made)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_one_info_may_be_for_both_of_two_tables_tied_or_not(is_tied: bool) -> None:
+    def made(rows: int) -> torch.nn.ModuleDict:
+        tables = torch.nn.Embedding(rows, 2), torch.nn.Linear(2, rows, bias=False)
+        if is_tied:
+            tables[1].weight = tables[0].weight
+        return torch.nn.ModuleDict(dict(zip(("one", "other"), tables, strict=True)))
+
+    before, model = made(3), made(2)
+    names = ["one.weight", "other.weight"]
+    infos = dict.fromkeys(names, tws.VocabInfo(["c", "x"], old_vocab=["a", "b", "c"]))
+    tws.warm_start(model, tws.WarmStartSettings(before.state_dict(), ".*", infos))
+    kept = [before.get_parameter(name)[2].tolist() for name in names]
+    tws.change_vocabulary(before, infos)
+    for made_of in (model, before):
+        assert [made_of.get_parameter(name).tolist() for name in names] == [
+            [row, [0.0, 0.0]] for row in kept
+        ]
+    other = {**infos, "other.weight": tws.VocabInfo(["c", "x"], old_vocab=["a", "b", "c"])}
+    if is_tied:
+        with pytest.raises(tws.PlanError, match="are the same variable"):
+            tws.change_vocabulary(model, other)

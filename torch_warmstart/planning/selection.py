@@ -248,6 +248,8 @@ def by_variable(
             )
             problems.append(Finding("unused-entry", "error", name, text))
         elif found[0] in entries:
+            if value is entries[found[0]].value and not isinstance(value, str):
+                continue  # one VocabInfo for all that may be tied, dict.fromkeys(names, info)
             text = f"{setting}: {entries[found[0]].name!r} and {name!r} are the same variable."
             problems.append(Finding("entry-twice", "error", name, text))
         else:

@@ -187,3 +187,22 @@ def test_a_second_table_of_the_tokens_changes_with_its_size():
     assert not [note for note in report.notes if note.code == "table-left"]
     assert (config.vocab_size, config.vocab_size_per_layer_input) == (4, 4)
     assert model(torch.tensor([[1, 3]])).logits.shape == (1, 2, 4)
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+def test_classes_keep_their_names(kind: str):
+    labels = dict(enumerate("abcd"))
+    config = getattr(transformers, f"{kind}Config")(
+        **SIZES, id2label=labels, label2id={name: row for row, name in labels.items()}
+    )
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
+    before = model(_rows(OLD, "t5", "t6")).logits
+    (head,) = (name for name, value in model.named_parameters() if value.shape == (4, 8))
+    head = head.removesuffix(".weight")
+    tws.change_vocabulary(model, {head: tws.VocabInfo(["d", "x", "a"], old_vocab=list("abcd"))})
+    assert model.config.id2label == {0: "d", 1: "x", 2: "a"}
+    assert model.config.label2id == {"d": 0, "x": 1, "a": 2}
+    assert (model.config.num_labels, model.num_labels) == (3, 3)
+    after = model(_rows(OLD, "t5", "t6"), labels=torch.tensor([2]))
+    torch.testing.assert_close(after.logits[:, [0, 2]], before[:, [3, 0]])
+    assert after.loss.isfinite()

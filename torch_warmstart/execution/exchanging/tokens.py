@@ -14,7 +14,13 @@ import torch
 
 from torch_warmstart.errors import Finding, PlanError
 from torch_warmstart.model import padding_row
-from torch_warmstart.planning.live import ChangedTable, TableChange, find_of, token_weights
+from torch_warmstart.planning.live import (
+    ChangedTable,
+    TableChange,
+    called_anew,
+    find_of,
+    token_weights,
+)
 from torch_warmstart.values import frozen
 
 _TOKEN = ("_token_id", "_token_index")
@@ -27,6 +33,7 @@ _TOKENS = {
 _PADDING, _PAD = "padding_idx", "pad_token_id"
 # What modules call what a config calls otherwise; the last two are XLM's.
 _CALLED = {_PADDING: _PAD, "pad_index": _PAD, "eos_index": "eos_token_id"}
+_LABEL_OF, _ROW_OF, _NUM_LABELS = "id2label", "label2id", "num_labels"  # of classes
 _AS_HIGH = 0.9  # of the rows of another table, which may be padded
 _SIZES_IN = ("vocab_size", "src_vocab_size")  # rows of the table for what goes in
 _SIZES_OUT = ("decoder_vocab_size", "tgt_vocab_size")
@@ -56,7 +63,8 @@ def what_is_said(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> list
             first = found.setdefault((id(said.where), said.name), said)
             if said.name == _PAD and None not in (first.new, said.new) and first.new != said.new:
                 raise _apart(first, said)
-    return list(found.values())
+    labels = (said for module in model.modules() for said in _labels(module, tables))
+    return [*found.values(), *labels]
 
 
 def tokens_left(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
@@ -200,6 +208,32 @@ def _of_config(module: torch.nn.Module, config: Any) -> Iterator[torch.nn.Module
     for child in module.children():
         if vars(child).get("config", config) is config:
             yield from _of_config(child, config)
+
+
+# -- classes ---------------------------------------------------------------------------------------
+
+
+def _labels(module: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Said]:
+    """What a model with a class head calls its classes, and how many there are."""
+    config, count = vars(module).get("config"), vars(module).get(_NUM_LABELS)
+    names = vars(config).get(_LABEL_OF) if hasattr(config, "__dict__") else None
+    if not isinstance(names, dict) or set(names) != set(range(len(names))) or count != len(names):
+        return
+    inside = {id(part) for part in module.modules() if isinstance(part, torch.nn.Linear)}
+    for table in tables:
+        owners = [owner for owner in table.variable.owners if id(owner.module) in inside]
+        if table.rows is None or table.rows.old_size != count or len(table.variable.shape) != 2:
+            continue
+        if owners:
+            called = called_anew(table.rows, names)
+            by_name = {name: row for row, name in called.items()}
+            yield Said(vars(config), _LABEL_OF, names, called, table)
+            yield Said(vars(config), _ROW_OF, vars(config).get(_ROW_OF), by_name, table)
+            yield Said(vars(module), _NUM_LABELS, count, len(called), table)
+            return
+
+
+# -- rows ------------------------------------------------------------------------------------------
 
 
 def _moved(change: TableChange, value: Any) -> Any:

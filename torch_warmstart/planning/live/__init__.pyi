@@ -1,3 +1,4 @@
+from .classes import called_anew as called_anew
 from .tables import ChangedTable as ChangedTable
 from .tables import TableChange as TableChange
 from .tables import copies_of as copies_of

@@ -224,7 +224,7 @@ def _behind_in_transformer(name: str, module: nn.Module, modules: Modules) -> Fo
 
 def _compare(follower: Follower, wanted: Any) -> Iterator[Difference]:
     module = follower.module
-    called = f"{_name(module)} ({follower.called})"
+    called = f"{spelt(module)} ({follower.called})"
     known = _known(wanted)
     says = f"the file says activation={_said(wanted)}"
     if not _is_activation(module):
@@ -291,5 +291,6 @@ def _said(wanted: Any) -> str:
     return f"{wanted!r:.60}"
 
 
-def _name(module: nn.Module) -> str:
+def spelt(module: nn.Module) -> str:
+    """A module's class, as a line of code names it."""
     return f"nn.{type(module).__name__}"

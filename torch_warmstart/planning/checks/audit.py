@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
 from torch_warmstart.model import module_names
-from torch_warmstart.planning.checks.activations import find_activations, told_activations
+from torch_warmstart.planning.checks.activations import find_activations, spelt, told_activations
 from torch_warmstart.planning.checks.flattenings import (
     Difference,
     LayoutsOf,
@@ -26,6 +26,10 @@ from torch_warmstart.planning.plan import Audit
 
 if TYPE_CHECKING:
     from torch_warmstart.layouts.tensorflow import Described
+
+_Checks: TypeAlias = Sequence[
+    tuple[tuple[type[nn.Module], ...], Callable[[Any], Difference | None]]
+]
 
 
 def audit_port(
@@ -85,12 +89,12 @@ def _compared(module: nn.Module, options: Mapping[str, Any] | None) -> Iterable[
         from torch_warmstart.planning.checks.file_audit import TOLD, compare
 
         if isinstance(module, TOLD):
-            return compare(module, options)
-    return _findings(module)
+            return [*compare(module, options), *_findings(module, _WHATEVER_IS_SAID)]
+    return _findings(module, _CHECKS)
 
 
-def _findings(module: nn.Module) -> Iterable[Difference]:
-    for types, check in _CHECKS:
+def _findings(module: nn.Module, checks: _Checks) -> Iterable[Difference]:
+    for types, check in checks:
         if isinstance(module, types):
             finding = check(module)
             if finding is not None:
@@ -114,7 +118,7 @@ def _batch_norm(module: nn.Module) -> Difference | None:
     return (
         f"{mine} {'is' if len(same) == 1 else 'are'} torch's default; Keras has epsilon=0.001 and "
         "momentum=0.99, 0.01 in torch.",
-        f"Make it {_name(module)}(..., {theirs}).",
+        f"Make it {spelt(module)}(..., {theirs}).",
     )
 
 
@@ -125,7 +129,7 @@ def _copied_momentum(module: nn.modules.batchnorm._BatchNorm) -> Difference | No
     return (
         f"momentum={momentum} is the part that a new batch counts for; Keras's is the part that is "
         f"kept, and its {momentum} is {1 - module.momentum:g} here.",
-        f"Make it {_name(module)}(..., momentum={1 - module.momentum:g}).",
+        f"Make it {spelt(module)}(..., momentum={1 - module.momentum:g}).",
     )
 
 
@@ -135,7 +139,7 @@ def _other_norm(module: nn.Module) -> Difference | None:
         return None
     return (
         "eps=1e-05 is torch's default; Keras has epsilon=0.001, BERT 1e-12.",
-        f"Make it {_name(module)}(..., eps=1e-3).",
+        f"Make it {spelt(module)}(..., eps=1e-3).",
     )
 
 
@@ -193,7 +197,7 @@ def _strided(module: nn.Module) -> Difference | None:
         "it pads both sides alike; TensorFlow's SAME with a stride of more than 1 pads one more at "
         "the end where the size is even.",
         "If the original was SAME, pad by torch.nn.functional.pad(x, ...) and make it "
-        f"{_name(module)}(..., padding=0).",
+        f"{spelt(module)}(..., padding=0).",
     )
 
 
@@ -203,7 +207,7 @@ def _transposed(module: nn.Module) -> Difference | None:
     return (
         "TensorFlow's SAME crops the result to stride times the size, one more at the end where "
         "that is odd.",
-        f"If the original was SAME, make it {_name(module)}(..., padding=0) and crop the result.",
+        f"If the original was SAME, make it {spelt(module)}(..., padding=0) and crop the result.",
     )
 
 
@@ -212,7 +216,7 @@ def _average_pool(module: nn.Module) -> Difference | None:
         return None
     return (
         "it counts the padding as zeros; TensorFlow leaves it out of the average.",
-        f"Make it {_name(module)}(..., count_include_pad=False).",
+        f"Make it {spelt(module)}(..., count_include_pad=False).",
     )
 
 
@@ -264,7 +268,7 @@ def _max_norm(module: nn.Embedding | nn.EmbeddingBag) -> Difference | None:
     return (
         f"max_norm={module.max_norm!r} shortens longer rows whenever they are looked up; Keras's "
         "Embedding does not, and tf.nn.embedding_lookup does where it is given max_norm.",
-        f"If the original does not, make it {_name(module)}(..., max_norm=None).",
+        f"If the original does not, make it {spelt(module)}(..., max_norm=None).",
     )
 
 
@@ -274,11 +278,13 @@ def _recurrent_dropout(module: nn.Module) -> Difference | None:
     return (
         f"dropout={module.dropout} is applied between stacked layers; Keras's dropout= and "
         "recurrent_dropout= are applied to a cell's inputs and states.",
-        f"Make it {_name(module)}(..., dropout=0) and apply nn.Dropout to the inputs.",
+        f"Make it {spelt(module)}(..., dropout=0) and apply nn.Dropout to the inputs.",
     )
 
 
-_CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Callable[[Any], Difference | None]]] = (
+# Those that hold whatever the file says of a layer.
+_WHATEVER_IS_SAID: _Checks = (((nn.RNNBase,), _recurrent_dropout),)
+_CHECKS: _Checks = (
     ((nn.modules.batchnorm._BatchNorm,), _batch_norm),
     ((nn.modules.batchnorm._BatchNorm,), _copied_momentum),
     ((nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm), _other_norm),
@@ -292,7 +298,7 @@ _CHECKS: Sequence[tuple[tuple[type[nn.Module], ...], Callable[[Any], Difference 
     ((nn.Hardsigmoid,), _hard_sigmoid),
     ((nn.modules.dropout._DropoutNd,), _dropout),
     ((nn.Embedding, nn.EmbeddingBag), _max_norm),
-    ((nn.RNNBase,), _recurrent_dropout),
+    *_WHATEVER_IS_SAID,
 )
 
 
@@ -301,7 +307,3 @@ def _pair(value: object) -> tuple[int, ...]:
     if isinstance(value, str):
         return ()
     return tuple(value) if isinstance(value, tuple) else (int(value),)  # type: ignore[call-overload]
-
-
-def _name(module: nn.Module) -> str:
-    return f"nn.{type(module).__name__}"

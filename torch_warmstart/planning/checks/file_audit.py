@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from torch_warmstart.errors import is_number
+from torch_warmstart.planning.checks.activations import spelt
 from torch_warmstart.planning.checks.flattenings import Difference
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _norm(module: nn.Module, options: Options) -> Iterator[Difference]:
         mine = " and ".join(f"{name}={getattr(module, name)!r}" for name in differ)
         theirs = " and ".join(said for _, said in differ.values())
         change = ", ".join(f"{name}={value!r}" for name, (value, _) in differ.items())
-        yield f"{mine}; the file says {theirs}.", f"Make it {_name(module)}(..., {change})."
+        yield f"{mine}; the file says {theirs}.", f"Make it {spelt(module)}(..., {change})."
 
 
 def _normed_axes(options: Options) -> Iterator[Difference]:
@@ -98,13 +99,13 @@ def _convolution(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[
     if padding == "same" and pads and not is_strided and not _keeps_size(module):
         yield (
             f"padding={module.padding!r}; the file says padding='same'.",
-            f"Make it {_name(module)}(..., padding='same').",
+            f"Make it {spelt(module)}(..., padding='same').",
         )
     if padding == "same" and pads and is_strided:
         yield (
             "it pads both sides alike; the file says padding='same', which with a stride of more "
             "than 1 pads one more at the end where the size is even.",
-            f"Pad by torch.nn.functional.pad(x, ...) and make it {_name(module)}(..., padding=0).",
+            f"Pad by torch.nn.functional.pad(x, ...) and make it {spelt(module)}(..., padding=0).",
         )
     if padding == "valid" and pads:
         yield (
@@ -114,7 +115,7 @@ def _convolution(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[
     if padding == "causal" and pads:
         yield (
             "it pads both sides; the file says padding='causal', which pads the beginning alone.",
-            f"Pad by torch.nn.functional.pad(x, ...) and make it {_name(module)}(..., padding=0).",
+            f"Pad by torch.nn.functional.pad(x, ...) and make it {spelt(module)}(..., padding=0).",
         )
 
 
@@ -154,12 +155,12 @@ def _cropped(module: nn.modules.conv._ConvNd, options: Options) -> Iterator[Diff
         crop = ", ".join(f"{each // 2} in front and {each - each // 2} behind" for each in cut)
         yield (
             f"{differs}, which leaves out one more at the end.",
-            f"Make it {_name(module)}(..., padding=0, output_padding=0) and crop the result: {crop}"
+            f"Make it {spelt(module)}(..., padding=0, output_padding=0) and crop the result: {crop}"
             f"{' along each axis in turn' if len(cut) > 1 else ''}.",
         )
     else:
         values = f"padding={wanted[0]!r}, output_padding={wanted[1]!r}"
-        yield f"{differs}.", f"Make it {_name(module)}(..., {values})."
+        yield f"{differs}.", f"Make it {spelt(module)}(..., {values})."
 
 
 def _table(module: nn.Embedding | nn.EmbeddingBag, options: Options) -> Iterator[Difference]:
@@ -167,7 +168,7 @@ def _table(module: nn.Embedding | nn.EmbeddingBag, options: Options) -> Iterator
         yield (
             f"max_norm={module.max_norm!r}, which shortens longer rows whenever they are looked up;"
             " the file's layer does not.",
-            f"Make it {_name(module)}(..., max_norm=None).",
+            f"Make it {spelt(module)}(..., max_norm=None).",
         )
     cap = options.get("logit_soft_cap")  # of a ReversibleEmbedding
     if cap is not None:
@@ -187,13 +188,7 @@ def _recurrent(module: nn.RNNBase, options: Options) -> Iterator[Difference]:
     if options.get("time_major") is True and module.batch_first:
         yield (
             "batch_first=True; the file says time_major=True, with the steps in front.",
-            f"Make it {_name(module)}(..., batch_first=False), or turn its inputs.",
-        )
-    if module.dropout:
-        yield (
-            f"dropout={module.dropout} is applied between stacked layers; Keras's dropout= and "
-            "recurrent_dropout= are applied to a cell's inputs and states.",
-            f"Make it {_name(module)}(..., dropout=0) and apply nn.Dropout to the inputs.",
+            f"Make it {spelt(module)}(..., batch_first=False), or turn its inputs.",
         )
 
 
@@ -205,7 +200,7 @@ def untold(module: nn.Module, layer: Described, layouts: Sequence[str]) -> Itera
     if layer.is_own and type(module).__module__.startswith("torch.nn."):
         yield (
             f"the file says that its layer is of a class of the program's own, {layer.kind!r:.60}, "
-            f"which may compute something else than {_name(module)} from tensors of these names.",
+            f"which may compute something else than {spelt(module)} from tensors of these names.",
             "Compare it with the original.",
         )
     is_recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase)
@@ -236,7 +231,7 @@ def _half_a_norm(module: nn.LayerNorm) -> Iterator[Difference]:
 def _differs(module: nn.Module, setting: str, wanted: Any, said: str) -> Difference:
     return (
         f"{setting}={getattr(module, setting)!r}; the file says {said}.",
-        f"Make it {_name(module)}(..., {setting}={wanted!r}).",
+        f"Make it {spelt(module)}(..., {setting}={wanted!r}).",
     )
 
 
@@ -250,7 +245,3 @@ def _sizes(value: Any, rank: int) -> tuple[int, ...] | None:
     if isinstance(value, list | tuple) and len(value) == rank:
         return tuple(value)
     return None
-
-
-def _name(module: nn.Module) -> str:
-    return f"nn.{type(module).__name__}"

@@ -265,6 +265,12 @@ def check_kind(what: str, value: object, kind: type, expected: str) -> None:
         raise SettingsError(f"{what} must be {expected}, not a {type(value).__name__}.")
 
 
+def check_number_of_bytes(what: str, value: object) -> None:
+    """Raises SettingsError for an argument that is no number of bytes."""
+    if not is_whole(value) or value < 0:
+        raise SettingsError(f"{what} is a number of bytes, at least 0, not {value!r:.60}.")
+
+
 def check_choice(what: str, value: object, choice: Any) -> None:
     """Raises SettingsError unless an argument is one of the words of a Literal of `choices`."""
     if isinstance(value, str) and value in get_args(choice):

@@ -141,6 +141,6 @@ def test_a_limit_refuses_before_anything_is_written():
     )
 
 
-@pytest.mark.parametrize("wrong", [{"staging": "disk"}, {"limit": "1 GB"}])
+@pytest.mark.parametrize("wrong", [{"staging": "disk"}, {"limit": "1 GB"}, {"limit": -1}])
 def test_what_is_neither(wrong):
     _refused("staging is|memory_limit is", VocabInfo(NEW, old_vocab=OLD), **wrong)

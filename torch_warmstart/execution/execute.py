@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from torch_warmstart.choices import Staging
 from torch_warmstart.display import Advance, progress_bar
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import SettingsError, WarmStartError
@@ -55,7 +56,7 @@ def execute_plan(
     *,
     progress: bool | None = None,
     agreement: Callable[[], Agreement] = Agreement,
-    staging: str = "none",
+    staging: Staging = "none",
     memory_limit: int | None = None,
     complete: str = _COMPLETE,
     beside: Beside = (),

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 import torch
 
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.choices import Staging
+from torch_warmstart.errors import SettingsError, check_choice, check_number_of_bytes
 from torch_warmstart.execution.commit import (
     Copy,
     Gather,
@@ -29,7 +30,6 @@ from torch_warmstart.new_rows import Initialised
 from torch_warmstart.planning import WarmStartPlan
 from torch_warmstart.values import frozen
 
-_STAGINGS = ("none", "memory")
 _Rows = TypeVar("_Rows", Gather, Patch)
 
 
@@ -37,15 +37,13 @@ _Rows = TypeVar("_Rows", Gather, Patch)
 class Memory:
     """What carrying out a plan may keep in memory, and what it shall."""
 
-    staging: str = "none"  # "memory": all that the commit reads
+    staging: Staging = "none"  # "memory": all that the commit reads
     limit: int | None = None  # bytes
 
     def __post_init__(self) -> None:
-        if self.staging not in _STAGINGS:
-            raise SettingsError(f"staging is 'none' or 'memory', not {self.staging!r}.")
-        limit = self.limit
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-            raise SettingsError(f"memory_limit is a number of bytes or None, not {limit!r}.")
+        check_choice("staging", self.staging, Staging)
+        if self.limit is not None:
+            check_number_of_bytes("memory_limit", self.limit)
 
     def check_plan(self, plan: WarmStartPlan) -> None:
         """Raises SettingsError where an initialiser's whole tensor would be above the limit."""

@@ -15,7 +15,7 @@ from torch_warmstart.errors import (
     MissingDependencyError,
     SettingsError,
     check_choice,
-    is_whole,
+    check_number_of_bytes,
     path_of,
 )
 from torch_warmstart.storage.files import (
@@ -94,11 +94,10 @@ class Storage:
 
     def __post_init__(self) -> None:
         check_choice("filesystem", self.filesystem, Opener)
-        if not is_whole(self.max_gap) or self.max_gap < 0:
-            raise SettingsError(f"max_gap is a number of bytes, at least 0, not {self.max_gap!r}.")
+        check_number_of_bytes("max_gap", self.max_gap)
         limit, folder = self.mirror_limit, self.mirror_dir
-        if limit is not None and not is_whole(limit):
-            raise SettingsError(f"mirror_limit is a number of bytes or None, not {limit!r}.")
+        if limit is not None:
+            check_number_of_bytes("mirror_limit", limit)
         if folder is not None and not os.path.isdir(path_of("mirror_dir", folder)):
             raise SettingsError(f"mirror_dir is no directory: {folder}.")
         if self._mirrors is None:

@@ -23,6 +23,7 @@ from torch_warmstart.planning.checks import (
     Beside,
     find_adapters,
     find_beside,
+    find_half_changed,
     find_lost,
     find_shuffled,
     notes_on_meta,
@@ -84,6 +85,7 @@ def make_plan(
     old = OldVocabularies(checkpoint, wishes.settings.storage, is_older)
     decisions, of_slots = _decide(wishes, located, optimizer, names.explained, old)
     shuffled = find_shuffled([decision.item for decision in decisions.values()], old)
+    shuffled += find_half_changed(decision.item for decision in decisions.values())
     losses = _judge_losses(model, wishes, located, decisions)
     problems = [*wishes.problems, *names.problems, *losses.problems, *_only(shuffled, "error")]
     if problems:

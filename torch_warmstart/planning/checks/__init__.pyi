@@ -6,6 +6,7 @@ from .beside import Beside as Beside
 from .beside import find_beside as find_beside
 from .columns import find_other_columns as find_other_columns
 from .file_audit import untold as untold
+from .half_changed import find_half_changed as find_half_changed
 from .lost_parameters import find_lost as find_lost
 from .lost_parameters import say_lost as say_lost
 from .on_meta import is_made_by_module as is_made_by_module

@@ -1,0 +1,94 @@
+"""Rows of one layer that a vocabulary would move for its weight only, in as many rows as before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+import torch_warmstart as tws
+from torch_warmstart import ClipOrPad, VocabInfo, WarmStartSettings
+
+SHUFFLED = VocabInfo(["c", "a", "b"], old_vocab=["a", "b", "c"])
+GROWN = VocabInfo(
+    ["a", "b", "new"], old_vocab=["a", "b", "c"]
+)  # rows that stay are where they were
+
+
+def _weight_normed():
+    return parametrizations.weight_norm(nn.Embedding(3, 2))
+
+
+def _pruned():
+    return prune.random_unstructured(nn.Linear(2, 3, bias=False), "weight", 0.5)
+
+
+LAYERS = {
+    "a bias": (lambda: nn.Linear(2, 3), "weight"),
+    "of a bias only": (lambda: nn.Linear(2, 3), "bias"),
+    "of a convolution": (lambda: nn.Conv1d(2, 3, 2), "weight"),
+    "a subclass": (lambda: type("Own", (nn.Linear,), {})(2, 3), "weight"),
+    "norms": (_weight_normed, "parametrizations.weight.original1"),
+    "a mask": (_pruned, "weight_orig"),
+    "statistics": (lambda: nn.BatchNorm1d(3), "weight"),
+    "a parametrised weight's bias": (
+        lambda: parametrizations.spectral_norm(nn.Linear(2, 3)),
+        "parametrizations.weight.original",
+    ),
+}
+
+
+def _start(make, infos):
+    settings = WarmStartSettings(make().state_dict(), [".*"], infos)
+    return tws.warm_start(make(), settings)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_half_of_a_layer_is_refused(name):
+    make, moved = LAYERS[name]
+    with pytest.raises(tws.PlanError, match="of the same layer, as many by position") as raised:
+        _start(make, {moved: SHUFFLED})
+    assert {problem.code for problem in raised.value.problems} == {"rows-of-one-layer"}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("info", [GROWN, ClipOrPad(axis=0)], ids=["grown", "clipped"])
+def test_rows_that_stay_where_they_are_are_each_others(name, info):
+    make, moved = LAYERS[name]
+    _start(make, {moved: info})
+
+
+def test_the_whole_layer_moves():
+    make, _ = LAYERS["a bias"]
+    report = _start(make, {"": SHUFFLED})
+    assert not report.notes
+
+
+def test_a_transposed_convolution_has_its_outputs_along_its_second_axis():
+    def make():
+        return nn.ConvTranspose1d(3, 3, 2)
+
+    _start(make, {"weight": SHUFFLED})  # its inputs
+    with pytest.raises(tws.PlanError, match="of the same layer, as many by position"):
+        _start(make, {"weight": VocabInfo(["c", "a", "b"], old_vocab=["a", "b", "c"], axis=1)})
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(3, 2))
+        self.scale = nn.Parameter(torch.randn(3))
+        self.other = nn.Parameter(torch.randn(4))
+
+
+def test_of_a_module_that_nobody_knows_it_is_a_warning():
+    with pytest.warns(tws.WarmStartWarning, match="table takes its rows as .* scale, of the same"):
+        report = _start(Scaled, {"table": SHUFFLED})
+    assert [note.code for note in report.notes] == ["rows-of-one-layer"]
+    assert not _start(Scaled, {"table": SHUFFLED, "scale": SHUFFLED}).notes
+
+
+def test_what_is_said_of_both_is_meant():
+    make, _ = LAYERS["a bias"]
+    assert not _start(make, {"weight": SHUFFLED, "bias": ClipOrPad()}).notes

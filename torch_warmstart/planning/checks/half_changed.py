@@ -1,0 +1,108 @@
+"""Rows of one layer that would not be moved alike: its weight's by a vocabulary, its bias's not.
+
+Where the sizes differ a plan fails by itself. Where a vocabulary has other entries in as many rows,
+a bias that goes by position is others' bias.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from torch_warmstart.errors import Finding
+from torch_warmstart.planning.plan import PlanItem
+
+_Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_PART = re.compile(r"parametrizations\.(\w+)\.original\d*|(\w+)_(?:g|v|orig|mask)")  # of a weight
+_OF_NORMS = ("running_mean", "running_var")  # beside a weight
+
+_Pair = tuple[PlanItem, int, PlanItem, int]  # with the axis of each
+
+
+def find_half_changed(items: Iterable[PlanItem]) -> list[Finding]:
+    """An error for a layer of torch's, a warning for a module that only has as many of both."""
+    layers: dict[int, tuple[nn.Module, dict[str, PlanItem]]] = {}
+    for item in items:
+        if item.state != "kept" and item.variable.slot is None:
+            for owner in item.variable.owners:
+                layer = layers.setdefault(id(owner.module), (owner.module, {}))
+                layer[1][owner.leaf] = item
+    having = (one for one in layers.values() if any(item.changes for item in one[1].values()))
+    found = (_of_layer(module, leaves) for module, leaves in having)
+    return list({finding.text: finding for finding in itertools.chain(*found)}.values())
+
+
+def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
+    known = [pair for pair in _pairs(module, leaves) if _is_torchs(type(module).__mro__)]
+    for pair in known:
+        if not _move_alike(*pair):
+            yield _finding("error", pair)
+    said = {frozenset((id(one), id(other))) for one, _, other, _ in known}
+    for pair in () if _is_torchs((type(module),)) else _alike(leaves):
+        if frozenset((id(pair[0]), id(pair[2]))) not in said and not _move_alike(*pair):
+            yield _finding("warning", pair)
+
+
+def _is_torchs(classes: Sequence[type]) -> bool:
+    return any(c.__module__.startswith("torch.") and c is not nn.Module for c in classes)
+
+
+def _finding(severity: Literal["error", "warning"], pair: _Pair) -> Finding:
+    one, axis, other, _ = pair
+    first, last = (one, other) if _rows(one, axis) is not None else (other, one)
+    text = (
+        f"{first.name} takes its rows as var_name_to_vocab_info says, and {last.name}, of the same "
+        "layer, as many by position: they would be those of others."
+    )
+    hint = "Give both the same, by the name of their module in var_name_to_vocab_info."
+    if severity == "warning":
+        text += f" Whether they belong together its class knows. {hint}"
+    return Finding("rows-of-one-layer", severity, first.name, text, hint)
+
+
+def _pairs(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:
+    """What in a layer of torch's has a row for the same thing."""
+    outputs = 1 if isinstance(module, _Transposed) else 0
+    for (leaf, one), (other_leaf, other) in itertools.permutations(leaves.items(), 2):
+        name, other_name = _attribute(leaf), _attribute(other_leaf)
+        if name == other_name:
+            axes = range(len(one.variable.shape)) if leaf < other_leaf else ()
+            yield from ((one, axis, other, axis) for axis in axes)
+        elif "weight" not in name or (outputs and module.groups != 1):
+            continue
+        elif other_name == name.replace("weight", "bias") or other_leaf in _OF_NORMS:
+            yield one, outputs, other, 0
+
+
+def _attribute(leaf: str) -> str:
+    """The layer's attribute that a tensor is, or that is computed from it."""
+    match = _PART.fullmatch(leaf)
+    return next(filter(None, match.groups())) if match else leaf
+
+
+def _alike(leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:
+    """What in a module of somebody's has as many rows as one that moves, and goes by position."""
+    for one, other in itertools.permutations(leaves.values(), 2):
+        if one.changes and not other.changes:
+            yield one, 0, other, 0
+
+
+def _move_alike(one: PlanItem, axis: int, other: PlanItem, other_axis: int) -> bool:
+    """Whether rows that both take are each other's; the settings may say of both where they go."""
+    shape, other_shape = one.variable.shape, other.variable.shape
+    if len(shape) <= axis or len(other_shape) <= other_axis:
+        return True
+    moved = [rows for rows in (_rows(one, axis), _rows(other, other_axis)) if rows is not None]
+    if shape[axis] != other_shape[other_axis] or len(moved) != 1:
+        return True
+    by_position = torch.arange(shape[axis], device=moved[0].device)
+    return not bool(((moved[0] != by_position) & (moved[0] >= 0)).any())
+
+
+def _rows(item: PlanItem, axis: int) -> torch.Tensor | None:
+    return next((c.remapping.rows for c in item.changes if c.axis == axis), None)

@@ -67,6 +67,7 @@ def test_a_mapping_leads_to_rows_and_leaves_gaps():
         ({"a": 1 << 60}, "a table has that many"),
         ({"a": 0.5}, "leads to float"),
         ({"a": "b"}, "leads to str"),
+        ({0: "b", 1: "a"}, "leads to str. Turn it round: {entry: row"),
         ({"a": 0, 1: 1}, "all str, all bytes or all int"),
     ],
 )

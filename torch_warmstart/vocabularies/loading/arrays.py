@@ -333,9 +333,11 @@ def from_mapping(mapping: Mapping[Any, Any], origin: str = "", **more: Any) -> V
     numbers = set(map(type, mapping.values()))
     if not all(issubclass(cls, int | np.integer) and cls is not bool for cls in numbers):
         names = ", ".join(sorted(cls.__name__ for cls in numbers))
+        is_turned = all(issubclass(cls, str | bytes) for cls in numbers)  # as `id2label` is
+        turn = " Turn it round: {entry: row for row, entry in mapping.items()}."
         raise VocabularyError(
             f"A mapping that is a vocabulary leads from an entry to its row; {origin} leads to "
-            f"{names}."
+            f"{names}.{turn if is_turned and set(map(type, mapping)) == {int} else ''}"
         )
     rows = _of_ints(list(mapping.values()), origin).ids
     assert rows is not None

@@ -88,6 +88,18 @@ def test_a_text_vectorization(library):
 
 
 @KERAS
+@pytest.mark.parametrize("layer", ["StringLookup", "TextVectorization"])
+def test_entries_are_what_the_layer_s_table_has_whatever_it_reads_them_as(library, layer):
+    made = getattr(library.layers, layer)
+    options = {"standardize": None} if layer == "TextVectorization" else {}
+    lookup = made(vocabulary=["é", "b"], encoding="latin-1", **options)
+    assert "Ã©" in lookup.get_vocabulary()
+    assert (
+        load(lookup).rows(["é"]).tolist() == np.array(lookup(tf.constant(["é"]))).ravel().tolist()
+    )
+
+
+@KERAS
 def test_one_column_for_each_entry_may_be_padded(library):
     layer = library.layers.StringLookup(
         vocabulary=["a", "b"], output_mode="multi_hot", max_tokens=6, pad_to_max_tokens=True

@@ -37,7 +37,7 @@ def from_keras_layer(layer: Any) -> Vocabulary:
             "or its entries as a sequence, in the order of their rows."
         )
     try:
-        entries = [_plain(entry) for entry in layer.get_vocabulary()]
+        entries = [_stored(lookup, _plain(entry)) for entry in layer.get_vocabulary()]
     except Exception as error:
         raise VocabularyError(f"{origin} cannot tell its vocabulary: {error}") from error
     names = ("mask_token", "oov_token", "num_oov_indices", "output_mode", "oov_method", "salt")
@@ -50,6 +50,14 @@ def from_keras_layer(layer: Any) -> Vocabulary:
             "entries as a sequence, in the order of their rows."
         )
     return found
+
+
+def _stored(lookup: Any, entry: Any) -> Any:
+    """An entry as its table has it: of bytes in UTF-8 a layer may read letters otherwise."""
+    encoding = getattr(lookup, "encoding", None) or "utf-8"
+    if not isinstance(entry, str) or encoding in ("utf-8", "utf8"):
+        return entry
+    return entry.encode(encoding).decode("utf-8", "surrogateescape")
 
 
 def _plain(value: Any) -> Any:

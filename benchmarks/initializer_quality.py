@@ -119,6 +119,7 @@ def language(seed: int, sizes: Sizes) -> dict[str, float]:
         '`normal("diagonal")`': init.normal("diagonal"),
         "`subword(old)`": init.subword(old) | last,
         '`subword(old, "exp")`': init.subword(old, "exp") | last,
+        '`alias("prefix")`': init.alias("prefix") | last,
         "`similar(words)`": init.similar(words) | last,
         "`similar(words)` as FOCUS": init.similar(
             words, k=None, weights="sparsemax", temperature=1.0, anchors="shared"

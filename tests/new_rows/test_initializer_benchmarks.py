@@ -50,6 +50,6 @@ def test_new_items_begin_better_with_their_category_than_with_the_mean_or_zeros(
 def test_a_language_model_s_tokenizer_is_exchanged_by_every_method(benchmark):
     quality = benchmark("initializer_quality")
     found = quality.language(0, quality.TINY)
-    assert len(found) == 13
+    assert len(found) == 14
     assert all(math.isfinite(perplexity) for perplexity in found.values())
     assert found["`mean()`"] < found["`torch.nn.init.normal_`"]

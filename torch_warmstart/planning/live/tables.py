@@ -170,7 +170,7 @@ def _check_info(name: str, info: Any) -> None:
     if isinstance(info.backup_initializer, str) and info.backup_initializer == KEEP:
         raise SettingsError(
             f"{name!r}: new rows of a new tensor hold nothing that could be kept. Leave "
-            "backup_initializer out (zeros), or give a function of torch.nn.init."
+            "backup_initializer out (zeros), or give one of tws.init or of torch.nn.init."
         )
     if isinstance(info, VocabInfo) and info.fallback:
         raise SettingsError(

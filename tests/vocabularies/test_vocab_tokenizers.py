@@ -254,6 +254,27 @@ def test_tokens_of_one_meaning_find_each_other():
     assert model.weight.flatten().tolist() == [12.0, 10.0, 13.0, 11.0]
 
 
+def test_tokens_that_a_tokenizer_names_itself_find_each_other(tmp_path):
+    vocabularies = []
+    for side, tokens in (("old", ["<image>", "a", "[PAD]"]), ("new", ["a", "<pad>", "<|img|>"])):
+        model = models.WordLevel({token: row for row, token in enumerate(tokens)})
+        image, pad = (token for token in tokens if token != "a") if side == "old" else tokens[:0:-1]
+        own = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizers.Tokenizer(model),
+            pad_token=pad,
+            extra_special_tokens={"image_token": image},
+        )
+        own.save_pretrained(tmp_path / side)
+        assert load(own).special == load(tmp_path / side).special
+        vocabularies.append(load(own))
+    old, new = vocabularies
+    assert new.special == {"image_token": range(2, 3), "pad_token": range(1, 2)}
+    table, model = torch.arange(3.0)[:, None], torch.nn.Embedding(3, 1)
+    infos = {"weight": tws.VocabInfo(new, old_vocab=old)}
+    tws.warm_start(model, tws.WarmStartSettings({"weight": table}, ".*", infos))
+    assert model.weight.flatten().tolist() == [1, 2, 0]
+
+
 def test_a_table_of_a_tokenizer_may_be_padded():
     tokens = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2}, unk_token="a"))
     table = {"weight": torch.arange(3.0).reshape(3, 1) + 1}

@@ -17,7 +17,7 @@ from torch_warmstart.vocabularies.loading.arrays import from_mapping
 from torch_warmstart.vocabularies.loading.arrow import ROWS
 from torch_warmstart.vocabularies.loading.keras_layers import from_keras_layer, is_keras_lookup
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
-from torch_warmstart.vocabularies.loading.tokenizer_files import ROLES, unknown_of, with_roles
+from torch_warmstart.vocabularies.loading.tokenizer_files import roles_of, unknown_of, with_roles
 from torch_warmstart.vocabularies.numbering import is_numbering, may_number
 
 _COUNTED = "count"  # what pandas calls what `value_counts()` returns
@@ -103,7 +103,8 @@ def _from_transformers(tokenizer: Any) -> Vocabulary:
     """Hugging Face's, fast and slow: all tokens by id, the added ones too."""
     rows = {**tokenizer.get_vocab(), **tokenizer.get_added_vocab()}
     vocabulary = from_mapping(rows, _origin(tokenizer), is_padded=True)
-    return with_roles(vocabulary, {role: getattr(tokenizer, role, None) for role in ROLES}, rows)
+    named = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return with_roles(vocabulary, roles_of(named), rows)
 
 
 def _from_tokenizers(tokenizer: Any) -> Vocabulary:

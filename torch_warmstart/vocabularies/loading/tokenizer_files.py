@@ -20,11 +20,7 @@ from torch_warmstart.vocabularies.loading.arrays import from_mapping, from_seque
 from torch_warmstart.vocabularies.loading.content import HEAD, is_counted
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
 
-# What Hugging Face calls the tokens that it has a use for.
-ROLES = (
-    *("bos_token", "eos_token", "unk_token", "sep_token"),
-    *("pad_token", "cls_token", "mask_token"),
-)
+_ROLE = "_token"  # how Hugging Face ends the names of what tokens are for: pad_token, image_token
 _TOKENIZER, _VOCAB, _LINES = "tokenizer.json", "vocab.json", "vocab.txt"
 _MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
 _CONFIG = "tokenizer_config.json"
@@ -120,6 +116,15 @@ def _no_tokenizer(url: str, why: str) -> VocabularyError:
     return VocabularyError(f"{url} is not a whole tokenizer.json: {why}.")
 
 
+def roles_of(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Which token is for what, of all that a tokenizer says by name."""
+    return {
+        name: token
+        for name, token in named.items()
+        if name.endswith(_ROLE) and token and isinstance(token, str | dict)
+    }
+
+
 def with_roles(
     vocabulary: Vocabulary, roles: Mapping[str, Any], rows: Mapping[str, int]
 ) -> Vocabulary:
@@ -154,7 +159,8 @@ def read_directory(url: str, storage: Storage) -> Vocabulary:
     roles: dict[str, Any] = {}
     configs = {name: _config(name, url, names, read) for name in (*_CONFIGS, "config.json")}
     for name in _CONFIGS:
-        roles |= {role: configs[name][role] for role in ROLES if configs[name].get(role)}
+        further = configs[name].get("extra_special_tokens")  # a list in newer ones
+        roles |= roles_of(further if isinstance(further, dict) else {}) | roles_of(configs[name])
     rows = _rows_by_token(vocabulary, roles)
     vocabulary = with_roles(vocabulary, roles, rows)
     size = configs["config.json"].get("vocab_size")

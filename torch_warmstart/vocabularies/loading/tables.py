@@ -97,7 +97,8 @@ def _check_separator(head: bytes, url: str, form: str) -> None:
         if separator != own and is_numbered(head, separator):
             raise VocabularyError(
                 f"{url} has {name} between its cells, and is to be read as {form}: pass the column "
-                "of its entries as a sequence."
+                "of its entries as a sequence; or, if each line is an entry with its separators, "
+                "Vocabulary.load(..., format='lines')."
             )
 
 

@@ -49,3 +49,12 @@ def test_every_storage_is_counted_in_its_own_size(tmp_path):
     with tws.load_checkpoint(tmp_path / "m.pt") as checkpoint:
         assert set(checkpoint) == set(saved)
         assert torch.equal(checkpoint.get_tensor("high"), base[9:])
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_later_pickle_protocol_is_told_as_such(tmp_path, protocol, is_zip):
+    saved, path = {"a": torch.arange(3.0)}, tmp_path / "m.pt"
+    torch.save(saved, path, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(tws.UnsupportedError, match="written with pickle_protocol=4 or later"):
+        tws.load_checkpoint(path)

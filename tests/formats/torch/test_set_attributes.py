@@ -37,7 +37,7 @@ def _text(name):
 
 def _settings(path, moves):
     info = tws.VocabInfo(["a", "b"], 2, 0, ["b", "a"])
-    return tws.WarmStartSettings(path, ".*", {"weight": info} if moves else {})
+    return tws.WarmStartSettings(path, ".*", {"": info} if moves else {})
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)

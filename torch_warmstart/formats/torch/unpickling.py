@@ -22,6 +22,7 @@ _REFUSED = re.compile(
     r"GLOBAL ([^\s,]+)|unrecognized function (.+)|`add_safe_globals`,? but got (.+)|(`.+) must be "
     r"imported"
 )
+_OF_LATER_PROTOCOLS = "Unsupported operand 149"  # what pickles of protocol 4 and 5 begin with
 _METADATA = "_metadata"  # of a state_dict: the versions of its modules
 _DETAIL = re.compile(r"WeightsUnpickler error:\s*(.+)")
 
@@ -54,6 +55,11 @@ def load_tensors(
             return _without_attributes(found)
         if refused is not None:
             raise UnsupportedError(refusal(url, refused)) from error
+        if _OF_LATER_PROTOCOLS in str(error):
+            raise UnsupportedError(
+                f"{url} was written with pickle_protocol=4 or later, of which torch reads nothing "
+                "with weights_only=True. Load it where you trust it, and save it without that."
+            ) from error
         raise CorruptCheckpointError(
             f"{url} cannot be read as a torch file: {_first_line(error)}"
         ) from error

@@ -140,7 +140,8 @@ class WarmStartReport(Shown):
 
         Args:
             min_found: Which part of each new vocabulary must have been in the old one, from 0 to 1.
-                Slots repeat their variable and are not looked at.
+                Slots repeat their variable and are not looked at; nor are vocabularies within a
+                SegmentInfo, whose `VocabInfo.min_found` the plan looks at.
             max_kept: How many selected variables may have stayed as they were. What the checkpoint
                 cannot have, such as a count of batches in TensorFlow's, is not counted.
 

@@ -56,6 +56,8 @@ class AxisAccount:
     rows: RowAccount
     made_by: NewRowsAccount | None  # where initialisers of tws.init made new rows
     is_by_entry: bool  # whether they go by the entries of vocabularies
+    # Of a SegmentInfo its features that have vocabularies: entries that were found, of how many.
+    segments: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def new_rows(self) -> NewRowsAccount:
@@ -81,6 +83,8 @@ class VariableAccount:
     made_by: NewRowsAccount | None = None  # where initialisers of tws.init made new rows
     is_by_entry: bool = False  # whether `rows` go by the entries of vocabularies
     further: tuple[AxisAccount, ...] = ()  # what became of the rows along further axes
+    # Of a SegmentInfo its features that have vocabularies: entries that were found, of how many.
+    segments: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def key(self) -> str | None:
@@ -139,9 +143,9 @@ class WarmStartReport(Shown):
         """The gate of a job that nobody watches: raises if a start took less than it should.
 
         Args:
-            min_found: Which part of each new vocabulary must have been in the old one, from 0 to 1.
-                Slots repeat their variable and are not looked at; nor are vocabularies within a
-                SegmentInfo, whose `VocabInfo.min_found` the plan looks at.
+            min_found: Which part of each new vocabulary must have been in the old one, from 0 to 1,
+                those of features in a SegmentInfo too. Slots repeat their variable and are not
+                looked at.
             max_kept: How many selected variables may have stayed as they were. What the checkpoint
                 cannot have, such as a count of batches in TensorFlow's, is not counted.
 
@@ -258,12 +262,11 @@ def _entry(account: VariableAccount) -> Entry:
 
 
 def _found_too_few(accounts: Iterable[VariableAccount], min_found: float) -> Iterator[str]:
-    for account, where, rows in _by_entry(accounts):
-        found = rows.entries_found
-        share = found / max(1, rows.entries)
-        if rows.entries and share < min_found:
+    for account, where, found, entries in _by_entry(accounts):
+        share = found / max(1, entries)
+        if entries and share < min_found:
             yield (
-                f"{account.name}{where}: {found:,} of {plural(rows.entries, 'new entry')} "
+                f"{account.name}{where}: {found:,} of {plural(entries, 'new entry')} "
                 f"({share:.1%}) had an old row, and min_found={min_found:g} asks for "
                 f"{min_found:.1%}. Is it the vocabulary of {' + '.join(account.keys)}?"
             )
@@ -271,16 +274,21 @@ def _found_too_few(accounts: Iterable[VariableAccount], min_found: float) -> Ite
 
 def _by_entry(
     accounts: Iterable[VariableAccount],
-) -> Iterator[tuple[VariableAccount, str, RowAccount]]:
-    """What became of rows that go by entries, with the axis where it is a further one."""
+) -> Iterator[tuple[VariableAccount, str, int, int]]:
+    """Of what goes by entries how many were found, of how many.
+
+    With the axis where it is a further one, and the feature of a SegmentInfo.
+    """
     for account in accounts:
-        if account.kind == "slot":
+        if account.kind == "slot" or account.state == "kept":
             continue
-        if account.rows and account.is_by_entry:
-            yield account, "", account.rows
-        for its in account.further:
+        further = ((f", axis {its.axis}", its) for its in account.further)
+        axes: list[tuple[str, VariableAccount | AxisAccount]] = [("", account), *further]
+        for where, its in axes:
             if its.is_by_entry:
-                yield account, f", axis {its.axis}", its.rows
+                yield account, where, its.rows.entries_found, its.rows.entries
+            for feature, found, entries in its.segments:
+                yield account, f"{where}, feature {feature!r}", found, entries
 
 
 def _kept_too_many(report: WarmStartReport, max_kept: int | None) -> Iterator[str]:
@@ -320,7 +328,13 @@ def account_for(
     """
     variable = item.variable
     further = tuple(
-        AxisAccount(axis, rows, new_rows.get((variable, axis)), isinstance(c.vocab, VocabInfo))
+        AxisAccount(
+            axis,
+            rows,
+            new_rows.get((variable, axis)),
+            isinstance(c.vocab, VocabInfo),
+            c.remapping.segments,
+        )
         for c, (axis, rows) in zip(item.further, item.further_rows, strict=True)
     )
     return VariableAccount(
@@ -338,6 +352,7 @@ def account_for(
         made_by=new_rows.get((variable, item.axis)) if item.state == "remapped" else None,
         is_by_entry=isinstance(item.vocab, VocabInfo),
         further=further,
+        segments=() if item.remapping is None else item.remapping.segments,
     )
 
 

@@ -78,6 +78,9 @@ class Remapping:
     # What the rows without an old one stand for, as a digest; "" where no other rank is there, with
     # whom to compare it.
     new_entries: str = ""
+    # Of a SegmentInfo the features that have vocabularies: how many new entries each found, of how
+    # many.
+    segments: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def num_without_old_row(self) -> int:

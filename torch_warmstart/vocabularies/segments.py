@@ -49,6 +49,11 @@ def remapping_of_segments(
         old_rows=old_size,
         other_reading=_hardly_found(segments),
         new_entries=" ".join(s.new_entries for s in segments.values() if not isinstance(s, int)),
+        segments=tuple(
+            (name, part.num_present, part.num_present + part.num_new)
+            for name, part in segments.items()
+            if isinstance(part, Remapping)
+        ),
     )
 
 

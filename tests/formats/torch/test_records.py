@@ -51,6 +51,7 @@ def test_every_storage_is_counted_in_its_own_size(tmp_path):
         assert torch.equal(checkpoint.get_tensor("high"), base[9:])
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch's own
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("protocol", [4, 5])
 def test_a_later_pickle_protocol_is_told_as_such(tmp_path, protocol, is_zip):

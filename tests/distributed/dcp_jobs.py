@@ -72,6 +72,7 @@ AXES = {
         tws.SegmentInfo({"c": 2, "a": 3, "new": 1}, {"a": 3, "b": 1, "c": 2}),
     ],
     "up.weight": [tws.ClipOrPad(1, nn.init.ones_), tws.VocabInfo(LETTERS[::-1], old_vocab=LETTERS)],
+    "up.bias": tws.ClipOrPad(0),  # by position, whatever the weight does
 }
 
 

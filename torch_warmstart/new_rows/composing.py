@@ -220,7 +220,7 @@ class Single:
     """One initialiser without `|` and `+`, and the noise on it."""
 
     initializer: Initializer
-    noise: float  # of a row's standard deviation
+    noise: float  # in proportion to how the trained rows spread, in each column
 
     @property
     def label(self) -> str:

@@ -91,14 +91,14 @@ def load_place(place: Place) -> Any:
         )
     source = place.source
     source.prefetch([(0, source.size)])  # torch would ask for it bit by bit
-    if place.zip_names:
+    is_zip = bool(place.zip_names)
+    if is_zip:
         with zipfile.ZipFile(SourceFile(source)) as archive:
             check_records(archive, place.url)
     if isinstance(source, LocalFile):
         mmap = _can_be_mapped(place)
-        return load_tensors(source.path, place.url, mmap=mmap, stand_ins=bool(place.zip_names))
-    file = cast("IO[bytes]", SourceFile(source))
-    return load_tensors(file, place.url, stand_ins=bool(place.zip_names))
+        return load_tensors(source.path, place.url, mmap=mmap, stand_ins=is_zip)
+    return load_tensors(cast("IO[bytes]", SourceFile(source)), place.url, stand_ins=is_zip)
 
 
 def _can_be_mapped(place: Place) -> bool:

@@ -135,6 +135,14 @@ def test_a_model_that_has_changed_is_noticed():
         check_unchanged(plan)
 
 
+def test_a_model_that_has_got_a_layer_is_noticed():
+    model = nn.Sequential(nn.Linear(2, 2))
+    plan = tws.plan_warm_start(model, nn.Sequential(nn.Linear(2, 2)).state_dict())
+    model.append(nn.Linear(2, 2))
+    with pytest.raises(tws.SettingsError, match="it had 2 variables, and has 4 now"):
+        check_unchanged(plan)
+
+
 @pytest.mark.parametrize(
     "new",
     [torch.zeros(4, 2), torch.zeros(2, 2), torch.zeros(3, 1), torch.zeros(3, 2).half()],

@@ -78,8 +78,11 @@ def test_how_many_oov_rows_there_were_is_known_from_the_settings_or_asked_for():
     more = {"num_oov_buckets": 5, "old_num_oov_buckets": 5}
     weight, _ = start(old, ["a", "b"], ["a", "b", "yy"], init.alias("oov_bucket"), **more)
     assert torch.equal(weight[2], old[2 + 2])
-    with pytest.raises(tws.PlanError, match="must know how many OOV rows"):
+    with pytest.raises(tws.PlanError, match="must know how many OOV rows") as raised:
         start(old, ["a", "b"], ["a", "b", "yy"], init.alias("oov_bucket"))
+    assert 'init.alias("oov_bucket", num_oov_buckets=...)' in str(raised.value)
+    advised = init.alias("oov_bucket", num_oov_buckets=5)
+    assert torch.equal(start(old, ["a", "b"], ["a", "b", "yy"], advised)[0][2], old[2 + 2])
 
 
 # -- subword ---------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import torch
 from torch_warmstart.choices import Staging
 from torch_warmstart.display import Advance, progress_bar
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import SettingsError, WarmStartError
+from torch_warmstart.errors import SettingsError, WarmStartError, plural
 from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.journal import Journal
@@ -275,8 +275,9 @@ def check_unchanged(plan: WarmStartPlan) -> None:
     now = [(v.name, id(v.tensor)) for v in model_variables(plan.model)]
     then = [(v.name, id(v.tensor)) for v in planned if v.slot is None]
     if now != then:
-        changed = next((a[0] for a, b in zip(then, now, strict=False) if a != b), "its variables")
-        raise _changed("The model", f"{changed} is another tensor now")
+        changed = next((a[0] for a, b in zip(then, now, strict=False) if a != b), None)
+        how = f"it had {plural(len(then), 'variable')}, and has {len(now):,} now"
+        raise _changed("The model", f"{changed} is another tensor now" if changed else how)
     for item in plan.items:
         if item.state != "kept":
             _check_target(item.variable, plan.outlines[item.variable])

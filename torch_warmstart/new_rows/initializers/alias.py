@@ -86,8 +86,8 @@ class Alias(RowInitializer):
         if count is None:
             raise SettingsError(
                 f'{new.name}: init.alias("oov_bucket") must know how many OOV rows the old '
-                'variable had: say old_num_oov_buckets, or init.alias("oov_bucket", '
-                "num_oov_buckets=...) for rows behind the vocabulary's."
+                'variable had behind its vocabulary: say init.alias("oov_bucket", '
+                "num_oov_buckets=...)."
             )
         if old.size + count > old.height:
             raise SettingsError(

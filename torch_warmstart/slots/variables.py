@@ -86,12 +86,13 @@ def left_out(optimizers: Optimizers, variables: Iterable[Variable]) -> tuple[lis
 def changed_in_groups(slots: Iterable[Slot]) -> tuple[str, ...]:
     """What a step of an optimizer, that of some slots, changes in their param groups.
 
-    None of torch's own does.
+    None of torch's own does; nor is there a step to try of what kernels update.
     """
     probes = Probes()
     found: dict[str, None] = {}
     for slot in slots:
-        if not type(slot.optimizer).__module__.startswith("torch.optim"):
+        is_torchs = type(slot.optimizer).__module__.startswith("torch.optim")
+        if not (is_torchs or slot.is_fused):
             tensor = slot.parameter.tensor
             found.update(dict.fromkeys(probes.changed(slot.optimizer, slot.group, tensor)))
     return tuple(found)

@@ -9,6 +9,7 @@ from torch.nn.utils import parametrizations, prune
 
 import torch_warmstart as tws
 from torch_warmstart import ClipOrPad, VocabInfo, WarmStartSettings
+from torch_warmstart.planning.checks import half_changed
 
 SHUFFLED = VocabInfo(["c", "a", "b"], old_vocab=["a", "b", "c"])
 GROWN = VocabInfo(
@@ -92,3 +93,16 @@ def test_of_a_module_that_nobody_knows_it_is_a_warning():
 def test_what_is_said_of_both_is_meant():
     make, _ = LAYERS["a bias"]
     assert not _start(make, {"weight": SHUFFLED, "bias": ClipOrPad()}).notes
+
+
+def test_a_container_of_very_many_parameters_is_looked_through_once(monkeypatch):
+    asked, original = [], half_changed._attribute
+    monkeypatch.setattr(
+        half_changed, "_attribute", lambda leaf: asked.append(leaf) or original(leaf)
+    )
+
+    def make():
+        return nn.ParameterDict({f"f{at}": nn.Parameter(torch.randn(3, 2)) for at in range(300)})
+
+    _start(make, {"f0": SHUFFLED})
+    assert sorted(asked) == sorted(f"f{at}" for at in range(300))

@@ -85,9 +85,7 @@ class Slot:
     start: float | None  # what the optimizer begins with; None: nobody knows
     python_type: type | None = None  # int or float where it is a plain number
     is_fused: bool = False  # it is the kernels' that update the parameter, and is always there
-    axes: tuple[int | None, ...] | None = (
-        None  # which of the parameter's its own are; None: unknown
-    )
+    axes: tuple[int | None, ...] | None = None  # which of the parameter's they are, if it is known
 
     @property
     def present(self) -> bool:

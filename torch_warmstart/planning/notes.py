@@ -68,24 +68,32 @@ def notes_on(
 
 def _positions_shifted(items: Sequence[PlanItem]) -> Iterator[Finding]:
     """A table of positions that are counted from the padding row's number, which was another."""
+    moved = [*_moved_padding(items)]
     positions = {
         positions_from(owner.path, owner.module): item
-        for item in items
+        for item in (items if moved else ())
         if item.state != "kept" and item.variable.slot is None
         for owner in item.variable.owners
     }
+    for item, row, was in moved:
+        if row in positions:
+            name = positions[row].name
+            text = (
+                f"{name}: its rows are counted from the padding row's number, which is {row} in "
+                f"{item.name} and was {was}: each position takes the row of another. Make the "
+                f"model with pad_token_id={was}, and the vocabulary with its padding there."
+            )
+            yield Finding("positions-shifted", "warning", name, text)
+
+
+def _moved_padding(items: Iterable[PlanItem]) -> Iterator[tuple[PlanItem, int, int]]:
+    """Tables whose padding row takes an old row of another number, with both."""
     for item in items:
-        rows = [change.remapping.rows for change in item.changes if change.axis == 0]
-        for row in {padding_row(owner.module) for owner in item.variable.owners if rows} - {None}:
-            was = int(rows[0][row])
-            if row in positions and was not in (row, -1):
-                name = positions[row].name
-                text = (
-                    f"{name}: its rows are counted from the padding row's number, which is {row} "
-                    f"in {item.name} and was {was}: each position takes the row of another. Make "
-                    f"the model with pad_token_id={was}, and the vocabulary with its padding there."
-                )
-                yield Finding("positions-shifted", "warning", name, text)
+        rows = next((change.remapping.rows for change in item.changes if change.axis == 0), None)
+        if rows is not None:
+            for row in {padding_row(owner.module) for owner in item.variable.owners}:
+                if row is not None and (was := int(rows[row])) not in (row, -1):
+                    yield item, row, was
 
 
 def _layouts_presumed(items: Iterable[PlanItem]) -> Iterator[Finding]:

@@ -84,8 +84,8 @@ def make_plan(
     names = _judge_names(wishes, located)
     old = OldVocabularies(checkpoint, wishes.settings.storage, is_older)
     decisions, of_slots = _decide(wishes, located, optimizer, names.explained, old)
-    shuffled = find_shuffled([decision.item for decision in decisions.values()], old)
-    shuffled += find_half_changed(decision.item for decision in decisions.values())
+    decided = [decision.item for decision in decisions.values()]
+    shuffled = [*find_shuffled(decided, old), *find_half_changed(decided)]
     losses = _judge_losses(model, wishes, located, decisions)
     problems = [*wishes.problems, *names.problems, *losses.problems, *_only(shuffled, "error")]
     if problems:

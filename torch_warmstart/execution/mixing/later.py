@@ -64,33 +64,33 @@ def rows_later(
     later = _Later((len(at), *sizes), tensor.dtype)
     if not (_is_worth_it(later, item, here) and sizes and sizes == item.variable.shape[1:]):
         return None
-    held = 0
+    room = later.nbytes  # that old rows may take which are kept for it
     for one in here:
-        rows = _rows_of(one, table, tensor.dtype)
+        rows = _rows_of(one, table, tensor.dtype, room)
         if rows is None:
             return None
-        if isinstance(rows, Sums) and not rows.is_there_anyway:
-            held += rows.old.nbytes
+        if isinstance(rows, Sums):
+            room -= rows.held_bytes
         later.add(torch.searchsorted(at, one.new.rows), rows)
-    return later if held <= later.nbytes else None
+    return later
 
 
 def _is_worth_it(later: LaterRows, item: PlanItem, here: Sequence[Made]) -> bool:
-    """Whether rows are so many, on the CPU, and whole ones along the first axis."""
-    is_summed = any(one.mixture is not None for one in here)
+    """Whether rows are so many sums, on the CPU, and whole ones along the first axis."""
+    is_summed = any(one.mixture is not None for one in here) and not any(o.noise for o in here)
     is_near = item.variable.device.type == "cpu" and item.axis == 0 and not item.further
     return is_summed and is_near and later.nbytes >= WORTH_BYTES
 
 
-def _rows_of(one: Made, table: OldTable, dtype: torch.dtype) -> Sums | torch.Tensor | None:
+def _rows_of(
+    one: Made, table: OldTable, dtype: torch.dtype, room: int
+) -> Sums | torch.Tensor | None:
     """What one has made, or how it is made; None: now, as it might be NaN or infinity."""
-    if one.noise:
-        return None
     if one.mixture is None:
         assert one.rows is not None
         rows = cast_rows(one.rows, dtype, torch.device("cpu"))
         return rows if has_finite_sum(rows) else None
-    sums = sums_of(one.mixture, table, one.new.width)
+    sums = sums_of(one.mixture, table, one.new.width, room)
     return sums if sums is not None and sums.is_surely_finite(dtype) else None
 
 

@@ -23,7 +23,7 @@ class Sums:
     offsets: torch.Tensor  # int64 of `[m + 1]`: where the terms of each sum begin
     places: torch.Tensor  # int64, of each term which of `old` it is
     weights: torch.Tensor  # of each term, of the dtype of `old`
-    is_there_anyway: bool  # the old table itself, rather than a copy of rows
+    held_bytes: int  # of `old`, unless it is the old table itself, which is there anyway
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -74,14 +74,17 @@ def mixed_rows(mixture: Mixture, table: OldTable, width: int, device: torch.devi
     return rows if place is None else rows[place.to(device)]
 
 
-def sums_of(mixture: Mixture, table: OldTable, width: int) -> Sums | None:
+def sums_of(mixture: Mixture, table: OldTable, width: int, room: int) -> Sums | None:
     """The same, on the CPU, to be made when they are written.
 
-    None: rows share bags, the old rows are too many to be held, or they are about to be written
-    over themselves.
+    None: rows share bags, the old rows are too many to be held or take more than some bytes, or
+    they are about to be written over themselves.
     """
-    bags = mixture.bag_of(slice(None))
-    if not _is_ascending(bags) or _num_distinct(mixture) > _limit(width, table):
+    bags, num_distinct = mixture.bag_of(slice(None)), _num_distinct(mixture)
+    if not _is_ascending(bags) or num_distinct > _limit(width, table):
+        return None
+    is_copied = table.whole(num_distinct) is None
+    if is_copied and num_distinct * width * table.dtype.itemsize > room:
         return None
     made = _sums(mixture, bags, mixture.offsets.diff()[bags], table, torch.device("cpu"))
     return None if table.is_overwritten(made.old) else made
@@ -141,8 +144,9 @@ def _sums(
     if old is None:
         old = table.read(occurs.nonzero().flatten()).to(device)
         places = (torch.cumsum(occurs, 0) - 1)[indices]
+    held = 0 if places is indices else old.nbytes
     weights = weights.to(device, old.dtype)
-    return Sums(old, offsets.to(device), places.to(device), weights, places is indices)
+    return Sums(old, offsets.to(device), places.to(device), weights, held)
 
 
 def _numbers(counts: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -24,21 +24,21 @@ _OF_NORMS = ("running_mean", "running_var")  # beside a weight
 _Pair = tuple[PlanItem, int, PlanItem, int]  # with the axis of each
 
 
-def find_half_changed(items: Iterable[PlanItem]) -> list[Finding]:
+def find_half_changed(items: Sequence[PlanItem]) -> list[Finding]:
     """An error for a layer of torch's, a warning for a module that only has as many of both."""
-    layers: dict[int, tuple[nn.Module, dict[str, PlanItem]]] = {}
-    for item in items:
-        if item.state != "kept" and item.variable.slot is None:
-            for owner in item.variable.owners:
-                layer = layers.setdefault(id(owner.module), (owner.module, {}))
-                layer[1][owner.leaf] = item
-    having = (one for one in layers.values() if any(item.changes for item in one[1].values()))
-    found = (_of_layer(module, leaves) for module, leaves in having)
+    taken = [item for item in items if item.state != "kept" and item.variable.slot is None]
+    moving = {id(o.module): o.module for i in taken if i.changes for o in i.variable.owners}
+    layers: dict[int, dict[str, PlanItem]] = {module: {} for module in moving}
+    for item in taken if moving else ():
+        for owner in item.variable.owners:
+            if id(owner.module) in layers:
+                layers[id(owner.module)][owner.leaf] = item
+    found = (_of_layer(moving[module], leaves) for module, leaves in layers.items())
     return list({finding.text: finding for finding in itertools.chain(*found)}.values())
 
 
 def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
-    known = [pair for pair in _pairs(module, leaves) if _is_torchs(type(module).__mro__)]
+    known = [*_pairs(module, leaves)] if _is_torchs(type(module).__mro__) else []
     for pair in known:
         if not _move_alike(*pair):
             yield _finding("error", pair)
@@ -68,15 +68,18 @@ def _finding(severity: Literal["error", "warning"], pair: _Pair) -> Finding:
 def _pairs(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:
     """What in a layer of torch's has a row for the same thing."""
     outputs = 1 if isinstance(module, _Transposed) else 0
-    for (leaf, one), (other_leaf, other) in itertools.permutations(leaves.items(), 2):
-        name, other_name = _attribute(leaf), _attribute(other_leaf)
-        if name == other_name:
-            axes = range(len(one.variable.shape)) if leaf < other_leaf else ()
-            yield from ((one, axis, other, axis) for axis in axes)
-        elif "weight" not in name or (outputs and module.groups != 1):
-            continue
-        elif other_name == name.replace("weight", "bias") or other_leaf in _OF_NORMS:
-            yield one, outputs, other, 0
+    is_whole = not outputs or module.groups == 1  # else an output of each group has one row
+    parts: dict[str, list[PlanItem]] = {}
+    for leaf in sorted(leaves):  # containers of parameters may have thousands
+        parts.setdefault(_attribute(leaf), []).append(leaves[leaf])
+    of_norms = [leaves[leaf] for leaf in _OF_NORMS if leaf in leaves]
+    for name, of_name in parts.items():
+        for one, other in itertools.combinations(of_name, 2):
+            yield from ((one, axis, other, axis) for axis in range(len(one.variable.shape)))
+        if "weight" in name and is_whole:
+            beside = [*parts.get(name.replace("weight", "bias"), ()), *of_norms]
+            for one, other in itertools.product(of_name, beside):
+                yield one, outputs, other, 0
 
 
 def _attribute(leaf: str) -> str:
@@ -87,9 +90,10 @@ def _attribute(leaf: str) -> str:
 
 def _alike(leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:
     """What in a module of somebody's has as many rows as one that moves, and goes by position."""
-    for one, other in itertools.permutations(leaves.values(), 2):
-        if one.changes and not other.changes:
-            yield one, 0, other, 0
+    by_position = [item for item in leaves.values() if not item.changes]
+    for one in leaves.values():
+        if one.changes:
+            yield from ((one, 0, other, 0) for other in by_position)
 
 
 def _move_alike(one: PlanItem, axis: int, other: PlanItem, other_axis: int) -> bool:

@@ -24,9 +24,10 @@ PREFIX = "torch_warmstart"
 
 # From the ground up. A folder may import what stands below its line, and nothing beside it.
 LAYERS = (
-    {"values", "choices"},
-    {"errors", "devices", "dtypes", "boxes", "whole_files", "parallel"},
-    {"storage", "entries", "display"},
+    {"values"},
+    {"errors", "dtypes", "computing"},
+    {"storage"},
+    {"entries", "display"},
     {"settings", "model", "layouts", "formats"},
     {"names", "vocabularies"},
     {"slots", "new_rows"},
@@ -40,10 +41,11 @@ LAYERS = (
 LAYER_OF = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
 # Formats use each other's parts, in this order.
 FORMATS = ("", "listing", "keyed", "arrays", "tensorflow", "torch", "keras", "huggingface")
-TOP = {"__init__", "__main__", "api", "init", "tensorflow_names", *LAYERS[0], *LAYERS[1]}
+TOP = {"__init__", "__main__", "api", "init", "tensorflow_names", "errors", "dtypes"}
 # What a folder or a module must not know, whatever its layer.
 FORBIDDEN = {
     "errors": ("storage", "formats"),
+    "computing": ("errors", "dtypes"),
     "settings": ("entries", "display"),
     "model": ("storage", "entries", "display"),
     "layouts": ("storage", "entries", "display"),

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_warmstart.choices import Opener, Overlap, Staging
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import on_cpu
 from torch_warmstart.errors import PlanError, SettingsError, check_choice, check_kind, path_of
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
 from torch_warmstart.storage import MAX_GAP, Storage
+from torch_warmstart.values import Opener, Overlap, Staging
 
 if TYPE_CHECKING:
     from torch_warmstart.conversion import Conversion

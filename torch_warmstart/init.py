@@ -17,16 +17,6 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.choices import (
-    Alignment,
-    Alike,
-    Anchors,
-    Covariance,
-    OldRows,
-    PieceWeights,
-    TableRole,
-    VectorWeights,
-)
 from torch_warmstart.dtypes import as_python
 from torch_warmstart.errors import SettingsError, check_choice, is_number, is_whole
 from torch_warmstart.new_rows import Noise, RowInitializer
@@ -41,6 +31,16 @@ from torch_warmstart.new_rows.initializers import (
     Vectors,
 )
 from torch_warmstart.settings import VocabSource
+from torch_warmstart.values import (
+    Alignment,
+    Alike,
+    Anchors,
+    Covariance,
+    OldRows,
+    PieceWeights,
+    TableRole,
+    VectorWeights,
+)
 
 __all__ = [
     "alias",

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from torch_warmstart import api
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import on_cpu
 from torch_warmstart.dtypes import as_bits, dtype_name
 from torch_warmstart.errors import SettingsError, check_kind, plural
 from torch_warmstart.execution import WarmStartReport, gather_rows

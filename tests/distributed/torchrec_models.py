@@ -33,7 +33,7 @@ from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig
 from torchrec.optim import RowWiseAdagrad
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing.boxes import Box
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 

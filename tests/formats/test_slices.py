@@ -24,7 +24,7 @@ from formats_helpers import float_entry, floats, open_bundle, raw
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing.boxes import Box
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices
 from torch_warmstart.formats.base import MalformedError

@@ -12,7 +12,7 @@ from torch import nn
 
 import torch_warmstart as tws
 from torch_warmstart.storage import whole_file
-from torch_warmstart.whole_files import beside
+from torch_warmstart.storage.whole_files import beside
 
 
 def _vocabulary():

@@ -15,10 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, get_args
 
 from torch_warmstart import __version__
-from torch_warmstart.choices import Fate, OnProblem, Opener
 from torch_warmstart.cli.answer import DIFFERENT, FAILED, OK
 from torch_warmstart.suggesting import ASKED_FOR, WRITTEN
-from torch_warmstart.values import frozen
+from torch_warmstart.values import Fate, OnProblem, Opener, frozen
 
 GROUPS = {"vocab": "compare vocabularies, or make today's of yesterday's"}
 _LONGEST_NAME = 14  # columns of a command's name and its indent

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch_warmstart.errors import MissingDependencyError, SettingsError
-from torch_warmstart.whole_files import beside
+from torch_warmstart.storage import beside
 
 if TYPE_CHECKING:
     import pandas as pd

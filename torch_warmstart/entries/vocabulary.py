@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import torch
 
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import on_cpu
 from torch_warmstart.entries.entries import Entries
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.storage import beside
 from torch_warmstart.values import frozen
-from torch_warmstart.whole_files import beside
 
 if TYPE_CHECKING:
     from torch_warmstart.entries.usage import Usage

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 
+from torch_warmstart.computing import in_threads
 from torch_warmstart.errors import Finding, PartialWriteError, listed
 from torch_warmstart.execution.gathering import (
     COPIED_BYTES,
@@ -32,7 +33,6 @@ from torch_warmstart.execution.gathering import (
 )
 from torch_warmstart.formats import Block
 from torch_warmstart.model import Variable, parts_of, sharded_like
-from torch_warmstart.parallel import in_threads
 from torch_warmstart.planning import PlanItem
 from torch_warmstart.values import frozen
 

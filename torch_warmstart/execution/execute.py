@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torch_warmstart.choices import Staging
 from torch_warmstart.display import Advance, progress_bar
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import SettingsError, WarmStartError, plural
@@ -39,6 +38,7 @@ from torch_warmstart.model import (
     why_unwritable,
 )
 from torch_warmstart.planning import WarmStartPlan
+from torch_warmstart.values import Staging
 
 if TYPE_CHECKING:
     from torch_warmstart.execution.loading import Materialised

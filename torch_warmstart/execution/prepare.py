@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_warmstart.boxes import Box, with_old_row, without_old_row
-from torch_warmstart.devices import as_the_caller
+from torch_warmstart.computing import Box, as_the_caller, with_old_row, without_old_row
 from torch_warmstart.display import Advance
 from torch_warmstart.dtypes import as_bytes, take_rows
 from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.display import Advance
 from torch_warmstart.execution.gathering import duplicate
 from torch_warmstart.execution.ranks import Want, is_here

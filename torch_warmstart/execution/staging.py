@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import torch
 
-from torch_warmstart.choices import Staging
 from torch_warmstart.errors import SettingsError, check_choice, check_number_of_bytes
 from torch_warmstart.execution.commit import (
     Copy,
@@ -28,7 +27,7 @@ from torch_warmstart.execution.commit import (
 from torch_warmstart.execution.gathering import gather_blocks, gather_guarded
 from torch_warmstart.new_rows import Initialised
 from torch_warmstart.planning import WarmStartPlan
-from torch_warmstart.values import frozen
+from torch_warmstart.values import Staging, frozen
 
 _Rows = TypeVar("_Rows", Gather, Patch)
 

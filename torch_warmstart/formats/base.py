@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 
-from torch_warmstart.boxes import Box
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import Box, on_cpu
 from torch_warmstart.display import Shown
 from torch_warmstart.dtypes import NO_PLAIN_TENSOR, aligned, as_bits, lies_in_memory
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.boxes import Box, assembled, pieces_of
+from torch_warmstart.computing import Box, assembled, pieces_of
 from torch_warmstart.dtypes import dtype_name, take_rows
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats import nested

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_warmstart.boxes import pieces_of
+from torch_warmstart.computing import pieces_of
 from torch_warmstart.dtypes import has_its_memory
 from torch_warmstart.errors import SettingsError
 

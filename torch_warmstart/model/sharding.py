@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.boxes import Box
-from torch_warmstart.devices import callers_device
+from torch_warmstart.computing import Box, callers_device
 from torch_warmstart.errors import SettingsError, UnsupportedError
 from torch_warmstart.values import frozen
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.model.sharding import Part, home_of, local_tensors, parts_of, registered_of
 from torch_warmstart.model.torchrec import Table, tables_of
 from torch_warmstart.model.wrappers import CHILDREN, DATA_PARALLEL, FRONTS

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from torch_warmstart.computing import in_threads
 from torch_warmstart.errors import SettingsError
-from torch_warmstart.parallel import in_threads
 from torch_warmstart.values import frozen
 
 BLOCK = 65536  # rows

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from torch_warmstart.boxes import count_in_place
+from torch_warmstart.computing import count_in_place
 from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, plural, printable

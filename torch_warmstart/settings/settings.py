@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.choices import OnProblem, Opener
 from torch_warmstart.errors import SettingsError, check_choice
 from torch_warmstart.settings.name_rules import RenameSetting, checked_renames, layouts_of
 from torch_warmstart.settings.vocab_infos import Infos, check_infos, what_infos_are
 from torch_warmstart.storage import MAX_GAP, Storage
+from torch_warmstart.values import OnProblem, Opener
 
 _INFOS = "var_name_to_vocab_info"
 # By name, or for all names that a pattern matches; there it may be a function of the match.

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import field, replace
 from typing import Any
 
-from torch_warmstart.choices import Opener
 from torch_warmstart.errors import (
     CorruptCheckpointError,
     MissingDependencyError,
@@ -28,7 +27,7 @@ from torch_warmstart.storage.files import (
 )
 from torch_warmstart.storage.local import LocalFile
 from torch_warmstart.storage.urls import is_remote, parent, stays_below
-from torch_warmstart.values import frozen
+from torch_warmstart.values import Opener, frozen
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
 _FILE = "file://"

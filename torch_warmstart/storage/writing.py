@@ -9,7 +9,7 @@ from typing import IO
 
 from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.storage.urls import is_remote
-from torch_warmstart.whole_files import beside
+from torch_warmstart.storage.whole_files import beside
 
 
 def check_free(path: str, *, force: bool) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from torch_warmstart.computing import blocks, in_threads
 from torch_warmstart.display import Advance
 from torch_warmstart.entries import (
     WORD,
@@ -27,7 +28,6 @@ from torch_warmstart.entries import (
     new_words,
     true_at,
 )
-from torch_warmstart.parallel import blocks, in_threads
 from torch_warmstart.storage import base_name
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.hashing import (

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 
+from torch_warmstart.computing import blocks
 from torch_warmstart.entries import (
     WORD,
     Entries,
@@ -24,7 +25,6 @@ from torch_warmstart.entries import (
     width_of,
     words_for,
 )
-from torch_warmstart.parallel import blocks
 
 BITS = 64  # of a hash
 

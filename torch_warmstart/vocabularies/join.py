@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from torch_warmstart.computing import blocks, in_threads
 from torch_warmstart.display import Advance
 from torch_warmstart.entries import Entries, as_vector, filled, new_words
-from torch_warmstart.parallel import blocks, in_threads
 from torch_warmstart.storage import base_name
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import MISSING, EntryIndex, index_work

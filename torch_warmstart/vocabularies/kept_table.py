@@ -27,10 +27,9 @@ from torch_warmstart.errors import (
     VocabularyError,
     cause_of,
 )
-from torch_warmstart.storage import Bytes
+from torch_warmstart.storage import Bytes, beside
 from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
 from torch_warmstart.vocabularies.loading import KEPT_TABLE, PARQUET_KEY, checked_special
-from torch_warmstart.whole_files import beside
 
 _GROUP = 1 << 20  # entries of a row group
 _LINE = 1 << 20  # bytes that a line of text has at most

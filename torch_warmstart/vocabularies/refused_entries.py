@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import torch
 
+from torch_warmstart.computing import in_blocks
 from torch_warmstart.entries import Entries, Vocabulary, positions
 from torch_warmstart.errors import VocabularyError
-from torch_warmstart.parallel import in_blocks
 
 LINE = "line"  # what an entry of a text file is called
 _TWICE = {

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.boxes import count_with_old_row, extremes
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import count_with_old_row, extremes, on_cpu
 from torch_warmstart.entries import (
     MASK,
     OOV,

@@ -19,7 +19,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import on_cpu
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import (
     WRONG_DOCUMENT,
@@ -37,6 +37,7 @@ from torch_warmstart.storage import (
     Storage,
     base_name,
     below,
+    beside,
     is_remote,
     is_signed,
     parent,
@@ -44,7 +45,6 @@ from torch_warmstart.storage import (
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.loading import read_vocabulary
 from torch_warmstart.vocabularies.samples import Sample, is_of, sample_of
-from torch_warmstart.whole_files import beside
 
 SUFFIX = ".warmstart.json"
 KIND = "torch_warmstart.vocabularies"

@@ -17,7 +17,7 @@ import torch
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
 
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import on_cpu
 from torch_warmstart.errors import (
     Finding,
     SettingsError,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.dtypes import take_rows
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.execution.gathering import fill_cells, gather_cells, gather_rows

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from torch_warmstart.parallel import GRAIN, blocks, in_threads
+from torch_warmstart.computing import GRAIN, blocks, in_threads
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.boxes import with_old_row
+from torch_warmstart.computing import with_old_row
 from torch_warmstart.dtypes import as_bits
 from torch_warmstart.execution.gathering.gather import CHUNK_BYTES, fill_rows, gather_blocks
 from torch_warmstart.formats import Block

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torch_warmstart.boxes import extremes
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import GRAIN, extremes, on_cpu
 from torch_warmstart.dtypes import (
     CASTS,
     NO_PLAIN_TENSOR,
@@ -35,7 +34,6 @@ from torch_warmstart.errors import SettingsError, check_kind
 from torch_warmstart.execution.gathering.by_rows import is_plain, put_zeros, take_into
 from torch_warmstart.execution.insisting import insist_once
 from torch_warmstart.formats import Block
-from torch_warmstart.parallel import GRAIN
 
 if TYPE_CHECKING:
     from torch_warmstart.execution.gathering.streaming import Place

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_warmstart.devices import as_the_caller
+from torch_warmstart.computing import as_the_caller
 from torch_warmstart.errors import CallbackError, Finding
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.loading.module_loading import Outcome

@@ -25,7 +25,7 @@ import torch
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from torch_warmstart.devices import as_the_caller
+from torch_warmstart.computing import as_the_caller
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import CallbackError, Finding, WarmStartError
 from torch_warmstart.execution.commit import Copy, InParts, Load, Prepared, Step, Write, leaves

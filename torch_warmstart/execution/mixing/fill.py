@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.dtypes import summed_in
 from torch_warmstart.errors import Finding, plural
 from torch_warmstart.execution.commit import Filled, LaterRows

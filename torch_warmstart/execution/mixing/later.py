@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.dtypes import summed_in
 from torch_warmstart.execution.commit import LaterRows
 from torch_warmstart.execution.mixing.old_table import OldTable

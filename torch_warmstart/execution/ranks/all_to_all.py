@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.dtypes import as_bits, as_bytes
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.execution.ranks.agreement import Agreement

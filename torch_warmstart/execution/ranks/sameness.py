@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import Finding
 from torch_warmstart.model import has_other_ranks, is_on_meta

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.dtypes import as_bits
 from torch_warmstart.values import frozen
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import on_cpu
 from torch_warmstart.dtypes import take_rows
 from torch_warmstart.entries import Vocabulary, vocabularies_of
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import on_cpu
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import (

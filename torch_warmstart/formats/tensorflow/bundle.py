@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_warmstart.boxes import Box
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import Box, on_cpu
 from torch_warmstart.dtypes import aligned, take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.base import (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import on_cpu
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.base import Block, MalformedError, TensorLocation, TensorSpec
 from torch_warmstart.formats.place import Place

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.dtypes import take_rows
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import slices

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from torch_warmstart.choices import Alike
 from torch_warmstart.entries import BY_REMAINDER, FARMHASH, Entries, Vocabulary, hash_buckets
 from torch_warmstart.errors import SettingsError, plural, shown_entry
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.initializers.token_texts import form_of
 from torch_warmstart.new_rows.mixture import Mixture, nothing, one_hot
 from torch_warmstart.new_rows.rows import NewRows
+from torch_warmstart.values import Alike
 
 _SHORTEST = 2  # characters of a prefix
 

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import torch
 
-from torch_warmstart.choices import Covariance, OldRows
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.drawing import draw_normals
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.moments import root_of_covariance, std_of
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows
+from torch_warmstart.values import Covariance, OldRows
 
 
 @dataclass(frozen=True, eq=False, repr=False)

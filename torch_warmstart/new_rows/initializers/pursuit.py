@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from torch_warmstart.choices import OldRows
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.dense import READ
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
+from torch_warmstart.values import OldRows
 
 _BUDGET = 128 << 20  # bytes of similarities, and as many of atoms, at a time
 _NULL = 1e-6  # of a target's length, or an atom's: nothing is left of it

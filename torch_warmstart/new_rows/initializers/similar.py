@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from torch_warmstart.choices import Anchors, OldRows, VectorWeights
 from torch_warmstart.dtypes import summed_in
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.dense import BUDGET, READ, Likeness
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
+from torch_warmstart.values import Anchors, OldRows, VectorWeights
 
 _FIRST = 64  # of the most similar that sparsemax looks at first
 _HALF = 0.5  # of a length that is 1, or 0

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from torch_warmstart.choices import PieceWeights, TableRole
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
@@ -22,6 +21,7 @@ from torch_warmstart.new_rows.initializers.cutting import Cut, Pieces, check_pie
 from torch_warmstart.new_rows.initializers.token_texts import form_of
 from torch_warmstart.new_rows.mixture import Mixture, means_of, mixture_of, normalised
 from torch_warmstart.new_rows.rows import NewRows
+from torch_warmstart.values import PieceWeights, TableRole
 
 _DECAY = 0.5  # of "exp", from a piece to the next
 

@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from torch_warmstart.choices import Alignment, OldRows
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.dense import READ, Some
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows, Table
-from torch_warmstart.values import frozen
+from torch_warmstart.values import Alignment, OldRows, frozen
 
 
 @dataclass(frozen=True, eq=False, repr=False)

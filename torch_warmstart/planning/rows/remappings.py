@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch_warmstart.boxes import without_old_row
+from torch_warmstart.computing import without_old_row
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.model import Variable, has_other_ranks, padding_row
 from torch_warmstart.planning.rows.old_vocabularies import OldVocabularies

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.errors import MissingTensorError
 from torch_warmstart.formats import Block, Checkpoint, Family, TensorLocation, TensorSpec
 

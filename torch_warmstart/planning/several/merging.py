@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 
-from torch_warmstart.choices import Overlap
 from torch_warmstart.errors import Finding, PlanError, plural
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.model import Variable
@@ -16,6 +15,7 @@ from torch_warmstart.planning.planner import all_variables, make_plan
 from torch_warmstart.planning.several.checkpoints import SeveralCheckpoints, is_numbered, numbered
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.slots import Optimizers
+from torch_warmstart.values import Overlap
 
 Source = tuple[Checkpoint, WarmStartSettings]
 

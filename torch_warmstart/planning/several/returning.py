@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.boxes import count_with_old_row
+from torch_warmstart.computing import count_with_old_row
 from torch_warmstart.errors import Finding, PlanError, SettingsError, plural
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.new_rows import Keep

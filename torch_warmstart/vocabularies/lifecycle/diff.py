@@ -7,13 +7,12 @@ from typing import Any, get_args
 
 import torch
 
-from torch_warmstart.choices import Fate
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import on_cpu
 from torch_warmstart.display import VERSION, progress_bar
 from torch_warmstart.entries import Entries, Vocabulary, positions
 from torch_warmstart.errors import SettingsError, VocabularyError
 from torch_warmstart.settings import VocabSource
-from torch_warmstart.values import frozen
+from torch_warmstart.values import Fate, frozen
 from torch_warmstart.vocabularies.entry_index import MISSING, index_once
 from torch_warmstart.vocabularies.join import join, work_of
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from torch_warmstart.computing import blocks, in_threads
 from torch_warmstart.entries import Entries, Vector, as_vector, new_words, positions
 from torch_warmstart.errors import VocabularyError
-from torch_warmstart.parallel import blocks, in_threads
 from torch_warmstart.vocabularies.loading.content import HEAD, what_else_it_is
 from torch_warmstart.vocabularies.refused_entries import LINE
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_warmstart.devices import on_cpu
+from torch_warmstart.computing import on_cpu
 from torch_warmstart.errors import CorruptCheckpointError, shown_entry
 from torch_warmstart.formats.base import (
     Checkpoint,

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.dtypes import as_bits, dtype_name, take_rows
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
 from torch_warmstart.formats import nested, slices

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeGuard
 
 import torch
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing import Box
 from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.slices import resolve_box

@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, field, replace
 
 import pytest
 
-from torch_warmstart.values import _OFTEN, frozen
+from torch_warmstart.values.frozen_classes import _OFTEN, frozen
 
 
 @frozen

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import torch_warmstart as tws
+from torch_warmstart.computing.parallel import in_threads
 from torch_warmstart.execution import commit
-from torch_warmstart.parallel import in_threads
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_warmstart import boxes
-from torch_warmstart.boxes import (
+from torch_warmstart.computing import boxes
+from torch_warmstart.computing.boxes import (
     count_in_place,
     count_with_old_row,
     extremes,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_warmstart.boxes import Box
+from torch_warmstart.computing.boxes import Box
 from torch_warmstart.model.sharding import parts_of
 from torch_warmstart.model.variables import model_variables
 

@@ -1,0 +1,15 @@
+from .boxes import Box as Box
+from .boxes import assembled as assembled
+from .boxes import count_in_place as count_in_place
+from .boxes import count_with_old_row as count_with_old_row
+from .boxes import extremes as extremes
+from .boxes import pieces_of as pieces_of
+from .boxes import with_old_row as with_old_row
+from .boxes import without_old_row as without_old_row
+from .devices import as_the_caller as as_the_caller
+from .devices import callers_device as callers_device
+from .devices import on_cpu as on_cpu
+from .parallel import GRAIN as GRAIN
+from .parallel import blocks as blocks
+from .parallel import in_blocks as in_blocks
+from .parallel import in_threads as in_threads

@@ -5,10 +5,10 @@ from .conventions import plain_name as plain_name
 from .finder import BY_USER as BY_USER
 from .finder import WITHOUT_MODEL as WITHOUT_MODEL
 from .finder import Finder as Finder
-from .finder import Source as Source
-from .finder import with_layout as with_layout
 from .hooked import names_after_hooks as names_after_hooks
 from .in_transformers import names_in_transformers as names_in_transformers
 from .renamed import BY_HOOK as BY_HOOK
 from .renamed import BY_TRANSFORMERS as BY_TRANSFORMERS
 from .renamed import Renamed as Renamed
+from .source import Source as Source
+from .source import with_layout as with_layout

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import torch_warmstart as tws
-from torch_warmstart.suggesting import suggest
+from torch_warmstart.suggesting import matching
 from torch_warmstart.suggesting.similarity import alikeness, features_of, tokens_of
 
 WORDS = ("attn", "dense", "a", "ab", "kernel", "block", "q", "emb", "layer", "out", "moving")
@@ -54,7 +54,7 @@ def test_the_best_rival_is_of_the_same_layer_or_the_same_candidate():
     drawn = np.random.default_rng(0)
     for shape in ((1, 1), (1, 4), (5, 1), (6, 7)):
         scores = drawn.integers(5, size=shape).astype(np.float32)
-        rivals = suggest._Rivals(scores)
+        rivals = matching._Rivals(scores)
         for row, column in np.ndindex(shape):
             others = [*np.delete(scores[row], column), *np.delete(scores[:, column], row), -1]
             assert rivals.best(row, column) == max(others)
@@ -66,7 +66,7 @@ def test_the_best_of_a_vector_are_those_of_a_stable_sort():
         scores = drawn.integers(4, size=size).astype(np.float32)
         for count in (1, 3, 24):
             expected = np.argsort(-scores, kind="stable")[:count]
-            assert suggest._best_columns(scores, count).tolist() == expected.tolist()
+            assert matching._best_columns(scores, count).tolist() == expected.tolist()
 
 
 def test_names_that_are_there_several_times_are_compared_once_and_score_the_same():
@@ -74,8 +74,8 @@ def test_names_that_are_there_several_times_are_compared_once_and_score_the_same
     for _ in range(30):
         ours, theirs = (_names(drawn, drawn.randrange(1, 12)) for _ in range(2))
         ours, theirs = (side + drawn.choices(side, k=5) for side in (ours, theirs))
-        scores, alike = alikeness(ours, theirs), suggest._Alike(ours, theirs)
-        rivals = suggest._Rivals(scores)
+        scores, alike = alikeness(ours, theirs), matching._Alike(ours, theirs)
+        rivals = matching._Rivals(scores)
         for row, column in np.ndindex(scores.shape):
             assert alike.score(row, column) == scores[row, column]
             assert alike.best_rival(row, column) == rivals.best(row, column)
@@ -88,7 +88,7 @@ def _model_and_state(count: int) -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 def test_numbers_of_names_are_read_once_for_all_layers_of_a_kind(monkeypatch):
     read = []
-    monkeypatch.setattr(suggest, "_numbers", lambda name: read.append(name) or (len(read),))
+    monkeypatch.setattr(matching, "numbers_in", lambda name: read.append(name) or (len(read),))
     tws.suggest_names(*_model_and_state(40))
     assert len(read) <= 4 * 40
 

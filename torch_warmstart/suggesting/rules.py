@@ -77,7 +77,7 @@ class _Draft:
 def find_rules(
     finder: Finder,
     variables: Sequence[Variable],
-    found: Mapping[int, tuple[str, ...]],
+    found: Mapping[Variable, tuple[str, ...]],
     moves: Sequence[Move],
     items: Sequence[Suggestion],
 ) -> list[SuggestedRule]:
@@ -87,7 +87,7 @@ def find_rules(
         finder: Of the checkpoint.
         variables: The model's that rules may be for: without slots, and without those that have a
             rule already.
-        found: The keys of those that need no rule, by id.
+        found: The keys of those that need no rule.
         moves: Of the layers for which there are suggestions.
         items: The suggestions.
     """
@@ -119,17 +119,17 @@ def find_rules(
 def _expected(
     finder: Finder,
     variables: Sequence[Variable],
-    found: Mapping[int, tuple[str, ...]],
+    found: Mapping[Variable, tuple[str, ...]],
     items: Sequence[Suggestion],
-) -> dict[int, tuple[str, ...]]:
-    """The keys that each variable should come from, by its id."""
+) -> dict[Variable, tuple[str, ...]]:
+    """The keys that each variable should come from."""
     expected = dict(found)
     by_name = {item.variable: item for item in items if item.names}
     for variable in variables:
         item = next((by_name[name] for name in variable.names if name in by_name), None)
         if item is not None and item.layout is None:
             specs = (finder.named(variable.owners[0], name) for name in item.names)
-            expected[id(variable)] = tuple(spec.key for spec in specs)
+            expected[variable] = tuple(spec.key for spec in specs)
     return expected
 
 
@@ -185,7 +185,7 @@ class _Check:
         self,
         finder: Finder,
         variables: Sequence[Variable],
-        expected: Mapping[int, tuple[str, ...]],
+        expected: Mapping[Variable, tuple[str, ...]],
     ) -> None:
         self._finder, self._expected = finder, expected
         self._owners = {o.name: (variable, o) for variable in variables for o in variable.owners}
@@ -201,7 +201,7 @@ class _Check:
         try:
             source = self._finder.find_renamed(variable, owner, (renamed,))
         except MissingTensorError:
-            return id(variable) not in self._expected
+            return variable not in self._expected
         except SettingsError:
             return False
-        return tuple(spec.key for spec in source.specs) == self._expected.get(id(variable))
+        return tuple(spec.key for spec in source.specs) == self._expected.get(variable)

@@ -250,6 +250,13 @@ def test_no_tensor_is_made_of_whatever_dtype_is_the_callers_default():
     assert found == []
 
 
+def test_variables_are_keys_themselves_and_not_their_ids():
+    for path in MODULES:
+        calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+        of_ids = {ast.unparse(call) for call in calls if ast.unparse(call.func) == "id"}
+        assert not of_ids & {"id(variable)", "id(v)", "id(item.variable)"}, path
+
+
 def test_importing_the_package_brings_no_slow_package_with_it():
     code = (
         "import torch, sys; before = set(sys.modules); import torch_warmstart; "

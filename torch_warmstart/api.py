@@ -164,7 +164,8 @@ def _open(
 
 def _checked(model: torch.nn.Module) -> torch.nn.Module:
     """The model, showing what is its own; raises if it is none that can be filled."""
-    from torch_warmstart.model import check_own_shapes, show_shards
+    from torch_warmstart.model import check_own_shapes
+    from torch_warmstart.model.sharding import show_shards
 
     check_kind("The model", model, torch.nn.Module, "a torch.nn.Module")
     check_own_shapes(model)
@@ -378,7 +379,7 @@ def _in_boxes(source: Any) -> Any:
         return source
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return source  # nothing is sharded
-    from torch_warmstart.model import in_boxes, is_sharded
+    from torch_warmstart.model.sharding import in_boxes, is_sharded
 
     if isinstance(source, Mapping):
         return in_boxes(source)

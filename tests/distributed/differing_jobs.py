@@ -19,7 +19,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 import torch_warmstart as tws
-from torch_warmstart.model import local_tensors
+from torch_warmstart.model.sharding import local_tensors
 
 SOON = 20.0  # seconds that a rank waits for another one, which comes
 

@@ -18,7 +18,7 @@ from torch import nn
 import torch_warmstart as tws
 from torch_warmstart.execution import commit
 from torch_warmstart.execution.ranks import agreement
-from torch_warmstart.model import local_tensors
+from torch_warmstart.model.sharding import local_tensors
 
 SOON = 8.0  # seconds until a rank that is gone is given up
 

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_warmstart as tws
 from torch_warmstart.formats.tensorflow.bundle import BundleCheckpoint
-from torch_warmstart.model import parts_of
+from torch_warmstart.model.sharding import parts_of
 
 WORDS = 4_096
 WIDTH = 64

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 
 import torch_warmstart as tws
 from torch_warmstart.execution.ranks import all_to_all
-from torch_warmstart.model import local_tensors
+from torch_warmstart.model.sharding import local_tensors
 
 SOON = 8.0  # seconds until a rank that is gone is given up
 AT_ONCE = 1.0  # the same, where nobody comes anyway

@@ -23,7 +23,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 import torch_warmstart as tws
-from torch_warmstart.model import parts_of
+from torch_warmstart.model.sharding import parts_of
 
 
 class Tower(nn.Module):

@@ -114,7 +114,9 @@ def fill_fused(way: str, optimizer: str, *, is_dtensor: bool = False) -> int:
 def refuse_lars() -> str:
     """What is said where the kernels' optimizer is one whose state is not known."""
     model = sharded(Recommender(7), "row_wise", "Adagrad")
-    with mock.patch("torch_warmstart.model.torchrec.fused_kind_of", return_value="lars_sgd"):
+    with mock.patch(
+        "torch_warmstart.model.sharding.torchrec.fused_kind_of", return_value="lars_sgd"
+    ):
         try:
             tws.plan_warm_start(model, _from_kernels("Adagrad"), optimizer=model.fused_optimizer)
         except tws.UnsupportedError as error:

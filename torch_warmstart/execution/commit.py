@@ -32,7 +32,8 @@ from torch_warmstart.execution.gathering import (
     is_plain,
 )
 from torch_warmstart.formats import Block
-from torch_warmstart.model import Variable, parts_of, sharded_like
+from torch_warmstart.model import Variable
+from torch_warmstart.model.sharding import parts_of, sharded_like
 from torch_warmstart.planning import PlanItem
 from torch_warmstart.values import frozen
 

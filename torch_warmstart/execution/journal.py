@@ -14,15 +14,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
-from torch_warmstart.model import (
-    Attributes,
-    Extent,
-    Extents,
-    extent_of,
-    is_same_register,
-    local_tensors,
-    memory_of,
-)
+from torch_warmstart.model import Attributes, Extent, Extents, extent_of, is_same_register
+from torch_warmstart.model.sharding import local_tensors, memory_of
 
 _STATISTICS = ("running_mean", "running_var")
 _NOTHING: dict[str, Any] = {}

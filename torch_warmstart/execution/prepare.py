@@ -38,16 +38,8 @@ from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify, seen_box
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block
-from torch_warmstart.model import (
-    Part,
-    Variable,
-    extent_of,
-    is_sharded,
-    local_tensors,
-    overlapping,
-    parts_of,
-    share_elements,
-)
+from torch_warmstart.model import Variable, extent_of, overlapping, share_elements
+from torch_warmstart.model.sharding import Part, is_sharded, local_tensors, parts_of
 from torch_warmstart.new_rows import Constant, Initialised, Mixed
 from torch_warmstart.planning import AxisChange, PlanItem, WarmStartPlan
 from torch_warmstart.values import frozen

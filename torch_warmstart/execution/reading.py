@@ -23,7 +23,8 @@ from torch_warmstart.execution.ranks import Want, is_here
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block, Checkpoint
 from torch_warmstart.layouts import IDENTITY
-from torch_warmstart.model import WrittenMemory, is_sharded
+from torch_warmstart.model import WrittenMemory
+from torch_warmstart.model.sharding import is_sharded
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 from torch_warmstart.storage import is_remote

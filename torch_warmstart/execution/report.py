@@ -19,7 +19,8 @@ from torch_warmstart.errors import (
     plural,
     printable,
 )
-from torch_warmstart.model import Variable, is_sharded, overlapping, share_elements
+from torch_warmstart.model import Variable, overlapping, share_elements
+from torch_warmstart.model.sharding import is_sharded
 from torch_warmstart.planning import (
     ASIDE,
     NEVER_TAKEN,

@@ -17,8 +17,15 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.computing import Box
-from torch_warmstart.model.sharding import Part, home_of, local_tensors, parts_of, registered_of
-from torch_warmstart.model.torchrec import Table, tables_of
+from torch_warmstart.model.sharding import (
+    Part,
+    Table,
+    home_of,
+    local_tensors,
+    parts_of,
+    registered_of,
+    tables_of,
+)
 from torch_warmstart.model.wrappers import CHILDREN, DATA_PARALLEL, FRONTS
 from torch_warmstart.values import frozen
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.model import Attributes, is_of_sharding, names_saved_by_itself
+from torch_warmstart.model import Attributes, names_saved_by_itself
+from torch_warmstart.model.sharding import is_of_sharding
 from torch_warmstart.names.conventions import conventions_of
 from torch_warmstart.names.renamed import BY_HOOK, Renamed
 

@@ -15,13 +15,8 @@ import torch
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, VocabularyError
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.layouts.tensorflow import absent_in_tf, is_uncounted_in_tf
-from torch_warmstart.model import (
-    Shape,
-    Variable,
-    is_sharded,
-    why_not_in_boxes,
-    why_unwritable,
-)
+from torch_warmstart.model import Shape, Variable, why_unwritable
+from torch_warmstart.model.sharding import is_sharded, why_not_in_boxes
 from torch_warmstart.names import Source
 from torch_warmstart.new_rows import Fill, Initialised, fill_of_slot, fill_of_variable
 from torch_warmstart.planning.axes import check_cells, check_fallback, seen_shape

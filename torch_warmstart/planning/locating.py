@@ -24,7 +24,8 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.layouts import Form
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
-from torch_warmstart.model import Extents, Variable, extent_of, is_sharded, lies_on
+from torch_warmstart.model import Extents, Variable, extent_of, lies_on
+from torch_warmstart.model.sharding import is_sharded
 from torch_warmstart.names import (
     BY_HOOK,
     BY_TRANSFORMERS,

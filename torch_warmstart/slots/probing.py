@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.model import Shape, Variable, registered_of
+from torch_warmstart.model import Shape, Variable
+from torch_warmstart.model.sharding import registered_of
 from torch_warmstart.slots.axes import FLAT, shape_along
 
 # Of the tiny parameter: each dimension is known by its size, or where that may be a coincidence, by

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.model import (
+from torch_warmstart.model import Slot, Variable
+from torch_warmstart.model.sharding import (
     Boxed,
-    Slot,
-    Variable,
     is_sharded,
     local_tensors,
     registered_of,
@@ -58,19 +57,19 @@ class SlotTargets:
         Raises:
             UnsupportedError: the optimizer keeps things that are not known before its first step.
         """
-        written = {id(variable) for variable in touched if variable.slot is not None}
-        parameters = {id(v.slot.parameter) for v in touched if v.slot is not None}
-        self._made: dict[int, tuple[Slot, torch.Tensor]] = {}
+        written = {variable for variable in touched if variable.slot is not None}
+        parameters = {v.slot.parameter for v in touched if v.slot is not None}
+        self._made: dict[Variable, tuple[Slot, torch.Tensor]] = {}
         self._constants: list[tuple[Slot, dict[str, Any]]] = []
         for variable in variables:
             slot = variable.slot
-            if slot is None or slot.is_fused or id(slot.parameter) not in parameters:
+            if slot is None or slot.is_fused or slot.parameter not in parameters:
                 continue
             if not _state_of(slot):
                 self._constants.append((slot, self._constants_of(slot)))
             if _tensor_in(slot) is None:
-                is_written = id(variable) in written
-                self._made[id(variable)] = (slot, _make_slot(variable, slot, is_written))
+                is_written = variable in written
+                self._made[variable] = (slot, _make_slot(variable, slot, is_written))
 
     @functools.cached_property
     def _probes(self) -> Probes:
@@ -80,8 +79,8 @@ class SlotTargets:
 
     def __getitem__(self, variable: Variable) -> torch.Tensor:
         """The tensor to write a variable's values to."""
-        if id(variable) in self._made:
-            return self._made[id(variable)][1]
+        if variable in self._made:
+            return self._made[variable][1]
         if isinstance(variable.tensor, Boxed):
             return variable.tensor
         assert variable.slot is not None

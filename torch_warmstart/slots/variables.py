@@ -8,13 +8,10 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import SettingsError, UnsupportedError
-from torch_warmstart.model import (
+from torch_warmstart.model import Owner, Shape, Slot, Variable
+from torch_warmstart.model.sharding import (
     Boxed,
     FusedState,
-    Owner,
-    Shape,
-    Slot,
-    Variable,
     boxed_like,
     fused_states,
     is_sharded,

@@ -43,11 +43,11 @@ from torch_warmstart.model import (
     Extent,
     extent_of,
     is_on_meta,
-    local_tensors,
     model_variables,
     overlapping,
     share_elements,
 )
+from torch_warmstart.model.sharding import local_tensors
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan, make_plan
 from torch_warmstart.settings import WarmStartSettings

@@ -20,7 +20,7 @@ from torch_warmstart.errors import SettingsError
 from torch_warmstart.execution.gathering import fill_cells, gather_cells, gather_rows
 from torch_warmstart.execution.reading import exchanged, old_box, stored_box
 from torch_warmstart.formats.torch.dcp import DcpListing
-from torch_warmstart.model import Part, parts_of
+from torch_warmstart.model.sharding import Part, parts_of
 from torch_warmstart.planning import PlanItem
 from torch_warmstart.values import frozen
 

@@ -29,14 +29,11 @@ from torch_warmstart.model import (
     Variable,
     extent_of,
     is_on_meta,
-    is_sharded,
-    local_tensors,
     place_of,
     resetter_of,
-    shard_number,
-    take_new_shards,
     transient_buffers,
 )
+from torch_warmstart.model.sharding import is_sharded, local_tensors, shard_number, take_new_shards
 from torch_warmstart.planning import (
     PlanItem,
     WarmStartPlan,

@@ -32,17 +32,19 @@ from torch_warmstart.execution.commit import Copy, InParts, Load, Prepared, Step
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.formats import EXTRA_STATE
 from torch_warmstart.model import (
-    Boxed,
     Extents,
     Variable,
     WrittenMemory,
     extent_of,
+    is_persistent,
+    names_saved_by_itself,
+)
+from torch_warmstart.model.sharding import (
+    Boxed,
     is_divided_alike,
     is_of_sharding,
-    is_persistent,
     is_sharded,
     local_tensors,
-    names_saved_by_itself,
     parts_of,
 )
 from torch_warmstart.planning import PlanItem, WarmStartPlan

@@ -34,7 +34,7 @@ from typing import Any, Literal, NoReturn
 import torch
 
 from torch_warmstart.errors import SettingsError, WarmStartError, is_number, listed, plural
-from torch_warmstart.model import gloo_group, ranks_of_group, ranks_of_model, shared_store
+from torch_warmstart.model.sharding import gloo_group, ranks_of_group, ranks_of_model, shared_store
 from torch_warmstart.values import frozen
 
 Stage = Literal["agree", "ready", "done"]

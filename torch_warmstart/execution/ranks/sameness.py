@@ -19,7 +19,8 @@ import torch
 from torch_warmstart.computing import Box
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import Finding
-from torch_warmstart.model import has_other_ranks, is_on_meta
+from torch_warmstart.model import is_on_meta
+from torch_warmstart.model.sharding import has_other_ranks
 from torch_warmstart.new_rows import Initialised, Mixed
 from torch_warmstart.planning import PlanItem, WarmStartPlan
 

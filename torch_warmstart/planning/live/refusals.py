@@ -9,14 +9,8 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import Finding
-from torch_warmstart.model import (
-    Extents,
-    Variable,
-    extent_of,
-    is_sharded,
-    model_variables,
-    place_of,
-)
+from torch_warmstart.model import Extents, Variable, extent_of, model_variables, place_of
+from torch_warmstart.model.sharding import is_sharded
 
 # What stands behind a weight's name where torch computes it of others, and what takes that off.
 _UNDO = (

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from torch_warmstart.computing import without_old_row
 from torch_warmstart.errors import VocabularyError
-from torch_warmstart.model import Variable, has_other_ranks, padding_row
+from torch_warmstart.model import Variable, padding_row
+from torch_warmstart.model.sharding import has_other_ranks
 from torch_warmstart.planning.rows.old_vocabularies import OldVocabularies
 from torch_warmstart.settings import (
     AnyVocabInfo,

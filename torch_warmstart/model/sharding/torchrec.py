@@ -16,17 +16,11 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.model.sharding import (
-    Boxed,
-    boxed,
-    boxed_like,
-    fused_kind_of,
-    has_torchrec,
-    is_of_torchrec,
-    wrapped_optimizer,
-)
+from torch_warmstart.model.sharding.boxed import Boxed, boxed, boxed_like
 from torch_warmstart.values import frozen
 
+_TORCHREC = "torchrec.distributed.types"  # where it says what is spread over processes
+_FBGEMMS_OWN = "exact_sgd"  # the optimizer of its kernels, where nobody chose one
 _FUSED = "fused"  # how kernels are called that update their tables themselves
 _PLAIN_KERNELS = ("dense", _FUSED)
 _POINTS, _ROWS = "as the table", "a number for a row"  # shapes of what is kept
@@ -250,3 +244,37 @@ def _is_known(optimizer: Any) -> bool:
     """Whether it only combines others, of which there are none, or is of kernels."""
     keyed, fused = sys.modules["torchrec.optim.keyed"], sys.modules["torchrec.optim.fused"]
     return isinstance(optimizer, keyed.CombinedOptimizer | fused.FusedOptimizer)
+
+
+def is_of_torchrec(module: Any) -> bool:
+    """Whether a module is one whose tables TorchRec has spread over processes."""
+    return has_torchrec() and isinstance(module, sys.modules[_TORCHREC].ShardedModule)
+
+
+def has_torchrec() -> bool:
+    """Whether TorchRec is imported, without which no module is its."""
+    return _TORCHREC in sys.modules
+
+
+def fused_kind_of(module: Any, table: str) -> str | None:
+    """The optimizer that a table's kernels apply, on whichever rank it is, as FBGEMM calls it.
+
+    None where TorchRec does not say.
+    """
+    by_type = getattr(module, "_sharding_type_to_sharding", {})
+    for sharding in (*getattr(module, "_embedding_shardings", ()), *by_type.values()):
+        for groups in getattr(sharding, "_grouped_embedding_configs_per_rank", ()):
+            for group in groups:
+                if any(one.name == table for one in group.embedding_tables):
+                    kind = (group.fused_params or {}).get("optimizer")
+                    return _FBGEMMS_OWN if kind is None else str(kind.value)
+    return None
+
+
+def wrapped_optimizer(optimizer: Any) -> Any:
+    """The optimizer that one of TorchRec's passes everything on to; None: it is none of these."""
+    keyed = sys.modules.get("torchrec.optim.keyed")
+    if keyed is None:
+        return None
+    is_wrapper = isinstance(optimizer, keyed.KeyedOptimizerWrapper | keyed.OptimizerWrapper)
+    return optimizer._optimizer if is_wrapper else None

@@ -2,8 +2,7 @@
 
 What torch itself says is believed: `__create_chunk_list__` and `__get_tensor_shard__`, by which
 torch.distributed.checkpoint knows DTensors and whatever else it can save, and the metadata of a
-ShardedTensor. This is the only module that touches what is private of torch.distributed, or of
-TorchRec (`torchrec`). Nothing of them is imported unless somebody else has.
+ShardedTensor.
 """
 
 from __future__ import annotations
@@ -15,20 +14,13 @@ import sys
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 import torch
 
 from torch_warmstart.computing import Box, callers_device
-from torch_warmstart.errors import SettingsError, UnsupportedError
+from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.values import frozen
-
-_OF_SHARDING = (
-    "torch.distributed.fsdp",
-    "torch.distributed._composable.fsdp",
-    "torchrec.distributed",
-)
 
 
 @frozen(eq=False)
@@ -41,8 +33,6 @@ class Part:
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)  # themselves: what is sharded is of another type
 _DEPTH = 4  # of mappings in a container, in which sharded tensors are looked for
-_TORCHREC = "torchrec.distributed.types"  # where it says what is spread over processes
-_FBGEMMS_OWN = "exact_sgd"  # the optimizer of its kernels, where nobody chose one
 
 
 class Boxed(torch.Tensor):
@@ -109,7 +99,7 @@ def boxed(tensor: Any, registered: torch.Tensor | None = None) -> Boxed | None:
         else:
             return None
         parts = [Part(box, one.detach()) for box, one in zip(boxes, local, strict=True)]
-        return Boxed(tensor, parts, _ranks_of_tensor(tensor), registered)
+        return Boxed(tensor, parts, ranks_of_tensor(tensor), registered)
 
 
 def boxed_like(
@@ -216,12 +206,12 @@ def _in_boxes(tensor: torch.Tensor) -> torch.Tensor:
     parts = parts_of(tensor)
     if len(parts) == 1 and _is_everywhere(tensor):
         return parts[0].tensor
-    return Boxed(tensor, parts, _ranks_of_tensor(tensor))
+    return Boxed(tensor, parts, ranks_of_tensor(tensor))
 
 
 def _is_everywhere(tensor: Any) -> bool:
     """Whether each process there is has all of a tensor, which then is the same for all."""
-    ranks = _ranks_of_tensor(tensor)
+    ranks = ranks_of_tensor(tensor)
     if len(ranks) < torch.distributed.get_world_size():
         return False
     placements = getattr(tensor, "placements", None)
@@ -326,118 +316,11 @@ def _strides(box: Box) -> Iterator[tuple[int, int]]:
     return ((1_000_003**dim, offset) for dim, offset in enumerate(box.offsets))
 
 
-# -- who takes part --------------------------------------------------------------------------------
+# -- how a tensor is divided -----------------------------------------------------------------------
 
 
-def ranks_of_model(model: torch.nn.Module) -> frozenset[int]:
-    """The global ranks that a model is spread over or copied to; none if it is this process's."""
-    if "torch.distributed" not in sys.modules or not _is_initialised():
-        return frozenset()
-    tensors = [*model.parameters(), *model.buffers()]
-    ranks = {rank for tensor in tensors for rank in _ranks_of_tensor(tensor)}
-    for module in model.modules():
-        if is_of_torchrec(module):
-            environment: Any = module._env
-            ranks.update(ranks_of_group(environment.process_group))
-        if isinstance(module, torch.nn.parallel.DistributedDataParallel):
-            ranks.update(torch.distributed.get_process_group_ranks(module.process_group))
-    return frozenset(ranks)
-
-
-def has_other_ranks() -> bool:
-    """Whether this process is one of several, whatever they are for."""
-    is_known = "torch.distributed" in sys.modules and _is_initialised()
-    return is_known and torch.distributed.get_world_size() > 1
-
-
-def ranks_of_group(group: Any) -> frozenset[int]:
-    """The global ranks of a process group; raises SettingsError if it is none, or another's."""
-    here = torch.distributed.is_available() and torch.distributed.is_initialized()
-    # What new_group() gives a process that is not in the group: a number.
-    if here and isinstance(group, int) and group == torch.distributed.GroupMember.NON_GROUP_MEMBER:
-        return frozenset()
-    if not here or not isinstance(group, torch.distributed.ProcessGroup):
-        raise SettingsError(
-            "process_group is a group of torch.distributed, such as torch.distributed.group.WORLD "
-            f"behind init_process_group(), not {type(group).__name__}."
-        )
-    return frozenset(torch.distributed.get_process_group_ranks(group))
-
-
-def shared_store() -> Any:
-    """The store of torch of keys and values, which all processes reach that have initialised it."""
-    return torch.distributed.distributed_c10d._get_default_store()
-
-
-def gloo_group(name: str, at: int, count: int, timeout: timedelta) -> Any:
-    """A process group of its own for tensors on the CPU, whatever the others' backend is.
-
-    It is known to nobody else, so what becomes of it is no matter to the model's own groups.
-
-    Args:
-        name: The same for its processes, and for no other group.
-        at: Which of them this one is.
-        count: How many they are.
-        timeout: How long they wait for each other.
-
-    Raises UnsupportedError: torch has been built without gloo.
-    """
-    from torch.distributed.distributed_c10d import PrefixStore
-
-    kind = getattr(torch.distributed, "ProcessGroupGloo", None)
-    if kind is None:
-        raise UnsupportedError(
-            "What other ranks have in memory is sent by gloo, without which this torch was built. "
-            "Save it by torch.distributed.checkpoint.save and pass the directory."
-        )
-    return kind(PrefixStore(name, shared_store()), at, count, timeout=timeout)
-
-
-def show_shards(model: torch.nn.Module) -> None:
-    """Makes FSDP2's modules show their shards, which a forward pass may have left gathered.
-
-    What a gathered parameter is given would be lost: `state_dict()` does the same.
-    """
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    kind = getattr(fsdp, "FSDPModule", None)
-    if kind is not None:
-        for module in model.modules():
-            if isinstance(module, kind):
-                module.reshard()
-
-
-def is_whole_of_fsdp1(module: Any) -> bool:
-    """Whether the parameters of a module of FSDP1's are gathered, to be written back."""
-    is_empty = getattr(module, "_handle", None) is None
-    return is_empty or getattr(module.training_state, "name", "") == "SUMMON_FULL_PARAMS"
-
-
-def is_of_sharding(hook: Any) -> bool:
-    """Whether a module's load hook is FSDP's or TorchRec's own, which sees to its shards.
-
-    FSDP2's have been shown before anything is planned, and TorchRec's found: both are filled in
-    place. The parameters of FSDP1 are filled only while they are whole. So it has nothing to do.
-    """
-    function = getattr(hook, "hook", hook)  # torch wraps those that get their module
-    return str(getattr(function, "__module__", "")).startswith(_OF_SHARDING)
-
-
-def take_new_shards(model: torch.nn.Module) -> None:
-    """Makes FSDP2's modules look at their parameters again, which have been replaced."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    kind = getattr(fsdp, "FSDPModule", None)
-    if kind is None:
-        return
-    for module in model.modules():
-        if isinstance(module, kind):
-            state: Any = module._get_fsdp_state()
-            groups = getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group]
-            for group in groups:
-                for parameter in group.fsdp_params if group is not None else ():
-                    parameter.reset_sharded_param()
-
-
-def _ranks_of_tensor(tensor: torch.Tensor) -> Sequence[int]:
+def ranks_of_tensor(tensor: torch.Tensor) -> Sequence[int]:
+    """The global ranks that have parts of a tensor; none, if it is nobody else's."""
     if isinstance(tensor, Boxed):
         return tensor.ranks
     mesh = getattr(tensor, "device_mesh", None)
@@ -447,50 +330,6 @@ def _ranks_of_tensor(tensor: torch.Tensor) -> Sequence[int]:
     if _is_sharded_tensor(tensor):
         return torch.distributed.get_process_group_ranks(tensor._process_group)  # type: ignore[attr-defined]
     return ()
-
-
-def _is_initialised() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-# -- TorchRec --------------------------------------------------------------------------------------
-
-
-def is_of_torchrec(module: Any) -> bool:
-    """Whether a module is one whose tables TorchRec has spread over processes."""
-    return has_torchrec() and isinstance(module, sys.modules[_TORCHREC].ShardedModule)
-
-
-def has_torchrec() -> bool:
-    """Whether TorchRec is imported, without which no module is its."""
-    return _TORCHREC in sys.modules
-
-
-def fused_kind_of(module: Any, table: str) -> str | None:
-    """The optimizer that a table's kernels apply, on whichever rank it is, as FBGEMM calls it.
-
-    None where TorchRec does not say.
-    """
-    by_type = getattr(module, "_sharding_type_to_sharding", {})
-    for sharding in (*getattr(module, "_embedding_shardings", ()), *by_type.values()):
-        for groups in getattr(sharding, "_grouped_embedding_configs_per_rank", ()):
-            for group in groups:
-                if any(one.name == table for one in group.embedding_tables):
-                    kind = (group.fused_params or {}).get("optimizer")
-                    return _FBGEMMS_OWN if kind is None else str(kind.value)
-    return None
-
-
-def wrapped_optimizer(optimizer: Any) -> Any:
-    """The optimizer that one of TorchRec's passes everything on to; None: it is none of these."""
-    keyed = sys.modules.get("torchrec.optim.keyed")
-    if keyed is None:
-        return None
-    is_wrapper = isinstance(optimizer, keyed.KeyedOptimizerWrapper | keyed.OptimizerWrapper)
-    return optimizer._optimizer if is_wrapper else None
-
-
-# -- how a tensor is divided -----------------------------------------------------------------------
 
 
 def _pieces(tensor: Any) -> Iterable[tuple[Box, torch.Tensor]]:

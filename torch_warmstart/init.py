@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from torch_warmstart.dtypes import as_python
@@ -54,9 +55,9 @@ __all__ = [
     "vectors",
 ]
 
-# A table whose rows have entries: a file of vectors, or a vocabulary and a tensor, which is given
+# A table whose rows have entries: a file of vectors, or a vocabulary and a matrix, which is given
 # or named by a checkpoint and its key.
-Table = str | os.PathLike[str] | tuple[VocabSource, torch.Tensor | tuple[Any, str]]
+Table = str | os.PathLike[str] | tuple[VocabSource, torch.Tensor | np.ndarray | tuple[Any, str]]
 
 
 def mean(of: OldRows = "trained") -> RowInitializer:
@@ -148,7 +149,8 @@ def similar(
     rows that have a vector.
 
     Args:
-        vectors: A file of vectors, or `(vocabulary, tensor)`, `(vocabulary, (url, key))`.
+        vectors: A file of vectors, or `(vocabulary, matrix)`, `(vocabulary, (url, key))`; a matrix
+            is a tensor or an array.
         k: How many of the most similar old rows; None: all. "softmax" needs a number.
         weights: Of cosines: their softmax, their sparsemax, or in proportion to them (to those
             above zero: sums near zero would make rows without bounds).
@@ -187,7 +189,7 @@ def omp(donor: Table, k: int = 64, *, of: OldRows = "trained") -> RowInitializer
     that the donor has. Of all initialisers it costs most: `rows * k * shared * width` steps.
 
     Args:
-        donor: Another model's table with the new vocabulary: `(vocabulary, tensor)`,
+        donor: Another model's table with the new vocabulary: `(vocabulary, matrix)`,
             `(vocabulary, (url, key))`, or a file of vectors.
         k: How many old rows make a new one at most.
         of: As for `mean`.
@@ -268,7 +270,8 @@ def vectors(
     The mapping is fitted on the entries that have both. It answers for rows that have a vector.
 
     Args:
-        vectors: A file of vectors, or `(vocabulary, tensor)`, `(vocabulary, (url, key))`.
+        vectors: A file of vectors, or `(vocabulary, matrix)`, `(vocabulary, (url, key))`; a matrix
+            is a tensor or an array.
         align: "ridge": a linear mapping, of any two widths; "procrustes": a rotation and a scale;
             None: as they are, of the table's own width.
         ridge: How strongly the linear mapping is held small, in parts of the vectors' mean square.

@@ -61,3 +61,69 @@ def test_a_function_may_answer_with_an_iterator() -> None:
     old = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     tws.warm_start(model, tws.WarmStartSettings({"weight": old}, ".*", {"weight": info}))
     assert model.weight[1].tolist() == [0.5, 0.5, 0.0]
+
+
+ROW, ONE, YES = torch.tensor([0]), torch.ones(1), torch.tensor([True])
+
+
+def minus_one(new: tws.NewRows) -> torch.Tensor:
+    return new.old.read(new.old.find(new.entries()))  # what is not found is -1
+
+
+def behind(new: tws.NewRows) -> torch.Tensor:
+    return new.old.read(new.rows + 1)
+
+
+def by_mask(new: tws.NewRows) -> torch.Tensor:
+    return new.old.read(new.rows >= 0)
+
+
+def of_lists(_: tws.NewRows) -> tws.Mixture:
+    return tws.Mixture(torch.tensor([0, 1]), [0], ONE, YES)  # type: ignore[arg-type]
+
+
+def elsewhere(_: tws.NewRows) -> tws.Mixture:
+    return tws.Mixture(torch.tensor([0, 1]), ROW, ONE.to("meta"), YES)
+
+
+def unannotated(_: Any) -> tws.Mixture:
+    return tws.Mixture(torch.tensor([0, 1]), ROW, ONE, YES)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "said"),
+    [
+        (minus_one, "weight: old.read takes rows from 0 to 1,.* not find is -1"),
+        (behind, "weight: old.read takes rows from 0 to 1,"),
+        (by_mask, "a tensor of int64 with one axis"),
+        (of_lists, "a Mixture whose indices is no tensor on the CPU"),
+        (elsewhere, "a Mixture whose weights is no tensor on the CPU"),
+        (unannotated, "annotate its first parameter, `new: tws.NewRows`"),
+        (lambda _: [1.0] * 9, "it returned list"),
+        (init.mean, r"init.mean makes an initialiser: write init.mean\(...\)"),
+        ("mean", r"one of tws.init such as init.mean\(\)"),
+    ],
+)
+def test_a_function_of_ones_own_is_held_to_what_is_there(initializer: Any, said: str) -> None:
+    with pytest.raises(tws.SettingsError, match=said):
+        started(initializer)
+
+
+def test_a_row_that_nobody_made_is_not_said_to_be_no_new_one() -> None:
+    info = tws.VocabInfo(["a", "ab"], old_vocab=["a"], backup_initializer=init.group_mean({"a": 1}))
+    settings = tws.WarmStartSettings({"weight": torch.ones(1, 3)}, ".*", {"weight": info})
+    with pytest.warns(tws.WarmStartWarning, match="new-rows-unanswered"):
+        report = tws.warm_start(nn.Embedding(2, 3), settings)
+    with pytest.raises(KeyError, match="or zeros where none answers"):
+        report["weight"].new_rows.show("ab")
+
+
+def test_vectors_may_be_an_array_and_a_mapping_is_told_what_to_write() -> None:
+    model, vectors = nn.Embedding(2, 3), {"a": np.ones(3), "ab": np.arange(3.0)}
+    rows = init.vectors((list(vectors), np.stack(list(vectors.values()))), align=None)
+    info = tws.VocabInfo(["a", "ab"], old_vocab=["a"], backup_initializer=rows)
+    settings = tws.WarmStartSettings({"weight": torch.ones(1, 3)}, ".*", {"weight": info})
+    tws.warm_start(model, settings)
+    assert model.weight[1].tolist() == [0.0, 1.0, 2.0]
+    with pytest.raises(tws.WarmStartError, match="Write .list.vectors., numpy.stack"):
+        started(init.vectors(vectors))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import torch
 from torch_warmstart.dtypes import NO_PLAIN_TENSOR, lies_in_memory, loses_values
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import label_of
+from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.settings import Initializer, takes_new_rows
 
 
@@ -41,8 +42,13 @@ def initialised(
     with torch.no_grad():
         made = initializer(fresh) if generator is None else initializer(fresh, generator=generator)
     made = fresh if made is None else made
+    if isinstance(made, Mixture):
+        raise SettingsError(
+            f"{name} returned a Mixture, and is not known to be told of new rows: annotate its "
+            "first parameter, `new: tws.NewRows`."
+        )
     if not isinstance(made, torch.Tensor) or made.shape != shape:
-        found = list(made.shape) if isinstance(made, torch.Tensor) else repr(made)
+        found = list(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
         raise SettingsError(
             f"{name} must fill the tensor it gets or return one of its shape, {list(shape)}; it "
             f"returned {found}."

@@ -112,6 +112,12 @@ def normalised(rows: torch.Tensor, weights: torch.Tensor, count: int) -> torch.T
 
 def check_mixture(mixture: Mixture, count: int, old_size: int, name: str) -> Mixture:
     """Raises SettingsError unless a user's mixture is one of `count` rows of an old table."""
+    fields = {part: getattr(mixture, part) for part in ("offsets", "indices", "weights", "answered")}
+    if mixture.bags is not None:
+        fields["bags"] = mixture.bags
+    for part, value in fields.items():
+        if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
+            raise SettingsError(f"{name} returned a Mixture whose {part} is no tensor on the CPU.")
     bags = count if mixture.bags is None else len(mixture.offsets) - 1
     bag_of = mixture.bag_of(slice(None))
     facts = {

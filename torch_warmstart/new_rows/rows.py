@@ -141,7 +141,17 @@ class OldRows:
 
         They are float32; float64 where the old table or the new one is.
         """
-        return self._values.read(rows)
+        return self._values.read(self._checked(rows))
+
+    def _checked(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows that are there. -1, of what is not found, would be memory that nobody has filled."""
+        is_list = isinstance(rows, torch.Tensor) and rows.dtype == torch.int64 and rows.ndim == 1
+        if not is_list or ((rows < 0) | (rows >= self.height)).any():
+            raise SettingsError(
+                f"{self.name}: old.read takes rows from 0 to {self.height - 1:,}, a tensor of int64 "
+                "with one axis. What find() does not find is -1: read the others."
+            )
+        return rows
 
     def blocks(self, rows: int = 65536) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows that the vocabulary describes, in blocks, each with the number of its first."""
@@ -204,7 +214,9 @@ class NewRows:
         remapping: int64 of `[n]`: for each row of the variable its old one, or -1.
         vocabulary: The new vocabulary with its OOV rows; rows behind it are padding. None: rows go
             by position.
-        old: The old table.
+        old: The old table. `old.find(new.entries())` are the rows of entries in it, or -1 (with
+            other entries, in `old.vocabulary.rows([...])`); `old.read(rows)` their numbers,
+            `old.mean` the mean of the trained rows, `old.size` how many rows there are.
         seed: What random rows are drawn from.
 
     Example:

@@ -52,7 +52,7 @@ class NewRowsAccount:
         """One new row, as the sum of old rows that it began as.
 
         Raises:
-            KeyError: no new row has that entry.
+            KeyError: no initialiser has made a row of that entry.
 
         Example:
             >>> report["tok.weight"].new_rows.show("réseau")                # doctest: +SKIP
@@ -65,7 +65,10 @@ class NewRowsAccount:
             at = _find(rows, value)
             if at is not None:
                 return f"{_text(value)} = {_sum(rows, at)}"
-        raise KeyError(f"No new row has the entry {entry!r}.")
+        raise KeyError(
+            f"No initialiser has made a row of {entry!r}: it has its old one, or zeros where none "
+            "answers, or is not in the new vocabulary."
+        )
 
 
 def account_of(made: Sequence[Made], num_unanswered: int) -> NewRowsAccount:

@@ -25,6 +25,7 @@ Forms = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 ALL_ENTRIES = -1
 # Why OOV rows are not taken where there are not as many of them.
+_MAKERS = "torch_warmstart.init"  # whose functions make initialisers, and are none
 _OOV_BY_NUMBER = (
     "An entry's bucket is its hash modulo their number, so old OOV rows mean nothing in the new "
     "variable"
@@ -413,9 +414,12 @@ def _check_initializer(info: VocabInfo | ClipOrPad | SegmentInfo) -> None:
         return
     if not callable(initializer):
         raise SettingsError(
-            f"{kind}: backup_initializer is None (zeros), 'keep' or a callable such as "
-            f"torch.nn.init.normal_, not {initializer!r}."
+            f"{kind}: backup_initializer is None (zeros), 'keep', one of tws.init such as "
+            f"init.mean(), or a callable such as torch.nn.init.normal_, not {initializer!r}."
         )
+    if getattr(initializer, "__module__", None) == _MAKERS:
+        called = f"init.{getattr(initializer, '__name__', '')}"
+        raise SettingsError(f"{kind}: {called} makes an initialiser: write {called}(...).")
     if generator is not None and not _takes_generator(initializer):
         raise SettingsError(
             f"{kind}: a generator is given, but backup_initializer takes no argument 'generator'."

@@ -6,10 +6,11 @@ How tables from outside are read is decided here, for them (`Elsewhere`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -42,7 +43,7 @@ from torch_warmstart.vocabularies import (
 )
 
 _CPU = torch.device("cpu")
-_PAIR = "(vocabulary, tensor) or (vocabulary, (url, key))"
+_PAIR = "(vocabulary, tensor or array) or (vocabulary, (url, key))"
 
 
 class Initialising:
@@ -196,9 +197,10 @@ class Elsewhere:
         if isinstance(source, str | os.PathLike):
             return self._open_vectors(os.fspath(source))
         if not (isinstance(source, tuple | list) and len(source) == 2):
+            how = " Write (list(vectors), numpy.stack(list(vectors.values())))."
             raise SettingsError(
                 f"A table from outside is a file of vectors, or {_PAIR}; not a "
-                f"{type(source).__name__}."
+                f"{type(source).__name__}.{how if isinstance(source, Mapping) else ''}"
             )
         vocabulary: Vocabulary = self._once("vocabulary", source[0], self._read_vocabulary)
         values = source[1]
@@ -206,6 +208,8 @@ class Elsewhere:
             if not lies_in_memory(values):
                 raise SettingsError(f"A table from outside was given as {NO_PLAIN_TENSOR}")
             return _Table(vocabulary, _Given(values.detach()))
+        if isinstance(values, np.ndarray):
+            values = ({"the array": values}, "the array")
         if not (isinstance(values, tuple | list) and len(values) == 2):
             raise SettingsError(
                 f"A table from outside is {_PAIR}; its second part is a {type(values).__name__}."

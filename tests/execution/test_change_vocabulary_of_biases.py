@@ -25,6 +25,30 @@ def test_a_layer_whose_bias_would_get_other_rows_is_refused():
     assert torch.equal(head.h.bias[[0, 2]], before["h.bias"][[2, 0]])
 
 
+@pytest.mark.parametrize("is_tied", [False, True], ids=["untied", "tied"])
+def test_a_bias_that_comes_along_follows_the_mixture_of_its_weight(is_tied):
+    model = nn.ModuleDict({"e": nn.Embedding(3, 2), "h": nn.Linear(2, 3)})
+    if is_tied:
+        model.h.weight = model.e.weight
+    nn.init.normal_(model.h.bias, mean=-9.0)
+    bias = model.h.bias.detach().clone()
+    rows = tws.init.alias({"n": "b"}) | tws.init.mean()
+    info = tws.VocabInfo(["n", "a", "m"], old_vocab=["a", "b", "c"], backup_initializer=rows)
+    report = tws.change_vocabulary(model, {"e.weight" if is_tied else "h.weight": info})
+    assert model.h.bias[:2].equal(bias[[1, 0]])  # zeros would be far likelier than all old tokens
+    torch.testing.assert_close(model.h.bias[2], bias.mean())
+    assert str(report["h.bias"].new_rows) == "1 alias, 1 mean"
+
+
+def test_what_fills_a_matrix_leaves_the_bias_zeros():
+    model = nn.ModuleDict({"h": nn.Linear(2, 3)})
+    fan_based = nn.init.xavier_uniform_  # which takes no bias
+    info = tws.VocabInfo(["a", "n"], old_vocab=["a", "b", "c"], backup_initializer=fan_based)
+    tws.change_vocabulary(model, {"h.weight": info})
+    assert model.h.weight[1].any()
+    assert model.h.bias[1] == 0
+
+
 def _model(kind):
     transformers = pytest.importorskip("transformers")
     sizes = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 4}

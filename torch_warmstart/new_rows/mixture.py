@@ -112,7 +112,9 @@ def normalised(rows: torch.Tensor, weights: torch.Tensor, count: int) -> torch.T
 
 def check_mixture(mixture: Mixture, count: int, old_size: int, name: str) -> Mixture:
     """Raises SettingsError unless a user's mixture is one of `count` rows of an old table."""
-    fields = {part: getattr(mixture, part) for part in ("offsets", "indices", "weights", "answered")}
+    fields = {
+        part: getattr(mixture, part) for part in ("offsets", "indices", "weights", "answered")
+    }
     if mixture.bags is not None:
         fields["bags"] = mixture.bags
     for part, value in fields.items():

@@ -148,8 +148,8 @@ class OldRows:
         is_list = isinstance(rows, torch.Tensor) and rows.dtype == torch.int64 and rows.ndim == 1
         if not is_list or ((rows < 0) | (rows >= self.height)).any():
             raise SettingsError(
-                f"{self.name}: old.read takes rows from 0 to {self.height - 1:,}, a tensor of int64 "
-                "with one axis. What find() does not find is -1: read the others."
+                f"{self.name}: old.read takes rows from 0 to {self.height - 1:,}, a tensor of "
+                "int64 with one axis. What find() does not find is -1: read the others."
             )
         return rows
 

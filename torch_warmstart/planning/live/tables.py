@@ -43,6 +43,7 @@ from torch_warmstart.settings import (
     WarmStartSettings,
     check_infos,
     infos_of,
+    takes_new_rows,
 )
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies import (
@@ -196,9 +197,7 @@ def _with_biases(
     """With the biases of layers whose outputs change: a layer does not work without."""
     by_id = {id(variable.tensor): variable for variable in variables}
     biases = {
-        by_id[id(owner.module.bias)]: (
-            replace(info, backup_initializer=None, generator=None, axis=0),
-        )
+        by_id[id(owner.module.bias)]: (_of_bias(info),)
         for variable, infos in chosen.items()
         for info in infos
         for owner in variable.owners
@@ -209,6 +208,13 @@ def _with_biases(
     }
     both = {**biases, **dict(_logits_biases(model, chosen, by_id)), **chosen}
     return {variable: both[variable] for variable in variables if variable in both}
+
+
+def _of_bias(info: Sized) -> Sized:
+    """Mixtures of old rows are of a bias, too; what fills a matrix (fan-based) leaves it zeros."""
+    if info.backup_initializer is not None and takes_new_rows(info.backup_initializer):
+        return replace(info, axis=0)
+    return replace(info, backup_initializer=None, generator=None, axis=0)
 
 
 def _logits_biases(

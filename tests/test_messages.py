@@ -149,8 +149,9 @@ A variable that is not in the checkpoint: name its key in var_name_to_prev_var_n
         (
             {"new_vocab_size": 2},
             "words.weight has size 3 along axis 0, but its VocabInfo describes 2 (axis 1 has that "
-            "size): 2 new entries and 0 OOV rows. If the further rows are padding, pass "
-            "Vocabulary.load(...).padded_to(3).",
+            "size): 2 new entries and 0 OOV rows. If the further rows are padding behind the "
+            "others, pass Vocabulary.load(...).padded_to(3); if they stand in front (a mask, OOV "
+            "rows), pass the layer that has them, or put them in front of new_vocab.",
         ),
         (
             {"num_oov_buckets": 1},

@@ -84,3 +84,33 @@ def test_no_other_shape_and_no_table_is_said_to_lie_the_other_way(model, shape):
     with pytest.raises(tws.PlanError) as raised:
         tws.warm_start(model, {"weight": torch.ones(shape)})
     assert "'transpose'" not in str(raised.value)
+
+
+@pytest.mark.parametrize("buckets", [None, 0, 2], ids=["unsaid", "none", "two"])
+def test_vocabularies_that_are_swapped_are_said_to_be(buckets):
+    yesterday, today = ["a", "b", "c", "d", "e"], ["c", "x", "a"]
+    more = buckets or 0
+    options = {} if buckets is None else {"old_num_oov_buckets": buckets}
+    swapped = tws.VocabInfo(yesterday, -1, more, today, **options)
+    table = torch.zeros(len(yesterday) + more, 2)
+    model = nn.ModuleDict({"e": nn.Embedding(len(today) + more, 2)})
+    settings = tws.WarmStartSettings({"e.weight": table}, ".*", {"e.weight": swapped})
+    with pytest.raises(tws.PlanError, match="are new_vocab and old_vocab swapped"):
+        tws.plan_warm_start(model, settings)
+
+
+def test_a_model_of_the_wrong_height_is_not_said_to_have_swapped_vocabularies():
+    info = tws.VocabInfo(["c", "x", "a"], old_vocab=["a", "b", "c", "d"])
+    model = nn.ModuleDict({"e": nn.Embedding(4, 2)})
+    settings = tws.WarmStartSettings({"e.weight": torch.zeros(4, 2)}, ".*", {"e.weight": info})
+    with pytest.raises(tws.PlanError, match="if they stand in front") as error:
+        tws.plan_warm_start(model, settings)
+    assert "swapped" not in str(error.value)
+
+
+def test_a_feature_that_is_hardly_found_is_asked_about():
+    info = tws.VocabInfo(["c", "x"], old_vocab=["a", "c"], min_found=0.9)
+    features = tws.SegmentInfo({"city": info}, {"city": 2})
+    settings = tws.WarmStartSettings({"weight": torch.zeros(1, 2)}, ".*", {"weight": features})
+    with pytest.raises(tws.PlanError, match="asks for 90.0%. Is its old_vocab the right one"):
+        tws.plan_warm_start(nn.Linear(2, 1, bias=False), settings)

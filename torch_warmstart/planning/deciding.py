@@ -292,7 +292,7 @@ def remapped_item(
     for change in found:
         check_share_found(variable, change.vocab, change.remapping)
         check_parts(variable, change.vocab, change.axis, change.old_size)
-        check_new_rows(variable, change.vocab, change.remapping, change.axis)
+        check_new_rows(variable, change.vocab, change.remapping, change.axis, change.old_size)
         check_old_rows(variable, source, change.remapping, change.axis, change.old_size)
     _check_ids_are_said(variable, source, found, remappings.old)
     check_fallback(variable, infos)

@@ -231,7 +231,9 @@ def check_share_found(variable: Variable, info: AnyVocabInfo, remapping: Remappi
     )
 
 
-def check_new_rows(variable: Variable, info: AnyVocabInfo, remapping: Remapping, axis: int) -> None:
+def check_new_rows(
+    variable: Variable, info: AnyVocabInfo, remapping: Remapping, axis: int, old_size: int
+) -> None:
     """Raises ProblemError unless the variable has exactly the rows that its info describes."""
     size, described = variable.shape[axis], len(remapping.rows)
     if size == described:
@@ -253,18 +255,26 @@ def check_new_rows(variable: Variable, info: AnyVocabInfo, remapping: Remapping,
         variable,
         f"{variable.name} has size {size:,} along axis {axis}, but its VocabInfo describes "
         f"{described:,}{hint}: {described - remapping.num_oov - remapping.num_vacant:,} new "
-        f"entries{vacant} and {plural(remapping.num_oov, 'OOV row')}.{_padded_by(remapping, size)}",
+        f"entries{vacant} and {plural(remapping.num_oov, 'OOV row')}."
+        f"{_other_rows(remapping, size, old_size)}",
     )
 
 
-def _padded_by(remapping: Remapping, size: int) -> str:
+def _other_rows(remapping: Remapping, size: int, old_size: int) -> str:
+    """Why a variable may have other rows than are described."""
+    if len(remapping.rows) == old_size and size - remapping.num_old in (0, remapping.num_oov):
+        return " It is the old variable that has so many: are new_vocab and old_vocab swapped?"
     if size <= len(remapping.rows):
         return ""
     if remapping.is_padded:
         return f" If the further rows are padding, write new_vocab_size={size}."
     if remapping.num_oov:  # they stand behind what is padded
         return ""
-    return f" If the further rows are padding, pass Vocabulary.load(...).padded_to({size})."
+    return (
+        f" If the further rows are padding behind the others, pass Vocabulary.load(...).padded_to("
+        f"{size}); if they stand in front (a mask, OOV rows), pass the layer that has them, or put "
+        "them in front of new_vocab."
+    )
 
 
 def check_old_rows(

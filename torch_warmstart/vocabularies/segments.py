@@ -128,5 +128,5 @@ def _check_part(name: str, inner: VocabInfo, segment: Remapping, width: int) -> 
         raise VocabularyError(
             f"{segment.num_present:,} of {plural(entries, 'entry')} of the feature {name!r} are in "
             f"its old vocabulary, and min_found={inner.min_found:g} asks for "
-            f"{inner.min_found:.1%}. {segment.other_reading}"
+            f"{inner.min_found:.1%}. {segment.other_reading or 'Is its old_vocab the right one?'}"
         )

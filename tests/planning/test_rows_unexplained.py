@@ -51,3 +51,29 @@ def test_what_stands_in_front_is_an_entry():
 
 def test_rows_for_oov_entries_have_a_note_of_their_own():
     assert told(1, num_oov_buckets=1)[0] == []
+
+
+KERAS = ["", "[UNK]", "d", "a"]  # as Keras's layers list their rows
+
+
+@pytest.mark.parametrize(
+    ("old", "options", "is_told"),
+    [
+        (
+            [None, None, "a", "d"],
+            {},
+            True,
+        ),  # as Keras exports a layer: what is in front is not said
+        ({"a": 2, "d": 5}, {}, True),
+        ([None, None, "a", "d"], {"old_num_oov_buckets": 0}, False),
+        (["", "[UNK]", "a", "d"], {}, False),  # both are copied
+        (["a", None, "d"], {}, False),
+    ],
+    ids=["nothing in front", "mapping", "meant", "layer", "gap"],
+)
+def test_rows_in_front_that_nobody_says_what_they_are_for_are_told(old, options, is_told):
+    info = tws.VocabInfo(KERAS, old_vocab=old, **options)
+    model = nn.ModuleDict({"emb": nn.Embedding(4, 2)})
+    settings = tws.WarmStartSettings({"emb.weight": torch.ones(6, 2)}, ".*", {"emb.weight": info})
+    notes = [note.text for note in tws.plan_warm_start(model, settings).notes]
+    assert any("2 rows of no entry in front of the old" in note for note in notes) == is_told

@@ -184,6 +184,8 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
         yield _rows_unexplained(item, remapping)
     if remapping.num_oov_left:
         yield _oov_of_others(item, remapping)
+    if remapping.num_in_front:
+        yield _oov_in_front(item, remapping)
     if remapping.taken_by_others:
         yield _purposes_of_others(item, remapping)
 
@@ -230,6 +232,18 @@ def _oov_of_others(item: PlanItem, remapping: Remapping) -> Finding:
     text = (
         f"{item.name}: the old vocabulary's {plural(left, 'OOV row')} {are} left behind, as {what}"
         ": other entries would share each of them. old_num_oov_buckets=0 says that it is meant."
+    )
+    return Finding("oov-rows-left-behind", "note", item.name, text)
+
+
+def _oov_in_front(item: PlanItem, remapping: Remapping) -> Finding:
+    """As of a lookup table that Keras exports, which does not say what its first rows are for."""
+    are = "is" if remapping.num_in_front == 1 else "are"
+    text = (
+        f"{item.name}: {plural(remapping.num_in_front, 'row')} of no entry in front of the old "
+        f"vocabulary's {are} left behind, and the new OOV rows begin anew. If they were OOV rows "
+        "(or a mask's), pass the layer that has them as old_vocab; old_num_oov_buckets=0 says that "
+        "it is meant."
     )
     return Finding("oov-rows-left-behind", "note", item.name, text)
 

@@ -66,6 +66,7 @@ class Remapping:
     taken_by_others: Mapping[str, int] = field(default_factory=dict)
     # Old OOV rows that both vocabularies state and that no new one takes, though nobody said so.
     num_oov_left: int = 0
+    num_in_front: int = 0  # rows before the first old entry that may be such, left like them
     oov_are_last: bool = False  # the old OOV rows are those behind all others, wherever that is
     is_padded: bool = False  # whether a variable may have further rows, up to a round number
     # Where hardly an entry is found: what would match if they were read otherwise; "": nothing.
@@ -286,10 +287,16 @@ def _completed(rows: torch.Tensor, info: VocabInfo, vocabularies: Vocabularies) 
     _take_oov_rows(rows, new, old, info.old_num_oov_buckets)
     remapping = replace(_remapping_of(rows, new, old), taken_by_others=taken_by_others)
     if remapping.num_oov and not remapping.num_oov_copied and info.old_num_oov_buckets is None:
-        remapping = replace(remapping, num_oov_left=len(old.special.get(OOV, ())))
+        left = len(old.special.get(OOV, ()))
+        in_front = 0 if left or not len(old.listed) else _first_row(old)
+        remapping = replace(remapping, num_oov_left=left, num_in_front=in_front)
     if not vocabularies.oov_are_last:
         return remapping
     return replace(remapping, old_rows=len(old), oov_are_last=True)
+
+
+def _first_row(vocabulary: Vocabulary) -> int:
+    return vocabulary.first if vocabulary.at is None else int(vocabulary.at[0])
 
 
 def _by_forms(info: VocabInfo, vocabularies: Vocabularies) -> Remapping:

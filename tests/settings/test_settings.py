@@ -93,8 +93,8 @@ def test_an_unknown_policy_is_refused():
         ({"num_oov_buckets": -1}, "num_oov_buckets is -1; it must be at least 0"),
         ({"num_oov_buckets": True}, "must be an int, not True"),
         ({"axis": "0"}, "axis must be an int"),
-        ({"backup_initializer": 3}, "None .zeros., 'keep' or a callable"),
-        ({"backup_initializer": "zeros"}, "None .zeros., 'keep' or a callable"),
+        ({"backup_initializer": 3}, "None .zeros., 'keep', one of tws.init"),
+        ({"backup_initializer": "zeros"}, "None .zeros., 'keep', one of tws.init"),
         ({"old_num_oov_buckets": 2}, "old_num_oov_buckets=2 and num_oov_buckets=0 differ"),
         ({"generator": torch.Generator()}, "of no use without a backup_initializer"),
         (

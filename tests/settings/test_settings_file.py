@@ -212,3 +212,36 @@ tables = st.recursive(
 @given(tables)
 def test_pythons_parser_reads_what_is_written(table):
     assert tomllib.loads("\n".join(toml_lines(table))) == table
+
+
+INFOS = 'ckpt_to_initialize_from = "m.pt"\n[var_name_to_vocab_info.'
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (INFOS + 't.weight]\nnew_vocab = ["a"]', "'weight' in it is a table. A name with dots"),
+        (
+            INFOS + 't]\nnew_segments = [["a", 1]]\nold_segments = [["a", 1]]',
+            'has what a SegmentInfo has, and is none: write type = "SegmentInfo"',
+        ),
+        (INFOS + 't]\ntype = "ClipOrPad"\nnew_vocab = ["a"]', 'write type = "VocabInfo"'),
+        (INFOS + "t]\nnew_vocabs = 1", "VocabInfo has no field 'new_vocabs'"),
+        (
+            'ckpt_to_initialize_from = "m.pt"\n[var_name_to_prev_var_name]\nt.weight = "e"',
+            "'t' is for a name, not for .* A name with dots stands in quotes",
+        ),
+    ],
+    ids=["dots", "segments", "kind", "typo", "rename"],
+)
+def test_a_table_of_another_kind_is_told_what_to_write(tmp_path, text, match):
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(tws.SettingsError, match=match):
+        tws.load_settings(tmp_path / "s.toml")
+
+
+def test_mappings_as_vocabularies_are_no_names_with_dots(tmp_path):
+    text = INFOS + "t]\nnew_vocab = {a = 0}\nold_vocab = {a = 1, b = 0}"
+    (tmp_path / "s.toml").write_text(text)
+    info = tws.load_settings(tmp_path / "s.toml").var_name_to_vocab_info["t"]
+    assert info.old_vocab == {"a": 1, "b": 0}

@@ -213,7 +213,10 @@ def test_an_id_beyond_64_bits_is_refused():
 
 
 def test_a_directory_is_no_vocabulary(tmp_path):
-    with pytest.raises(tws.PlanError, match="holds no vocabulary that can be read"):
+    with pytest.raises(tws.PlanError, match="no file of a tokenizer.*It holds nothing"):
+        start(str(tmp_path))
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(tws.PlanError, match="holds no vocabulary: no file of a tokenizer"):
         start(str(tmp_path))
 
 

@@ -162,6 +162,12 @@ def test_what_it_is_not_is_said_in_one_sentence(tmp_path, name, data, says):
     assert "\n" not in str(caught.value)
 
 
+def test_a_table_in_a_file_is_called_by_its_name(tmp_path):
+    path = write(tmp_path, "t.csv", b"city,count\nrome,1\n")
+    with pytest.raises(tws.VocabularyError, match=r"t\.csv is a table with no column 'town', but"):
+        load(path, column="town")
+
+
 def test_settings_of_no_use_are_refused(tmp_path):
     path = write(tmp_path, "v.txt", b"a\nb\n")
     with pytest.raises(tws.SettingsError, match="format is one of"):

@@ -123,7 +123,8 @@ def _renames(value: Any, where: str) -> Any:
     for source, target in [*names.items(), *patterns.items()]:
         is_list = isinstance(target, list) and all(isinstance(one, str) for one in target)
         if not (isinstance(target, str) or (is_list and source in names)):
-            raise SettingsError(f"{where}: {source!r} is for a name, not for {target!r}.")
+            quoted = " A name with dots stands in quotes." if isinstance(target, Mapping) else ""
+            raise SettingsError(f"{where}: {source!r} is for a name, not for {target!r}.{quoted}")
     renames: dict[str, Names] = dict(names)
     return NameRules(renames, tuple(patterns.items())) if patterns else renames
 
@@ -172,6 +173,7 @@ def _info(value: Any, where: str, initializers: Initializers) -> Any:
     kind = said.pop("type", "VocabInfo")
     if kind not in _CLASSES:
         raise SettingsError(f"{where}: type is {' or '.join(map(repr, _CLASSES))}, not {kind!r}.")
+    _check_kind(said, kind, where)
     if "backup_initializer" in said:
         said["backup_initializer"] = initializer_of(said["backup_initializer"], where, initializers)
     if "old_vocab" in said:
@@ -187,6 +189,22 @@ def _info(value: Any, where: str, initializers: Initializers) -> Any:
         if name in said:
             said[name] = _segments(said[name], f"{where}.{name}", initializers)
     return _made(_CLASSES[kind], said, where)
+
+
+def _check_kind(said: Mapping[str, Any], kind: str, where: str) -> None:
+    """Raises SettingsError for fields of another class, and for a name whose dots make tables."""
+    known = {name: {field.name for field in fields(made)} for name, made in _CLASSES.items()}
+    unknown = said.keys() - set().union(*known.values())
+    if any(isinstance(said[name], Mapping) for name in unknown):
+        raise SettingsError(
+            f"{where}: {min(unknown)!r} in it is a table. A name with dots stands in quotes: "
+            f'[{_INFOS}."a.weight"].'
+        )
+    others = [name for name in known if said.keys() <= known[name]]
+    if others and kind not in others:
+        raise SettingsError(
+            f'{where} has what a {others[0]} has, and is none: write type = "{others[0]}" in it.'
+        )
 
 
 def _older(value: Any, where: str, initializers: Initializers) -> Any:

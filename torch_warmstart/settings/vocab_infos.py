@@ -272,9 +272,10 @@ def _check_inner(feature: str, info: VocabInfo) -> None:
     """A feature's VocabInfo says which column is which, and nothing else."""
     for field in ("backup_initializer", "generator", "fallback", "axis"):
         if getattr(info, field) not in (None, (), 0):
+            are = "is for rows" if field == "fallback" else "stands in the SegmentInfo, for all"
             raise SettingsError(
-                f"SegmentInfo: the VocabInfo of {feature!r} says which column is which; {field} is "
-                "for all columns and stands in the SegmentInfo."
+                f"SegmentInfo: the VocabInfo of {feature!r} says which column is which; {field} "
+                f"{are}."
             )
     if info.has_filter:
         raise SettingsError(

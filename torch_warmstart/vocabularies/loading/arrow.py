@@ -146,15 +146,19 @@ def exports_arrow(source: Any) -> bool:
 
 
 def from_table(
-    source: Any, column: str | int | None = None, *, has_names: bool = True
+    source: Any, column: str | int | None = None, *, has_names: bool = True, origin: str = ""
 ) -> Vocabulary:
     """A column's entries, one a row in their order; VocabularyError if another says otherwise.
 
-    `has_names` is whether somebody has named the columns.
+    Args:
+        source: The table.
+        column: Which one.
+        has_names: Whether somebody has named the columns.
+        origin: Where it comes from; "": what it is.
     """
     beside = _Beside()
-    found = from_arrow(source, column, beside=beside)
-    beside.check(_origin_of(source), has_names=has_names)
+    found = from_arrow(source, column, origin=origin, beside=beside)
+    beside.check(origin or _origin_of(source), has_names=has_names)
     return found
 
 

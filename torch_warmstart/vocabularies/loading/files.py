@@ -9,6 +9,7 @@ import torch
 
 from torch_warmstart.entries import Vocabulary, vocabulary_of
 from torch_warmstart.errors import (
+    CheckpointNotFoundError,
     SettingsError,
     VocabularyError,
     WarmStartError,
@@ -51,6 +52,7 @@ _TABLES = ("csv", "tsv", "jsonl", "parquet", "arrow")
 _PACKED = re.compile(r"\.(gz|bz2|xz|zst|zstd)$")
 _SCORED = re.compile(rb"[^\n]*\t-?\d+(\.\d+)?(e-?\d+)?")
 _TEXTS = ("csv", "tsv", "jsonl", "json", "vocab", "tiktoken")  # but lines, which look by themselves
+_NO_TOKENIZER = "no file of a tokenizer (tokenizer.json, vocab.json, vocab.txt, tokenizer.model)"
 _FORMATS = ("lines", *_TABLES, "json", "model", "vocab", "tiktoken", "npy")
 
 
@@ -304,14 +306,21 @@ def _in_checkpoint(url: str, storage: Storage, key: str | None) -> Vocabulary:
     except WarmStartError as error:
         if isinstance(error, VocabularyError | ImportError):
             raise
+        if isinstance(error, CheckpointNotFoundError) and _is_directory(url, storage):
+            held = listed(storage.list_directory(url)) or "nothing"
+            raise VocabularyError(
+                f"{url} is a directory without a vocabulary: it has {_NO_TOKENIZER}, and no "
+                f"single checkpoint. It holds {held}. Pass the vocabulary's own file."
+            ) from error
         why = str(error).split("\n", 1)[0].rstrip(":")
         raise VocabularyError(f"{url} holds no vocabulary that can be read: {why}") from error
     if key is not None and key in found:
         return found[key]
     if not found:
+        besides = f"{_NO_TOKENIZER}, and " if _is_directory(url, storage) else ""
         raise VocabularyError(
-            f"{url} holds no vocabulary: no lookup layer or table with its entries is in it. Pass "
-            "the entries as a sequence, or a file with one entry a line."
+            f"{url} holds no vocabulary: {besides}no lookup layer or table with its entries is in "
+            "it. Pass the entries as a sequence, or a file with one entry a line."
         )
     names = listed(map(repr, found))
     if key is None:

@@ -68,7 +68,7 @@ def read_table(
     if form in _SEPARATORS and isinstance(column, int):
         _check_number(table, url, column)
     has_names = form not in _SEPARATORS or isinstance(column, str)
-    found = _named(table, url, column, has_names=has_names)
+    found = from_table(table, column, has_names=has_names, origin=url)
     found = replace(found, listed=replace(found.listed, origin=_origin(url, column)))
     if form in _SEPARATORS:
         check_no_blank_cells(found, form)
@@ -125,13 +125,6 @@ def _has_names(table: Any) -> bool:
             if not _NUMBER.fullmatch(first) and all(map(_NUMBER.fullmatch, others)):
                 return True
     return False
-
-
-def _named(table: Any, url: str, column: str | int | None, *, has_names: bool) -> Vocabulary:
-    try:
-        return from_table(table, column, has_names=has_names)
-    except VocabularyError as error:
-        raise VocabularyError(f"{url}: {error}") from error
 
 
 def _why(error: Exception) -> str:

@@ -48,6 +48,20 @@ def test_the_example_of_a_function():
     assert torch.equal(model.weight[5:], values[[4, 4]])
 
 
+def test_the_example_of_a_mixture():
+    old, new = ["song", "beat", "tune"], ["remix", "tune", "else"]
+    scope = {"tws": tws, "torch": torch, "VocabInfo": tws.VocabInfo, "init": init}
+    exec(BLOCKS[2], scope := scope | {"old_songs": old, "new_songs": new})
+    head = nn.Linear(4, 3)
+    values = {"weight": torch.randn(3, 4), "bias": torch.randn(3)}
+    infos = dict.fromkeys(values, scope["info"])
+    report = tws.warm_start(head, tws.WarmStartSettings(values, var_name_to_vocab_info=infos))
+    assert report["weight"].new_rows.answered == (("of_parents", 1), ("mean", 1))
+    for name, value in head.named_parameters():
+        torch.testing.assert_close(value[0], (values[name][0] + values[name][1]) / 2)
+        torch.testing.assert_close(value[2], values[name].mean(0))
+
+
 @pytest.mark.parametrize("name", sorted(set(init.__all__) - {"noise"}))
 def test_the_table_lists_every_initialiser(name):
     assert f"\n| `{name}(" in DOC

@@ -93,7 +93,7 @@ def unannotated(_: Any) -> tws.Mixture:
 @pytest.mark.parametrize(
     ("initializer", "said"),
     [
-        (minus_one, "weight: old.read takes rows from 0 to 1,.* not find is -1"),
+        (minus_one, "weight: old.read takes rows from 0 to 1,.* not there has -1"),
         (behind, "weight: old.read takes rows from 0 to 1,"),
         (by_mask, "a tensor of int64 with one axis"),
         (of_lists, "a Mixture whose indices is no tensor on the CPU"),

@@ -149,7 +149,7 @@ class OldRows:
         if not is_list or ((rows < 0) | (rows >= self.height)).any():
             raise SettingsError(
                 f"{self.name}: old.read takes rows from 0 to {self.height - 1:,}, a tensor of "
-                "int64 with one axis. What find() does not find is -1: read the others."
+                "int64 with one axis. An entry that is not there has -1: read the others."
             )
         return rows
 
@@ -214,9 +214,9 @@ class NewRows:
         remapping: int64 of `[n]`: for each row of the variable its old one, or -1.
         vocabulary: The new vocabulary with its OOV rows; rows behind it are padding. None: rows go
             by position.
-        old: The old table. `old.find(new.entries())` are the rows of entries in it, or -1 (with
-            other entries, in `old.vocabulary.rows([...])`); `old.read(rows)` their numbers,
-            `old.mean` the mean of the trained rows, `old.size` how many rows there are.
+        old: The old table. `old.vocabulary.rows([...])` are the rows of entries in it, or -1;
+            `old.read(rows)` their numbers, `old.mean` the mean of the trained rows, `old.size` how
+            many the vocabulary describes.
         seed: What random rows are drawn from.
 
     Example:

@@ -7,7 +7,6 @@ and each of Adagrad's sums is compared, bit for bit, with what a dict remembers 
 from __future__ import annotations
 
 import random
-import re
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,10 @@ def block() -> str:
 
 
 class Ranker(nn.Module):
-    def __init__(self, sizes: dict[str, int], num_classes: int) -> None:
+    def __init__(self, sizes: dict[str, int], num_classes: int, dim: int = DIM) -> None:
         super().__init__()
-        self.tables = nn.ModuleDict({name: nn.Embedding(n, DIM) for name, n in sizes.items()})
-        self.first = nn.Linear(DIM * len(sizes), HIDDEN)
+        self.tables = nn.ModuleDict({name: nn.Embedding(n, dim) for name, n in sizes.items()})
+        self.first = nn.Linear(dim * len(sizes), HIDDEN)
         self.head = nn.Linear(HIDDEN, num_classes)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -152,5 +151,26 @@ def compare(found: Facts, before: Facts, fresh: dict[str, torch.Tensor], seen: A
     seen["dropped"] += len(before.keys() - found.keys())
 
 
-def test_a_pattern_in_a_file_says_the_tables_too() -> None:
-    assert re.search(r"patterns\.'tables", PAGE.read_text(encoding="utf-8"))
+def test_the_settings_file_of_the_page_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = PAGE.read_text(encoding="utf-8").partition("## Many tables, night after night")[2]
+    Path("warmstart.toml").write_text(text.partition("```toml\n")[2].partition("```")[0])
+    before, now = {"city": 2, "item": 2, "os": 1}, {"city": 3, "device": 2, "item": 2}
+    days = {"yesterday": {**before, "classes": 2}, "today": {**now, "classes": 3}}
+    for day, sizes in days.items():
+        Path(day).mkdir()
+        for name, size in sizes.items():
+            entries = [f"{name}-{at}" for at in reversed(range(size))]
+            Path(f"{day}/{name}.txt").write_text("\n".join(entries) + "\n")
+    old = Ranker({name: size + 1 for name, size in before.items()}, 2, dim=16)
+    new = Ranker({name: size + 1 for name, size in now.items()}, 3, dim=16)
+    torch.save(old.state_dict(), "yesterday/model.pt")
+    report = tws.warm_start(new, tws.load_settings("warmstart.toml"))
+    assert torch.equal(new.tables["city"].weight[1:3], old.tables["city"].weight[:2])
+    assert torch.equal(new.tables["city"].weight[3], old.tables["city"].weight[2])  # OOV
+    assert torch.equal(new.first.weight[:, :16], old.first.weight[:, :16])
+    assert torch.equal(new.first.weight[:, 32:], old.first.weight[:, 16:32])
+    assert torch.equal(new.head.bias[1:], old.head.bias)
+    assert report["tables.device.weight"].state == "kept"

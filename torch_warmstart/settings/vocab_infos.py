@@ -70,7 +70,8 @@ class VocabInfo:
             a tokenizer's; a sequence or array of str, bytes or int; a column that exports Arrow; a
             mapping of entry to row; a lookup layer or tokenizer; a `Vocabulary`.
         new_vocab_size: How many of its rows are used, from the first; -1 for all. The variable
-            must have exactly this many rows, and `num_oov_buckets` more.
+            must have exactly this many rows, and `num_oov_buckets` more. Of a tokenizer it may be
+            more than there are: the further rows are padding.
         num_oov_buckets: Out-of-vocabulary rows of the new variable, after the vocabulary's; 0 where
             the vocabulary has its own, as Keras's layers have.
         old_vocab: As `new_vocab`, for the vocabulary the checkpoint was trained with. By default

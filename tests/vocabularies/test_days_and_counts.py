@@ -97,9 +97,6 @@ def test_counts_that_pandas_made_floats_of_are_told(monday):
     frame = pandas.DataFrame({"entry": ["a", "b"], "count": [1, None]})
     with pytest.raises(tws.VocabularyError, match=r"'count' of .* fillna\(0\).astype"):
         tws.update_vocabulary(monday, frame, today=DAY)
-    # A Series is a column of Arrow's since pandas 3; before, it is nothing that counts can be.
-    with pytest.raises((tws.VocabularyError, tws.SettingsError), match="a mapping of entry"):
-        tws.update_vocabulary(monday, pandas.Series(["a", "a"]).value_counts(), today=DAY)
     whole = frame.fillna(0).astype({"count": "int64"})
     assert tws.update_vocabulary(monday, whole, today=DAY).usage.counts.tolist() == [1, 1, 2]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pandas as pd
 import pytest
 
@@ -69,3 +71,31 @@ def test_so_is_one_whose_rows_begin_later_or_have_gaps(rows, index):
 def test_several_labels_of_a_row_are_told():
     with pytest.raises(tws.VocabularyError, match="several labels for each row: pass one level"):
         load(pd.MultiIndex.from_tuples([("a", "x"), ("b", "y")]))
+
+
+DAY = datetime.date(2026, 1, 1)
+SEEN = pd.Series([7, 7, 9])
+
+
+def counted(old, counts):
+    updated = tws.update_vocabulary(old, counts, today=DAY)
+    return dict(zip(updated.entries, updated.usage.counts.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [object, "string", "category"], ids=str)
+def test_labels_are_what_value_counts_has_counted(dtype):
+    seen = pd.Series(["x", None, "a", "x"], dtype=dtype)
+    assert counted(["a", "b"], seen.value_counts()) == {b"a": 1, b"b": 0, b"x": 2}
+
+
+def test_ids_are_what_a_named_column_has_counted():
+    named = SEEN.rename("item")
+    assert counted([1, 7], named.value_counts()) == {1: 0, 7: 2, 9: 1}
+    assert counted([1, 7], named.to_frame().groupby("item").size()) == {1: 0, 7: 2, 9: 1}
+
+
+@pytest.mark.parametrize("series", [SEEN.value_counts(), SEEN, SEEN[SEEN > 7]], ids=range(3))
+def test_numbers_of_lines_are_no_ids_that_were_counted(series):
+    # A Series is a column of Arrow's since pandas 3; before, it is nothing that counts can be.
+    with pytest.raises((tws.VocabularyError, tws.SettingsError), match="that has a name"):
+        counted([0, 1, 2, 7], series)

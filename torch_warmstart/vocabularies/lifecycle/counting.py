@@ -39,9 +39,10 @@ ENTRY, COUNT = "entry", "count"  # the columns
 _BLOCK = 1 << 18  # entries at a time
 MOST_COUNT = 1 << 44  # so that a block of counts has a sum of 64 bits
 _KINDS = (
-    "a mapping of entry to count, a pair of entries and counts, a table with the columns 'entry' "
-    "and 'count' (pandas, polars, pyarrow, or the path of a Parquet, csv or tsv file), or a "
-    "Vocabulary that has counts, or its file"
+    "a mapping of entry to count, a pair of entries and counts, what value_counts() of a column of "
+    "pandas' that has a name returns, a table with the columns 'entry' and 'count' (pandas, "
+    "polars, pyarrow, or the path of a Parquet, csv or tsv file), or a Vocabulary that has counts, "
+    "or its file"
 )
 _WHOLE = (
     "Counts are whole numbers; where pandas made floats of them because some are missing, "
@@ -86,6 +87,7 @@ def _too_many(origin: str) -> VocabularyError:
 
 
 def _blocks(counts: Any, listed: Entries) -> Iterator[Counted]:
+    counts = _by_label(counts)
     if isinstance(counts, Vocabulary):
         if counts.usage is None:
             raise SettingsError(f"{counts.origin} has no counts; counts are {_KINDS}.")
@@ -107,6 +109,19 @@ def _blocks(counts: Any, listed: Entries) -> Iterator[Counted]:
             yield from _cut(read_entries(entries), _whole(np.asarray(numbers)))
     else:
         raise SettingsError(f"Counts are {_KINDS}; not a {type(counts).__name__}.")
+
+
+def _by_label(counts: Any) -> Any:
+    """A Series of pandas' as a pair, as its value_counts() says: entries are its labels.
+
+    Labels that are integers and have no name may as well be the numbers of a table's lines.
+    """
+    labels = getattr(counts, "index", None)
+    if getattr(counts, "ndim", 0) != 1 or not hasattr(labels, "to_numpy"):
+        return counts
+    inner = getattr(labels, "categories", labels)
+    is_said = labels.name is not None or inner.inferred_type in ("string", "bytes")
+    return (labels.to_numpy(), counts.to_numpy()) if is_said else counts
 
 
 def _cut(entries: Entries, numbers: torch.Tensor) -> Iterator[Counted]:

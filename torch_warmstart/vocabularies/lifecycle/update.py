@@ -64,10 +64,10 @@ def update_vocabulary(
     Args:
         old: What `Vocabulary.load` takes. Special rows stay what they are.
         counts: How often each entry was seen today: a mapping of entry to count, a pair of entries
-            and counts, a table (pandas, polars, pyarrow, the path of a Parquet, csv or tsv file)
-            with the columns `entry` and `count`, or a `Vocabulary` that has counts, or the path of
-            its file. Entries may be there twice. Cells of csv and tsv are text, or integers where
-            `old` has ids.
+            and counts, what pandas' `value_counts()` returns of a named column, a table (pandas,
+            polars, pyarrow, the path of a Parquet, csv or tsv file) with the columns `entry` and
+            `count`, or a `Vocabulary` that has counts, or the path of its file. Entries may be
+            there twice. Cells of csv and tsv are text, or integers where `old` has ids.
         min_count: How often an entry must have been seen today to be admitted.
         expire_after: For how many days an entry that is not seen stays. None: it always does.
             Entries of which nothing is known count as seen today.

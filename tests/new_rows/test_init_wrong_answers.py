@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,3 +128,38 @@ def test_vectors_may_be_an_array_and_a_mapping_is_told_what_to_write() -> None:
     assert model.weight[1].tolist() == [0.0, 1.0, 2.0]
     with pytest.raises(tws.WarmStartError, match="Write .list.vectors., numpy.stack"):
         started(init.vectors(vectors))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("a\t1\t2\t3\n", "known format"), ("", "is empty"), (None, "no such file")],
+    ids=["tabs", "empty", "missing"],
+)
+def test_what_is_no_file_of_vectors_is_told_what_one_is(
+    tmp_path: Path, text: str | None, why: str
+) -> None:
+    path = tmp_path / "words.vec"
+    if text is not None:
+        path.write_text(text)
+    told = f"words.vec is no file of vectors that can be read .lines of a token.*{why}"
+    with pytest.raises(tws.PlanError, match=told):
+        started(init.similar(str(path)))
+
+
+@pytest.mark.parametrize("dtype", ["int64", object, "float128"], ids=str)
+def test_an_array_of_other_numbers_is_told(dtype: Any) -> None:
+    vectors = np.ones((2, 3)).astype(dtype)
+    with pytest.raises(tws.PlanError, match="is a matrix of floating numbers, float16 to float64"):
+        started(init.similar((["a", "ab"], vectors)))
+
+
+def test_an_array_may_be_in_the_other_order_of_bytes() -> None:
+    vectors = np.arange(6.0).reshape(2, 3).astype(">f4")
+    info = tws.VocabInfo(
+        ["ab"], old_vocab=["a"], backup_initializer=init.vectors((["a", "ab"], vectors), align=None)
+    )
+    model = nn.Embedding(1, 3)
+    tws.warm_start(
+        model, tws.WarmStartSettings({"weight": torch.ones(1, 3)}, ".*", {"weight": info})
+    )
+    assert model.weight[0].tolist() == [3.0, 4.0, 5.0]

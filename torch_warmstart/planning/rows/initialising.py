@@ -16,7 +16,13 @@ from torch import nn
 
 from torch_warmstart.dtypes import NO_PLAIN_TENSOR, lies_in_memory, summed_in
 from torch_warmstart.entries import OOV, Entries, Vocabulary
-from torch_warmstart.errors import Finding, SettingsError, plural
+from torch_warmstart.errors import (
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    Finding,
+    SettingsError,
+    plural,
+)
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.model import Variable, what_it_is
 from torch_warmstart.new_rows import (
@@ -43,6 +49,7 @@ from torch_warmstart.vocabularies import (
 )
 
 _CPU = torch.device("cpu")
+_WIDEST = 8  # bytes of a number
 _PAIR = "(vocabulary, tensor or array) or (vocabulary, (url, key))"
 
 
@@ -209,7 +216,7 @@ class Elsewhere:
                 raise SettingsError(f"A table from outside was given as {NO_PLAIN_TENSOR}")
             return _Table(vocabulary, _Given(values.detach()))
         if isinstance(values, np.ndarray):
-            values = ({"the array": values}, "the array")
+            return _Table(vocabulary, _Given(_tensor_of(values)))
         if not (isinstance(values, tuple | list) and len(values) == 2):
             raise SettingsError(
                 f"A table from outside is {_PAIR}; its second part is a {type(values).__name__}."
@@ -220,7 +227,14 @@ class Elsewhere:
 
     def _open_vectors(self, url: str) -> Table:
         """A file that names its rows."""
-        checkpoint = open_checkpoint(url, storage=self._storage)
+        try:
+            checkpoint = open_checkpoint(url, storage=self._storage)
+        except (CheckpointNotFoundError, CorruptCheckpointError) as error:
+            why = str(error).split("\n", 1)[0].rstrip(":")
+            raise SettingsError(
+                f"{url} is no file of vectors that can be read (lines of a token and its numbers, "
+                f"with single spaces between them; word2vec's binary form): {why}"
+            ) from error
         entries = getattr(checkpoint, "vocabulary", None)
         if entries is None:
             raise SettingsError(
@@ -228,6 +242,16 @@ class Elsewhere:
                 f"themselves: give {_PAIR}."
             )
         return _Table(self._read_vocabulary(entries), _Saved(checkpoint, next(iter(checkpoint))))
+
+
+def _tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """An array of floating numbers, in any order of bytes."""
+    if array.dtype.kind != "f" or array.dtype.itemsize > _WIDEST:
+        raise SettingsError(
+            f"The array of a table from outside is {array.dtype}: it is a matrix of floating "
+            "numbers, float16 to float64."
+        )
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
 class _Given:

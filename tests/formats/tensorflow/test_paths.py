@@ -277,6 +277,15 @@ def test_an_empty_directory_is_told(tmp_path: Path) -> None:
     )
 
 
+def test_the_file_of_a_directory_that_is_none_itself_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "model.pt").write_bytes(b"PK")
+    with pytest.raises(
+        CheckpointNotFoundError, match=r"It holds a.txt, model.pt. Pass .*model\.pt"
+    ):
+        tw.load_checkpoint(tmp_path)
+
+
 # ---- Names that mean two things --------------------------------------------------------------
 
 

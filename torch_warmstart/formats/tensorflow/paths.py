@@ -41,6 +41,7 @@ from torch_warmstart.values import frozen
 _SHARD_OF_V1 = re.compile(r"(.*)-(?:\d{5}|\?{5})-of-(\d{5}|\?{5})", re.DOTALL)
 _ANY_COUNT = "?????"  # of files; TensorFlow's own documentation names checkpoints so
 _SEPARATOR = re.compile(r"[/\\]")  # Windows writes state files, too
+_ONE_FILE = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".h5", ".keras", ".npz", ".npy")
 _MAX_STATE_FILE = 16 << 20  # bytes
 
 
@@ -243,7 +244,14 @@ def _from_directory(directory: str, storage: Storage) -> str:
     raise CheckpointNotFoundError(
         f"There is no checkpoint in the directory {directory}: no '{STATE_FILE}' file, no "
         f"variables/variables.index, no *.index. It holds {_listing(directory, storage)}."
+        f"{_file_hint(directory, storage)}"
     )
+
+
+def _file_hint(directory: str, storage: Storage) -> str:
+    """Which of its files may be meant, of formats whose checkpoint is one file."""
+    found = [name for name in storage.list_directory(directory) if name.endswith(_ONE_FILE)]
+    return f" Pass the file that is meant, such as {join(directory, found[0])}." if found else ""
 
 
 def nothing_at(url: str, storage: Storage) -> CheckpointNotFoundError:

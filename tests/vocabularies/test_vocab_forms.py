@@ -153,3 +153,27 @@ def test_an_entry_that_is_there_twice_is_an_error_with_forms_too(new, old, text)
     settings = tws.WarmStartSettings({"weight": torch.ones(len(old), 2)}, ".*", {"weight": info})
     with pytest.raises(tws.PlanError, match=text):
         tws.plan_warm_start(torch.nn.Embedding(len(new), 2), settings)
+
+
+PIECES = ["the", "a", "Ġthe", "Ġcat", "ing"]
+WORDS = ["the", "cat", "##ing", "##a"]
+
+
+def test_tokens_of_two_kinds_without_forms_are_warned_of():
+    said = r"Say forms=.'new': 'wordpiece', 'old': 'byte_level'.. .forms-unsaid"
+    with pytest.warns(tws.WarmStartWarning, match=said):
+        start(tws.VocabInfo(WORDS, old_vocab=PIECES), 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("new", "forms"),
+    [
+        (WORDS, {"new": "wordpiece", "old": "byte_level"}),
+        (PIECES[::-1], None),
+        (["the", "cat"], None),  # nobody can tell how words begin there
+    ],
+    ids=["said", "alike", "plain"],
+)
+def test_tokens_of_one_kind_or_with_forms_are_not(new, forms, recwarn):
+    start(tws.VocabInfo(new, old_vocab=PIECES, forms=forms), len(new), 5)
+    assert not list(recwarn)

@@ -170,6 +170,8 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
             f"old vocabulary. {remapping.other_reading or 'Is old_vocab the right one?'}"
         )
         yield Finding("few-entries-found", "warning", item.name, text)
+    if remapping.forms_unsaid and remapping.num_present:
+        yield _forms_unsaid(item, remapping)
     yield from _forms_collide(item, remapping, vocab)
     if remapping.num_old > item.old_size:
         text = (
@@ -188,6 +190,16 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
         yield _oov_in_front(item, remapping)
     if remapping.taken_by_others:
         yield _purposes_of_others(item, remapping)
+
+
+def _forms_unsaid(item: PlanItem, remapping: Remapping) -> Finding:
+    """WordPiece's `the` begins a word, and takes the row that byte-level BPE has within one."""
+    text = (
+        f"{item.name}: the two vocabularies write tokens in different forms, and only equal bytes "
+        "count: a token that begins a word may take the row of one within words. Say "
+        f"{remapping.forms_unsaid}."
+    )
+    return Finding("forms-unsaid", "warning", item.name, text)
 
 
 def _forms_collide(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from torch_warmstart.entries import Entries
 from torch_warmstart.errors import shown_entry
 
 _SAMPLE = 2_000  # new entries that are looked for
-_MOST = 500_000  # old entries that they are looked for among
+_MOST = 500_000  # old entries that they are looked for among; no tokenizer has more
 _BOM = b"\xef\xbb\xbf"
 _PREFIXES = ("▁".encode(), "Ġ".encode(), b"##")
 _NAMES = ("sentencepiece", "byte_level", "wordpiece")  # whose they are
@@ -25,6 +25,8 @@ _OF_PYTHON = re.compile(rb"b(['\"])(.*)\1", re.DOTALL)
 _NUMBER = re.compile(rb"(-?)0*(\d+)(?:\.0+)?")
 _UP_TO_SIGN = re.compile(rb"(?:.*[^0-9A-Za-z])?", re.DOTALL)
 _TOLD_APART = 0.9  # of a side's entries, which a reading may at most make alike
+_LOOKED_AT = 300  # entries of a side, for how a tokenizer writes them
+_WRITTEN_SO = 0.05  # of these: one that begins words so, or goes on in them
 _SHARE = 0.1  # of the sample that a reading must find to be worth saying
 
 Reading = Callable[[bytes], bytes]
@@ -75,14 +77,32 @@ def _number(entry: bytes) -> bytes:
 
 def _forms_of(sides: Sequence[Sequence[bytes]]) -> str:
     """The setting that reads prefixes, where the sides have one each, and not the same."""
+    forms = _differing(sides, 0)
+    return forms and f", as by {forms}"
+
+
+def _differing(sides: Sequence[Sequence[bytes]], least: float) -> str:
+    """The same; `least` is the part of a side that must have its prefix."""
     found = []
     for side in sides:
         begun = [sum(entry.startswith(prefix) for entry in side) for prefix in _PREFIXES]
-        if not max(begun):
+        if not max(begun) or max(begun) < least * len(side):
             return ""
         found.append(_NAMES[begun.index(max(begun))])
     new, old = found
-    return "" if new == old else f", as by forms={{'new': {new!r}, 'old': {old!r}}}"
+    return "" if new == old else f"forms={{'new': {new!r}, 'old': {old!r}}}"
+
+
+def differing_forms(new: Entries, old: Entries) -> str:
+    """The setting for vocabularies of tokenizers of two kinds, by a look at some entries; or ""."""
+    if not new.is_text or not old.is_text or max(len(new), len(old)) > _MOST:
+        return ""
+    sides = []
+    for side in (new, old):
+        step = max(1, len(side) // _LOOKED_AT)
+        tried = side.take(torch.arange(0, len(side), step, device=side.device))
+        sides.append([one for one in tried.values(slice(None)) if isinstance(one, bytes)])
+    return _differing(sides, _WRITTEN_SO)
 
 
 _casefolded = _text(str.casefold)

@@ -31,7 +31,7 @@ from torch_warmstart.vocabularies.loading import (
     read_vocabulary,
     used_rows,
 )
-from torch_warmstart.vocabularies.readings import other_reading
+from torch_warmstart.vocabularies.readings import differing_forms, other_reading
 from torch_warmstart.vocabularies.refused_entries import (
     check_no_blank_lines,
     check_once,
@@ -71,6 +71,8 @@ class Remapping:
     is_padded: bool = False  # whether a variable may have further rows, up to a round number
     # Where hardly an entry is found: what would match if they were read otherwise; "": nothing.
     other_reading: str = ""
+    # Where it is for tokens of two kinds and says no forms: those that it should say.
+    forms_unsaid: str = ""
     collisions: tuple[str, ...] = ()  # some old entries that forms have made alike
     num_collisions: int = 0
     sharing: tuple[str, ...] = ()  # some new entries that take one old row by forms
@@ -265,7 +267,8 @@ def remapping_between(
             f"{otherwise} Write both alike, or pass their entries as sequences."
         )
     remapping = _completed(rows, info, vocabularies)
-    return replace(remapping, other_reading=otherwise)
+    unsaid = "" if otherwise else differing_forms(new.listed, old.listed)
+    return replace(remapping, other_reading=otherwise, forms_unsaid=unsaid)
 
 
 def _count_found(rows: torch.Tensor, new: Vocabulary) -> tuple[int, int]:

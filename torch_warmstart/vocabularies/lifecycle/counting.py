@@ -116,10 +116,10 @@ def _by_label(counts: Any) -> Any:
 
     Labels that are integers and have no name may as well be the numbers of a table's lines.
     """
-    labels = getattr(counts, "index", None)
+    labels: Any = getattr(counts, "index", None)
     if getattr(counts, "ndim", 0) != 1 or not hasattr(labels, "to_numpy"):
         return counts
-    inner = getattr(labels, "categories", labels)
+    inner: Any = getattr(labels, "categories", labels)
     is_said = labels.name is not None or inner.inferred_type in ("string", "bytes")
     return (labels.to_numpy(), counts.to_numpy()) if is_said else counts
 

@@ -24,8 +24,8 @@ FORMS = ("byte_level", "sentencepiece", "wordpiece", "casefold")
 Forms = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 ALL_ENTRIES = -1
-# Why OOV rows are not taken where there are not as many of them.
 _MAKERS = "torch_warmstart.init"  # whose functions make initialisers, and are none
+# Why OOV rows are not taken where there are not as many of them.
 _OOV_BY_NUMBER = (
     "An entry's bucket is its hash modulo their number, so old OOV rows mean nothing in the new "
     "variable"

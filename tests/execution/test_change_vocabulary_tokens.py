@@ -19,6 +19,7 @@ SIZES = {
     "num_attention_heads": 2,
     "max_position_embeddings": 16,
 }
+FSMT_OUT = ("embed_tokens", "output_projection")
 
 
 def _rows(vocabulary: list[str], *tokens: str) -> torch.Tensor:
@@ -112,6 +113,25 @@ def test_a_padding_that_two_vocabularies_have_in_two_rows_is_refused():
     assert [problem.code for problem in refused.value.problems] == ["token-in-two-rows"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert (model.config.vocab_size, model.config.pad_token_id) == (20, 3)
+
+
+@pytest.mark.parametrize("coming_out", [None, ["t2", "t1", "t5"]], ids=["alone", "both"])
+def test_sizes_that_fsmt_calls_otherwise_follow_their_own_tables(coming_out):
+    sizes = dict.fromkeys(("encoder_layers", "decoder_layers"), 1)
+    sizes |= dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2)
+    config = transformers.FSMTConfig(
+        langs=["a", "b"], src_vocab_size=20, tgt_vocab_size=20, d_model=8, **sizes
+    )
+    config.tie_word_embeddings = False
+    model = transformers.FSMTForConditionalGeneration(config)
+    going_in = tws.VocabInfo(["t0", "t1", "t2", "t7", "x"], old_vocab=OLD)
+    infos = {"model.encoder.embed_tokens.weight": going_in}
+    if coming_out is not None:
+        info = tws.VocabInfo(coming_out, old_vocab=OLD)
+        infos |= {f"model.decoder.{name}.weight": info for name in FSMT_OUT}
+    tws.change_vocabulary(model, infos)
+    size = 20 if coming_out is None else 3
+    assert (model.config.src_vocab_size, model.config.tgt_vocab_size) == (5, size)
 
 
 def test_what_goes_in_alone_leaves_the_tokens_that_come_out():

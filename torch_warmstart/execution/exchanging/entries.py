@@ -6,12 +6,12 @@ Only the mapping that a user passes as a copy of the model may be of a class tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
-from torch_warmstart.execution.exchanging.tokens import what_is_said
+from torch_warmstart.execution.exchanging.tokens import Said
 from torch_warmstart.execution.exchanging.twins import Twin
 from torch_warmstart.model import place_of
 from torch_warmstart.planning.live import ChangedTable, padding_rows
@@ -65,7 +65,9 @@ def _at(where: Any, key: Any) -> Any:
     return where[key] if is_there else _ABSENT
 
 
-def entries_of_model(model: torch.nn.Module, twin: Twin) -> Iterator[Entry]:
+def entries_of_model(
+    model: torch.nn.Module, twin: Twin, all_said: Iterable[Said]
+) -> Iterator[Entry]:
     """Of a module: its tensors, and what modules and configs say of their sizes."""
     for table, new in zip(twin.tables, twin.new, strict=True):
         for owner in table.variable.owners:
@@ -74,7 +76,7 @@ def entries_of_model(model: torch.nn.Module, twin: Twin) -> Iterator[Entry]:
             yield from _size(module, leaf, table)
         for module, change, row in padding_rows(table):
             yield entry(vars(module), "padding_idx", change.row_of(row))
-    for said in what_is_said(model, twin.tables):
+    for said in all_said:
         if said.new is not None and said.new != said.old:
             yield entry(said.where, said.name, said.new)
 

@@ -19,7 +19,12 @@ from torch_warmstart.execution.exchanging.entries import (
     entries_of_model,
     entries_of_optimizer,
 )
-from torch_warmstart.execution.exchanging.tokens import tables_left, tokens_left
+from torch_warmstart.execution.exchanging.tokens import (
+    Said,
+    tables_left,
+    tokens_left,
+    what_is_said,
+)
 from torch_warmstart.execution.exchanging.twins import Twin, twin_of
 from torch_warmstart.execution.execute import execute_plan
 from torch_warmstart.execution.insisting import insist
@@ -69,14 +74,15 @@ def _exchange(
     try:
         copies = [(inner_copy(copy), copies_of(tables, copy)) for copy in ema]
         twin = twin_of(model, tables, optimizer)
-        said = (*tokens_left(model, tables), *tables_left(model, tables))
-        left = list({finding.text: finding for finding in said}.values())
+        said = what_is_said(model, tables)
+        found = (*tokens_left(said), *tables_left(model, tables))
+        left = list({finding.text: finding for finding in found}.values())
         warn_of(left)
         beside = [model, *_beside(optimizer, ema)]
         report = execute_plan(twin.plan, progress=progress, complete=_AS_BEFORE, beside=beside)
         report = replace(report, notes=(*report.notes, *left))
         twins = [(copy, _filled_copy(copy, its, twin)) for copy, its in copies]
-        switch.entries = tuple(_entries(model, twin, twins))
+        switch.entries = tuple(_entries(model, twin, said, twins))
         insist(switch.run, switch.settle)
         log_of(report)
     except BaseException as error:
@@ -137,16 +143,16 @@ def _filled_copy(copy: Any, tables: Sequence[ChangedTable], twin: Twin) -> Twin:
 
 
 def _entries(
-    model: torch.nn.Module, twin: Twin, copies: Sequence[tuple[Any, Twin]]
+    model: torch.nn.Module, twin: Twin, said: Sequence[Said], copies: Sequence[tuple[Any, Twin]]
 ) -> Iterator[Entry]:
-    yield from entries_of_model(model, twin)
+    yield from entries_of_model(model, twin, said)
     for of_optimizer in twin.optimizers:
         yield from entries_of_optimizer(of_optimizer)
     for copy, of_copy in copies:
-        is_module = isinstance(copy, torch.nn.Module)
-        yield from (
-            entries_of_model(copy, of_copy) if is_module else entries_of_mapping(copy, of_copy)
-        )
+        if isinstance(copy, torch.nn.Module):
+            yield from entries_of_model(copy, of_copy, what_is_said(copy, of_copy.tables))
+        else:
+            yield from entries_of_mapping(copy, of_copy)
 
 
 def _undone(entry: Entry) -> Exception | None:

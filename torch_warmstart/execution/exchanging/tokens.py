@@ -7,7 +7,7 @@ tokens are of the latter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -15,6 +15,8 @@ import torch
 from torch_warmstart.errors import Finding, PlanError
 from torch_warmstart.model import padding_row
 from torch_warmstart.planning.live import (
+    SIZES_IN,
+    SIZES_OUT,
     ChangedTable,
     TableChange,
     called_anew,
@@ -35,8 +37,6 @@ _PADDING, _PAD = "padding_idx", "pad_token_id"
 _CALLED = {_PADDING: _PAD, "pad_index": _PAD, "eos_index": "eos_token_id"}
 _LABEL_OF, _ROW_OF, _NUM_LABELS = "id2label", "label2id", "num_labels"  # of classes
 _AS_HIGH = 0.9  # of the rows of another table, which may be padded
-_SIZES_IN = ("vocab_size", "src_vocab_size")  # rows of the table for what goes in
-_SIZES_OUT = ("decoder_vocab_size", "tgt_vocab_size")
 _BY_LAYER = ("vocab_size_per_layer_input", "embed_tokens_per_layer")  # Gemma's size and table
 
 _Attributes: TypeAlias = "dict[str, Any]"
@@ -67,9 +67,9 @@ def what_is_said(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> list
     return [*found.values(), *labels]
 
 
-def tokens_left(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
+def tokens_left(all_said: Iterable[Said]) -> Iterator[Finding]:
     """Tokens that a config has a row of, and the new vocabulary has not."""
-    for said in what_is_said(model, tables):
+    for said in all_said:
         if said.new is None and said.table is not None:
             hint = f"Set config.{said.name} before the model is used."
             text = (
@@ -157,13 +157,15 @@ def _sizes(
     coming_out: ChangedTable | None,
     by_layer: ChangedTable | None,
 ) -> Iterator[Said]:
-    of_modules = ((_SIZES_IN[0], going_in), (_BY_LAYER[0], by_layer))
+    of_modules = ((SIZES_IN[0], going_in), (_BY_LAYER[0], by_layer))
     places = [(vars(module), name, table) for name, table in of_modules]
-    known = ((_SIZES_IN, going_in), (_SIZES_OUT, coming_out), (_BY_LAYER[:1], by_layer))
+    known = dict.fromkeys(SIZES_IN, going_in) | dict.fromkeys(SIZES_OUT, coming_out)
+    known |= {_BY_LAYER[0]: by_layer}
     for config in _configs(module):
         called: Mapping[str, str] = getattr(config, "attribute_map", None) or {}
-        for names, table in known:
-            places += [(vars(config), called.get(name, name), table) for name in names]
+        for name, table in known.items():
+            kept = called.get(name, name)  # FSMT has `vocab_size` stand for what comes out
+            places.append((vars(config), kept, known.get(kept, table)))
     for where, name, table in places:
         size = where.get(name)
         rows = None if table is None else table.rows

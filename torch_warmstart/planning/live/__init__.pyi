@@ -1,4 +1,6 @@
 from .classes import called_anew as called_anew
+from .tables import SIZES_IN as SIZES_IN
+from .tables import SIZES_OUT as SIZES_OUT
 from .tables import ChangedTable as ChangedTable
 from .tables import TableChange as TableChange
 from .tables import copies_of as copies_of

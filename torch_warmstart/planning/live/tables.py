@@ -56,7 +56,9 @@ from torch_warmstart.vocabularies import (
 
 _SETTING = "change_vocabulary"
 _ANEW = "not-made-anew"
-_SIZE = "vocab_size"
+# What a Hugging Face config calls how many rows the tables have for what goes in, and comes out.
+SIZES_IN = ("vocab_size", "src_vocab_size")
+SIZES_OUT = ("decoder_vocab_size", "tgt_vocab_size")
 _LOGITS_BIAS = "final_logits_bias"  # a buffer
 _WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the weight has on axis 0
 
@@ -348,7 +350,7 @@ def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Ite
         name = found.name if found is not None else path
         text = (
             f"{table.variable.name} gets another vocabulary and {name} does not, though one config "
-            f"has the vocab_size of both: name {name!r} too."
+            f"has the {SIZES_IN[0]} of both: name {name!r} too."
         )
         yield Finding("half-changed", "error", table.variable.name, text)
         return
@@ -357,8 +359,8 @@ def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Ite
 def _has_two_sizes(module: torch.nn.Module) -> bool:
     """Whether its config has a size for each of two vocabularies, its own or its parts'."""
     config = vars(module)["config"]
-    is_of_halves = getattr(config, "is_encoder_decoder", False) and not hasattr(config, _SIZE)
-    return is_of_halves or hasattr(config, f"decoder_{_SIZE}")
+    is_of_halves = getattr(config, "is_encoder_decoder", False) and not hasattr(config, SIZES_IN[0])
+    return is_of_halves or any(hasattr(config, name) for name in SIZES_OUT)
 
 
 def _without_weights(tables: Sequence[ChangedTable]) -> Iterator[Finding]:

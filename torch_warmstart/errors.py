@@ -301,10 +301,19 @@ def near_names(name: str, candidates: Iterable[str]) -> list[str]:
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """A sentence naming the nearest candidates, or an empty string."""
-    near = near_names(name, candidates)
-    if not near:
-        return ""
-    return " Did you mean " + " or ".join(repr(candidate) for candidate in near) + "?"
+    return meant_one_of(near_names(name, candidates))
+
+
+def meant_one_of(near: Iterable[str]) -> str:
+    """The same of names that have been looked for already: one may be what a user misspelt."""
+    shown = " or ".join(map(repr, near))
+    return f" Did you mean {shown}?" if shown else ""
+
+
+def nearest_are(near: Iterable[str]) -> str:
+    """The same where nothing is misspelt: a pattern, or a name of the model's."""
+    shown = ", ".join(map(repr, near))
+    return f" Nearest: {shown}." if shown else ""
 
 
 def listed(texts: Iterable[str], word: str = "") -> str:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch_warmstart.errors import MissingTensorError, SettingsError
+from torch_warmstart.errors import MissingTensorError, SettingsError, meant_one_of
 from torch_warmstart.formats import Checkpoint, TensorSpec, check_one_key
 from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way
 from torch_warmstart.model import Owner, Variable
@@ -46,8 +46,7 @@ class _NotThereError(MissingTensorError):
         self._near = near
 
     def __str__(self) -> str:
-        near = " or ".join(map(repr, self._near()))
-        return super().__str__() + (f" Did you mean {near}?" if near else "")
+        return super().__str__() + meant_one_of(self._near())
 
 
 class Finder:

@@ -12,7 +12,13 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, VocabularyError
+from torch_warmstart.errors import (
+    Finding,
+    MissingTensorError,
+    SettingsError,
+    VocabularyError,
+    nearest_are,
+)
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.layouts.tensorflow import absent_in_tf, is_uncounted_in_tf
 from torch_warmstart.model import Shape, Variable, why_unwritable
@@ -186,9 +192,8 @@ def decide_missing(
         return Decision(PlanItem(variable, "kept", reason), is_missing=True)
     hint = _MISSING_HINT if variable.slot is None else _SLOT_HINT
     if not explanation:
-        near = located.free(located.finder.nearest(variable))
-        nearest = f" Nearest: {', '.join(repr(key) for key in near)}." if near else ""
-        explanation = f"{' = '.join(variable.names)} is not in the checkpoint.{nearest}"
+        near = nearest_are(located.free(located.finder.nearest(variable)))
+        explanation = f"{' = '.join(variable.names)} is not in the checkpoint.{near}"
     raise ProblemError("not-in-checkpoint", variable, explanation, hint)
 
 

@@ -20,6 +20,7 @@ from torch_warmstart.errors import (
     MissingTensorError,
     SettingsError,
     listed,
+    meant_one_of,
     plural,
 )
 from torch_warmstart.layouts import Form
@@ -339,13 +340,12 @@ def _idle(wish: Wish, finder: Finder) -> Finding:
     assert wish.rename is not None
     renaming = wish.rename.value
     name = renaming.names[0]
-    near = " or ".join(map(repr, finder.near(name)))
     return Finding(
         "rule-finds-nothing",
         "error",
         renaming.rule.setting,
         f"{renaming.rule}: {finder.checkpoint.url} has nothing of what it asks for, such as "
-        f"{name!r} for {wish.rename.owner.name!r}.{f' Did you mean {near}?' if near else ''}",
+        f"{name!r} for {wish.rename.owner.name!r}.{meant_one_of(finder.near(name))}",
     )
 
 

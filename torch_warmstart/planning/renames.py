@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from torch_warmstart.errors import Finding, did_you_mean, plural
+from torch_warmstart.errors import Finding, did_you_mean, nearest_are, plural
 from torch_warmstart.model import Owner, Variable, nearest_to_pattern
 from torch_warmstart.planning.selection import Entry, by_variable, needs_a_list
 from torch_warmstart.settings import RenameSetting, Rule, begin_of, canonical_scope, rules_of
@@ -207,10 +207,9 @@ def _matches_nothing(rule: Rule, variables: Sequence[Variable]) -> str:
         near = did_you_mean(canonical_scope(rule.source), scopes)
         return f"{rule}: the model has no variables in {rule.source!r}.{near}"
     model = [variable for variable in variables if variable.slot is None]
-    nearest = ", ".join(map(repr, nearest_to_pattern(rule.source, model)))
     return (
         f"{rule}: the pattern matches none of the model's {plural(len(model), 'variable')} (it is "
-        f"matched against the whole name).{f' Nearest: {nearest}.' if nearest else ''}"
+        f"matched against the whole name).{nearest_are(nearest_to_pattern(rule.source, model))}"
     )
 
 

@@ -10,7 +10,14 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from torch_warmstart.errors import CallbackError, Finding, SettingsError, did_you_mean, plural
+from torch_warmstart.errors import (
+    CallbackError,
+    Finding,
+    SettingsError,
+    did_you_mean,
+    nearest_are,
+    plural,
+)
 from torch_warmstart.model import (
     Owner,
     Variable,
@@ -144,10 +151,10 @@ def _without_patterns(
     for pattern, info in patterns.items():
         found = [(v, match) for v in chosen if (match := _matched(pattern, v)) is not None]
         if not found:
-            near = " or ".join(map(repr, nearest_to_pattern(pattern.pattern, chosen)))
+            near = nearest_are(nearest_to_pattern(pattern.pattern, chosen))
             raise SettingsError(
                 f"var_name_to_vocab_info: {pattern.pattern!r} matches the whole name of no "
-                f"selected variable.{f' Did you mean {near}?' if near else ''}"
+                f"selected variable.{near}"
             )
         if all(variable in by_pattern for variable, _ in found):
             raise SettingsError(
@@ -318,9 +325,7 @@ def _matched_nothing(
             f"{problem} It matches the {noun} {outside[0].name!r}: write a list, [{pattern!r}], to "
             "select among global variables."
         )
-    nearest = nearest_to_pattern(pattern, candidates)
-    near = f" Nearest: {', '.join(repr(name) for name in nearest)}." if nearest else ""
-    return _nothing_selected(problem + near)
+    return _nothing_selected(problem + nearest_are(nearest_to_pattern(pattern, candidates)))
 
 
 def _by_tensors(

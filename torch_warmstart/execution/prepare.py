@@ -393,7 +393,7 @@ def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
     fill = item.fill
     if not isinstance(fill, Initialised):
         return None
-    from torch_warmstart.new_rows import initialised
+    from torch_warmstart.new_rows import empty_padding, initialised
 
     target = item.variable
     name = f"{item.name}: backup_initializer"
@@ -410,8 +410,7 @@ def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
             )
 
     fresh: torch.Tensor = _guarded(name, run, journal)
-    for row in fill.padding:
-        fresh.select(item.axis, row).zero_()
+    empty_padding(fresh, item.axis, fill.padding)
     return fresh
 
 

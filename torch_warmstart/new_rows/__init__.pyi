@@ -24,6 +24,7 @@ from .keras_initializers import find_initializer as find_initializer
 from .mixture import Mixture as Mixture
 from .mixture import count_equal as count_equal
 from .padding import PaddingRows as PaddingRows
+from .padding import empty_padding as empty_padding
 from .rows import NewRows as NewRows
 from .rows import OldRows as OldRows
 from .rows import Role as Role

@@ -49,9 +49,9 @@ class Initialised:
 
     def __str__(self) -> str:
         from torch_warmstart.new_rows.composing import label_of
+        from torch_warmstart.new_rows.padding import padding_told
 
-        zeros = f"{', '.join(map(str, self.padding))} zeros (padding_idx)"
-        return label_of(self.initializer) + (f", row {zeros}" if self.padding else "")
+        return label_of(self.initializer) + padding_told(self.padding)
 
 
 @frozen(eq=False)

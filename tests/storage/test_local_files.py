@@ -59,6 +59,24 @@ def test_a_file_that_was_edited_in_place_is_told(file: Path, mapped_before: bool
         source.read(0, SIZE)
 
 
+@linux
+def test_a_file_that_was_edited_and_got_its_time_back_is_told(file: Path) -> None:
+    source = LocalFile(str(file))
+    found = file.stat()
+    while file.stat().st_ctime_ns == found.st_ctime_ns:
+        file.write_bytes(b"x" * SIZE)
+        os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+    with pytest.raises(tw.CorruptCheckpointError, match="has been changed since it was opened"):
+        source.read(0, SIZE)
+
+
+def test_a_file_that_got_other_rights_is_what_it_was(file: Path) -> None:
+    source = LocalFile(str(file))
+    file.chmod(0o600)
+    os.link(file, file.parent / "g")
+    assert not source.read(0, SIZE).any()
+
+
 def test_a_mapped_file_that_another_takes_the_place_of_is_what_it_was(file: Path) -> None:
     source = LocalFile(str(file))
     source.read(0, 1)

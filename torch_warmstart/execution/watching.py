@@ -16,23 +16,7 @@ import torch
 
 from torch_warmstart.execution.commit import SourceChangedError
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.storage import Leases, is_safe
-from torch_warmstart.values import frozen
-
-
-@frozen
-class _State:
-    """What the system knows of a file."""
-
-    inode: tuple[int, int]
-    content: tuple[int, int]  # its length, and when it was last written to
-    changed: int  # when, by any means: a time can be set, this one cannot
-    about: tuple[int, int, int, int]  # what else may have been changed then
-
-    def is_edited_since(self, before: _State) -> bool:
-        """Whether its bytes may be others; not by a new link to it, or new rights."""
-        is_touched = self.changed != before.changed and self.about == before.about
-        return self.content != before.content or is_touched
+from torch_warmstart.storage import FileState, Leases, is_safe, state_of
 
 
 class Watch:
@@ -89,14 +73,8 @@ class Watch:
                 raise SourceChangedError("A tensor of the source was changed while it was copied.")
 
 
-def _state(path: str) -> _State | None:
+def _state(path: str) -> FileState | None:
     try:
-        found = os.stat(path)
+        return state_of(os.stat(path))
     except OSError:
         return None
-    return _State(
-        (found.st_dev, found.st_ino),
-        (found.st_size, found.st_mtime_ns),
-        found.st_ctime_ns,
-        (found.st_mode, found.st_nlink, found.st_uid, found.st_gid),
-    )

@@ -1,3 +1,5 @@
+from .file_state import FileState as FileState
+from .file_state import state_of as state_of
 from .files import Bytes as Bytes
 from .files import ByteSource as ByteSource
 from .files import check_range as check_range

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.storage.file_state import FileState, state_of
 from torch_warmstart.storage.files import Bytes, check_range
 from torch_warmstart.storage.guards import Guard
 from torch_warmstart.storage.leases import copied, is_safe
@@ -32,8 +33,6 @@ from torch_warmstart.storage.ranges import Ranges
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 _SMALL = 64 << 10  # bytes of a file that is read whole: for a few pages a mapping costs more
 _SMALL_PART = 256 << 10  # bytes of a header or the like, which are copied
-
-_State = tuple[int, int, int, int]
 
 
 class LocalFile:
@@ -53,8 +52,8 @@ class LocalFile:
         found = os.stat(self.path)
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
             raise FileNotFoundError(errno.ENOENT, "What is there is no file", self.path)
-        self._state = _state(found)
-        self.size: int = self._state[2]
+        self._state = state_of(found)
+        self.size: int = found.st_size
         self._guard = Guard()
         self._mapping: Bytes | None = None
 
@@ -85,34 +84,30 @@ class LocalFile:
         A file that another has taken the place of, or that was deleted, is still what it was.
         """
         with contextlib.suppress(FileNotFoundError):
-            now = _state(os.stat(self.path))
-            if now[:2] == self._state[:2]:
+            now = state_of(os.stat(self.path))
+            if now.inode == self._state.inode:
                 self._compare(now)
 
-    def _compare(self, now: _State) -> None:
-        if now != self._state:
+    def _compare(self, now: FileState) -> None:
+        if now.inode != self._state.inode or now.is_edited_since(self._state):
             raise CorruptCheckpointError(
                 f"{self.url} has been changed since it was opened: it had {self.size:,} bytes, now "
-                f"there are {now[2]:,}. Open the checkpoint again, when nobody writes to it."
+                f"there are {now.size:,}. Open the checkpoint again, when nobody writes to it."
             )
 
     def _mapped(self) -> Bytes:
         with self._guard:
             if self._mapping is None:
                 with _open_to_read(self.path) as file:
-                    self._compare(_state(os.fstat(file)))
+                    self._compare(state_of(os.fstat(file)))
                     self._mapping = _contents(file, self.path, self.size)
-                    self._compare(_state(os.fstat(file)))
+                    self._compare(state_of(os.fstat(file)))
             elif self.size > _SMALL:
                 self.check()
             return self._mapping
 
     def close(self) -> None:
         self._mapping = None  # the mapping itself goes when its last view does
-
-
-def _state(found: os.stat_result) -> _State:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @contextlib.contextmanager

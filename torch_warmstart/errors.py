@@ -34,6 +34,7 @@ from torch_warmstart.values import frozen
 Severity = Literal["error", "warning", "note"]
 
 _LISTED = 5  # in a sentence, before the others are counted
+ENTRIES_SHOWN = 3  # in one message: they can be people's ids
 _ENTRY_CHARACTERS = 60
 _HIDING = "TORCH_WARMSTART_HIDE_ENTRIES"  # in the environment, so that it is so for all messages
 NEAR = 3  # names, of those that are like one that is not there

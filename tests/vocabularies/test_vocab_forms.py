@@ -81,7 +81,16 @@ def test_of_old_entries_that_became_alike_the_one_written_the_same_is_taken():
     assert model.weight.flatten().tolist() == [3.0, 1.0, 2.0]
     (note,) = (note for note in report.notes if note.code == "forms-collide")
     assert "make 2 old entries the same" in note.text
-    assert "'the' (entry 2) and 'The' (entry 3)" in note.text
+    assert note.text.endswith("the same: such as 'the' (entry 2) and 'The' (entry 3).")
+
+
+def test_no_more_than_three_entries_are_told():
+    """They can be people's ids."""
+    old = [word for pair in ("aA", "bB", "cC", "dD") for word in pair]
+    info = tws.VocabInfo(["a", "A", "b", "B"], old_vocab=old, forms="casefold", new_vocab_size=4)
+    _, report = start(info, 4)
+    told = [note.text.count("(entry ") for note in report.notes if note.code == "forms-collide"]
+    assert told == [2]
 
 
 def test_forms_are_known_and_for_text():

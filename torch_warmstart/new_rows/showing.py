@@ -9,13 +9,13 @@ import torch
 
 from torch_warmstart.dtypes import as_python
 from torch_warmstart.entries import Vocabulary, bytes_of
-from torch_warmstart.errors import hides_entries, printable
+from torch_warmstart.errors import ENTRIES_SHOWN, hides_entries, printable
 from torch_warmstart.new_rows.composing import Made
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import has_entry
 from torch_warmstart.values import frozen
 
-_SHOWN = 2  # old entries of a row, beside the new one
+_SHOWN = ENTRIES_SHOWN - 1  # old entries of a row, beside the new one
 _ROUNDED = 0.005  # a weight below it would be shown as 0.00
 
 

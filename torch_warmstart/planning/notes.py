@@ -202,20 +202,26 @@ def _forms_unsaid(item: PlanItem, remapping: Remapping) -> Finding:
     return Finding("forms-unsaid", "warning", item.name, text)
 
 
+def _such_as(count: int, shown: str) -> str:
+    return f"{'such as ' if count > 1 else ''}{shown}."
+
+
 def _forms_collide(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator[Finding]:
     """Old entries that become alike, and new ones that take one old row."""
     if remapping.num_collisions:
         text = (
             f"{item.name}: forms={vocab.forms!r} make "
             f"{plural(remapping.num_collisions, 'old entry')} the same as another one, which takes "
-            f"its place unless it is written the same: {'; '.join(remapping.collisions)}."
+            f"its place unless it is written the same: "
+            f"{_such_as(remapping.num_collisions, remapping.collision)}"
         )
         yield Finding("forms-collide", "note", item.name, text)
     if remapping.num_sharing:
         verb = "takes" if remapping.num_sharing == 1 else "take"
         text = (
             f"{item.name}: by forms={vocab.forms!r} {plural(remapping.num_sharing, 'new entry')} "
-            f"{verb} an old row that another one takes, too: {'; '.join(remapping.sharing)}."
+            f"{verb} an old row that another one takes, too: "
+            f"{_such_as(remapping.num_sharing, remapping.shared)}"
         )
         yield Finding("forms-collide", "note", item.name, text)
 

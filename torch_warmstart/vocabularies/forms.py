@@ -6,9 +6,8 @@ space in front where a word begins; those that are then alike are one and the sa
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -21,7 +20,6 @@ from torch_warmstart.entries import (
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import MISSING
 
-_SHOWN = 3  # entries at most in a message
 _BLOCK = 1 << 16  # entries at a time
 _BRACKETED = re.compile(rb"\[[^\[\]]+\]|<[^<>]+>")  # [CLS], <s>
 
@@ -51,9 +49,9 @@ class Alike:
 
     rows: torch.Tensor  # for each new entry the number of its old one, or -1
     num_present: int
-    collisions: tuple[str, ...]  # old entries that have become alike, as sentences' parts
+    collision: str  # two old entries that have become alike, as a sentence's part
     num_collisions: int  # how many old entries another one of the same form came before
-    sharing: tuple[str, ...]  # new entries of one old row, as sentences' parts
+    shared: str  # two new entries of one old row, as a sentence's part
     num_sharing: int  # how many new entries take an old row that one before them takes
     repeat: tuple[int, int] | None  # two old entries that are written the same, too
     new_repeat: tuple[int, int] | None  # two new ones that are, and take an old row
@@ -87,7 +85,7 @@ def join_forms(
         int((rows >= 0).sum()),
         _shown(old, ((a, b) for a, b, *_ in more.values())),
         sum(len(numbers) - 1 for numbers in more.values()),
-        _shown(new, iter(pairs)),
+        _shown(new, pairs),
         len(pairs),
         _repeat_in(old, more.values()),
         _repeat_in(new, shared),
@@ -114,9 +112,9 @@ def _sharing(numbers: Sequence[int]) -> list[list[int]]:
     return [its for its in taking.values() if len(its) > 1]
 
 
-def _shown(entries: Entries, pairs: Iterator[tuple[int, int]]) -> tuple[str, ...]:
-    some = itertools.islice(pairs, _SHOWN)
-    return tuple(f"{entries.show(a)} and {entries.show(b)}" for a, b in some)
+def _shown(entries: Entries, pairs: Iterable[tuple[int, int]]) -> str:
+    """The first pair: no more than `ENTRIES_SHOWN` entries of a vocabulary are told."""
+    return next((f"{entries.show(a)} and {entries.show(b)}" for a, b in pairs), "")
 
 
 def _formed(entries: Entries, forms: Sequence[str]) -> list[bytes]:

@@ -73,9 +73,9 @@ class Remapping:
     other_reading: str = ""
     # Where it is for tokens of two kinds and says no forms: those that it should say.
     forms_unsaid: str = ""
-    collisions: tuple[str, ...] = ()  # some old entries that forms have made alike
+    collision: str = ""  # two old entries that forms have made alike
     num_collisions: int = 0
-    sharing: tuple[str, ...] = ()  # some new entries that take one old row by forms
+    shared: str = ""  # two new entries that take one old row by forms
     num_sharing: int = 0
     # What the rows without an old one stand for, as a digest; "" where no other rank is there, with
     # whom to compare it.
@@ -318,9 +318,9 @@ def _by_forms(info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
     return replace(
         remapping,
         num_dropped=remapping.num_dropped + shared,
-        collisions=alike.collisions,
+        collision=alike.collision,
         num_collisions=alike.num_collisions,
-        sharing=alike.sharing,
+        shared=alike.shared,
         num_sharing=alike.num_sharing,
     )
 

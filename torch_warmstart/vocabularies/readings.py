@@ -6,6 +6,7 @@ and the message says what would match.
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import re
 import unicodedata
@@ -13,14 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from torch_warmstart.entries import Entries
+from torch_warmstart.entries import INSIDE_A_WORD, SPACE_OF_BYTES, SPACE_OF_PIECES, Entries
 from torch_warmstart.errors import shown_entry
 
 _SAMPLE = 2_000  # new entries that are looked for
 _MOST = 500_000  # old entries that they are looked for among; no tokenizer has more
-_BOM = b"\xef\xbb\xbf"
-_PREFIXES = ("▁".encode(), "Ġ".encode(), b"##")
-_NAMES = ("sentencepiece", "byte_level", "wordpiece")  # whose they are
+# By the forms whose they are.
+_PREFIXES = {
+    "sentencepiece": SPACE_OF_PIECES,
+    "byte_level": SPACE_OF_BYTES,
+    "wordpiece": INSIDE_A_WORD,
+}
 _OF_PYTHON = re.compile(rb"b(['\"])(.*)\1", re.DOTALL)
 _NUMBER = re.compile(rb"(-?)0*(\d+)(?:\.0+)?")
 _UP_TO_SIGN = re.compile(rb"(?:.*[^0-9A-Za-z])?", re.DOTALL)
@@ -59,7 +63,7 @@ def _part(sign: bytes, number: int) -> Reading:
 
 
 def _without_prefix(entry: bytes) -> bytes:
-    for prefix in _PREFIXES:
+    for prefix in _PREFIXES.values():
         if entry.startswith(prefix):
             return entry[len(prefix) :]
     return entry
@@ -85,10 +89,13 @@ def _differing(sides: Sequence[Sequence[bytes]], least: float) -> str:
     """The same; `least` is the part of a side that must have its prefix."""
     found = []
     for side in sides:
-        begun = [sum(entry.startswith(prefix) for entry in side) for prefix in _PREFIXES]
-        if not max(begun) or max(begun) < least * len(side):
+        begun = {
+            form: sum(entry.startswith(prefix) for entry in side)
+            for form, prefix in _PREFIXES.items()
+        }
+        if not max(begun.values()) or max(begun.values()) < least * len(side):
             return ""
-        found.append(_NAMES[begun.index(max(begun))])
+        found.append(max(begun, key=begun.__getitem__))
     new, old = found
     return "" if new == old else f"forms={{'new': {new!r}, 'old': {old!r}}}"
 
@@ -108,7 +115,7 @@ def differing_forms(new: Entries, old: Entries) -> str:
 _casefolded = _text(str.casefold)
 # What is said, and how an entry of either side is then read. The mildest come first.
 _READINGS: Sequence[tuple[str, Reading]] = (
-    ("a byte-order mark were dropped", lambda entry: entry.removeprefix(_BOM)),
+    ("a byte-order mark were dropped", lambda entry: entry.removeprefix(codecs.BOM_UTF8)),
     ("spaces and returns around entries were dropped", bytes.strip),
     ("quotes around entries were dropped", lambda entry: entry.strip(b"\"'")),
     ("Python's b'...' around entries were dropped", _without_b),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import re
@@ -29,7 +30,7 @@ _COUNTED = (  # which group has the token, and which its id or count
 _KEYED = re.compile(rb"[^\t]*\t-?\d+\r?")  # `token \t id`, or a count
 
 TIKTOKEN_LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) (\d{1,10})\r?")  # base64 and a rank
-BOM = b"\xef\xbb\xbf"
+BOM = codecs.BOM_UTF8
 _WITH_BOM = ("csv", "tsv", "jsonl", "json")  # of whose first entry it is no part
 KEPT_TABLE = f"# {FILE_KIND} ".encode()  # how a table of ours begins that is text
 PARQUET_KEY = FILE_KIND.encode()  # in the schema of one that is Parquet

@@ -11,6 +11,7 @@ from .base import TensorSpec as TensorSpec
 from .base import check_one_key as check_one_key
 from .families import AVERAGE as AVERAGE
 from .families import family_of as family_of
+from .families import is_of_averages as is_of_averages
 from .keyed import KeyedTable as KeyedTable
 from .listing import list_tensors as list_tensors
 from .nested import EXTRA_STATE as EXTRA_STATE

@@ -8,6 +8,7 @@ has torch's names too is torch's (BERT's norms in old torch files have `gamma` a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,9 @@ _OF_TENSORFLOW = frozenset(
     }
 )
 AVERAGE = "ExponentialMovingAverage"  # behind a variable's name, of an average of it
+_OF_AVERAGES = re.compile(
+    r"(?i)(^|_)(ema|swa|average|averages|averaged|shadow)(_|$)|moving_?average"
+)
 _ENDS_OF_TENSORFLOW = (":0", f"/{AVERAGE}")  # of any name
 _OF_TORCH = frozenset(
     {
@@ -33,6 +37,11 @@ _SAID: dict[object, Family] = {
     "pt": "torch",
     "mlx": "mlx",  # torch's names, and other kernels of convolutions
 }
+
+
+def is_of_averages(word: str) -> bool:
+    """Whether a part of a name says that what is called so are averages of weights."""
+    return _OF_AVERAGES.search(word) is not None
 
 
 def family_of(keys: Iterable[str], said: Any = None) -> Family:

@@ -7,13 +7,13 @@ be. An optimizer's state is never taken on its own account, and nothing is guess
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 
 from torch_warmstart.errors import SettingsError, did_you_mean, listed, plural
+from torch_warmstart.formats.families import is_of_averages
 from torch_warmstart.values import frozen
 
 _Tree = Mapping[Any, Any]
@@ -25,7 +25,6 @@ EXTRA_STATE = "_extra_state"  # torch's name, behind its module's, for what that
 _LIGHTNING = "pytorch-lightning_version"
 _DEPTH = 2
 _DEPTH_OF_AVERAGES = 4  # callbacks keep theirs deep
-_AVERAGE = re.compile(r"(?i)(^|_)(ema|swa|average|averages|averaged|shadow)(_|$)|moving_average")
 
 
 def is_extra_state(key: str) -> bool:
@@ -93,7 +92,7 @@ def find_averages(tree: _Tree, leaf: type, chosen: str) -> tuple[Averages, ...]:
         elif isinstance(node, Mapping) and depth < _DEPTH_OF_AVERAGES:
             for key, child in node.items():
                 if isinstance(key, str) and isinstance(child, Mapping | list | tuple):
-                    is_one = is_average or _AVERAGE.search(key) is not None
+                    is_one = is_average or is_of_averages(key)
                     todo.append((join_keys(path, key), child, is_one, depth + 1))
     return tuple(a for a in found if not f"{chosen}/".startswith(f"{a.path}/"))
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
-from torch_warmstart.formats import AVERAGE, Checkpoint
+from torch_warmstart.formats import Checkpoint, is_of_averages
 from torch_warmstart.model import without_fronts
 from torch_warmstart.names import BY_USER, Finder, bare_name, plain_name
 from torch_warmstart.planning.locating import Located
@@ -14,8 +14,6 @@ from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem
 from torch_warmstart.settings import SETTING
 
 _MEMBER = re.compile(r"(?<![^/])\d{1,9}(?![^/])")  # a part of a name that is a number
-_AVERAGES = (AVERAGE, "EMA", "ema", "average")  # behind a tensor's name
-_MODELS_OF_AVERAGES = ("ema", "model_ema", "ema_model", "module_ema")  # before all names
 
 
 def notes_on_names(items: Sequence[PlanItem], located: Located) -> Iterator[Finding]:
@@ -147,8 +145,12 @@ def _are_a_run(numbers: set[int]) -> bool:
 def _averages(items: Iterable[PlanItem], located: Located) -> Iterator[Finding]:
     """Averages of what is taken that lie beside it."""
     keys = [key for item in items if item.state != "kept" for key in item.keys]
-    keys = keys if located.unused else []
-    found = [pair for key in keys if (pair := _average_of(key, located)) is not None]
+    separator = located.finder.conventions.separator
+    fronts = _of_averages(key.partition(separator)[0] for key in located.unused)
+    ends = _of_averages(key.rpartition("/")[2] for key in located.unused if "/" in key)
+    if not fronts and not ends:
+        return
+    found = [pair for k in keys if (pair := _average_of(k, located, fronts, ends)) is not None]
     if not found:
         return
     average, rule = found[0]
@@ -184,14 +186,27 @@ def _averages_in_entries(items: Iterable[PlanItem], checkpoint: Checkpoint) -> I
         yield Finding("averages-left-behind", "note", averages.path, text)
 
 
-def _average_of(key: str, located: Located) -> tuple[str, str] | None:
-    """The average of a tensor, if there is one, and the rule by which averages are taken."""
-    for ending in _AVERAGES:
+def _of_averages(words: Iterable[str]) -> list[str]:
+    return sorted(filter(is_of_averages, set(words)))
+
+
+def _average_of(
+    key: str, located: Located, fronts: Sequence[str], ends: Sequence[str]
+) -> tuple[str, str] | None:
+    """The average of a tensor, if there is one, and the rule by which averages are taken.
+
+    Args:
+        key: Of the tensor.
+        located: Where all are.
+        fronts: What averages are called before all names.
+        ends: What they are called behind a tensor's name.
+    """
+    for ending in ends:
         if (name := f"{bare_name(key)}/{ending}") in located.unused:
             return name, rf"[(r'(.+)', r'\1/{ending}')]"
     separator = located.finder.conventions.separator
     first, _, rest = key.partition(separator)
-    for model in _MODELS_OF_AVERAGES:
+    for model in fronts:
         for name in (f"{model}{separator}{key}", f"{model}{separator}{rest}"):
             if first != model and name in located.unused:
                 return name, f"{{'/': {f'{model}{separator}'!r}}}"

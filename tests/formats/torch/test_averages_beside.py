@@ -50,6 +50,16 @@ def test_an_entry_of_averages_is_told_with_what_takes_it(tree, entry, path, tmp_
     assert torch.equal(model[0].bias, right)
 
 
+@pytest.mark.parametrize("front", ["ema", "model_ema", "swa_model", "averaged_model", "shadow"])
+def test_averages_among_the_names_are_told_with_what_takes_them(front):
+    tree = {**OLD, **{f"{front}.{name}": value for name, value in EMA.items()}}
+    (told,) = _told(tree)
+    assert told.endswith(f"var_name_to_prev_var_name={{'/': '{front}.'}}.")
+    model = _net(1)
+    tws.warm_start(model, tws.WarmStartSettings(tree, var_name_to_prev_var_name={"/": f"{front}."}))
+    assert torch.equal(model[0].bias, EMA["0.bias"])
+
+
 def test_what_is_chosen_itself_is_not_left_behind():
     assert _told({"model": OLD, "ema_state_dict": EMA}, entry="ema_state_dict") == []
 

@@ -14,27 +14,11 @@ import torch
 
 from torch_warmstart.conversion.pieces import Piece
 from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.formats.huggingface import DTYPES, MAX_HEADER
 
-_WORDS = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.complex64: "C64",
-}
+_OF_FEW = "FNUZ"  # dtypes that other readers do not know
+_WORDS = {dtype: word for word, dtype in DTYPES.items() if not word.endswith(_OF_FEW)}
 _ALIGNMENT = 8  # of the header's end
-_LONGEST_HEADER = 100_000_000  # bytes that other readers accept
 
 
 def can_hold(dtype: torch.dtype) -> bool:
@@ -62,10 +46,10 @@ def write(
         at += piece.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
-    if len(text) > _LONGEST_HEADER:
+    if len(text) > MAX_HEADER:
         raise UnsupportedError(
             f"The names of {len(pieces):,} tensors are more than a .safetensors file may have in "
-            f"its header: {len(text):,} bytes, and {_LONGEST_HEADER:,} are allowed. Write a .pt."
+            f"its header: {len(text):,} bytes, and {MAX_HEADER:,} are allowed. Write a .pt."
         )
     file.write(len(text).to_bytes(8, "little") + text)
     for piece in ordered:

@@ -26,7 +26,7 @@ from torch_warmstart.storage.files import (
     reaching,
 )
 from torch_warmstart.storage.local import LocalFile
-from torch_warmstart.storage.urls import is_remote, parent, stays_below
+from torch_warmstart.storage.urls import is_remote, is_web, parent, stays_below
 from torch_warmstart.values import Opener, frozen
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
@@ -167,7 +167,7 @@ class Storage:
         """True if `url` is a file."""
         if self._is_local(url):
             return os.path.isfile(self._path(url))
-        from torch_warmstart.storage.web import is_absence, is_web
+        from torch_warmstart.storage.web import is_absence
 
         try:
             filesystem, path = self._connect(url)

@@ -36,7 +36,7 @@ def below(directory: str, name: str) -> str:
             f"{directory}: a file of the checkpoint is named {name[:200]!r}, which is not in "
             "its directory."
         )
-    return join(directory, quote(name) if directory.startswith(_WEB) else name)
+    return join(directory, quote(name) if is_web(directory) else name)
 
 
 def stays_below(name: str) -> bool:
@@ -83,6 +83,11 @@ def is_remote(url: str) -> bool:
     return "://" in url
 
 
+def is_web(url: str) -> bool:
+    """Whether a web server is asked for it."""
+    return url.startswith(_WEB)
+
+
 def is_signed(url: str) -> bool:
     """True for a web address with a query, which stands for one file: no name can be appended."""
-    return url.startswith(_WEB) and "?" in url
+    return is_web(url) and "?" in url

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from torch_warmstart.errors import SettingsError, StorageError, is_number
+from torch_warmstart.storage.urls import is_web
 
-_WEB = ("http://", "https://")
 _OURS = {"accept", "accept-encoding", "range", "user-agent"}  # what a request is made of
 _ASKED = re.compile(r"bytes=(\d+)-(\d+)")
 _TOLD = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -20,11 +20,6 @@ _WHOLE, _PARTIAL = 200, 206
 _ABSENT = (404, 410)
 _MOST_TIMES = 100_000  # of files, of which a server's last word is remembered
 REQUEST_SECONDS = 300.0  # for one request and its answer, unless `storage_options` say otherwise
-
-
-def is_web(url: str) -> bool:
-    """Whether a web server is asked for it."""
-    return url.startswith(_WEB)
 
 
 def with_checked_client(url: str, options: Mapping[str, Any]) -> Mapping[str, Any]:

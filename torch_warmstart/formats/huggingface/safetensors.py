@@ -27,7 +27,7 @@ from torch_warmstart.formats.recognise import SAFETENSORS_LENGTH
 from torch_warmstart.formats.rows import read_rows
 from torch_warmstart.storage import ByteSource
 
-_DTYPES = {
+DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
     "I8": torch.int8,
@@ -53,9 +53,9 @@ _OTHER_BITS = {
     "F6_E3M2": 6,
     "F8_E8M0": 8,
 }  # not for every torch: only listed
-_BITS = {**{name: 8 * dtype.itemsize for name, dtype in _DTYPES.items()}, **_OTHER_BITS}
+_BITS = {**{name: 8 * dtype.itemsize for name, dtype in DTYPES.items()}, **_OTHER_BITS}
 
-_MAX_HEADER = 100_000_000  # bytes; the library's own limit
+MAX_HEADER = 100_000_000  # bytes; the library's own limit
 _MAX_RANK = 64  # torch's own
 _METADATA = "__metadata__"
 _TOO_LARGE = 1 << 63  # for an index
@@ -112,7 +112,7 @@ class SafetensorsCheckpoint(Checkpoint):
             return spec
         kept_as = self._aliases.get(key, key)
         storage = kept_as if kept_as in self._tied else None
-        dtype = _DTYPES.get(entry.stored)
+        dtype = DTYPES.get(entry.stored)
         made = TensorSpec(key, entry.shape, dtype, entry.stored, storage=storage)
         return self._specs.setdefault(key, made)
 
@@ -162,7 +162,7 @@ def _read_header(source: ByteSource) -> tuple[dict[str, _Entry], dict[str, str]]
     if source.size < SAFETENSORS_LENGTH:
         raise _HeaderError(f"it has only {source.size} bytes")
     length = int.from_bytes(source.read(0, SAFETENSORS_LENGTH).tobytes(), "little")
-    if length > min(_MAX_HEADER, source.size - SAFETENSORS_LENGTH):
+    if length > min(MAX_HEADER, source.size - SAFETENSORS_LENGTH):
         raise _HeaderError(f"its header would have {length:,} bytes, the file has {source.size:,}")
     header = _parse_json(source.read(SAFETENSORS_LENGTH, length).tobytes())
     data = SAFETENSORS_LENGTH + length

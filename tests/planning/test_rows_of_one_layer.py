@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import parametrizations, prune, spectral_norm
 
 import torch_warmstart as tws
 from torch_warmstart import ClipOrPad, VocabInfo, WarmStartSettings
@@ -36,6 +36,14 @@ LAYERS = {
     "a parametrised weight's bias": (
         lambda: parametrizations.spectral_norm(nn.Linear(2, 3)),
         "parametrizations.weight.original",
+    ),
+    "the vectors of a norm": (
+        lambda: parametrizations.spectral_norm(nn.Linear(2, 3, bias=False)),
+        "parametrizations.weight.original",
+    ),
+    "the vectors of an old norm": (
+        lambda: spectral_norm(nn.Linear(2, 3, bias=False)),
+        "weight_orig",
     ),
 }
 
@@ -75,6 +83,29 @@ def test_a_transposed_convolution_has_its_outputs_along_its_second_axis():
         _start(make, {"weight": VocabInfo(["c", "a", "b"], old_vocab=["a", "b", "c"], axis=1)})
 
 
+@pytest.mark.parametrize("norm", [parametrizations.spectral_norm, spectral_norm])
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_norms_vectors_go_with_the_axis_that_each_is_of(norm, dim, axis):
+    def make():
+        torch.manual_seed(0)
+        return norm(nn.Linear(3, 3, bias=False), dim=dim)
+
+    before = make().state_dict()
+    info = VocabInfo(["c", "a", "b"], old_vocab=["a", "b", "c"], axis=axis)
+    original = next(name for name in before if "orig" in name)
+    with pytest.raises(tws.PlanError, match="_u, of the" if axis == dim else "_v, of the"):
+        _start(make, {original: info})
+
+    model = make()
+    tws.warm_start(model, WarmStartSettings(before, [".*"], {"": info}))
+    moved = "_u" if axis == dim else "_v"
+    for name, tensor in model.state_dict().items():
+        of_axis = axis if name == original else 0 if name.endswith(moved) else None
+        rows = torch.tensor([2, 0, 1] if of_axis is not None else [0, 1, 2])
+        assert torch.equal(tensor, before[name].index_select(of_axis or 0, rows)), name
+
+
 class Scaled(nn.Module):
     def __init__(self):
         super().__init__()
@@ -88,6 +119,14 @@ def test_of_a_module_that_nobody_knows_it_is_a_warning():
         report = _start(Scaled, {"table": SHUFFLED})
     assert [note.code for note in report.notes] == ["rows-of-one-layer"]
     assert not _start(Scaled, {"table": SHUFFLED, "scale": SHUFFLED}).notes
+
+
+def test_a_module_that_nobody_knows_stays_so_when_torch_computes_one_of_its_weights():
+    def make():
+        return parametrizations.weight_norm(Scaled(), "other", dim=None)
+
+    with pytest.warns(tws.WarmStartWarning, match="table takes its rows as .* scale, of the same"):
+        _start(make, {"table": SHUFFLED})
 
 
 def test_what_is_said_of_both_is_meant():

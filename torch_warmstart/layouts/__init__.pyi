@@ -13,3 +13,4 @@ from .named import then as then
 from .parametrized import mlx_forms as mlx_forms
 from .parametrized import original_of as original_of
 from .parametrized import torch_forms as torch_forms
+from .parametrized import vector_of as vector_of

@@ -20,12 +20,13 @@ import torch
 from torch import nn
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.layouts.layout import IDENTITY, Form, Layout, Tensors
+from torch_warmstart.layouts.layout import IDENTITY, Form, Layout, Shape, Tensors
 from torch_warmstart.layouts.named import CHANNELS_FIRST, CONV_CHANNELS_LAST
 from torch_warmstart.values import frozen
 
 _NEW = re.compile(r"parametrizations\.(\w+)\.original([01]?)")
 _OLD = re.compile(r"(\w+)_(orig|g|v)")
+_VECTOR = re.compile(r"parametrizations\.(\w+)\.(\d+)\._(u|v)|(\w+)_(u|v)")
 _ALONG = 0.9  # a cosine; of vectors that were drawn and never used it is about 0
 _NOT_INVERTED = "{} computes it from other values than a weight; which they would be is not known"
 
@@ -57,6 +58,50 @@ def original_of(module: nn.Module, leaf: str) -> Original | None:
         if old[2] == "orig":
             return Original(old[1], "orig")
     return None
+
+
+@frozen
+class Vector:
+    """By what a spectral norm estimates how long a weight is: u and v, with `orig v = norm * u`."""
+
+    weight: str  # what the layer calls it
+    axis: int | None  # of the weight, along which it has a number each; None: along several
+
+
+def vector_of(module: nn.Module, leaf: str) -> Vector | None:
+    """Which vector of a spectral norm a tensor of a layer is; None if it is none."""
+    match = _VECTOR.fullmatch(leaf)
+    if match is None:
+        return None
+    weight, which = match[1] or match[4], match[3] or match[5]
+    norm, original = _spectral_norm(module, weight, match[2])
+    if norm is None:
+        return None
+    own = _dim(norm) % original.dim()
+    return Vector(weight, own if which == "u" else 1 - own if original.dim() == 2 else None)
+
+
+def _spectral_norm(module: nn.Module, weight: str, number: str | None) -> tuple[object, Any]:
+    """The norm of that name, and what it divides. To ask for the weight moves u."""
+    if number is not None:
+        lists: Any = module.parametrizations
+        found = lists[weight][int(number)]
+        is_one = type(found).__name__ == "_SpectralNorm"
+        return found if is_one else None, getattr(lists[weight], "original", None)
+    for hook in module._forward_pre_hooks.values():
+        if type(hook).__name__ == "SpectralNorm" and getattr(hook, "name", None) == weight:
+            return hook, module._parameters[f"{weight}_orig"]
+    return None, None
+
+
+def shape_of_whole(module: nn.Module, original: Original, own: Shape) -> Shape:
+    """A weight's shape, by a part's own. The weight itself is not asked for: that may change it."""
+    if original.part != "g":
+        return own
+    if (v := module._parameters.get(f"{original.leaf}_v")) is None:
+        lists: Any = module.parametrizations
+        v = lists[original.leaf].original1
+    return tuple(v.shape)
 
 
 def _of_parametrization(module: nn.Module, leaf: str, number: str) -> Original | None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 from torch_warmstart.computing import Box
 from torch_warmstart.model.sharding import (
@@ -40,8 +41,8 @@ class Owner:
 
     name: str  # without wrappers: "encoder.0.weight"
     state_dict_name: str  # with them: "module.encoder.0.weight"
-    module: torch.nn.Module  # the layer; of what it computes a weight from, too
-    leaf: str  # "weight", "parametrizations.weight.original"
+    module: torch.nn.Module  # the layer; of what it computes a weight from and by, too
+    leaf: str  # "weight", "parametrizations.weight.original", "parametrizations.weight.0._u"
 
     @property
     def path(self) -> str:
@@ -193,9 +194,11 @@ def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
             owner = Owner(name, raw_path + leaf, layer, name.removeprefix(layer_path))
             _add(found, *_shown(tables, parameter, owner), "parameter")
     for path, raw_path, module in modules:
+        layer_path, layer = layers.get(path, (path, module))
         for leaf, buffer in module._buffers.items():
             if buffer is not None and is_persistent(module, leaf):
-                owner = Owner(path + leaf, raw_path + leaf, module, leaf)
+                name = path + leaf
+                owner = Owner(name, raw_path + leaf, layer, name.removeprefix(layer_path))
                 _add(found, *_shown(tables, buffer, owner), "buffer")
     return tuple(found.values())
 
@@ -203,14 +206,20 @@ def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
 def _parametrized(
     modules: Iterable[tuple[str, str, torch.nn.Module]],
 ) -> dict[str, tuple[str, torch.nn.Module]]:
-    """The layers whose weights are computed, by the path of what they are computed from."""
-    return {
-        f"{path}parametrizations.{name}.": (path, module)
-        for path, _, module in modules
-        if "parametrizations" in module._modules  # torch's own question takes ten times as long
-        and torch.nn.utils.parametrize.is_parametrized(module)
-        for name in module.parametrizations  # type: ignore[union-attr]
-    }
+    """The layers whose weights are computed, by the path of what they are computed from.
+
+    What computes one may keep buffers of its own for that: they are the layer's as well.
+    """
+    found = {}
+    for path, _, module in modules:
+        # torch's own question takes ten times as long
+        if "parametrizations" not in module._modules or not is_parametrized(module):
+            continue
+        for name, each in module.parametrizations.items():  # type: ignore[union-attr, operator]
+            inner = f"{path}parametrizations.{name}."
+            found[inner] = (path, module)
+            found.update({f"{inner}{at}.": (path, module) for at in each._modules})
+    return found
 
 
 def absent_variables(model: torch.nn.Module) -> tuple[Variable, ...]:

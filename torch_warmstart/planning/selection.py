@@ -18,6 +18,7 @@ from torch_warmstart.errors import (
     nearest_are,
     plural,
 )
+from torch_warmstart.layouts import original_of, vector_of
 from torch_warmstart.model import (
     Owner,
     Variable,
@@ -201,10 +202,16 @@ def _info_of(info: Any, match: re.Match[str]) -> Infos | None:
 def _for_variable(infos: Infos, variable: Variable) -> tuple[AnyVocabInfo, ...]:
     """Those of a module, whose axes are its weight's, that are for one of its variables.
 
-    A transposed convolution has its outputs, which its bias is for, along the second axis.
+    A transposed convolution has its outputs, which its bias is for, along the second axis. A vector
+    of a spectral norm has what one axis of its weight has.
     """
     owner = variable.owners[0]
     found = infos_of(infos)
+    vector = vector_of(owner.module, owner.leaf)
+    if vector is not None:
+        return tuple(replace(info, axis=0) for info in found if info.axis == vector.axis)
+    if "." in owner.leaf and original_of(owner.module, owner.leaf) is None:
+        return ()  # of a parametrization that nobody knows
     if owner.leaf == "bias" and isinstance(owner.module, _ConvTransposeNd):
         found = tuple(replace(i, axis={0: 1, 1: 0}.get(i.axis, i.axis)) for i in found)
     return tuple(info for info in found if 0 <= info.axis < len(variable.shape))

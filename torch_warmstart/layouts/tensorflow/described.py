@@ -25,7 +25,7 @@ from torch_warmstart.layouts.named import (
     einsum,
     einsum_bias,
 )
-from torch_warmstart.layouts.parametrized import forms_of_original, original_of
+from torch_warmstart.layouts.parametrized import forms_of_original, original_of, shape_of_whole
 from torch_warmstart.layouts.recurrent import KERAS_GRU_KERNEL, KERAS_GRU_NO_BIAS, RESET_BEFORE
 from torch_warmstart.values import frozen
 
@@ -93,14 +93,13 @@ def as_described(
     """
     original = original_of(module, leaf)
     if original is not None:
-        whole = tuple(getattr(module, original.leaf).shape)
         base = as_described(
             replace(form, layout=_NOT_SAID),
             layer,
             module=module,
             leaf=original.leaf,
             shapes=shapes,
-            into=whole,
+            into=shape_of_whole(module, original, into),
         )
         if base.layout is _NOT_SAID:
             return replace(form, refusal=base.refusal, is_presumed=base.is_presumed)

@@ -27,7 +27,7 @@ from torch_warmstart.layouts.named import (
     squeeze,
     stacked_row,
 )
-from torch_warmstart.layouts.parametrized import forms_of_original, original_of
+from torch_warmstart.layouts.parametrized import forms_of_original, original_of, vector_of
 from torch_warmstart.values import frozen
 
 
@@ -194,10 +194,7 @@ def is_uncounted_in_tf(module: nn.Module, leaf: str) -> bool:
     """
     if leaf == "num_batches_tracked":
         return isinstance(module, _RUNNING)
-    if leaf in ("_u", "_v"):
-        return type(module).__name__ == "_SpectralNorm"
-    weight = original_of(module, f"{leaf.rpartition('_')[0]}_orig")
-    return leaf.endswith(("_u", "_v")) and weight is not None and weight.refusal is None
+    return vector_of(module, leaf) is not None
 
 
 # -- convolutions ----------------------------------------------------------------------------------

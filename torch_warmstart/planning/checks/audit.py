@@ -153,7 +153,11 @@ def _untold_by_any(module: nn.Module, used: Sequence[str]) -> Iterable[Differenc
 def _several_axes(module: nn.LayerNorm) -> Difference | None:
     """Sizes that are the same with the channels first and last do not show which they are."""
     sizes = module.normalized_shape
-    if module.weight is None or len(sizes) < 2 or (*sizes[-1:], *sizes[:-1]) != tuple(sizes):
+    if (
+        not module.elementwise_affine
+        or len(sizes) < 2
+        or (*sizes[-1:], *sizes[:-1]) != tuple(sizes)
+    ):
         return None
     return (
         "it has a scale for each place, in an order that its sizes do not show; TensorFlow's are "

@@ -15,10 +15,12 @@ import torch
 from torch import nn
 
 from torch_warmstart.errors import Finding
+from torch_warmstart.layouts import vector_of
 from torch_warmstart.planning.plan import PlanItem
 
 _Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _PART = re.compile(r"parametrizations\.(\w+)\.original\d*|(\w+)_(?:g|v|orig|mask)")  # of a weight
+_PARAMETRIZE = "torch.nn.utils.parametrize"  # which makes a class of its own of a layer's
 _OF_NORMS = ("running_mean", "running_var")  # beside a weight
 
 _Pair = tuple[PlanItem, int, PlanItem, int]  # with the axis of each
@@ -38,12 +40,13 @@ def find_half_changed(items: Sequence[PlanItem]) -> list[Finding]:
 
 
 def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
-    known = [*_pairs(module, leaves)] if _is_torchs(type(module).__mro__) else []
+    classes = [c for c in type(module).__mro__ if c.__module__ != _PARAMETRIZE]
+    known = [*_pairs(module, leaves)] if _is_torchs(classes) else []
     for pair in known:
         if not _move_alike(*pair):
             yield _finding("error", pair)
     said = {frozenset((id(one), id(other))) for one, _, other, _ in known}
-    for pair in () if _is_torchs((type(module),)) else _alike(leaves):
+    for pair in () if _is_torchs(classes[:1]) else _alike(leaves):
         if frozenset((id(pair[0]), id(pair[2]))) not in said and not _move_alike(*pair):
             yield _finding("warning", pair)
 
@@ -69,8 +72,9 @@ def _pairs(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]
     """What in a layer of torch's has a row for the same thing."""
     outputs = 1 if isinstance(module, _Transposed) else 0
     is_whole = not outputs or module.groups == 1  # else an output of each group has one row
+    vectors = {leaf: of for leaf in leaves if (of := vector_of(module, leaf)) is not None}
     parts: dict[str, list[PlanItem]] = {}
-    for leaf in sorted(leaves):  # containers of parameters may have thousands
+    for leaf in sorted(set(leaves) - set(vectors)):  # containers of parameters may have thousands
         parts.setdefault(_attribute(leaf), []).append(leaves[leaf])
     of_norms = [leaves[leaf] for leaf in _OF_NORMS if leaf in leaves]
     for name, of_name in parts.items():
@@ -80,6 +84,9 @@ def _pairs(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]
             beside = [*parts.get(name.replace("weight", "bias"), ()), *of_norms]
             for one, other in itertools.product(of_name, beside):
                 yield one, outputs, other, 0
+    for leaf, vector in vectors.items():
+        if vector.axis is not None:
+            yield from ((o, vector.axis, leaves[leaf], 0) for o in parts.get(vector.weight, ()))
 
 
 def _attribute(leaf: str) -> str:

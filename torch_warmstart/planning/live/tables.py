@@ -199,14 +199,14 @@ def _with_biases(
     """With the biases of layers whose outputs change: a layer does not work without."""
     by_id = {id(variable.tensor): variable for variable in variables}
     biases = {
-        by_id[id(owner.module.bias)]: (_of_bias(info),)
+        by_id[id(owner.module._parameters["bias"])]: (_of_bias(info),)
         for variable, infos in chosen.items()
         for info in infos
         for owner in variable.owners
         if isinstance(owner.module, _WITH_BIAS)
         and owner.leaf == "weight"
         and info.axis % max(1, len(variable.shape)) == 0
-        and id(owner.module.bias) in by_id
+        and id(owner.module._parameters.get("bias")) in by_id
     }
     both = {**biases, **dict(_logits_biases(model, chosen, by_id)), **chosen}
     return {variable: both[variable] for variable in variables if variable in both}
@@ -371,7 +371,7 @@ def _without_weights(tables: Sequence[ChangedTable]) -> Iterator[Finding]:
             module = owner.module
             if not isinstance(module, _WITH_BIAS) or owner.leaf != "bias":
                 continue
-            rows, own = changed.get(id(getattr(module, "weight", None))), table.rows
+            rows, own = changed.get(id(module._parameters.get("weight"))), table.rows
             name = table.variable.name
             weight = f"{name.removesuffix('bias')}weight"
             if rows is None:
@@ -399,7 +399,9 @@ def token_weights(module: torch.nn.Module) -> tuple[torch.Tensor | None, torch.T
 
 def _weight_by(module: torch.nn.Module, method: str) -> torch.Tensor | None:
     try:
-        weight = getattr(getattr(module, method)(), "weight", None)
+        layer = getattr(module, method)()
+        is_computed = torch.nn.utils.parametrize.is_parametrized(layer, "weight")  # asked, u moves
+        weight = None if is_computed else getattr(layer, "weight", None)
     except Exception:  # theirs: a model may have none, and says so in its own way
         return None
     return weight if isinstance(weight, torch.Tensor) else None

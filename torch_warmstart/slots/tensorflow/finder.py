@@ -330,5 +330,5 @@ def _learns_both(parameter: Source) -> bool:
     """Whether both biases of a recurrent layer are trained, where TensorFlow has one."""
     owner = parameter.owner
     ih, hh = (owner.leaf.replace("_hh", "_ih"), owner.leaf.replace("_ih", "_hh"))
-    both = (getattr(owner.module, name, None) for name in (ih, hh))
+    both = (owner.module._parameters.get(name) for name in (ih, hh))
     return all(bias is not None and bias.requires_grad for bias in both)

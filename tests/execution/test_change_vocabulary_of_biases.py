@@ -49,6 +49,20 @@ def test_what_fills_a_matrix_leaves_the_bias_zeros():
     assert model.h.bias[1] == 0
 
 
+def test_the_bias_of_gpt2s_linear_layer_follows_its_outputs():
+    model = pytest.importorskip("transformers").pytorch_utils.Conv1D(3, 2)
+    nn.init.normal_(model.bias)
+    weight, bias = model.weight.detach().clone(), model.bias.detach().clone()
+    info = tws.VocabInfo(["c", "n", "b", "a"], old_vocab=["a", "b", "c"], axis=1)
+    tws.change_vocabulary(model, {"weight": info})
+    assert torch.equal(model.weight[:, [3, 2, 0]], weight)
+    assert torch.equal(model.bias[[3, 2, 0]], bias)
+    assert model(torch.zeros(1, 2)).shape == (1, 4)
+    inputs = tws.VocabInfo(["a", "b", "c"], old_vocab=["a", "b"])
+    tws.change_vocabulary(model, {"weight": inputs})
+    assert model(torch.zeros(1, 3)).shape == (1, 4)
+
+
 def _model(kind):
     transformers = pytest.importorskip("transformers")
     sizes = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 4}

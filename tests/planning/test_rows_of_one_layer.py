@@ -83,6 +83,22 @@ def test_a_transposed_convolution_has_its_outputs_along_its_second_axis():
         _start(make, {"weight": VocabInfo(["c", "a", "b"], old_vocab=["a", "b", "c"], axis=1)})
 
 
+def _untransposed():
+    return pytest.importorskip("transformers").pytorch_utils.Conv1D(3, 3)
+
+
+def test_the_linear_layer_of_gpt2_has_its_outputs_along_its_second_axis():
+    outputs = VocabInfo(["c", "a", "b"], old_vocab=["a", "b", "c"], axis=1)
+    assert not _start(_untransposed, {"weight": SHUFFLED}).notes  # its inputs
+    with pytest.raises(tws.PlanError, match="bias, of the same layer, as many by position"):
+        _start(_untransposed, {"weight": outputs})
+    states = {
+        axis: [v.state for v in _start(_untransposed, {"": info}).variables]
+        for axis, info in enumerate((SHUFFLED, outputs))
+    }
+    assert states == {0: ["remapped", "copied"], 1: ["remapped", "remapped"]}
+
+
 @pytest.mark.parametrize("norm", [parametrizations.spectral_norm, spectral_norm])
 @pytest.mark.parametrize("dim", [0, 1])
 @pytest.mark.parametrize("axis", [0, 1])

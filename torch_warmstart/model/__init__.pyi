@@ -27,8 +27,10 @@ from .variables import absent_variables as absent_variables
 from .variables import canonical_name as canonical_name
 from .variables import find_variable as find_variable
 from .variables import is_persistent as is_persistent
+from .variables import is_untransposed_linear as is_untransposed_linear
 from .variables import model_variables as model_variables
 from .variables import module_names as module_names
+from .variables import output_axis as output_axis
 from .variables import padding_row as padding_row
 from .variables import positions_from as positions_from
 from .variables import select_tensors as select_tensors

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from torch_warmstart.errors import (
     CallbackError,
@@ -24,6 +23,7 @@ from torch_warmstart.model import (
     Variable,
     canonical_name,
     nearest_to_pattern,
+    output_axis,
     select_matching,
     select_tensors,
 )
@@ -202,8 +202,8 @@ def _info_of(info: Any, match: re.Match[str]) -> Infos | None:
 def _for_variable(infos: Infos, variable: Variable) -> tuple[AnyVocabInfo, ...]:
     """Those of a module, whose axes are its weight's, that are for one of its variables.
 
-    A transposed convolution has its outputs, which its bias is for, along the second axis. A vector
-    of a spectral norm has what one axis of its weight has.
+    A bias is for what its layer has along its outputs' axis, a vector of a spectral norm for what
+    one axis of its weight has.
     """
     owner = variable.owners[0]
     found = infos_of(infos)
@@ -212,7 +212,7 @@ def _for_variable(infos: Infos, variable: Variable) -> tuple[AnyVocabInfo, ...]:
         return tuple(replace(info, axis=0) for info in found if info.axis == vector.axis)
     if "." in owner.leaf and original_of(owner.module, owner.leaf) is None:
         return ()  # of a parametrization that nobody knows
-    if owner.leaf == "bias" and isinstance(owner.module, _ConvTransposeNd):
+    if owner.leaf == "bias" and output_axis(owner.module) == 1:
         found = tuple(replace(i, axis={0: 1, 1: 0}.get(i.axis, i.axis)) for i in found)
     return tuple(info for info in found if 0 <= info.axis < len(variable.shape))
 

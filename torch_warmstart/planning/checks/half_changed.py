@@ -16,9 +16,9 @@ from torch import nn
 
 from torch_warmstart.errors import Finding
 from torch_warmstart.layouts import vector_of
+from torch_warmstart.model import is_untransposed_linear, output_axis
 from torch_warmstart.planning.plan import PlanItem
 
-_Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _PART = re.compile(r"parametrizations\.(\w+)\.original\d*|(\w+)_(?:g|v|orig|mask)")  # of a weight
 _PARAMETRIZE = "torch.nn.utils.parametrize"  # which makes a class of its own of a layer's
 _OF_NORMS = ("running_mean", "running_var")  # beside a weight
@@ -27,7 +27,7 @@ _Pair = tuple[PlanItem, int, PlanItem, int]  # with the axis of each
 
 
 def find_half_changed(items: Sequence[PlanItem]) -> list[Finding]:
-    """An error for a layer of torch's, a warning for a module that only has as many of both."""
+    """An error for a layer that is known, a warning for a module that only has as many of both."""
     taken = [item for item in items if item.state != "kept" and item.variable.slot is None]
     moving = {id(o.module): o.module for i in taken if i.changes for o in i.variable.owners}
     layers: dict[int, dict[str, PlanItem]] = {module: {} for module in moving}
@@ -41,7 +41,8 @@ def find_half_changed(items: Sequence[PlanItem]) -> list[Finding]:
 
 def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
     classes = [c for c in type(module).__mro__ if c.__module__ != _PARAMETRIZE]
-    known = [*_pairs(module, leaves)] if _is_torchs(classes) else []
+    is_known = _is_torchs(classes) or is_untransposed_linear(module)
+    known = [*_pairs(module, leaves)] if is_known else []
     for pair in known:
         if not _move_alike(*pair):
             yield _finding("error", pair)
@@ -69,9 +70,9 @@ def _finding(severity: Literal["error", "warning"], pair: _Pair) -> Finding:
 
 
 def _pairs(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:
-    """What in a layer of torch's has a row for the same thing."""
-    outputs = 1 if isinstance(module, _Transposed) else 0
-    is_whole = not outputs or module.groups == 1  # else an output of each group has one row
+    """What in a layer that is known has a row for the same thing."""
+    outputs = output_axis(module)
+    is_whole = not outputs or getattr(module, "groups", 1) == 1  # else one of each group has a row
     vectors = {leaf: of for leaf in leaves if (of := vector_of(module, leaf)) is not None}
     parts: dict[str, list[PlanItem]] = {}
     for leaf in sorted(set(leaves) - set(vectors)):  # containers of parameters may have thousands

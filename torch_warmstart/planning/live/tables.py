@@ -21,7 +21,9 @@ from torch_warmstart.model import (
     Shape,
     Variable,
     find_variable,
+    is_untransposed_linear,
     model_variables,
+    output_axis,
     padding_row,
     positions_from,
 )
@@ -60,7 +62,7 @@ _ANEW = "not-made-anew"
 SIZES_IN = ("vocab_size", "src_vocab_size")
 SIZES_OUT = ("decoder_vocab_size", "tgt_vocab_size")
 _LOGITS_BIAS = "final_logits_bias"  # a buffer
-_WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the weight has on axis 0
+_WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)
 
 
 Sized = VocabInfo | SegmentInfo  # what says how many rows there will be
@@ -104,7 +106,11 @@ class ChangedTable:
     @property
     def rows(self) -> TableChange | None:
         """What changes along the first axis, along which an embedding has its entries."""
-        return next((change for change in self.changes if change.axis == 0), None)
+        return self.along(0)
+
+    def along(self, axis: int) -> TableChange | None:
+        """What changes along an axis."""
+        return next((change for change in self.changes if change.axis == axis), None)
 
 
 def read_tables(model: torch.nn.Module, infos: Mapping[str, Infos]) -> tuple[ChangedTable, ...]:
@@ -203,9 +209,9 @@ def _with_biases(
         for variable, infos in chosen.items()
         for info in infos
         for owner in variable.owners
-        if isinstance(owner.module, _WITH_BIAS)
+        if _has_bias(owner.module)
         and owner.leaf == "weight"
-        and info.axis % max(1, len(variable.shape)) == 0
+        and info.axis % max(1, len(variable.shape)) == output_axis(owner.module)
         and id(owner.module._parameters.get("bias")) in by_id
     }
     both = {**biases, **dict(_logits_biases(model, chosen, by_id)), **chosen}
@@ -217,6 +223,11 @@ def _of_bias(info: Sized) -> Sized:
     if info.backup_initializer is not None and takes_new_rows(info.backup_initializer):
         return replace(info, axis=0)
     return replace(info, backup_initializer=None, generator=None, axis=0)
+
+
+def _has_bias(module: torch.nn.Module) -> bool:
+    """Whether a layer's bias has what its weight has along its outputs."""
+    return isinstance(module, _WITH_BIAS) or is_untransposed_linear(module)
 
 
 def _logits_biases(
@@ -365,13 +376,14 @@ def _has_two_sizes(module: torch.nn.Module) -> bool:
 
 def _without_weights(tables: Sequence[ChangedTable]) -> Iterator[Finding]:
     """A layer whose bias gets other rows than its weight does not work."""
-    changed = {id(table.variable.tensor): table.rows for table in tables}
+    changed = {id(table.variable.tensor): table for table in tables}
     for table in tables:
         for owner in table.variable.owners:
             module = owner.module
-            if not isinstance(module, _WITH_BIAS) or owner.leaf != "bias":
+            if not _has_bias(module) or owner.leaf != "bias":
                 continue
-            rows, own = changed.get(id(module._parameters.get("weight"))), table.rows
+            whole, own = changed.get(id(module._parameters.get("weight"))), table.rows
+            rows = None if whole is None else whole.along(output_axis(module))
             name = table.variable.name
             weight = f"{name.removesuffix('bias')}weight"
             if rows is None:

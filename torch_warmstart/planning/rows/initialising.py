@@ -24,7 +24,7 @@ from torch_warmstart.errors import (
     plural,
 )
 from torch_warmstart.formats import Checkpoint, open_checkpoint
-from torch_warmstart.model import Variable, what_it_is
+from torch_warmstart.model import Variable, is_untransposed_linear, output_axis, what_it_is
 from torch_warmstart.new_rows import (
     Mixed,
     Mixtures,
@@ -148,8 +148,9 @@ def role_of(variable: Variable, axis: int) -> Role:
     modules = [what_it_is(owner.module) for owner in variable.owners]
     if any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in modules):
         return "input"
-    if any(isinstance(module, nn.Linear) for module in modules):
-        return "output" if axis == 0 else "input"
+    linear = [m for m in modules if isinstance(m, nn.Linear) or is_untransposed_linear(m)]
+    if linear:
+        return "output" if axis == output_axis(linear[0]) else "input"
     return "other"
 
 

@@ -24,6 +24,7 @@ from torch_warmstart.planning.checks import (
     find_adapters,
     find_beside,
     find_half_changed,
+    find_left_by_position,
     find_lost,
     find_shuffled,
     notes_on_meta,
@@ -86,6 +87,7 @@ def make_plan(
     decisions, of_slots = _decide(wishes, located, optimizer, names.explained, old)
     decided = [decision.item for decision in decisions.values()]
     shuffled = [*find_shuffled(decided, old), *find_half_changed(decided)]
+    shuffled += find_left_by_position(decided)
     losses = _judge_losses(model, wishes, located, decisions)
     problems = [*wishes.problems, *names.problems, *losses.problems, *_only(shuffled, "error")]
     if problems:

@@ -7,6 +7,7 @@ from .beside import find_beside as find_beside
 from .columns import find_other_columns as find_other_columns
 from .file_audit import untold as untold
 from .half_changed import find_half_changed as find_half_changed
+from .half_changed import find_left_by_position as find_left_by_position
 from .lost_parameters import find_lost as find_lost
 from .lost_parameters import say_lost as say_lost
 from .on_meta import is_made_by_module as is_made_by_module

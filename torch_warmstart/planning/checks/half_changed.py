@@ -1,4 +1,4 @@
-"""Rows of one layer that would not be moved alike: its weight's by a vocabulary, its bias's not.
+"""Rows that would not be moved alike: a weight's by a vocabulary, those of its bias or head not.
 
 Where the sizes differ a plan fails by itself. Where a vocabulary has other entries in as many rows,
 a bias that goes by position is others' bias.
@@ -14,10 +14,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from torch_warmstart.errors import Finding
+from torch_warmstart.errors import Finding, Severity, plural
 from torch_warmstart.layouts import vector_of
 from torch_warmstart.model import is_untransposed_linear, output_axis
-from torch_warmstart.planning.plan import PlanItem
+from torch_warmstart.planning.plan import AxisChange, PlanItem
+from torch_warmstart.settings import VocabInfo
 
 _PART = re.compile(r"parametrizations\.(\w+)\.original\d*|(\w+)_(?:g|v|orig|mask)")  # of a weight
 _PARAMETRIZE = "torch.nn.utils.parametrize"  # which makes a class of its own of a layer's
@@ -37,6 +38,70 @@ def find_half_changed(items: Sequence[PlanItem]) -> list[Finding]:
                 layers[id(owner.module)][owner.leaf] = item
     found = (_of_layer(moving[module], leaves) for module, leaves in layers.items())
     return list({finding.text: finding for finding in itertools.chain(*found)}.values())
+
+
+def find_left_by_position(items: Sequence[PlanItem]) -> Iterator[Finding]:
+    """What has as many rows as a vocabulary that moves, in another layer, and goes by position.
+
+    It is no more than told, and only where that number is no width of the model besides. A linear
+    layer of an embedding's shape, or the reverse, is most probably its twin that is not tied to it.
+    """
+    taken = [item for item in items if item.state != "kept" and item.variable.slot is None]
+    moving: dict[int, list[tuple[PlanItem, AxisChange]]] = {}
+    for item in taken:
+        for size, change in _vocabularies(item):
+            moving.setdefault(size, []).append((item, change))
+    widths = {size for i in items if moving and i.variable.slot is None for size in _widths(i)}
+    known = {id(owner.module) for i in taken if i.changes for owner in i.variable.owners}
+    for size in sorted(moving.keys() - widths):
+        left = [i for i in taken if not i.changes and i.variable.shape[:1] == (size,)]
+        left = [
+            i for i in left if known.isdisjoint(id(owner.module) for owner in i.variable.owners)
+        ]
+        moved = [item for item, change in moving[size] if left and _moves(change.remapping.rows)]
+        if moved:
+            yield _by_position(size, moved, left)
+
+
+def _vocabularies(item: PlanItem) -> Iterator[tuple[int, AxisChange]]:
+    """What changes along each axis that has entries, by how many there are."""
+    for change in item.changes:
+        if isinstance(change.vocab, VocabInfo):
+            yield item.variable.shape[change.axis], change
+
+
+def _widths(item: PlanItem) -> Iterator[int]:
+    """Sizes that are no vocabulary's: along axes behind the first."""
+    moved = {change.axis for change in item.changes}
+    yield from (n for axis, n in enumerate(item.variable.shape) if axis and axis not in moved)
+
+
+def _by_position(size: int, moved: Sequence[PlanItem], left: Sequence[PlanItem]) -> Finding:
+    by_side = {(_is_looked_up(item), item.variable.shape): item for item in reversed(moved)}
+    sides = ((_is_looked_up(item), item) for item in left)
+    others = ((by_side.get((not up, o.variable.shape)), o) for up, o in sides if up is not None)
+    twins = [(one, other) for one, other in others if one is not None]
+    one, other = twins[0] if twins else (moved[0], left[0])
+    more = f" (and {plural(len(left) - 1, 'other variable')})" if left[1:] and not twins else ""
+    has, takes = ("have", "take") if more else ("has", "takes")
+    text = (
+        f"{other.name}{more} {has} {plural(size, 'row')}, as many as {one.name}, whose rows move "
+        f"as var_name_to_vocab_info says, and {takes} them by position: if they are of the same "
+        "entries, they are others' now."
+    )
+    hint = f"Give {other.name!r} the same VocabInfo; ClipOrPad() says that it goes by position."
+    severity: Severity = "warning" if twins else "note"
+    return Finding("rows-by-position", severity, other.name, f"{text} {hint}", hint)
+
+
+def _is_looked_up(item: PlanItem) -> bool | None:
+    """Whether its rows are an embedding's, or a linear layer's outputs; None if neither."""
+    for owner in item.variable.owners if len(item.variable.shape) == 2 else ():
+        if isinstance(owner.module, nn.Embedding | nn.EmbeddingBag):
+            return True
+        if isinstance(owner.module, nn.Linear):
+            return False
+    return None
 
 
 def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
@@ -112,8 +177,13 @@ def _move_alike(one: PlanItem, axis: int, other: PlanItem, other_axis: int) -> b
     moved = [rows for rows in (_rows(one, axis), _rows(other, other_axis)) if rows is not None]
     if shape[axis] != other_shape[other_axis] or len(moved) != 1:
         return True
-    by_position = torch.arange(shape[axis], device=moved[0].device)
-    return not bool(((moved[0] != by_position) & (moved[0] >= 0)).any())
+    return not _moves(moved[0])
+
+
+def _moves(rows: torch.Tensor) -> bool:
+    """Whether a row that is taken was another one's number."""
+    by_position = torch.arange(len(rows), device=rows.device)
+    return bool(((rows != by_position) & (rows >= 0)).any())
 
 
 def _rows(item: PlanItem, axis: int) -> torch.Tensor | None:

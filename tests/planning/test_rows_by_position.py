@@ -1,0 +1,56 @@
+"""Tensors of other layers that may have a row for each entry of a vocabulary that moves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+from torch_warmstart import ClipOrPad, VocabInfo, WarmStartSettings
+
+OLD = [f"e{at}" for at in range(50)]
+MOVED = VocabInfo([f"e{at * 7 % 50}" for at in range(50)], old_vocab=OLD)
+GROWN = VocabInfo([*OLD[:49], "new"], old_vocab=OLD)  # what stays is where it was
+ALL = {"embed.weight": MOVED, "head": MOVED, "class_weights": MOVED}
+
+
+class Untied(nn.Module):
+    """A head that is not tied to its embedding, and a loss that knows the classes."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.embed = nn.Embedding(50, width)
+        self.hidden = nn.Linear(width, width)
+        self.head = nn.Linear(width, 50)
+        self.register_buffer("class_weights", torch.rand(50))
+
+
+def _notes(infos, make=Untied):
+    report = tws.warm_start(make(), WarmStartSettings(make().state_dict(), [".*"], infos))
+    return [(note.code, note.severity, note.subject) for note in report.notes]
+
+
+@pytest.mark.parametrize(("moved", "left"), [("embed", "head"), ("head", "embed")])
+def test_a_head_and_an_embedding_of_one_shape_are_most_probably_of_one_vocabulary(moved, left):
+    with pytest.warns(tws.WarmStartWarning, match=f"{left}.weight has 50 rows, as many as"):
+        found = _notes({moved: MOVED})
+    assert found == [("rows-by-position", "warning", f"{left}.weight")]
+
+
+def test_what_else_has_as_many_rows_is_a_note():
+    found = _notes({name: info for name, info in ALL.items() if name != "class_weights"})
+    assert found == [("rows-by-position", "note", "class_weights")]
+
+
+@pytest.mark.parametrize("info", [MOVED, ClipOrPad()], ids=["moved", "by position"])
+def test_whoever_is_told_of_it_says_nothing(info):
+    assert not _notes({**ALL, "class_weights": info})
+
+
+def test_rows_that_stay_where_they_are_are_not_told():
+    assert not _notes({"embed.weight": GROWN})
+
+
+def test_a_number_of_rows_that_is_a_width_besides_says_nothing():
+    assert not _notes({"embed.weight": MOVED}, lambda: Untied(width=50))

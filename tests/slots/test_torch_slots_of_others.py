@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections import OrderedDict
 
 import pytest
@@ -280,6 +281,9 @@ class Borrowed(torch.optim.Optimizer):
                 self.state[p].setdefault(slot, torch.zeros(shape)).add_(1)
 
 
+PRESUMED = ["slot-of-presumed-kind"]
+
+
 @pytest.mark.parametrize(
     ("slots", "options", "kind", "taken"),
     [
@@ -298,11 +302,35 @@ def test_what_is_not_torchs_is_taken_unless_it_is_known_for_another(slots, optio
     optimizer = KINDS[kind](model.parameters())
     settings = WarmStartSettings(CONTAINERS["usual"](old, old_optimizer), ALL)
     if taken:
-        assert tws.warm_start(model, settings, optimizer=optimizer).notes == ()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            notes = tws.warm_start(model, settings, optimizer=optimizer).notes
+        assert [note.code for note in notes] == PRESUMED * ("trust" in slots)
         assert optimizer.state[model.a.weight][slots[-1] if slots[-1] != "trust" else "step"].any()
     else:
         with pytest.raises(PlanError, match="cannot go on from that"):
             tws.warm_start(model, settings, optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "codes"),
+    [
+        (None, ("exp_avg",), PRESUMED),  # Lion's, of Adam's
+        (("exp_avg", "trust"), ("exp_avg",), PRESUMED),
+        (("exp_avg",), ("exp_avg",), []),
+        (("step", "exp_avg"), ("exp_avg",), []),  # who counts in param groups
+    ],
+)
+def test_what_is_taken_by_name_alone_is_told(there, here, codes):
+    old = Matrices()
+    named = old.named_parameters()
+    old_optimizer = torch.optim.Adam(named) if there is None else Borrowed(named, there)
+    step(old, old_optimizer)
+    model, checkpoint = Matrices(seed=1), CONTAINERS["usual"](old, old_optimizer)
+    optimizer = Borrowed(model.named_parameters(), here)
+    plan = tws.plan_warm_start(model, WarmStartSettings(checkpoint, ALL), optimizer=optimizer)
+    assert [note.code for note in plan.notes] == codes
+    assert ("a.weight/exp_avg" in plan.inferred) == bool(codes)
 
 
 def test_an_optimizer_that_is_not_torchs_does_not_take_what_is_known_for_another():

@@ -198,6 +198,8 @@ def _found(wish: Wish, parameter: Source, found: SlotSource, known: _Known) -> D
     ]
     if found.doubt:
         remarks.append(Finding("state-by-position", "warning", "optimizer", found.doubt))
+    if found.presumed:
+        remarks.append(Finding("slot-of-presumed-kind", "warning", "optimizer", found.presumed))
     return replace(decision, item=replace(item, scale=found.scale), remarks=tuple(remarks))
 
 

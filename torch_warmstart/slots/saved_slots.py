@@ -27,6 +27,7 @@ class SlotSource:
     scale: float = 1.0  # torch's values are the checkpoint's, multiplied by it
     remarks: tuple[str, ...] = ()  # how torch's optimizer goes on differently; said once a plan
     doubt: str = ""  # that nothing says whether it is that parameter's
+    presumed: str = ""  # that nothing but its name says what it is; the same words for all
 
 
 @frozen

@@ -160,11 +160,33 @@ class TorchSlots:
     def _kinds_here(self) -> Mapping[int, frozenset[str]]:
         """What the current optimizers may be of, by id of the optimizer."""
         slots = [v.slot for v in self._variables if v.slot is not None]
-        kept: dict[int, set[str]] = {}
-        for slot in slots:
-            kept.setdefault(id(slot.optimizer), set()).add(slot.name)
         optimizers = {id(slot.optimizer): slot.optimizer for slot in slots}
+        kept = self._kept_here
         return {key: kinds_of_optimizer(o, kept[key]) for key, o in optimizers.items()}
+
+    @functools.cached_property
+    def _kept_here(self) -> Mapping[int, set[str]]:
+        """What the current optimizers keep for any parameter, by id of the optimizer."""
+        kept: dict[int, set[str]] = {}
+        for slot in (v.slot for v in self._variables if v.slot is not None):
+            kept.setdefault(id(slot.optimizer), set()).add(slot.name)
+        return kept
+
+    def _by_names_alone(self, slot: Slot, hit: _Hit) -> str:
+        """That another optimizer's slots are taken by their names, which nothing else supports.
+
+        Of an optimizer that is not torch's the only other evidence is that it keeps the same. (What
+        counts the steps may stand in its param groups.)
+        """
+        there, here = {*hit.optimizer.slot_names}, self._kept_here[id(slot.optimizer)]
+        if (hit.kinds and self._kinds_for(slot)) or there - {_STEP} == here - {_STEP}:
+            return ""
+        name, same = type(slot.optimizer).__name__, sorted(there & here)
+        return (
+            f"{_named(same, 'and')} of {name} {'is' if len(same) == 1 else 'are'} taken by name "
+            f"from an optimizer that kept {_named(hit.optimizer.slot_names, 'and')}: what {name} "
+            "means by it nobody here knows. If it is something else, leave `optimizer` out."
+        )
 
     def _goes_on_from(self, optimizer: torch.optim.Optimizer, saved: SavedOptimizer) -> bool:
         here = self._kinds_here.get(id(optimizer), frozenset())
@@ -243,8 +265,9 @@ class TorchSlots:
         reason = "by name" if hit.optimizer.is_named else "by position"
         remarks = remark(hit.kinds, self._kinds_for(slot.slot))
         is_presumed = bool(hit.doubt) or (hit.is_presumed and len(spec.shape) > 1)
-        source = Source((spec,), slot.owners[0], form, is_inferred=is_presumed)
-        return SlotSource(source, reason, remarks=remarks, doubt=hit.doubt)
+        presumed = self._by_names_alone(slot.slot, hit)
+        source = Source((spec,), slot.owners[0], form, is_inferred=is_presumed or bool(presumed))
+        return SlotSource(source, reason, remarks=remarks, doubt=hit.doubt, presumed=presumed)
 
     def _ambiguous(self, slot: Variable, hits: Sequence[_Hit]) -> SettingsError:
         paths = [hit.optimizer.path for hit in hits]

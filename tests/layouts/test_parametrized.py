@@ -161,3 +161,20 @@ def test_a_model_that_is_one_normed_layer_takes_a_plain_weight():
     plain, normed = nn.Linear(4, 3), parametrizations.weight_norm(nn.Linear(4, 3))
     tws.warm_start(normed, plain.state_dict())
     assert torch.allclose(normed.weight, plain.weight)
+
+
+@pytest.mark.parametrize("wrap", [weight_norm, parametrizations.weight_norm])
+@pytest.mark.parametrize(("there", "here"), [(1, 0), (0, 1), (None, 0), (0, None)])
+def test_a_norm_along_another_axis_is_named_with_what_can_be_done(wrap, there, here):
+    old = around(wrap(nn.Linear(4, 4), dim=there))
+    with pytest.raises(tws.PlanError) as raised:
+        tws.warm_start(around(wrap(nn.Linear(4, 4), dim=here)), old.state_dict())
+    (problem,) = raised.value.problems
+    assert f"a weight_norm(dim={there}) there, and of dim={here} here" in problem.text
+    assert "transpose" not in problem.hint
+    assert "ClipOrPad" not in problem.hint
+
+    plain = around(nn.Linear(4, 4))  # as it says
+    tws.warm_start(plain, old.state_dict())
+    normed, x = around(wrap(plain["fc"], dim=here)), torch.randn(2, 4)
+    assert torch.allclose(normed["fc"](x), old["fc"](x), atol=1e-6)

@@ -11,7 +11,7 @@ from torch import nn
 
 from torch_warmstart.dtypes import CASTS, cast_is_lossy, is_integer
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
-from torch_warmstart.layouts import IDENTITY, Form, is_of_a_part, squeeze, then
+from torch_warmstart.layouts import IDENTITY, Form, is_of_a_part, original_of, squeeze, then
 from torch_warmstart.layouts.tensorflow import find_form, tf_forms
 from torch_warmstart.model import Shape, Variable
 from torch_warmstart.names import Source, with_layout
@@ -336,7 +336,7 @@ def _refused(variable: Variable, source: Source, reason: str) -> ProblemError:
 
 def _mismatch(variable: Variable, source: Source, in_torch: Shape | None) -> ProblemError:
     """The problem, with advice that fits its cause; what would be wrong if followed is not said."""
-    cause = _cause(variable, source)
+    cause = _norm_along(variable, source) or _cause(variable, source)
     text = _shapes_differ(variable, source)
     if not cause and in_torch and len(in_torch) == len(variable.shape):
         differing = [axis for axis, size in enumerate(variable.shape) if size != in_torch[axis]]
@@ -374,6 +374,27 @@ def _cause(variable: Variable, source: Source) -> str:
             "fill all of them alike: split it, and pass each part by its name."
         )
     return ""
+
+
+def _norm_along(variable: Variable, source: Source) -> str:
+    """That it is the `g` of a weight norm along another axis; or ""."""
+    owner = variable.owners[0]
+    original = original_of(owner.module, owner.leaf)
+    if original is None or original.part != "g" or len(source.specs) != 1:
+        return ""
+    there, here = _dim_of_norm(source.specs[0].shape), _dim_of_norm(variable.shape)
+    if there == here or "" in (there, here):
+        return ""
+    return (
+        f"It is the norm of a weight_norm(dim={there}) there, and of dim={here} here: make the "
+        f"layer with dim={there}, or warm-start it before weight_norm is put on it."
+    )
+
+
+def _dim_of_norm(shape: Shape) -> str:
+    """The `dim` of a weight norm, by its norm's shape; "" where that leaves it open."""
+    along = [axis for axis, size in enumerate(shape) if size > 1]
+    return "None" if not shape else str(along[0]) if along else ""
 
 
 def _shapes_differ(variable: Variable, source: Source) -> str:

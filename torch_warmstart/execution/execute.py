@@ -37,7 +37,7 @@ from torch_warmstart.model import (
     model_variables,
     why_unwritable,
 )
-from torch_warmstart.planning import WarmStartPlan
+from torch_warmstart.planning import PlanItem, WarmStartPlan
 from torch_warmstart.values import Staging
 
 if TYPE_CHECKING:
@@ -281,13 +281,26 @@ def check_unchanged(plan: WarmStartPlan) -> None:
     for item in plan.items:
         if item.state != "kept":
             _check_target(item.variable, plan.outlines[item.variable])
-        if item.variable.slot is None:
-            continue
-        from torch_warmstart.slots import is_as_planned
-
-        if not is_as_planned(item.variable):
-            raise _changed("The optimizer", f"{item.name} is another tensor now")
+    slots = [item for item in plan.items if item.variable.slot is not None]
+    if slots:
+        _check_slots(slots, plan)
     _check_sources(plan)
+
+
+def _check_slots(slots: Sequence[PlanItem], plan: WarmStartPlan) -> None:
+    """An optimizer must still keep what was planned for, or its next step finds a part of it."""
+    from torch_warmstart.slots import changed_slot, is_as_planned
+
+    other = next((item.name for item in slots if not is_as_planned(item.variable)), None)
+    if other is not None:
+        raise _changed("The optimizer", f"{other} is another tensor now")
+    if all(item.state == "kept" for item in slots):
+        return
+    changed = changed_slot([item.variable for item in slots], (i.variable for i in plan.items))
+    if changed is not None:
+        is_planned = any(item.name == changed for item in slots)
+        how = "would no longer be kept" if is_planned else "is kept besides"
+        raise _changed("The optimizer", f"{changed} {how}, by its parameters and options now")
 
 
 def _check_target(variable: Variable, then: Outline) -> None:

@@ -11,6 +11,7 @@ from .twins import Successor as Successor
 from .twins import make_twins as make_twins
 from .variables import Optimizers as Optimizers
 from .variables import changed_in_groups as changed_in_groups
+from .variables import changed_slot as changed_slot
 from .variables import left_out as left_out
 from .variables import optimizers_in as optimizers_in
 from .variables import slot_variables as slot_variables

@@ -56,6 +56,23 @@ def slot_variables(
     return tuple(slot for key in by_id for slot in found.get(key, ()))
 
 
+def changed_slot(planned: Sequence[Variable], variables: Iterable[Variable]) -> str | None:
+    """A slot that optimizers no longer keep since it was planned for, or keep besides; else None.
+
+    Args:
+        planned: The slots.
+        variables: What they are of, among others.
+    """
+    by_id = {id(registered_of(v.tensor)): v for v in variables if v.kind == "parameter"}
+    slots = [v.slot for v in planned if v.slot is not None and not v.slot.is_fused]
+    now: dict[int, list[Variable]] = {}
+    for optimizer in {id(slot.optimizer): slot.optimizer for slot in slots}.values():
+        now.update(_known_slots(optimizer, by_id, now))
+    names = dict.fromkeys(slot.name for found in now.values() for slot in found)
+    then = dict.fromkeys(v.name for v in planned if v.slot is not None and not v.slot.is_fused)
+    return next((n for n in (*then, *names) if (n in then) != (n in names)), None)
+
+
 def of_another_model(optimizer: torch.optim.Optimizer) -> SettingsError:
     """An optimizer that has none of the model's parameters."""
     return SettingsError(

@@ -216,8 +216,8 @@ def alias(
         mapping: New entries to old ones. Or "casefold": the first old entry that differs in case
             only; "bytes": that is the same text in another tokenizer's spelling (`Ġx`, `▁x`,
             `##x`); "prefix": the longest old entry that the new one begins with, of two bytes or
-            more; "oov_bucket": the OOV row that the entry has used until now, by TensorFlow's hash
-            (`to_hash_bucket_fast`).
+            more besides such signs in front; "oov_bucket": the OOV row that the entry has used
+            until now, by TensorFlow's hash (`to_hash_bucket_fast`).
         num_oov_buckets: How many OOV rows lay behind the old vocabulary's, for "oov_bucket"; None:
             `old_num_oov_buckets` of the VocabInfo.
 

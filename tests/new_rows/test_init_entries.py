@@ -43,6 +43,8 @@ def test_ids_may_have_aliases_too():
         (["Ab", "aB"], ["ab", "Ab"], "casefold", {"ab": "Ab"}),
         (["run", "ru", "x"], ["running", "rx", "x"], "prefix", {"running": "run"}),
         (["a", "a/men"], ["a", "a/men/boots"], "prefix", {"a/men/boots": "a/men"}),
+        (["Ġ", "▁", "##", "ĠĠ", "Ġr", "##ru"], ["Ġrun", "▁run", "##run", "ĠĠrun", " x", "##x"],
+         "prefix", {"##run": "##ru"}),  # what all words begin with says nothing
         (GPT2, ["▁net", "work", "▁", "<0x0A>", "café", "</s>"], "bytes",
          {"▁net": "Ġnet", "▁": "Ġ", "<0x0A>": "Ċ", "café": "cafÃ©"}),
         (["[P]", "net", "##work"], ["[P]", "Ġnet", "work", "Ġx"], "bytes",

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
-from torch_warmstart.entries import BY_REMAINDER, FARMHASH, Entries, Vocabulary, hash_buckets
+from torch_warmstart.entries import (
+    BY_REMAINDER,
+    FARMHASH,
+    INSIDE_A_WORD,
+    SPACE_OF_BYTES,
+    SPACE_OF_PIECES,
+    Entries,
+    Vocabulary,
+    hash_buckets,
+)
 from torch_warmstart.errors import SettingsError, plural, shown_entry
 from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.initializers.token_texts import form_of
@@ -16,7 +26,10 @@ from torch_warmstart.new_rows.mixture import Mixture, nothing, one_hot
 from torch_warmstart.new_rows.rows import NewRows
 from torch_warmstart.values import Alike
 
-_SHORTEST = 2  # characters of a prefix
+_SHORTEST = 2  # bytes of a prefix behind what says that a word begins, or goes on
+_SIGNS = re.compile(
+    b"(?:%b)*" % b"|".join([SPACE_OF_BYTES, SPACE_OF_PIECES, INSIDE_A_WORD, rb"\s"])
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,6 +145,12 @@ def _folded(entry: bytes) -> bytes:
         return entry
 
 
+def _shortest(value: bytes) -> int:
+    """How long a prefix of an entry is at least: a lone `Ġ` stands in front of every word."""
+    signs = _SIGNS.match(value)
+    return _SHORTEST + (signs.end() if signs else 0)
+
+
 def _by_prefix(new: Sequence[bytes], old: Sequence[bytes]) -> torch.Tensor:
     """The number of the longest old entry that a new one begins with."""
     known = {value: number for number, value in enumerate(old)}
@@ -140,7 +159,7 @@ def _by_prefix(new: Sequence[bytes], old: Sequence[bytes]) -> torch.Tensor:
         next(
             (
                 known[value[:size]]
-                for size in range(min(len(value) - 1, longest), _SHORTEST - 1, -1)
+                for size in range(min(len(value) - 1, longest), _shortest(value) - 1, -1)
                 if value[:size] in known
             ),
             -1,

@@ -147,6 +147,24 @@ def test_rows_and_slots_of_what_is_back_come_from_older_checkpoints(tmp_path):
         report.check(min_found=0.9)
 
 
+@pytest.mark.parametrize("min_found", [0.6, 0.75, 0.8])
+def test_what_is_back_counts_as_found_for_a_plan_as_for_a_report(tmp_path, min_found):
+    today, monday = (table(tmp_path / f"{day}.pt", [1.0, 2.0]) for day in ("today", "monday"))
+    info = tws.VocabInfo(
+        ["a", "m", "b", "new"],
+        old_vocab=["a", "b"],
+        fallback=[(monday, ["m", "n"])],
+        min_found=min_found,
+    )
+    model = nn.ModuleDict({"emb": nn.Embedding(4, 2)})
+    settings = tws.WarmStartSettings(today, ".*", {"emb.weight": info})
+    if min_found <= 0.75:
+        tws.warm_start(model, settings).check(min_found=min_found)
+        return
+    with pytest.raises(tws.PlanError, match=r"3 of 4 new entries \(75.0%\) are in .* or back from"):
+        tws.warm_start(model, settings)
+
+
 def test_a_fallback_fits_or_is_refused(tmp_path):
     today = table(tmp_path / "today.pt", [1.0, 2.0])
     other = saved(tmp_path / "other.pt", nn.ModuleDict({"emb": nn.Embedding(2, 3)}))

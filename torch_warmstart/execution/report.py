@@ -144,9 +144,9 @@ class WarmStartReport(Shown):
         """The gate of a job that nobody watches: raises if a start took less than it should.
 
         Args:
-            min_found: Which part of each new vocabulary must have been in the old one, from 0 to 1,
-                those of features in a SegmentInfo too. Slots repeat their variable and are not
-                looked at.
+            min_found: Which part of each new vocabulary must have been in the old one, or in that
+                of a fallback, from 0 to 1, those of features in a SegmentInfo too. Slots repeat
+                their variable and are not looked at.
             max_kept: How many selected variables may have stayed as they were. What the checkpoint
                 cannot have, such as a count of batches in TensorFlow's, is not counted.
 

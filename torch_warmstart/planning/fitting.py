@@ -217,17 +217,31 @@ def vocab_axes(variable: Variable, infos: Sequence[AnyVocabInfo]) -> list[int]:
 
 
 def check_share_found(variable: Variable, info: AnyVocabInfo, remapping: Remapping) -> None:
-    """Raises ProblemError if fewer new entries have an old row than the settings ask for."""
-    wanted = info.min_found if isinstance(info, VocabInfo) else 0.0
-    if remapping.share_found >= wanted:
-        return
-    entries = remapping.num_present + remapping.num_new
-    raise ProblemError(
+    """Raises ProblemError if fewer new entries have an old row than the settings ask for.
+
+    Of a vocabulary with fallbacks that is asked when it is known what they have.
+    """
+    if isinstance(info, VocabInfo) and not info.fallback:
+        found, entries = remapping.num_present, remapping.num_present + remapping.num_new
+        problem = too_few_found(variable, info, found, entries, remapping)
+        if problem is not None:
+            raise problem
+
+
+def too_few_found(
+    variable: Variable, info: VocabInfo, found: int, entries: int, remapping: Remapping
+) -> ProblemError | None:
+    """The problem that fewer new entries have an old row than the settings ask for; or None."""
+    share, wanted = found / entries if entries else 1.0, info.min_found
+    if share >= wanted:
+        return None
+    where = "in the old vocabulary" + (", or back from a fallback" if info.fallback else "")
+    return ProblemError(
         "too-few-found",
         variable,
-        f"{variable.name}: {remapping.num_present:,} of {plural(entries, 'new entry')} "
-        f"({remapping.share_found:.1%}) are in the old vocabulary, and min_found={wanted:g} asks "
-        f"for {wanted:.1%}. {remapping.other_reading or 'Is old_vocab the right one?'}",
+        f"{variable.name}: {found:,} of {plural(entries, 'new entry')} ({share:.1%}) are {where}, "
+        f"and min_found={wanted:g} asks for {wanted:.1%}. "
+        f"{remapping.other_reading or 'Is old_vocab the right one?'}",
     )
 
 

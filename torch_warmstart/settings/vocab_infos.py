@@ -94,8 +94,8 @@ class VocabInfo:
             (`##x`), "casefold"; one, or several, one after the other. A mapping tells the sides
             apart: {"new": "byte_level", "old": ["sentencepiece", "casefold"]}. Entries that are
             alike then are the same entry; several new ones may take one old row.
-        min_found: Which part of the new entries must at least be in the old vocabulary, from 0 to
-            1; if fewer are, the plan is refused.
+        min_found: Which part of the new entries must at least be in the old vocabulary, or back
+            from a fallback, from 0 to 1; if fewer are, the plan is refused.
         fallback: Where rows of entries come from that are back: a list of pairs, an older
             checkpoint and the vocabulary it had (`FROM_CHECKPOINT`: that beside it or in it),
             newest first. An entry that `old_vocab` does not have takes its row, and its slots,

@@ -14,6 +14,7 @@ from torch_warmstart.computing import count_with_old_row
 from torch_warmstart.errors import Finding, PlanError, SettingsError, plural
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.new_rows import Keep
+from torch_warmstart.planning.fitting import too_few_found
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.planner import make_plan
 from torch_warmstart.planning.several.checkpoints import SeveralCheckpoints
@@ -36,7 +37,8 @@ def with_returned(
         optimizer: The model's, as the plan was made for.
         opened: Opens the checkpoint of settings.
 
-    Raises PlanError: an older checkpoint does not have the variable, or not as it is now.
+    Raises PlanError: an older checkpoint does not have the variable, or not as it is now; or all
+    together have less than a `min_found` asks for.
     """
     asked = _asked(plan)
     if not asked:
@@ -57,6 +59,7 @@ def with_returned(
         else patched(item, of_model[item.variable.slot.parameter][1])[0]
         for item in plan.items
     ]
+    _check_shares_found(items)
     return replace(
         plan,
         checkpoint=SeveralCheckpoints([plan.checkpoint, *(p.checkpoint for p in older.values())]),
@@ -65,6 +68,19 @@ def with_returned(
         notes=(*plan.notes, *_notes_of(older.values(), items)),
         seconds=plan.seconds + sum(one.seconds for one in older.values()),
     )
+
+
+def _check_shares_found(items: Iterable[PlanItem]) -> None:
+    """Those that are back were found, too."""
+    problems = []
+    for item in items:
+        rows, info, remapping = item.rows, item.vocab, item.remapping
+        if item.fallback and rows and isinstance(info, VocabInfo) and remapping is not None:
+            found = too_few_found(item.variable, info, rows.entries_found, rows.entries, remapping)
+            problems += [found.finding] if found is not None else []
+    if problems:
+        count = plural(len(problems), "problem")
+        raise PlanError(f"The checkpoints together have {count}; nothing was changed:", problems)
 
 
 _NO_NEWS = ("few-entries-found", "oov-rows-left-behind")  # an older one has few of what is new

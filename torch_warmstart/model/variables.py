@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from torch_warmstart.computing import Box
+from torch_warmstart.errors import SettingsError
 from torch_warmstart.model.sharding import (
     Part,
     Table,
@@ -323,20 +324,28 @@ def _add(found: dict[int, Variable], tensor: torch.Tensor, owner: Owner, kind: K
 
 
 def walk(
-    module: torch.nn.Module, path: str = "", raw_path: str = ""
-) -> Iterable[tuple[str, str, torch.nn.Module]]:
+    module: nn.Module, path: str = "", raw_path: str = "", inside: tuple[nn.Module, ...] = ()
+) -> Iterable[tuple[str, str, nn.Module]]:
     """Every module with its prefix without and with wrappers; a shared module comes several times.
 
-    A module that contains itself would never end; torch's own state_dict() fails on it too.
+    `inside`: the modules that it is within. Raises SettingsError if it is one of them: torch's own
+    state_dict() would not end, either.
     """
+    if any(module is outer for outer in inside):
+        raise SettingsError(
+            f"model.{raw_path.removesuffix('.')} is a module that it lies within: torch's own "
+            "state_dict() and train() do not end on such a model. Keep the reference where torch "
+            "does not look for modules, as in a tuple: self.outer = (outer,)."
+        )
     yield path, raw_path, module
+    within = (*inside, module)
     for name, child in module._modules.items():
         if child is None:
             continue
         wraps = name in CHILDREN or (name == DATA_PARALLEL and _is_data_parallel(module))
         inner, raw_inner = path if wraps else f"{path}{name}.", f"{raw_path}{name}."
         if child._modules:
-            yield from walk(child, inner, raw_inner)
+            yield from walk(child, inner, raw_inner, within)
         else:  # most have no children: no generator of their own
             yield inner, raw_inner, child
 

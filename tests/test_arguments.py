@@ -25,6 +25,9 @@ CALLS = {
     "new_vocab_offset": lambda bad: tws.generate_vocab_remapping(
         ["a"], ["a"], new_vocab_offset=bad
     ),
+    "progress": lambda bad: tws.warm_start(MODEL, STATE, progress=bad),
+    "progress is True": lambda bad: tws.diff(STATE, STATE, progress=bad),
+    "progress is True, False": lambda bad: tws.update_vocabulary(["a"], ["b"], progress=bad),
     "save_vocabularies: checkpoint": lambda bad: tws.save_vocabularies(bad, {"weight": ["a", "b"]}),
     "verify_port: layers": lambda bad: tws.verify_port(MODEL, ONES, ONES, layers=bad),
     "verify_port: model": lambda bad: tws.verify_port(bad, ONES, ONES),

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from torch_warmstart.errors import SettingsError
+
 Advance = Callable[[str, int], None]  # what has been done, and how many bytes of the total it was
 
 _WORTH_SHOWING = 256 << 20  # bytes; less is over before a bar can be read
@@ -26,6 +28,8 @@ def progress_bar(total: int, *, show: bool | None, title: str = "Warm start") ->
         show: True or False; None shows a bar if the work is long and stderr is a terminal.
         title: What the work is called before its first step.
     """
+    if show is not None and not isinstance(show, bool):
+        raise SettingsError(f"progress is True, False or None, not {show!r:.60}.")
     bar = _open_bar(total, title) if _is_shown(total, show=show) else None
     try:
         yield bar.advance if bar is not None else _advance_nothing

@@ -69,8 +69,16 @@ def test_so_it_is_within_a_slice():
 def test_objects_of_several_kinds_are_told_as_a_list_of_them_is(kind, values):
     column = pd.Series(values, dtype=object)
     source = column if kind == "series" else pd.DataFrame({"t": column})
-    with pytest.raises(tws.VocabularyError, match="all str, all bytes or all integers of 64 bits"):
+    said = "all str, all bytes or all int|beyond 64 bits with or without a sign"
+    with pytest.raises(tws.VocabularyError, match=said):
         load(source)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA], ids=str)
+def test_ids_without_a_sign_may_be_objects_of_pandas(missing):
+    high = 2**64 - 1
+    assert list(load(pd.Series([high, 1], dtype=object)).entries) == [high, 1]
+    assert list(load(pd.Series([missing, high], dtype=object)).entries) == [None, high]
 
 
 TENSORS = {

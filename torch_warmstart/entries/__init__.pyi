@@ -7,9 +7,8 @@ from .heap import give_back_memory as give_back_memory
 from .keras_rows import LOOKUPS as LOOKUPS
 from .keras_rows import Lookup as Lookup
 from .keras_rows import LookupLayer as LookupLayer
-from .keras_rows import rows_of_a_list as rows_of_a_list
 from .keras_rows import vocabularies_of as vocabularies_of
-from .keras_rows import with_rows_before as with_rows_before
+from .keras_rows import with_rows_of_a_list as with_rows_of_a_list
 from .making import MOST_ROWS as MOST_ROWS
 from .making import entries_of_bytes as entries_of_bytes
 from .making import placed as placed

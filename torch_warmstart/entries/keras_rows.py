@@ -124,16 +124,19 @@ def with_rows_before(found: Entries, before: Mapping[str, int], **more: Any) -> 
     return Vocabulary(listed, len(found), at=at, special=special, **more)
 
 
-def rows_of_a_list(entries: Sequence[str]) -> dict[str, int]:
-    """How many rows stand before the entries that `get_vocabulary()` returns: `['', '[UNK]', 'a']`.
+def with_rows_of_a_list(found: Vocabulary) -> Vocabulary:
+    """A list with the rows that `get_vocabulary()` has before the entries: `['', '[UNK]', 'a']`.
 
     Without one for what is not listed it is a list as any other, which begins with an empty entry.
     """
-    masks = int(entries[0] == _MASK_TOKEN)
-    oov = 0
-    while masks + oov < min(len(entries), _OF_A_LIST) and entries[masks + oov] == _OOV_TOKEN:
-        oov += 1
-    return {MASK: masks, OOV: oov} if oov else {}
+    listed = found.listed
+    if not listed.is_text or found.special or len(listed) < len(found):
+        return found
+    first = listed.values(slice(0, _OF_A_LIST))
+    masks = int(first[0] == bytes_of(_MASK_TOKEN))
+    others = (at for at, value in enumerate(first[masks:]) if value != bytes_of(_OOV_TOKEN))
+    oov = next(others, len(first) - masks)
+    return with_rows_before(listed, {MASK: masks, OOV: oov}) if oov else found
 
 
 class Lookup(NamedTuple):

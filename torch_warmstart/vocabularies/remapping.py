@@ -217,8 +217,7 @@ def generate_vocab_remapping(
 
 def _as_tensorflow(source: VocabSource, device: torch.device | str, storage: Storage) -> Vocabulary:
     """A vocabulary; of a sequence every item is an entry."""
-    read = read_items if isinstance(source, list | tuple) else read_vocabulary
-    return read(source, device, storage)
+    return read_items(source, device, storage)
 
 
 def _part(vocabulary: Vocabulary, start: int, stop: int) -> Vocabulary:

@@ -20,10 +20,8 @@ from torch_warmstart.entries import (
     Vocabulary,
     bytes_of,
     entries_of_bytes,
-    rows_of_a_list,
     text_entries,
     vocabulary_of,
-    with_rows_before,
 )
 from torch_warmstart.errors import VocabularyError, cause_of, shown_entry
 
@@ -280,28 +278,20 @@ def with_gaps(vocabulary: Vocabulary, kept: npt.NDArray[np.bool_], origin: str) 
 # -- Python's own ----------------------------------------------------------------------------------
 
 
-def from_sequence(
-    entries: Sequence[Any], origin: str = "", *, has_keras_rows: bool = True
-) -> Vocabulary:
-    """str, bytes or int, one for each row; None for a row without an entry.
-
-    With `has_keras_rows` a list as Keras's `get_vocabulary()` begins with the rows for no input and
-    for what is not listed.
-    """
+def from_sequence(entries: Sequence[Any], origin: str = "") -> Vocabulary:
+    """str, bytes or int, one for each row; None for a row without an entry."""
     _check_not_empty(entries)
     origin = origin or f"the {type(entries).__name__} of length {len(entries):,}"
     classes = set(map(type, entries))
     if type(None) in classes and len(classes) > 1:
         kept = np.array([entry is not None for entry in entries])
         given = [entry for entry in entries if entry is not None]
-        some = from_sequence(given, origin, has_keras_rows=has_keras_rows)
-        return with_gaps(some, kept, origin)
+        return with_gaps(from_sequence(given, origin), kept, origin)
     kinds = {_kind(cls) for cls in classes}
     if kinds == {int}:
         return vocabulary_of(_of_ints(entries, origin))
     if kinds == {str}:
-        before = rows_of_a_list(entries) if has_keras_rows else {}
-        return with_rows_before(_of_texts(entries, origin), before)
+        return vocabulary_of(_of_texts(entries, origin))
     if kinds == {bytes}:
         return vocabulary_of(entries_of_bytes(entries, origin))
     names = ", ".join(sorted({cls.__name__ for cls in classes}))

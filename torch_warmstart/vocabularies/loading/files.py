@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from torch_warmstart.entries import Vocabulary, vocabulary_of
+from torch_warmstart.entries import Vocabulary, vocabulary_of, with_rows_of_a_list
 from torch_warmstart.errors import (
     CheckpointNotFoundError,
     SettingsError,
@@ -276,7 +276,7 @@ def _read_npy(raw: Bytes, url: str) -> Vocabulary:
         raise VocabularyError(
             f"{url} is an array of numpy's that cannot be read as text or integers: {error}."
         ) from error
-    return from_numpy(array)
+    return with_rows_of_a_list(from_numpy(array))
 
 
 def _read_directory(url: str, storage: Storage, key: str | None) -> Vocabulary:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.vocabularies.loading.arrays import from_mapping
@@ -63,6 +65,17 @@ def from_labels(source: Any) -> Vocabulary | None:
     if not source.index.is_unique:
         raise VocabularyError(f"{origin} has a label twice, which would have two rows.")
     return from_mapping(source.to_dict(), origin)
+
+
+def holds_ints(source: Any) -> bool:
+    """A Series of pandas' of Python's integers: what has no sign it does not export of them."""
+    if "pandas" not in _libraries(source) or getattr(source, "ndim", 0) != 1:
+        return False
+    if not isinstance(source.dtype, np.dtype) or source.dtype.kind != "O":
+        return False
+    entries = (one for one in source.to_numpy() if isinstance(one, str | bytes | int | np.integer))
+    first = next(entries, None)
+    return isinstance(first, int | np.integer) and not isinstance(first, bool)
 
 
 def without_index(source: Any, column: str | int | None) -> tuple[Any, str | int | None]:

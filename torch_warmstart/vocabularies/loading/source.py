@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_warmstart.entries import Entries, Vocabulary
+from torch_warmstart.entries import Entries, Vocabulary, with_rows_of_a_list
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES
 from torch_warmstart.storage import LOCAL, Storage
@@ -42,7 +42,7 @@ def read_vocabulary(
         for name, value in (("key", key), ("format", format)):
             if value is not None:
                 raise SettingsError(f"{name}={value!r} is for files; entries were given.")
-        vocabulary = _in_memory(source, column)
+        vocabulary = _in_memory(source, column, listed=with_rows_of_a_list)
     return vocabulary.to(_device(device))
 
 
@@ -72,15 +72,13 @@ def read_entries(
 def read_items(
     source: Any, device: torch.device | str = "cpu", storage: Storage = LOCAL
 ) -> Vocabulary:
-    """A vocabulary; of a sequence what Keras calls `[UNK]` is an entry as any other.
+    """A vocabulary; in memory what Keras calls `[UNK]` is an entry as any other.
 
     So it is to TensorFlow.
     """
-    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        from torch_warmstart.vocabularies.loading.arrays import from_sequence
-
-        return from_sequence(source, has_keras_rows=False).to(_device(device))
-    return read_vocabulary(source, device, storage)
+    if isinstance(source, str | os.PathLike):
+        return read_vocabulary(source, device, storage)
+    return _in_memory(source, None).to(_device(device))
 
 
 def load(
@@ -97,19 +95,26 @@ def load(
     return vocabulary
 
 
-def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
+def _in_memory(
+    source: Any,
+    column: str | int | None,
+    *,
+    listed: Callable[[Vocabulary], Vocabulary] = lambda found: found,
+) -> Vocabulary:
+    """A vocabulary that is no file; `listed` says what one that is no more than a list has."""
     from torch_warmstart.vocabularies.loading.arrow import exports_arrow, from_table
     from torch_warmstart.vocabularies.loading.objects import (
         from_labels,
         from_object,
+        holds_ints,
         without_index,
     )
 
     labelled = from_labels(source) if column is None else None
     if labelled is not None:
         return labelled
-    if exports_arrow(source):
-        return from_table(*without_index(source, column))
+    if exports_arrow(source) and not (column is None and holds_ints(source)):
+        return listed(from_table(*without_index(source, column)))
     if column is not None:
         raise SettingsError(f"column={column!r} is for tables; a {_name(source)} was given.")
     if isinstance(source, Vocabulary):
@@ -119,9 +124,9 @@ def _in_memory(source: Any, column: str | int | None) -> Vocabulary:
         return found
     for kind, read in _readers():
         if isinstance(source, kind) and not isinstance(source, bytes | bytearray | memoryview):
-            return read(source)
+            return read(source) if kind is Mapping else listed(read(source))
     if callable(getattr(source, "to_numpy", None)):  # pandas' that export no Arrow, as an Index
-        return _from_values(source)
+        return listed(_from_values(source))
     raise SettingsError(
         f"A vocabulary is a path or URL, a sequence or array of str, bytes or int, a mapping of "
         f"entry to row, a column that exports Arrow, a lookup layer or a tokenizer; not a "
@@ -171,7 +176,7 @@ def _from_values(source: Any) -> Vocabulary:
     is_missing = np.asarray(source.isna()) if callable(getattr(source, "isna", None)) else None
     if is_missing is None or is_missing.ndim != 1 or not is_missing.any():
         return from_numpy(np.asarray(source.to_numpy()))
-    values = np.asarray(source.astype(object))
+    values = np.array(source.astype(object), dtype=object)  # a copy: theirs may be read-only
     values[is_missing] = None
     return from_sequence(values.tolist(), f"the {_name(source)} of length {len(values):,}")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch_warmstart.entries import Vocabulary
+from torch_warmstart.entries import Vocabulary, with_rows_of_a_list
 from torch_warmstart.errors import VocabularyError, shown_entry
 from torch_warmstart.storage import Storage, join
 from torch_warmstart.vocabularies.loading.arrays import from_mapping, from_sequence
@@ -40,7 +40,7 @@ def read_json(raw: bytes, url: str) -> Vocabulary:
     if isinstance(found, dict) and found and all(type(row) is int for row in found.values()):
         return _of_vocab(found, url)
     if isinstance(found, list) and found and {*map(type, found)} <= {str, int, type(None)}:
-        return from_sequence(found, url)
+        return with_rows_of_a_list(from_sequence(found, url))
     raise VocabularyError(
         f"{url} is JSON, but neither a mapping of token to id (vocab.json), nor a tokenizer.json, "
         "nor a list of entries. Pass its entries as a sequence, in the order of their rows."

@@ -15,7 +15,7 @@ import functools
 import torch
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.layouts.layout import Layout, Tensors
+from torch_warmstart.layouts.layout import Form, Layout, Tensors
 
 _PROJECTIONS = 3  # query, key and value
 
@@ -95,6 +95,55 @@ def attention_biases(heads: int, size: int) -> Layout:
         return tuple(torch.unflatten(part, 0, (heads, size)) for part in bias.chunk(_PROJECTIONS))
 
     return Layout("attention_biases", to_torch, to_tf, num_tf=_PROJECTIONS)
+
+
+def _joined(*parts: torch.Tensor) -> Tensors:
+    if len({part.shape for part in parts}) > 1:
+        raise RuntimeError("projections of other sizes than each other")
+    return (torch.cat(parts),)
+
+
+def _parted(joined: torch.Tensor) -> Tensors:
+    return joined.chunk(_PROJECTIONS)
+
+
+def _no_joined_slots(*_: torch.Tensor) -> Tensors:
+    raise UnsupportedError("an optimizer's slots of three projections are not joined")
+
+
+_APART = Layout("no_slots", _no_joined_slots, _no_joined_slots)
+# Each is laid out as torch does, a layer of its own: q_proj, k_proj and v_proj beside out_proj.
+JOINED_PROJECTIONS = Layout(
+    "joined_projections", _joined, _parted, num_tf=_PROJECTIONS, for_slots=_APART
+)
+
+
+def _joined_without_key(query: torch.Tensor, value: torch.Tensor) -> Tensors:
+    return _joined(query, torch.zeros_like(query), value)
+
+
+def _without_key(joined: torch.Tensor) -> Tensors:
+    return _parted(joined)[::2]
+
+
+# A bias of the keys adds the same to all that a softmax is taken of, so that some leave it out.
+JOINED_WITHOUT_KEY = Layout(
+    "joined_without_key", _joined_without_key, _without_key, num_tf=2, for_slots=_APART
+)
+_APART_IN_TORCH = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
+
+
+_AS_ONE = "query, key and value of an attention, by their names"
+
+
+@functools.lru_cache(maxsize=8)
+def joined_forms(leaf: str) -> tuple[Form, ...]:
+    """The ways in which other layers of torch's have what nn.MultiheadAttention has in one."""
+    name = leaf.removeprefix("in_proj_")
+    layers = zip(*_APART_IN_TORCH, strict=True)
+    names = tuple(tuple(f"{layer}.{name}" for layer in of_one) for of_one in layers)
+    whole = Form(names, JOINED_PROJECTIONS, evidence=_AS_ONE)
+    return (whole, Form(names[::2], JOINED_WITHOUT_KEY, evidence=_AS_ONE))[: 1 + (name == "bias")]
 
 
 def _below_each_other(weights: list[torch.Tensor]) -> torch.Tensor:

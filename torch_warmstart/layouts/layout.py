@@ -88,3 +88,4 @@ class Form:
     part: int = 0  # which of the layout's results it is
     refusal: str | None = None  # why there is no layout for it
     is_presumed: bool = False  # whether the file leaves it open, and it is the most likely one
+    evidence: str = ""  # what tells that it is the layer's, where its names are not the layer's own

@@ -285,7 +285,8 @@ class Finder:
                 if len(rivals) > 1:
                     raise self._ambiguous(variable, rivals)
                 if specs:
-                    sources.append(Source(specs, owner, form))
+                    by, is_inferred = form.evidence, bool(form.evidence)
+                    sources.append(Source(specs, owner, form, by, is_inferred))
         if len(sources) < 2:
             return next(iter(sources), None)
         if differ(sources):

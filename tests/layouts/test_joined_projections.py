@@ -1,0 +1,77 @@
+"""Query, key and value that were layers of their own, for nn.MultiheadAttention."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+
+WIDTH, HEADS = 6, 2
+NAMES = {"q_proj": ("q_proj", "k_proj", "v_proj"), "query": ("query", "key", "value")}
+
+
+class Apart(nn.Module):
+    """Attention as BART and CLIP write it."""
+
+    def __init__(self, names=NAMES["q_proj"], key_bias=True):
+        super().__init__()
+        self.names = names
+        for name, bias in zip(names, (True, key_bias, True), strict=True):
+            self.add_module(name, nn.Linear(WIDTH, WIDTH, bias=bias))
+        self.out_proj = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        parts = [getattr(self, name)(x) for name in self.names]
+        q, k, v = (p.unflatten(-1, (HEADS, -1)).transpose(1, 2) for p in parts)
+        weights = (q @ k.mT / math.sqrt(WIDTH // HEADS)).softmax(-1)
+        return self.out_proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+def _port(old, **settings):
+    model = nn.ModuleDict({"attn": nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)})
+    model["attn"].in_proj_bias.data.fill_(3.0)
+    state = old if isinstance(old, dict) else nn.ModuleDict({"attn": old}).state_dict()
+    return model["attn"], tws.warm_start(model, tws.WarmStartSettings(state, **settings))
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("key_bias", [True, False], ids=["key bias", "no key bias"])
+def test_both_compute_the_same(names, key_bias):
+    old = Apart(names, key_bias)
+    new, report = _port(old)
+    x = torch.randn(3, 5, WIDTH)
+    assert torch.allclose(new(x, x, x)[0], old(x), atol=1e-6)
+    assert not report.unexpected_keys
+    assert [note.code for note in report.notes] == ["names-inferred"]
+
+
+def test_a_rule_that_names_them_makes_it_sure():
+    old = Apart()
+    rules = {
+        f"attn.in_proj_{leaf}": tuple(f"attn.{name}.{leaf}" for name in old.names)
+        for leaf in ("weight", "bias")
+    }
+    new, report = _port(old, var_name_to_prev_var_name=rules)
+    assert not report.notes
+    assert torch.equal(new.in_proj_weight[WIDTH : 2 * WIDTH], old.k_proj.weight)
+
+
+def test_what_lies_beside_them_counts():
+    state = nn.ModuleDict({"attn": Apart()}).state_dict()
+    adapter = {"attn.q_proj.lora_A.weight": torch.ones(2, WIDTH)}
+    with pytest.raises(tws.PlanError, match="has an adapter beside it"):
+        _port({**state, **adapter})
+    joined = {"attn.in_proj_weight": torch.ones(3 * WIDTH, WIDTH)}
+    with pytest.raises(tws.PlanError, match="is found under different keys"):
+        _port({**state, **joined})
+
+
+def test_keys_of_fewer_heads_are_refused():
+    state = nn.ModuleDict({"attn": Apart()}).state_dict()
+    fewer = {name: value[:3] for name, value in state.items() if "k_proj" in name}
+    with pytest.raises(tws.PlanError, match=r"in_proj_weight has shape \[18, 6\], but"):
+        _port({**state, **fewer})

@@ -34,7 +34,11 @@ from torch_warmstart.formats.base import (
 from torch_warmstart.formats.keras import hdf5
 from torch_warmstart.formats.keras.configs import read_configs, with_activations
 from torch_warmstart.formats.keras.folders import LayerFolder, layer_folders
-from torch_warmstart.formats.keras.lookups import lookups_in_folders, lookups_in_model
+from torch_warmstart.formats.keras.lookups import (
+    lookups_in_folders,
+    lookups_in_model,
+    lookups_of_features,
+)
 from torch_warmstart.formats.keras.names import (
     OtherNames,
     keras2_names,
@@ -237,7 +241,8 @@ class KerasArchive(KerasCheckpoint):
 
     @on_cpu
     def vocabularies(self) -> Mapping[str, Vocabulary]:
-        found = lookups_in_folders(read_configs(self._config, self._tree))
+        of_layers = lookups_in_folders(read_configs(self._config, self._tree))
+        found = [*of_layers, *lookups_of_features(self._config)]
         return vocabularies_of(found, self.url, self._read_asset)
 
     def _read_asset(self, name: str) -> bytes | None:

@@ -122,6 +122,20 @@ def test_a_norms_vectors_go_with_the_axis_that_each_is_of(norm, dim, axis):
         assert torch.equal(tensor, before[name].index_select(of_axis or 0, rows)), name
 
 
+@pytest.mark.parametrize("norm", [parametrizations.spectral_norm, spectral_norm])
+def test_a_norms_vector_of_several_axes_cannot_follow_one_of_them(norm):
+    def make():
+        return norm(nn.Conv1d(3, 2, 2, bias=False))
+
+    original = next(name for name in make().state_dict() if "orig" in name)
+    moved = VocabInfo(["c", "a", "b"], old_vocab=["a", "b", "c"], axis=1)
+    with pytest.raises(tws.PlanError, match="has a number for each place along several of its"):
+        _start(make, {original: moved})
+    _start(make, {original: VocabInfo(["b", "a"], old_vocab=["b", "a"])})
+    settings = WarmStartSettings(make().state_dict(), [".*orig"], {original: moved})
+    assert not tws.warm_start(make(), settings).notes  # as it says
+
+
 class Scaled(nn.Module):
     def __init__(self):
         super().__init__()

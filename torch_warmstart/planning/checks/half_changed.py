@@ -111,6 +111,7 @@ def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Fin
     for pair in known:
         if not _move_alike(*pair):
             yield _finding("error", pair)
+    yield from _flattened(module, leaves)
     said = {frozenset((id(one), id(other))) for one, _, other, _ in known}
     for pair in () if _is_torchs(classes[:1]) else _alike(leaves):
         if frozenset((id(pair[0]), id(pair[2]))) not in said and not _move_alike(*pair):
@@ -153,6 +154,27 @@ def _pairs(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]
     for leaf, vector in vectors.items():
         if vector.axis is not None:
             yield from ((o, vector.axis, leaves[leaf], 0) for o in parts.get(vector.weight, ()))
+
+
+def _flattened(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
+    """A norm's vector that has a number for each place along several axes, one of which moves."""
+    vectors = {leaf: of for leaf in leaves if (of := vector_of(module, leaf)) is not None}
+    outputs = {vector.weight: vector.axis for vector in vectors.values() if vector.axis is not None}
+    for leaf, vector in vectors.items():
+        for name in leaves if vector.axis is None else ():
+            moved = [c for c in leaves[name].changes if c.axis != outputs.get(vector.weight)]
+            is_of = name not in vectors and _attribute(name) == vector.weight
+            if is_of and any(_moves(change.remapping.rows) for change in moved):
+                text = (
+                    f"{leaves[name].name} moves along axis {moved[0].axis}, and "
+                    f"{leaves[leaf].name} has a number for each place along several of its axes, "
+                    "by position: its norm would be estimated by those of others."
+                )
+                hint = (
+                    "Leave the vectors of that norm out of vars_to_warm_start, and run the model "
+                    "in training mode some times before it is used: that estimates them anew."
+                )
+                yield Finding("rows-of-one-layer", "error", leaves[name].name, text, hint)
 
 
 def _attribute(leaf: str) -> str:

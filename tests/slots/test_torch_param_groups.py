@@ -81,6 +81,42 @@ def test_groups_may_change_where_names_decide():
     _assert_same(model, optimizer, old, old_optimizer)
 
 
+def _square():
+    return nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+
+
+def _head_first(model):
+    return [{"params": model[2].parameters()}, {"params": model[:2].parameters()}]
+
+
+def _middle_first(model):
+    return [{"params": [p for at in (1, 0, 2) for p in model[at].parameters()]}]
+
+
+@pytest.mark.parametrize(
+    ("before", "now"), [(_head_first, _single), (_middle_first, _middle_first)]
+)
+def test_groups_are_unclear_where_shapes_leave_several_orders(before, now):
+    old, model = _square(), _square()
+    old_optimizer = torch.optim.AdamW(before(old))
+    _step(old, old_optimizer)
+    saved = {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()}
+    optimizer = torch.optim.AdamW(now(model))
+    with pytest.raises(tws.PlanError, match="their shapes fit in more than one order"):
+        tws.warm_start(model, saved, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("now", [_single, _decaying, _head_first])
+def test_one_group_has_the_models_order_whatever_groups_there_are_now(now):
+    old, model = _square(), _square()
+    old_optimizer = torch.optim.AdamW(old.parameters())
+    _step(old, old_optimizer)
+    saved = {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()}
+    optimizer = torch.optim.AdamW(now(model))
+    tws.warm_start(model, saved, optimizer=optimizer)
+    _assert_same(model, optimizer, old, old_optimizer)
+
+
 def test_many_ways_to_divide_parameters_end_soon():
     old, model = (nn.ParameterList([torch.ones(2) for _ in range(60)]) for _ in range(2))
     groups = [{"params": list(old.parameters())[at : at + 4]} for at in range(0, 60, 4)]

@@ -63,11 +63,29 @@ class Positions:
         fitting, problems = self._fitting(optimizer, of_its_kind)
         if len(fitting) != 1 and len(of_its_kind) < len(groups):
             fitting, problems = self._fitting(optimizer, [own for _, own in groups])
+        if self._is_the_models(fitting, optimizer):
+            fitting = fitting[:1]
         fitting = fitting or list(self._orders_by_shape(optimizer))
-        if len(fitting) == 1 or (fitting and fitting[0] == self._keys and not self._is_sorted):
+        if len(fitting) == 1:
             by_key = dict(zip(fitting[0], optimizer.parameters, strict=True))
             return Identified(by_key, self._doubt(optimizer, fitting[0]))
         raise SettingsError(self._unclear(optimizer, problems, fitting))
+
+    def _is_the_models(self, fitting: Sequence[Sequence[str]], optimizer: SavedOptimizer) -> bool:
+        """Whether the first of several orders, that of the checkpoint's model, is the right one.
+
+        Not if a current optimizer has such groups, but in an order that is not its own model's:
+        the program that saved the state may have ordered them so, too.
+        """
+        if not fitting or fitting[0] != self._keys or self._is_sorted:
+            return False
+        current = [own for _, own in self._current_groups]
+        alike = [groups for groups in current if self._sizes(groups) == optimizer.group_sizes]
+        orders = [[key for group in groups for key in group] for groups in alike]
+        place = self._places.__getitem__
+        return all(
+            order not in fitting[1:] or order == sorted(order, key=place) for order in orders
+        )
 
     def _fitting(
         self, optimizer: SavedOptimizer, current: Sequence[_Groups]
@@ -101,7 +119,7 @@ class Positions:
                 continue
             if len(optimizer.group_sizes) <= 1:
                 yield sorted(merged, key=at.__getitem__)
-            elif tuple(map(len, groups)) == optimizer.group_sizes:
+            elif self._sizes(groups) == optimizer.group_sizes:
                 yield [key for group in groups for key in sorted(group, key=at.__getitem__)]
             else:
                 continue
@@ -175,6 +193,16 @@ class Positions:
                 own = [[key for key in group if key is not None] for group in keys]
                 found.append((optimizer, own))
         return found
+
+    @functools.cached_property
+    def _places(self) -> Mapping[str, int]:
+        """Where the current model has what the checkpoint keeps under a key."""
+        keys = [self._key_of(v) for v in self._variables if v.kind == "parameter"]
+        return {key: at for at, key in enumerate(keys) if key is not None}
+
+    @staticmethod
+    def _sizes(groups: _Groups) -> tuple[int, ...]:
+        return tuple(map(len, groups))
 
     def _key_of(self, variable: Variable | None) -> str | None:
         source = self._source_of(variable) if variable is not None else None

@@ -61,3 +61,39 @@ def test_beside_weights_that_are_transposed_a_square_one_is_not_certain(says):
     assert one.startswith(name)
     assert "weight' is transposed" in one
     assert presumed(target.state_dict(), target)[0] == []
+
+
+@pytest.mark.parametrize("patterns", [{"on_mismatch": "keep"}, {"vars_to_warm_start": "(fc|out)"}])
+def test_a_weight_that_stays_behind_as_it_is_turned_round_makes_square_ones_uncertain(patterns):
+    target = model(up=nn.Linear(4, 16), out=nn.Linear(4, 4))
+    source = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    source["up.weight"] = torch.randn(4, 16)
+    (said,), _ = presumed(source, target, **patterns)
+    assert said.startswith("fc.weight (and 1 other variable) are square")
+    assert "'up.weight' is [4, 16] there, and [16, 4] here." in said
+    layouts = {"fc.weight": "identity", "out.weight": "transpose"}
+    assert presumed(source, target, var_name_to_layout=layouts, **patterns)[0] == []
+    assert presumed({**source, "up.weight": torch.randn(16, 5)}, target, **patterns)[0] == []
+
+
+def test_convolutions_beside_one_with_its_channels_last_are_uncertain_where_both_orders_fit():
+    """As MLX writes them into `.npz`, which says no more."""
+    target = nn.ModuleDict(
+        {
+            "same": nn.Conv2d(3, 8, 3),
+            "point": nn.Conv2d(3, 8, 1),
+            "depth": nn.Conv2d(8, 8, (1, 1), groups=8),
+            "other": nn.Conv2d(8, 4, 3),
+        }
+    )
+    source = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    source["other.weight"] = torch.randn(4, 3, 3, 8)
+    (said,), _ = presumed(source, target, on_mismatch="keep")
+    assert said.startswith("same.weight has axes of one size, taken in torch's order.")
+    assert "{'same.weight': 'conv_channels_last'}" in said
+    layouts = {"same.weight": "conv_channels_last", "other.weight": "conv_channels_last"}
+    assert presumed(source, target, var_name_to_layout=layouts)[0] == []
+    (said,), _ = presumed(
+        source, target, var_name_to_layout={"other.weight": layouts["same.weight"]}
+    )
+    assert "'other.weight' is taken by 'conv_channels_last'." in said

@@ -7,7 +7,9 @@ from .leaf import LeafName as LeafName
 from .leaf import expression as expression
 from .leaf import read_leaf as read_leaf
 from .named import fits_either_way as fits_either_way
+from .named import is_kept_by as is_kept_by
 from .named import is_of_a_part as is_of_a_part
+from .named import other_orders as other_orders
 from .named import squeeze as squeeze
 from .named import then as then
 from .parametrized import mlx_forms as mlx_forms

@@ -296,6 +296,20 @@ def fits_either_way(module: nn.Module, key: str, shape: Shape) -> bool:
 _TORCHS = re.compile("weight|original|embed|bias")  # names of tensors that are as torch has them
 
 
+def other_orders(module: nn.Module) -> tuple[Layout, ...]:
+    """The orders that others keep the axes of a layer's weight in: as `x @ w`, or channels last."""
+    if isinstance(module, nn.Linear):
+        return (TRANSPOSE,)
+    if not isinstance(module, nn.modules.conv._ConvNd):
+        return ()
+    return (CHANNELS_FIRST, CONV_TRANSPOSE) if module.transposed else (CONV_CHANNELS_LAST, CONV)
+
+
+def is_kept_by(layout: Layout, shape: Shape) -> bool:
+    """Whether an order of axes moves the values of a tensor, and leaves its shape as it is."""
+    return math.prod(shape[1:]) > 1 and layout.shapes_in_torch([shape]) == (shape,)
+
+
 def is_of_a_part(name: str) -> bool:
     """Whether a layout only says which part of a tensor is a layer's: what is left is its own."""
     numbered = _NUMBERED_NAME.fullmatch(name)

@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, listed, plural
-from torch_warmstart.layouts import IDENTITY
+from torch_warmstart.layouts import IDENTITY, Layout, is_kept_by, other_orders
 from torch_warmstart.model import Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
@@ -56,7 +55,7 @@ def notes_on(
     yield from _untold(items, located.finder)
     yield from _layouts_presumed(items)
     if not located.finder.conventions.has_own_layers:
-        yield from _not_transposed(items, laid_out)
+        yield from _orders_doubted(items, located, laid_out)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]
     if lossy:
         text = (
@@ -130,24 +129,69 @@ _AS_IN_TORCH = (
 )
 
 
-def _not_transposed(items: Sequence[PlanItem], laid_out: Collection[Variable]) -> Iterator[Finding]:
-    """Square weights of torch's names that are taken as they are, while others are transposed."""
-    linear = [i for i in items if i.owner is not None and isinstance(i.owner.module, nn.Linear)]
-    taken = [item for item in linear if item.state != "kept" and item.variable.slot is None]
-    turned = [item for item in taken if item.layout.name == "transpose"]
-    square = [
+def _orders_doubted(
+    items: Sequence[PlanItem], located: Located, laid_out: Collection[Variable]
+) -> Iterator[Finding]:
+    """Weights of torch's names that fit in another order too, which others of the file have."""
+    as_named = [
         item
-        for item in taken
+        for item in items
+        if item.state != "kept" and item.variable.slot is None
         if item.layout is IDENTITY and item.variable not in laid_out
-        if len(item.variable.shape) == 2 and len({*item.variable.shape, 1}) == 2
-        if not item.is_layout_presumed
     ]
-    if turned and square:
-        name = square[0].name
-        more = f" (and {plural(len(square) - 1, 'other variable')})" if square[1:] else ""
+    told: set[Variable] = set()
+    for layout, evidence in _other_orders(items, located).items():
+        doubted = [
+            item
+            for item in as_named
+            if item.owner is not None and layout in other_orders(item.owner.module)
+            if not item.is_layout_presumed and item.variable not in told
+            if is_kept_by(layout, item.sources[0].shape)
+        ]
+        if doubted:
+            told.update(item.variable for item in doubted)
+            yield _order_doubted(doubted, layout, evidence)
+
+
+def _other_orders(items: Iterable[PlanItem], located: Located) -> dict[Layout, str]:
+    """The orders of axes that weights of the file have, if not torch's, with one that has it.
+
+    One that stays behind, as its shape is another one in the model, tells it as well as one that
+    the user has had transposed.
+    """
+    found: dict[Layout, str] = {}
+    remapped = {item.variable for item in items if item.changes}
+    for item in items:
+        if item.owner is not None and item.variable.slot is None and item.state != "kept":
+            layout = item.layout
+            if layout in other_orders(item.owner.module):
+                so = "transposed" if layout.name == "transpose" else f"taken by {layout.name!r}"
+                found.setdefault(layout, f"{item.name!r} is {so}.")
+    for variable, location in located.of_variable.items():
+        source = location.source
+        if source is None or len(source.specs) > 1 or variable in remapped:
+            continue
+        there, here = source.specs[0].shape, variable.shape
+        for layout in other_orders(source.owner.module) if there != here else ():
+            if layout not in found and layout.shapes_in_torch([there]) == (here,):
+                found[layout] = f"{variable.name!r} is {list(there)} there, and {list(here)} here."
+    return found
+
+
+def _order_doubted(doubted: Sequence[PlanItem], layout: Layout, evidence: str) -> Finding:
+    name = doubted[0].name
+    more = f" (and {plural(len(doubted) - 1, 'other variable')})" if doubted[1:] else ""
+    if len(doubted[0].variable.shape) == 2:
         are = "are square and are" if more else "is square and is"
-        text = f"{name}{more} {are} {_AS_IN_TORCH.format(name)} {turned[0].name!r} is transposed."
-        yield Finding("layout-presumed", "warning", name, text)
+        text = f"{name}{more} {are} {_AS_IN_TORCH.format(name)} {evidence}"
+    else:
+        have = "have" if more else "has"
+        text = (
+            f"{name}{more} {have} axes of one size, taken in torch's order. If that is right, say "
+            f"so: var_name_to_layout={{{name!r}: 'identity'}}; if not, {{{name!r}: "
+            f"{layout.name!r}}}. {evidence}"
+        )
+    return Finding("layout-presumed", "warning", name, text)
 
 
 def _square(items: Sequence[PlanItem]) -> tuple[str, str]:

@@ -117,6 +117,18 @@ def test_one_group_has_the_models_order_whatever_groups_there_are_now(now):
     _assert_same(model, optimizer, old, old_optimizer)
 
 
+def test_an_order_of_the_checkpoint_that_is_not_the_only_one_to_fit_is_said_to_be_taken():
+    old, model = _square(), _square()
+    old_optimizer = torch.optim.AdamW(old.parameters())
+    _step(old, old_optimizer)
+    state = {key: old.state_dict()[key] for at in "201" for key in (f"{at}.weight", f"{at}.bias")}
+    saved = {"model": state, "optimizer": old_optimizer.state_dict()}
+    plan = tws.plan_warm_start(model, saved, optimizer=torch.optim.AdamW(model.parameters()))
+    (note,) = plan.notes
+    assert note.code == "state-by-position"
+    assert "fit too, with '0.weight' in place of '2.weight'." in note.text
+
+
 def test_many_ways_to_divide_parameters_end_soon():
     old, model = (nn.ParameterList([torch.ones(2) for _ in range(60)]) for _ in range(2))
     groups = [{"params": list(old.parameters())[at : at + 4]} for at in range(0, 60, 4)]

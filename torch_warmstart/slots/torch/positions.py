@@ -22,6 +22,7 @@ from torch_warmstart.values import frozen
 _Groups = Sequence[Sequence[str]]  # keys
 _BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
 _STEP = "step"
+_NAMED = "an optimizer with named parameters (torch.optim.Adam(model.named_parameters()))"
 _MAX_WAYS = 64  # to divide the first so many parameters among groups; beyond it is not told
 
 
@@ -63,29 +64,34 @@ class Positions:
         fitting, problems = self._fitting(optimizer, of_its_kind)
         if len(fitting) != 1 and len(of_its_kind) < len(groups):
             fitting, problems = self._fitting(optimizer, [own for _, own in groups])
-        if self._is_the_models(fitting, optimizer):
+        rivals = self._rivals(fitting, optimizer)
+        is_the_models = bool(fitting) and fitting[0] == self._keys and not self._is_sorted
+        if is_the_models and all(map(self._is_in_order, rivals)):
             fitting = fitting[:1]
         fitting = fitting or list(self._orders_by_shape(optimizer))
         if len(fitting) == 1:
             by_key = dict(zip(fitting[0], optimizer.parameters, strict=True))
-            return Identified(by_key, self._doubt(optimizer, fitting[0]))
+            doubt = self._doubt(optimizer, fitting[0])
+            return Identified(by_key, doubt or _doubt_of_order(optimizer, fitting[0], rivals))
         raise SettingsError(self._unclear(optimizer, problems, fitting))
 
-    def _is_the_models(self, fitting: Sequence[Sequence[str]], optimizer: SavedOptimizer) -> bool:
-        """Whether the first of several orders, that of the checkpoint's model, is the right one.
+    def _rivals(
+        self, fitting: Sequence[Sequence[str]], optimizer: SavedOptimizer
+    ) -> list[Sequence[str]]:
+        """Other orders that fit, of current optimizers with such groups as the saved one had.
 
-        Not if a current optimizer has such groups, but in an order that is not its own model's:
-        the program that saved the state may have ordered them so, too.
+        If it is not their model's own, the program that saved the state may have ordered its
+        parameters so, too. If it is, the checkpoint's model had another one, or somebody has put
+        its tensors into another order.
         """
-        if not fitting or fitting[0] != self._keys or self._is_sorted:
-            return False
         current = [own for _, own in self._current_groups]
         alike = [groups for groups in current if self._sizes(groups) == optimizer.group_sizes]
         orders = [[key for group in groups for key in group] for groups in alike]
-        place = self._places.__getitem__
-        return all(
-            order not in fitting[1:] or order == sorted(order, key=place) for order in orders
-        )
+        return [order for order in orders if order in fitting[1:]]
+
+    def _is_in_order(self, keys: Sequence[str]) -> bool:
+        """Whether they stand as the current model has what they are for."""
+        return list(keys) == sorted(keys, key=self._places.__getitem__)
 
     def _fitting(
         self, optimizer: SavedOptimizer, current: Sequence[_Groups]
@@ -254,8 +260,7 @@ class Positions:
             f"{plural(len(self._keys), 'parameter')}, which it numbers without naming them. They "
             "are taken for those that `optimizer` has now, but the shapes would fit others too: "
             f"{other!r} in place of {taken!r}, for example. If the old optimizer had other "
-            "parameters than this one, these slots are not theirs: save it from an optimizer with "
-            "named parameters (torch.optim.Adam(model.named_parameters()))."
+            f"parameters than this one, these slots are not theirs: save it from {_NAMED}."
         )
 
     def _swaps(self, optimizer: SavedOptimizer, order: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -298,9 +303,8 @@ class Positions:
             )
         return (
             f"The optimizer's state at {optimizer.path!r} in {self._checkpoint.url} numbers its "
-            f"parameters without naming them, and which are which is unclear: {why}. Save it from "
-            "an optimizer with named parameters (torch.optim.Adam(model.named_parameters())), or "
-            "name keys in var_name_to_prev_var_name, such as "
+            f"parameters without naming them, and which are which is unclear: {why}. "
+            f"Save it from {_NAMED}, or name keys in var_name_to_prev_var_name, such as "
             f"{_example(optimizer)!r}, or leave the slots out of vars_to_warm_start."
         )
 
@@ -310,6 +314,23 @@ class Positions:
         for key in self._checkpoint:
             found.setdefault(self._checkpoint.spec(key).storage, []).append(key)
         return found
+
+
+def _doubt_of_order(
+    optimizer: SavedOptimizer, order: Sequence[str], rivals: Sequence[Sequence[str]]
+) -> str:
+    """What to say if the order of the checkpoint's tensors is not the only one that fits."""
+    for rival in rivals:
+        pairs = zip(order, rival, strict=True)
+        taken, other = next((one, another) for one, another in pairs if one != another)
+        return (
+            f"The optimizer's state at {optimizer.path!r} numbers its parameters without naming "
+            "them. They are taken to stand as the checkpoint's tensors do, but the order of those "
+            f"of `optimizer` would fit too, with {other!r} in place of {taken!r}. If the old model "
+            "had its tensors in another order than the checkpoint, these slots are not theirs: "
+            f"save it from {_NAMED}."
+        )
+    return ""
 
 
 def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, list[torch.Tensor]]]:

@@ -4,6 +4,7 @@ from .memory import Extent as Extent
 from .memory import Extents as Extents
 from .memory import WrittenMemory as WrittenMemory
 from .memory import extent_of as extent_of
+from .memory import has_no_address as has_no_address
 from .memory import is_frozen_by_inference as is_frozen_by_inference
 from .memory import lies_on as lies_on
 from .memory import overlapping as overlapping

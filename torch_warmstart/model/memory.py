@@ -167,6 +167,26 @@ def is_frozen_by_inference(tensor: torch.Tensor) -> bool:
     return tensor.is_inference() and not tensor.is_meta and not torch.is_inference_mode_enabled()
 
 
+def has_no_address(tensor: torch.Tensor) -> bool:
+    """Whether only a tensor's class can write to it, and so as a whole: torchao's, fake ones."""
+    if tensor.is_meta or not tensor.numel() or torch.nn.parameter.is_lazy(tensor):
+        return False
+    own = type(tensor).__torch_dispatch__
+    return bool(own is not torch.Tensor.__torch_dispatch__) and extent_of(tensor) is None
+
+
+def _refuses_values(tensor: torch.Tensor) -> bool:
+    """Whether its class raises where plain values are put into such a tensor: tried on a copy."""
+    if not has_no_address(tensor):
+        return False
+    try:
+        with torch.no_grad():
+            tensor.detach().clone().copy_(torch.zeros(tensor.shape, dtype=tensor.dtype))
+    except Exception:  # whatever the class raises
+        return True
+    return False
+
+
 def _overlaps_itself(tensor: torch.Tensor) -> bool:
     if tensor.is_meta or not tensor.numel() or tensor.is_contiguous():
         return False
@@ -196,6 +216,7 @@ _UNWRITABLE: tuple[tuple[Callable[[torch.Tensor], bool], str], ...] = (
         lambda tensor: tensor.is_conj() or tensor.is_neg(),
         "is a view that conjugates or negates what lies in memory",
     ),
+    (_refuses_values, "is of a class that refuses plain values"),
     (_overlaps_itself, "is expanded: several of its elements are one number in memory"),
 )
 

@@ -21,7 +21,7 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.layouts.tensorflow import absent_in_tf, is_uncounted_in_tf
-from torch_warmstart.model import Shape, Variable, why_unwritable
+from torch_warmstart.model import Shape, Variable, has_no_address, why_unwritable
 from torch_warmstart.model.sharding import is_sharded, why_not_in_boxes
 from torch_warmstart.names import Source
 from torch_warmstart.new_rows import Fill, Initialised, fill_of_slot, fill_of_variable
@@ -171,6 +171,18 @@ def check_writable(variable: Variable) -> None:
         )
 
 
+def _check_rows_writable(variable: Variable) -> None:
+    """Raises ProblemError if rows of a variable cannot be written one by one."""
+    kind = next((type(t).__name__ for t in variable.local_tensors if has_no_address(t)), None)
+    if kind is not None:
+        raise ProblemError(
+            "unwritable-tensor",
+            variable,
+            f"{variable.name} is a {kind}, which only its own class can write to, and not row by "
+            "row: move its rows while it is a plain tensor, and make it one of these afterwards.",
+        )
+
+
 # -- not there -------------------------------------------------------------------------------------
 
 
@@ -284,6 +296,7 @@ def remapped_item(
     that may have an old one; None: all.
     """
     check_readable(variable, source)
+    _check_rows_writable(variable)
     axes = vocab_axes(variable, infos)
     old_sizes = check_other_axes(variable, source, infos, axes)
     cast = choose_cast(variable, source)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -166,3 +169,24 @@ def test_what_a_user_writes_into_a_tensor_does_not_change_the_checkpoint(tmp_pat
             checkpoint.get_tensor("w").fill_(5)
             tws.warm_start(model, checkpoint)
         assert model.w.tolist() == [1, 1]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="only Linux tells")
+@pytest.mark.parametrize(
+    "info", [None, {"other": VocabInfo(["c", "a"], old_vocab=["a", "b", "c"])}]
+)
+def test_a_parameter_in_a_file_that_is_mapped_to_be_read_only_is_refused(tmp_path, info):
+    """To write there would end the process."""
+    np.save(tmp_path / "rows.npy", np.zeros((2, 2), np.float32))
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it is read-only
+        model = Two(torch.zeros(2), torch.from_numpy(mapped))
+    source = {"one": torch.ones(2), "other": torch.ones(3 if info else 2, 2)}
+    with pytest.raises(
+        tws.SettingsError, match="other lies in a file that is mapped to be read only"
+    ):
+        tws.warm_start(model, WarmStartSettings(source, ".*", info))
+    assert model.one.count_nonzero() == 0
+    tws.warm_start(model, WarmStartSettings(source, "one"))
+    assert model.one.count_nonzero() == 2

@@ -229,8 +229,14 @@ class WrittenMemory:
     """
 
     def __init__(self, targets: Iterable[torch.Tensor]) -> None:
-        self._targets = Extents((target, None) for target in targets)
-        shared = [mapping for mapping in _mappings() if mapping.is_shared]
+        self._targets = Extents((target, number) for number, target in enumerate(targets))
+        found = [*_mappings()]
+        locked = (mapping.extent for mapping in found if not mapping.is_writable)
+        # A target in a file that is mapped to be read only: to write there ends the process.
+        self.locked: int | None = next(
+            (number for extent in locked for number in self._targets.touching(extent)), None
+        )
+        shared = [mapping for mapping in found if mapping.is_shared]
         written = [mapping for mapping in shared if self._touches(mapping.extent)]
         self._inodes = frozenset(mapping.inode for mapping in written)
         self.files: frozenset[str] = frozenset(mapping.path for mapping in written)
@@ -256,6 +262,7 @@ class _Mapping:
     """A file in the memory of this process."""
 
     extent: Extent  # where it is
+    is_writable: bool
     is_shared: bool  # what is written there is written to the file
     inode: str  # with its device
     path: str
@@ -268,4 +275,4 @@ def _mappings() -> Iterator[_Mapping]:
     with open(_MAPS, errors="surrogateescape") as maps:
         for start, stop, rights, inode, path in _MAPPED.findall(maps.read()):
             extent = Extent(_HERE, int(start, 16), int(stop, 16))
-            yield _Mapping(extent, rights.endswith("s"), inode, path)
+            yield _Mapping(extent, rights[1] == "w", rights.endswith("s"), inode, path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -267,6 +269,15 @@ def test_a_zip_that_was_compressed_anew_is_read(tmp_path: Path) -> None:
     checkpoint = tw.load_checkpoint(tmp_path / "z.pt")
 
     assert all(torch.equal(checkpoint.get_tensor(key), state[key]) for key in state)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_file_whose_name_is_no_utf_8_is_read(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.pt")
+    with path.open("wb") as file:
+        torch.save({"w": torch.ones(2)}, file, _use_new_zipfile_serialization=zipped)
+    assert torch.equal(tw.load_variable(path, "w"), torch.ones(2))
 
 
 def test_where_a_tensor_is_is_told(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def load_place(place: Place) -> Any:
     if is_zip:
         with zipfile.ZipFile(SourceFile(source)) as archive:
             check_records(archive, place.url)
-    if isinstance(source, LocalFile):
+    if isinstance(source, LocalFile) and _is_utf8(source.path):
         mmap = _can_be_mapped(place)
         return load_tensors(source.path, place.url, mmap=mmap, stand_ins=is_zip)
     return load_tensors(cast("IO[bytes]", SourceFile(source)), place.url, stand_ins=is_zip)
@@ -108,5 +108,15 @@ def _can_be_mapped(place: Place) -> bool:
     """
     if not place.zip_names or not isinstance(place.source, LocalFile):
         return False
+    if not _is_utf8(place.source.path):
+        return False
     with zipfile.ZipFile(SourceFile(place.source)) as archive:
         return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether torch can open a file by its name; others are read as one that lies elsewhere."""
+    try:
+        return bool(path.encode())
+    except UnicodeEncodeError:
+        return False

@@ -129,6 +129,45 @@ def test_an_order_of_the_checkpoint_that_is_not_the_only_one_to_fit_is_said_to_b
     assert "fit too, with '0.weight' in place of '2.weight'." in note.text
 
 
+# -- one optimizer of several models ---------------------------------------------------------------
+
+
+def _actor_and_critic():
+    return nn.ModuleDict({"actor": _square(), "critic": _square()})
+
+
+def _of_both(models):
+    return [{"params": one.parameters()} for one in models.values()]
+
+
+def _saved_by_both(models):
+    """As of `one.named_parameters()` for each model."""
+    optimizer = torch.optim.AdamW(_of_both(models))
+    _step(models, optimizer)
+    state = copy.deepcopy(optimizer.state_dict())
+    for one, group in zip(models.values(), state["param_groups"], strict=True):
+        group["param_names"] = [name for name, _ in one.named_parameters()]
+    return optimizer, state
+
+
+def test_a_name_that_parameters_of_two_models_have_identifies_neither():
+    old, model = _actor_and_critic(), _square()
+    saved = {"model": old["actor"].state_dict(), "optimizer": _saved_by_both(old)[1]}
+    optimizer = torch.optim.AdamW(model.parameters())
+    with pytest.raises(tws.PlanError, match=r"calls several parameters '0\.weight'.* is unclear"):
+        tws.warm_start(model, saved, optimizer=optimizer)
+
+
+def test_an_optimizer_of_two_models_that_are_all_there_goes_by_position_and_says_so():
+    old, model = _actor_and_critic(), _actor_and_critic()
+    old_optimizer, state = _saved_by_both(old)
+    saved = {"model": old.state_dict(), "optimizer": state}
+    optimizer = torch.optim.AdamW(_of_both(model))
+    with pytest.warns(tws.WarmStartWarning, match=r"'actor\.0\.weight', 'critic\.0\.weight'"):
+        tws.warm_start(model, saved, optimizer=optimizer)
+    _assert_same(model, optimizer, old, old_optimizer)
+
+
 def test_many_ways_to_divide_parameters_end_soon():
     old, model = (nn.ParameterList([torch.ones(2) for _ in range(60)]) for _ in range(2))
     groups = [{"params": list(old.parameters())[at : at + 4]} for at in range(0, 60, 4)]

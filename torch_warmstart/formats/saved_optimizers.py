@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -54,6 +55,12 @@ class SavedOptimizer:
     def is_named(self) -> bool:
         """Whether it says which parameters its state belongs to."""
         return all(parameter.name is not None for parameter in self.parameters)
+
+    @functools.cached_property
+    def shared_name(self) -> str | None:
+        """A name that several parameters have: those of several models in one optimizer."""
+        names = Counter(parameter.name for parameter in self.parameters)
+        return next((name for name, count in names.items() if name and count > 1), None)
 
     @functools.cached_property
     def group_sizes(self) -> tuple[int, ...]:

@@ -238,7 +238,7 @@ class TorchSlots:
 
     def _identify(self, optimizer: SavedOptimizer) -> Identified | SettingsError:
         """A saved optimizer's parameters by name or key, or why they cannot be told."""
-        if optimizer.is_named:
+        if optimizer.is_named and optimizer.shared_name is None:
             return Identified(_by_name(optimizer))
         try:
             return self._positions.identify(optimizer)
@@ -262,7 +262,8 @@ class TorchSlots:
         form = slot_form(parameter.form) if is_alike else Form(((slot.slot.name,),))
         if slot.slot.name == _PRODUCT and _PRODUCT not in hit.parameter.slots:
             form = _product_form(slot.slot)
-        reason = "by name" if hit.optimizer.is_named else "by position"
+        is_by_name = hit.optimizer.is_named and hit.optimizer.shared_name is None
+        reason = "by name" if is_by_name else "by position"
         remarks = remark(hit.kinds, self._kinds_for(slot.slot))
         is_presumed = bool(hit.doubt) or (hit.is_presumed and len(spec.shape) > 1)
         presumed = self._by_names_alone(slot.slot, hit)

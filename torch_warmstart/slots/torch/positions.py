@@ -1,9 +1,10 @@
 """Whose the states are in an optimizer that torch saved without names: by their positions.
 
 torch numbers the parameters in a saved state and, unless the optimizer was made from named ones,
-says no more. Then position i is taken for the i-th parameter of the checkpoint's model, or where
-that cannot be, for the one that the groups of the current optimizer call for; but only if the
-counts agree, and every slot has the shape of its parameter.
+says no more; one of several models that each name their own may call them alike. Then position i is
+taken for the i-th parameter of the checkpoint's model, or where that cannot be, for the one that
+the groups of the current optimizer call for; but only if the counts agree, and every slot has the
+shape of its parameter.
 """
 
 from __future__ import annotations
@@ -71,8 +72,12 @@ class Positions:
         fitting = fitting or list(self._orders_by_shape(optimizer))
         if len(fitting) == 1:
             by_key = dict(zip(fitting[0], optimizer.parameters, strict=True))
-            doubt = self._doubt(optimizer, fitting[0])
-            return Identified(by_key, doubt or _doubt_of_order(optimizer, fitting[0], rivals))
+            doubts = (
+                self._doubt(optimizer, fitting[0]),
+                _doubt_of_names(optimizer, fitting[0]),
+                _doubt_of_order(optimizer, fitting[0], rivals),
+            )
+            return Identified(by_key, next(filter(None, doubts), ""))
         raise SettingsError(self._unclear(optimizer, problems, fitting))
 
     def _rivals(
@@ -226,6 +231,8 @@ class Positions:
                 f"{len(keys):,} ({listed(map(repr, keys))})"
             )
         for position, (key, parameter) in enumerate(zip(keys, optimizer.parameters, strict=True)):
+            if parameter.name is not None and not _may_be_called(key, parameter.name):
+                return f"number {position} would be {key!r}, but it is called {parameter.name!r}"
             if not self._fits(key, parameter):
                 shape, slots = self._checkpoint.spec(key).shape, self._shapes(parameter)
                 name = next(name for name, found in slots.items() if found != shape)
@@ -237,6 +244,8 @@ class Positions:
 
     def _fits(self, key: str, parameter: SavedParameter) -> bool:
         """Whether what was kept can be of the parameter of a key, as far as shapes tell."""
+        if parameter.name is not None and not _may_be_called(key, parameter.name):
+            return False
         slots = self._shapes(parameter)
         return not slots or _can_be_of(list(slots.values()), self._checkpoint.spec(key).shape)
 
@@ -301,9 +310,15 @@ class Positions:
                 f"it has groups of {sizes} parameters, and `optimizer` no such groups to compare "
                 "them with"
             )
+        shared = optimizer.shared_name
+        does = (
+            "numbers its parameters without naming them"
+            if shared is None
+            else f"calls several parameters {shared!r}, as one optimizer of several models does"
+        )
         return (
-            f"The optimizer's state at {optimizer.path!r} in {self._checkpoint.url} numbers its "
-            f"parameters without naming them, and which are which is unclear: {why}. "
+            f"The optimizer's state at {optimizer.path!r} in {self._checkpoint.url} {does}, and "
+            f"which are which is unclear: {why}. "
             f"Save it from {_NAMED}, or name keys in var_name_to_prev_var_name, such as "
             f"{_example(optimizer)!r}, or leave the slots out of vars_to_warm_start."
         )
@@ -314,6 +329,20 @@ class Positions:
         for key in self._checkpoint:
             found.setdefault(self._checkpoint.spec(key).storage, []).append(key)
         return found
+
+
+def _doubt_of_names(optimizer: SavedOptimizer, order: Sequence[str]) -> str:
+    """What to say if names tell of several parameters only in which order they were given."""
+    name = optimizer.shared_name
+    if name is None:
+        return ""
+    called = zip(order, optimizer.parameters, strict=True)
+    keys = [key for key, parameter in called if parameter.name == name]
+    return (
+        f"The optimizer's state at {optimizer.path!r} calls several parameters {name!r}, as one "
+        f"optimizer of several models does. They are taken for {listed(map(repr, keys))}, in this "
+        f"order. If the old optimizer had those models in another, save it from {_NAMED}."
+    )
 
 
 def _doubt_of_order(
@@ -335,6 +364,12 @@ def _doubt_of_order(
 
 def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, list[torch.Tensor]]]:
     return optimizer.param_groups
+
+
+def _may_be_called(key: str, name: str) -> bool:
+    """Whether a part of a model may call its parameter so that the whole keeps under a key."""
+    key, name = without_wrappers(key), without_wrappers(name)
+    return key == name or key.endswith(f".{name}")
 
 
 def _takes_gradients(spec: TensorSpec) -> bool:

@@ -168,6 +168,27 @@ def test_an_optimizer_of_two_models_that_are_all_there_goes_by_position_and_says
     _assert_same(model, optimizer, old, old_optimizer)
 
 
+def test_names_of_a_part_may_be_those_of_another_part():
+    old, model = _actor_and_critic(), _square()
+    state = _saved_by_both(nn.ModuleDict({"actor": old["actor"]}))[1]
+    saved = {"model": old.state_dict(), "optimizer": state}
+    optimizer = torch.optim.AdamW(model.parameters())
+    for entry, codes in ((None, ["state-by-position"]), ("optimizer", [])):
+        settings = tws.WarmStartSettings(
+            saved, var_name_to_prev_var_name={"/": "critic."}, optimizer_entry=entry
+        )
+        plan = tws.plan_warm_start(model, settings, optimizer=optimizer)
+        assert [note.code for note in plan.notes] == codes
+    del saved["model"]["actor.0.weight"]  # the first name is clear then
+    plan = tws.plan_warm_start(
+        model,
+        tws.WarmStartSettings(saved, var_name_to_prev_var_name={"/": "critic."}),
+        optimizer=optimizer,
+    )
+    (note,) = plan.notes
+    assert "'0.bias', which may be 'critic.0.bias' as well as 'actor.0.bias'." in note.text
+
+
 def test_many_ways_to_divide_parameters_end_soon():
     old, model = (nn.ParameterList([torch.ones(2) for _ in range(60)]) for _ in range(2))
     groups = [{"params": list(old.parameters())[at : at + 4]} for at in range(0, 60, 4)]

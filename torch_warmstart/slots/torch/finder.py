@@ -86,6 +86,8 @@ class TorchSlots:
         self._positions = Positions(finder.checkpoint, variables, source_of, self._goes_on_from)
         self._entry = optimizer_entry
         self._known: dict[str, Identified | SettingsError] = {}  # by path
+        self._doubts: dict[str, str] = {}  # by path: of names that leave open whose they are
+        self._by_end: dict[int, dict[str, list[str]]] = {}  # keys by that many of their last names
 
     @property
     def has_state(self) -> bool:
@@ -232,9 +234,41 @@ class TorchSlots:
         known = self._known[optimizer.path]
         if isinstance(known, SettingsError):
             raise known
-        found = map(known.parameters.get, self._aliases(variable, spec))
-        parameter = next((parameter for parameter in found if parameter is not None), None)
-        return _Hit(optimizer, parameter, known.doubt) if parameter is not None else None
+        aliases = self._aliases(variable, spec)
+        alias = next((alias for alias in aliases if alias in known.parameters), None)
+        if alias is None:
+            return None
+        doubt = known.doubt or self._doubt_of_name(optimizer, alias, spec)
+        return _Hit(optimizer, known.parameters[alias], doubt)
+
+    def _doubt_of_name(self, optimizer: SavedOptimizer, name: str, spec: TensorSpec) -> str:
+        """What to say if a name without what stands before it is that of several tensors.
+
+        In the same words for all parameters of an optimizer.
+        """
+        known = self._doubts.get(optimizer.path, "")
+        if known or self._entry is not None or name in (spec.key, without_wrappers(spec.key)):
+            return known
+        tied = self._positions.tied_keys(spec)
+        others = [key for key in self._ends_in(name) if key not in (spec.key, *tied)]
+        other = next((o for o in others if self._checkpoint.spec(o).shape == spec.shape), None)
+        if other is not None:
+            self._doubts[optimizer.path] = (
+                f"The optimizer's state at {optimizer.path!r} calls a parameter {name!r}, which "
+                f"may be {spec.key!r} as well as {other!r}. It is taken for the first; if it is "
+                "that of the other part, leave `optimizer` out. "
+                f"optimizer_entry={optimizer.path!r} says that it is right."
+            )
+        return self._doubts.get(optimizer.path, "")
+
+    def _ends_in(self, name: str) -> Sequence[str]:
+        """The keys whose last names are these."""
+        count = name.count(".") + 1
+        if count not in self._by_end:
+            ends = self._by_end[count] = {}
+            for key in self._checkpoint:
+                ends.setdefault(".".join(key.split(".")[-count:]), []).append(key)
+        return self._by_end[count].get(name, ())
 
     def _identify(self, optimizer: SavedOptimizer) -> Identified | SettingsError:
         """A saved optimizer's parameters by name or key, or why they cannot be told."""

@@ -15,6 +15,7 @@ from .families import is_of_averages as is_of_averages
 from .keyed import KeyedTable as KeyedTable
 from .listing import list_tensors as list_tensors
 from .nested import EXTRA_STATE as EXTRA_STATE
+from .nested import USUAL as USUAL
 from .nested import is_extra_state as is_extra_state
 from .registry import latest_checkpoint as latest_checkpoint
 from .registry import open_checkpoint as open_checkpoint

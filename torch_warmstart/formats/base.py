@@ -359,6 +359,10 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         """Other entries of the file that hold tensors, with their first keys, for messages."""
         return ""
 
+    def entries_alike(self, keys: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
+        """The entry that was taken and others with tensors of these names, of the same shapes."""
+        return ()
+
     def extra_states(self) -> tuple[str, ...]:
         """Keys of what modules keep beside their tensors (`get_extra_state`), if that is none."""
         return ()

@@ -113,6 +113,30 @@ def entries_beside(tree: _Tree, leaf: type, path: str) -> str:
     return _entries(found, "", leaf)
 
 
+def entries_alike(tree: _Tree, leaf: type, chosen: str, keys: Collection[str]) -> tuple[str, ...]:
+    """The chosen mapping and others that have tensors of the same names and shapes, by path.
+
+    Args:
+        tree: The container.
+        leaf: The type of what counts as a tensor.
+        chosen: The path of keys to what was chosen; averages of that do not count.
+        keys: The names of the tensors to compare.
+    """
+    found = _candidates(tree, leaf, _DEPTH)
+    own = found.pop(chosen, {})
+    if not keys or not all(key in own for key in keys):
+        return ()
+    averages = {each.path for each in find_averages(tree, leaf, chosen)}
+    alike = [
+        path
+        for path, node in found.items()
+        if path not in averages
+        if all(_is_leaf(key, node.get(key), leaf) for key in keys)
+        if all(tuple(node[key].shape) == tuple(own[key].shape) for key in keys)
+    ]
+    return (chosen, *alike)
+
+
 def join_keys(path: str, key: object) -> str:
     """A path of keys, one longer."""
     return f"{path}/{key}" if path else str(key)

@@ -86,6 +86,9 @@ class StateDictCheckpoint(Checkpoint):
     def entries_beside(self) -> str:
         return nested.entries_beside(self._container, torch.Tensor, self._path)
 
+    def entries_alike(self, keys: Sequence[str]) -> tuple[str, ...]:
+        return nested.entries_alike(self._container, torch.Tensor, self._path, keys)
+
     def extra_states(self) -> tuple[str, ...]:
         return self._extra_states
 

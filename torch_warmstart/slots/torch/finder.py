@@ -18,6 +18,7 @@ from torch_warmstart.model import Slot, Variable, without_wrappers
 from torch_warmstart.names import BY_USER, Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
 from torch_warmstart.slots.steps import mu_product_layout
+from torch_warmstart.slots.torch.entries import doubt_of_entries
 from torch_warmstart.slots.torch.positions import Identified, Positions
 from torch_warmstart.slots.torch_optimizers import (
     FIRST_OF_KERNELS,
@@ -272,12 +273,18 @@ class TorchSlots:
 
     def _identify(self, optimizer: SavedOptimizer) -> Identified | SettingsError:
         """A saved optimizer's parameters by name or key, or why they cannot be told."""
-        if optimizer.is_named and optimizer.shared_name is None:
-            return Identified(_by_name(optimizer))
         try:
-            return self._positions.identify(optimizer)
+            is_told = optimizer.is_named and optimizer.shared_name is None
+            known = (
+                Identified(_by_name(optimizer)) if is_told else self._positions.identify(optimizer)
+            )
         except SettingsError as error:
             return error
+        if known.doubt or self._entry is not None:
+            return known
+        keys = [key for key in known.parameters if key in self._checkpoint]
+        entry, *others = self._checkpoint.entries_alike(keys) or ("",)
+        return Identified(known.parameters, doubt_of_entries(optimizer.path, entry, others))
 
     def _aliases(self, variable: Variable, spec: TensorSpec) -> Iterator[str]:
         """What a saved optimizer may call a parameter: its key, and those of tensors tied to it."""

@@ -102,6 +102,9 @@ class DcpCheckpoint(Checkpoint):
     def entries_beside(self) -> str:
         return nested.entries_beside(self._tree, StoredTensor, self._path)
 
+    def entries_alike(self, keys: Sequence[str]) -> tuple[str, ...]:
+        return nested.entries_alike(self._tree, StoredTensor, self._path, keys)
+
     def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
         return self._optimizers[0]
 

@@ -127,6 +127,12 @@ def test_an_order_of_the_checkpoint_that_is_not_the_only_one_to_fit_is_said_to_b
     (note,) = plan.notes
     assert note.code == "state-by-position"
     assert "fit too, with '0.weight' in place of '2.weight'." in note.text
+    named = tws.WarmStartSettings(
+        {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()},
+        var_name_to_prev_var_name={"0.": "1.", "1.": "0."},
+    )
+    plan = tws.plan_warm_start(model, named, optimizer=torch.optim.AdamW(model.parameters()))
+    assert not plan.notes  # a model of another class has its parameters in another order
 
 
 # -- one optimizer of several models ---------------------------------------------------------------

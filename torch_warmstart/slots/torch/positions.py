@@ -75,7 +75,7 @@ class Positions:
             doubts = (
                 self._doubt(optimizer, fitting[0]),
                 _doubt_of_names(optimizer, fitting[0]),
-                _doubt_of_order(optimizer, fitting[0], rivals),
+                "" if self._is_renamed else _doubt_of_order(optimizer, fitting[0], rivals),
             )
             return Identified(by_key, next(filter(None, doubts), ""))
         raise SettingsError(self._unclear(optimizer, problems, fitting))
@@ -210,6 +210,15 @@ class Positions:
         """Where the current model has what the checkpoint keeps under a key."""
         keys = [self._key_of(v) for v in self._variables if v.kind == "parameter"]
         return {key: at for at, key in enumerate(keys) if key is not None}
+
+    @functools.cached_property
+    def _is_renamed(self) -> bool:
+        """Whether the model calls a parameter otherwise: one of another class has its own order."""
+        found = ((v.names, self._key_of(v)) for v in self._variables if v.kind == "parameter")
+        return any(
+            key is not None and not any(_may_be_called(key, name) for name in names)
+            for names, key in found
+        )
 
     @staticmethod
     def _sizes(groups: _Groups) -> tuple[int, ...]:

@@ -11,6 +11,8 @@ from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before any test imports TensorFlow
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# Before any test imports gcsfs, which would ask Google about the emulator's buckets.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 # Before any test imports TensorFlow: behind it, Triton, which torch imports when it makes an
 # optimizer, ends the process (tensorflow/tensorflow#124205).

@@ -196,7 +196,6 @@ def test_over_http_what_is_not_there_is_told(web):
 def bucket(local: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """A bucket of an emulated Cloud Storage, and the options that lead there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks Google about buckets
         pytest.importorskip("gcsfs")
         emulator = pytest.importorskip("gcp_storage_emulator.server")
         port = _free_port()

@@ -109,6 +109,24 @@ def test_convolutions_of_mlx_have_their_channels_last(module, shape, order, in_s
     assert torch.equal(model["fc"].weight, square)
 
 
+@pytest.mark.parametrize("in_shards", [False, True])
+@pytest.mark.parametrize(
+    ("key", "said", "family"),
+    [
+        ("enc.dense.kernel", "pt", "torch"),
+        ("enc.dense.weight", "tf", "tensorflow"),
+        ("enc.dense.kernel", "jax", "tensorflow"),
+    ],
+)
+def test_shards_are_whose_their_header_says(key, said, family, in_shards, tmp_path):
+    name = "model-00001-of-00001.safetensors" if in_shards else "model.safetensors"
+    save_file({key: torch.randn(3, 3)}, tmp_path / name, metadata={"format": said})
+    if in_shards:
+        index = {"metadata": {}, "weight_map": {key: name}}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert tws.load_checkpoint(tmp_path).family == family
+
+
 def test_a_file_of_mlx_is_written_as_one(tmp_path):
     save_file(
         {"conv.weight": torch.randn(4, 3, 3, 3)},

@@ -79,10 +79,12 @@ class ShardedCheckpoint(Checkpoint):
 
     @functools.cached_property
     def family(self) -> Family:  # type: ignore[override]  # which nobody sets
-        """By the names; what they do not tell, the first shard does, whose header says it."""
+        """As of one file: by the header, here the first shard's, else by all names together."""
         name = next(iter(self._map.values()), "")
-        said = self._shard(name).family if name.endswith(_SAFETENSORS) else "torch"
-        return said if said == "mlx" else family_of(self._map)
+        first = self._shard(name) if name.endswith(_SAFETENSORS) else None
+        if isinstance(first, safetensors.SafetensorsCheckpoint):
+            return family_of(self._map, first.said_format)
+        return family_of(self._map)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._map)

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from torch_warmstart.slots import NoSource, Optimizers, SlotFinder, SlotSource
 
 _AVERAGES, _STEP = {"exp_avg", "exp_avg_sq"}, "step"
-_AVERAGES_OF_KERNELS = {"momentum1", "exp_avg_sq"}
 _STEPS_NOT_SET = (
     "{name} gets the averages, but keeps no count of steps with its parameters: where it counts "
     "them in its param groups, set that to the checkpoint's (`group['step']`), or it corrects the "
@@ -556,6 +555,8 @@ def _has_sums(checkpoint: Checkpoint) -> bool:
 
 def _find_of_kernels(decisions: Mapping[Variable, Decision]) -> list[Finding]:
     """States of FBGEMM's kernels of which the file leaves open what they are, or how old."""
+    from torch_warmstart.slots import has_averages_of_kernels
+
     taken: dict[Variable, set[str]] = {}
     presumed = None
     for variable, decision in decisions.items():
@@ -567,7 +568,7 @@ def _find_of_kernels(decisions: Mapping[Variable, Decision]) -> list[Finding]:
     if presumed is not None:
         text = _PRESUMED.format(name=presumed.name, key=presumed.keys[0])
         found.append(Finding("slot-of-presumed-kind", "warning", presumed.name, text))
-    averages = [parameter for parameter, names in taken.items() if names >= _AVERAGES_OF_KERNELS]
+    averages = [parameter for parameter, names in taken.items() if has_averages_of_kernels(names)]
     if averages:
         text = _STEPS_OF_KERNELS.format(parameter=averages[0].name)
         found.append(Finding("steps-not-set", "warning", averages[0].name, text))

@@ -33,6 +33,7 @@ def _kind(always: str, with_option: str = "", by_shape: str = "") -> _Kind:
 
 _AVERAGES = "step exp_avg exp_avg_sq"
 FIRST_OF_KERNELS = "momentum1"
+_AVERAGES_OF_KERNELS = f"{FIRST_OF_KERNELS} exp_avg_sq"
 # torch/optim/*.py, `_init_group`.
 _KINDS: Mapping[str, _Kind] = {
     "Adam": _kind(_AVERAGES, "max_exp_avg_sq"),
@@ -49,7 +50,7 @@ _KINDS: Mapping[str, _Kind] = {
     "ASGD": _kind("step eta mu ax"),
     # Of FBGEMM's kernels: TorchRec calls the first state of any of them `momentum1`.
     "FBGEMM's Adagrad": _kind(FIRST_OF_KERNELS),
-    "FBGEMM's Adam": _kind(f"{FIRST_OF_KERNELS} exp_avg_sq"),
+    "FBGEMM's Adam": _kind(_AVERAGES_OF_KERNELS),
 }
 # Of slots that are kept with an option.
 _OPTIONS = {"max_exp_avg_sq": "amsgrad", "grad_avg": "centered", "momentum_buffer": "momentum"}
@@ -99,6 +100,11 @@ def torch_kind(optimizer: torch.optim.Optimizer) -> str | None:
     """The kind of an optimizer of torch's: its class, or the one that keeps the same."""
     name = torch_name(optimizer)
     return None if name is None else _SAME.get(name, name)
+
+
+def has_averages_of_kernels(slots: Collection[str]) -> bool:
+    """Whether kernels that keep these correct averages by a count of steps, as Adam's do."""
+    return set(slots) >= set(_AVERAGES_OF_KERNELS.split())
 
 
 def kinds_of(slots: Collection[str], options: Collection[str]) -> frozenset[str]:

@@ -54,3 +54,61 @@ def test_rows_that_stay_where_they_are_are_not_told():
 
 def test_a_number_of_rows_that_is_a_width_besides_says_nothing():
     assert not _notes({"embed.weight": MOVED}, lambda: Untied(width=50))
+
+
+class _Positions(nn.Module):
+    """As many places as there are tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.positions = nn.Embedding(50, 8), nn.Embedding(50, 8)
+        self.head = nn.Linear(8, 50)
+
+
+class _Labels(nn.Module):
+    """As many classes as types of segments, and more tokens than either."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.segments = nn.Embedding(60, 8), nn.Embedding(50, 8)
+        self.head = nn.Linear(8, 50)
+
+
+@pytest.mark.parametrize(
+    ("infos", "make", "subject"),
+    [
+        ({"embed": MOVED, "head": MOVED}, _Positions, "positions.weight"),
+        ({"head": MOVED}, _Labels, "segments.weight"),
+    ],
+    ids=["the twin moves, too", "another embedding has more rows"],
+)
+def test_an_embedding_that_is_no_twin_of_the_head_is_a_note(infos, make, subject):
+    report = tws.warm_start(make(), WarmStartSettings(make().state_dict(), ".*", infos))
+    found = [(note.severity, note.subject) for note in report.notes]
+    assert found == [("note", subject)]
+
+
+@pytest.mark.parametrize(
+    ("layer", "rows"),
+    [(nn.LSTM(8, 8), 32), (nn.GRU(8, 8), 24), (nn.MultiheadAttention(8, 2), 24)],
+    ids=["LSTM", "GRU", "attention"],
+)
+def test_gates_and_projections_are_no_entries(layer, rows):
+    def model():
+        return nn.ModuleDict({"embed": nn.Embedding(rows, 8), "layer": layer})
+
+    names = OLD[:rows]
+    info = VocabInfo(names[::-1], old_vocab=names)
+    assert not _notes({"embed": info}, model)
+
+
+def test_tables_of_many_sizes_that_go_by_position_are_told_once():
+    def model():
+        sizes = {f"{name}{n}": nn.Embedding(n, 2) for n in range(40, 50) for name in "ab"}
+        return nn.ModuleDict(sizes)
+
+    infos = {f"a{n}": VocabInfo(OLD[:n][::-1], old_vocab=OLD[:n]) for n in range(40, 50)}
+    source = WarmStartSettings(model().state_dict(), ".*", infos)
+    (note,) = tws.warm_start(model(), source).notes
+    assert "The same, with other numbers, of 'b41.weight', 'b42.weight', " in note.text
+    assert "and 4 more." in note.text

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import nn
 
-from torch_warmstart.errors import Finding, Severity, plural
+from torch_warmstart.errors import Finding, Severity, listed, plural
 from torch_warmstart.layouts import vector_of
 from torch_warmstart.model import is_untransposed_linear, output_axis
 from torch_warmstart.planning.plan import AxisChange, PlanItem
+from torch_warmstart.planning.rows import why_not_by_position
 from torch_warmstart.settings import VocabInfo
 
 _PART = re.compile(r"parametrizations\.(\w+)\.original\d*|(\w+)_(?:g|v|orig|mask)")  # of a weight
@@ -43,8 +44,9 @@ def find_half_changed(items: Sequence[PlanItem]) -> list[Finding]:
 def find_left_by_position(items: Sequence[PlanItem]) -> Iterator[Finding]:
     """What has as many rows as a vocabulary that moves, in another layer, and goes by position.
 
-    It is no more than told, and only where that number is no width of the model besides. A linear
-    layer of an embedding's shape, or the reverse, is most probably its twin that is not tied to it.
+    It is no more than told, and once for all, and only where that number is no width of the model
+    besides. A linear layer of an embedding's shape, or the reverse, is most probably its twin that
+    is not tied to it.
     """
     taken = [item for item in items if item.state != "kept" and item.variable.slot is None]
     moving: dict[int, list[tuple[PlanItem, AxisChange]]] = {}
@@ -53,14 +55,48 @@ def find_left_by_position(items: Sequence[PlanItem]) -> Iterator[Finding]:
             moving.setdefault(size, []).append((item, change))
     widths = {size for i in items if moving and i.variable.slot is None for size in _widths(i)}
     known = {id(owner.module) for i in taken if i.changes for owner in i.variable.owners}
-    for size in sorted(moving.keys() - widths):
-        left = [i for i in taken if not i.changes and i.variable.shape[:1] == (size,)]
-        left = [
-            i for i in left if known.isdisjoint(id(owner.module) for owner in i.variable.owners)
-        ]
-        moved = [item for item, change in moving[size] if left and _moves(change.remapping.rows)]
-        if moved:
-            yield _by_position(size, moved, left)
+    by_size: dict[int, list[PlanItem]] = {}
+    for item in taken:
+        size = next(iter(item.variable.shape), 0)
+        if size in moving and size not in widths and _may_go_by_entries(item, known):
+            by_size.setdefault(size, []).append(item)
+    alike: list[tuple[PlanItem, PlanItem]] = []
+    for size, left in sorted(by_size.items()):
+        moved = [item for item, change in moving[size] if _moves(change.remapping.rows)]
+        twins = _twins(taken, moved, left)
+        if twins:
+            yield _by_position("warning", twins[0], [other for _, other in twins])
+        elif moved:
+            alike += ((moved[0], other) for other in left)
+    if alike:
+        yield _by_position("note", alike[0], [other for _, other in alike])
+
+
+def _may_go_by_entries(item: PlanItem, known: Container[int]) -> bool:
+    """Whether rows that go by position may be a vocabulary's: no gates, and in no layer of one."""
+    variable = item.variable
+    is_apart = not any(id(owner.module) in known for owner in variable.owners)
+    return not item.changes and is_apart and not why_not_by_position(variable, 0, variable.shape[0])
+
+
+def _twins(
+    taken: Sequence[PlanItem], moved: Sequence[PlanItem], left: Sequence[PlanItem]
+) -> list[tuple[PlanItem, PlanItem]]:
+    """A linear layer and an embedding of one shape, of which one moves and has no twin that does.
+
+    An embedding with fewer rows than another one is no output layer's twin: there are as few types
+    of segments, or positions, as there may be classes.
+    """
+    by_side = {(_is_looked_up(item), item.variable.shape): item for item in reversed(moved)}
+    most = max((i.variable.shape[0] for i in taken if _is_looked_up(i)), default=0)
+    found = []
+    for other in left:
+        is_looked_up, shape = _is_looked_up(other), other.variable.shape
+        one = by_side.get((not is_looked_up, shape)) if is_looked_up is not None else None
+        may_be = not is_looked_up or shape[0] == most
+        if one is not None and may_be and (is_looked_up, shape) not in by_side:
+            found.append((one, other))
+    return found
 
 
 def _vocabularies(item: PlanItem) -> Iterator[tuple[int, AxisChange]]:
@@ -76,21 +112,21 @@ def _widths(item: PlanItem) -> Iterator[int]:
     yield from (n for axis, n in enumerate(item.variable.shape) if axis and axis not in moved)
 
 
-def _by_position(size: int, moved: Sequence[PlanItem], left: Sequence[PlanItem]) -> Finding:
-    by_side = {(_is_looked_up(item), item.variable.shape): item for item in reversed(moved)}
-    sides = ((_is_looked_up(item), item) for item in left)
-    others = ((by_side.get((not up, o.variable.shape)), o) for up, o in sides if up is not None)
-    twins = [(one, other) for one, other in others if one is not None]
-    one, other = twins[0] if twins else (moved[0], left[0])
-    more = f" (and {plural(len(left) - 1, 'other variable')})" if left[1:] and not twins else ""
-    has, takes = ("have", "take") if more else ("has", "takes")
+def _by_position(
+    severity: Severity, pair: tuple[PlanItem, PlanItem], left: Sequence[PlanItem]
+) -> Finding:
+    """What is said of one that moves and the first of those that are left."""
+    one, other = pair
+    size = other.variable.shape[0]
+    is_one_size = all(item.variable.shape[0] == size for item in left)
+    same = "The same" if is_one_size else "The same, with other numbers,"
+    others = f" {same} of {listed(repr(o.name) for o in left[1:])}." if left[1:] else ""
     text = (
-        f"{other.name}{more} {has} {plural(size, 'row')}, as many as {one.name}, whose rows move "
-        f"as var_name_to_vocab_info says, and {takes} them by position: if they are of the same "
-        "entries, they are others' now."
+        f"{other.name} has {plural(size, 'row')}, as many as {one.name}, whose rows move as "
+        "var_name_to_vocab_info says, and takes them by position: if they are of the same entries, "
+        f"they are others' now.{others}"
     )
     hint = f"Give {other.name!r} the same VocabInfo; ClipOrPad() says that it goes by position."
-    severity: Severity = "warning" if twins else "note"
     return Finding("rows-by-position", severity, other.name, f"{text} {hint}", hint)
 
 

@@ -53,6 +53,8 @@ def test_a_state_that_may_be_another_entrys_is_warned_of(source, entry):
         ({"a": {"model": OTHERS}, "b": {"model": TENSORS, "optimizer": STATE}}, "b"),
         ({"model": TENSORS, "old": OTHERS, "optimizer": STATE}, "model"),
         ({"policy": TENSORS, "target_policy": OTHERS, "optimizer": STATE}, "policy"),
+        ({"policy": TENSORS, "policy_old": OTHERS, "optimizer": STATE}, "policy"),
+        ({"actor": TENSORS, "reference": OTHERS, "optimizer": STATE}, "actor"),
         ({"one": TENSORS, "two": nn.Linear(3, 2).state_dict(), "optimizer": STATE}, "one"),
     ],
 )

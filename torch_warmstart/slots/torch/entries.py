@@ -14,7 +14,7 @@ from torch_warmstart.formats import USUAL
 _WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 # What entries are called whatever they are for, and copies that no optimizer changes.
 _ANYTHING = {"optimizer", "optimizers", "optim", "opt", "state", "states", "dict", "model", "net"}
-_COPIES = {"target", "teacher", "best"}
+_COPIES = {"target", "teacher", "best", "old", "ref", "reference", "frozen"}
 
 
 def doubt_of_entries(state: str, entry: str, others: Sequence[str]) -> str:

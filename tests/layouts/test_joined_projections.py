@@ -65,9 +65,15 @@ def test_what_lies_beside_them_counts():
     adapter = {"attn.q_proj.lora_A.weight": torch.ones(2, WIDTH)}
     with pytest.raises(tws.PlanError, match="has an adapter beside it"):
         _port({**state, **adapter})
+
+
+def test_the_layers_own_name_comes_before_what_others_make_of_theirs():
+    state = nn.ModuleDict({"attn": Apart()}).state_dict()
     joined = {"attn.in_proj_weight": torch.ones(3 * WIDTH, WIDTH)}
-    with pytest.raises(tws.PlanError, match="is found under different keys"):
-        _port({**state, **joined})
+    new, report = _port({**state, **joined})
+    assert new.in_proj_weight.eq(1).all()
+    left = {f"attn.{name}_proj.weight" for name in "qkv"}
+    assert set(report.unexpected_keys) == left
 
 
 def test_keys_of_fewer_heads_are_refused():

@@ -287,6 +287,8 @@ class Finder:
                 if specs:
                     by, is_inferred = form.evidence, bool(form.evidence)
                     sources.append(Source(specs, owner, form, by, is_inferred))
+        # Where a tensor has the layer's own name, what others could make of theirs is none.
+        sources = [source for source in sources if not source.is_inferred] or sources
         if len(sources) < 2:
             return next(iter(sources), None)
         if differ(sources):

@@ -62,6 +62,24 @@ def test_where_it_lies_what_it_is_called_and_shapes_tell_whose_it_is(source, ent
     assert _codes(source, entry) == []
 
 
+@pytest.mark.parametrize("entry", ["a", "a/model", "b"])
+def test_of_several_states_the_one_within_the_entry_is_taken(entry):
+    source = {
+        name: dict(zip(("model", "optimizer"), _trained(named=False), strict=True)) for name in "ab"
+    }
+    model = nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    tws.warm_start(model, tws.WarmStartSettings(source, entry=entry), optimizer=optimizer)
+    expected = source[entry[0]]["optimizer"]["state"][0]["exp_avg"]
+    assert torch.equal(optimizer.state[model.weight]["exp_avg"], expected)
+
+
+def test_of_several_states_that_lie_alike_none_is_taken():
+    source = {"one": TENSORS, "optimizer_a": STATE, "optimizer_b": _trained(named=False)[1]}
+    with pytest.raises(tws.PlanError, match="in several optimizers' states"):
+        _codes(source, "one")
+
+
 def test_names_of_the_parameters_do_not_tell_two_entries_apart():
     tensors, state = _trained(named=True)
     source = {"one": OTHERS, "two": tensors, "optimizer": state}

@@ -348,6 +348,8 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         """What torch keeps in `state_dict()._metadata`, or None."""
         return None
 
+    entry: str = ""  # the path of keys to what was taken, of a file with several entries
+
     def averages(self) -> Sequence[Averages]:
         """Averages of the weights that are kept beside these, in entries of their own."""
         return ()

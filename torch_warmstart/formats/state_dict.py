@@ -70,9 +70,8 @@ class StateDictCheckpoint(Checkpoint):
         self._metadata = getattr(chosen, "_metadata", None)
         if self._metadata is None:  # a module's own has it; a dict is anybody's
             self.family = family_of(self._tensors)
-        self._path = path
         self._container = state  # optimizers' states lie beside what was chosen
-        self._path = path
+        self.entry: str = path
 
     def metadata(self) -> Any:
         return self._metadata
@@ -81,20 +80,20 @@ class StateDictCheckpoint(Checkpoint):
         return iter(self._tensors)
 
     def averages(self) -> tuple[nested.Averages, ...]:
-        return nested.find_averages(self._container, torch.Tensor, self._path)
+        return nested.find_averages(self._container, torch.Tensor, self.entry)
 
     def entries_beside(self) -> str:
-        return nested.entries_beside(self._container, torch.Tensor, self._path)
+        return nested.entries_beside(self._container, torch.Tensor, self.entry)
 
     def entries_alike(self, keys: Sequence[str]) -> tuple[str, ...]:
-        return nested.entries_alike(self._container, torch.Tensor, self._path, keys)
+        return nested.entries_alike(self._container, torch.Tensor, self.entry, keys)
 
     def extra_states(self) -> tuple[str, ...]:
         return self._extra_states
 
     def besides(self) -> Mapping[str, str]:
         optimizers = (saved.path.split("/")[0] for saved in self.optimizer_states())
-        told = {self._path.split("/")[0], *optimizers, *self._tensors}
+        told = {self.entry.split("/")[0], *optimizers, *self._tensors}
         aside = {
             str(key): _in_words(value)
             for key, value in self._container.items()

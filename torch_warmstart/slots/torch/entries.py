@@ -40,12 +40,25 @@ def doubt_of_entries(state: str, entry: str, others: Sequence[str]) -> str:
     )
 
 
+def nearest(states: Sequence[str], entry: str) -> Sequence[str]:
+    """The optimizers' states that most keys lead to in common with an entry.
+
+    Of `{"g": {"model": ..., "optimizer": ...}, "d": ...}` the one in "g" is that of "g/model".
+    """
+    most = max(_shared(state, entry) for state in states)
+    return [state for state in states if _shared(state, entry) == most]
+
+
+def _shared(state: str, entry: str) -> int:
+    """How many keys lead to both."""
+    pairs = list(zip(state.split("/"), entry.split("/"), strict=False))
+    return next((n for n, (one, other) in enumerate(pairs) if one != other), len(pairs))
+
+
 def _nearness(state: str, entry: str) -> tuple[int, bool]:
     """How many keys lead to both, and whether they are called alike: `opt_g` and `generator`."""
-    pairs = list(zip(state.split("/"), entry.split("/"), strict=False))
-    shared = next((n for n, (one, other) in enumerate(pairs) if one != other), len(pairs))
     called = ((one, other) for one in _words(state) for other in _words(entry))
-    return shared, any(o.startswith(w) or w.startswith(o) for o, w in called)
+    return _shared(state, entry), any(o.startswith(w) or w.startswith(o) for o, w in called)
 
 
 def _words(path: str) -> set[str]:

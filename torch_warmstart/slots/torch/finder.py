@@ -18,7 +18,7 @@ from torch_warmstart.model import Slot, Variable, without_wrappers
 from torch_warmstart.names import BY_USER, Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
 from torch_warmstart.slots.steps import mu_product_layout
-from torch_warmstart.slots.torch.entries import doubt_of_entries
+from torch_warmstart.slots.torch.entries import doubt_of_entries, nearest
 from torch_warmstart.slots.torch.positions import Identified, Positions
 from torch_warmstart.slots.torch_optimizers import (
     FIRST_OF_KERNELS,
@@ -104,6 +104,9 @@ class TorchSlots:
         hits = self._hits(slot.slot.parameter, parameter.specs[0])
         here = self._kinds_for(slot.slot)
         having = [hit for hit in hits if hit.key_of(slot.slot.name) and can_go_on(hit.kinds, here)]
+        if len(having) > 1 and self._entry is None:
+            lying = nearest([hit.optimizer.path for hit in having], self._checkpoint.entry)
+            having = [hit for hit in having if hit.optimizer.path in lying]
         if len(having) > 1:
             raise self._ambiguous(slot, having)
         if having:

@@ -77,9 +77,9 @@ class DcpCheckpoint(Checkpoint):
         self._storage = place.storage
         items = decode_metadata(self._read_metadata(), join(self.url, DCP_METADATA))
         self._tree = _tree(items, self.url)
-        self._path, self._tensors = _choose(self._tree, self.url, place.entry, place.wanted)
+        self.entry, self._tensors = _choose(self._tree, self.url, place.entry, place.wanted)
         title = "torch.distributed checkpoint"
-        self.format: str = f"{title}, entry {self._path!r}" if self._path else title
+        self.format: str = f"{title}, entry {self.entry!r}" if self.entry else title
         self._files = OpenOnce[ByteSource]()
         for name in {chunk.file for tensor in self._tensors.values() for chunk in tensor.chunks}:
             below(self.url, name)  # every other is checked when it is opened
@@ -97,13 +97,13 @@ class DcpCheckpoint(Checkpoint):
         return iter(self._tensors)
 
     def averages(self) -> tuple[nested.Averages, ...]:
-        return nested.find_averages(self._tree, StoredTensor, self._path)
+        return nested.find_averages(self._tree, StoredTensor, self.entry)
 
     def entries_beside(self) -> str:
-        return nested.entries_beside(self._tree, StoredTensor, self._path)
+        return nested.entries_beside(self._tree, StoredTensor, self.entry)
 
     def entries_alike(self, keys: Sequence[str]) -> tuple[str, ...]:
-        return nested.entries_alike(self._tree, StoredTensor, self._path, keys)
+        return nested.entries_alike(self._tree, StoredTensor, self.entry, keys)
 
     def optimizer_states(self) -> tuple[SavedOptimizer, ...]:
         return self._optimizers[0]

@@ -3,7 +3,9 @@
 `optimizer/vars/N` has no names. But Keras reads them by their numbers alone, into the variables of
 an optimizer that is built for `model.trainable_variables` (`BaseOptimizer.load_own_variables`), so
 their order is a part of the format: the count of steps, the learning rate unless it is a schedule,
-and then slots, in the order of the model's trainable variables. That order is the layers', of which
+and then slots, in the order of the model's trainable variables. Where the loss is scaled
+(`mixed_float16`), that is so of the optimizer within the scaling one, in a folder of its own. That
+order is the layers', of which
 `config.json` has the list, and within Keras's own layers the one they make their variables in.
 
 This is said only where all of it is known: the model is a Functional or a Sequential of Keras's own
@@ -25,6 +27,9 @@ from torch_warmstart.formats.keras.layers import LAYERS
 from torch_warmstart.values import frozen
 
 _FOLDER = "optimizer"
+_INNER = "inner_optimizer"  # of one that scales the loss, which lists its variables as its own, too
+_FOLDER_WITHIN = f"{_FOLDER}/{_INNER}"
+_SCALES_THE_LOSS = "LossScaleOptimizer"
 _MODELS = ("Functional", "Sequential")
 # `trainable=False` in the constructor freezes the layer within these, and in no others; set later,
 # it freezes what is within any layer, and the configuration does not tell which it was.
@@ -73,7 +78,8 @@ def find_optimizer(folders: Sequence[LayerFolder], config: Any) -> GraphOptimize
         config: The file's `config.json`.
     """
     kind, options = _optimizer_of(config)
-    found = [dataset for each in folders if each.folder == _FOLDER for dataset in each.variables]
+    written = {each.folder: each.variables for each in folders}
+    found = written.get(_FOLDER_WITHIN) or written.get(_FOLDER)
     trained = _trained_variables(folders) if _class_of(config) in _MODELS else None
     if not found or trained is None or not _is_known(kind, options):
         return None
@@ -85,6 +91,8 @@ def find_optimizer(folders: Sequence[LayerFolder], config: Any) -> GraphOptimize
 def _optimizer_of(config: Any) -> tuple[str, Mapping[str, Any]]:
     for key in ("compile_config", "optimizer"):
         config = config.get(key) if isinstance(config, dict) else None
+    if _class_of(config) == _SCALES_THE_LOSS and isinstance(config.get("config"), dict):
+        config = config["config"].get(_INNER)
     options = config.get("config") if isinstance(config, dict) else None
     if not isinstance(config, dict) or not isinstance(options, dict):
         return "", {}
@@ -147,7 +155,7 @@ def _trained_variables(folders: Sequence[LayerFolder]) -> list[Dataset] | None:
         inner.setdefault(layer.parent.folder, []).append(layer)
     todo: list[LayerFolder] = [folders[0]]
     trained: list[Dataset] = []
-    reached = {_FOLDER}
+    reached = {_FOLDER, _FOLDER_WITHIN}
     while todo:
         layer = todo.pop()
         reached.add(layer.folder)

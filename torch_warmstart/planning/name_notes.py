@@ -146,7 +146,7 @@ def _averages(items: Iterable[PlanItem], located: Located) -> Iterator[Finding]:
     """Averages of what is taken that lie beside it."""
     keys = [key for item in items if item.state != "kept" for key in item.keys]
     separator = located.finder.conventions.separator
-    fronts = _of_averages(key.partition(separator)[0] for key in located.unused)
+    fronts = _fronts_of_averages(located.unused, separator)
     ends = _of_averages(key.rpartition("/")[2] for key in located.unused if "/" in key)
     if not fronts and not ends:
         return
@@ -190,6 +190,16 @@ def _of_averages(words: Iterable[str]) -> list[str]:
     return sorted(filter(is_of_averages, set(words)))
 
 
+def _fronts_of_averages(keys: Iterable[str], separator: str) -> list[str]:
+    """What stands before all names of averages, with what a wrapper puts there: `ema.module`."""
+    fronts: set[str] = set()
+    for key in keys:
+        first, _, rest = key.partition(separator)
+        if is_of_averages(first):
+            fronts.update(key[: -len(plain) - 1] for plain in without_fronts(rest) if plain)
+    return sorted(fronts)
+
+
 def _average_of(
     key: str, located: Located, fronts: Sequence[str], ends: Sequence[str]
 ) -> tuple[str, str] | None:
@@ -207,11 +217,13 @@ def _average_of(
     separator = located.finder.conventions.separator
     first, _, rest = key.partition(separator)
     for model in fronts:
+        if first == model.partition(separator)[0]:
+            continue
         for name in (f"{model}{separator}{key}", f"{model}{separator}{rest}"):
-            if first != model and name in located.unused:
+            if name in located.unused:
                 return name, f"{{'/': {f'{model}{separator}'!r}}}"
         for called in (key, rest):  # a buffer of a module has no separator in its name
             name = f"{model}{separator}{called.replace(separator, '')}"
-            if called.count(separator) and first != model and name in located.unused:
+            if called.count(separator) and name in located.unused:
                 return name, f"{{{key!r}: {name!r}, ...}}"
     return None

@@ -50,7 +50,9 @@ def test_an_entry_of_averages_is_told_with_what_takes_it(tree, entry, path, tmp_
     assert torch.equal(model[0].bias, right)
 
 
-@pytest.mark.parametrize("front", ["ema", "model_ema", "swa_model", "averaged_model", "shadow"])
+@pytest.mark.parametrize(
+    "front", ["ema", "model_ema", "swa_model", "averaged_model", "shadow", "swa_model.module"]
+)
 def test_averages_among_the_names_are_told_with_what_takes_them(front):
     tree = {**OLD, **{f"{front}.{name}": value for name, value in EMA.items()}}
     (told,) = _told(tree)

@@ -195,6 +195,17 @@ def test_pickles_are_never_loaded(put: Put) -> None:
 
 
 @pytest.mark.parametrize(
+    "content", [{"weight": np.zeros(2)}, [np.zeros(2), np.zeros(3)]], ids=["dict", "list"]
+)
+def test_a_pickled_npy_is_said_to_be_one(put: Put, content: Any) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(content, dtype=object), allow_pickle=True)
+    url = put("p.npy", buffer.getvalue())
+    with pytest.raises(UnsupportedError, match="holds pickled Python objects .* np.savez"):
+        tw.load_checkpoint(url)
+
+
+@pytest.mark.parametrize(
     ("array", "word"),
     [
         (np.zeros(2, [("x", "f4")]), "structured"),

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from torch_warmstart.dtypes import take_rows
-from torch_warmstart.errors import CorruptCheckpointError
+from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError
 from torch_warmstart.formats.arrays.numpy_dtypes import tensor_of_bytes, torch_dtype
 from torch_warmstart.formats.arrays.zip_members import ZipMembers
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
@@ -85,6 +85,12 @@ class NpyCheckpoint(Checkpoint):
             _check_size(header, source.size)
         except ValueError as error:
             raise CorruptCheckpointError(f"{url} is no valid .npy file: {error}.") from error
+        if header.dtype is not None and header.dtype.hasobject:
+            raise UnsupportedError(
+                f"{url} holds pickled Python objects (as np.save writes a dict), which could run "
+                "code, so that nothing is unpickled. Where it comes from, save the arrays by their "
+                "names: np.savez('weights.npz', **arrays)."
+            )
         self._headers = {base_name(url).removesuffix(NPY_SUFFIX): header}
 
     def __iter__(self) -> Iterator[str]:

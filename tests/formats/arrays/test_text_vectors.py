@@ -149,6 +149,7 @@ def test_a_first_line_that_promises_more_is_told(tmp_path: Path) -> None:
         (b"", "it has no line of text"),
         (b"hello\n", "not a token and two or more numbers each"),
         (b"the quick brown fox\n", "line 1 is not a token and 3 numbers"),
+        (b"a 1 2 3\nb 1 2 3\nc 1 2\n", "line 3 is not a token and 3 numbers"),
         (b"a 1 2\nb 1 x\n", "line 2 is not a token and 2 numbers"),
         (b"a 1\nb 2\n", "not a token and two or more numbers each"),
         (b"7 4\n", "it has no line of text"),

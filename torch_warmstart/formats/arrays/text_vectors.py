@@ -223,7 +223,7 @@ def _guess(head: bytes, whole: bool) -> _Guess:
         raise ValueError("it has no line of text")
     if any(b"\0" in word for words in fields for word in words):
         raise ValueError("it is not text")
-    dimension = int(header[2]) if header else min(map(_count_numbers, fields))
+    dimension = int(header[2]) if header else _dimension(fields)
     if dimension < _MIN_DIMENSION and not header:  # no vectors; or a line of them is damaged
         dimension = min(map(len, fields)) - 1
     if dimension < _MIN_DIMENSION:
@@ -233,6 +233,21 @@ def _guess(head: bytes, whole: bool) -> _Guess:
             raise ValueError(f"line {number} is not a token and {dimension} numbers")
     offset = len(lines[0]) + 1 if header else 0
     return _Guess(offset, int(header[1]) if header else None, dimension)
+
+
+def _dimension(fields: list[list[bytes]]) -> int:
+    """How many numbers the lines end with: the fewest, as tokens may end with numbers.
+
+    Where the others cannot be tokens of that kind, a short line is damaged, and most lines tell.
+    """
+    counts = [_count_numbers(words) for words in fields]
+    least = min(counts)
+    if least and any(
+        count > least and _is_one_of(words[-least - 1], words[-least:])
+        for count, words in zip(counts, fields, strict=True)
+    ):
+        return max(sorted(set(counts)), key=counts.count)
+    return least
 
 
 def _is_number(field: bytes) -> bool:

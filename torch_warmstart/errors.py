@@ -25,6 +25,7 @@ vocabulary is shown, which can be a person's id.
 from __future__ import annotations
 
 import difflib
+import numbers
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeGuard, get_args
@@ -251,18 +252,18 @@ def cause_of(error: Exception) -> Exception | None:
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether a user's argument is a whole number; a bool is none."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether a user's argument is a whole number, numpy's too; a bool is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a user's argument is a number; a bool is none."""
-    return is_whole(value) or isinstance(value, float)
+    """Whether a user's argument is a number, numpy's too; a bool is none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_kind(what: str, value: object, kind: type, expected: str) -> None:
     """Raises SettingsError for an argument that is of another kind; a bool is no number."""
-    if not isinstance(value, kind) or (kind is int and not is_whole(value)):
+    if not (is_whole(value) if kind is int else isinstance(value, kind)):
         raise SettingsError(f"{what} must be {expected}, not a {type(value).__name__}.")
 
 

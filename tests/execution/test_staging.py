@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -133,14 +134,15 @@ def test_a_limit_refuses_before_anything_is_written():
     made = VocabInfo(NEW, old_vocab=OLD, backup_initializer=nn.init.normal_)
     _refused("table.weight: .* takes 48 bytes, .* is 47. Take one of tws.init", made, limit=47)
     _refused("To move rows takes .* is 1. To", plain, limit=1)
-    tws.warm_start(
-        Net(out=2_000),
-        WarmStartSettings(Net(5, out=2_000), var_name_to_vocab_info=INFO),
-        staging="memory",
-        memory_limit=32_036,
-    )
+    for limit in (32_036, np.int64(32_036)):
+        tws.warm_start(
+            Net(out=2_000),
+            WarmStartSettings(Net(5, out=2_000), var_name_to_vocab_info=INFO),
+            staging="memory",
+            memory_limit=limit,
+        )
 
 
-@pytest.mark.parametrize("wrong", [{"staging": "disk"}, {"limit": "1 GB"}, {"limit": -1}])
+@pytest.mark.parametrize("wrong", [{"staging": "disk"}, {"limit": "1 GB"}, {"limit": -1}, {"limit": np.int64(-1)}, {"limit": True}])
 def test_what_is_neither(wrong):
     _refused("staging is|memory_limit is", VocabInfo(NEW, old_vocab=OLD), **wrong)

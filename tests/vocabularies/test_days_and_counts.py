@@ -39,7 +39,8 @@ def test_days_go_forward(monday, tmp_path):
         -1,
         True,
         1.0,
-        "2024-10-05",
+        "5.10.2024",
+        "1969-12-31",
         datetime.date(1969, 12, 31),
         np.datetime64("NaT"),
         np.datetime64("1969-12-31"),
@@ -49,6 +50,12 @@ def test_days_go_forward(monday, tmp_path):
 def test_what_is_no_day_is_refused(monday, wrong):
     with pytest.raises(tws.SettingsError, match="today is a datetime.date from 1970 on"):
         tws.update_vocabulary(monday, COUNTS, today=wrong)
+
+
+def test_a_day_may_be_text():
+    text, day = "2024-10-05", datetime.date(2024, 10, 5)
+    told, same = (tws.update_vocabulary(["a"], {"b": 3}, today=each).usage for each in (text, day))
+    assert told.last_seen.tolist() == same.last_seen.tolist()
 
 
 def test_the_nat_of_pandas_is_no_day(monday):

@@ -34,7 +34,7 @@ from torch_warmstart.vocabularies.loading import read_vocabulary
 from torch_warmstart.vocabularies.refused_entries import check_no_blank_lines, check_one_kind
 
 Numbers = npt.NDArray[np.int64]
-Day = datetime.date | np.datetime64 | int | None
+Day = datetime.date | np.datetime64 | int | str | None
 
 _BLOCK = 1 << 18  # entries at a time
 _MOST_SUM = 1 << 62  # of counts, so that two of them fit in 64 bits
@@ -75,8 +75,9 @@ def update_vocabulary(
             the entries that were not seen for longest go; of one day those seen least often, and
             of these the new ones first.
         today: The day that the counts are of: a `datetime.date` (of a time in a time zone, its date
-            there), or days since 1970-01-01. None: today's date in UTC. It is not before a day that
-            `old` knows; of one day there may be several updates, whose counts add up.
+            there), text such as "2026-01-31", or days since 1970-01-01. None: today's date in UTC.
+            It is not before a day that `old` knows; of one day there may be several updates, whose
+            counts add up.
         progress: Show a progress bar; None shows one for long work on a terminal.
 
     Returns:
@@ -144,7 +145,10 @@ class _Newcomers:
 def _day_of(today: Day) -> int:
     if today is None:
         today = datetime.datetime.now(datetime.timezone.utc).date()
-    day = -1
+    day, given = -1, today
+    if isinstance(today, str):
+        with contextlib.suppress(ValueError):
+            today = datetime.date.fromisoformat(today)
     if isinstance(today, np.datetime64):
         day = -1 if np.isnat(today) else int(today.astype("datetime64[D]").astype(np.int64))
     elif isinstance(today, datetime.date):
@@ -155,8 +159,8 @@ def _day_of(today: Day) -> int:
             day = operator.index(today)
     if not 0 <= day <= _LAST_DAY:
         raise SettingsError(
-            f"today is a datetime.date from 1970 on, or as many days since 1970-01-01 (20,000 is "
-            f"{_date(20_000)}), not {today!r}."
+            "today is a datetime.date from 1970 on, its text such as '2024-10-04', or as many days "
+            f"since 1970-01-01 (20,000 is {_date(20_000)}), not {given!r:.60}."
         )
     return day
 

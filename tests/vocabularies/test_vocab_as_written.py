@@ -38,6 +38,14 @@ def test_ids_without_a_sign_are_no_fractions(tmp_path):
     assert list(load(path, column="t").entries) == values
 
 
+@pytest.mark.parametrize("beside", [{}, {"note": [1.5, "b", None, "d"]}], ids=["alone", "beside"])
+def test_a_column_of_objects_may_be_without_a_sign(beside):
+    pandas = pytest.importorskip("pandas")
+    values = [(1 << 63) + 1, 5, None, (1 << 64) - 1]
+    table = pandas.DataFrame({"id": pandas.Series(values, dtype=object), **beside})
+    assert list(tws.Vocabulary.load(table, column="id").entries) == values
+
+
 @pytest.mark.parametrize("values", [[1.5, 2], [1 << 63, -1], [1 << 64, 1]], ids=str)
 def test_numbers_that_are_no_ids_are_refused(values, tmp_path):
     with pytest.raises(tws.VocabularyError, match="floating numbers"):

@@ -94,11 +94,22 @@ def without_index(source: Any, column: str | int | None) -> tuple[Any, str | int
         return source, column
     others = (at for at, name in enumerate(names) if at != number and isinstance(name, str))
     beside = [at for at in others if names[at] == ROWS or _may_say_rows(source.iloc[:, at])]
-    picked = source.iloc[:, [number, *beside]]
+    picked = _with_unsigned(source.iloc[:, [number, *beside]])
     name = source.index.name
     if not isinstance(name, str) or name in names or source.index.inferred_type != "integer":
         return picked.reset_index(drop=True), 0
     return picked.reset_index(), 1
+
+
+def _with_unsigned(picked: Any) -> Any:
+    """The same, the first column as what has no sign if it is of such integers of Python's."""
+    ids = picked.iloc[:, 0]
+    there = ids[ids.notna()] if holds_ints(ids) else ()
+    are_ints = all(isinstance(one, int | np.integer) and not isinstance(one, bool) for one in there)
+    if not len(there) or not are_ints or min(there) < 0 or not 1 << 63 <= max(there) < 1 << 64:
+        return picked
+    others = picked.iloc[:, 1:]
+    return type(picked)({picked.columns[0]: ids.astype("UInt64")}, index=picked.index).join(others)
 
 
 def _may_say_rows(column: Any) -> bool:

@@ -214,6 +214,9 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
             f"old vocabulary. {remapping.other_reading or 'Is old_vocab the right one?'}"
         )
         yield Finding("few-entries-found", "warning", item.name, text)
+    if remapping.other_encoding:
+        text = f"{item.name}: {remapping.other_encoding}"
+        yield Finding("encodings-differ", "warning", item.name, text)
     if remapping.forms_unsaid and remapping.num_present:
         yield _forms_unsaid(item, remapping)
     yield from _forms_collide(item, remapping, vocab)

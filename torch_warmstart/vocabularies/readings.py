@@ -7,6 +7,7 @@ and the message says what would match.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import itertools
 import re
 import unicodedata
@@ -31,6 +32,9 @@ _UP_TO_SIGN = re.compile(rb"(?:.*[^0-9A-Za-z])?", re.DOTALL)
 _TOLD_APART = 0.9  # of a side's entries, which a reading may at most make alike
 _LOOKED_AT = 300  # entries of a side, for how a tokenizer writes them
 _WRITTEN_SO = 0.05  # of these: one that begins words so, or goes on in them
+_ENCODED = 20_000  # new entries that are looked for in another encoding
+_ENCODINGS = ("cp1252", "latin-1")
+_WORD = re.compile(rb"[A-Za-z]")
 _SHARE = 0.1  # of the sample that a reading must find to be worth saying
 
 Reading = Callable[[bytes], bytes]
@@ -110,6 +114,59 @@ def differing_forms(new: Entries, old: Entries) -> str:
         tried = side.take(torch.arange(0, len(side), step, device=side.device))
         sides.append([one for one in tried.values(slice(None)) if isinstance(one, bytes)])
     return _differing(sides, _WRITTEN_SO)
+
+
+def other_encoding(new: Entries, old: Entries, rows: torch.Tensor) -> str:
+    """What would match of the entries that were not found if one side were read as no UTF-8; or "".
+
+    Only the letters beside ASCII's differ then, so that the others are found, and nothing is odd. A
+    token of bytes that are part of a character is no UTF-8 either, but no entry of the other side.
+
+    Args:
+        new: The new vocabulary.
+        old: The old one.
+        rows: For each new entry its old one, or -1.
+
+    Returns:
+        A sentence: `3 more of the new entries would be found if the old vocabulary ...`
+    """
+    if not new.is_text or not old.is_text:
+        return ""
+    missing = (rows < 0).nonzero().flatten()
+    listed = new.take(missing[:: max(1, len(missing) // _ENCODED)]).values(slice(None))
+    tried = [one for one in listed if isinstance(one, bytes) and not one.isascii()]
+    if not tried:
+        return ""
+    listed = old.values(slice(0, min(len(old), _MOST)))
+    known = [one for one in listed if isinstance(one, bytes) and not one.isascii()]
+    for named, side, other in (("new", tried, known), ("old", known, tried)):
+        for encoding in _ENCODINGS:
+            read = _decoded(side, encoding)
+            found = len(read.intersection(other))
+            if found and found >= _SHARE * min(len(read), len(other)):
+                return (
+                    f"{found:,} more of the new entries would be found if the {named} vocabulary, "
+                    f"in which some are no UTF-8, were read as {encoding}: write it as UTF-8."
+                )
+    return ""
+
+
+def _decoded(entries: Sequence[bytes], encoding: str) -> set[bytes]:
+    """Those that are no UTF-8, and words, in UTF-8."""
+    found = set()
+    for entry in entries:
+        with contextlib.suppress(UnicodeDecodeError):
+            if _WORD.search(entry) and not _is_utf8(entry):
+                found.add(entry.decode(encoding).encode())
+    return found
+
+
+def _is_utf8(entry: bytes) -> bool:
+    try:
+        entry.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _casefolded = _text(str.casefold)

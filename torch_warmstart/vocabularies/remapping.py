@@ -31,7 +31,7 @@ from torch_warmstart.vocabularies.loading import (
     read_vocabulary,
     used_rows,
 )
-from torch_warmstart.vocabularies.readings import differing_forms, other_reading
+from torch_warmstart.vocabularies.readings import differing_forms, other_encoding, other_reading
 from torch_warmstart.vocabularies.refused_entries import (
     check_no_blank_lines,
     check_once,
@@ -73,6 +73,7 @@ class Remapping:
     other_reading: str = ""
     # Where it is for tokens of two kinds and says no forms: those that it should say.
     forms_unsaid: str = ""
+    other_encoding: str = ""  # where some entries would be found if a file were read in another
     collision: str = ""  # two old entries that forms have made alike
     num_collisions: int = 0
     shared: str = ""  # two new entries that take one old row by forms
@@ -259,7 +260,8 @@ def remapping_between(
         _check_no_shared_rows(new, rows, len(old))
     found, entries = _count_found(rows, new)
     little = found < _LITTLE * entries
-    otherwise = other_reading(new.listed, old.listed, joined.rows) if little else ""
+    encoded = other_encoding(new.listed, old.listed, joined.rows)
+    otherwise = (little and other_reading(new.listed, old.listed, joined.rows)) or encoded
     if otherwise and not found:
         raise VocabularyError(
             f"None of the {plural(entries, 'entry')} of {new.origin} is in {old.origin}. "
@@ -267,6 +269,8 @@ def remapping_between(
         )
     remapping = _completed(rows, info, vocabularies)
     unsaid = "" if otherwise else differing_forms(new.listed, old.listed)
+    if not little:
+        return replace(remapping, other_encoding=encoded, forms_unsaid=unsaid)
     return replace(remapping, other_reading=otherwise, forms_unsaid=unsaid)
 
 

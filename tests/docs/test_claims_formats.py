@@ -148,7 +148,7 @@ def test_pickled_objects_in_numpy_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "c.npy", np.array([evil(tmp_path)], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "c.npz", c=np.array([evil(tmp_path)], dtype=object))
     for name in ("c.npy", "c.npz"):
-        with tws.load_checkpoint(tmp_path / name) as checkpoint, pytest.raises(tws.WarmStartError):
+        with pytest.raises(tws.WarmStartError), tws.load_checkpoint(tmp_path / name) as checkpoint:
             checkpoint.get_tensor("c")
     assert not (tmp_path / "made").exists()
 

@@ -143,6 +143,15 @@ def test_a_limit_refuses_before_anything_is_written():
         )
 
 
-@pytest.mark.parametrize("wrong", [{"staging": "disk"}, {"limit": "1 GB"}, {"limit": -1}, {"limit": np.int64(-1)}, {"limit": True}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"staging": "disk"},
+        {"limit": "1 GB"},
+        {"limit": -1},
+        {"limit": np.int64(-1)},
+        {"limit": True},
+    ],
+)
 def test_what_is_neither(wrong):
     _refused("staging is|memory_limit is", VocabInfo(NEW, old_vocab=OLD), **wrong)

@@ -154,7 +154,7 @@ def _day_of(today: Day) -> int:
     elif isinstance(today, datetime.date):
         with contextlib.suppress(ValueError):  # pandas' NaT is a date, and no day
             day = today.toordinal() - _EPOCH
-    elif not isinstance(today, bool | np.bool_):
+    elif not isinstance(today, bool | np.bool_ | str):
         with contextlib.suppress(TypeError):
             day = operator.index(today)
     if not 0 <= day <= _LAST_DAY:

@@ -336,7 +336,9 @@ def _refused(variable: Variable, source: Source, reason: str) -> ProblemError:
     else:
         nevertheless = "if the checkpoint has it as torch does, say so"
     advice = "Leave it out of vars_to_warm_start."
-    if layout is not IDENTITY or len(source.specs) == 1:
+    if variable.slot is not None:  # which a pattern does not leave out
+        advice = "on_mismatch='keep' leaves the state of its parameter as it is."
+    if _can_be_named(source) and (layout is not IDENTITY or len(source.specs) == 1):
         advice = (
             f"Leave it out of vars_to_warm_start, or {nevertheless}: "
             f"var_name_to_layout={{{variable.name!r}: {layout.name!r}}}."
@@ -346,6 +348,15 @@ def _refused(variable: Variable, source: Source, reason: str) -> ProblemError:
         variable,
         f"{variable.name} cannot be taken from {keys_of(source)}: {reason}. {advice}",
     )
+
+
+def _can_be_named(source: Source) -> bool:
+    """Whether settings can name its layout; that of slots which cannot follow has no name."""
+    try:
+        find_form(source.form.layout.name, source.owner.module, source.owner.leaf)
+    except SettingsError:
+        return False
+    return True
 
 
 def _mismatch(variable: Variable, source: Source, in_torch: Shape | None) -> ProblemError:

@@ -229,7 +229,7 @@ def test_old_rows_that_are_no_floating_matrix_are_an_error(matrix, found):
         (
             torch.numel,
             "new_embeddings_initializer must fill the tensor it gets or return one of its shape, "
-            "[7, 3]; it returned 21.",
+            "[7, 3]; it returned int.",
         ),
     ],
 )

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from torch_warmstart.errors import Finding, Severity, listed, plural
-from torch_warmstart.layouts import vector_of
+from torch_warmstart.layouts import Vector, vector_of
 from torch_warmstart.model import is_untransposed_linear, output_axis
 from torch_warmstart.planning.plan import AxisChange, PlanItem
 from torch_warmstart.planning.rows import why_not_by_position
@@ -143,11 +143,12 @@ def _is_looked_up(item: PlanItem) -> bool | None:
 def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
     classes = [c for c in type(module).__mro__ if c.__module__ != _PARAMETRIZE]
     is_known = _is_torchs(classes) or is_untransposed_linear(module)
-    known = [*_pairs(module, leaves)] if is_known else []
+    vectors = {leaf: of for leaf in leaves if (of := vector_of(module, leaf)) is not None}
+    known = [*_pairs(module, leaves, vectors)] if is_known else []
     for pair in known:
         if not _move_alike(*pair):
             yield _finding("error", pair)
-    yield from _flattened(module, leaves)
+    yield from _flattened(leaves, vectors)
     said = {frozenset((id(one), id(other))) for one, _, other, _ in known}
     for pair in () if _is_torchs(classes[:1]) else _alike(leaves):
         if frozenset((id(pair[0]), id(pair[2]))) not in said and not _move_alike(*pair):
@@ -171,11 +172,12 @@ def _finding(severity: Literal["error", "warning"], pair: _Pair) -> Finding:
     return Finding("rows-of-one-layer", severity, first.name, text, hint)
 
 
-def _pairs(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:
+def _pairs(
+    module: nn.Module, leaves: Mapping[str, PlanItem], vectors: Mapping[str, Vector]
+) -> Iterator[_Pair]:
     """What in a layer that is known has a row for the same thing."""
     outputs = output_axis(module)
     is_whole = not outputs or getattr(module, "groups", 1) == 1  # else one of each group has a row
-    vectors = {leaf: of for leaf in leaves if (of := vector_of(module, leaf)) is not None}
     parts: dict[str, list[PlanItem]] = {}
     for leaf in sorted(set(leaves) - set(vectors)):  # containers of parameters may have thousands
         parts.setdefault(_attribute(leaf), []).append(leaves[leaf])
@@ -192,9 +194,8 @@ def _pairs(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]
             yield from ((o, vector.axis, leaves[leaf], 0) for o in parts.get(vector.weight, ()))
 
 
-def _flattened(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
+def _flattened(leaves: Mapping[str, PlanItem], vectors: Mapping[str, Vector]) -> Iterator[Finding]:
     """A norm's vector that has a number for each place along several axes, one of which moves."""
-    vectors = {leaf: of for leaf in leaves if (of := vector_of(module, leaf)) is not None}
     outputs = {vector.weight: vector.axis for vector in vectors.values() if vector.axis is not None}
     for leaf, vector in vectors.items():
         for name in leaves if vector.axis is None else ():

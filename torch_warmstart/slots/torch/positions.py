@@ -358,17 +358,17 @@ def _doubt_of_order(
     optimizer: SavedOptimizer, order: Sequence[str], rivals: Sequence[Sequence[str]]
 ) -> str:
     """What to say if the order of the checkpoint's tensors is not the only one that fits."""
-    for rival in rivals:
-        pairs = zip(order, rival, strict=True)
-        taken, other = next((one, another) for one, another in pairs if one != another)
-        return (
-            f"The optimizer's state at {optimizer.path!r} numbers its parameters without naming "
-            "them. They are taken to stand as the checkpoint's tensors do, but the order of those "
-            f"of `optimizer` would fit too, with {other!r} in place of {taken!r}. If the old model "
-            "had its tensors in another order than the checkpoint, these slots are not theirs: "
-            f"save it from {_NAMED}."
-        )
-    return ""
+    if not rivals:
+        return ""
+    pairs = zip(order, rivals[0], strict=True)
+    taken, other = next((one, another) for one, another in pairs if one != another)
+    return (
+        f"The optimizer's state at {optimizer.path!r} numbers its parameters without naming "
+        "them. They are taken to stand as the checkpoint's tensors do, but the order of those "
+        f"of `optimizer` would fit too, with {other!r} in place of {taken!r}. If the old model "
+        "had its tensors in another order than the checkpoint, these slots are not theirs: "
+        f"save it from {_NAMED}."
+    )
 
 
 def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, list[torch.Tensor]]]:

@@ -79,12 +79,19 @@ class ShardedCheckpoint(Checkpoint):
 
     @functools.cached_property
     def family(self) -> Family:  # type: ignore[override]  # which nobody sets
-        """As of one file: by the header, here the first shard's, else by all names together."""
-        name = next(iter(self._map.values()), "")
-        first = self._shard(name) if name.endswith(_SAFETENSORS) else None
-        if isinstance(first, safetensors.SafetensorsCheckpoint):
-            return family_of(self._map, first.said_format)
-        return family_of(self._map)
+        """As of one file: by the header of the first shard that says it, else by all names.
+
+        Other shards than the first are asked only where the names alone are not torch's.
+        """
+        by_names = family_of(self._map)
+        for name in dict.fromkeys(self._map.values()):
+            shard = self._shard(name) if name.endswith(_SAFETENSORS) else None
+            said = getattr(shard, "said_format", None)
+            if said is not None:
+                return family_of(self._map, said)
+            if by_names == "torch":
+                break
+        return by_names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._map)

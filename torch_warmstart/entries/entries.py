@@ -11,12 +11,14 @@ from dataclasses import replace
 
 import torch
 
-from torch_warmstart.entries.words import Vector, as_tensor, as_vector
+from torch_warmstart.entries.words import Vector, as_tensor, as_vector, counted, repeated
 from torch_warmstart.errors import shown_entry
 from torch_warmstart.values import frozen
 
 _UNSIGNED = 1 << 64
 _NEWLINE = b"\n"
+_BEYOND_ASCII = 0x80
+_SEARCHED = 1 << 20  # bytes that are looked through for a piece
 _SPREAD = 4  # times the bytes of some entries that are copied to have them as values
 
 
@@ -78,6 +80,31 @@ class Entries:
         """The bytes of text entries."""
         assert self.data is not None
         return self.data
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether no text entry has a byte beyond ASCII's; what lies between them counts, too."""
+        span = self._span()
+        return not len(span) or int(span.max()) < _BEYOND_ASCII
+
+    def may_have(self, pieces: Sequence[bytes]) -> bool:
+        """Whether a text entry may have one of some pieces in it: surely not, or perhaps."""
+        span = self._span()
+        if len(span) > _SEARCHED:
+            return True
+        raw = as_tensor(span).cpu().numpy().tobytes()
+        # To look for one byte first takes a tenth of the time, and mostly is enough.
+        return any(piece[:1] in raw and piece in raw for piece in pieces)
+
+    def _span(self) -> Vector:
+        """The bytes that all text entries lie in."""
+        if not len(self):
+            return as_vector(self.text[:0])
+        if self.lengths is not None:  # in any order
+            return as_vector(self.text)
+        assert self.bounds is not None
+        bounds = as_vector(self.bounds)
+        return as_vector(self.text)[int(bounds[0]) : int(bounds[-1])]
 
     def places(self, at: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Where text entries start, and how long they are: int64."""
@@ -142,15 +169,16 @@ class Entries:
 
     def packed(self, at: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Bytes of some of them with nothing between, and how long each is."""
-        starts, lengths = self.places(at)
+        starts, lengths = self.places_of(at)
         if not len(lengths):
-            return self.text[:0], lengths
-        if torch.equal(starts[1:], (starts + lengths)[:-1]):
-            return self.text[int(starts[0]) : int(starts[-1] + lengths[-1])], lengths
+            return self.text[:0], as_tensor(lengths)
+        ends = starts + lengths
+        if bool((starts[1:] == ends[:-1]).all()):
+            return self.text[int(starts[0]) : int(ends[-1])], as_tensor(lengths)
         shifts = starts - (lengths.cumsum(0) - lengths)
-        places = shifts.repeat_interleave(lengths)
-        places += torch.arange(len(places), device=places.device)
-        return self.text.index_select(0, places), lengths
+        places = repeated(shifts, lengths)
+        places += counted(len(places), places)
+        return as_tensor(as_vector(self.text)[places]), as_tensor(lengths)
 
     def slice(self, start: int, stop: int) -> Entries:
         """Entries `[start, stop)`; no bytes are copied."""

@@ -66,6 +66,20 @@ def true_at(mask: Vector) -> Vector:
     return mask.nonzero().flatten()
 
 
+def repeated(vector: Vector, counts: Vector) -> Vector:
+    """Each element as many times as its count says."""
+    if isinstance(vector, np.ndarray):
+        return np.repeat(vector, counts)
+    return vector.repeat_interleave(counts)
+
+
+def counted(stop: int, beside: Vector) -> Vector:
+    """The numbers from 0 on, of the kind of a vector beside which they are needed: int64."""
+    if isinstance(beside, np.ndarray):
+        return np.arange(stop)
+    return torch.arange(stop, device=beside.device)
+
+
 def load_words(data: Vector, places: Vector, count: int) -> Vector:
     """The `count` little-endian words at each position: int64 of `[len(places), count]`.
 

@@ -69,17 +69,21 @@ class Place:
         return there[:size].tobytes()
 
     @functools.cached_property
-    def zip_names(self) -> tuple[str, ...]:
-        """The names of a zip file's members; empty if it is none."""
+    def archive(self) -> zipfile.ZipFile | None:
+        """A zip file, whose directory is read once; None if it is none."""
         if self.head(len(ZIP)) != ZIP:
-            return ()
+            return None
         size = self.source.size
         self.source.prefetch([(max(0, size - _ZIP_TAIL), size)])
         try:
-            with zipfile.ZipFile(SourceFile(self.source)) as archive:
-                return tuple(archive.namelist())
+            return zipfile.ZipFile(SourceFile(self.source))
         except (zipfile.BadZipFile, ValueError, NotImplementedError):
-            return ()
+            return None
+
+    @functools.cached_property
+    def zip_names(self) -> tuple[str, ...]:
+        """The names of a zip file's members; empty if it is none."""
+        return () if self.archive is None else tuple(self.archive.namelist())
 
     def close(self) -> None:
         """Lets go of the file, if it was opened."""

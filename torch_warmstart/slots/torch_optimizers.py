@@ -7,6 +7,7 @@ name mean other things in another (the `momentum_buffer` of RMSprop has divided 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 
 import torch
@@ -114,6 +115,11 @@ def kinds_of(slots: Collection[str], options: Collection[str]) -> frozenset[str]
         slots: All that it keeps, for whichever parameter.
         options: The names of its param groups' options; empty where they are not known.
     """
+    return _kinds_of(frozenset(slots), frozenset(options))
+
+
+@functools.lru_cache(maxsize=64)  # asked for each slot of each parameter
+def _kinds_of(slots: frozenset[str], options: frozenset[str]) -> frozenset[str]:
     fitting = frozenset(name for name, kind in _KINDS.items() if slots and kind.may_keep(slots))
     told = next((kind for option, kind in _TELLING_OPTIONS if option in options), None)
     return frozenset((told,)) if told in fitting else fitting

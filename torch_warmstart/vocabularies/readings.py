@@ -108,6 +108,9 @@ def differing_forms(new: Entries, old: Entries) -> str:
     """The setting for vocabularies of tokenizers of two kinds, by a look at some entries; or ""."""
     if not new.is_text or not old.is_text or max(len(new), len(old)) > _MOST:
         return ""
+    prefixes = tuple(_PREFIXES.values())
+    if not new.may_have(prefixes) or not old.may_have(prefixes):  # as of nearly every file
+        return ""
     sides = []
     for side in (new, old):
         step = max(1, len(side) // _LOOKED_AT)
@@ -130,7 +133,7 @@ def other_encoding(new: Entries, old: Entries, rows: torch.Tensor) -> str:
     Returns:
         A sentence: `3 more of the new entries would be found if the old vocabulary ...`
     """
-    if not new.is_text or not old.is_text:
+    if not new.is_text or not old.is_text or new.is_ascii or old.is_ascii:
         return ""
     missing = (rows < 0).nonzero().flatten()
     listed = new.take(missing[:: max(1, len(missing) // _ENCODED)]).values(slice(None))

@@ -7,6 +7,7 @@ first, many requests at a time.
 
 from __future__ import annotations
 
+import functools
 import zipfile
 from collections.abc import Mapping
 from typing import IO, Any, cast
@@ -71,6 +72,16 @@ class _TorchFile(StateDictCheckpoint):
 
     mapped: ByteSource | None
 
+    def _find(self, key: str) -> TensorSpec | None:
+        if key not in self._specs:
+            self._specs[key] = super()._find(key)
+        return self._specs[key]
+
+    @functools.cached_property
+    def _specs(self) -> dict[str, TensorSpec | None]:
+        """What was found: what has been read from a file stays what it is."""
+        return {}
+
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> torch.Tensor:
         if isinstance(self.mapped, LocalFile):
             self.mapped.check()
@@ -92,9 +103,8 @@ def load_place(place: Place) -> Any:
     source = place.source
     source.prefetch([(0, source.size)])  # torch would ask for it bit by bit
     is_zip = bool(place.zip_names)
-    if is_zip:
-        with zipfile.ZipFile(SourceFile(source)) as archive:
-            check_records(archive, place.url)
+    if place.archive is not None and is_zip:
+        check_records(place.archive, place.url)
     if isinstance(source, LocalFile) and _is_utf8(source.path):
         mmap = _can_be_mapped(place)
         return load_tensors(source.path, place.url, mmap=mmap, stand_ins=is_zip)
@@ -106,12 +116,12 @@ def _can_be_mapped(place: Place) -> bool:
 
     torch saves them so. A zip that was packed anew may be compressed, and torch would map that.
     """
-    if not place.zip_names or not isinstance(place.source, LocalFile):
+    archive = place.archive
+    if archive is None or not place.zip_names or not isinstance(place.source, LocalFile):
         return False
     if not _is_utf8(place.source.path):
         return False
-    with zipfile.ZipFile(SourceFile(place.source)) as archive:
-        return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+    return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
 
 
 def _is_utf8(path: str) -> bool:

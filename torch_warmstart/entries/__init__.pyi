@@ -34,6 +34,7 @@ from .words import Vector as Vector
 from .words import as_tensor as as_tensor
 from .words import as_vector as as_vector
 from .words import combined as combined
+from .words import counted as counted
 from .words import drop_behind as drop_behind
 from .words import filled as filled
 from .words import fold as fold
@@ -41,6 +42,7 @@ from .words import load_words as load_words
 from .words import new_words as new_words
 from .words import positions as positions
 from .words import true_at as true_at
+from .words import unmarked as unmarked
 from .words import weighted as weighted
 from .words import width_of as width_of
 from .words import words_for as words_for

@@ -177,7 +177,7 @@ class Entries:
             return self.text[int(starts[0]) : int(ends[-1])], as_tensor(lengths)
         shifts = starts - (lengths.cumsum(0) - lengths)
         places = repeated(shifts, lengths)
-        places += counted(len(places), places)
+        places += counted(0, len(places), places)
         return as_tensor(as_vector(self.text)[places]), as_tensor(lengths)
 
     def slice(self, start: int, stop: int) -> Entries:

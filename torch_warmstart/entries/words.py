@@ -73,11 +73,18 @@ def repeated(vector: Vector, counts: Vector) -> Vector:
     return vector.repeat_interleave(counts)
 
 
-def counted(stop: int, beside: Vector) -> Vector:
-    """The numbers from 0 on, of the kind of a vector beside which they are needed: int64."""
+def counted(start: int, stop: int, beside: Vector) -> Vector:
+    """The numbers from `start` to `stop`, as a vector of the kind of another one: int64."""
     if isinstance(beside, np.ndarray):
-        return np.arange(stop)
-    return torch.arange(stop, device=beside.device)
+        return np.arange(start, stop)
+    return torch.arange(start, stop, device=beside.device)
+
+
+def unmarked(count: int, beside: Vector) -> Vector:
+    """`count` times False, as a vector of the kind of another one: bool."""
+    if isinstance(beside, np.ndarray):
+        return np.zeros(count, dtype=np.bool_)
+    return torch.zeros(count, dtype=torch.bool, device=beside.device)
 
 
 def load_words(data: Vector, places: Vector, count: int) -> Vector:

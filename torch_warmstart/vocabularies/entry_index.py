@@ -24,6 +24,7 @@ from torch_warmstart.entries import (
     Vector,
     as_tensor,
     as_vector,
+    counted,
     filled,
     new_words,
     true_at,
@@ -160,7 +161,7 @@ class _Cells:
         def work(block: slice) -> None:
             start, stop = (first + 1 + at for at in (block.start, block.stop))
             hashes[block] &= self._hash_mask
-            hashes[block] |= as_vector(torch.arange(start, stop, device=self._device))
+            hashes[block] |= counted(start, stop, hashes)
 
         self._in_blocks(work, len(hashes))
         return hashes
@@ -235,6 +236,8 @@ class _Cells:
 
     def pairs_of(self, keys: Vector) -> torch.Tensor:
         """The numbers of entries of one hash, neighbours in their order: `[n, 2]`."""
+        if not len(keys):  # as nearly always
+            return as_tensor(keys.reshape(0, 2))
         ordered = torch.unique(as_tensor(keys))
         before, here = ordered[:-1], ordered[1:]
         is_alike = (before ^ here) & self._hash_mask == 0

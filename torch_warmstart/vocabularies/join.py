@@ -14,7 +14,7 @@ import torch
 
 from torch_warmstart.computing import blocks, in_threads
 from torch_warmstart.display import Advance
-from torch_warmstart.entries import Entries, as_vector, filled, new_words
+from torch_warmstart.entries import Entries, as_vector, filled, new_words, unmarked
 from torch_warmstart.storage import base_name
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import MISSING, EntryIndex, index_work
@@ -65,8 +65,8 @@ def _look_up_in(index: EntryIndex, new: Entries, old: Entries, advance: Advance)
 
 def _count_found(rows: torch.Tensor, num_old: int) -> tuple[int, int]:
     """How many rows are found, and how many different ones."""
-    is_found = as_vector(torch.zeros(num_old + 1, dtype=torch.bool, device=rows.device))
     found = as_vector(rows)
+    is_found = unmarked(num_old + 1, found)
 
     def work(block: slice) -> int:
         here = found[block]

@@ -16,6 +16,8 @@ from torch_warmstart.entries import (
     PADDING,
     Entries,
     Vocabulary,
+    as_tensor,
+    as_vector,
     filled,
     positions,
 )
@@ -376,13 +378,16 @@ def _rows_between(
 
 def _placed(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> torch.Tensor:
     """Numbers of listed old entries for listed new ones as rows for rows."""
+    found = as_vector(rows)
     if len(old.listed) and (old.at is not None or old.first):
-        shifted = old.entry_rows.index_select(0, rows.clamp(min=0)) if len(rows) else rows
-        rows = torch.where(rows < 0, rows, shifted)
-    if new.at is None and not new.first and len(new) == len(rows):
-        return rows
+        is_missing = found < 0
+        found = found + old.first if old.at is None else as_vector(old.at)[found.clip(min=0)]
+        found[is_missing] = MISSING
+    if new.at is None and not new.first and len(new) == len(found):
+        return as_tensor(found)
     placed = filled(len(new), MISSING, rows.device)
-    placed[new.entry_rows] = rows
+    at = slice(new.first, new.first + len(found)) if new.at is None else as_vector(new.at)
+    as_vector(placed)[at] = found
     return placed
 
 

@@ -1,7 +1,7 @@
 """What happens to each variable: pure decisions, from what is asked and what was found.
 
 A decision is an item of the plan or a problem, never both and never an effect. A slot's follow in
-`slot_decisions`.
+`planning.slots`.
 """
 
 from __future__ import annotations

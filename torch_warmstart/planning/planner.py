@@ -191,7 +191,7 @@ def _decide(
     of_model = decide_each((w for v, w in wishes.items() if v.slot is None), on_variable)
     if optimizer is None and all(variable.slot is None for variable in wishes):
         return of_model, []
-    from torch_warmstart.planning.slot_decisions import decide_slots
+    from torch_warmstart.planning.slots import decide_slots
 
     of_slots, remarks = decide_slots(wishes, of_model, located, optimizer, remappings)
     return {**of_model, **of_slots}, remarks

@@ -1,1 +1,1 @@
-from .following import decide_slots as decide_slots
+from .deciding import decide_slots as decide_slots

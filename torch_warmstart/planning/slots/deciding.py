@@ -1,0 +1,58 @@
+"""All slots: what happens to each, that a parameter's go together, and what is said of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch_warmstart.errors import Finding
+from torch_warmstart.model import Variable
+from torch_warmstart.planning.deciding import Decision, decide_each
+from torch_warmstart.planning.locating import Located
+from torch_warmstart.planning.rows import Remappings
+from torch_warmstart.planning.slots.following import decide_slot
+from torch_warmstart.planning.slots.known import Known
+from torch_warmstart.planning.slots.notes import (
+    find_left_behind,
+    find_presumed,
+    find_strangers,
+)
+from torch_warmstart.planning.slots.steps import (
+    find_of_batches,
+    find_uncounted,
+    find_uncounted_by_kernels,
+)
+from torch_warmstart.planning.slots.whole import keep_whole
+from torch_warmstart.planning.wishes import Wishes
+
+if TYPE_CHECKING:
+    from torch_warmstart.slots import Optimizers
+
+
+def decide_slots(
+    wishes: Wishes,
+    of_model: Mapping[Variable, Decision],
+    located: Located,
+    optimizer: Optimizers | None,
+    remappings: Remappings,
+) -> tuple[dict[Variable, Decision], list[Finding]]:
+    """What happens to each slot, and what there is to say about them."""
+    from torch_warmstart.slots import SlotFinder
+
+    entry = wishes.settings.optimizer_entry
+    finder = SlotFinder(located.finder, list(wishes), located.source, entry)
+    known = Known(wishes, located, finder, remappings, of_model)
+    of_slots = (wish for wish in wishes.values() if wish.variable.slot is not None)
+    decided = decide_each(of_slots, functools.partial(decide_slot, known=known))
+    whole, remarks = keep_whole(decided)
+    strangers = [] if optimizer is None else find_strangers({**of_model, **whole}, optimizer)
+    return whole, [
+        *remarks,
+        *find_left_behind(decided, known),
+        *find_uncounted(whole),
+        *find_of_batches(whole, known),
+        *find_presumed(whole),
+        *find_uncounted_by_kernels(whole),
+        *strangers,
+    ]

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 
+from torch_warmstart.model.sharding import FIRST_STATE
 from torch_warmstart.values import frozen
 
 
@@ -33,8 +34,7 @@ def _kind(always: str, with_option: str = "", by_shape: str = "") -> _Kind:
 
 
 _AVERAGES = "step exp_avg exp_avg_sq"
-FIRST_OF_KERNELS = "momentum1"
-_AVERAGES_OF_KERNELS = f"{FIRST_OF_KERNELS} exp_avg_sq"
+_AVERAGES_OF_KERNELS = f"{FIRST_STATE} exp_avg_sq"
 # torch/optim/*.py, `_init_group`.
 _KINDS: Mapping[str, _Kind] = {
     "Adam": _kind(_AVERAGES, "max_exp_avg_sq"),
@@ -49,8 +49,8 @@ _KINDS: Mapping[str, _Kind] = {
     "Adafactor": _kind("step", by_shape="row_var col_var variance"),
     "Rprop": _kind("step prev step_size"),
     "ASGD": _kind("step eta mu ax"),
-    # Of FBGEMM's kernels: TorchRec calls the first state of any of them `momentum1`.
-    "FBGEMM's Adagrad": _kind(FIRST_OF_KERNELS),
+    # Of FBGEMM's kernels.
+    "FBGEMM's Adagrad": _kind(FIRST_STATE),
     "FBGEMM's Adam": _kind(_AVERAGES_OF_KERNELS),
 }
 # Of slots that are kept with an option.

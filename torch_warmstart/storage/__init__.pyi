@@ -33,7 +33,9 @@ from .urls import below as below
 from .urls import is_remote as is_remote
 from .urls import is_signed as is_signed
 from .urls import join as join
+from .urls import last_part as last_part
 from .urls import parent as parent
+from .urls import seen_from as seen_from
 from .whole_files import beside as beside
 from .writing import check_free as check_free
 from .writing import whole_file as whole_file

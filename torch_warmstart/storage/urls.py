@@ -14,6 +14,7 @@ from torch_warmstart.errors import CorruptCheckpointError
 _WEB = ("http://", "https://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # and what no path can be made of
 _LONGEST = 2048  # of a name, in characters; a path has 4,096 bytes at most
+_SEPARATOR = re.compile(r"[/\\]")  # of what Windows wrote, too
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -63,6 +64,24 @@ def _unquoted(name: str) -> str:
     while name != before:
         before, name = name, unquote(name)
     return name
+
+
+def seen_from(directory: str, named: str) -> str | None:
+    """A path that another program wrote, as it is below a directory; None if it leads elsewhere.
+
+    Whether it may be followed is said by `below`.
+    """
+    for here in (directory, os.path.abspath(directory)):
+        if named.startswith(here.rstrip("/") + "/"):
+            return named[len(here.rstrip("/")) + 1 :]
+    parts = _SEPARATOR.split(named)
+    leads_out = is_remote(named) or named[:1] in ("/", "\\") or ".." in parts
+    return None if leads_out or parts[0].endswith(":") else named
+
+
+def last_part(named: str) -> str:
+    """The last part of a path that another program wrote, perhaps on Windows."""
+    return _SEPARATOR.split(named)[-1]
 
 
 def parent(url: str) -> str:

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from torch_warmstart.dtypes import cast_is_lossy
 from torch_warmstart.layouts import IDENTITY, Form, read_leaf, squeeze
-from torch_warmstart.layouts.tensorflow import one_layer_forms
+from torch_warmstart.layouts.tensorflow import KERAS_NAMES, one_layer_forms
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit, Tensor, fits_shape, natural
@@ -26,11 +26,6 @@ from torch_warmstart.values import frozen
 
 _PARAMETRIZED = "parametrizations"  # torch's name for where it keeps that
 _CHAINS = 200  # looked at for a stack of recurrent layers
-
-_TF_LEAVES = {
-    "kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "embeddings",
-    "recurrent_kernel",
-}  # fmt: skip
 
 
 @frozen(eq=False)
@@ -177,7 +172,7 @@ def single_candidates(finder: Finder, available: AvailableTensors) -> Candidates
 
     def find(layer: Layer, forms: _FormsOf) -> list[Candidate]:
         ((owner, variable),) = layer.tensors
-        foreign = _TF_LEAVES - {n for form in forms(owner) for names in form.names for n in names}
+        foreign = KERAS_NAMES - {n for form in forms(owner) for names in form.names for n in names}
         shape = available.shape_of(variable)
         return [
             Candidate(_told(tensor.name, (fit,)), (fit,), is_foreign=tensor.leaf in foreign)

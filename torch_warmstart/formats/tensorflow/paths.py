@@ -34,13 +34,14 @@ from torch_warmstart.storage import (
     is_remote,
     is_signed,
     join,
+    last_part,
     parent,
+    seen_from,
 )
 from torch_warmstart.values import frozen
 
 _SHARD_OF_V1 = re.compile(r"(.*)-(?:\d{5}|\?{5})-of-(\d{5}|\?{5})", re.DOTALL)
 _ANY_COUNT = "?????"  # of files; TensorFlow's own documentation names checkpoints so
-_SEPARATOR = re.compile(r"[/\\]")  # Windows writes state files, too
 _ONE_FILE = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".h5", ".keras", ".npz", ".npy")
 _MAX_STATE_FILE = 16 << 20  # bytes
 
@@ -200,19 +201,10 @@ def _candidates(directory: str, named: str) -> list[str]:
     As named, if that is relative or an absolute path into this directory; and the last part of the
     name here, since a directory that was copied keeps the absolute path of where it was.
     """
-    inside = _relative_to(directory, named)
-    last = _SEPARATOR.split(named)[-1]
+    inside = seen_from(directory, named)
+    last = last_part(named)
     names = dict.fromkeys([last] if inside is None else [inside, last])
     return list(dict.fromkeys(_prefix_below(directory, name) for name in names))
-
-
-def _relative_to(directory: str, named: str) -> str | None:
-    """A name seen from the directory; None if it leads elsewhere."""
-    for here in (directory, os.path.abspath(directory)):
-        if named.startswith(here.rstrip("/") + "/"):
-            return named[len(here.rstrip("/")) + 1 :]
-    leads_out = is_remote(named) or named[:1] in ("/", "\\") or ".." in _SEPARATOR.split(named)
-    return None if leads_out or _SEPARATOR.split(named)[0].endswith(":") else named
 
 
 def _prefix_below(directory: str, name: str) -> str:
@@ -224,7 +216,7 @@ def _prefix_below(directory: str, name: str) -> str:
 
 
 def _elsewhere(directory: str, named: str) -> str:
-    if _relative_to(directory, named) is not None:
+    if seen_from(directory, named) is not None:
         return ""
     return f" Only {directory} is looked into; if {named!r} is meant, pass it."
 

@@ -1,5 +1,8 @@
 from .described import Described as Described
 from .described import as_described as as_described
+from .layers import BATCHES as BATCHES
+from .layers import KERAS_NAMES as KERAS_NAMES
+from .layers import STATISTICS as STATISTICS
 from .layers import absent_in_tf as absent_in_tf
 from .layers import find_form as find_form
 from .layers import is_uncounted_in_tf as is_uncounted_in_tf

@@ -55,6 +55,10 @@ _RUNNING = (nn.modules.batchnorm._NormBase,)
 _RMS_NORM = (nn.RMSNorm,)
 _PRELU = (nn.PReLU,)
 
+# What batch norms keep besides their weights: by torch's name what TensorFlow calls it, and what it
+# has nothing like.
+STATISTICS = {"running_mean": "moving_mean", "running_var": "moving_variance"}
+BATCHES = "num_batches_tracked"
 _SLOPE_NAMES = ("alpha", "alphas")
 # A tensor with the name of the layer: TensorFlow 1's programs keep tables without a layer around.
 _ITSELF = ""
@@ -68,10 +72,19 @@ _RULES: tuple[_LeafRule, ...] = (
     _LeafRule(_EMBEDDING, "weight", ("embeddings", "embedding_weights", "weights", _ITSELF)),
     _LeafRule(_NORMS, "weight", ("gamma", "scale", "g")),
     _LeafRule(_NORMS, "bias", ("beta", "offset", "b")),
-    _LeafRule(_RUNNING, "running_mean", ("moving_mean",)),
-    _LeafRule(_RUNNING, "running_var", ("moving_variance",)),
+    *(_LeafRule(_RUNNING, ours, (theirs,)) for ours, theirs in STATISTICS.items()),
     _LeafRule(_RMS_NORM, "weight", ("scale",)),
     _LeafRule(_PRELU, "weight", _SLOPE_NAMES, (IDENTITY, *PRELU)),
+)
+
+
+# What Keras calls the tensors of its common layers: such a name says what a tensor is for. `scale`
+# and `alpha` are left out, as layers of users have such ones, too.
+KERAS_NAMES = frozenset(
+    {
+        "recurrent_kernel",
+        *(rule.tf_names[0] for rule in _RULES if rule.modules not in (_RMS_NORM, _PRELU)),
+    }
 )
 
 
@@ -192,7 +205,7 @@ def is_uncounted_in_tf(module: nn.Module, leaf: str) -> bool:
 
     That is `num_batches_tracked`, and the vectors by which torch estimates a spectral norm.
     """
-    if leaf == "num_batches_tracked":
+    if leaf == BATCHES:
         return isinstance(module, _RUNNING)
     return vector_of(module, leaf) is not None
 

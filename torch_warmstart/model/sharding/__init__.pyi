@@ -21,6 +21,7 @@ from .ranks import has_other_ranks as has_other_ranks
 from .ranks import ranks_of_group as ranks_of_group
 from .ranks import ranks_of_model as ranks_of_model
 from .ranks import shared_store as shared_store
+from .torchrec import FIRST_STATE as FIRST_STATE
 from .torchrec import FusedState as FusedState
 from .torchrec import Table as Table
 from .torchrec import fused_states as fused_states

@@ -25,18 +25,19 @@ _FUSED = "fused"  # how kernels are called that update their tables themselves
 _PLAIN_KERNELS = ("dense", _FUSED)
 _POINTS, _ROWS = "as the table", "a number for a row"  # shapes of what is kept
 
-# What FBGEMM's optimizers keep, by TorchRec's names (EmbeddingFusedOptimizer): it calls the first
-# of each `momentum1`; the others as in its get_optimizer_state(). Another one's `momentum1` means
-# something else (that of `lars_sgd`), so what is not here is refused.
+FIRST_STATE = "momentum1"  # what TorchRec calls the first that kernels keep, whichever it is
+# What FBGEMM's optimizers keep, by TorchRec's names (EmbeddingFusedOptimizer): the first has one
+# name, the others are called as in its get_optimizer_state(). Another one's first means something
+# else (that of `lars_sgd`), so what is not here is refused.
 _KEPT: Mapping[str | None, Mapping[str, str]] = {
     "sgd": {},
     "exact_sgd": {},
-    "exact_adagrad": {"momentum1": _POINTS},
-    "exact_row_wise_adagrad": {"momentum1": _ROWS},
-    "adam": {"momentum1": _POINTS, "exp_avg_sq": _POINTS},
-    "lamb": {"momentum1": _POINTS, "exp_avg_sq": _POINTS},
-    "partial_row_wise_adam": {"momentum1": _POINTS, "exp_avg_sq": _ROWS},
-    "partial_row_wise_lamb": {"momentum1": _POINTS, "exp_avg_sq": _ROWS},
+    "exact_adagrad": {FIRST_STATE: _POINTS},
+    "exact_row_wise_adagrad": {FIRST_STATE: _ROWS},
+    "adam": {FIRST_STATE: _POINTS, "exp_avg_sq": _POINTS},
+    "lamb": {FIRST_STATE: _POINTS, "exp_avg_sq": _POINTS},
+    "partial_row_wise_adam": {FIRST_STATE: _POINTS, "exp_avg_sq": _ROWS},
+    "partial_row_wise_lamb": {FIRST_STATE: _POINTS, "exp_avg_sq": _ROWS},
 }
 
 
@@ -180,7 +181,8 @@ def _fused_state(module: Any, optimizer: Any, name: str, tensor: Boxed) -> Fused
     if kind not in _KEPT:
         raise UnsupportedError(
             f"The kernels of {table!r} apply {_shown(kind)}, and what that keeps is not known here "
-            "(TorchRec calls the first state of any of them 'momentum1'): leave `optimizer` out."
+            f"(TorchRec calls the first state of any of them {FIRST_STATE!r}): leave `optimizer` "
+            "out."
         )
     here = _kept_here(optimizer, name, table)
     if here is None:

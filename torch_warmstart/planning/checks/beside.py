@@ -22,6 +22,7 @@ from torch import nn
 from torch_warmstart.errors import Finding, listed
 from torch_warmstart.formats import Checkpoint, is_extra_state
 from torch_warmstart.layouts import read_leaf
+from torch_warmstart.layouts.tensorflow import BATCHES, STATISTICS
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Source, bare_name
 from torch_warmstart.planning.locating import Located
@@ -50,9 +51,9 @@ NEIGHBOURS: tuple[Neighbour, ...] = (
         "training alone uses, for batch renormalisation",
         has_effect=False,
     ),
-    Neighbour(("num_batches_tracked",), "counts batches", has_effect=False),
+    Neighbour((BATCHES,), "counts batches", has_effect=False),
     Neighbour(
-        ("moving_mean", "moving_variance", "running_mean", "running_var"),
+        (*STATISTICS.values(), *STATISTICS),
         "the layer normalises with (track_running_stats=True)",
     ),
     Neighbour(("*lora_*",), "belongs to an adapter that is added to the weight"),

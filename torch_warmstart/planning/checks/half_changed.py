@@ -16,6 +16,7 @@ from torch import nn
 
 from torch_warmstart.errors import Finding, Severity, listed, plural
 from torch_warmstart.layouts import Vector, vector_of
+from torch_warmstart.layouts.tensorflow import STATISTICS
 from torch_warmstart.model import is_untransposed_linear, output_axis
 from torch_warmstart.planning.plan import AxisChange, PlanItem
 from torch_warmstart.planning.rows import why_not_by_position
@@ -23,7 +24,6 @@ from torch_warmstart.settings import VocabInfo
 
 _PART = re.compile(r"parametrizations\.(\w+)\.original\d*|(\w+)_(?:g|v|orig|mask)")  # of a weight
 _PARAMETRIZE = "torch.nn.utils.parametrize"  # which makes a class of its own of a layer's
-_OF_NORMS = ("running_mean", "running_var")  # beside a weight
 
 _Pair = tuple[PlanItem, int, PlanItem, int]  # with the axis of each
 
@@ -181,7 +181,7 @@ def _pairs(
     parts: dict[str, list[PlanItem]] = {}
     for leaf in sorted(set(leaves) - set(vectors)):  # containers of parameters may have thousands
         parts.setdefault(_attribute(leaf), []).append(leaves[leaf])
-    of_norms = [leaves[leaf] for leaf in _OF_NORMS if leaf in leaves]
+    of_norms = [leaves[leaf] for leaf in STATISTICS if leaf in leaves]
     for name, of_name in parts.items():
         for one, other in itertools.combinations(of_name, 2):
             yield from ((one, axis, other, axis) for axis in range(len(one.variable.shape)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import Finding, WarmStartError, plural
 from torch_warmstart.model import Variable
+from torch_warmstart.model.sharding import FIRST_STATE
 from torch_warmstart.planning.deciding import Decision
 from torch_warmstart.planning.slots.known import Known
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _PRESUMED = (
     "{name} is taken for what Adagrad keeps. TorchRec calls the first state of every optimizer "
-    "'momentum1', and its files do not say which it was: LARS keeps no more than that, either. "
+    "{first!r}, and its files do not say which it was: LARS keeps no more than that, either. "
     "Where it was Adagrad, say so: var_name_to_prev_var_name={{{name!r}: {key!r}}}."
 )
 
@@ -55,7 +56,7 @@ def find_presumed(decisions: Mapping[Variable, Decision]) -> list[Finding]:
     item = next((item for item in items if item.state != "kept" and item.is_inferred), None)
     if item is None:
         return []
-    text = _PRESUMED.format(name=item.name, key=item.keys[0])
+    text = _PRESUMED.format(name=item.name, key=item.keys[0], first=FIRST_STATE)
     return [Finding("slot-of-presumed-kind", "warning", item.name, text)]
 
 

@@ -15,13 +15,13 @@ from torch_warmstart.errors import SettingsError, did_you_mean, listed
 from torch_warmstart.formats import SavedOptimizer, SavedParameter, TensorSpec
 from torch_warmstart.layouts import Form
 from torch_warmstart.model import Slot, Variable, without_wrappers
+from torch_warmstart.model.sharding import FIRST_STATE
 from torch_warmstart.names import BY_USER, Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
 from torch_warmstart.slots.steps import mu_product_layout
 from torch_warmstart.slots.torch.entries import doubt_of_entries, nearest
 from torch_warmstart.slots.torch.positions import Identified, Positions
 from torch_warmstart.slots.torch_optimizers import (
-    FIRST_OF_KERNELS,
     can_go_on,
     kinds_of,
     kinds_of_optimizer,
@@ -46,7 +46,7 @@ class _Hit:
 
     @property
     def kinds(self) -> frozenset[str]:
-        if FIRST_OF_KERNELS in self.parameter.slots:  # each table has an optimizer of its own
+        if FIRST_STATE in self.parameter.slots:  # each table has an optimizer of its own
             return kinds_of(self.parameter.slots, ())
         return kinds_of(self.optimizer.slot_names, self.optimizer.options)
 
@@ -56,7 +56,7 @@ class _Hit:
 
         Not if there is a number for each row, which is row-wise Adagrad's.
         """
-        return set(self.parameter.slots) == {FIRST_OF_KERNELS}
+        return set(self.parameter.slots) == {FIRST_STATE}
 
     def key_of(self, slot: str) -> str | None:
         """The key of a slot, or of what it can be worked out from."""
@@ -333,7 +333,7 @@ def _by_name(optimizer: SavedOptimizer) -> Mapping[str, SavedParameter]:
 def _another_kind(where: str, hit: _Hit, slot: Slot, of_slot: frozenset[str]) -> str:
     """Why slots are not taken though there are some, maybe of the same name."""
     names = hit.optimizer.slot_names
-    if FIRST_OF_KERNELS in hit.parameter.slots:
+    if FIRST_STATE in hit.parameter.slots:
         names = tuple(hit.parameter.slots)
     kept, kinds = _named(names, "and"), " or ".join(sorted(hit.kinds))
     here = torch_name(slot.optimizer) or type(slot.optimizer).__name__

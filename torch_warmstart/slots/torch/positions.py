@@ -16,12 +16,13 @@ import torch
 
 from torch_warmstart.errors import SettingsError, listed, plural
 from torch_warmstart.formats import Checkpoint, SavedOptimizer, SavedParameter, TensorSpec
+from torch_warmstart.layouts.tensorflow import BATCHES, STATISTICS
 from torch_warmstart.model import Shape, Variable, without_wrappers
 from torch_warmstart.slots.saved_slots import SourceOf, slot_keys
 from torch_warmstart.values import frozen
 
 _Groups = Sequence[Sequence[str]]  # keys
-_BUFFERS = {"running_mean", "running_var", "num_batches_tracked"}
+_BUFFERS = {*STATISTICS, BATCHES}
 _STEP = "step"
 _NAMED = "an optimizer with named parameters (torch.optim.Adam(model.named_parameters()))"
 _MAX_WAYS = 64  # to divide the first so many parameters among groups; beyond it is not told

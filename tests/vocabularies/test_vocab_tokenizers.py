@@ -164,6 +164,24 @@ def test_a_directory_of_wordpiece_lines(tmp_path):
     assert vocab.special == {"pad_token": range(1)}
 
 
+def test_a_blank_line_of_a_directory_s_vocab_txt_is_a_token_as_its_class_reads_it(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n\r\nhello\r\n##lo")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    vocab = load(tmp_path)
+    assert rows_of(vocab) == transformers.BertTokenizer.from_pretrained(tmp_path).get_vocab()
+    assert vocab.entries[5] == b""
+    with pytest.raises(
+        tws.VocabularyError, match="line 6 is blank"
+    ):  # of a file nobody knows whose
+        load(tmp_path / "vocab.txt")
+
+
+def test_an_empty_vocab_txt_in_a_directory_is_named(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(b"")
+    with pytest.raises(tws.VocabularyError, match=r"vocab\.txt is empty"):
+        load(tmp_path)
+
+
 def test_a_sentencepiece_model(model_file):
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
     expected = [processor.id_to_piece(n).encode() for n in range(len(processor))]

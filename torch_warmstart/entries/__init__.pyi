@@ -1,3 +1,5 @@
+from .entries import ENTRY as ENTRY
+from .entries import LINE as LINE
 from .entries import Entries as Entries
 from .entries import bytes_of as bytes_of
 from .fingerprints import BY_REMAINDER as BY_REMAINDER
@@ -22,11 +24,14 @@ from .tokens import text_of_pieces as text_of_pieces
 from .tokens import text_of_word_pieces as text_of_word_pieces
 from .usage import UNKNOWN as UNKNOWN
 from .usage import Usage as Usage
+from .vocabulary import COUNT_COLUMN as COUNT_COLUMN
+from .vocabulary import ENTRY_COLUMN as ENTRY_COLUMN
 from .vocabulary import FILE_KIND as FILE_KIND
 from .vocabulary import FILE_VERSION as FILE_VERSION
 from .vocabulary import MASK as MASK
 from .vocabulary import OOV as OOV
 from .vocabulary import PADDING as PADDING
+from .vocabulary import ROW_COLUMN as ROW_COLUMN
 from .vocabulary import Vocabulary as Vocabulary
 from .vocabulary import vocabulary_of as vocabulary_of
 from .words import WORD as WORD

@@ -15,6 +15,7 @@ from torch_warmstart.entries.words import Vector, as_tensor, as_vector, counted,
 from torch_warmstart.errors import shown_entry
 from torch_warmstart.values import frozen
 
+LINE, ENTRY = "line", "entry"  # what messages call one of a text file, and one of a sequence
 _UNSIGNED = 1 << 64
 _NEWLINE = b"\n"
 _BEYOND_ASCII = 0x80
@@ -35,7 +36,7 @@ class Entries:
     """Entries in order, either text (bytes) or integer ids, on any device."""
 
     origin: str  # for messages: the path, or what kind of sequence it was
-    unit: str  # for messages: "line" of a file, "entry" of a sequence
+    unit: str  # for messages: `LINE`, `ENTRY`, or the "row" of a table
     # Text: its bytes, uint8, and where each entry starts and one more would, int64. Between the end
     # of an entry and the start of the next are `gap` bytes.
     data: torch.Tensor | None = None

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from torch_warmstart.entries.entries import Entries, bytes_of
+from torch_warmstart.entries.entries import ENTRY, Entries, bytes_of
 from torch_warmstart.entries.fingerprints import BY_REMAINDER, FARMHASH
-from torch_warmstart.entries.making import ENTRY, entries_of_bytes
+from torch_warmstart.entries.making import entries_of_bytes
 from torch_warmstart.entries.vocabulary import MASK, OOV, Vocabulary
 from torch_warmstart.values import frozen
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from torch_warmstart.entries.entries import Entries
+from torch_warmstart.entries.entries import ENTRY, Entries
 from torch_warmstart.entries.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-ENTRY = "entry"  # what an entry of a sequence is called
 MOST_ROWS = 1 << 48  # no table has so many
 
 

@@ -15,7 +15,10 @@ import numpy as np
 import torch
 
 from torch_warmstart.entries import (
+    COUNT_COLUMN,
+    ENTRY_COLUMN,
     FILE_VERSION,
+    ROW_COLUMN,
     UNKNOWN,
     Entries,
     Usage,
@@ -33,7 +36,8 @@ from torch_warmstart.vocabularies.loading import KEPT_TABLE, PARQUET_KEY, checke
 
 _GROUP = 1 << 20  # entries of a row group
 _LINE = 1 << 20  # bytes that a line of text has at most
-_USAGE = ("count", "last_seen", "born")
+_DAYS = ("last_seen", "born")
+_USAGE = (COUNT_COLUMN, *_DAYS)
 
 
 def save_table(vocabulary: Vocabulary, path: str) -> None:
@@ -79,7 +83,7 @@ def _write_text(vocabulary: Vocabulary, path: str) -> None:
     from pyarrow import csv
 
     schema = _schema(vocabulary)
-    if schema.field("entry").type == pyarrow.large_binary():
+    if schema.field(ENTRY_COLUMN).type == pyarrow.large_binary():
         raise SettingsError(
             "An entry of the vocabulary is no UTF-8, which a file of text cannot hold: save it to "
             "a path that ends in .parquet."
@@ -89,7 +93,7 @@ def _write_text(vocabulary: Vocabulary, path: str) -> None:
         file.write("\t".join(schema.names).encode() + b"\n")
         options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
         for columns in _columns(vocabulary):
-            _check_one_line(vocabulary, columns["entry"])
+            _check_one_line(vocabulary, columns[ENTRY_COLUMN])
             csv.write_csv(_table(columns, schema), file, options)
 
 
@@ -111,10 +115,9 @@ def _schema(vocabulary: Vocabulary) -> Any:
     entry = pyarrow.large_binary() if vocabulary.listed.ids is None else ids
     if entry == pyarrow.large_binary() and _is_utf8(vocabulary.listed):
         entry = pyarrow.large_string()
-    days = ("last_seen", pyarrow.date32()), ("born", pyarrow.date32())
-    return pyarrow.schema(
-        [("entry", entry), ("row", pyarrow.int64()), ("count", pyarrow.int64()), *days]
-    )
+    numbers = [(name, pyarrow.int64()) for name in (ROW_COLUMN, COUNT_COLUMN)]
+    days = [(name, pyarrow.date32()) for name in _DAYS]
+    return pyarrow.schema([(ENTRY_COLUMN, entry), *numbers, *days])
 
 
 def _is_utf8(listed: Entries) -> bool:
@@ -142,12 +145,12 @@ def _columns(vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
         numbers = dict.fromkeys(_USAGE) if here is None else _days(here)
         step = slice(start, stop)
         entry = _entries(vocabulary.listed, step)
-        yield {"entry": entry, "row": rows[step].numpy(), **numbers, "size": stop - start}
+        yield {ENTRY_COLUMN: entry, ROW_COLUMN: rows[step].numpy(), **numbers, "size": stop - start}
 
 
 def _days(usage: Usage) -> dict[str, Any]:
     return {
-        "count": usage.counts.numpy(),
+        COUNT_COLUMN: usage.counts.numpy(),
         "last_seen": usage.last_seen.numpy(),
         "born": usage.born.numpy(),
     }
@@ -175,10 +178,10 @@ def _table(columns: dict[str, Any], schema: Any) -> Any:
         values = columns[field.name]
         if values is None:
             arrays.append(pyarrow.nulls(size, field.type))
-        elif field.name in ("last_seen", "born"):
+        elif field.name in _DAYS:
             mask = values == UNKNOWN
             arrays.append(pyarrow.array(values, mask=mask).cast(field.type))
-        elif field.name == "entry":
+        elif field.name == ENTRY_COLUMN:
             arrays.append(values.cast(field.type))
         else:
             arrays.append(pyarrow.array(values, field.type))
@@ -205,7 +208,7 @@ def _read_parquet(raw: Bytes) -> tuple[Any, bytes]:
     from pyarrow import BufferReader, parquet, py_buffer
 
     file = parquet.ParquetFile(BufferReader(py_buffer(raw)))
-    table = file.read(columns=["entry", "row", *_USAGE])
+    table = file.read(columns=[ENTRY_COLUMN, ROW_COLUMN, *_USAGE])
     return table, (table.schema.metadata or {})[PARQUET_KEY]
 
 
@@ -216,18 +219,17 @@ def _read_text(raw: Bytes) -> tuple[Any, bytes]:
     head = raw[:_LINE].tobytes().split(b"\n", 1)[0]
     rest = raw[len(head) + 1 :]
     names = rest[:_LINE].tobytes().split(b"\n", 1)[0]
-    if names.split(b"\t") != [b"entry", b"row", *(name.encode() for name in _USAGE)]:
+    if names.split(b"\t") != [name.encode() for name in (ENTRY_COLUMN, ROW_COLUMN, *_USAGE)]:
         raise ValueError("its first lines are not what we write")
     types = {
-        "row": pyarrow.int64(),
-        "count": pyarrow.int64(),
-        "last_seen": pyarrow.date32(),
-        "born": pyarrow.date32(),
-        "entry": pyarrow.large_binary(),
+        ROW_COLUMN: pyarrow.int64(),
+        COUNT_COLUMN: pyarrow.int64(),
+        **dict.fromkeys(_DAYS, pyarrow.date32()),
+        ENTRY_COLUMN: pyarrow.large_binary(),
     }
     about = head[len(KEPT_TABLE) :]
     if (kind := json.loads(about).get("kind", "")) and kind != "text":
-        types["entry"] = pyarrow.uint64() if kind == "uint64" else pyarrow.int64()
+        types[ENTRY_COLUMN] = pyarrow.uint64() if kind == "uint64" else pyarrow.int64()
     buffer = pyarrow.BufferReader(pyarrow.py_buffer(rest))
     parse = csv.ParseOptions(delimiter="\t", quote_char=False)
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
@@ -237,7 +239,7 @@ def _read_text(raw: Bytes) -> tuple[Any, bytes]:
 
 def _vocabulary_of(table: Any, about: dict[str, Any], url: str) -> Vocabulary:
     listed = _listed(table, about["kind"], url)
-    rows = _int64(table, "row")
+    rows = _int64(table, ROW_COLUMN)
     special = checked_special(about, len(listed), rows)
     is_dense = len(rows) > 0 and int(rows[-1]) == len(rows) - 1
     at = None if is_dense else torch.from_numpy(rows)
@@ -258,7 +260,7 @@ def _vocabulary_of(table: Any, about: dict[str, Any], url: str) -> Vocabulary:
 def _listed(table: Any, kind: str, url: str) -> Entries:
     import pyarrow
 
-    column = table.column("entry")
+    column = table.column(ENTRY_COLUMN)
     if column.null_count:
         raise ValueError("a row has no entry")
     if kind != "text":
@@ -273,12 +275,12 @@ def _listed(table: Any, kind: str, url: str) -> Entries:
 
 
 def _usage(table: Any) -> Usage | None:
-    if table.column("count").null_count == table.num_rows:
+    if table.column(COUNT_COLUMN).null_count == table.num_rows:
         return None
-    counts = torch.from_numpy(_int64(table, "count"))
+    counts = torch.from_numpy(_int64(table, COUNT_COLUMN))
     if bool((counts < 0).any()):
         raise ValueError("a count is negative")
-    usage = Usage(counts, _days_of(table, "last_seen"), _days_of(table, "born"))
+    usage = Usage(counts, *(_days_of(table, name) for name in _DAYS))
     if not usage.has_days():
         raise ValueError("a day of it is before 1970, or after 9999")
     return usage

@@ -1,9 +1,12 @@
 """Which entries are refused: blank ones of a file, one that is there twice, text beside ids.
 
 A blank line or cell is most likely a slip; in a sequence "" is an entry (Keras's `get_vocabulary()`
-begins with it) and None a row without one. An entry twice is an error where nobody could tell which
-row is its own: always in an old vocabulary, and in a new one if an old row would go to both. Files
-whose reader would lose one of the two, such as JSON, are refused by their readers.
+begins with it) and None a row without one. In a tokenizer's directory a blank line of `vocab.txt`
+is a token, as its class reads it: such entries are read without being called lines.
+
+An entry twice is an error where nobody could tell which row is its own: always in an old
+vocabulary, and in a new one if an old row would go to both. Files whose reader would lose one of
+the two, such as JSON, are refused by their readers.
 """
 
 from __future__ import annotations
@@ -13,10 +16,9 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.computing import in_blocks
-from torch_warmstart.entries import Entries, Vocabulary, positions
+from torch_warmstart.entries import LINE, Entries, Vocabulary, positions
 from torch_warmstart.errors import VocabularyError
 
-LINE = "line"  # what an entry of a text file is called
 _TWICE = {
     "old": "{} has an entry twice, so its old row is ambiguous: {} and {}.",
     "new": "{} has an entry twice: {} and {}. Two rows of the new variable would claim the same "

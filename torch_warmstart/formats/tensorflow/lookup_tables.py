@@ -12,7 +12,15 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.entries import LOOKUPS, Entries, Lookup, Vocabulary, entries_of_bytes, placed
+from torch_warmstart.entries import (
+    ENTRY,
+    LOOKUPS,
+    Entries,
+    Lookup,
+    Vocabulary,
+    entries_of_bytes,
+    placed,
+)
 from torch_warmstart.formats.base import Checkpoint, TensorSpec
 from torch_warmstart.formats.class_names import snake_case
 from torch_warmstart.formats.tensorflow.objects import Metadata
@@ -110,7 +118,7 @@ def _vocabulary_of(keys: Any, values: Any, origin: str) -> Vocabulary | None:
         if not _is_rows(entries):
             return None
         ids, rows = _without_empty(entries.flatten().to(torch.int64), rows.flatten())
-        return placed(Entries(origin, "entry", ids=ids), rows)
+        return placed(Entries(origin, ENTRY, ids=ids), rows)
     texts, rows = _without_empty_texts(entries, rows.flatten())
     return placed(entries_of_bytes(texts, origin), rows) if texts else None
 

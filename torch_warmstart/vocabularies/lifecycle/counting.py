@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_warmstart.entries import Entries, Vocabulary
+from torch_warmstart.entries import COUNT_COLUMN, ENTRY_COLUMN, Entries, Vocabulary
 from torch_warmstart.errors import (
     SettingsError,
     VocabularyError,
@@ -35,7 +35,6 @@ from torch_warmstart.vocabularies.refused_entries import check_none_blank_is_cou
 
 Counted = tuple[Entries, torch.Tensor]  # some entries, and how often each was seen: int64
 
-ENTRY, COUNT = "entry", "count"  # the columns
 _BLOCK = 1 << 18  # entries at a time
 MOST_COUNT = 1 << 44  # so that a block of counts has a sum of 64 bits
 _KINDS = (
@@ -144,10 +143,12 @@ def _whole(numbers: Any) -> torch.Tensor:
 
 def _of_table(table: Any, origin: str | None = None) -> Counted:
     """Rows without an entry are left out."""
-    entries = _column(table, ENTRY, f"Counts are {_KINDS}.")
-    numbers = _column(table, COUNT, _WHOLE)
+    entries = _column(table, ENTRY_COLUMN, f"Counts are {_KINDS}.")
+    numbers = _column(table, COUNT_COLUMN, _WHOLE)
     if numbers.listed.ids is None or len(numbers.listed) != len(numbers):
-        raise VocabularyError(f"The column {COUNT!r} holds something else than whole numbers.")
+        raise VocabularyError(
+            f"The column {COUNT_COLUMN!r} holds something else than whole numbers."
+        )
     listed = replace(entries.listed, origin=origin or entries.listed.origin)
     return listed, numbers.listed.ids.index_select(0, entries.entry_rows)
 
@@ -216,7 +217,7 @@ def _parquet_blocks(path: str, raw: Bytes) -> Iterator[Any]:
 
     file = parquet.ParquetFile(_buffer(raw), pre_buffer=False)
     _check_columns(path, file.schema_arrow.names)
-    yield from file.iter_batches(_BLOCK, columns=[ENTRY, COUNT])
+    yield from file.iter_batches(_BLOCK, columns=[ENTRY_COLUMN, COUNT_COLUMN])
 
 
 def _separated_blocks(path: str, raw: Bytes, separator: str, like: Entries) -> Iterator[Any]:
@@ -231,21 +232,22 @@ def _separated_blocks(path: str, raw: Bytes, separator: str, like: Entries) -> I
     ids = pyarrow.uint64() if like.is_unsigned else pyarrow.int64()
     entry = pyarrow.large_binary() if like.is_text else ids
     convert = csv.ConvertOptions(
-        column_types={ENTRY: entry, COUNT: pyarrow.int64()}, strings_can_be_null=False
+        column_types={ENTRY_COLUMN: entry, COUNT_COLUMN: pyarrow.int64()}, strings_can_be_null=False
     )
     blocks = csv.ReadOptions(block_size=block_size_of(raw))
     with csv.open_csv(_buffer(raw), blocks, parse, convert) as file:
         _check_columns(path, file.schema.names)
         before = 0
         for batch in file:
-            check_none_blank_is_counted(path, batch.column(ENTRY), before)
+            check_none_blank_is_counted(path, batch.column(ENTRY_COLUMN), before)
             before += batch.num_rows
-            yield batch.select([ENTRY, COUNT])
+            yield batch.select([ENTRY_COLUMN, COUNT_COLUMN])
 
 
 def _check_columns(path: str, names: list[str]) -> None:
-    if not {ENTRY, COUNT} <= set(names):
+    if not {ENTRY_COLUMN, COUNT_COLUMN} <= set(names):
         known = listed(map(shown_entry, names))  # or a first line that has no names
         raise VocabularyError(
-            f"{path} has the columns {known}; counts are in {ENTRY!r} and {COUNT!r}: rename them."
+            f"{path} has the columns {known}; counts are in {ENTRY_COLUMN!r} and "
+            f"{COUNT_COLUMN!r}: rename them."
         )

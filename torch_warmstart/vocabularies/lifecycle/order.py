@@ -6,11 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torch_warmstart.entries import WORD, Entries, as_vector, drop_behind, load_words
+from torch_warmstart.entries import ENTRY, WORD, Entries, as_vector, drop_behind, load_words
 
 Numbers = npt.NDArray[np.int64]
-
-_ENTRY = "entry"
 
 
 def distinct(entries: Entries, counts: Numbers) -> tuple[Entries, Numbers]:
@@ -28,13 +26,13 @@ def joined(parts: list[Entries], origin: str) -> Entries:
     if all(part.ids is not None for part in parts):
         ids = [part.ids for part in parts if part.ids is not None]
         is_unsigned = any(part.is_unsigned for part in parts)
-        return Entries(origin, _ENTRY, ids=torch.cat(ids), is_unsigned=is_unsigned)
+        return Entries(origin, ENTRY, ids=torch.cat(ids), is_unsigned=is_unsigned)
     packed = [part.packed(slice(None)) for part in parts]
     lengths = torch.cat([lengths for _, lengths in packed])
     bounds = torch.zeros(len(lengths) + 1, dtype=torch.int64)
     torch.cumsum(lengths, 0, out=bounds[1:])
     data = torch.cat([*(data for data, _ in packed), torch.zeros(1, dtype=torch.uint8)])
-    return Entries(origin, _ENTRY, data, bounds)
+    return Entries(origin, ENTRY, data, bounds)
 
 
 def _sorted(entries: Entries) -> tuple[Numbers, Numbers]:

@@ -16,6 +16,7 @@ import torch
 from torch_warmstart.computing import on_cpu
 from torch_warmstart.display import progress_bar
 from torch_warmstart.entries import (
+    ENTRY,
     PADDING,
     UNKNOWN,
     Entries,
@@ -452,7 +453,7 @@ class _Merge:
         if old.ids is not None and new.ids is not None:
             is_unsigned = old.is_unsigned or new.is_unsigned
             ids = self.column(old.ids, new.ids.numpy())
-            return Entries(origin, "entry", ids=ids, is_unsigned=is_unsigned)
+            return Entries(origin, ENTRY, ids=ids, is_unsigned=is_unsigned)
         starts, lengths = np.empty(self.size, np.int64), np.empty(self.size, np.int64)
         for block, stays, at in self.blocks():
             starts[at], lengths[at] = (part.numpy()[stays] for part in old.places(block))
@@ -462,7 +463,7 @@ class _Merge:
             starts[self.new_at], lengths[self.new_at] = new_starts + len(text), new_lengths
             text = torch.cat([text, new.text])
         places = torch.from_numpy(starts), torch.from_numpy(lengths)
-        return Entries(origin, "entry", text, places[0], lengths=places[1])
+        return Entries(origin, ENTRY, text, places[0], lengths=places[1])
 
 
 def _merge_of(vocabulary: Vocabulary, is_kept: torch.Tensor, new_rows: Numbers) -> _Merge:

@@ -15,6 +15,7 @@ import torch
 
 from torch_warmstart.dtypes import has_its_memory
 from torch_warmstart.entries import (
+    ENTRY,
     MOST_ROWS,
     Entries,
     Vocabulary,
@@ -28,7 +29,6 @@ from torch_warmstart.errors import VocabularyError, cause_of, shown_entry
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-_ENTRY = "entry"  # what an entry of a sequence is called
 _STRIDE = 1 << 18  # entries turned into bytes at a time
 _SPREAD = 4  # times the room of its letters that text of any width is given, at one width
 _HIGHEST = 1 << 63  # an id from here on has no sign
@@ -50,7 +50,7 @@ def from_tensor(tensor: torch.Tensor) -> Vocabulary:
     if dtype == torch.uint64:
         return _from_ids(tensor.cpu().numpy(), "the tensor of ids")
     _check_not_empty(tensor)
-    return vocabulary_of(Entries("the tensor of ids", _ENTRY, ids=tensor.detach().to(torch.int64)))
+    return vocabulary_of(Entries("the tensor of ids", ENTRY, ids=tensor.detach().to(torch.int64)))
 
 
 def _kind_of_tensor(tensor: torch.Tensor) -> str:
@@ -104,7 +104,7 @@ def _from_ids(array: npt.NDArray[Any], origin: str) -> Vocabulary:
     native = array.astype(array.dtype.newbyteorder("="))  # a copy: theirs may change
     is_unsigned = native.dtype == np.uint64 and bool((native >= np.uint64(_HIGHEST)).any())
     ids = native.view(np.int64) if native.dtype == np.uint64 else native.astype(np.int64)
-    entries = Entries(origin, _ENTRY, ids=torch.from_numpy(ids), is_unsigned=is_unsigned)
+    entries = Entries(origin, ENTRY, ids=torch.from_numpy(ids), is_unsigned=is_unsigned)
     return vocabulary_of(entries)
 
 
@@ -144,7 +144,7 @@ def _from_ascii(array: npt.NDArray[Any], origin: str) -> Entries | None:
         lengths[start : start + len(step)] = np.char.str_len(part.view(f"S{width}")[:, 0])
     bounds = np.arange(len(array), dtype=np.int64) * width
     flat, places = torch.from_numpy(data.reshape(-1)), torch.from_numpy(bounds)
-    return Entries(origin, _ENTRY, flat, places, lengths=torch.from_numpy(lengths))
+    return Entries(origin, ENTRY, flat, places, lengths=torch.from_numpy(lengths))
 
 
 # Bytes, where in them each entry starts, and how long it is.
@@ -159,7 +159,7 @@ def _gathered(steps: Sequence[_Encoded], origin: str) -> Entries:
     nothing = np.zeros(0, dtype=np.int64)
     return Entries(
         origin,
-        _ENTRY,
+        ENTRY,
         torch.from_numpy(data if len(data) else np.zeros(1, dtype=np.uint8)),
         torch.from_numpy(np.concatenate([nothing, *starts])),
         lengths=torch.from_numpy(np.concatenate([nothing, *(lengths for _, _, lengths in steps)])),
@@ -384,7 +384,7 @@ def _of_ints(entries: Sequence[Any], origin: str) -> Entries:
         )
     if high >= _HIGHEST:
         return _from_ids(np.array(numbers, dtype=np.uint64), origin).listed
-    return Entries(origin, _ENTRY, ids=torch.tensor(numbers, dtype=torch.int64, device="cpu"))
+    return Entries(origin, ENTRY, ids=torch.tensor(numbers, dtype=torch.int64, device="cpu"))
 
 
 def _check_not_empty(entries: Any) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torch_warmstart.entries import Entries, Vocabulary
+from torch_warmstart.entries import ENTRY, ENTRY_COLUMN, ROW_COLUMN, Entries, Vocabulary
 from torch_warmstart.errors import (
     VocabularyError,
     cause_of,
@@ -34,8 +34,6 @@ from torch_warmstart.vocabularies.numbering import (
     may_begin_numbers,
 )
 
-ROWS = "row"  # the column of what `Vocabulary.save` wrote that says which row an entry has
-_ENTRY = "entry"
 _DEEPEST = 8  # dictionaries of dictionaries that are followed
 _INLINE = 12  # bytes of a view's text that stand in the view itself
 _VIEW = 16  # bytes of a view: length, then the text, or its beginning, buffer and offset
@@ -269,7 +267,7 @@ def _text(chunks: list[_Column], origin: str) -> Entries:
         data = np.zeros(1, dtype=np.uint8)
     return Entries(
         origin,
-        _ENTRY,
+        ENTRY,
         torch.from_numpy(data),
         torch.from_numpy(starts),
         lengths=torch.from_numpy(lengths),
@@ -463,11 +461,11 @@ def _check_rows_not_lost(names: Sequence[str], column: str | int | None, origin:
     `Vocabulary.save` writes such tables; without their metadata they are no longer told by it.
     """
     asked = names[column] if isinstance(column, int) and column < len(names) else column
-    if asked == _ENTRY and ROWS in names:
+    if asked == ENTRY_COLUMN and ROW_COLUMN in names:
         raise VocabularyError(
-            f"{origin} says in its column 'row' which row each entry has; a column by itself is an "
-            "entry a row, in order. Load what Vocabulary.save wrote as it is, without column=. "
-            "If the rows are 0, 1, 2 and so on, pass the column's values as a sequence."
+            f"{origin} says in its column {ROW_COLUMN!r} which row each entry has; a column by "
+            "itself is an entry a row, in order. Load what Vocabulary.save wrote as it is, without "
+            "column=. If the rows are 0, 1, 2 and so on, pass the column's values as a sequence."
         )
 
 

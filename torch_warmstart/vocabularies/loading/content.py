@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from torch_warmstart.entries import FILE_KIND
+from torch_warmstart.errors import VocabularyError
 from torch_warmstart.storage import (
     ARROW,
     ARROW_STREAM,
@@ -70,6 +71,11 @@ _DO = "pass its entries as a sequence"
 
 
 @functools.lru_cache(maxsize=4)  # a dozen questions are asked of one file's
+def empty(url: str) -> VocabularyError:
+    """The error for a file without a byte."""
+    return VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
+
+
 def _lines_of(head: bytes) -> tuple[bytes, ...]:
     return tuple(head.split(b"\n"))
 

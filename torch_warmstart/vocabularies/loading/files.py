@@ -30,6 +30,7 @@ from torch_warmstart.storage import (
 from torch_warmstart.vocabularies.loading.content import (
     BOM,
     HEAD,
+    empty,
     is_counted,
     is_json,
     is_json_lines,
@@ -96,7 +97,7 @@ def read_file(
     if column is not None and form not in _TABLES:
         raise SettingsError(f"column={column!r} is for tables, and {url} is read as {form}.")
     if not len(raw):
-        raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
+        raise empty(url)
     _check_content(raw[:HEAD].tobytes(), url, form, is_said=format is not None)
     if form == "parquet":
         from torch_warmstart.vocabularies.nvtabular import read_categories
@@ -349,5 +350,5 @@ def _bytes_of(url: str, storage: Storage) -> Bytes:
             why = OSError(error.errno, error.strerror, url)
         raise VocabularyError(f"Vocabulary file {url} cannot be read: {why}") from error
     if not len(raw):
-        raise VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
+        raise empty(url)
     return raw

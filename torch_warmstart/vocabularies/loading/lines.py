@@ -14,19 +14,21 @@ import numpy as np
 import torch
 
 from torch_warmstart.computing import blocks, in_threads
-from torch_warmstart.entries import Entries, Vector, as_vector, new_words, positions
+from torch_warmstart.entries import LINE, Entries, Vector, as_vector, new_words, positions
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.vocabularies.loading.content import HEAD, what_else_it_is
-from torch_warmstart.vocabularies.refused_entries import LINE
 
 _NEWLINE, _RETURN = 10, 13
 _BLOCK = 1 << 20  # bytes searched for newlines at a time, so that they stay in the cache
 
 
-def entries_of_lines(data: torch.Tensor, origin: str) -> Entries:
-    """The lines of a file's bytes, uint8, of which there is at least one."""
+def entries_of_lines(data: torch.Tensor, origin: str, unit: str = LINE) -> Entries:
+    """The lines of a file's bytes, uint8, of which there is at least one.
+
+    Another `unit` is for files whose blank lines are entries.
+    """
     data, bounds, may_be_blank = _split_lines(data)
-    return Entries(origin, LINE, data, bounds, gap=1, may_be_blank=may_be_blank)
+    return Entries(origin, unit, data, bounds, gap=1, may_be_blank=may_be_blank)
 
 
 def check_lines(vocabulary: Entries) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from torch_warmstart.entries import Vocabulary
+from torch_warmstart.entries import ROW_COLUMN, Vocabulary
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.vocabularies.loading.arrays import from_mapping
-from torch_warmstart.vocabularies.loading.arrow import ROWS
 from torch_warmstart.vocabularies.loading.keras_layers import from_keras_layer, is_keras_lookup
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
 from torch_warmstart.vocabularies.loading.tokenizer_files import roles_of, unknown_of, with_roles
@@ -93,7 +92,7 @@ def without_index(source: Any, column: str | int | None) -> tuple[Any, str | int
     if not isinstance(number, int) or not 0 <= number < len(names):
         return source, column
     others = (at for at, name in enumerate(names) if at != number and isinstance(name, str))
-    beside = [at for at in others if names[at] == ROWS or _may_say_rows(source.iloc[:, at])]
+    beside = [at for at in others if names[at] == ROW_COLUMN or _may_say_rows(source.iloc[:, at])]
     picked = _with_unsigned(source.iloc[:, [number, *beside]])
     name = source.index.name
     if not isinstance(name, str) or name in names or source.index.inferred_type != "integer":

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.entries import (
+    ENTRY,
     FILE_KIND,
     FILE_VERSION,
     Entries,
@@ -93,14 +94,13 @@ def _usage(tensors: dict[str, npt.NDArray[Any]], count: int) -> Usage | None:
 
 
 def _listed(tensors: dict[str, npt.NDArray[Any]], about: Any, url: str) -> Entries:
-    unit = "entry"
     if about["kind"] in ("int64", "uint64"):
         ids = torch.from_numpy(tensors["ids"].view(np.int64).copy())
-        return Entries(url, unit, ids=ids, is_unsigned=about["kind"] == "uint64")
+        return Entries(url, ENTRY, ids=ids, is_unsigned=about["kind"] == "uint64")
     data, lengths = tensors["bytes"], tensors["lengths"].astype(np.int64)
     if (len(lengths) and int(lengths.min()) < 0) or float(lengths.sum(dtype=float)) != len(data):
         raise WrongDocumentError("the lengths of its entries do not add up")
-    return text_entries(data.copy(), lengths, url, unit)
+    return text_entries(data.copy(), lengths, url)
 
 
 def _tensor(data: Bytes, spec: Any) -> npt.NDArray[Any]:

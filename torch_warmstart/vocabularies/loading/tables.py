@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch_warmstart.entries import Vocabulary
+from torch_warmstart.entries import ROW_COLUMN, Vocabulary
 from torch_warmstart.errors import (
     VocabularyError,
     cause_of,
@@ -16,7 +16,7 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.storage import ARROW_STREAM, Bytes
 from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
-from torch_warmstart.vocabularies.loading.arrow import ROWS, from_table
+from torch_warmstart.vocabularies.loading.arrow import from_table
 from torch_warmstart.vocabularies.loading.content import BOM, HEAD, is_numbered
 from torch_warmstart.vocabularies.numbering import may_be_numbers, may_number
 from torch_warmstart.vocabularies.refused_entries import check_no_blank_cells
@@ -214,7 +214,7 @@ def _may_be_all(file: Any, name: str) -> bool:
 
     What is called as `Vocabulary.save` calls it says rows whatever they are.
     """
-    if name == ROWS:
+    if name == ROW_COLUMN:
         return True
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     columns = [group.column(at) for group in groups for at in range(group.num_columns)]

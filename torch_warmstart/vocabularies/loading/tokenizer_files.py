@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch_warmstart.entries import Vocabulary, with_rows_of_a_list
+import torch
+
+from torch_warmstart.entries import ENTRY, Vocabulary, vocabulary_of, with_rows_of_a_list
 from torch_warmstart.errors import VocabularyError, shown_entry
 from torch_warmstart.storage import Storage, join
 from torch_warmstart.vocabularies.loading.arrays import from_mapping, from_sequence
-from torch_warmstart.vocabularies.loading.content import HEAD, is_counted
+from torch_warmstart.vocabularies.loading.content import HEAD, empty, is_counted
+from torch_warmstart.vocabularies.loading.lines import entries_of_lines
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
 
 _ROLE = "_token"  # how Hugging Face ends the names of what tokens are for: pad_token, image_token
@@ -189,10 +192,11 @@ def _of_lines(raw: bytes, url: str) -> Vocabulary:
             f"{url} has a number behind each token, as PhoBERT's and BERTweet's have: their "
             f"tokenizers number the tokens otherwise than the lines. {_THE_OBJECT}."
         )
-    lines = raw.split(b"\n")
-    return from_sequence(
-        [line.removesuffix(b"\r") for line in lines[: -1 if not lines[-1] else None]], url
-    )
+    if not raw:
+        raise empty(url)
+    # A blank line is a token: so transformers' classes read it, whose rows must be met.
+    data = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+    return vocabulary_of(entries_of_lines(data, url, unit=ENTRY))
 
 
 def _of_model(url: str, names: set[str], read: Read) -> Vocabulary:

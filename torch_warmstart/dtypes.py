@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-_SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their size
 _KNOWN_EVERYWHERE = {torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8}
 
 NO_PLAIN_TENSOR = (  # what follows who has given or returned one
@@ -27,9 +27,9 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def as_bits(tensor: torch.Tensor) -> torch.Tensor:
     """A view of `tensor` with elements of the same size; no copy, any strides."""
-    if tensor.dtype in _KNOWN_EVERYWHERE or tensor.dtype.itemsize not in _SAME_SIZE:
+    if tensor.dtype in _KNOWN_EVERYWHERE or tensor.dtype.itemsize not in INTEGERS:
         return tensor  # complex128, of 16 bytes, is known everywhere too
-    return tensor.view(_SAME_SIZE[tensor.dtype.itemsize])
+    return tensor.view(INTEGERS[tensor.dtype.itemsize])
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -306,6 +306,11 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return meant_one_of(near_names(name, candidates))
 
 
+def the_same(*, exactly: bool) -> str:
+    """How a sentence begins that says of others what one before it said of the first."""
+    return "The same" if exactly else "The same, with other numbers,"
+
+
 def meant_one_of(near: Iterable[str]) -> str:
     """The same of names that have been looked for already: one may be what a user misspelt."""
     shown = " or ".join(map(repr, near))

@@ -11,6 +11,7 @@ import torch
 from bundle_writer import BundleEntry, DType, write_bundle
 from tf_layer_cases import WAYS, separable_case
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 import torch_warmstart as tws
 from torch_warmstart import PlanError, VocabInfo, WarmStartSettings
@@ -476,3 +477,14 @@ def test_what_torch_saved_loses_nothing_in_silence():
         report = tws.warm_start(model, kept)
     assert report.unexpected_keys == ("layer.bias",)
     assert not tws.warm_start(model, WarmStartSettings(old.state_dict(), ".*weight")).notes
+
+
+@pytest.mark.parametrize("name", ["w", "kernel"])
+def test_a_layer_made_from_transformers_conv1d_is_one(name):
+    class FSDPConv1D(Conv1D):
+        """As `fully_shard` makes a class of its own of each module's."""
+
+    model = nn.ModuleDict({"h": FSDPConv1D(3, 2)})
+    kernel = torch.arange(6.0).view(1, 2, 3)
+    tws.warm_start(model, {f"h/{name}:0": kernel, "h/bias:0": torch.ones(3)})
+    assert torch.equal(model["h"].weight, kernel[0])

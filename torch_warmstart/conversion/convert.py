@@ -13,12 +13,11 @@ from torch_warmstart.conversion import safetensors_file, torch_file
 from torch_warmstart.conversion.pieces import Piece
 from torch_warmstart.display import VERSION, progress_bar
 from torch_warmstart.errors import CorruptCheckpointError, SettingsError, path_of, plural, printable
-from torch_warmstart.formats import Checkpoint, family_of
+from torch_warmstart.formats import FAMILY_WORDS, Checkpoint, family_of
 from torch_warmstart.storage import check_free, whole_file
 from torch_warmstart.values import frozen
 
 _SAFETENSORS, _TORCH = (".safetensors",), (".pt", ".pth", ".bin")
-_FAMILY_WORDS = {"tensorflow": "tf", "torch": "pt", "mlx": "mlx"}  # of safetensors' metadata
 _TIMES_SHOWN = 8
 
 
@@ -97,7 +96,7 @@ def convert_checkpoint(
     where = path_of("convert: path", path)
     if where.endswith(_TORCH):
         _check_family(checkpoint, pieces, where)
-    write = _writer(where, _FAMILY_WORDS[checkpoint.family], None)
+    write = _writer(where, FAMILY_WORDS[checkpoint.family], None)
     return _write(
         where,
         checkpoint.url,

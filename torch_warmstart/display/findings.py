@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from torch_warmstart.display.folding import fold, fold_endings
-from torch_warmstart.errors import Finding, listed, plural
+from torch_warmstart.errors import Finding, listed, plural, the_same
 
 _NUMBER = re.compile(r"\d[\d,]*")
 _FEW = 2  # findings that are alike and have a line each
@@ -42,5 +42,5 @@ def _more(group: Sequence[Finding]) -> str:
     others = group[1:]
     names = fold_endings(fold(((other.subject,) for other in others), 1), 1)
     are_equal = len(set(map(_of_anybody, group))) == 1
-    same = "The same" if are_equal else "The same, with other numbers,"
+    same = the_same(exactly=are_equal)
     return f"{same} of {plural(len(others), 'other')}: {listed(name for (name,) in names)}."

@@ -2,6 +2,7 @@ from .entries import ENTRY as ENTRY
 from .entries import LINE as LINE
 from .entries import Entries as Entries
 from .entries import bytes_of as bytes_of
+from .entries import casefolded as casefolded
 from .fingerprints import BY_REMAINDER as BY_REMAINDER
 from .fingerprints import FARMHASH as FARMHASH
 from .fingerprints import hash_buckets as hash_buckets

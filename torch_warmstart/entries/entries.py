@@ -31,6 +31,14 @@ def bytes_of(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def casefolded(entry: bytes) -> bytes:
+    """An entry as one of other case has it; what is no UTF-8 has no case."""
+    try:
+        return entry.decode().casefold().encode()
+    except UnicodeDecodeError:
+        return entry
+
+
 @frozen(eq=False)
 class Entries:
     """Entries in order, either text (bytes) or integer ids, on any device."""

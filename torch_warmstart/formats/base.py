@@ -13,9 +13,15 @@ import torch
 
 from torch_warmstart.computing import Box, on_cpu
 from torch_warmstart.display import Shown
-from torch_warmstart.dtypes import NO_PLAIN_TENSOR, aligned, as_bits, lies_in_memory
-from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError, did_you_mean
-from torch_warmstart.storage import Guard
+from torch_warmstart.dtypes import NO_PLAIN_TENSOR, aligned, as_bits, dtype_name, lies_in_memory
+from torch_warmstart.errors import (
+    CorruptCheckpointError,
+    MissingTensorError,
+    SettingsError,
+    UnsupportedError,
+    did_you_mean,
+)
+from torch_warmstart.storage import Guard, here
 from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
@@ -34,9 +40,13 @@ NameKind = Literal["own", "short", "storage"]
 Rows = slice | Sequence[int] | torch.Tensor  # of a tensor, as a caller names them
 Block = tuple[int, torch.Tensor]  # the number of its first row, and the rows
 
-# In object-based checkpoints: the key of the graph, and how the keys of variables end.
+# In object-based checkpoints: the key of the graph, what stands behind an object's path, and how
+# keys of variables and of tables end.
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
-ATTRIBUTE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+ATTRIBUTES = "/.ATTRIBUTES/"
+VARIABLE_VALUE = "VARIABLE_VALUE"
+ATTRIBUTE_SUFFIX = f"{ATTRIBUTES}{VARIABLE_VALUE}"
+TABLE_SUFFIX = f"{ATTRIBUTES}table"
 
 
 class MalformedError(Exception):
@@ -56,6 +66,11 @@ class TensorSpec:
     stored_dtype: str  # the format's own word: "float", "qint8", "string", ...
     storage: Hashable = None  # equal for keys that share their bytes; None: shared with no other
     unreadable: str = ""  # why it cannot be read, to follow its key; "": that is its dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """Its dtype for people: torch's name, or where torch has none the format's own word."""
+        return self.stored_dtype if self.dtype is None else dtype_name(self.dtype)
 
     @property
     def numel(self) -> int:
@@ -148,7 +163,7 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
     def __new__(cls: type[_Made], *_: Any, **__: Any) -> _Made:
         made = super().__new__(cls)
         made._readers = _Readers()
-        made._folder = _here()
+        made._folder = here()
         return made
 
     def spec(self, key: str) -> TensorSpec:
@@ -482,15 +497,12 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
     ) -> None:
         self.close()
 
+    def _damaged(self, key: str, fact: object) -> CorruptCheckpointError:
+        """The error for a tensor whose bytes are not what they should be."""
+        return CorruptCheckpointError(f"{self.url}: tensor {key!r} is damaged: {fact}.")
+
     def __repr__(self) -> str:
         return f"<{self.format} {self.url!r}, {len(self)} tensors>"
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:  # the directory is gone
-        return ""
 
 
 def _row_numbers(spec: TensorSpec, rows: Rows | None) -> torch.Tensor | None:

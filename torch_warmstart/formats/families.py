@@ -31,11 +31,12 @@ _OF_TORCH = frozenset(
         *("in_proj_weight", "weight_ih_l0", "weight_g", "weight_v", "weight_orig"),
     }
 )
+# The word for each family in safetensors' metadata. MLX has torch's names, and other kernels of
+# convolutions.
+FAMILY_WORDS: dict[Family, str] = {"tensorflow": "tf", "torch": "pt", "mlx": "mlx"}
 _SAID: dict[object, Family] = {
-    "tf": "tensorflow",
     "flax": "tensorflow",
-    "pt": "torch",
-    "mlx": "mlx",  # torch's names, and other kernels of convolutions
+    **{word: family for family, word in FAMILY_WORDS.items()},
 }
 
 

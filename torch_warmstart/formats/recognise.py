@@ -16,6 +16,7 @@ from torch_warmstart.storage import HDF5, NPY, ByteSource, Storage, base_name, i
 
 DCP_METADATA = ".metadata"
 PICKLE_MAGIC = b"\x80"
+NO_TABLE = "does not end as an SSTable does"
 
 
 def torch_distributed(place: Place) -> str | None:
@@ -149,7 +150,7 @@ _TEXT_HEAD = 4096  # bytes
 def table(place: Place) -> str | None:
     """Whether it may be a V1 checkpoint: a table, the `.meta` of one, or no file but a pattern."""
     is_other = place.is_file and not place.url.endswith(".meta") and not is_table(place.source)
-    return "does not end as an SSTable does" if is_other else None
+    return NO_TABLE if is_other else None
 
 
 def is_table(source: ByteSource) -> bool:

@@ -12,6 +12,8 @@ from .named import is_of_a_part as is_of_a_part
 from .named import other_orders as other_orders
 from .named import squeeze as squeeze
 from .named import then as then
+from .outputs import is_untransposed_linear as is_untransposed_linear
+from .outputs import output_axis as output_axis
 from .parametrized import Vector as Vector
 from .parametrized import mlx_forms as mlx_forms
 from .parametrized import original_of as original_of

@@ -18,6 +18,7 @@ from .own_states import names_saved_by_itself as names_saved_by_itself
 from .patterns import nearest_to_pattern as nearest_to_pattern
 from .patterns import select_matching as select_matching
 from .strangers import check_own_shapes as check_own_shapes
+from .variables import TABLES as TABLES
 from .variables import NamesInStates as NamesInStates
 from .variables import Outline as Outline
 from .variables import Owner as Owner
@@ -28,10 +29,8 @@ from .variables import absent_variables as absent_variables
 from .variables import canonical_name as canonical_name
 from .variables import find_variable as find_variable
 from .variables import is_persistent as is_persistent
-from .variables import is_untransposed_linear as is_untransposed_linear
 from .variables import model_variables as model_variables
 from .variables import module_names as module_names
-from .variables import output_axis as output_axis
 from .variables import padding_row as padding_row
 from .variables import positions_from as positions_from
 from .variables import select_tensors as select_tensors

@@ -55,6 +55,7 @@ class Owner:
         return own if own != self.name else self.name.rpartition(".")[0]
 
 
+TABLES = (nn.Embedding, nn.EmbeddingBag)  # modules whose weights are looked up in
 _STANDS_FOR = "_stands_for"
 
 
@@ -71,24 +72,9 @@ def what_it_is(module: torch.nn.Module) -> torch.nn.Module:
 
 def padding_row(module: torch.nn.Module) -> int | None:
     """The row that an embedding has for no input (`padding_idx`), which it never trains."""
-    if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag):
+    if isinstance(module, TABLES):
         return module.padding_idx
     return None
-
-
-_UNTRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"  # which need not be imported for that
-_OUTPUTS_BEHIND = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
-
-def is_untransposed_linear(module: nn.Module) -> bool:
-    """Whether it is GPT-2's linear layer, which computes `x @ weight + bias`."""
-    names = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(module).__mro__)
-    return _UNTRANSPOSED_LINEAR in names
-
-
-def output_axis(module: nn.Module) -> int:
-    """The axis of a layer's weight along which it has its outputs, as its bias has them."""
-    return 1 if isinstance(module, _OUTPUTS_BEHIND) or is_untransposed_linear(module) else 0
 
 
 def positions_from(path: str, module: torch.nn.Module) -> int | None:

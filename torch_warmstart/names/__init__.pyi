@@ -12,3 +12,5 @@ from .renamed import BY_TRANSFORMERS as BY_TRANSFORMERS
 from .renamed import Renamed as Renamed
 from .source import Source as Source
 from .source import with_layout as with_layout
+from .spellings import NUMBERED as NUMBERED
+from .spellings import other_names as other_names

@@ -28,11 +28,11 @@ from torch_warmstart.names.conventions import Conventions
 from torch_warmstart.names.layer_tensors import LayerTensors, once_each, paths_of
 from torch_warmstart.names.source import Source, differ, fitting, whole, with_layout
 from torch_warmstart.names.spellings import ANY_KIND, OWN, SHORT, Kinds
+from torch_warmstart.settings import SETTING
 
 if TYPE_CHECKING:
     from torch_warmstart.names.inference import Inference
 
-_SETTING = "var_name_to_prev_var_name"
 BY_USER = "renamed in settings"  # how a variable or a slot was found
 WITHOUT_MODEL = "TensorFlow's name, without its model's"
 _PARTS = re.compile(r"([./])")
@@ -99,7 +99,7 @@ class Finder:
         return self._spellings.without_a_name()
 
     def find_renamed(
-        self, variable: Variable, owner: Owner, names: Sequence[str], asked_by: str = _SETTING
+        self, variable: Variable, owner: Owner, names: Sequence[str], asked_by: str = SETTING
     ) -> Source:
         """The tensors that the user named: keys, full names or paths through the object graph.
 
@@ -176,7 +176,7 @@ class Finder:
 
     # -- by the user's name ------------------------------------------------------------------------
 
-    def named(self, owner: Owner, name: str, asked_by: str = _SETTING) -> TensorSpec:
+    def named(self, owner: Owner, name: str, asked_by: str = SETTING) -> TensorSpec:
         """The tensor of a name that the user gave for an owner; raises as `find_renamed`."""
         keys = self._spellings.given(name)
         check_one_key(owner.name, name, keys)

@@ -173,12 +173,7 @@ class Spellings:
 
     @functools.cached_property
     def _full_names(self) -> dict[str, list[str]]:
-        """The other names of each key that has any."""
-        found: dict[str, list[str]] = {}
-        for name, keys in self._checkpoint.full_names().items():
-            for key in keys:
-                found.setdefault(key, []).append(name)
-        return found
+        return other_names(self._checkpoint)
 
     def _get(self, key: str) -> TensorSpec | None:
         if key not in self._specs:
@@ -203,6 +198,15 @@ class Spellings:
         """The keys of names that the index has."""
         for name in names:
             yield from (name,) if name in self.keys else self._checkpoint.keys_of(name)
+
+
+def other_names(checkpoint: Checkpoint) -> dict[str, list[str]]:
+    """The other names of each key that has any."""
+    found: dict[str, list[str]] = {}
+    for name, keys in checkpoint.full_names().items():
+        for key in keys:
+            found.setdefault(key, []).append(name)
+    return found
 
 
 @functools.lru_cache(maxsize=4096)

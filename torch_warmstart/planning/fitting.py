@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from torch_warmstart.dtypes import CASTS, cast_is_lossy, is_integer
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
 from torch_warmstart.layouts import IDENTITY, Form, is_of_a_part, original_of, squeeze, then
 from torch_warmstart.layouts.tensorflow import find_form, tf_forms
-from torch_warmstart.model import Shape, Variable
+from torch_warmstart.model import TABLES, Shape, Variable
 from torch_warmstart.names import Source, with_layout
 from torch_warmstart.planning.plan import Cast
 from torch_warmstart.planning.rows import why_not_by_position
@@ -386,7 +385,7 @@ def _cause(variable: Variable, source: Source) -> str:
         )
     if math.prod(ours) == math.prod(theirs) == 1 and ours != theirs:
         return f"It is one number: pass it as such, tensor.reshape({list(ours)})."
-    is_table = isinstance(source.owner.module, nn.Embedding | nn.EmbeddingBag)
+    is_table = isinstance(source.owner.module, TABLES)
     if is_table or not ours or len(ours) != len(theirs) or ours[1:] != theirs[1:]:
         return ""
     times = theirs[0] / max(ours[0], 1)
@@ -438,7 +437,7 @@ def _by_layout(variable: Variable, source: Source) -> str:
 
     A table is not: its rows are looked up, whoever wrote it.
     """
-    is_table = isinstance(source.owner.module, nn.Embedding | nn.EmbeddingBag)
+    is_table = isinstance(source.owner.module, TABLES)
     if is_table or source.form.layout is not IDENTITY or len(source.specs) != 1:
         return ""
     ours, theirs = variable.shape, source.specs[0].shape

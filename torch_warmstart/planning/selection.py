@@ -17,13 +17,12 @@ from torch_warmstart.errors import (
     nearest_are,
     plural,
 )
-from torch_warmstart.layouts import original_of, vector_of
+from torch_warmstart.layouts import original_of, output_axis, vector_of
 from torch_warmstart.model import (
     Owner,
     Variable,
     canonical_name,
     nearest_to_pattern,
-    output_axis,
     select_matching,
     select_tensors,
 )

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.display import VERSION, Advance, Entry, Sheet, Shown, progress_bar
-from torch_warmstart.dtypes import aligned, as_bytes, dtype_name
+from torch_warmstart.dtypes import aligned, as_bytes
 from torch_warmstart.errors import plural, printable
 from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.values import frozen
@@ -172,14 +172,10 @@ def _change(
         None if old is None else old.key,
         None if old is None else old.shape,
         None if new is None else new.shape,
-        None if old is None else _dtype(old),
-        None if new is None else _dtype(new),
+        None if old is None else old.dtype_name,
+        None if new is None else new.dtype_name,
         **norms,
     )
-
-
-def _dtype(spec: TensorSpec) -> str:
-    return spec.stored_dtype if spec.dtype is None else dtype_name(spec.dtype)
 
 
 def _compare(
@@ -189,7 +185,7 @@ def _compare(
     one, other = old.spec(key), new.spec(key)
     if one.shape != other.shape:
         return _change("shape", one, other)
-    kind: ChangeKind = "values" if _dtype(one) == _dtype(other) else "dtype"
+    kind: ChangeKind = "values" if one.dtype_name == other.dtype_name else "dtype"
     if not values:
         return None if kind == "values" else _change(kind, one, other)
     if not (_can_be_read(one) and _can_be_read(other)):

@@ -5,6 +5,8 @@ from .saved_slots import SlotSource as SlotSource
 from .saved_slots import slot_keys as slot_keys
 from .targets import SlotTargets as SlotTargets
 from .targets import is_as_planned as is_as_planned
+from .torch_optimizers import STEP as STEP
+from .torch_optimizers import has_averages as has_averages
 from .torch_optimizers import has_averages_of_kernels as has_averages_of_kernels
 from .torch_optimizers import needs as needs
 from .twins import OptimizerTwin as OptimizerTwin

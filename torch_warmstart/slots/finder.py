@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.formats.keyed import keys_beside
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf
@@ -15,15 +15,6 @@ from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf
 if TYPE_CHECKING:  # imported where a slot is looked for
     from torch_warmstart.slots.tensorflow import TensorFlowSlots
     from torch_warmstart.slots.torch import TorchSlots
-
-
-# Of embedding variables (DeepRec, TFRA, dynamicemb): how values end, and the keys beside them.
-_TABLE_ENDING = re.compile(r"-(sparse_incr_)?values$")
-_OF_TABLES = (
-    ("-values", "-keys"),
-    ("_values", "_keys"),
-    ("-sparse_incr_values", "-sparse_incr_keys"),
-)
 
 
 class SlotFinder:
@@ -90,12 +81,11 @@ class SlotFinder:
 
     def _check_unkeyed(self, slot: Variable, key: str) -> None:
         """Raises SettingsError for the values of a table by keys: each has keys of its own."""
-        for values, keys in _OF_TABLES:
-            listed = key.removesuffix(values) + keys
-            if key.endswith(values) and listed in self._finder.checkpoint:
+        for listed, table in keys_beside(key):
+            if listed in self._finder.checkpoint:
                 raise SettingsError(
                     f"{slot.name}: {key!r} is a table by keys, whose rows are those of "
                     f"{listed!r}: a slot has keys of its own, in an order of their own, so that "
                     "its rows are not those of its variable. Name the table, "
-                    f"{_TABLE_ENDING.sub('', key)!r}, or leave this slot to begin anew."
+                    f"{table!r}, or leave this slot to begin anew."
                 )

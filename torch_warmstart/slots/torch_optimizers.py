@@ -33,14 +33,16 @@ def _kind(always: str, with_option: str = "", by_shape: str = "") -> _Kind:
     return _Kind(*(frozenset(names.split()) for names in (always, with_option, by_shape)))
 
 
-_AVERAGES = "step exp_avg exp_avg_sq"
+STEP, PRODUCT = "step", "mu_product"
+_AVERAGES_ALONE = "exp_avg exp_avg_sq"
+_AVERAGES = f"{STEP} {_AVERAGES_ALONE}"
 _AVERAGES_OF_KERNELS = f"{FIRST_STATE} exp_avg_sq"
 # torch/optim/*.py, `_init_group`.
 _KINDS: Mapping[str, _Kind] = {
     "Adam": _kind(_AVERAGES, "max_exp_avg_sq"),
     "RAdam": _kind(_AVERAGES),
-    "NAdam": _kind(f"{_AVERAGES} mu_product"),
-    "Adamax": _kind("step exp_avg exp_inf"),
+    "NAdam": _kind(f"{_AVERAGES} {PRODUCT}"),
+    "Adamax": _kind(f"{STEP} exp_avg exp_inf"),
     "SGD": _kind("momentum_buffer"),
     "Muon": _kind("momentum_buffer"),
     "RMSprop": _kind("step square_avg", "grad_avg momentum_buffer"),
@@ -101,6 +103,11 @@ def torch_kind(optimizer: torch.optim.Optimizer) -> str | None:
     """The kind of an optimizer of torch's: its class, or the one that keeps the same."""
     name = torch_name(optimizer)
     return None if name is None else _SAME.get(name, name)
+
+
+def has_averages(slots: Collection[str]) -> bool:
+    """Whether what keeps these corrects averages by a count of steps, as Adam does."""
+    return set(slots) >= set(_AVERAGES_ALONE.split())
 
 
 def has_averages_of_kernels(slots: Collection[str]) -> bool:

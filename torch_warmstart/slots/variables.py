@@ -19,6 +19,7 @@ from torch_warmstart.model.sharding import (
     registered_of,
 )
 from torch_warmstart.slots.probing import Probes, holds_numbers, numbers
+from torch_warmstart.slots.torch_optimizers import PRODUCT, STEP
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
@@ -27,14 +28,13 @@ Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 _STARTS: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], float]] = {
     ("Adagrad", "sum"): lambda group: float(group["initial_accumulator_value"]),
     ("Adamax", "exp_inf"): lambda _: 0.0,
-    ("NAdam", "mu_product"): lambda _: 1.0,
+    ("NAdam", PRODUCT): lambda _: 1.0,
     ("RMSprop", "momentum_buffer"): lambda _: 0.0,  # its eps is 0 in float16: 0 / 0
     ("Rprop", "step_size"): lambda group: float(group["lr"]),
     ("ASGD", "ax"): lambda _: 0.0,
     ("ASGD", "mu"): lambda _: 1.0,
     ("ASGD", "eta"): lambda group: float(group["lr"]),
 }
-_STEP = "step"
 
 
 def slot_variables(
@@ -280,7 +280,7 @@ def _start(
     for cls in type(optimizer).__mro__:
         if (cls.__name__, name) in _STARTS and cls.__module__.startswith("torch.optim"):
             return _STARTS[cls.__name__, name](group)
-    if name == _STEP:
+    if name == STEP:
         return 0.0
     if isinstance(like, torch.Tensor) and is_sharded(like):
         return None  # to look at all of it is to ask the other processes

@@ -30,6 +30,7 @@ from .storage import MAX_GAP as MAX_GAP
 from .storage import Storage as Storage
 from .urls import base_name as base_name
 from .urls import below as below
+from .urls import here as here
 from .urls import is_remote as is_remote
 from .urls import is_signed as is_signed
 from .urls import join as join

@@ -26,7 +26,7 @@ from torch_warmstart.storage.files import (
     reaching,
 )
 from torch_warmstart.storage.local import LocalFile
-from torch_warmstart.storage.urls import is_remote, is_web, parent, stays_below
+from torch_warmstart.storage.urls import here, is_remote, is_web, parent, stays_below
 from torch_warmstart.values import Opener, frozen
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
@@ -106,7 +106,7 @@ class Storage:
     def connected(self, url: str) -> Storage:
         """The same, on the one filesystem that a user's URL leads to."""
         if self._is_local(url):
-            return replace(self, _root=_Root(url, None, folder=_here()))
+            return replace(self, _root=_Root(url, None, folder=here()))
         return replace(self, _root=_Root(url, *self._connect(url)))
 
     def open(self, url: str) -> ByteSource:
@@ -251,13 +251,6 @@ class Storage:
 
 
 LOCAL = Storage()  # what a path needs that says nothing else
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:  # the directory is gone; nothing will be found in it
-        return ""
 
 
 def _is_directory(filesystem: Filesystem, path: str) -> bool:

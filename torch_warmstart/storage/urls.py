@@ -110,3 +110,11 @@ def is_web(url: str) -> bool:
 def is_signed(url: str) -> bool:
     """True for a web address with a query, which stands for one file: no name can be appended."""
     return is_web(url) and "?" in url
+
+
+def here() -> str:
+    """The directory where relative paths begin; "" if it is gone: nothing will be found in it."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""

@@ -11,7 +11,7 @@ from torch_warmstart.errors import PlanError, SettingsError
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import IDENTITY, Form, fits_either_way
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
-from torch_warmstart.model import Owner, Shape, Variable, model_variables
+from torch_warmstart.model import TABLES, Owner, Shape, Variable, model_variables
 from torch_warmstart.names import Finder
 from torch_warmstart.planning import by_variable, read_renames, select, written_out
 from torch_warmstart.settings import WarmStartSettings, infos_of
@@ -23,7 +23,6 @@ from torch_warmstart.suggesting.suggestions import Suggestion, Suggestions
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit
 
 _MOST = 5_000  # variables of a model for which an error proposes rules
-_TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 
 
 def suggest_for_model(
@@ -79,7 +78,7 @@ def _free_axes(
     entries, _ = by_variable(settings.named_infos, setting, variables, variables)
     free = {v: {info.axis for info in infos_of(entry.value)} for v, entry in entries.items()}
     for variable in variables:
-        if any(isinstance(owner.module, _TABLES) for owner in variable.owners):
+        if any(isinstance(owner.module, TABLES) for owner in variable.owners):
             free.setdefault(variable, set()).add(0)
     return {v: frozenset(axis % len(v.shape) for axis in axes) for v, axes in free.items()}
 

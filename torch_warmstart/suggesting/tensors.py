@@ -16,7 +16,7 @@ from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.layouts import Form, Shape, expression, read_leaf
 from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
 from torch_warmstart.model import Variable
-from torch_warmstart.names import bare_name, conventions_of
+from torch_warmstart.names import NUMBERED, bare_name, conventions_of
 from torch_warmstart.suggesting.similarity import MAX_DIGITS
 from torch_warmstart.values import frozen
 
@@ -212,4 +212,4 @@ def _unique_names(checkpoint: Checkpoint) -> dict[str, str]:
 
 def _says_less(checkpoint: Checkpoint, known: str, name: str) -> bool:
     kinds = [("own", "short", "storage").index(checkpoint.name_kind(n)) for n in (known, name)]
-    return (kinds[0], "/vars/" in known) > (kinds[1], "/vars/" in name)
+    return (kinds[0], NUMBERED in known) > (kinds[1], NUMBERED in name)

@@ -13,6 +13,7 @@ import torch
 
 from torch_warmstart.entries import (
     Entries,
+    casefolded,
     text_of_bytes,
     text_of_pieces,
     text_of_word_pieces,
@@ -28,18 +29,11 @@ def _wordpiece(entry: bytes) -> bytes:
     return entry if _BRACKETED.fullmatch(entry) else text_of_word_pieces(entry)
 
 
-def _casefold(entry: bytes) -> bytes:
-    try:
-        return entry.decode().casefold().encode()
-    except UnicodeDecodeError:
-        return entry
-
-
 _FORMS: Mapping[str, Callable[[bytes], bytes]] = {
     "byte_level": text_of_bytes,
     "sentencepiece": text_of_pieces,
     "wordpiece": _wordpiece,
-    "casefold": _casefold,
+    "casefold": casefolded,
 }
 
 

@@ -100,6 +100,13 @@ def test_partitions_and_increments_are_one_table(tmp_path):
     assert torch.equal(found[:4], torch.full((4, 2), 0.1))
 
 
+def test_a_table_may_be_called_as_what_came_since_is(tmp_path):
+    name = "sparse_incr_emb"
+    url = write(tmp_path, deeprec(name, rows_of([5, 12])), increment(name, {5: [50.0, 51.0]}))
+    with tws.load_checkpoint(url) as checkpoint:
+        assert sorted(checkpoint.tables()[name].keys.listed.ids.tolist()) == [5, 12]
+
+
 def test_filters_take_the_columns_of_the_table(tmp_path):
     freqs, versions = {12: 3, 5: 9, 31: 1}, {12: 100, 5: 50, 31: 200}
     url = write(tmp_path, deeprec("emb", rows_of(freqs), freqs=freqs, versions=versions))

@@ -109,7 +109,7 @@ def _values(checkpoint: Checkpoint, key: str, rows: slice | None) -> str:
     values = checkpoint.get_tensor(key, chosen)
     shown = _strings(values) if isinstance(values, list) else str(values)
     which = "" if chosen is None or len(chosen) == spec.shape[0] else f", {_span(chosen)}"
-    return f"{printable(key)}: {_dtype(spec)} {list(spec.shape)}{which}\n{shown}"
+    return f"{printable(key)}: {spec.dtype_name} {list(spec.shape)}{which}\n{shown}"
 
 
 def _dtype(spec: TensorSpec) -> str:
@@ -135,7 +135,7 @@ def _values_document(checkpoint: Checkpoint, options: argparse.Namespace) -> dic
         "version": VERSION,
         "kind": "values",
         "key": spec.key,
-        "dtype": _dtype(spec),
+        "dtype": spec.dtype_name,
         "stored_dtype": spec.stored_dtype,
         "shape": list(spec.shape),
         "rows": None if chosen is None else chosen.tolist(),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_warmstart.computing import Box
-from torch_warmstart.dtypes import as_bytes
+from torch_warmstart.dtypes import INTEGERS, as_bytes
 from torch_warmstart.errors import Finding
 from torch_warmstart.model import is_on_meta
 from torch_warmstart.model.sharding import has_other_ranks
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _BLOCK = 4 << 10  # bytes of a file that are looked at in one place
 _BLOCKS = 16  # places
 _ELEMENTS = 4  # of a tensor in memory, along each dimension
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def told_of(plan: WarmStartPlan) -> dict[str, str]:
@@ -76,7 +75,7 @@ def _is_made_by_user(fill: Fill) -> bool:
 
 def _total(rows: torch.Tensor) -> int:
     """Of all bits, as integers of the elements' size; wraps."""
-    integer = _INTEGERS.get(rows.dtype.itemsize)
+    integer = INTEGERS.get(rows.dtype.itemsize)
     bits = as_bytes(rows) if integer is None else rows.view(integer)
     return int(bits.sum(dtype=torch.int64))
 

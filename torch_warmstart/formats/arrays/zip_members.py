@@ -19,7 +19,7 @@ from torch_warmstart.storage import ZIP, Bytes, ByteSource, Guard, Ranges, check
 
 _LOCAL_HEADER_SIZE = 30  # and behind it the name and the extra field, whose sizes end it
 _ENCRYPTED = 0x1
-_MAX_RATIO = 1_100  # deflate's best is 1032 to 1: more is a bomb
+MAX_RATIO = 1_100  # deflate's best is 1032 to 1: more is a bomb
 _CHUNK = 16 << 20
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
 
@@ -81,7 +81,7 @@ class ZipMembers:
         if info.compress_size > self._source.size or (
             info.file_size != info.compress_size
             if stored
-            else info.file_size > info.compress_size * _MAX_RATIO
+            else info.file_size > info.compress_size * MAX_RATIO
         ):
             raise self._corrupt(
                 f"member {name!r} claims {info.file_size:,} bytes in {info.compress_size:,}"

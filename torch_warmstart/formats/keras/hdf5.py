@@ -33,13 +33,12 @@ from torch_warmstart.errors import (
     UnsupportedError,
     WarmStartError,
 )
-from torch_warmstart.formats.arrays import native, torch_dtype
+from torch_warmstart.formats.arrays import MAX_RATIO, native, torch_dtype
 from torch_warmstart.formats.rows import row_ranges
 from torch_warmstart.formats.sources import SourceFile
 from torch_warmstart.storage import ByteSource, Range
 from torch_warmstart.values import frozen
 
-_MAX_RATIO = 1_100  # deflate's best is 1032 to 1
 _MAX_DEPTH = 100  # groups in groups; Keras nests as deep as models do
 _BLOCK = 64 << 10  # bytes fetched at a time: h5py reads its metadata in many small pieces
 _DEFLATE, _SHUFFLE, _FLETCHER, _LZF = 1, 2, 3, 32_000  # the filters that h5py brings along
@@ -232,7 +231,7 @@ class _Walk:
         return dataset
 
     def _check_size(self, dataset: Dataset, chunk: tuple[int, ...] | None) -> None:
-        limit = self._source.size * (1 if chunk is None else _MAX_RATIO)
+        limit = self._source.size * (1 if chunk is None else MAX_RATIO)
         itemsize = 0 if dataset.dtype is None else dataset.dtype.itemsize
         for size in (dataset.nbytes, math.prod(chunk or ()) * itemsize):
             if size > limit:

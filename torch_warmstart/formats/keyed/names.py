@@ -10,17 +10,17 @@ later. TFRA in a bundle (cuckoo_hashtable_ops.py, dynamic_embedding_variable.py)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from torch_warmstart.formats.base import MalformedError
+from torch_warmstart.formats.base import TABLE_SUFFIX, MalformedError
 from torch_warmstart.values import frozen
 
 _PART = re.compile(r"/part_([0-9]{1,9})(?=/|$)")
 _MHT = re.compile(r"^(?P<name>.+)_mht_(?P<number>[0-9]{1,9})of(?P<count>[0-9]{1,9})$", re.DOTALL)
-_OBJECT = "/.ATTRIBUTES/table"
 _KEYS, _VALUES = "keys", "values"
 # How the column behind a name is spelt; what comes later replaces what comes before.
-_ENDINGS = ("-", "-sparse_incr_")
+_ENDINGS = _WHOLE, _LATER = ("-", "-sparse_incr_")
+_ENDING_OF_DYNAMICEMB = "_"
 _COLUMNS = {"freqs": "frequency", "versions": "version"}
 _MOST_PARTS = 100_000
 _MOST_NAME = 1024  # of a table that has slots
@@ -44,6 +44,7 @@ class Part:
     keys: str
     values: str
     columns: Mapping[str, str]  # "frequency", "version": key
+    is_later: bool = False  # whether its rows replace those of others
     offsets: str = ""  # where a part is made of sub-parts: the key of where these begin
 
 
@@ -70,6 +71,14 @@ def parts_in(keys: Iterable[str]) -> dict[str, list[Part]]:
     return {name: _whole(name, parts, counts[name]) for name, parts in sorted(found.items())}
 
 
+def keys_beside(values: str) -> Iterator[tuple[str, str]]:
+    """Of what may be the values of a table: where its keys would be, and what it is called."""
+    for ending in (*_ENDINGS, _ENDING_OF_DYNAMICEMB):
+        stem = values.removesuffix(ending + _VALUES)
+        if stem != values:
+            yield stem + ending + _KEYS, values if ending == _ENDING_OF_DYNAMICEMB else stem
+
+
 def _named(stem: str) -> tuple[str, int, int]:
     """The table that a stem is of, which part it is, and how many there are if that is told."""
     told = _MHT.match(stem)
@@ -78,8 +87,8 @@ def _named(stem: str) -> tuple[str, int, int]:
         if not 1 <= number <= count:
             raise MalformedError(f"{stem!r} is part {number} of {count}")
         return told["name"], number - 1, count
-    if stem.endswith(_OBJECT):
-        return stem.removesuffix(_OBJECT), 0, 1
+    if stem.endswith(TABLE_SUFFIX):
+        return stem.removesuffix(TABLE_SUFFIX), 0, 1
     parts = _PART.findall(stem)
     if len(parts) == 1:
         return _PART.sub("", stem), int(parts[0]), 0
@@ -92,9 +101,10 @@ def _part(stem: str, ending: str, there: set[str]) -> Part:
         for word, name in _COLUMNS.items()
         if stem + ending + word in there
     }
-    word = "-partition_offset" if ending == "-" else "-incr_partition_offset"
+    word = "-partition_offset" if ending == _WHOLE else "-incr_partition_offset"
     offsets = stem + word if stem + word in there else ""
-    return Part(stem + ending + _KEYS, stem + ending + _VALUES, columns, offsets)
+    keys, values = stem + ending + _KEYS, stem + ending + _VALUES
+    return Part(keys, values, columns, is_later=ending == _LATER, offsets=offsets)
 
 
 def _whole(name: str, parts: Mapping[tuple[int, int], Part], count: int) -> list[Part]:

@@ -273,7 +273,7 @@ class BundleCheckpoint(Checkpoint):
                 )
             return entry
         except MalformedError as error:
-            raise self._corrupt(decode_text(key), str(error)) from error
+            raise self._damaged(decode_text(key), str(error)) from error
 
     def location(self, key: str) -> TensorLocation:
         entry = self._find_entry(encode_text(key))
@@ -307,7 +307,7 @@ class BundleCheckpoint(Checkpoint):
                 for part in self._parts(key, entry):
                     self._check_crc(part)
         except MalformedError as error:
-            raise self._corrupt(key, str(error)) from error
+            raise self._damaged(key, str(error)) from error
         self._verified.add(key)
 
     def _read(self, spec: TensorSpec, rows: torch.Tensor | None) -> Any:
@@ -326,7 +326,7 @@ class BundleCheckpoint(Checkpoint):
             tensor = self._view(entry, rows)
             return self._unpack(entry, tensor if rows is None else take_rows(tensor, rows))
         except MalformedError as error:
-            raise self._corrupt(spec.key, str(error)) from error
+            raise self._damaged(spec.key, str(error)) from error
 
     def _row_blocks(self, spec: TensorSpec, rows: torch.Tensor) -> Sequence[Block]:
         entry = self._entry(spec.key)
@@ -343,7 +343,7 @@ class BundleCheckpoint(Checkpoint):
                 for (first, part), tensor in zip(runs, stored, strict=True)
             ]
         except MalformedError as error:
-            raise self._corrupt(spec.key, str(error)) from error
+            raise self._damaged(spec.key, str(error)) from error
 
     def _first_rows(self, entry: Entry, parts: list[Entry]) -> list[int] | None:
         """At which row each part begins; None if the parts are no whole rows."""
@@ -369,7 +369,7 @@ class BundleCheckpoint(Checkpoint):
             for part in parts:
                 check_size(part)
         except MalformedError as error:
-            raise self._corrupt(key, str(error)) from error
+            raise self._damaged(key, str(error)) from error
         if entry.slices:  # there may be thousands
             self._slices[key] = parts
         return parts
@@ -492,9 +492,6 @@ class BundleCheckpoint(Checkpoint):
 
     def _close(self) -> None:
         self._shards.close()
-
-    def _corrupt(self, key: str, fact: str) -> CorruptCheckpointError:
-        return CorruptCheckpointError(f"{self.url}: tensor {key!r} is damaged: {fact}.")
 
 
 def _joined(firsts: list[int], parts: list[Entry]) -> list[tuple[int, Entry]]:

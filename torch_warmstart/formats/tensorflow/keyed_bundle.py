@@ -25,7 +25,6 @@ from torch_warmstart.values import frozen
 if TYPE_CHECKING:
     from torch_warmstart.formats.keyed import Columns, KeyedTable, Part
 
-_INCREMENT = "sparse_incr_"
 _KEYS, _SSD = "-keys", "-ssd_record.index"
 
 
@@ -141,7 +140,7 @@ class KeyedBundle(BundleCheckpoint):
                 if self._stored(key).shape != (0,) or not rows  # [0]: it is not kept
             },
             offsets=(lambda: self.get_tensor(part.offsets)) if part.offsets else None,
-            is_later=_INCREMENT in part.keys,
+            is_later=part.is_later,
         )
 
     def _check_tier(self, name: str) -> None:

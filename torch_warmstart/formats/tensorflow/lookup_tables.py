@@ -21,13 +21,12 @@ from torch_warmstart.entries import (
     entries_of_bytes,
     placed,
 )
-from torch_warmstart.formats.base import Checkpoint, TensorSpec
+from torch_warmstart.formats.base import TABLE_SUFFIX, Checkpoint, TensorSpec
 from torch_warmstart.formats.class_names import snake_case
 from torch_warmstart.formats.tensorflow.objects import Metadata
 from torch_warmstart.formats.tensorflow.saved_model import Column, filled_tables
 
 _KEYS, _VALUES = "-keys", "-values"
-_OBJECT = "/.ATTRIBUTES/table"
 _OF_ROWS = (torch.int32, torch.int64)
 _COUNTS = ("token_counts", "token_document_counts")  # what Keras's layers count while they adapt
 # What tables are called in Keras's layers, and layers in layers; the layer is what is asked for.
@@ -95,7 +94,7 @@ def _shortened(path: str) -> str:
 def _tables_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Vocabulary]]:
     for key in checkpoint:
         table = key.removesuffix(_KEYS)
-        path, of_values = table.removesuffix(_OBJECT), table + _VALUES
+        path, of_values = table.removesuffix(TABLE_SUFFIX), table + _VALUES
         if table == key or of_values not in checkpoint or path.endswith(_COUNTS):
             continue
         if not all(_may_be_told(checkpoint.spec(column)) for column in (key, of_values)):

@@ -17,6 +17,7 @@ from collections import Counter
 from torch_warmstart.errors import CheckpointNotFoundError, CorruptCheckpointError, listed
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import (
+    NO_TABLE,
     STATE_FILE,
     is_prefix,
     is_state_file,
@@ -89,7 +90,7 @@ def sniff_v1(place: Place) -> str | None:
     if found is not None and found.v1_files:
         return None
     if place.is_file:
-        return "does not end as an SSTable does"
+        return NO_TABLE
     return f"no {base_name(place.url)}-?????-of-*"
 
 

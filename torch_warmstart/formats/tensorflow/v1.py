@@ -144,7 +144,7 @@ class V1Checkpoint(Checkpoint):
                 raise MalformedError("it is listed twice, with different types or shapes")
             tensor.parts += [(number, decode_slice(data)) for data in all_bytes(fields, 4)]
         except MalformedError as error:
-            raise self._corrupt(name, str(error)) from error
+            raise self._damaged(name, str(error)) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._tensors))
@@ -188,7 +188,7 @@ class V1Checkpoint(Checkpoint):
                 return _join_strings(tensor, boxes, protos, rows)
             return _join_numbers(tensor, boxes, protos, rows)
         except MalformedError as error:
-            raise self._corrupt(spec.key, str(error)) from error
+            raise self._damaged(spec.key, str(error)) from error
 
     def _proto(self, key: str, number: int, extents: tuple[slices.Extent, ...]) -> memoryview:
         """SavedTensorSlices.data.data of one slice: the TensorProto."""
@@ -202,9 +202,6 @@ class V1Checkpoint(Checkpoint):
     def _close(self) -> None:
         for source in self._sources:
             source.close()
-
-    def _corrupt(self, key: str, fact: str) -> CorruptCheckpointError:
-        return CorruptCheckpointError(f"{self.url}: tensor {key!r} is damaged: {fact}.")
 
 
 def _boxes(tensor: _Tensor) -> list[Box]:

@@ -27,6 +27,7 @@ from torch_warmstart.layouts.named import (
     squeeze,
     stacked_row,
 )
+from torch_warmstart.layouts.outputs import is_untransposed_linear
 from torch_warmstart.layouts.parametrized import forms_of_original, original_of, vector_of
 from torch_warmstart.values import frozen
 
@@ -139,7 +140,7 @@ def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
         return attention_forms(module, leaf)
     if isinstance(module, nn.modules.conv._ConvNd):
         return _conv_forms(module, leaf)
-    if _qualified_name(module) == _UNTRANSPOSED_LINEAR:
+    if is_untransposed_linear(module):
         return _untransposed_forms(leaf)
     forms = [
         Form((_names(leaf, rule.tf_names),), layout)
@@ -260,10 +261,6 @@ def _in_parent(children: tuple[str, ...], tf_names: tuple[str, ...]) -> tuple[st
 
 # -- transformers ----------------------------------------------------------------------------------
 
-# GPT-2's linear layer keeps its weight as TensorFlow does, where it was the kernel of a convolution
-# of width 1. It is known by name, so that transformers need not be imported.
-_UNTRANSPOSED_LINEAR = "transformers.pytorch_utils.Conv1D"
-
 
 def _untransposed_forms(leaf: str) -> tuple[Form, ...]:
     if leaf != "weight":
@@ -281,10 +278,6 @@ def _names(leaf: str, tf_names: tuple[str, ...]) -> tuple[str, ...]:
 def _refused(module: nn.Module, leaf: str, names: tuple[str, ...], reason: str) -> Form:
     called = f"nn.{type(module).__name__}" if _is_torch_layer(module) else type(module).__name__
     return Form((names,), refusal=f"{called}.{leaf}: {reason}")
-
-
-def _qualified_name(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def _is_torch_layer(module: nn.Module) -> bool:

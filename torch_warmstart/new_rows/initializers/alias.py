@@ -17,6 +17,7 @@ from torch_warmstart.entries import (
     SPACE_OF_PIECES,
     Entries,
     Vocabulary,
+    casefolded,
     hash_buckets,
 )
 from torch_warmstart.errors import SettingsError, plural, shown_entry
@@ -66,7 +67,7 @@ class Alias(RowInitializer):
         if how == "prefix":
             found = _by_prefix(mine, its)
         elif how == "casefold":
-            found = _by_key(map(_folded, mine), map(_folded, its))
+            found = _by_key(map(casefolded, mine), map(casefolded, its))
         else:
             of_new, of_old = form_of(new.vocabulary.listed), form_of(new.old.vocabulary.listed)
             found = _by_key(map(of_new, mine), map(of_old, its))
@@ -136,13 +137,6 @@ def _by_key(new: Iterable[bytes | None], old: Iterable[bytes | None]) -> torch.T
 
 def _texts(entries: Entries) -> list[bytes]:
     return [value for value in entries.values(slice(None)) if isinstance(value, bytes)]
-
-
-def _folded(entry: bytes) -> bytes:
-    try:
-        return entry.decode().casefold().encode()
-    except UnicodeDecodeError:
-        return entry
 
 
 def _shortest(value: bytes) -> int:

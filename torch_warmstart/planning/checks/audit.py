@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
-from torch_warmstart.model import module_names
+from torch_warmstart.model import TABLES, module_names
 from torch_warmstart.planning.checks.activations import find_activations, spelt, told_activations
 from torch_warmstart.planning.checks.flattenings import (
     Difference,
@@ -301,7 +301,7 @@ _CHECKS: _Checks = (
     ((nn.LeakyReLU,), _leaky_relu),
     ((nn.Hardsigmoid,), _hard_sigmoid),
     ((nn.modules.dropout._DropoutNd,), _dropout),
-    ((nn.Embedding, nn.EmbeddingBag), _max_norm),
+    (TABLES, _max_norm),
     *_WHATEVER_IS_SAID,
 )
 

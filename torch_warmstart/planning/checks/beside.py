@@ -24,7 +24,7 @@ from torch_warmstart.formats import Checkpoint, is_extra_state
 from torch_warmstart.layouts import read_leaf
 from torch_warmstart.layouts.tensorflow import BATCHES, STATISTICS
 from torch_warmstart.model import Variable
-from torch_warmstart.names import Source, bare_name
+from torch_warmstart.names import Source, bare_name, other_names
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.values import frozen
 
@@ -288,11 +288,7 @@ class _Layers:
 
     @functools.cached_property
     def _other_names(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for name, keys in self._checkpoint.full_names().items():
-            for key in keys:
-                found.setdefault(key, []).append(name)
-        return found
+        return other_names(self._checkpoint)
 
 
 def _first_word(name: str) -> str:

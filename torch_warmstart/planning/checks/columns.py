@@ -12,11 +12,10 @@ import torch
 
 from torch_warmstart.errors import Finding, listed, printable
 from torch_warmstart.formats import TensorSpec
+from torch_warmstart.model import TABLES
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.values import frozen
-
-_TABLES = (torch.nn.Embedding, torch.nn.EmbeddingBag)
 
 
 @frozen(eq=False)
@@ -80,7 +79,7 @@ def _beside_each_other(items: Iterable[PlanItem], located: Located) -> Iterator[
     parents: dict[str, list[_Table]] = {}
     for variable in (item.variable for item in items):
         owner = variable.owners[0]
-        if isinstance(owner.module, _TABLES) and variable.slot is None and owner.leaf == "weight":
+        if isinstance(owner.module, TABLES) and variable.slot is None and owner.leaf == "weight":
             parent, _, feature = owner.path.rpartition(".")
             source = located.source(variable)
             spec = None if source is None else source.specs[0]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from torch_warmstart.errors import is_number
+from torch_warmstart.model import TABLES
 from torch_warmstart.planning.checks.activations import spelt
 from torch_warmstart.planning.checks.flattenings import Difference
 
@@ -28,8 +29,7 @@ _NORMS = (
 )
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 # What is compared with a layer's configuration, where the file has one.
-_TABLES = (nn.Embedding, nn.EmbeddingBag)
-TOLD = (*_NORMS, *_CONVOLUTIONS, *_TABLES, nn.RNNBase)
+TOLD = (*_NORMS, *_CONVOLUTIONS, *TABLES, nn.RNNBase)
 _CLOSE = 1e-9  # of its size: a decimal in JSON and the same in torch, after one subtraction
 
 
@@ -43,7 +43,7 @@ def compare(module: nn.Module, options: Options) -> Iterator[Difference]:
         yield from _convolution(module, options)
     elif isinstance(module, nn.RNNBase):
         yield from _recurrent(module, options)
-    elif isinstance(module, _TABLES):
+    elif isinstance(module, TABLES):
         yield from _table(module, options)
 
 

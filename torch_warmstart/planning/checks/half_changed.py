@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from torch_warmstart.errors import Finding, Severity, listed, plural
-from torch_warmstart.layouts import Vector, vector_of
+from torch_warmstart.errors import Finding, Severity, listed, plural, the_same
+from torch_warmstart.layouts import Vector, is_untransposed_linear, output_axis, vector_of
 from torch_warmstart.layouts.tensorflow import STATISTICS
-from torch_warmstart.model import is_untransposed_linear, output_axis
+from torch_warmstart.model import TABLES
 from torch_warmstart.planning.plan import AxisChange, PlanItem
 from torch_warmstart.planning.rows import why_not_by_position
 from torch_warmstart.settings import VocabInfo
@@ -119,7 +119,7 @@ def _by_position(
     one, other = pair
     size = other.variable.shape[0]
     is_one_size = all(item.variable.shape[0] == size for item in left)
-    same = "The same" if is_one_size else "The same, with other numbers,"
+    same = the_same(exactly=is_one_size)
     others = f" {same} of {listed(repr(o.name) for o in left[1:])}." if left[1:] else ""
     text = (
         f"{other.name} has {plural(size, 'row')}, as many as {one.name}, whose rows move as "
@@ -133,7 +133,7 @@ def _by_position(
 def _is_looked_up(item: PlanItem) -> bool | None:
     """Whether its rows are an embedding's, or a linear layer's outputs; None if neither."""
     for owner in item.variable.owners if len(item.variable.shape) == 2 else ():
-        if isinstance(owner.module, nn.Embedding | nn.EmbeddingBag):
+        if isinstance(owner.module, TABLES):
             return True
         if isinstance(owner.module, nn.Linear):
             return False

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import Finding
-from torch_warmstart.model import Extents, Variable, extent_of, model_variables, place_of
+from torch_warmstart.model import TABLES, Extents, Variable, extent_of, model_variables, place_of
 from torch_warmstart.model.sharding import is_sharded
 
 # What stands behind a weight's name where torch computes it of others, and what takes that off.
@@ -26,7 +26,7 @@ _BY_TORCHREC = (
     "before DistributedModelParallel; or save the model, and warm-start one of the new sizes."
 )
 # Layers whose sizes follow. (A LazyLinear is a Linear.)
-_FOLLOWED = (torch.nn.Embedding, torch.nn.EmbeddingBag, torch.nn.Linear, torch.nn.Bilinear)
+_FOLLOWED = (*TABLES, torch.nn.Linear, torch.nn.Bilinear)
 # Of PEFT: modules that keep a second table beside the one they wrap, by the names of their classes.
 _PEFT = {"AuxiliaryTrainingWrapper", "BaseTunerLayer", "ModulesToSaveWrapper"}
 

@@ -16,14 +16,13 @@ from torch_warmstart.errors import (
     WarmStartError,
     plural,
 )
+from torch_warmstart.layouts import is_untransposed_linear, output_axis
 from torch_warmstart.model import (
     Owner,
     Shape,
     Variable,
     find_variable,
-    is_untransposed_linear,
     model_variables,
-    output_axis,
     padding_row,
     positions_from,
 )

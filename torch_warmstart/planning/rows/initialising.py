@@ -24,7 +24,8 @@ from torch_warmstart.errors import (
     plural,
 )
 from torch_warmstart.formats import Checkpoint, open_checkpoint
-from torch_warmstart.model import Variable, is_untransposed_linear, output_axis, what_it_is
+from torch_warmstart.layouts import is_untransposed_linear, output_axis
+from torch_warmstart.model import TABLES, Variable, what_it_is
 from torch_warmstart.new_rows import (
     Mixed,
     Mixtures,
@@ -146,7 +147,7 @@ def role_of(variable: Variable, axis: int) -> Role:
     if len(variable.shape) == 1:
         return "bias"
     modules = [what_it_is(owner.module) for owner in variable.owners]
-    if any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in modules):
+    if any(isinstance(module, TABLES) for module in modules):
         return "input"
     linear = [m for m in modules if isinstance(m, nn.Linear) or is_untransposed_linear(m)]
     if linear:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import Finding
 from torch_warmstart.model import Variable
@@ -25,9 +24,7 @@ from torch_warmstart.planning.slots.steps import (
 )
 from torch_warmstart.planning.slots.whole import keep_whole
 from torch_warmstart.planning.wishes import Wishes
-
-if TYPE_CHECKING:
-    from torch_warmstart.slots import Optimizers
+from torch_warmstart.slots import Optimizers, SlotFinder
 
 
 def decide_slots(
@@ -38,8 +35,6 @@ def decide_slots(
     remappings: Remappings,
 ) -> tuple[dict[Variable, Decision], list[Finding]]:
     """What happens to each slot, and what there is to say about them."""
-    from torch_warmstart.slots import SlotFinder
-
     entry = wishes.settings.optimizer_entry
     finder = SlotFinder(located.finder, list(wishes), located.source, entry)
     known = Known(wishes, located, finder, remappings, of_model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import Finding
 from torch_warmstart.names import Source
@@ -21,9 +20,7 @@ from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.slots.known import Known
 from torch_warmstart.planning.slots.rows import check_start, infos_of, remapped
 from torch_warmstart.planning.wishes import Wish
-
-if TYPE_CHECKING:
-    from torch_warmstart.slots import NoSource, SlotFinder, SlotSource
+from torch_warmstart.slots import NoSource, SlotFinder, SlotSource, needs
 
 
 def decide_slot(wish: Wish, known: Known) -> Decision:
@@ -31,8 +28,6 @@ def decide_slot(wish: Wish, known: Known) -> Decision:
 
     Raises ProblemError, or another of our errors, with what is wrong.
     """
-    from torch_warmstart.slots import SlotSource
-
     assert wish.variable.slot is not None
     parameter = wish.variable.slot.parameter
     if known.of_model[parameter].is_open:  # said once is enough
@@ -54,8 +49,6 @@ def decide_slot(wish: Wish, known: Known) -> Decision:
 
 def _without_source(wish: Wish, found: NoSource, known: Known) -> Decision:
     """A slot for which the checkpoint can have nothing."""
-    from torch_warmstart.slots import needs
-
     decision = decide_missing(wish, known.located, found.reason)
     variable = wish.variable
     assert variable.slot is not None
@@ -124,8 +117,6 @@ def _found(wish: Wish, parameter: Source, found: SlotSource, known: Known) -> De
 
 def _breaking(decision: Decision, why: str) -> Decision:
     """A slot that is kept, without which the rest of its parameter's state means nothing."""
-    from torch_warmstart.slots import needs
-
     slot = decision.item.variable.slot
     assert slot is not None
     return replace(decision, breaks_state=why if needs(slot.optimizer, slot.name) else None)

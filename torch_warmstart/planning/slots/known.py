@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from torch_warmstart.model import Variable
 from torch_warmstart.planning.deciding import Decision
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.rows import Remappings
 from torch_warmstart.planning.wishes import Wishes
+from torch_warmstart.slots import SlotFinder
 from torch_warmstart.values import frozen
-
-if TYPE_CHECKING:
-    from torch_warmstart.slots import SlotFinder
 
 
 @frozen(eq=False, slots=False)  # without slots, for the cached property

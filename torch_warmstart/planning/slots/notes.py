@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import Finding, WarmStartError, plural
 from torch_warmstart.model import Variable
 from torch_warmstart.model.sharding import FIRST_STATE
 from torch_warmstart.planning.deciding import Decision
 from torch_warmstart.planning.slots.known import Known
-
-if TYPE_CHECKING:
-    from torch_warmstart.slots import Optimizers, SlotFinder
+from torch_warmstart.slots import Optimizers, SlotFinder, left_out
 
 _PRESUMED = (
     "{name} is taken for what Adagrad keeps. TorchRec calls the first state of every optimizer "
@@ -62,8 +59,6 @@ def find_presumed(decisions: Mapping[Variable, Decision]) -> list[Finding]:
 
 def find_strangers(decisions: Mapping[Variable, Decision], optimizer: Optimizers) -> list[Finding]:
     """An optimizer that still has the parameters which a layer had before it was replaced."""
-    from torch_warmstart.slots import left_out
-
     of_slots = [decision for variable, decision in decisions.items() if variable.slot is not None]
     is_asked = any(d.item.state != "kept" or d.breaks_state is not None for d in of_slots)
     names, strangers = left_out(optimizer, decisions) if is_asked else ([], 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,9 +16,7 @@ from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.slots.known import Known
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo
-
-if TYPE_CHECKING:
-    from torch_warmstart.slots import SlotSource
+from torch_warmstart.slots import SlotSource, axes_in_slot
 
 _LEAVE_OUT = "A slot that cannot follow its parameter: leave it out of vars_to_warm_start."
 
@@ -77,8 +74,6 @@ def _axes_of_slot(variable: Variable, axes: Sequence[int]) -> tuple[int | None, 
 
     ProblemError where its sizes leave that open; of slots that kernels keep it is known.
     """
-    from torch_warmstart.slots import axes_in_slot
-
     assert variable.slot is not None
     parameter = variable.slot.parameter
     if _is_by_rows(variable):

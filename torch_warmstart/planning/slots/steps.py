@@ -9,11 +9,16 @@ from torch_warmstart.errors import Finding, listed
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.planning.deciding import Decision
 from torch_warmstart.planning.slots.known import Known
+from torch_warmstart.slots import (
+    STEP,
+    changed_in_groups,
+    has_averages,
+    has_averages_of_kernels,
+)
 
 if TYPE_CHECKING:
     from torch_warmstart.formats import Checkpoint
 
-_AVERAGES, _STEP = {"exp_avg", "exp_avg_sq"}, "step"
 _STEPS_NOT_SET = (
     "{name} gets the averages, but keeps no count of steps with its parameters: where it counts "
     "them in its param groups, set that to the checkpoint's (`group['step']`), or it corrects the "
@@ -48,22 +53,18 @@ def find_uncounted(decisions: Mapping[Variable, Decision]) -> list[Finding]:
 
 
 def _uncounted(slots: Sequence[tuple[Slot, Decision]]) -> Iterator[Finding]:
-    from torch_warmstart.slots import changed_in_groups
-
     taken = [slot for slot, decision in slots if decision.item.state != "kept"]
     changed = changed_in_groups(taken)
     name = type(slots[0][0].optimizer).__name__
     if changed:
         kept = listed(map(repr, changed))
         yield Finding("steps-not-set", "warning", name, _IN_GROUPS.format(name=name, kept=kept))
-    elif {slot.name for slot in taken} >= _AVERAGES and all(s.name != _STEP for s, _ in slots):
+    elif has_averages([slot.name for slot in taken]) and all(s.name != STEP for s, _ in slots):
         yield Finding("steps-not-set", "warning", name, _STEPS_NOT_SET.format(name=name))
 
 
 def find_uncounted_by_kernels(decisions: Mapping[Variable, Decision]) -> list[Finding]:
     """Averages of FBGEMM's kernels, whose steps no checkpoint of TorchRec's has."""
-    from torch_warmstart.slots import has_averages_of_kernels
-
     taken: dict[Variable, set[str]] = {}
     for variable, decision in decisions.items():
         slot = variable.slot
@@ -85,7 +86,7 @@ def find_of_batches(decisions: Mapping[Variable, Decision], known: Known) -> lis
         variable
         for variable, decision in decisions.items()
         if variable.slot is not None
-        and variable.slot.name == _STEP
+        and variable.slot.name == STEP
         and decision.item.state != "kept"
         and not known.located.finder.conventions.has_optimizer_entries
     ]

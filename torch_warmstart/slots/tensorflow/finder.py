@@ -31,7 +31,7 @@ from torch_warmstart.slots.tensorflow.rules import (
     remarks,
     target_of,
 )
-from torch_warmstart.slots.torch_optimizers import option_of, ran_without, torch_name
+from torch_warmstart.slots.torch_optimizers import PRODUCT, STEP, option_of, ran_without, torch_name
 from torch_warmstart.values import frozen
 
 
@@ -65,7 +65,7 @@ _FACTORS = {
     ("col_var", "identity"): ("c", _AS_ROW),
     ("col_var", "transpose"): ("r", _AS_ROW),
 }
-_NUMBERS = ("step", "mu_product")
+_NUMBERS = (STEP, PRODUCT)
 
 
 class TensorFlowSlots:
@@ -136,7 +136,7 @@ class TensorFlowSlots:
         if slot.name in _NUMBERS and specs[0].key in self._index.powers:
             power = (specs[0].key, self._index.powers[specs[0].key])
             kept = Kept("", "", {}, "", powers=(power,))
-        if slot.name == "step" or (slot.name == "mu_product" and kept.powers):
+        if slot.name == STEP or (slot.name == PRODUCT and kept.powers):
             found = self._number(variable, kept)
             assert isinstance(found, SlotSource)
             return SlotSource(found.source, BY_USER)
@@ -223,18 +223,18 @@ class TensorFlowSlots:
 
     def _number(self, variable: Variable, kept: Kept) -> _Found:
         slot = _slot(variable)
-        if slot.name == "mu_product" and kept.product is not None:
+        if slot.name == PRODUCT and kept.product is not None:
             spec = self._checkpoint.spec(kept.product)
             return _from_kept(_source([spec], variable, Form((("product",),))), variable, kept)
         keys, steps = self._steps(variable, kept)
         if not keys:
             return self._without_count(variable, kept)
         layout = steps
-        if slot.name == "mu_product":
+        if slot.name == PRODUCT:
             beta, decay = _betas(slot)[0], float(slot.group["momentum_decay"])
             layout = mu_product_layout(steps, beta, decay)
         specs = [self._checkpoint.spec(key) for key in keys]
-        form = Form((("step",),) * len(specs), layout or IDENTITY)
+        form = Form(((STEP,),) * len(specs), layout or IDENTITY)
         return _from_kept(_source(specs, variable, form), variable, kept)
 
     def _steps(self, variable: Variable, kept: Kept) -> tuple[list[str], Layout | None]:

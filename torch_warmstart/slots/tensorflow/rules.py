@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 
-from torch_warmstart.slots.torch_optimizers import torch_kind, torch_name
+from torch_warmstart.slots.torch_optimizers import PRODUCT, torch_kind, torch_name
 from torch_warmstart.values import frozen
 
 TF1, KERAS, BERT = "TensorFlow 1", "Keras", "BERT"  # who wrote slots
@@ -29,7 +29,7 @@ _LIKE_ADAM = Target(("Adam", "Nadam"), _EXP_AVG)
 _TARGETS: Mapping[str, Target] = {
     "Adam": _LIKE_ADAM,
     "RAdam": _LIKE_ADAM,
-    "NAdam": Target(("Adam", "Nadam"), {**_EXP_AVG, "mu_product": ()}),
+    "NAdam": Target(("Adam", "Nadam"), {**_EXP_AVG, PRODUCT: ()}),
     "Adamax": Target(("Adamax",), {"exp_avg": ("m",), "exp_inf": ("u",)}),
     "SGD": Target(("Momentum", "SGD"), {"momentum_buffer": ("accum", "velocity")}),
     "RMSprop": Target(

@@ -22,6 +22,8 @@ from torch_warmstart.slots.steps import mu_product_layout
 from torch_warmstart.slots.torch.entries import doubt_of_entries, nearest
 from torch_warmstart.slots.torch.positions import Identified, Positions
 from torch_warmstart.slots.torch_optimizers import (
+    PRODUCT,
+    STEP,
     can_go_on,
     kinds_of,
     kinds_of_optimizer,
@@ -33,7 +35,6 @@ from torch_warmstart.slots.torch_optimizers import (
 from torch_warmstart.values import frozen
 
 _NO_STATE = NoSource("the checkpoint's optimizer had none for it")
-_PRODUCT, _STEP = "mu_product", "step"
 
 
 @frozen
@@ -61,7 +62,7 @@ class _Hit:
     def key_of(self, slot: str) -> str | None:
         """The key of a slot, or of what it can be worked out from."""
         slots = self.parameter.slots
-        return slots.get(slot, slots.get(_STEP) if slot == _PRODUCT else None)
+        return slots.get(slot, slots.get(STEP) if slot == PRODUCT else None)
 
 
 class TorchSlots:
@@ -185,7 +186,7 @@ class TorchSlots:
         counts the steps may stand in its param groups.)
         """
         there, here = {*hit.optimizer.slot_names}, self._kept_here[id(slot.optimizer)]
-        if (hit.kinds and self._kinds_for(slot)) or there - {_STEP} == here - {_STEP}:
+        if (hit.kinds and self._kinds_for(slot)) or there - {STEP} == here - {STEP}:
             return ""
         name, same = type(slot.optimizer).__name__, sorted(there & here)
         return (
@@ -304,7 +305,7 @@ class TorchSlots:
         spec = self._checkpoint.spec(hit.key_of(slot.slot.name) or "")
         is_alike = spec.shape == parameter.specs[0].shape
         form = slot_form(parameter.form) if is_alike else Form(((slot.slot.name,),))
-        if slot.slot.name == _PRODUCT and _PRODUCT not in hit.parameter.slots:
+        if slot.slot.name == PRODUCT and PRODUCT not in hit.parameter.slots:
             form = _product_form(slot.slot)
         is_by_name = hit.optimizer.is_named and hit.optimizer.shared_name is None
         reason = "by name" if is_by_name else "by position"
@@ -349,7 +350,7 @@ def _another_kind(where: str, hit: _Hit, slot: Slot, of_slot: frozenset[str]) ->
 def _product_form(slot: Slot) -> Form:
     """NAdam's product of momentums from a count of steps."""
     beta, decay = float(slot.group["betas"][0]), float(slot.group["momentum_decay"])
-    return Form(((_STEP,),), mu_product_layout(None, beta, decay))
+    return Form(((STEP,),), mu_product_layout(None, beta, decay))
 
 
 def _named(names: Sequence[str], word: str) -> str:

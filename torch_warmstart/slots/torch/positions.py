@@ -19,11 +19,11 @@ from torch_warmstart.formats import Checkpoint, SavedOptimizer, SavedParameter, 
 from torch_warmstart.layouts.tensorflow import BATCHES, STATISTICS
 from torch_warmstart.model import Shape, Variable, without_wrappers
 from torch_warmstart.slots.saved_slots import SourceOf, slot_keys
+from torch_warmstart.slots.torch_optimizers import STEP
 from torch_warmstart.values import frozen
 
 _Groups = Sequence[Sequence[str]]  # keys
 _BUFFERS = {*STATISTICS, BATCHES}
-_STEP = "step"
 _NAMED = "an optimizer with named parameters (torch.optim.Adam(model.named_parameters()))"
 _MAX_WAYS = 64  # to divide the first so many parameters among groups; beyond it is not told
 
@@ -261,7 +261,7 @@ class Positions:
 
     def _shapes(self, parameter: SavedParameter) -> dict[str, Shape]:
         slots = {name: self._checkpoint.spec(key).shape for name, key in parameter.slots.items()}
-        slots.pop(_STEP, None)
+        slots.pop(STEP, None)
         return slots
 
     def _doubt(self, optimizer: SavedOptimizer, order: Sequence[str]) -> str:

@@ -20,7 +20,13 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch_warmstart.formats.base import GraphOptimizer, MalformedError, SavedLayer
+from torch_warmstart.formats.base import (
+    ATTRIBUTES,
+    VARIABLE_VALUE,
+    GraphOptimizer,
+    MalformedError,
+    SavedLayer,
+)
 from torch_warmstart.formats.tensorflow.objects.layers import Metadata, graph_layers
 from torch_warmstart.formats.tensorflow.objects.optimizers import Links, find_optimizers
 from torch_warmstart.formats.tensorflow.wire import (
@@ -33,9 +39,7 @@ from torch_warmstart.formats.tensorflow.wire import (
     read_fields,
 )
 
-_ATTRIBUTES = "/.ATTRIBUTES/"
 _SLOT = "/.OPTIMIZER_SLOT/"
-_VARIABLE_VALUE = "VARIABLE_VALUE"
 _ESCAPED = re.compile(r"\.([.S])")  # trackable_utils.escape_local_name
 _UNESCAPED = {".": ".", "S": "/"}
 _ROOT = 0
@@ -72,7 +76,7 @@ class _Node:
     @property
     def value(self) -> str | None:
         """The key of the variable's value, if it is a variable."""
-        return next(iter(self.keys.get(_VARIABLE_VALUE, ())), None)
+        return next(iter(self.keys.get(VARIABLE_VALUE, ())), None)
 
     def follow(self, edge: str) -> list[int]:
         """Where an edge leads: as named, escaped as in keys, or private as Keras 3 has kernels."""
@@ -112,9 +116,9 @@ class ObjectGraph:
     def keys_of(self, name: str) -> tuple[str, ...]:
         """The keys of the tensors that a full name or a path of edge names stands for."""
         keys = list(self._full_names.get(name, ()))
-        path, _, attribute = name.partition(_ATTRIBUTES)
+        path, _, attribute = name.partition(ATTRIBUTES)
         for node in sorted(self._find_nodes(path)):
-            keys += self._nodes[node].keys.get(_unescape(attribute) or _VARIABLE_VALUE, ())
+            keys += self._nodes[node].keys.get(_unescape(attribute) or VARIABLE_VALUE, ())
         return tuple(dict.fromkeys(keys))
 
     def keys_like(self, pattern: str, *, in_a_scope: bool = False) -> tuple[str, ...]:
@@ -128,7 +132,7 @@ class ObjectGraph:
         keys = [
             key
             for node in sorted(self._walk(pattern, start, follow=_Node.follow_like))
-            for key in self._nodes[node].keys.get(_VARIABLE_VALUE, ())
+            for key in self._nodes[node].keys.get(VARIABLE_VALUE, ())
         ]
         return tuple(dict.fromkeys(keys))
 

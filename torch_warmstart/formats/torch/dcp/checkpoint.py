@@ -208,9 +208,6 @@ class DcpCheckpoint(Checkpoint):
         except MalformedError as error:
             raise self._damaged(spec.key, error) from error
 
-    def _damaged(self, key: str, error: MalformedError) -> CorruptCheckpointError:
-        return CorruptCheckpointError(f"{self.url}: tensor {key!r} is damaged: {error}.")
-
     def _check_backed(self, tensor: StoredTensor) -> None:
         """A tensor of any size could be claimed, for which memory would be set aside."""
         claimed = sum(chunk.box.numel for chunk in tensor.chunks) * tensor.dtype.itemsize

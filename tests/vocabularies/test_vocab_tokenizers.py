@@ -176,6 +176,18 @@ def test_a_blank_line_of_a_directory_s_vocab_txt_is_a_token_as_its_class_reads_i
         load(tmp_path / "vocab.txt")
 
 
+@pytest.mark.parametrize("name", ["vocab.txt", "vocab.json"])
+def test_a_table_of_a_tokenizer_s_directory_may_be_padded_whichever_file_it_has(tmp_path, name):
+    tokens = ["[PAD]", "[UNK]", "hello", "##lo"]
+    rows = {token: row for row, token in enumerate(tokens)}
+    text = json.dumps(rows) if name == "vocab.json" else "\n".join(tokens)
+    (tmp_path / name).write_text(text)
+    info = tws.VocabInfo(str(tmp_path), old_vocab=["##lo", "hello"])
+    model, old = torch.nn.Embedding(8, 1), {"weight": torch.tensor([[1.0], [2.0]])}
+    tws.warm_start(model, tws.WarmStartSettings(old, var_name_to_vocab_info={"weight": info}))
+    assert model.weight.flatten()[:4].tolist() == [0.0, 0.0, 2.0, 1.0]
+
+
 def test_an_empty_vocab_txt_in_a_directory_is_named(tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"")
     with pytest.raises(tws.VocabularyError, match=r"vocab\.txt is empty"):

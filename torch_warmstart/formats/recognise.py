@@ -120,11 +120,12 @@ def npz(place: Place) -> str | None:
 NO_DYNAMICEMB = "no files such as table_emb_keys.rank_0.world_size_1"
 NO_TFRA = "no files such as table_mht_1of1_rank0_size1-keys and -values"
 TFRA_KEYS = "-keys"
+HUGECTR_KEYS, HUGECTR_VALUES = HUGECTR = ("key", "emb_vector")  # files of a table
 
 
 def hugectr(place: Place) -> str | None:
     """Whether a directory is a table's."""
-    return None if {"key", "emb_vector"} <= set(place.names) else "no files key and emb_vector"
+    return None if set(HUGECTR) <= set(place.names) else f"no files {' and '.join(HUGECTR)}"
 
 
 def dynamicemb(place: Place) -> str | None:

@@ -44,7 +44,7 @@ def open_hugectr(place: Place) -> FolderCheckpoint:
     """A table, called as its folder is; raises CorruptCheckpointError without its files."""
     check_files(place, recognise.hugectr(place))
     name = base_name(place.url.rstrip("/"))
-    parts = [Files("key", {"values": "emb_vector"})]
+    parts = [Files(recognise.HUGECTR_KEYS, {"values": recognise.HUGECTR_VALUES})]
     return FolderCheckpoint(place.url, place.storage, "HugeCTR folder", {name: parts})
 
 

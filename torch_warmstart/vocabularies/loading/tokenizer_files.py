@@ -196,7 +196,7 @@ def _of_lines(raw: bytes, url: str) -> Vocabulary:
         raise empty(url)
     # A blank line is a token: so transformers' classes read it, whose rows must be met.
     data = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
-    return vocabulary_of(entries_of_lines(data, url, unit=ENTRY))
+    return vocabulary_of(entries_of_lines(data, url, unit=ENTRY), is_padded=True)
 
 
 def _of_model(url: str, names: set[str], read: Read) -> Vocabulary:

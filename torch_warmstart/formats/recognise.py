@@ -206,7 +206,7 @@ def is_prefix(url: str, storage: Storage) -> bool:
 
 # -- tables that keep their ids ------------------------------------------------------------------
 
-_SHARD = re.compile(r"(?P<base>.+)-\d{5}-of-\d{5}", re.DOTALL)
+SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
 _BUNDLES = ".data"  # TensorFlow's own files of values are numbered alike
 
 
@@ -218,7 +218,7 @@ def numbered(place: Place) -> str | None:
 
 def is_numbered(name: str) -> bool:
     """Whether a file's name says that it is one of so many."""
-    found = _SHARD.fullmatch(name)
+    found = SHARD.fullmatch(name)
     return found is not None and not found["base"].endswith(_BUNDLES)
 
 

@@ -23,7 +23,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch_warmstart.formats import ATTRIBUTE_SUFFIX, AVERAGE, Checkpoint, GraphOptimizer
+from torch_warmstart.formats import (
+    ATTRIBUTE_SUFFIX,
+    AVERAGE,
+    Checkpoint,
+    GraphOptimizer,
+    class_of,
+)
 from torch_warmstart.layouts.tensorflow import (
     ALL_VARIABLES,
     BERT_WORDS,
@@ -404,9 +410,5 @@ def _name_in_graph(optimizer: GraphOptimizer, count: str | None) -> str:
     slots = [key for words in optimizer.slots.values() for key in words.values()]
     parts = optimizer.full_names.get(slots[0], "").split("/") if slots else [""]
     if not count:
-        return _number_off(parts[-1])
+        return class_of(parts[-1])
     return "" if {parts[0], parts[-1]} & KERAS_WORDS else parts[0]
-
-
-def _number_off(name: str) -> str:
-    return re.sub(r"_\d+$", "", name)

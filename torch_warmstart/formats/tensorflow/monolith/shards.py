@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch_warmstart.formats.base import MalformedError
-from torch_warmstart.formats.recognise import is_numbered
+from torch_warmstart.formats.recognise import SHARD, is_numbered
 from torch_warmstart.formats.tensorflow.monolith.record_files import Records
 from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
@@ -26,7 +26,6 @@ from torch_warmstart.formats.tensorflow.wire import (
 )
 from torch_warmstart.values import frozen
 
-_SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
 _META = ".meta"
 _UNFINISHED = re.compile(r"-tmp-\d+(\.meta)?$")
 _SERVER = re.compile(r"(?P<name>.*)_(?P<number>\d{1,5})", re.DOTALL)
@@ -48,7 +47,7 @@ Parts = tuple[Part, ...]
 
 def base_of(name: str) -> str | None:
     """What a file is a shard of; None if it is none."""
-    found = _SHARD.fullmatch(name) if is_numbered(name) else None
+    found = SHARD.fullmatch(name) if is_numbered(name) else None
     return None if found is None or _UNFINISHED.search(found["base"]) else found["base"]
 
 
@@ -59,7 +58,7 @@ def groups_in(names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         base = base_of(name)
         if base is not None:
-            found = _SHARD.fullmatch(name)
+            found = SHARD.fullmatch(name)
             assert found is not None
             numbered.setdefault(base, {})[int(found["number"])] = name
             counts.setdefault(base, set()).add(int(found["count"]))

@@ -11,10 +11,10 @@ import torch_warmstart as tws
 WORDS = ["été", "oslo", "Málaga", "rome", "señor", "“ja”"]
 
 
-def _codes(new, old):
+def _codes(new, old, **more):
     model = nn.ModuleDict({"e": nn.Embedding(len(new), 2)})
     table = {"e.weight": torch.ones(len(old), 2)}
-    info = tws.VocabInfo(new, old_vocab=old)
+    info = tws.VocabInfo(new, old_vocab=old, **more)
     settings = tws.WarmStartSettings(table, var_name_to_vocab_info={"e.weight": info})
     return [(f.code, f.text) for f in tws.plan_warm_start(model, settings).notes]
 
@@ -32,6 +32,21 @@ def test_entries_that_only_the_encoding_keeps_apart_are_told(encoding, which):
     assert code == "encodings-differ"
     count = len(words) - 2
     assert f"{count} more of the new entries would be found if the {which} vocabulary" in text
+
+
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_forms_leave_the_encoding_as_it_is(which):
+    words = [word.upper() for word in WORDS[:-1]]
+    sides = {"new": _in("utf-8", words), "old": _in("utf-8", WORDS[:-1])}
+    sides[which] = [word.decode().encode("latin-1") for word in sides[which]]
+    ((code, text),) = _codes(**sides, forms="casefold")
+    assert code == "encodings-differ"
+    assert f"3 more of the new entries would be found if the {which} vocabulary" in text
+
+
+def test_forms_that_find_nothing_but_for_the_encoding_are_an_error():
+    with pytest.raises(tws.WarmStartError, match="were read as cp1252"):
+        _codes(["ÉTÉ"], _in("latin-1", ["été"]), forms="casefold")
 
 
 def test_nothing_found_is_an_error():

@@ -273,12 +273,19 @@ def check_new_rows(
     )
 
 
+def _is_header(remapping: Remapping) -> str:
+    """That a line too many may be none of the entries."""
+    if not remapping.header:
+        return ""
+    return f" {remapping.header} looks like a header: pass the entries behind it as a sequence."
+
+
 def _other_rows(remapping: Remapping, size: int, old_size: int) -> str:
     """Why a variable may have other rows than are described."""
     if len(remapping.rows) == old_size and size - remapping.num_old in (0, remapping.num_oov):
         return " It is the old variable that has so many: are new_vocab and old_vocab swapped?"
     if size <= len(remapping.rows):
-        return ""
+        return _is_header(remapping)
     if remapping.is_padded:
         return f" If the further rows are padding, write new_vocab_size={size}."
     if remapping.num_oov:  # they stand behind what is padded
@@ -311,7 +318,7 @@ def check_old_rows(
             f"{variable.name}: the old vocabulary's entries reach to row "
             f"{remapping.old_rows - 1:,}, but {keys_of(source)} has only {plural(old_size, 'row')} "
             f"along axis {axis}. Is old_vocab the vocabulary it was trained with, and "
-            "old_vocab_size right?",
+            f"old_vocab_size right?{_is_header(remapping)}",
         )
 
 

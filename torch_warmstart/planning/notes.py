@@ -214,9 +214,7 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
             f"old vocabulary. {remapping.other_reading or 'Is old_vocab the right one?'}"
         )
         yield Finding("few-entries-found", "warning", item.name, text)
-    if remapping.other_encoding:
-        text = f"{item.name}: {remapping.other_encoding}"
-        yield Finding("encodings-differ", "warning", item.name, text)
+    yield from _on_files(item, remapping)
     if remapping.forms_unsaid and remapping.num_present:
         yield _forms_unsaid(item, remapping)
     yield from _forms_collide(item, remapping, vocab)
@@ -237,6 +235,20 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
         yield _oov_in_front(item, remapping)
     if remapping.taken_by_others:
         yield _purposes_of_others(item, remapping)
+
+
+def _on_files(item: PlanItem, remapping: Remapping) -> Iterator[Finding]:
+    """What is odd about the files that vocabularies are in."""
+    if remapping.other_encoding:
+        text = f"{item.name}: {remapping.other_encoding}"
+        yield Finding("encodings-differ", "warning", item.name, text)
+    if remapping.header:
+        text = (
+            f"{item.name}: {remapping.header} looks like a header, and is taken as an entry that "
+            "has a row. If it has none, each entry takes the row of its neighbour. Pass the "
+            "entries as a sequence, with it or without."
+        )
+        yield Finding("header-as-entry", "warning", item.name, text)
 
 
 def _forms_unsaid(item: PlanItem, remapping: Remapping) -> Finding:
@@ -334,6 +346,8 @@ def _on_segments(item: PlanItem, remapping: Remapping) -> Iterator[Finding]:
             f"feature and an entry of before. {remapping.other_reading or 'Are they its features?'}"
         )
         yield Finding("few-entries-found", "warning", item.name, text)
+    if item.variable.slot is None:
+        yield from _on_files(item, remapping)
 
 
 def _oov_left_behind(item: PlanItem, vocab: VocabInfo) -> Finding:

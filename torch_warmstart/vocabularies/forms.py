@@ -111,11 +111,21 @@ def _shown(entries: Entries, pairs: Iterable[tuple[int, int]]) -> str:
     return next((f"{entries.show(a)} and {entries.show(b)}" for a, b in pairs), "")
 
 
+def in_forms(forms: Sequence[str]) -> Callable[[Iterable[bytes]], list[bytes]]:
+    """What makes of entries what they stand for."""
+
+    def formed(entries: Iterable[bytes]) -> list[bytes]:
+        for form in forms:
+            entries = map(_FORMS[form], entries)
+        return list(entries)
+
+    return formed
+
+
 def _formed(entries: Entries, forms: Sequence[str]) -> list[bytes]:
     found: list[bytes] = []
+    formed = in_forms(forms)
     for start in range(0, len(entries), _BLOCK):
-        values = [e for e in entries.values(slice(start, start + _BLOCK)) if isinstance(e, bytes)]
-        for form in forms:
-            values = list(map(_FORMS[form], values))
-        found += values
+        values = entries.values(slice(start, start + _BLOCK))
+        found += formed(e for e in values if isinstance(e, bytes))
     return found

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -119,7 +119,12 @@ def differing_forms(new: Entries, old: Entries) -> str:
     return _differing(sides, _WRITTEN_SO)
 
 
-def other_encoding(new: Entries, old: Entries, rows: torch.Tensor) -> str:
+def other_encoding(
+    new: Entries,
+    old: Entries,
+    rows: torch.Tensor,
+    formed: Sequence[Callable[[Iterable[bytes]], Iterable[bytes]]] = (tuple, tuple),
+) -> str:
     """What would match of the entries that were not found if one side were read as no UTF-8; or "".
 
     Only the letters beside ASCII's differ then, so that the others are found, and nothing is odd. A
@@ -129,6 +134,7 @@ def other_encoding(new: Entries, old: Entries, rows: torch.Tensor) -> str:
         new: The new vocabulary.
         old: The old one.
         rows: For each new entry its old one, or -1.
+        formed: What makes of new entries, and of old ones, what is compared.
 
     Returns:
         A sentence: `3 more of the new entries would be found if the old vocabulary ...`
@@ -142,10 +148,12 @@ def other_encoding(new: Entries, old: Entries, rows: torch.Tensor) -> str:
         return ""
     listed = old.values(slice(0, min(len(old), _MOST)))
     known = [one for one in listed if isinstance(one, bytes) and not one.isascii()]
-    for named, side, other in (("new", tried, known), ("old", known, tried)):
+    of_new, of_old = formed
+    sides = (("new", tried, of_new, {*of_old(known)}), ("old", known, of_old, {*of_new(tried)}))
+    for named, side, as_compared, other in sides:
         for encoding in _ENCODINGS:
-            read = _decoded(side, encoding)
-            found = len(read.intersection(other))
+            read = {*as_compared(_decoded(side, encoding))}
+            found = len(read & other)
             if found and found >= _SHARE * min(len(read), len(other)):
                 return (
                     f"{found:,} more of the new entries would be found if the {named} vocabulary, "

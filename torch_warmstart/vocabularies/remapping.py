@@ -29,6 +29,7 @@ from torch_warmstart.vocabularies.entry_index import MISSING
 from torch_warmstart.vocabularies.join import Joined, join, work_of
 from torch_warmstart.vocabularies.loading import (
     check_lines,
+    header_of,
     read_items,
     read_vocabulary,
     used_rows,
@@ -76,6 +77,7 @@ class Remapping:
     # Where it is for tokens of two kinds and says no forms: those that it should say.
     forms_unsaid: str = ""
     other_encoding: str = ""  # where some entries would be found if a file were read in another
+    header: str = ""  # the first line of either file, if it looks like none of its entries
     collision: str = ""  # two old entries that forms have made alike
     num_collisions: int = 0
     shared: str = ""  # two new entries that take one old row by forms
@@ -254,9 +256,16 @@ def remapping_between(
     is there twice, because two rows would then claim one old row; and if no entry is found, but
     would be if they were read otherwise.
     """
-    new, old = vocabularies.new, vocabularies.old
     if info.forms is not None:
-        return _by_forms(info, vocabularies)
+        remapping = _by_forms(info, vocabularies)
+    else:
+        remapping = _by_bytes(info, vocabularies, progress)
+    header = header_of(vocabularies.old.listed) or header_of(vocabularies.new.listed)
+    return replace(remapping, header=header)
+
+
+def _by_bytes(info: VocabInfo, vocabularies: Vocabularies, progress: bool | None) -> Remapping:
+    new, old = vocabularies.new, vocabularies.old
     rows, joined = _rows_between(new, old, progress)
     if joined.may_share:
         _check_no_shared_rows(new, rows, len(old))
@@ -264,16 +273,21 @@ def remapping_between(
     little = found < _LITTLE * entries
     encoded = other_encoding(new.listed, old.listed, joined.rows)
     otherwise = (little and other_reading(new.listed, old.listed, joined.rows)) or encoded
-    if otherwise and not found:
-        raise VocabularyError(
-            f"None of the {plural(entries, 'entry')} of {new.origin} is in {old.origin}. "
-            f"{otherwise} Write both alike, or pass their entries as sequences."
-        )
+    _check_found(found, entries, otherwise, vocabularies)
     remapping = _completed(rows, info, vocabularies)
     unsaid = "" if otherwise else differing_forms(new.listed, old.listed)
     if not little:
         return replace(remapping, other_encoding=encoded, forms_unsaid=unsaid)
     return replace(remapping, other_reading=otherwise, forms_unsaid=unsaid)
+
+
+def _check_found(found: int, entries: int, otherwise: str, vocabularies: Vocabularies) -> None:
+    if otherwise and not found:
+        raise VocabularyError(
+            f"None of the {plural(entries, 'entry')} of {vocabularies.new.origin} is in "
+            f"{vocabularies.old.origin}. {otherwise} Write both alike, or pass their entries as "
+            "sequences."
+        )
 
 
 def _count_found(rows: torch.Tensor, new: Vocabulary) -> tuple[int, int]:
@@ -309,20 +323,25 @@ def _first_row(vocabulary: Vocabulary) -> int:
 
 def _by_forms(info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
     """Entries are the same whose forms are; one old row may then go to several new ones."""
-    from torch_warmstart.vocabularies.forms import join_forms
+    from torch_warmstart.vocabularies.forms import in_forms, join_forms
 
     new, old = vocabularies.new, vocabularies.old
     if not new.listed.is_text or not old.listed.is_text:
         raise VocabularyError(f"forms={info.forms!r} are for text, and ids were given.")
-    alike = join_forms(new.listed, old.listed, info.forms_of("new"), info.forms_of("old"))
+    forms = info.forms_of("new"), info.forms_of("old")
+    alike = join_forms(new.listed, old.listed, *forms)
     check_once(old.listed, alike.repeat, "old")
     check_once(new.listed, alike.new_repeat, "new")
-    remapping = _completed(_placed(alike.rows, new, old), info, vocabularies)
+    rows = _placed(alike.rows, new, old)
+    encoded = other_encoding(new.listed, old.listed, alike.rows, tuple(map(in_forms, forms)))
+    _check_found(*_count_found(rows, new), encoded, vocabularies)
+    remapping = _completed(rows, info, vocabularies)
     found = remapping.rows[remapping.rows >= 0]
     shared = len(found) - len(torch.unique(found))
     return replace(
         remapping,
         num_dropped=remapping.num_dropped + shared,
+        other_encoding=encoded,
         collision=alike.collision,
         num_collisions=alike.num_collisions,
         shared=alike.shared,

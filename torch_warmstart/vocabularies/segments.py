@@ -36,6 +36,7 @@ def remapping_of_segments(
         _columns(info, name, segment, starts.get(name)).to(device)
         for name, segment in segments.items()
     ]
+    read = [part for part in segments.values() if isinstance(part, Remapping)]
     rows = torch.cat(parts)
     found = int((rows >= 0).sum())
     return Remapping(
@@ -48,7 +49,9 @@ def remapping_of_segments(
         num_old=old_size,
         old_rows=old_size,
         other_reading=_hardly_found(segments),
-        new_entries=" ".join(s.new_entries for s in segments.values() if not isinstance(s, int)),
+        other_encoding=next((part.other_encoding for part in read if part.other_encoding), ""),
+        header=next((part.header for part in read if part.header), ""),
+        new_entries=" ".join(part.new_entries for part in read),
         segments=tuple(
             (name, part.num_present, part.num_present + part.num_new)
             for name, part in segments.items()

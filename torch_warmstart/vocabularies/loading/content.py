@@ -68,6 +68,16 @@ _STATED = re.compile(rb"\d+ \d+ ?")  # how many vectors, and of how many numbers
 _REAL = re.compile(rb"-?\d+(\.\d+)?(e[-+]?\d+)?")
 _LEAST_VECTOR = 4  # numbers; fewer may be the parts of one entry
 _DO = "pass its entries as a sequence"
+# What people write above a column of entries, and what may stand in front of ids as an entry.
+_ABOVE = re.compile(
+    rb"(?i:tokens?|words?|terms?|entry|entries|vocab|vocabulary|items?|u?ids?|\w+[_ ]ids?)"
+    rb"|[a-z]+I[Dd]s?"
+)
+_NAME = re.compile(rb"[A-Za-z]\w*([_ .-]\w+)*")
+_IN_FRONT = re.compile(
+    rb"(?i:unk|unknown|oov|others?|pad|padding|mask|none|null|nan?|missing|default|empty)"
+)
+_CELLS = re.compile(rb"[\t,;|]")
 
 
 @functools.lru_cache(maxsize=4)  # a dozen questions are asked of one file's
@@ -150,6 +160,19 @@ def is_numbered(head: bytes, separator: bytes) -> bool:
     if all(_NUMBER.fullmatch(cell) for row in cells for cell in row):
         return False
     return any(all(_NUMBER.fullmatch(row[at]) for row in cells[1:]) for at in (0, -1))
+
+
+def is_header(first: bytes, others: Sequence[bytes]) -> bool:
+    """Whether what stands in front of entries looks like their name, as none of these does."""
+    if len(others) < 2:
+        return False
+    if all(map(_NUMBER.fullmatch, others)):
+        return _NAME.fullmatch(first) is not None and _IN_FRONT.fullmatch(first) is None
+    return _is_named(first) and not any(map(_is_named, others))
+
+
+def _is_named(line: bytes) -> bool:
+    return _ABOVE.fullmatch(_CELLS.split(line)[0].strip(b' "')) is not None
 
 
 def is_counted(head: bytes) -> bool:

@@ -16,10 +16,11 @@ import torch
 from torch_warmstart.computing import blocks, in_threads
 from torch_warmstart.entries import LINE, Entries, Vector, as_vector, new_words, positions
 from torch_warmstart.errors import VocabularyError
-from torch_warmstart.vocabularies.loading.content import HEAD, what_else_it_is
+from torch_warmstart.vocabularies.loading.content import HEAD, is_header, what_else_it_is
 
 _NEWLINE, _RETURN = 10, 13
 _BLOCK = 1 << 20  # bytes searched for newlines at a time, so that they stay in the cache
+_LOOKED_AT = 50  # lines behind the first
 
 
 def entries_of_lines(data: torch.Tensor, origin: str, unit: str = LINE) -> Entries:
@@ -37,6 +38,16 @@ def check_lines(vocabulary: Entries) -> None:
         otherwise = what_else_it_is(vocabulary.text[:HEAD].cpu().numpy().tobytes())
         if otherwise:
             raise VocabularyError(f"{vocabulary.origin} {otherwise}.")
+
+
+def header_of(vocabulary: Entries) -> str:
+    """The first line, shown, if it looks like a header of the others; else ""."""
+    if not vocabulary.is_text or vocabulary.unit != LINE:
+        return ""
+    first, *others = (
+        e for e in vocabulary.values(slice(0, 1 + _LOOKED_AT)) if isinstance(e, bytes)
+    )
+    return f"{vocabulary.show(0)} of {vocabulary.origin}" if is_header(first, others) else ""
 
 
 def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -79,3 +82,17 @@ def test_the_same_parameter_may_lie_elsewhere():
     tws.apply_plan(plan)
     assert torch.equal(model.weight, TAKEN["weight"])
     assert model.weight.stride() == (1, 4)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps], ids=["deepcopy", "pickle"])
+def test_a_plan_is_for_its_own_model_and_has_no_copies_that_would_fill_others(copied):
+    _, plan = _plan()
+    with pytest.raises(tws.SettingsError, match="very model and optimizer that it was made for"):
+        copied(plan)
+
+
+def test_a_shallow_copy_of_a_plan_is_that_plan():
+    model, plan = _plan()
+    report = tws.apply_plan(copy.copy(plan))
+    assert torch.equal(model.bias, TAKEN["bias"])
+    assert pickle.loads(pickle.dumps(report)).missing_keys == ()

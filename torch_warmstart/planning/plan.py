@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, SupportsIndex
 
 import torch
 
 from torch_warmstart.computing import count_in_place
 from torch_warmstart.display import VERSION, Shown
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import Finding, plural, printable
+from torch_warmstart.errors import Finding, SettingsError, plural, printable
 from torch_warmstart.layouts import IDENTITY, Layout
 from torch_warmstart.model import Outline, Owner, Shape, Variable
 from torch_warmstart.names import BY_HOOK, bare_name
@@ -452,6 +452,17 @@ class WarmStartPlan(Shown):
 
     def __str__(self) -> str:
         return self._sheet().as_text()
+
+    def __copy__(self) -> WarmStartPlan:
+        return self  # nothing in it can be changed
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Pickled, or copied deeply, it would have a model of its own, and fill that."""
+        raise SettingsError(
+            "A plan is for the very model and optimizer that it was made for: a copy of it would "
+            "fill copies of them. Make a plan where the model is, from the same settings; what it "
+            "says is kept by plan.to_dict()."
+        )
 
     def __repr__(self) -> str:
         states = count_states([item.state for item in self.items])

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from torch_warmstart.computing import Box
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import SettingsError, UnsupportedError, printable
 from torch_warmstart.model.sharding import (
     Part,
     Table,
@@ -301,9 +301,28 @@ def _shown(
     return table.tensor, replace(owner, module=table.layer)
 
 
+_PLAIN = (torch.Tensor, nn.Parameter)
+
+
+def _check_answers(tensor: torch.Tensor, name: str) -> None:
+    """Raises UnsupportedError for a tensor of a class of its own that does not say what it is."""
+    if type(tensor) in _PLAIN or nn.parameter.is_lazy(tensor):
+        return
+    try:
+        _ = tensor.is_meta, tensor.layout, tensor.device, tensor.dtype, tensor.shape
+        _ = tensor.requires_grad, tensor.is_nested, tensor.is_inference(), tensor.numel()
+    except Exception as error:  # whatever its __torch_function__ does
+        raise UnsupportedError(
+            f"{name} is of class {type(tensor).__name__}, which does not say its shape, dtype and "
+            f"device: {type(error).__name__} ({printable(str(error))}). Give the model a plain "
+            "tensor instead."
+        ) from error
+
+
 def _add(found: dict[int, Variable], tensor: torch.Tensor, owner: Owner, kind: Kind) -> None:
     known = found.get(id(tensor))
     if known is None:
+        _check_answers(tensor, owner.name)
         found[id(tensor)] = Variable(tensor, kind, (owner,))
     else:  # tied, or a module that stands in several places
         found[id(tensor)] = Variable(tensor, known.kind, (*known.owners, owner))

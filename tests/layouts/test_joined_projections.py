@@ -81,20 +81,3 @@ def test_keys_of_fewer_heads_are_refused():
     fewer = {name: value[:3] for name, value in state.items() if "k_proj" in name}
     with pytest.raises(tws.PlanError, match=r"in_proj_weight has shape \[18, 6\], but"):
         _port({**state, **fewer})
-
-
-def test_what_the_refusal_of_their_slots_advises_works():
-    old = nn.ModuleDict({"attn": Apart()})
-    new = nn.ModuleDict({"attn": nn.MultiheadAttention(WIDTH, HEADS)})
-    optimizer = torch.optim.Adam(old.parameters())
-    for parameter in old.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    source = {"model": old.state_dict(), "optimizer": optimizer.state_dict()}
-    target = torch.optim.Adam(new.parameters())
-    with pytest.raises(tws.PlanError, match=r"on_mismatch='keep' leaves the state") as error:
-        tws.warm_start(new, source, optimizer=target)
-    assert "no_slots" not in str(error.value)
-    tws.warm_start(new, tws.WarmStartSettings(source, on_mismatch="keep"), optimizer=target)
-    assert target.state[new["attn"].out_proj.weight]["exp_avg"].any()
-    assert new["attn"].in_proj_weight not in target.state

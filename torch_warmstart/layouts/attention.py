@@ -107,15 +107,8 @@ def _parted(joined: torch.Tensor) -> Tensors:
     return joined.chunk(_PROJECTIONS)
 
 
-def _no_joined_slots(*_: torch.Tensor) -> Tensors:
-    raise UnsupportedError("an optimizer's slots of three projections are not joined")
-
-
-_APART = Layout("no_slots", _no_joined_slots, _no_joined_slots)
 # Each is laid out as torch does, a layer of its own: q_proj, k_proj and v_proj beside out_proj.
-JOINED_PROJECTIONS = Layout(
-    "joined_projections", _joined, _parted, num_tf=_PROJECTIONS, for_slots=_APART
-)
+JOINED_PROJECTIONS = Layout("joined_projections", _joined, _parted, num_tf=_PROJECTIONS)
 
 
 def _joined_without_key(query: torch.Tensor, value: torch.Tensor) -> Tensors:
@@ -127,9 +120,7 @@ def _without_key(joined: torch.Tensor) -> Tensors:
 
 
 # A bias of the keys adds the same to all that a softmax is taken of, so that some leave it out.
-JOINED_WITHOUT_KEY = Layout(
-    "joined_without_key", _joined_without_key, _without_key, num_tf=2, for_slots=_APART
-)
+JOINED_WITHOUT_KEY = Layout("joined_without_key", _joined_without_key, _without_key, num_tf=2)
 _APART_IN_TORCH = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
 
 

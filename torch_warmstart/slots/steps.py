@@ -65,6 +65,38 @@ def steps_layout(name: str, powers: Sequence[Power], count: str | None) -> Layou
     return Layout("steps", to_torch, to_tf, num_tf=len(powers) + (count is not None))
 
 
+def one_of_all(name: str, count: int) -> Layout:
+    """The one number that each of several tensors has for itself, which must be the same.
+
+    Args:
+        name: The slot's, for messages.
+        count: How many tensors there are.
+    """
+
+    def to_torch(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if not tensors[0].is_meta and len({float(tensor) for tensor in tensors}) > 1:
+            found = ", ".join(f"{float(tensor):g}" for tensor in tensors)
+            raise UnsupportedError(
+                f"{name}: the tensors that its parameter is joined of have {found}, and it has one "
+                "number for all: leave `optimizer` out, or select no slots of this parameter."
+            )
+        return (tensors[0],)
+
+    def to_tf(number: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (number,) * count
+
+    return Layout("one of all", to_torch, to_tf, num_tf=count)
+
+
+def apart(count: int) -> Layout:
+    """Refuses slots that cannot be joined as their parameters are."""
+
+    def refuse(*_: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        raise UnsupportedError("how an optimizer's slots of such a kind are joined is not known")
+
+    return Layout("no_slots", refuse, refuse, num_tf=count)
+
+
 @frozen
 class _Asked:
     """What steps are worked out from; the arguments of `steps_layout`."""

@@ -7,7 +7,9 @@ that the current one can go on from: slots of one name mean other things in othe
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -18,7 +20,7 @@ from torch_warmstart.model import Slot, Variable, without_wrappers
 from torch_warmstart.model.sharding import FIRST_STATE
 from torch_warmstart.names import BY_USER, Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
-from torch_warmstart.slots.steps import mu_product_layout
+from torch_warmstart.slots.steps import apart, mu_product_layout, one_of_all
 from torch_warmstart.slots.torch.entries import doubt_of_entries, nearest
 from torch_warmstart.slots.torch.positions import Identified, Positions
 from torch_warmstart.slots.torch_optimizers import (
@@ -101,8 +103,16 @@ class TorchSlots:
 
         Raises SettingsError if optimizers' states cannot be told apart, or positions not checked.
         """
+        found = [self._of_one(slot, spec) for spec in _joined(parameter)]
+        hits = [one for one in found if isinstance(one, _Hit)]
+        if len(hits) == len(found):
+            return self._source(slot, parameter, hits)
+        return None if hits else found[0]  # type: ignore[return-value]
+
+    def _of_one(self, slot: Variable, spec: TensorSpec) -> _Hit | NoSource | None:
+        """The same of one of the tensors that a parameter is made of: who has it."""
         assert slot.slot is not None
-        hits = self._hits(slot.slot.parameter, parameter.specs[0])
+        hits = self._hits(slot.slot.parameter, spec)
         here = self._kinds_for(slot.slot)
         having = [hit for hit in hits if hit.key_of(slot.slot.name) and can_go_on(hit.kinds, here)]
         if len(having) > 1 and self._entry is None:
@@ -111,7 +121,7 @@ class TorchSlots:
         if len(having) > 1:
             raise self._ambiguous(slot, having)
         if having:
-            return self._source(slot, parameter, having[0])
+            return having[0]
         if hits and not any(hit.parameter.slots for hit in hits):
             return _NO_STATE
         option = option_of(slot.slot.optimizer, slot.slot.name)
@@ -122,8 +132,11 @@ class TorchSlots:
     def explain(self, slot: Variable, parameter: Source) -> str:
         """Why `find` found nothing. The same words for all slots that share the reason."""
         assert slot.slot is not None
-        where, key = self._checkpoint.url, parameter.specs[0].key
-        hits = self._hits(slot.slot.parameter, parameter.specs[0])
+        specs = _joined(parameter)
+        lacks = (spec for spec in specs if not isinstance(self._of_one(slot, spec), _Hit))
+        spec = next(lacks, specs[0])
+        where, key = self._checkpoint.url, spec.key
+        hits = self._hits(slot.slot.parameter, spec)
         if not hits:
             names = [p.name for o in self._optimizers for p in o.parameters if p.name]
             return (
@@ -146,7 +159,7 @@ class TorchSlots:
 
     def renamed(self, slot: Variable, parameter: Source, specs: Sequence[TensorSpec]) -> SlotSource:
         """A slot from the tensors that the user named."""
-        form = slot_form(parameter.form)
+        form = slot_form(parameter.form) if slot.shape else Form(((slot.owners[0].leaf,),))
         return SlotSource(Source(tuple(specs), slot.owners[0], form), BY_USER)
 
     @functools.cached_property
@@ -300,20 +313,22 @@ class TorchSlots:
         if any(without_wrappers(key) in variable.names for key in keys):
             yield from variable.names
 
-    def _source(self, slot: Variable, parameter: Source, hit: _Hit) -> SlotSource:
+    def _source(self, slot: Variable, parameter: Source, hits: Sequence[_Hit]) -> SlotSource:
         assert slot.slot is not None
-        spec = self._checkpoint.spec(hit.key_of(slot.slot.name) or "")
-        is_alike = spec.shape == parameter.specs[0].shape
-        form = slot_form(parameter.form) if is_alike else Form(((slot.slot.name,),))
+        hit = hits[0]
+        keys = (one.key_of(slot.slot.name) or "" for one in hits)
+        specs = tuple(self._checkpoint.spec(key) for key in keys)
+        form = _form(slot, parameter, specs)
         if slot.slot.name == PRODUCT and PRODUCT not in hit.parameter.slots:
-            form = _product_form(slot.slot)
+            form = _product_form(slot.slot, form)
         is_by_name = hit.optimizer.is_named and hit.optimizer.shared_name is None
         reason = "by name" if is_by_name else "by position"
         remarks = remark(hit.kinds, self._kinds_for(slot.slot))
-        is_presumed = bool(hit.doubt) or (hit.is_presumed and len(spec.shape) > 1)
+        doubt = next((one.doubt for one in hits if one.doubt), "")
+        is_presumed = bool(doubt) or (hit.is_presumed and len(specs[0].shape) > 1)
         presumed = self._by_names_alone(slot.slot, hit)
-        source = Source((spec,), slot.owners[0], form, is_inferred=is_presumed or bool(presumed))
-        return SlotSource(source, reason, remarks=remarks, doubt=hit.doubt, presumed=presumed)
+        source = Source(specs, slot.owners[0], form, is_inferred=is_presumed or bool(presumed))
+        return SlotSource(source, reason, remarks=remarks, doubt=doubt, presumed=presumed)
 
     def _ambiguous(self, slot: Variable, hits: Sequence[_Hit]) -> SettingsError:
         paths = [hit.optimizer.path for hit in hits]
@@ -321,6 +336,36 @@ class TorchSlots:
             f"{slot.name} is in several optimizers' states: {', '.join(map(repr, paths))}. Say "
             f"which one is meant: optimizer_entry={paths[0]!r}."
         )
+
+
+def _joined(parameter: Source) -> Sequence[TensorSpec]:
+    """The tensors whose slots a parameter's are made of; else that one whose slots stand for all.
+
+    A weight's are not those of what it is computed from, which its layout says of any one.
+    """
+    is_joined = parameter.form.layout.slot_layout.num_tf == len(parameter.specs)
+    return parameter.specs if is_joined else parameter.specs[:1]
+
+
+def _form(slot: Variable, parameter: Source, specs: Sequence[TensorSpec]) -> Form:
+    """How a slot is made of those of its parameter's tensors."""
+    assert slot.slot is not None
+    pairs = zip(specs, parameter.specs, strict=False)
+    if all(spec.shape == its.shape for spec, its in pairs):
+        form = slot_form(parameter.form)
+        if len(specs) > 1 and slot.slot.start != 0 and _adds_zeros(form, specs):
+            return replace(form, layout=apart(len(specs)))
+        return form
+    if len(specs) == 1:
+        return Form(((slot.slot.name,),))
+    layout = one_of_all(slot.name, len(specs)) if not slot.shape else apart(len(specs))
+    return Form(((slot.slot.name,),) * len(specs), layout)
+
+
+def _adds_zeros(form: Form, specs: Sequence[TensorSpec]) -> bool:
+    """Whether zeros are put beside what there is."""
+    made = form.layout.shapes_in_torch([spec.shape for spec in specs]) or ()
+    return sum(map(math.prod, made)) > sum(math.prod(spec.shape) for spec in specs)
 
 
 def _by_name(optimizer: SavedOptimizer) -> Mapping[str, SavedParameter]:
@@ -347,10 +392,11 @@ def _another_kind(where: str, hit: _Hit, slot: Slot, of_slot: frozenset[str]) ->
     )
 
 
-def _product_form(slot: Slot) -> Form:
+def _product_form(slot: Slot, of_steps: Form) -> Form:
     """NAdam's product of momentums from a count of steps."""
     beta, decay = float(slot.group["betas"][0]), float(slot.group["momentum_decay"])
-    return Form(((STEP,),), mu_product_layout(None, beta, decay))
+    steps = None if of_steps.layout.num_tf == 1 else of_steps.layout
+    return replace(of_steps, layout=mu_product_layout(steps, beta, decay))
 
 
 def _named(names: Sequence[str], word: str) -> str:

@@ -81,3 +81,18 @@ def test_keys_of_fewer_heads_are_refused():
     fewer = {name: value[:3] for name, value in state.items() if "k_proj" in name}
     with pytest.raises(tws.PlanError, match=r"in_proj_weight has shape \[18, 6\], but"):
         _port({**state, **fewer})
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+def test_keys_and_values_of_other_widths_have_weights_of_their_own(names):
+    old = Apart(names)
+    for name, width in zip(names, (WIDTH, 4, 5), strict=True):
+        setattr(old, name, nn.Linear(width, WIDTH))
+    model = nn.MultiheadAttention(WIDTH, HEADS, kdim=4, vdim=5)
+    report = tws.warm_start(model, old.state_dict())
+    assert [note.code for note in report.notes] == ["names-inferred"]
+    assert not report.unexpected_keys
+    weights = (model.q_proj_weight, model.k_proj_weight, model.v_proj_weight)
+    layers = [getattr(old, name) for name in names]
+    assert all(torch.equal(w, one.weight) for w, one in zip(weights, layers, strict=True))
+    assert torch.equal(model.in_proj_bias, torch.cat([one.bias for one in layers]))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 
 import torch
+from torch import nn
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.layouts.layout import Form, Layout, Tensors
@@ -122,14 +123,26 @@ def _without_key(joined: torch.Tensor) -> Tensors:
 # A bias of the keys adds the same to all that a softmax is taken of, so that some leave it out.
 JOINED_WITHOUT_KEY = Layout("joined_without_key", _joined_without_key, _without_key, num_tf=2)
 _APART_IN_TORCH = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
+_WEIGHTS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 _AS_ONE = "query, key and value of an attention, by their names"
 
 
+def projections_of(module: nn.MultiheadAttention) -> tuple[str, ...]:
+    """What it projects by: three weights, where keys or values are of another width; else one."""
+    is_one = getattr(module, "in_proj_weight", None) is not None
+    weights = ("in_proj_weight",) if is_one else _WEIGHTS
+    return (*weights, "in_proj_bias")
+
+
 @functools.lru_cache(maxsize=8)
-def joined_forms(leaf: str) -> tuple[Form, ...]:
-    """The ways in which other layers of torch's have what nn.MultiheadAttention has in one."""
+def projection_forms(leaf: str) -> tuple[Form, ...]:
+    """The ways in which layers of torch's of their own have nn.MultiheadAttention's projections."""
+    if leaf in _WEIGHTS:
+        at = _WEIGHTS.index(leaf)
+        weights = (f"{of_one[at]}.weight" for of_one in _APART_IN_TORCH)
+        return (Form((tuple(weights),), evidence=_AS_ONE),)
     name = leaf.removeprefix("in_proj_")
     layers = zip(*_APART_IN_TORCH, strict=True)
     names = tuple(tuple(f"{layer}.{name}" for layer in of_one) for of_one in layers)

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.layouts.attention import joined_forms
+from torch_warmstart.layouts.attention import projection_forms, projections_of
 from torch_warmstart.layouts.layout import IDENTITY, Form, Layout, Shape, Tensors
 from torch_warmstart.layouts.named import CHANNELS_FIRST, CONV_CHANNELS_LAST
 from torch_warmstart.values import frozen
@@ -234,8 +234,8 @@ def torch_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
         plain = forms_of_original(original, (Form(((original.leaf,),)),))
         other = _other_spellings(original.leaf, original.part)
         return (*own, *plain, *(Form(((name,),)) for name in other if name != leaf))
-    if isinstance(module, nn.MultiheadAttention) and leaf in ("in_proj_weight", "in_proj_bias"):
-        return (*own, *joined_forms(leaf))
+    if isinstance(module, nn.MultiheadAttention) and leaf in projections_of(module):
+        return (*own, *projection_forms(leaf))
     if not leaf.startswith("weight"):
         return own
     # torch.nn.utils.spectral_norm, old and new: the outputs are in front, by default.

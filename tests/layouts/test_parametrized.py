@@ -58,6 +58,22 @@ def test_old_and_new_functions_are_one(source, target):
     same(new, old, shape)
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("is_old", [True, False], ids=["old to new", "new to old"])
+def test_old_and_new_spectral_norms_are_one_with_their_vectors(kind, is_old):
+    make, shape = MAKERS[kind]
+    wraps = (spectral_norm, parametrizations.spectral_norm)
+    source, target = wraps if is_old else wraps[::-1]
+    old, new = nn.ModuleDict({"fc": source(make())}), around(target(make()))
+    for _ in range(3):
+        old["fc"](torch.randn(2, *shape))
+    report = tws.warm_start(new, tws.WarmStartSettings(old.eval().state_dict(), [".*"]))
+    assert not report.missing_keys
+    assert not report.unexpected_keys
+    assert not report.notes
+    same(new, old, shape)
+
+
 @pytest.mark.parametrize("wrap", [spectral_norm, parametrizations.spectral_norm])
 def test_a_spectrally_normed_weight_becomes_a_plain_one(wrap):
     plain, normed = around(nn.Linear(4, 4)), around(wrap(nn.Linear(4, 4)))

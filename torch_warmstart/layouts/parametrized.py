@@ -229,6 +229,9 @@ MERGED_MASK = Layout("pruned", _pruned, _no_inverse, num_tf=2, for_slots=_NO_SLO
 def torch_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     """The ways in which torch may have saved a tensor of a layer; its own name is the first."""
     own = _by_its_own_name(leaf)
+    vector = _VECTOR.fullmatch(leaf)
+    if vector is not None and vector_of(module, leaf) is not None:
+        return (*own, Form(((_other_vector(vector),),)))
     original = original_of(module, leaf)
     if original is not None:
         plain = forms_of_original(original, (Form(((original.leaf,),)),))
@@ -262,15 +265,25 @@ def _by_its_own_name(leaf: str) -> tuple[Form, ...]:
 
 @functools.lru_cache(maxsize=256)  # the same for all layers but a few
 def _forms_of_weight(leaf: str, usual: int) -> tuple[Form, ...]:
-    new = f"parametrizations.{leaf}"
     names = {part: _other_spellings(leaf, part) for part in ("orig", "g", "v")}
-    u, v = ((f"{leaf}_{x}", f"{new}.0._{x}") for x in "uv")
+    u, v = ((f"{leaf}_{x}", _new_vector(leaf, x)) for x in "uv")
     return (
         *_by_its_own_name(leaf),
         Form((names["g"], names["v"]), MERGED_NORM),
         Form((names["orig"], u, v), _merged_spectral(usual)),
         Form((names["orig"], (f"{leaf}_mask",)), MERGED_MASK),
     )
+
+
+def _other_vector(vector: re.Match[str]) -> str:
+    """What the old function calls a vector that the new one has, and the other way round."""
+    if vector[1] is not None:
+        return f"{vector[1]}_{vector[3]}"
+    return _new_vector(vector[4], vector[5])
+
+
+def _new_vector(leaf: str, which: str) -> str:
+    return f"parametrizations.{leaf}.0._{which}"
 
 
 def _other_spellings(leaf: str, part: str) -> tuple[str, ...]:

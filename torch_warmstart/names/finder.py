@@ -328,10 +328,27 @@ class Finder:
         )
         first, *others = variable.names
         tied = first + (f" (tied with {', '.join(others)})" if others else "")
+        scopes = self._scopes_apart(variable, distinct, called) if tells else ()
+        for_all = " or ".join(f"{{'/': {scope!r}}}" for scope in scopes)
         return SettingsError(
             f"{tied} is found under different keys: {found}. Say which one is meant: "
-            f"var_name_to_prev_var_name={{{variable.name!r}: {called[0]!r}}}."
+            f"var_name_to_prev_var_name={{{variable.name!r}: {called[0]!r}}}"
+            f"{for_all and f', or of all, by what leads there, {for_all}'}."
         )
+
+    def _scopes_apart(
+        self, variable: Variable, keys: Sequence[str], paths: Sequence[str]
+    ) -> Sequence[str]:
+        """What leads to each of several objects that have the same names, as a scope for a rule."""
+        owner = variable.owners[0]
+        scopes = [path.partition("/")[0] + "/" for path in paths]
+        leaves = {name for form in self.forms(owner) for names in form.names for name in names}
+        for scope, key in zip(scopes, keys, strict=True):
+            path = (scope + owner.path.replace(".", "/")).rstrip("/")
+            found = {k for leaf in leaves for k in self._spellings.in_layer(path, leaf, ANY_KIND)}
+            if found != {key}:
+                return ()
+        return scopes
 
     def _named_as(self, variable: Variable) -> tuple[TensorSpec, ...]:
         """The tensors of a variable's own names; of those that are ambiguous, any."""

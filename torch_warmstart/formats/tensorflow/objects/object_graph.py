@@ -103,6 +103,7 @@ class ObjectGraph:
         """Decodes a graph; raises MalformedError."""
         nodes = all_bytes(read_fields(data, {1: BYTES}), 1)
         self._full_names: dict[str, dict[str, None]] = {}  # keys in order, each once
+        self._reached: dict[str, frozenset[int]] = {}  # by the root's attributes
         self._nodes = [self._decode_node(node, len(nodes)) for node in nodes]
 
     @functools.cached_property
@@ -119,7 +120,32 @@ class ObjectGraph:
         path, _, attribute = name.partition(ATTRIBUTES)
         for node in sorted(self._find_nodes(path)):
             keys += self._nodes[node].keys.get(_unescape(attribute) or VARIABLE_VALUE, ())
-        return tuple(dict.fromkeys(keys))
+        return tuple(dict.fromkeys(keys)) or self._keys_within(name)
+
+    def _keys_within(self, name: str) -> tuple[str, ...]:
+        """The keys of a full name behind the root's attribute that has it: `gen/dense/kernel`.
+
+        So one is told from that of another model whose layers are called alike.
+        """
+        edge, _, full_name = name.partition("/")
+        keys = self._full_names.get(full_name, ())
+        if not keys or full_name in self.short_names:
+            return ()
+        within = self._within(edge)
+        return tuple(k for k in keys if not within.isdisjoint(self._nodes_of_keys.get(k, ())))
+
+    def _within(self, edge: str) -> frozenset[int]:
+        """The nodes that an attribute of the root leads to."""
+        if edge not in self._reached:
+            found: set[int] = set()
+            waiting = list(self._nodes[_ROOT].follow(edge)) if self._nodes else []
+            while waiting:
+                number = waiting.pop()
+                if number not in found:
+                    found.add(number)
+                    waiting += (child for _, child in self._edges(number))
+            self._reached[edge] = frozenset(found)
+        return self._reached[edge]
 
     def keys_like(self, pattern: str, *, in_a_scope: bool = False) -> tuple[str, ...]:
         """The keys of the tensors that paths lead to; `*` in an edge is any run of characters.

@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 import torch_warmstart as tws
+from torch_warmstart.errors import did_you_mean
 
 
 def test_a_partial_write_says_what_is_written_and_what_is_not():
@@ -49,3 +50,7 @@ def test_equal_texts_are_one_problem_and_other_codes_are_another():
     error = tws.PlanError("Problems:", [*twice, other])
     assert str(error) == "Problems:\n  1. a is wrong.\n  2. b is wrong.\nName its key."
     assert error.problems == (twice[0], other)
+
+
+def test_a_near_name_is_told_once_however_many_have_it():
+    assert did_you_mean("fc1.weight", ["fc.weight", "fc.weight"]) == " Did you mean 'fc.weight'?"

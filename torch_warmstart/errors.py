@@ -294,7 +294,7 @@ def path_of(what: str, value: object) -> str:
 
 def near_names(name: str, candidates: Iterable[str]) -> list[str]:
     """The candidates most like `name`, best first, at most `NEAR` of them."""
-    pool = list(candidates)
+    pool = list(dict.fromkeys(candidates))
     if len(pool) > COMPARED:
         pool = _sharing_parts(name, pool)[:COMPARED]
     alike = difflib.get_close_matches(name, pool, n=NEAR, cutoff=0.5)

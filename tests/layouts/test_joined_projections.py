@@ -76,11 +76,24 @@ def test_the_layers_own_name_comes_before_what_others_make_of_theirs():
     assert set(report.unexpected_keys) == left
 
 
-def test_keys_of_fewer_heads_are_refused():
+def test_keys_of_fewer_heads_are_refused_with_what_can_be_done():
     state = nn.ModuleDict({"attn": Apart()}).state_dict()
     fewer = {name: value[:3] for name, value in state.items() if "k_proj" in name}
-    with pytest.raises(tws.PlanError, match=r"in_proj_weight has shape \[18, 6\], but"):
+    with pytest.raises(tws.PlanError, match=r"in_proj_weight has shape \[18, 6\], but") as error:
         _port({**state, **fewer})
+    assert "as in grouped-query attention" in str(error.value)
+    assert "ClipOrPad" not in str(error.value)
+    repeated = {name: value.repeat_interleave(2, 0) for name, value in fewer.items()}  # as it says
+    new, _ = _port({**state, **repeated})
+    assert torch.equal(new.in_proj_weight[6:12], repeated["attn.k_proj.weight"])
+
+
+def test_keys_of_another_width_ask_for_a_layer_that_has_it():
+    old = Apart()
+    old.k_proj = nn.Linear(4, WIDTH)
+    with pytest.raises(tws.PlanError, match="make the layer with its kdim and vdim") as error:
+        _port(old)
+    assert "ClipOrPad" not in str(error.value)
 
 
 @pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from torch_warmstart.dtypes import CASTS, cast_is_lossy, is_integer
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
@@ -375,14 +376,16 @@ def _mismatch(variable: Variable, source: Source, in_torch: Shape | None) -> Pro
         cause = next(filter(None, each), "")
     if cause:
         return ProblemError("shape-mismatch", variable, f"{text} {cause}", _NO_ROWS_ADVICE)
+    if in_torch is None or len(in_torch) != len(variable.shape):  # then no rows of it fit, either
+        return ProblemError("shape-mismatch", variable, text, _NO_ROWS_ADVICE)
     advice = [_by_layout(variable, source), _by_vocabulary(variable, in_torch), ON_MISMATCH_ADVICE]
     return ProblemError("shape-mismatch", variable, text, "\n".join(filter(None, advice)))
 
 
 def _cause(variable: Variable, source: Source) -> str:
-    """Why one tensor does not fit, where its shape tells; or ""."""
+    """Why tensors do not fit, where their shapes tell; or ""."""
     if len(source.specs) != 1:
-        return ""
+        return _cause_of_projections(source)
     (spec,) = source.specs
     ours, theirs = variable.shape, spec.shape
     if 0 in theirs and 0 not in ours:
@@ -405,6 +408,20 @@ def _cause(variable: Variable, source: Source) -> str:
             "fill all of them alike: split it, and pass each part by its name."
         )
     return ""
+
+
+def _cause_of_projections(source: Source) -> str:
+    """That query, key and value differ in size, as they do not in one weight for all."""
+    shapes = [spec.shape for spec in source.specs]
+    if not isinstance(source.owner.module, nn.MultiheadAttention) or len({*shapes}) == 1:
+        return ""
+    if len({shape[0] for shape in shapes}) > 1:
+        return (
+            "Keys and values have other heads than queries, as in grouped-query attention, which "
+            "nn.MultiheadAttention does not have: repeat theirs (tensor.repeat_interleave), and "
+            "pass that."
+        )
+    return "Keys or values are of another width: make the layer with its kdim and vdim."
 
 
 def _norm_along(variable: Variable, source: Source) -> str:

@@ -80,6 +80,14 @@ def test_of_several_states_that_lie_alike_none_is_taken():
         _codes(source, "one")
 
 
+def test_the_error_gives_both_and_first_the_one_that_is_called_as_the_entry():
+    states = {f"{name}_optimizer": _trained(named=False)[1] for name in ("actor", "critic")}
+    with pytest.raises(tws.PlanError) as error:
+        _codes({"actor": OTHERS, "critic": TENSORS, **states}, "critic")
+    first, other = (f"optimizer_entry='{name}_optimizer'" for name in ("critic", "actor"))
+    assert f"Say which one is meant: {first} or {other}." in str(error.value)
+
+
 def test_names_of_the_parameters_do_not_tell_two_entries_apart():
     tensors, state = _trained(named=True)
     source = {"one": OTHERS, "two": tensors, "optimizer": state}

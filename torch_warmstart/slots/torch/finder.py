@@ -331,10 +331,11 @@ class TorchSlots:
         return SlotSource(source, reason, remarks=remarks, doubt=doubt, presumed=presumed)
 
     def _ambiguous(self, slot: Variable, hits: Sequence[_Hit]) -> SettingsError:
-        paths = [hit.optimizer.path for hit in hits]
+        entry = self._checkpoint.entry or ""  # "critic", beside "critic_optimizer"
+        paths = sorted((hit.optimizer.path for hit in hits), key=lambda path: entry not in path)
         return SettingsError(
             f"{slot.name} is in several optimizers' states: {', '.join(map(repr, paths))}. Say "
-            f"which one is meant: optimizer_entry={paths[0]!r}."
+            f"which one is meant: {' or '.join(f'optimizer_entry={path!r}' for path in paths)}."
         )
 
 

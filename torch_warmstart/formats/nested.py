@@ -21,6 +21,7 @@ _Tree = Mapping[Any, Any]
 # Where frameworks keep the weights. Only these come before tensors that lie beside them, such as
 # the last loss; in a state_dict itself a mapping is something a module keeps besides its tensors.
 USUAL = frozenset({"state_dict", "model", "model_state_dict", "module"})
+_COLLECTIONS = ("params", "batch_stats")  # which Flax keeps of one model
 EXTRA_STATE = "_extra_state"  # torch's name, behind its module's, for what that keeps besides
 _LIGHTNING = "pytorch-lightning_version"
 _DEPTH = 2
@@ -52,7 +53,9 @@ def choose(
         SettingsError: there is no such entry, none with tensors, or several.
     """
     path, node = ("", tree) if entry is None else (entry, _follow(tree, where, entry))
-    found = _having(node, leaf, frozenset(wanted)) if wanted else {}
+    found = _of_flax(node, leaf)
+    if not found and wanted:
+        found = _having(node, leaf, frozenset(wanted))
     found = found or _choose_below(node, leaf)
     if entry == "" or (entry is not None and len(found) > 1):
         joined = _joined(node, leaf)
@@ -177,6 +180,14 @@ def _no_such_entry(node: Any, where: str, entry: str, done: str) -> str:
     wanted = entry[len(done) :].strip("/").split("/")[0]
     hint = did_you_mean(wanted, [key for key in node if isinstance(key, str)])
     return f"{place} has no {wanted!r}, as entry={entry!r} asks; {_keys_of(node)}.{hint}"
+
+
+def _of_flax(node: _Tree, leaf: type) -> dict[str, _Tree]:
+    """A model's parameters and its running statistics, which belong together."""
+    if not all(isinstance(node.get(name), Mapping) for name in _COLLECTIONS):
+        return {}
+    joined = _joined({name: node[name] for name in _COLLECTIONS}, leaf)
+    return {"": joined} if joined else {}
 
 
 def _choose_below(node: _Tree, leaf: type) -> dict[str, _Tree]:

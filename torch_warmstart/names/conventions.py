@@ -26,6 +26,8 @@ class Conventions(ABC):
     Args:
         separator: Between the parts of a name.
         fronts: What may stand before all names of a checkpoint without being part of them.
+        collections: What stands before all names where there are several such, as Flax keeps a
+            layer's parameters and its running statistics apart.
         how_found: What to say of a variable that is found by a name that is not its own; "" where
             its key shows it.
         has_own_layers: Whether layers are the framework's own: with other tensors than torch's
@@ -39,6 +41,7 @@ class Conventions(ABC):
 
     separator: str
     fronts: tuple[str, ...]
+    collections: tuple[str, ...]
     how_found: str
     has_own_layers: bool
     has_scopes: bool
@@ -112,6 +115,7 @@ class _Mlx(_Torch):
 _TENSORFLOW = _TensorFlow(
     separator="/",
     fronts=(),
+    collections=("params/", "batch_stats/"),
     how_found="TensorFlow's name",
     has_own_layers=True,
     has_scopes=True,
@@ -120,6 +124,7 @@ _TENSORFLOW = _TensorFlow(
 _TORCH = _Torch(
     separator=".",
     fronts=tuple(dict.fromkeys(filter(None, map(plain_name, FRONTS)))),
+    collections=(),
     how_found="",
     has_own_layers=False,
     has_scopes=False,

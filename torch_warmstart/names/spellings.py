@@ -161,11 +161,21 @@ class Spellings:
     @functools.cached_property
     def _fronts(self) -> tuple[str, ...]:
         """What stands in front of all names here, counts of steps aside; "" is among them."""
-        return ("", *filter(self._is_in_front, self._conventions.fronts))
+        collections = self._conventions.collections
+        if collections and self._are_in_front(collections):
+            return ("", *collections)
+        fronts = self._conventions.fronts
+        return ("", *(front for front in fronts if self._are_in_front((front,))))
 
-    def _is_in_front(self, front: str) -> bool:
-        others = [key for key in self.keys if not plain_name(key).startswith(front)]
-        return len(others) < len(self.keys) and all(map(self._is_count, others))
+    def _are_in_front(self, fronts: tuple[str, ...]) -> bool:
+        """Whether each name has one of these in front, and each of these is one's."""
+        words = [front.partition("/")[0] for front in fronts]
+        if not all(any(word in key for key in self.keys) for word in words):  # at a glance
+            return False
+        plain = {key: plain_name(key) for key in self.keys}
+        others = [key for key, name in plain.items() if not name.startswith(fronts)]
+        used = (any(name.startswith(front) for name in plain.values()) for front in fronts)
+        return all(used) and all(map(self._is_count, others))
 
     def _is_count(self, key: str) -> bool:
         spec = self.spec(key)

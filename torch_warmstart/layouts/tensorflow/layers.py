@@ -73,7 +73,10 @@ _RULES: tuple[_LeafRule, ...] = (
     _LeafRule(_EMBEDDING, "weight", ("embeddings", "embedding_weights", "weights", _ITSELF)),
     _LeafRule(_NORMS, "weight", ("gamma", "scale", "g")),
     _LeafRule(_NORMS, "bias", ("beta", "offset", "b")),
-    *(_LeafRule(_RUNNING, ours, (theirs,)) for ours, theirs in STATISTICS.items()),
+    *(
+        _LeafRule(_RUNNING, ours, (theirs, ours.removeprefix("running_")))  # Keras's; Flax's
+        for ours, theirs in STATISTICS.items()
+    ),
     _LeafRule(_RMS_NORM, "weight", ("scale",)),
     _LeafRule(_PRELU, "weight", _SLOPE_NAMES, (IDENTITY, *PRELU)),
 )

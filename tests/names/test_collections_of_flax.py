@@ -1,0 +1,87 @@
+"""Flax keeps a model's parameters and its running statistics apart, by the same layers' names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.Conv_0 = nn.Conv2d(3, 8, 3, bias=False)
+        self.BatchNorm_0 = nn.BatchNorm2d(8)
+        self.Dense_0 = nn.Linear(8, 8)
+
+
+def _tree():
+    rng = np.random.default_rng(3)
+
+    def array(*shape):
+        return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+
+    return {
+        "params": {
+            "Conv_0": {"kernel": array(3, 3, 3, 8)},
+            "BatchNorm_0": {"scale": array(8), "bias": array(8)},
+            "Dense_0": {"kernel": array(8, 8), "bias": array(8)},
+        },
+        "batch_stats": {"BatchNorm_0": {"mean": array(8), "var": array(8).abs()}},
+    }
+
+
+def _flat(tree, separator):
+    return {
+        separator.join((collection, layer, leaf)): value
+        for collection, layers in tree.items()
+        for layer, leaves in layers.items()
+        for leaf, value in leaves.items()
+    }
+
+
+FORMS = {
+    "slashes": lambda tree: _flat(tree, "/"),
+    "dots": lambda tree: _flat(tree, "."),
+    "with a count": lambda tree: {**_flat(tree, "/"), "step": torch.tensor(7)},
+    "nested": lambda tree: tree,
+    "a training state": lambda tree: {**tree, "opt_state": {"0": {"mu": tree["params"]}}},
+}
+
+
+def _is_of(model, tree):
+    params, stats = tree["params"], tree["batch_stats"]["BatchNorm_0"]
+    norm, dense = model.BatchNorm_0, model.Dense_0
+    pairs = (
+        (model.Conv_0.weight, params["Conv_0"]["kernel"].permute(3, 2, 0, 1)),
+        (norm.weight, params["BatchNorm_0"]["scale"]),
+        (norm.running_mean, stats["mean"]),
+        (norm.running_var, stats["var"]),
+        (dense.weight, params["Dense_0"]["kernel"].t()),
+        (dense.bias, params["Dense_0"]["bias"]),
+    )
+    return all(torch.equal(found, wanted) for found, wanted in pairs)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_both_are_found_and_their_names_leave_no_doubt(form):
+    tree, model = _tree(), Net()
+    report = tws.warm_start(model, tws.WarmStartSettings(FORMS[form](tree), [".*"]))
+    assert _is_of(model, tree)
+    assert not report.notes
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_statistics_that_a_str_leaves_behind_are_warned_of(form):
+    plan = tws.plan_warm_start(Net(), FORMS[form](_tree()))
+    assert "buffers-left-behind" in [note.code for note in plan.notes]
+
+
+def test_parameters_alone_are_in_a_scope():
+    tree = {"params": {k: v for k, v in _tree()["params"].items() if k != "BatchNorm_0"}}
+    model = nn.ModuleDict({"Conv_0": nn.Conv2d(3, 8, 3, bias=False), "Dense_0": nn.Linear(8, 8)})
+    plan = tws.plan_warm_start(model, _flat(tree, "/"))
+    assert "scope-skipped" in [note.code for note in plan.notes]

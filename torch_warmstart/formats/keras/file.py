@@ -1,6 +1,7 @@
 """Keras files: HDF5 of Keras 2 and 3 (`.h5`, `.hdf5`, `.weights.h5`), and `.keras` archives.
 
-Other HDF5 files open too: their keys are the paths of their datasets.
+Other HDF5 files open too: their keys are the paths of their datasets. Whose names and layouts those
+follow is then read from the names, as of numpy's files: people keep state dicts in HDF5 as well.
 
 Keys are the variables' names where the file has them (Keras 2: `dense/kernel`), else the paths in
 the file (`layers/dense/vars/0`), and names that are worked out are offered beside them. So are
@@ -31,6 +32,7 @@ from torch_warmstart.formats.base import (
     SavedLayer,
     TensorSpec,
 )
+from torch_warmstart.formats.families import family_of
 from torch_warmstart.formats.keras import hdf5
 from torch_warmstart.formats.keras.configs import read_configs, with_activations
 from torch_warmstart.formats.keras.folders import LayerFolder, layer_folders
@@ -41,6 +43,7 @@ from torch_warmstart.formats.keras.lookups import (
 )
 from torch_warmstart.formats.keras.names import (
     OtherNames,
+    is_of_keras,
     keras2_names,
     keras2_weights,
     keras3_names,
@@ -94,6 +97,8 @@ class KerasCheckpoint(Checkpoint):
         self.url: str = url
         self._source, self._config = source, config
         self._tree = hdf5.read_tree(source) if tree is None else tree
+        if not is_of_keras(self._tree):
+            self.family = family_of(dataset.path for dataset in self._tree.datasets)
         keys, self._other_names = keras2_names(self._tree)
         self._datasets: dict[str, hdf5.Dataset] = {}
         for dataset in self._tree.datasets:

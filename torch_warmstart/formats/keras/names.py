@@ -20,6 +20,8 @@ from torch_warmstart.formats.keras.hdf5 import Texts, Tree
 from torch_warmstart.formats.keras.layers import LAYERS
 from torch_warmstart.values import frozen
 
+# Attributes that Keras writes of a file or a layer; long lists are numbered: `weight_names0`, ...
+_MARKS = frozenset({"keras_version", "layer_names", "model_config", "weight_names"})
 _MODEL_WEIGHTS = "model_weights/"  # of a whole model in a Keras 2 file
 _NO_LAYERS = ("optimizer",)  # of a model
 
@@ -31,6 +33,12 @@ class OtherNames:
     own: Sequence[str] = ()
     short: Sequence[str] = ()  # without the models it is in; its own unless another has it as such
     storage: Sequence[str] = ()  # only where it lies, by the classes and numbers of layers
+
+
+def is_of_keras(tree: Tree) -> bool:
+    """Whether Keras wrote a file, which says so of its layers or keeps variables in `vars`."""
+    said = {name.rstrip("0123456789") for texts in tree.texts.values() for name in texts}
+    return bool(said & _MARKS) or any(VARS in dataset.path.split("/") for dataset in tree.datasets)
 
 
 # -- Keras 2 -----------------------------------------------------------------------------------

@@ -168,9 +168,20 @@ def _checked(model: torch.nn.Module) -> torch.nn.Module:
     from torch_warmstart.model.sharding import show_shards
 
     check_kind("The model", model, torch.nn.Module, "a torch.nn.Module")
+    _check_tensors_hold_values()
     check_own_shapes(model)
     show_shards(model)
     return model
+
+
+def _check_tensors_hold_values() -> None:
+    """Raises where nothing would be read or written: a mode of the caller's only makes believe."""
+    made = type(torch.empty(0))
+    if made is not torch.Tensor:
+        raise SettingsError(
+            f"Tensors that are made here hold no values: they are {made.__name__}s, as a mode of "
+            "the caller's makes them (FakeTensorMode). Leave it before the warm start."
+        )
 
 
 @on_cpu
@@ -196,6 +207,7 @@ def apply_plan(
     from torch_warmstart.planning import WarmStartPlan
 
     check_kind("apply_plan: plan", plan, WarmStartPlan, "what plan_warm_start returns")
+    _check_tensors_hold_values()
     return execute_plan(
         plan,
         progress=progress,

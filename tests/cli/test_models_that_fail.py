@@ -35,6 +35,13 @@ def prints():
 
 async def waits():
     return make()
+
+
+def goes_elsewhere():
+    import os
+
+    os.chdir("elsewhere")
+    return make()
 """
 
 
@@ -79,6 +86,15 @@ def test_what_the_users_code_prints_is_no_result(capsys):
     said = capsys.readouterr()
     assert json.loads(said.out)["kind"] == "plan"
     assert said.err == "a greeting\n"
+
+
+def test_a_model_that_goes_elsewhere_takes_no_path_along(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    torch.save(torch.nn.Linear(2, 1).state_dict(), "elsewhere/old.pt")
+    call = ["warm-start", "failing_models:goes_elsewhere", "old.pt", "--apply", "--out", "new.pt"]
+    assert cli.main(call) == 0
+    new, old = (torch.load(tmp_path / name)["weight"] for name in ("new.pt", "old.pt"))
+    assert torch.equal(new, old)
 
 
 def test_a_page_does_not_take_the_place_of_a_state(capsys):

@@ -75,6 +75,13 @@ def test_what_is_left_on_meta_is_not_said_to_be_initialised() -> None:
     assert not model["table"].weight.is_meta  # new rows are drawn all the same
 
 
+def test_who_makes_the_rows_that_were_to_stay_is_said_of_a_table_of_the_same_name() -> None:
+    with torch.device("meta"):
+        model = nn.ModuleDict({"table": nn.Embedding(3, 2)})
+    report = tws.warm_start(model, _settings("keep"))
+    assert report["table.weight"].reason == "initialised by its module's reset_parameters()"
+
+
 def test_rows_that_were_to_stay_and_that_nobody_makes_leave_the_table_on_meta() -> None:
     with torch.device("meta"):
         model = nn.ModuleDict({"table": Idle(3, 2)})

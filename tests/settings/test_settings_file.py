@@ -73,6 +73,12 @@ def test_an_initialiser_with_arguments_comes_back(tmp_path):
     assert (made.func, made.keywords) == (nn.init.normal_, {"std": 0.02})
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    path = tmp_path / "warmstart.toml"
+    path.write_text('ckpt_to_initialize_from = "m.pt"\n', encoding="utf-8-sig")
+    assert tws.load_settings(path).ckpt_to_initialize_from == "m.pt"
+
+
 def test_the_file_that_a_user_writes(tmp_path):
     path = tmp_path / "warmstart.toml"
     path.write_text(

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -35,8 +36,19 @@ def make_model(where: str) -> torch.nn.Module:
     _check_named_as_in_an_import(module_name, callable_name)
     if "" not in sys.path:
         sys.path.insert(0, "")
-    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no result
+    # What the user's code prints is no result, and the paths of the call begin where that was made.
+    with contextlib.redirect_stdout(sys.stderr), _in_this_folder():
         return _made(module_name, callable_name, where)
+
+
+@contextlib.contextmanager
+def _in_this_folder() -> Iterator[None]:
+    """Afterwards the working directory is what it was."""
+    folder = os.getcwd()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
 
 
 def _check_named_as_in_an_import(module: str, what: str) -> None:

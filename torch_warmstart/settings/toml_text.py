@@ -41,7 +41,7 @@ def read_toml(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
         raise SettingsError(f"{where} is no {what}: it is above {_MAX_SIZE:,} bytes.")
     toml = importlib.import_module(_TOML)
     try:
-        content: dict[str, Any] = toml.loads(text.decode())
+        content: dict[str, Any] = toml.loads(text.decode("utf-8-sig"))  # editors on Windows
     except ValueError as error:  # TOML's, UTF-8's, or that of a number of too many digits
         raise SettingsError(f"{name} is no TOML file: {error}.") from error
     except RecursionError as error:

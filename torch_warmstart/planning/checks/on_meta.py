@@ -33,7 +33,7 @@ def is_made_by_module(item: PlanItem) -> bool:
 
 def _with_maker(item: PlanItem) -> PlanItem:
     how = _LEFT if _resetter(item.variable) is None else _MADE
-    return replace(item, reason=f"{item.reason}, {how}")
+    return replace(item, reason=", ".join(filter(None, (item.reason, how))))
 
 
 def left_by_module(item: PlanItem) -> PlanItem:

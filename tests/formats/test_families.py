@@ -26,6 +26,7 @@ from torch_warmstart.formats.families import family_of
         (["a.weight", "LayerNorm.gamma"], None, "torch"),
         (["a.weight"], None, "torch"),
         (["a.weight"], "mlx", "mlx"),
+        (["a.weight"], "pd", "paddle"),
         ([], None, "torch"),
     ],
 )
@@ -137,3 +138,21 @@ def test_a_file_of_mlx_is_written_as_one(tmp_path):
     assert tws.load_checkpoint(tmp_path / "out.safetensors").family == "mlx"
     with pytest.raises(tws.SettingsError, match="laid out as in mlx"):
         tws.convert(tmp_path / "in.safetensors", tmp_path / "out.pt")
+
+
+def test_linear_layers_of_paddle_are_transposed_and_convolutions_are_not(square, tmp_path):
+    weight, bias = square
+    kernel = torch.randn(3, 3, 3, 3)
+    state = {"fc.weight": weight, "fc.bias": bias, "conv.weight": kernel, "conv.bias": bias.clone()}
+    save_file(state, tmp_path / "m.safetensors", metadata={"format": "pd"})
+    ported = nn.ModuleDict({"fc": nn.Linear(3, 3), "conv": nn.Conv2d(3, 3, 3)})
+    tws.warm_start(ported, str(tmp_path / "m.safetensors"))
+    assert torch.equal(ported["fc"].weight, weight.t())
+    assert torch.equal(ported["conv"].weight, kernel)
+
+
+def test_the_projections_of_paddles_attention_are_refused(tmp_path):
+    state = {f"{name}_proj.weight": torch.randn(4, 4) for name in ("q", "k", "v", "out")}
+    save_file(state, tmp_path / "m.safetensors", metadata={"format": "pd"})
+    with pytest.raises(tws.PlanError, match=r"Paddle keeps .* as \[inputs, outputs\]"):
+        tws.warm_start(nn.MultiheadAttention(4, 2, bias=False), str(tmp_path / "m.safetensors"))

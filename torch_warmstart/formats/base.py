@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from torch_warmstart.formats.nested import Averages
     from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 
-Family = Literal["tensorflow", "torch", "mlx"]  # whose layouts and names the tensors follow
+Family = Literal[
+    "tensorflow", "torch", "mlx", "paddle"
+]  # whose layouts and names the tensors follow
 # How much a name says.
 #   own      what a tensor is called
 #   short    the same without the models that it is in, which have names of their own

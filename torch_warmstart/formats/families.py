@@ -32,8 +32,13 @@ _OF_TORCH = frozenset(
     }
 )
 # The word for each family in safetensors' metadata. MLX has torch's names, and other kernels of
-# convolutions.
-FAMILY_WORDS: dict[Family, str] = {"tensorflow": "tf", "torch": "pt", "mlx": "mlx"}
+# convolutions; Paddle too, and other weights of linear layers.
+FAMILY_WORDS: dict[Family, str] = {
+    "tensorflow": "tf",
+    "torch": "pt",
+    "mlx": "mlx",
+    "paddle": "pd",
+}
 _SAID: dict[object, Family] = {
     "flax": "tensorflow",
     **{word: family for family, word in FAMILY_WORDS.items()},

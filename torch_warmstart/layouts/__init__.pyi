@@ -17,5 +17,6 @@ from .outputs import output_axis as output_axis
 from .parametrized import Vector as Vector
 from .parametrized import mlx_forms as mlx_forms
 from .parametrized import original_of as original_of
+from .parametrized import paddle_forms as paddle_forms
 from .parametrized import torch_forms as torch_forms
 from .parametrized import vector_of as vector_of

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,13 +23,14 @@ from torch import nn
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.layouts.attention import projection_forms, projections_of
 from torch_warmstart.layouts.layout import IDENTITY, Form, Layout, Shape, Tensors
-from torch_warmstart.layouts.named import CHANNELS_FIRST, CONV_CHANNELS_LAST
+from torch_warmstart.layouts.named import CHANNELS_FIRST, CONV_CHANNELS_LAST, TRANSPOSE
 from torch_warmstart.values import frozen
 
 _NEW = re.compile(r"parametrizations\.(\w+)\.original([01]?)")
 _OLD = re.compile(r"(\w+)_(orig|g|v)")
 _VECTOR = re.compile(r"parametrizations\.(\w+)\.(\d+)\._(u|v)|(\w+)_(u|v)")
 _ALONG = 0.9  # a cosine; of vectors that were drawn and never used it is about 0
+_OF_PADDLE = "Paddle keeps the weights of its linear layers as [inputs, outputs], not as torch does"
 _NOT_INVERTED = "{} computes it from other values than a weight; which they would be is not known"
 
 
@@ -256,6 +258,16 @@ def mlx_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
         if leaf == "weight":
             return (Form(((leaf,),), kernel),)
     return torch_forms(module, leaf)
+
+
+def paddle_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
+    """The ways in which Paddle may have saved a tensor of a layer: by torch's names."""
+    forms = torch_forms(module, leaf)
+    if leaf.endswith("bias") or not isinstance(module, nn.Linear | nn.MultiheadAttention):
+        return forms
+    if isinstance(module, nn.Linear) and leaf == "weight":
+        return (Form(((leaf,),), TRANSPOSE),)
+    return tuple(replace(form, refusal=_OF_PADDLE) for form in forms)
 
 
 @functools.lru_cache(maxsize=256)

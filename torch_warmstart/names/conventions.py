@@ -12,8 +12,8 @@ from dataclasses import asdict
 
 from torch import nn
 
-from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint
-from torch_warmstart.layouts import Form, mlx_forms, torch_forms
+from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint, Family
+from torch_warmstart.layouts import Form, mlx_forms, paddle_forms, torch_forms
 from torch_warmstart.layouts.tensorflow import tf_forms
 from torch_warmstart.model import FRONTS, without_children
 from torch_warmstart.values import frozen
@@ -112,6 +112,15 @@ class _Mlx(_Torch):
         return mlx_forms(module, leaf)
 
 
+class _Paddle(_Torch):
+    """Paddle's: torch's names, and linear layers whose weights have the inputs first."""
+
+    __slots__ = ()
+
+    def forms(self, module: nn.Module, leaf: str) -> tuple[Form, ...]:
+        return paddle_forms(module, leaf)
+
+
 _TENSORFLOW = _TensorFlow(
     separator="/",
     fronts=(),
@@ -130,12 +139,18 @@ _TORCH = _Torch(
     has_scopes=False,
     has_optimizer_entries=True,
 )
-_MLX = _Mlx(**asdict(_TORCH))
+_MLX, _PADDLE = _Mlx(**asdict(_TORCH)), _Paddle(**asdict(_TORCH))
+_BY_FAMILY: dict[Family, Conventions] = {
+    "torch": _TORCH,
+    "mlx": _MLX,
+    "paddle": _PADDLE,
+    "tensorflow": _TENSORFLOW,
+}
 
 
 def conventions_of(checkpoint: Checkpoint) -> Conventions:
     """The conventions that a checkpoint follows."""
-    return {"torch": _TORCH, "mlx": _MLX, "tensorflow": _TENSORFLOW}[checkpoint.family]
+    return _BY_FAMILY[checkpoint.family]
 
 
 def _joined(separator: str, path: str, name: str) -> str:

@@ -176,7 +176,7 @@ def _checked(model: torch.nn.Module) -> torch.nn.Module:
 
 def _check_tensors_hold_values() -> None:
     """Raises where nothing would be read or written: a mode of the caller's only makes believe."""
-    made = type(torch.empty(0))
+    made = type(torch.empty(0, dtype=torch.bool))
     if made is not torch.Tensor:
         raise SettingsError(
             f"Tensors that are made here hold no values: they are {made.__name__}s, as a mode of "

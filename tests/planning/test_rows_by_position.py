@@ -56,6 +56,43 @@ def test_a_number_of_rows_that_is_a_width_besides_says_nothing():
     assert not _notes({"embed.weight": MOVED}, lambda: Untied(width=50))
 
 
+class _WithBatchAxis(Untied):
+    """Its bias is ready to be added to a batch, as BART's is."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("logits_bias", torch.rand(1, 50))
+
+
+def _without_weights():
+    model = _WithBatchAxis()
+    del model.class_weights
+    return model
+
+
+def test_a_bias_with_an_axis_for_the_batch_has_its_rows_along_the_other():
+    infos = {"embed": MOVED, "head": MOVED}
+    with_axis = VocabInfo(MOVED.new_vocab, old_vocab=OLD, axis=1)
+    said = ("rows-by-position", "note", "logits_bias")
+    assert _notes(infos, _without_weights) == [said]
+    assert not _notes({**infos, "logits_bias": with_axis}, _without_weights)
+    assert not _notes({**infos, "logits_bias": ClipOrPad(axis=1)}, _without_weights)
+
+
+def test_such_a_bias_does_not_hide_a_head_that_is_left():
+    with pytest.warns(tws.WarmStartWarning, match="head.weight has 50 rows, as many as"):
+        found = _notes({"embed": MOVED}, _without_weights)
+    assert found == [("rows-by-position", "warning", "head.weight")]
+
+
+@pytest.mark.parametrize("named", ["class_weights", "logits_bias"])
+def test_in_a_module_of_ones_own_one_without_that_axis_has_the_same_rows(named):
+    (other,) = {"class_weights", "logits_bias"} - {named}
+    info = VocabInfo(MOVED.new_vocab, old_vocab=OLD, axis=int(named == "logits_bias"))
+    with pytest.warns(tws.WarmStartWarning, match=f"and {other}, of the same layer, as many"):
+        _notes({"embed": MOVED, "head": MOVED, named: info}, _WithBatchAxis)
+
+
 class _Positions(nn.Module):
     """As many places as there are tokens."""
 

@@ -57,7 +57,7 @@ def find_left_by_position(items: Sequence[PlanItem]) -> Iterator[Finding]:
     known = {id(owner.module) for i in taken if i.changes for owner in i.variable.owners}
     by_size: dict[int, list[PlanItem]] = {}
     for item in taken:
-        size = next(iter(item.variable.shape), 0)
+        size = item.variable.shape[_rows_axis(item)] if item.variable.shape else 0
         if size in moving and size not in widths and _may_go_by_entries(item, known):
             by_size.setdefault(size, []).append(item)
     alike: list[tuple[PlanItem, PlanItem]] = []
@@ -74,9 +74,15 @@ def find_left_by_position(items: Sequence[PlanItem]) -> Iterator[Finding]:
 
 def _may_go_by_entries(item: PlanItem, known: Container[int]) -> bool:
     """Whether rows that go by position may be a vocabulary's: no gates, and in no layer of one."""
-    variable = item.variable
+    variable, axis = item.variable, _rows_axis(item)
     is_apart = not any(id(owner.module) in known for owner in variable.owners)
-    return not item.changes and is_apart and not why_not_by_position(variable, 0, variable.shape[0])
+    why_not = why_not_by_position(variable, axis, variable.shape[axis])
+    return not item.changes and is_apart and not why_not
+
+
+def _rows_axis(item: PlanItem) -> int:
+    """The first axis that is more than a place for a batch: of a bias of `[1, n]` the second."""
+    return next((axis for axis, size in enumerate(item.variable.shape) if size > 1), 0)
 
 
 def _twins(
@@ -107,9 +113,10 @@ def _vocabularies(item: PlanItem) -> Iterator[tuple[int, AxisChange]]:
 
 
 def _widths(item: PlanItem) -> Iterator[int]:
-    """Sizes that are no vocabulary's: along axes behind the first."""
-    moved = {change.axis for change in item.changes}
-    yield from (n for axis, n in enumerate(item.variable.shape) if axis and axis not in moved)
+    """Sizes that are no vocabulary's: along axes behind that of its rows."""
+    first, moved = _rows_axis(item), {change.axis for change in item.changes}
+    shape = enumerate(item.variable.shape)
+    yield from (n for axis, n in shape if axis > first and axis not in moved)
 
 
 def _by_position(
@@ -117,8 +124,9 @@ def _by_position(
 ) -> Finding:
     """What is said of one that moves and the first of those that are left."""
     one, other = pair
-    size = other.variable.shape[0]
-    is_one_size = all(item.variable.shape[0] == size for item in left)
+    axis = _rows_axis(other)
+    size = other.variable.shape[axis]
+    is_one_size = all(item.variable.shape[_rows_axis(item)] == size for item in left)
     same = the_same(exactly=is_one_size)
     others = f" {same} of {listed(repr(o.name) for o in left[1:])}." if left[1:] else ""
     text = (
@@ -126,7 +134,11 @@ def _by_position(
         "var_name_to_vocab_info says, and takes them by position: if they are of the same entries, "
         f"they are others' now.{others}"
     )
-    hint = f"Give {other.name!r} the same VocabInfo; ClipOrPad() says that it goes by position."
+    of_axis = f"axis={axis}" * bool(axis)
+    hint = (
+        f"Give {other.name!r} the same VocabInfo{f' with {of_axis}' * bool(axis)}; "
+        f"ClipOrPad({of_axis}) says that it goes by position."
+    )
     return Finding("rows-by-position", severity, other.name, f"{text} {hint}", hint)
 
 
@@ -224,8 +236,8 @@ def _alike(leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:
     """What in a module of somebody's has as many rows as one that moves, and goes by position."""
     by_position = [item for item in leaves.values() if not item.changes]
     for one in leaves.values():
-        if one.changes:
-            yield from ((one, 0, other, 0) for other in by_position)
+        for change in one.changes:
+            yield from ((one, change.axis, other, _rows_axis(other)) for other in by_position)
 
 
 def _move_alike(one: PlanItem, axis: int, other: PlanItem, other_axis: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from cpu_time import cpu_seconds_below
@@ -390,6 +392,7 @@ def test_none_selects_variables_with_vocabularies_but_takes_renames_of_any(write
     [
         ({"a": ""}, "maps variable names .str. to str; found 'a': ''"),
         ({"a": 3}, "maps variable names .str. to str, or to a list of str; found 'a': 3"),
+        ({re.compile("a"): "b"}, r"Patterns are a list of pairs, \[\(pattern, replacement\)\]"),
         ({"a": []}, "or to a list of str; found 'a': \\[\\]"),
         ({"a.": "b"}, "in {'a.': 'b'} the first is a scope and the second is not"),
         ({"a": "b/"}, "in {'a': 'b/'} the second is a scope and the first is not"),

@@ -176,9 +176,10 @@ def _checked_names(names: Mapping[Any, Any], setting: str) -> dict[str, Names]:
     checked: dict[str, Names] = {}
     for source, target in names.items():
         if not (isinstance(source, str) and _are_names([target] if _is_text(target) else target)):
+            pairs = " Patterns are a list of pairs, [(pattern, replacement)]."
             raise SettingsError(
                 f"{setting} maps variable names (str) to str, or to a list of str; found "
-                f"{source!r}: {target!r}."
+                f"{source!r}: {target!r}.{pairs * isinstance(source, re.Pattern)}"
             )
         if not target and not is_scope(source):
             raise SettingsError(

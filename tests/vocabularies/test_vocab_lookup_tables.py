@@ -142,3 +142,29 @@ def test_a_damaged_graph_is_our_error(tmp_path: Path) -> None:
         file.write_bytes(whole[:size])
         with pytest.raises(tws.WarmStartError):
             tws.Vocabulary.load(tmp_path, key="words")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "entries", "empty", "deleted"),
+    [(tf.int64, [50, 40, 30], -1, -2), (tf.string, ["b", "a", "c"], "<E>", "<D>")],
+    ids=["ids", "texts"],
+)
+def test_a_dense_table_of_numbers_says_the_rows_and_not_its_buckets(
+    tmp_path: Path, dtype: Any, entries: list[Any], empty: Any, deleted: Any
+) -> None:
+    """It has more buckets than entries, and the model more rows than either."""
+    rows = np.arange(200.0, dtype=np.float32).reshape(100, 2)
+    objects = tf.Module()
+    objects.words = tf.lookup.experimental.DenseHashTable(
+        dtype, tf.int64, -1, empty, deleted, initial_num_buckets=64
+    )
+    objects.words.insert(tf.constant(entries, dtype), tf.range(3, dtype=tf.int64))
+    objects.embedding = tf.Variable(rows)
+    path = tf.train.Checkpoint(m=objects).save(str(tmp_path / "model"))
+    with tws.load_checkpoint(path) as checkpoint:
+        assert checkpoint.tables() == {}
+    info = tws.VocabInfo(entries[::-1], old_vocab=tws.FROM_CHECKPOINT["m/words"])
+    model = torch.nn.Embedding(3, 2)
+    names = {"weight": "m/embedding"}
+    tws.warm_start(model, tws.WarmStartSettings(path, ".*", {"weight": info}, names))
+    assert torch.equal(model.weight, torch.from_numpy(rows[[2, 1, 0]]))

@@ -65,14 +65,17 @@ class KeyedBundle(BundleCheckpoint):
     def _has_values(self, part: Part) -> bool:
         """Whether it is a table of rows, not one of numbers: those are vocabularies.
 
-        Keys that are vectors, as a layer of attention may call its weights, are no ids.
+        Keys that are vectors, as a layer of attention may call its weights, are no ids. A
+        `DenseHashTable` keeps its numbers as rows of one, in the order of its buckets.
         """
         keys, spec = super()._find(part.keys), super()._find(part.values)
         is_vectors = keys is None or (
             len(keys.shape) > 1 and keys.dtype is not None and keys.dtype.is_floating_point
         )
-        has_rows = spec is not None and spec.dtype is not None and len(spec.shape) == 2
-        return has_rows and not is_vectors
+        if spec is None or spec.dtype is None or len(spec.shape) != 2:
+            return False
+        is_of_numbers = spec.shape[1] == 1 and not spec.dtype.is_floating_point
+        return not is_vectors and not is_of_numbers
 
     @functools.cached_property
     def _joined(self) -> Mapping[str, _Values]:

@@ -168,3 +168,36 @@ def test_a_dense_table_of_numbers_says_the_rows_and_not_its_buckets(
     names = {"weight": "m/embedding"}
     tws.warm_start(model, tws.WarmStartSettings(path, ".*", {"weight": info}, names))
     assert torch.equal(model.weight, torch.from_numpy(rows[[2, 1, 0]]))
+
+
+@pytest.mark.parametrize(
+    ("keys", "values", "entries"),
+    [
+        ([0, 1, 2], [900, 50, 70], None),  # rows with an id each, by all appearances
+        ([0, 1, 2], [1, 2, 3], None),  # or ids whose rows have one in front
+        ([0, 1, 2], [2, 0, 1], None),
+        ([2, 0, 1], [0, 2, 1], [2, 1, 0]),  # the same either way
+        ([5, 0, 1], [0, 2, 1], [5, 1, 0]),
+    ],
+)
+def test_numbers_of_numbers_are_a_vocabulary_where_only_one_side_can_be_rows(
+    tmp_path: Path, keys: list[int], values: list[int], entries: list[int] | None
+) -> None:
+    objects = tf.Module()
+    objects.words = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, -1)
+    objects.words.insert(tf.constant(keys, tf.int64), tf.constant(values, tf.int64))
+    path = tf.train.Checkpoint(m=objects).save(str(tmp_path / "model"))
+    with tws.load_checkpoint(path) as checkpoint:
+        found = {name: list(v.entries) for name, v in checkpoint.vocabularies().items()}
+    assert found.get("m/words") == entries
+
+
+def test_of_a_layer_of_keras_the_ids_may_count_up(tmp_path: Path) -> None:
+    keras: Any = pytest.importorskip("tf_keras")
+    ids = keras.layers.IntegerLookup(name="ids")
+    ids.adapt(tf.constant([[0], [0], [1]], tf.int64))
+    keras.Sequential([keras.Input((1,), dtype=tf.int64), ids]).save(
+        tmp_path / "m", save_format="tf"
+    )
+    with tws.load_checkpoint(tmp_path / "m") as checkpoint:
+        assert list(checkpoint.vocabularies()["ids"].entries) == [-1, 0, 1]

@@ -31,6 +31,7 @@ _OF_ROWS = (torch.int32, torch.int64)
 _COUNTS = ("token_counts", "token_document_counts")  # what Keras's layers count while they adapt
 # What tables are called in Keras's layers, and layers in layers; the layer is what is asked for.
 _OF_LAYER = ("/lookup_table", "/_lookup_layer", "/_table", "/table")
+_IN_KERAS = "lookup_table"  # of a layer of Keras: it goes from entries to rows
 
 
 def table_vocabularies(checkpoint: Checkpoint) -> dict[str, Vocabulary]:
@@ -43,7 +44,7 @@ def filled_vocabularies(data: bytes, origin: str) -> dict[str, Vocabulary]:
     found = {}
     for path, columns in filled_tables(data).items():
         keys, values = map(_as_read, columns)
-        made = _vocabulary_of(keys, values, f"{origin}[{path}]")
+        made = _vocabulary_of(keys, values, path, f"{origin}[{path}]")
         if made is not None:
             found[path] = made
     return _with_layers(found)
@@ -102,13 +103,14 @@ def _tables_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Vocabulary]]:
         made = _vocabulary_of(
             checkpoint.get_tensor(key),
             checkpoint.get_tensor(of_values),
+            path,
             f"{checkpoint.url}[{path}]",
         )
         if made is not None:
             yield path, made
 
 
-def _vocabulary_of(keys: Any, values: Any, origin: str) -> Vocabulary | None:
+def _vocabulary_of(keys: Any, values: Any, path: str, origin: str) -> Vocabulary | None:
     rows, entries = (values, keys) if _is_rows(values) else (keys, values)
     if not _is_rows(rows) or len(entries) != len(rows):
         return None
@@ -117,6 +119,8 @@ def _vocabulary_of(keys: Any, values: Any, origin: str) -> Vocabulary | None:
         if not _is_rows(entries):
             return None
         ids, rows = _without_empty(entries.flatten().to(torch.int64), rows.flatten())
+        if _IN_KERAS not in path and _may_be_turned_round(ids, rows):
+            return None
         return placed(Entries(origin, ENTRY, ids=ids), rows)
     texts, rows = _without_empty_texts(entries, rows.flatten())
     return placed(entries_of_bytes(texts, origin), rows) if texts else None
@@ -130,6 +134,18 @@ def _may_be_told(spec: TensorSpec) -> bool:
 def _is_rows(values: Any) -> bool:
     is_tensor = isinstance(values, torch.Tensor)
     return is_tensor and values.numel() == len(values) and values.dtype in _OF_ROWS
+
+
+def _may_be_turned_round(keys: torch.Tensor, values: torch.Tensor) -> bool:
+    """Whether numbers may be rows with an id each, as well as ids with a row each.
+
+    Rows count up from 0, which ids seldom do. What is read alike either way does not matter.
+    """
+    order, up = torch.argsort(keys), torch.arange(len(keys))
+    by_key = values[order]
+    if not torch.equal(keys[order], up):
+        return False
+    return not torch.equal(torch.sort(by_key)[0], up) or not torch.equal(by_key[by_key], up)
 
 
 def _without_empty(ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -42,9 +42,30 @@ def test_what_is_there_is_seen(form: str, at: int) -> None:
     assert odd.values(slice(None)) == values
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("at", range(3))
+def test_what_is_no_utf8_is_seen(form: str, at: int) -> None:
+    values = [b"a", ODD * 3, b"d"]
+    assert FORMS[form](values).is_utf8
+    values[at] += ODD[:1]
+    assert not FORMS[form](values).is_utf8
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_character_that_two_entries_share_is_in_neither(form: str) -> None:
+    assert not FORMS[form]([b"a", ODD[:1], ODD[1:]]).is_utf8
+
+
+def test_a_character_between_two_blocks_is_utf8() -> None:
+    long = b"a" * ((1 << 20) - 1) + ODD
+    assert _lines([long, b"b"]).is_utf8
+    assert not _lines([long[:-1], b"b"]).is_utf8
+
+
 def test_none_has_nothing() -> None:
     nothing = _lines([b"a"]).slice(0, 0)
     assert nothing.is_ascii
+    assert nothing.is_utf8
     assert not nothing.may_have([b"a"])
 
 

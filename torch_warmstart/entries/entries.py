@@ -6,6 +6,7 @@ row each has: that is a `Vocabulary`'s.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ LINE, ENTRY = "line", "entry"  # what messages call one of a text file, and one 
 _UNSIGNED = 1 << 64
 _NEWLINE = b"\n"
 _BEYOND_ASCII = 0x80
+_HIGHEST_BITS, _GOES_ON = 0xC0, 0x80  # of a byte of UTF-8 that begins no character
 _SEARCHED = 1 << 20  # bytes that are looked through for a piece
 _SPREAD = 4  # times the bytes of some entries that are copied to have them as values
 
@@ -95,6 +97,21 @@ class Entries:
         """Whether no text entry has a byte beyond ASCII's; what lies between them counts, too."""
         span = self._span()
         return not len(span) or int(span.max()) < _BEYOND_ASCII
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether each text entry is UTF-8; False, too, where what lies between them is not."""
+        decoder, span = codecs.getincrementaldecoder("utf-8")(), self._span()
+        try:
+            for start in range(0, len(span), _SEARCHED):
+                decoder.decode(as_tensor(span[start : start + _SEARCHED]).cpu().numpy().tobytes())
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+        # All of it may be UTF-8, and cut within a character.
+        text, (starts, lengths) = as_vector(self.text), self.places_of(slice(None))
+        cuts = (at[at < len(text)] for at in (starts, starts + lengths))
+        return not any(bool((text[at] & _HIGHEST_BITS == _GOES_ON).any()) for at in cuts)
 
     def may_have(self, pieces: Sequence[bytes]) -> bool:
         """Whether a text entry may have one of some pieces in it: surely not, or perhaps."""

@@ -141,13 +141,15 @@ def other_encoding(
     """
     if not new.is_text or not old.is_text or new.is_ascii or old.is_ascii:
         return ""
+    old = old.slice(0, min(len(old), _MOST))
+    if new.is_utf8 and old.is_utf8:  # as nearly all are
+        return ""
     missing = (rows < 0).nonzero().flatten()
     listed = new.take(missing[:: max(1, len(missing) // _ENCODED)]).values(slice(None))
     tried = [one for one in listed if isinstance(one, bytes) and not one.isascii()]
     if not tried:
         return ""
-    listed = old.values(slice(0, min(len(old), _MOST)))
-    known = [one for one in listed if isinstance(one, bytes) and not one.isascii()]
+    known = [one for one in old.values(slice(None)) if isinstance(one, bytes) and not one.isascii()]
     of_new, of_old = formed
     sides = (("new", tried, of_new, {*of_old(known)}), ("old", known, of_old, {*of_new(tried)}))
     for named, side, as_compared, other in sides:

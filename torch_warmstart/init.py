@@ -64,8 +64,8 @@ def mean(of: OldRows = "trained") -> RowInitializer:
     """New rows are the mean of the old ones: needs one pass over them.
 
     Args:
-        of: "trained" leaves out old rows that are near zero (under a hundredth of the median
-            length), not finite, or reserved (`[unused7]`, `<|reserved_special_token_3|>`); "all"
+        of: "trained" leaves out old rows that are near zero (a hundredth of the median length
+            or less), not finite, or reserved (`[unused7]`, `<|reserved_special_token_3|>`); "all"
             takes every row that the old vocabulary describes.
 
     Raises:

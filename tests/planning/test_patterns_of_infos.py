@@ -47,6 +47,14 @@ def test_a_function_says_it_for_each_table(pattern: str) -> None:
     assert report["head.weight"].state == "copied"
 
 
+def test_a_slash_may_be_there_to_exclude() -> None:
+    """As in `vars_to_warm_start`: a pattern that spells one sees names with slashes only."""
+    infos = {re.compile("tables/city[^/]*"): tws.ClipOrPad()}
+    settings = tws.WarmStartSettings(saved(), ".*", infos)
+    with pytest.raises(tws.SettingsError, match="matches the whole name of no selected variable"):
+        tws.plan_warm_start(Model(), settings)
+
+
 def test_a_name_comes_before_a_pattern_and_the_first_pattern_before_others() -> None:
     infos = {
         re.compile(r"tables\.(city|genre)\.weight"): lambda m: tws.ClipOrPad(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,3 +46,29 @@ def test_buckets_that_are_said_must_fill_the_width():
     for buckets in (2, 3):
         with pytest.raises(tws.PlanError, match="old_segments gives it 3 columns"):
             start(["blue"], ["red", "blue"], oov=buckets, old_num_oov_buckets=buckets)
+
+
+def _of_tokenizer(*tokens: str) -> tws.Vocabulary:
+    """A vocabulary whose tables are customarily made higher, as a tokenizer's."""
+    return replace(tws.Vocabulary.load(list(tokens)), is_padded=True)
+
+
+def _of_width(new: Any, old: Any, width: int) -> list[float]:
+    weight = torch.arange(1.0, width + 1)[None]
+    info = tws.VocabInfo(new, old_vocab=old)
+    segments = tws.SegmentInfo({"colour": info}, {"colour": width})
+    model = torch.nn.Linear(len(new), 1, bias=False)
+    infos = {"weight": segments}
+    tws.warm_start(model, tws.WarmStartSettings({"weight": weight}, var_name_to_vocab_info=infos))
+    return model.weight[0].tolist()
+
+
+def test_an_old_tokenizer_s_columns_may_be_padded():
+    assert _of_width(["b", "a"], _of_tokenizer("a", "b", "c"), 8) == [2, 1]
+    with pytest.raises(tws.PlanError, match="has 3 rows, and old_segments gives it 7 columns"):
+        _of_width(["b", "a"], _of_tokenizer("a", "b", "c"), 7)
+
+
+def test_that_the_new_ones_may_be_says_nothing_of_the_old():
+    with pytest.raises(tws.PlanError, match="write old_num_oov_buckets=1 in its VocabInfo"):
+        _of_width(_of_tokenizer("b", "a"), ["a", "b", "c"], 4)

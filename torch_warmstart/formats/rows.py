@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from torch_warmstart.storage import NO_RANGES, Bytes, ByteSource, RangeArray, check_range
+from torch_warmstart.storage import NO_RANGES, Bytes, ByteSource, RangeArray, check_range, joined
 from torch_warmstart.values import frozen
 
 
@@ -62,9 +62,5 @@ def row_ranges(rows: torch.Tensor, row_bytes: int, offset: int, max_gap: int) ->
     """The byte ranges that hold the rows (int64, sorted), joined over gaps of `max_gap` bytes."""
     if not len(rows) or not row_bytes:
         return NO_RANGES
-    gap = min(max_gap // row_bytes, int(rows[-1]))  # in rows, which 64 bits hold
-    breaks = (rows[1:] - rows[:-1] - 1 > gap).nonzero().flatten()
-    firsts = torch.cat([rows[:1], rows[breaks + 1]])
-    behind = torch.cat([rows[breaks], rows[-1:]]) + 1
-    ranges = torch.stack([firsts, behind], dim=1) * row_bytes + offset
-    return ranges.cpu().numpy()
+    starts = rows.cpu().numpy() * row_bytes + offset
+    return joined(starts, starts + row_bytes, max_gap)

@@ -17,6 +17,7 @@ from .meta import transient_buffers as transient_buffers
 from .own_states import names_saved_by_itself as names_saved_by_itself
 from .patterns import nearest_to_pattern as nearest_to_pattern
 from .patterns import select_matching as select_matching
+from .patterns import spelt_for as spelt_for
 from .strangers import check_own_shapes as check_own_shapes
 from .variables import TABLES as TABLES
 from .variables import NamesInStates as NamesInStates

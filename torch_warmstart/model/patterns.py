@@ -16,12 +16,15 @@ def matches(pattern: str, name: str) -> bool:
     only through that suffix; torch users expect `weight$` to work. With a newline as the suffix
     both do: `[^/]` takes it and `$` matches before it. A pattern that spells `:0` gets TensorFlow's
     suffix. One that spells `/`, and no `\.`, is matched against the name with slashes for dots,
-    and only against that: it may be there to exclude.
+    and only against that: it may be there to exclude (`spelt_for`).
     """
     suffix = ":0" if ":0" in pattern else "\n"
-    if "/" in pattern and "\\." not in pattern:
-        name = name.replace(".", "/")
-    return re.compile(pattern, re.DOTALL).match(name + suffix) is not None
+    return re.compile(pattern, re.DOTALL).match(spelt_for(pattern, name) + suffix) is not None
+
+
+def spelt_for(pattern: str, name: str) -> str:
+    """A variable's name as a pattern spells names: with slashes for dots, or as it is."""
+    return name.replace(".", "/") if "/" in pattern and "\\." not in pattern else name
 
 
 def select_matching(variables: Sequence[Variable], pattern: str) -> list[Variable]:

@@ -70,8 +70,8 @@ _dots = getattr(np, "vecdot", functools.partial(np.einsum, "ij,ij->i"))
 def untrained(survey: Survey, rows: torch.Tensor) -> torch.Tensor:
     """Which rows cannot be what training has made: bool of `[size]`.
 
-    Those that are not finite, and those under a hundredth of the median length of those of a mask,
-    which have never been trained. Of rows of one number none is too short, as a bias may be small.
+    Those that are not finite, and those of a hundredth of the median length of those of a mask, or
+    less, which have never been trained. Of rows of one number none is too short: a bias may be.
     """
     broken = ~survey.lengths.isfinite()
     if len(survey.total) == 1:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch_warmstart.errors import Finding, did_you_mean, nearest_are, plural
-from torch_warmstart.model import Owner, Variable, nearest_to_pattern
+from torch_warmstart.model import Owner, Variable, nearest_to_pattern, spelt_for
 from torch_warmstart.planning.selection import Entry, by_variable, needs_a_list
 from torch_warmstart.settings import RenameSetting, Rule, begin_of, canonical_scope, rules_of
 from torch_warmstart.values import frozen
@@ -135,9 +135,7 @@ class _Spread:
         if rule.kind == "function":
             return self._call(use, owner) if use is not self._broken else ()
         assert isinstance(rule.target, str)
-        # As in vars_to_warm_start: a pattern that spells `/` is for the name with slashes.
-        slashed = "/" in rule.source and "\\." not in rule.source
-        match = expression.fullmatch(owner.name.replace(".", "/") if slashed else owner.name)
+        match = expression.fullmatch(spelt_for(rule.source, owner.name))
         return (match.expand(rule.target),) if match else ()
 
     def _call(self, use: _Use, owner: Owner) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from torch_warmstart.model import (
     nearest_to_pattern,
     select_matching,
     select_tensors,
+    spelt_for,
 )
 from torch_warmstart.settings import (
     INFO_TYPES,
@@ -171,9 +172,9 @@ def _without_patterns(
 
 
 def _matched(pattern: re.Pattern[str], variable: Variable) -> re.Match[str] | None:
-    """How a pattern matches the whole of one of a variable's names, with dots or slashes."""
-    spellings = (s for name in variable.names for s in (name, name.replace(".", "/")))
-    return next((match for s in spellings if (match := pattern.fullmatch(s)) is not None), None)
+    """How a pattern matches the whole of one of a variable's names."""
+    spelt = (spelt_for(pattern.pattern, name) for name in variable.names)
+    return next((match for name in spelt if (match := pattern.fullmatch(name)) is not None), None)
 
 
 def _info_of(info: Any, match: re.Match[str]) -> Infos | None:

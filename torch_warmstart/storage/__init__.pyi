@@ -24,6 +24,7 @@ from .ranges import NO_RANGES as NO_RANGES
 from .ranges import Range as Range
 from .ranges import RangeArray as RangeArray
 from .ranges import Ranges as Ranges
+from .ranges import joined as joined
 from .ranges import shifted as shifted
 from .storage import LOCAL as LOCAL
 from .storage import MAX_GAP as MAX_GAP

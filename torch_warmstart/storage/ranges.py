@@ -25,11 +25,15 @@ def union(ranges: Ranges, gap: int = 0) -> RangeArray:
     if not len(wanted):
         return NO_RANGES
     starts, stops = wanted[np.argsort(wanted[:, 0], kind="stable")].T
-    reached = np.maximum.accumulate(stops)
-    breaks = np.flatnonzero(starts[1:] - reached[:-1] > gap)
+    return joined(starts, np.maximum.accumulate(stops), gap)
+
+
+def joined(starts: RangeArray, stops: RangeArray, gap: int) -> RangeArray:
+    """Ranges whose starts and stops both ascend; those at most `gap` bytes apart become one."""
+    breaks = np.flatnonzero(starts[1:] - stops[:-1] > gap)
     firsts = np.concatenate([[0], breaks + 1])
     lasts = np.concatenate([breaks, [len(starts) - 1]])
-    return np.stack([starts[firsts], reached[lasts]], axis=1)
+    return np.stack([starts[firsts], stops[lasts]], axis=1)
 
 
 def subtract(wanted: Ranges, present: RangeArray) -> RangeArray:

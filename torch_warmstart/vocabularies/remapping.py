@@ -72,6 +72,7 @@ class Remapping:
     num_in_front: int = 0  # rows before the first old entry that may be such, left like them
     oov_are_last: bool = False  # the old OOV rows are those behind all others, wherever that is
     is_padded: bool = False  # whether a variable may have further rows, up to a round number
+    is_old_padded: bool = False  # whether the old one may
     # Where hardly an entry is found: what would match if they were read otherwise; "": nothing.
     other_reading: str = ""
     # Where it is for tokens of two kinds and says no forms: those that it should say.
@@ -103,7 +104,7 @@ class Remapping:
     @property
     def finds_little(self) -> bool:
         """Whether under a tenth of the new entries are in the old vocabulary."""
-        return self.num_present < _LITTLE * (self.num_present + self.num_new)
+        return _is_little(self.num_present, self.num_present + self.num_new)
 
     def repeated(self, times: int, old_size: int) -> Remapping:
         """The same for a tensor that has all rows several times, one block behind the other.
@@ -142,12 +143,20 @@ class Remapping:
     def padded_to(self, size: int) -> Remapping:
         """The same for a table that is higher than its vocabulary, if that is a rounder number."""
         count = len(self.rows)
-        rounded = {-(-count // multiple) * multiple for multiple in _PADDED_TO}
-        if not self.is_padded or size <= count or size not in rounded:
+        if not self.is_padded or size <= count or not may_be_height(count, size):
             return self
         behind = self.rows.new_full((size - count,), MISSING)
         vacant = self.num_vacant + size - count
         return replace(self, rows=torch.cat([self.rows, behind]), num_vacant=vacant)
+
+
+def may_be_height(rows: int, height: int) -> bool:
+    """Whether tables for so many rows are made as high, where they are made higher at all."""
+    return height in {-(-rows // multiple) * multiple for multiple in _PADDED_TO}
+
+
+def _is_little(found: int, entries: int) -> bool:
+    return found < _LITTLE * entries
 
 
 @frozen(eq=False)
@@ -270,7 +279,7 @@ def _by_bytes(info: VocabInfo, vocabularies: Vocabularies, progress: bool | None
     if joined.may_share:
         _check_no_shared_rows(new, rows, len(old))
     found, entries = _count_found(rows, new)
-    little = found < _LITTLE * entries
+    little = _is_little(found, entries)
     encoded = other_encoding(new.listed, old.listed, joined.rows)
     otherwise = (little and other_reading(new.listed, old.listed, joined.rows)) or encoded
     _check_found(found, entries, otherwise, vocabularies)
@@ -463,6 +472,7 @@ def _remapping_of(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Remap
         num_vacant_copied=num_masks,
         mask=mask,
         is_padded=new.is_padded,
+        is_old_padded=old.is_padded,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch_warmstart.errors import VocabularyError, plural
 from torch_warmstart.settings import SegmentInfo, VocabInfo
 from torch_warmstart.vocabularies.entry_index import MISSING
-from torch_warmstart.vocabularies.remapping import Remapping
+from torch_warmstart.vocabularies.remapping import Remapping, may_be_height
 
 
 def remapping_of_segments(
@@ -112,7 +112,8 @@ def _columns(
 
 def _check_part(name: str, inner: VocabInfo, segment: Remapping, width: int) -> None:
     extra = width - segment.num_old
-    are_said = inner.old_num_oov_buckets is not None or segment.is_padded
+    is_padding = segment.is_old_padded and may_be_height(segment.num_old, width)
+    are_said = inner.old_num_oov_buckets is not None or is_padding
     is_short = segment.oov_are_last and segment.old_rows != width
     if extra < 0 or (extra and not are_said) or is_short:
         advice = "Do they belong together?"

@@ -38,10 +38,7 @@ if TYPE_CHECKING:
 
 
 def new_padding_rows(variable: Variable, remapping: Remapping, axis: int) -> tuple[int, ...]:
-    """Which of a parameter's new rows are for no input (`padding_idx`) and will never be trained.
-
-    Whatever makes new rows, torch's own rule holds for them: they begin as zeros.
-    """
+    """Which of a parameter's new rows are for no input (`padding_idx`)."""
     if axis or variable.slot is not None:
         return ()
     found = {padding_row(owner.module) for owner in variable.owners if owner.leaf == "weight"}

@@ -24,12 +24,13 @@ from torch_warmstart.slots.tensorflow.rules import (
     KERAS,
     LEGACY_RMSPROP,
     SCALED,
-    SIGN_BY_LR,
     TWO_BIASES,
     UNKNOWN_SCALE,
     Target,
+    has_lr_in_it,
     remarks,
     target_of,
+    without_lr,
 )
 from torch_warmstart.slots.torch_optimizers import PRODUCT, STEP, option_of, ran_without, torch_name
 from torch_warmstart.values import frozen
@@ -304,12 +305,12 @@ def _from_kept(
 
 
 def _scale(variable: Variable, quantity: str) -> tuple[float, tuple[str, ...]]:
-    if quantity not in SIGN_BY_LR:
+    if not has_lr_in_it(quantity):
         return 1.0, ()
     lr = float(_slot(variable).group["lr"])
     if lr == 0:
         raise say.learning_rate_is_0(variable)
-    return SIGN_BY_LR[quantity] / lr, (SCALED.format(quantity="momentum", lr=lr),)
+    return without_lr(quantity, lr), (SCALED.format(quantity="momentum", lr=lr),)
 
 
 def _betas(slot: Slot) -> tuple[float, float]:

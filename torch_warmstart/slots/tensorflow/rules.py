@@ -44,9 +44,19 @@ _TARGETS: Mapping[str, Target] = {
 }
 
 # TensorFlow multiplies by the learning rate before it averages, torch after. torch's value by
-# TensorFlow's, times a power of lr: keras/src/optimizers/{sgd,rmsprop}.py, and
+# TensorFlow's, times lr: keras/src/optimizers/{sgd,rmsprop}.py, and
 # tensorflow/core/kernels/training_ops.cc for RMSProp.
-SIGN_BY_LR = {"velocity": -1.0, "mom": 1.0}
+_SIGN = {"velocity": -1.0, "mom": 1.0}
+
+
+def has_lr_in_it(quantity: str) -> bool:
+    """Whether TensorFlow has multiplied a quantity by the learning rate."""
+    return quantity in _SIGN
+
+
+def without_lr(quantity: str, lr: float) -> float:
+    """What torch's value of such a quantity is by TensorFlow's; `lr` is not 0."""
+    return _SIGN[quantity] / lr
 
 
 def target_of(optimizer: torch.optim.Optimizer) -> Target | None:

@@ -45,6 +45,13 @@ def _transposed():
         ("block1_conv2", _transposed, True),
         ("upsample", _transposed, False),
         ("conv2d_transpose", _transposed, False),
+        ("groups", _transposed, True),
+        ("transition1", _transposed, True),
+        ("group_conv", _conv, False),
+        ("transition1_conv", _conv, False),
+        ("convUp", _transposed, False),
+        ("Deconv", _transposed, False),
+        ("conv_up1", _conv, True),
     ],
 )
 def test_a_square_kernel_of_no_class_is_warned_of(name, module, is_told, tmp_path):
@@ -74,6 +81,39 @@ def test_it_is_certain_once_it_is_said(tmp_path):
     plan = tws.plan_warm_start(nn.ModuleDict({"up": _conv()}), settings)
     assert not plan.inferred
     assert "layout-presumed" not in [note.code for note in plan.notes]
+
+
+NORMS = {
+    "batch": ("BatchNormalization", {}, {"BatchNorm1d"}),
+    "layer": ("LayerNormalization", {}, {"LayerNorm"}),
+    "rms": ("RMSNormalization", {}, {"RMSNorm"}),
+    "groups": ("GroupNormalization", {"groups": 2}, {"GroupNorm"}),
+    "one-group": ("GroupNormalization", {"groups": 1}, {"GroupNorm"}),
+    "channels": ("GroupNormalization", {"groups": -1}, {"GroupNorm", "InstanceNorm1d"}),
+}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_is_none_of_another_class(norm, tmp_path):
+    keras = pytest.importorskip("keras")
+    made = {
+        "BatchNorm1d": nn.BatchNorm1d(4),
+        "LayerNorm": nn.LayerNorm(4, elementwise_affine=True),
+        "RMSNorm": nn.RMSNorm(4),
+        "GroupNorm": nn.GroupNorm({"groups": 2, "one-group": 1}.get(norm, 4), 4),
+        "InstanceNorm1d": nn.InstanceNorm1d(4, affine=True),
+    }
+    kind, options, same = NORMS[norm]
+    layer = getattr(keras.layers, kind)(name="norm", **options)
+    keras.Sequential([keras.Input((4,)), layer]).save(tmp_path / "m.keras")
+    settings = tws.WarmStartSettings(tmp_path / "m.keras", [".*"])
+    for name in same:
+        tws.plan_warm_start(nn.ModuleDict({"norm": made[name]}), settings)
+    for name in made.keys() - same:
+        with pytest.raises(tws.PlanError, match="computes something else than"):
+            tws.plan_warm_start(nn.ModuleDict({"norm": made[name]}), settings)
 
 
 @pytest.mark.tensorflow

@@ -156,15 +156,11 @@ class WarmStartLoadPlanner(LoadPlanner):
 
     @on_cpu
     def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
-        first = global_plan[0].planner_data
-        others = {
-            rank: what_differs(plan.planner_data["told"], first["told"], 0)
-            for rank, plan in enumerate(global_plan)
-        }
-        problems = {rank: other for rank, other in others.items() if other}
+        told = {rank: plan.planner_data["told"] for rank, plan in enumerate(global_plan)}
+        problems = what_differs(told, first=0)
         if problems:
             raise WarmStartError(explained(problems))
-        return [replace(plan, planner_data=first) for plan in global_plan]
+        return [replace(plan, planner_data=global_plan[0].planner_data) for plan in global_plan]
 
     @on_cpu
     def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:

@@ -366,18 +366,12 @@ class Agreement:
         said = {
             rank: json.loads(text) for rank, text in zip(self.ranks, self._all(keys), strict=True)
         }
-        first = said[self.rank]
-        problems = {}
-        for rank, message in said.items():
-            other = what_differs(message.get("told", {}), first.get("told", {}), self.rank)
-            if other:
-                problems[rank] = other
-            if "broke_off" in message:
-                problems[rank] = f"cannot: {message['broke_off']}"
-        problems = _other_copies(said) | problems
+        problems = what_differs({r: m.get("told", {}) for r, m in said.items()}, self.rank)
+        cannot = {r: f"cannot: {m['broke_off']}" for r, m in said.items() if "broke_off" in m}
         is_same = len({message.get("marks", "") for message in said.values()}) == 1
         is_any_lacking = any(message.get("lacks", False) for message in said.values())
-        return Verdict(problems, first.get("given", {}), is_same, is_any_lacking)
+        given = said[self.rank].get("given", {})
+        return Verdict(_other_copies(said) | problems | cannot, given, is_same, is_any_lacking)
 
     def _all(self, keys: list[str]) -> list[bytes]:
         found: list[bytes] = self._store.multi_get(keys)
@@ -438,10 +432,17 @@ def _elsewhere(ranks: frozenset[int]) -> str:
     )
 
 
-def what_differs(told: Mapping[str, str], first: Mapping[str, str], first_rank: int) -> str:
-    """What a rank has told otherwise than the first one, to follow "Rank 3"; "": nothing."""
-    other = [name for name, digest in first.items() if told.get(name) != digest]
-    return f"{_OTHER} {listed(other, 'and')} than rank {first_rank}" if other else ""
+def what_differs(told: Mapping[int, Mapping[str, str]], first: int) -> dict[int, str]:
+    """What ranks have told otherwise than the first one, to follow "Rank 3"."""
+    others = {
+        rank: [name for name, digest in told[first].items() if mine.get(name) != digest]
+        for rank, mine in told.items()
+    }
+    return {
+        rank: f"{_OTHER} {listed(names, 'and')} than rank {first}"
+        for rank, names in others.items()
+        if names
+    }
 
 
 def _other_copies(said: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:

@@ -120,30 +120,39 @@ def as_described(
 # What layers are not that keep tensors of the same names and shapes: they compute something else.
 _CONVOLUTIONS = frozenset(f"conv{rank}d" for rank in (1, 2, 3))
 _TRANSPOSED = frozenset(f"{name}_transpose" for name in _CONVOLUTIONS)
+_NORMS = frozenset(
+    f"{what}_normalization" for what in ("batch", "group", "instance", "layer", "rms")
+)
 _OTHER_KINDS: Sequence[tuple[type[nn.Module], frozenset[str]]] = (
     (nn.modules.conv._ConvTransposeNd, _CONVOLUTIONS),
     (nn.modules.conv._ConvNd, _TRANSPOSED),
-    (nn.LayerNorm, frozenset({"rms_normalization", "batch_normalization"})),
-    (nn.RMSNorm, frozenset({"layer_normalization", "batch_normalization", "group_normalization"})),
-    (
-        nn.modules.batchnorm._BatchNorm,
-        frozenset({"rms_normalization", "layer_normalization", "group_normalization"}),
-    ),
-    (nn.modules.instancenorm._InstanceNorm, frozenset({"batch_normalization"})),
-    (nn.GroupNorm, frozenset({"rms_normalization", "batch_normalization"})),
+    (nn.LayerNorm, _NORMS - {"layer_normalization"}),
+    (nn.RMSNorm, _NORMS - {"rms_normalization"}),
+    (nn.modules.batchnorm._BatchNorm, _NORMS - {"batch_normalization"}),
+    (nn.modules.instancenorm._InstanceNorm, _NORMS - {"instance_normalization"}),
+    (nn.GroupNorm, _NORMS - {"group_normalization"}),
 )
 
 
 def _refused_kind(module: nn.Module, layer: Described) -> str | None:
     """That the file says another class of layer than torch's is."""
     others = next((kinds for kind, kinds in _OTHER_KINDS if isinstance(module, kind)), frozenset())
-    is_rms = layer.kind == "layer_normalization" and (layer.options or {}).get("rms_scaling")
-    if layer.kind not in others or (isinstance(module, nn.RMSNorm) and is_rms):
+    if layer.kind not in others or _is_by_setting(module, layer.kind, layer.options or {}):
         return None
     return (
         f"the file says that its layer is a {layer.kind}, which computes something else than "
         f"nn.{type(module).__name__} from tensors of the same names"
     )
+
+
+def _is_by_setting(module: nn.Module, kind: str, options: Options) -> bool:
+    """Whether a setting makes another class of a layer what torch's is."""
+    if isinstance(module, nn.RMSNorm):
+        return kind == "layer_normalization" and bool(options.get("rms_scaling"))
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+        groups = options.get("groups", -1)  # a group for each channel, or the file does not say
+        return kind == "group_normalization" and groups in (-1, module.num_features)
+    return False
 
 
 def _refused_setting(module: nn.Module, options: Options) -> str | None:
@@ -219,7 +228,10 @@ def _products(rank: int) -> Iterator[Layout]:
 # -- convolutions ----------------------------------------------------------------------------------
 
 _UNKNOWN = ("", "layer")  # no class, or none but that it is no EinsumDense
-_TRANSPOSED_NAME = re.compile("trans|deconv|up|dec")
+# `deconv_1`, `conv_transpose`, `upsample`, `convUp`; but not `groups`, `transition`, `updated`.
+_TRANSPOSED_NAME = re.compile(
+    r"(?i:deconv|transp|trans(?![a-z]))|(?:(?<![A-Za-z])(?i:up|dec)|(?<=[a-z])(?:Up|Dec))(?!date)"
+)
 
 
 def _may_be_transposed(
@@ -233,7 +245,7 @@ def _may_be_transposed(
         return False
     if layer.kind not in _UNKNOWN and not layer.is_own:
         return False
-    is_called_so = _TRANSPOSED_NAME.search(layer.name.lower()) is not None
+    is_called_so = _TRANSPOSED_NAME.search(layer.name) is not None
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return not is_called_so
     return is_called_so or "conv" not in layer.name.lower()

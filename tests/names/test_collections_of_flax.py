@@ -80,8 +80,9 @@ def test_statistics_that_a_str_leaves_behind_are_warned_of(form):
     assert "buffers-left-behind" in [note.code for note in plan.notes]
 
 
-def test_parameters_alone_are_in_a_scope():
+def test_parameters_alone_have_their_collection_in_front_too():
     tree = {"params": {k: v for k, v in _tree()["params"].items() if k != "BatchNorm_0"}}
     model = nn.ModuleDict({"Conv_0": nn.Conv2d(3, 8, 3, bias=False), "Dense_0": nn.Linear(8, 8)})
     plan = tws.plan_warm_start(model, _flat(tree, "/"))
-    assert "scope-skipped" in [note.code for note in plan.notes]
+    assert not plan.notes
+    assert not plan.inferred

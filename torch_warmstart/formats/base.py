@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 
 Family = Literal[
-    "tensorflow", "torch", "mlx", "paddle"
+    "tensorflow", "flax", "torch", "mlx", "paddle"
 ]  # whose layouts and names the tensors follow
 # How much a name says.
 #   own      what a tensor is called

@@ -1,9 +1,10 @@
 """Whose names and layouts the tensors of a neutral format follow: read from its content.
 
 A `.safetensors`, a `.npz` and a dict hold arrays of any framework. Which one wrote them is said by
-safetensors' metadata, by the `:0` that TensorFlow puts behind names, or by what the tensors are
-called in their layers: torch has `weight` where Keras has `kernel`, `gamma` and `embeddings`. What
-has torch's names too is torch's (BERT's norms in old torch files have `gamma` and `beta`).
+safetensors' metadata, by the `:0` that TensorFlow puts behind names, by Flax's collections in front
+of them, or by what the tensors are called in their layers: torch has `weight` where Keras has
+`kernel`, `gamma` and `embeddings`. What has torch's names too is torch's (BERT's norms in old torch
+files have `gamma` and `beta`).
 """
 
 from __future__ import annotations
@@ -31,18 +32,19 @@ _OF_TORCH = frozenset(
         *("in_proj_weight", "weight_ih_l0", "weight_g", "weight_v", "weight_orig"),
     }
 )
+# Flax's: the collections that all names begin with, and what layers in them have.
+COLLECTIONS = ("params", "batch_stats")
+_OF_FLAX = frozenset({"kernel", "bias", "scale", "embedding", "negative_slope", "mean", "var"})
 # The word for each family in safetensors' metadata. MLX has torch's names, and other kernels of
 # convolutions; Paddle too, and other weights of linear layers.
 FAMILY_WORDS: dict[Family, str] = {
     "tensorflow": "tf",
+    "flax": "flax",
     "torch": "pt",
     "mlx": "mlx",
     "paddle": "pd",
 }
-_SAID: dict[object, Family] = {
-    "flax": "tensorflow",
-    **{word: family for family, word in FAMILY_WORDS.items()},
-}
+_SAID: dict[object, Family] = {word: family for family, word in FAMILY_WORDS.items()}
 
 
 def is_of_averages(word: str) -> bool:
@@ -50,19 +52,25 @@ def is_of_averages(word: str) -> bool:
     return _OF_AVERAGES.search(word) is not None
 
 
-def family_of(keys: Iterable[str], said: Any = None) -> Family:
+def family_of(keys: Iterable[str], said: Any = None, within: str = "") -> Family:
     """The family of tensors by their keys.
 
     Args:
         keys: All of them.
         said: What safetensors' metadata has under "format".
+        within: The path of the entry of a container that they are in.
     """
     if isinstance(said, str) and said in _SAID:
         return _SAID[said]
-    leaves = set()
+    leaves, begins = set(), {within.partition("/")[0]}
     for key in keys:
         if key.endswith(_ENDS_OF_TENSORFLOW):
             return "tensorflow"
-        leaves.add(key.replace("/", ".").rpartition(".")[2])
-    is_tensorflow = bool(leaves & _OF_TENSORFLOW) and not leaves & _OF_TORCH
-    return "tensorflow" if is_tensorflow else "torch"
+        begin, _, leaf = key.replace(".", "/").rpartition("/")
+        leaves.add(leaf)
+        begins.add(begin.partition("/")[0])  # of a count beside the collections ""
+    if leaves & _OF_TORCH:
+        return "torch"
+    if (within in COLLECTIONS or begins - {""} <= {*COLLECTIONS}) and leaves & _OF_FLAX:
+        return "flax"
+    return "tensorflow" if leaves & _OF_TENSORFLOW else "torch"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import SettingsError, did_you_mean, listed, plural
-from torch_warmstart.formats.families import is_of_averages
+from torch_warmstart.formats.families import COLLECTIONS, family_of, is_of_averages
 from torch_warmstart.values import frozen
 
 _Tree = Mapping[Any, Any]
@@ -21,7 +21,6 @@ _Tree = Mapping[Any, Any]
 # Where frameworks keep the weights. Only these come before tensors that lie beside them, such as
 # the last loss; in a state_dict itself a mapping is something a module keeps besides its tensors.
 USUAL = frozenset({"state_dict", "model", "model_state_dict", "module"})
-_COLLECTIONS = ("params", "batch_stats")  # which Flax keeps of one model
 EXTRA_STATE = "_extra_state"  # torch's name, behind its module's, for what that keeps besides
 _LIGHTNING = "pytorch-lightning_version"
 _DEPTH = 2
@@ -184,10 +183,9 @@ def _no_such_entry(node: Any, where: str, entry: str, done: str) -> str:
 
 def _of_flax(node: _Tree, leaf: type) -> dict[str, _Tree]:
     """A model's parameters and its running statistics, which belong together."""
-    if not all(isinstance(node.get(name), Mapping) for name in _COLLECTIONS):
-        return {}
-    joined = _joined({name: node[name] for name in _COLLECTIONS}, leaf)
-    return {"": joined} if joined else {}
+    there = {name: node[name] for name in COLLECTIONS if isinstance(node.get(name), Mapping)}
+    joined = _joined(there, leaf) if there else {}
+    return {"": joined} if joined and family_of(joined) == "flax" else {}
 
 
 def _choose_below(node: _Tree, leaf: type) -> dict[str, _Tree]:

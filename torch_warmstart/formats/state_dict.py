@@ -69,7 +69,7 @@ class StateDictCheckpoint(Checkpoint):
         )
         self._metadata = getattr(chosen, "_metadata", None)
         if self._metadata is None:  # a module's own has it; a dict is anybody's
-            self.family = family_of(self._tensors)
+            self.family = family_of(self._tensors, within=path)
         self._container = state  # optimizers' states lie beside what was chosen
         self.entry: str = path
 

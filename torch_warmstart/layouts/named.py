@@ -54,6 +54,14 @@ CONV = Layout("conv", _last_axes_first, _first_axes_last)
 # nn.ConvTranspose*d [in, out / groups, *sizes]: both are a convolution's kernel, applied backwards.
 CONV_TRANSPOSE = Layout("conv_transpose", _last_axes_first, _first_axes_last)
 
+# Flax's keep [*sizes, in, out] and run the other way, unless transpose_kernel=True
+# (flax/linen/linear.py, `ConvTranspose`; jax.lax.conv_transpose).
+CONV_TRANSPOSE_FLAX = Layout(
+    "conv_transpose_flax",
+    lambda kernel: (_flipped(kernel).movedim(-1, 0).movedim(-1, 0),),
+    lambda weight: (_flipped(weight.movedim(0, -1).movedim(0, -1)),),
+)
+
 # A value for each place of features that are channels-last in TensorFlow and channels-first in
 # torch: [*sizes, channels] to [channels, *sizes].
 CHANNELS_FIRST = Layout("channels_first", _last_axis_first, _first_axis_last)
@@ -104,6 +112,15 @@ def _slopes(dims: int) -> Layout:
 
 POINTWISE = tuple(_pointwise(dims) for dims in (2, 3))
 PRELU = tuple(_slopes(dims) for dims in (1, 2, 3))
+
+
+# One slope for all, without an axis: Flax's PReLU.
+PRELU_OF_ONE = Layout(
+    "prelu_of_one",
+    lambda slope: (slope.reshape(1),),
+    lambda weight: (weight.reshape(()),),
+    ranks=(0,),
+)
 
 
 # -- axes that are cut or joined: the number says where --------------------------------------------
@@ -352,7 +369,7 @@ LAYOUTS = {
     layout.name: layout
     for layout in (
         *(IDENTITY, TRANSPOSE, CONV, CONV_TRANSPOSE, CHANNELS_FIRST, CONV_CHANNELS_LAST),
-        *(CONV_FLIPPED, CONV_TRANSPOSE_FLIPPED),
+        *(CONV_FLIPPED, CONV_TRANSPOSE_FLIPPED, CONV_TRANSPOSE_FLAX, PRELU_OF_ONE),
         *POINTWISE,
         *PRELU,
     )

@@ -12,9 +12,9 @@ from dataclasses import asdict
 
 from torch import nn
 
-from torch_warmstart.formats import ATTRIBUTE_SUFFIX, Checkpoint, Family
+from torch_warmstart.formats import ATTRIBUTE_SUFFIX, COLLECTIONS, Checkpoint, Family
 from torch_warmstart.layouts import Form, mlx_forms, paddle_forms, torch_forms
-from torch_warmstart.layouts.tensorflow import tf_forms
+from torch_warmstart.layouts.tensorflow import flax_forms, tf_forms
 from torch_warmstart.model import FRONTS, without_children
 from torch_warmstart.values import frozen
 
@@ -92,6 +92,15 @@ class _TensorFlow(Conventions):
         return dict.fromkeys(names)
 
 
+class _Flax(_TensorFlow):
+    """Flax's: as Keras's, but for some layouts, and with collections in front of all names."""
+
+    __slots__ = ()
+
+    def forms(self, module: nn.Module, leaf: str) -> tuple[Form, ...]:
+        return flax_forms(module, leaf)
+
+
 class _Torch(Conventions):
     """torch's: the names and the tensors of the model's own state_dict."""
 
@@ -124,11 +133,19 @@ class _Paddle(_Torch):
 _TENSORFLOW = _TensorFlow(
     separator="/",
     fronts=(),
-    collections=("params/", "batch_stats/"),
+    collections=(),
     how_found="TensorFlow's name",
     has_own_layers=True,
     has_scopes=True,
     has_optimizer_entries=False,
+)
+_FLAX = _Flax(
+    **{
+        **asdict(_TENSORFLOW),
+        "fronts": (f"{COLLECTIONS[0]}/",),
+        "collections": tuple(f"{collection}/" for collection in COLLECTIONS),
+        "how_found": "Flax's name",
+    }
 )
 _TORCH = _Torch(
     separator=".",
@@ -145,6 +162,7 @@ _BY_FAMILY: dict[Family, Conventions] = {
     "mlx": _MLX,
     "paddle": _PADDLE,
     "tensorflow": _TENSORFLOW,
+    "flax": _FLAX,
 }
 
 

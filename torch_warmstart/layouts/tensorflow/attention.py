@@ -1,8 +1,8 @@
 """Where TensorFlow keeps query, key, value and output of multi-head attention.
 
 Names are those of Keras' MultiHeadAttention, as variables (`query/kernel`) and as attributes
-(`_query_dense/kernel`; `query_dense` in files of Keras 3), and of BERT (`self/query/kernel`, with
-the output in a layer beside it).
+(`_query_dense/kernel`; `query_dense` in files of Keras 3), of BERT (`self/query/kernel`, with
+the output in a layer beside it), and of Flax (`out/kernel`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ONE_PROJECTION = {"q_proj_weight": "query", "k_proj_weight": "key", "v_proj_wei
 
 # What nn.MultiheadAttention has as its output projection, and nothing else in torch has.
 OUTPUT_PROJECTION = nn.modules.linear.NonDynamicallyQuantizableLinear
-_OUTPUTS = ("attention_output", "_output_dense", "output_dense", "output/dense")
+_OUTPUTS = ("attention_output", "_output_dense", "output_dense", "output/dense", "out")
 
 
 def attention_forms(module: nn.MultiheadAttention, leaf: str) -> tuple[Form, ...]:

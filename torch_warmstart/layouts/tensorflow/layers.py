@@ -9,6 +9,7 @@ not known here is refused, because a square kernel would pass every check of sha
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 from torch import nn
 
@@ -17,8 +18,10 @@ from torch_warmstart.layouts.leaf import in_parent
 from torch_warmstart.layouts.named import (
     CONV,
     CONV_TRANSPOSE,
+    CONV_TRANSPOSE_FLAX,
     POINTWISE,
     PRELU,
+    PRELU_OF_ONE,
     STACKED,
     TRANSPOSE,
     concatenated,
@@ -60,17 +63,19 @@ _PRELU = (nn.PReLU,)
 # has nothing like.
 STATISTICS = {"running_mean": "moving_mean", "running_var": "moving_variance"}
 BATCHES = "num_batches_tracked"
-_SLOPE_NAMES = ("alpha", "alphas")
+_SLOPE_NAMES = ("alpha", "alphas", "negative_slope")
 # A tensor with the name of the layer: TensorFlow 1's programs keep tables without a layer around.
 _ITSELF = ""
-# Besides Keras's and contrib's: Sonnet's and GPT-2's `w` and `b`.
+# Besides Keras's and contrib's: Sonnet's and GPT-2's `w` and `b`; Flax's `embedding` and
+# `negative_slope`.
 _KERNEL_NAMES = ("kernel", "weights", "w")
 _BIAS_NAMES = ("bias", "biases", "bias_weights", "b")
+_TABLE_NAMES = ("embeddings", "embedding", "embedding_weights", "weights", _ITSELF)
 
 _RULES: tuple[_LeafRule, ...] = (
     _LeafRule(_LINEAR, "weight", _KERNEL_NAMES, (TRANSPOSE, *POINTWISE)),
     _LeafRule(_LINEAR, "bias", _BIAS_NAMES),
-    _LeafRule(_EMBEDDING, "weight", ("embeddings", "embedding_weights", "weights", _ITSELF)),
+    _LeafRule(_EMBEDDING, "weight", _TABLE_NAMES),
     _LeafRule(_NORMS, "weight", ("gamma", "scale", "g")),
     _LeafRule(_NORMS, "bias", ("beta", "offset", "b")),
     *(
@@ -78,7 +83,7 @@ _RULES: tuple[_LeafRule, ...] = (
         for ours, theirs in STATISTICS.items()
     ),
     _LeafRule(_RMS_NORM, "weight", ("scale",)),
-    _LeafRule(_PRELU, "weight", _SLOPE_NAMES, (IDENTITY, *PRELU)),
+    _LeafRule(_PRELU, "weight", _SLOPE_NAMES, (IDENTITY, *PRELU, PRELU_OF_ONE)),
 )
 
 
@@ -177,6 +182,15 @@ def _table_in_parts() -> tuple[Form, ...]:
         Form(tuple((f"weights_{part}",) for part in range(count)), concatenated(count))
         for count in range(2, _MOST_PARTS + 1)
     )
+
+
+def flax_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
+    """The ways in which Flax may keep it: Keras's, but for convolutions the other way round."""
+    is_kernel = isinstance(module, nn.modules.conv._ConvTransposeNd) and leaf == "weight"
+    forms = tf_forms(module, leaf)
+    if not is_kernel or any(form.refusal for form in forms):
+        return forms
+    return (*(replace(form, layout=CONV_TRANSPOSE_FLAX) for form in forms), *forms)
 
 
 def find_form(layout: str, module: nn.Module, leaf: str) -> Form:

@@ -7,6 +7,7 @@ Each check names the line to change; none of them knows, so none changes anythin
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -36,8 +37,10 @@ def audit_port(
     model: nn.Module,
     layouts: LayoutsOf,
     described: Mapping[nn.Module, Described] = MappingProxyType({}),
+    *,
+    is_flax: bool = False,
 ) -> tuple[Audit, ...]:
-    """What to compare by hand once a model has been filled from TensorFlow's weights.
+    """What to compare by hand once a model has been filled from TensorFlow's weights, or Flax's.
 
     Args:
         model: The model.
@@ -45,6 +48,7 @@ def audit_port(
             come in. Other modules with tensors of their own were never TensorFlow's.
         described: What the file says of the layers of these modules, where it has layers. Where it
             has a layer's configuration, that counts, and what TensorFlow does by default does not.
+        is_flax: Whether the tensors are Flax's, which has other defaults than Keras.
     """
     if not layouts:
         return ()
@@ -53,7 +57,7 @@ def audit_port(
     told = told_activations(modules, described) if described else frozenset()
     unsure = {name: module for name, module in modules.items() if module not in told}
     for name, finding in (
-        *_settings(unsure, layouts, described),
+        *_settings(unsure, layouts, described, _OF_FLAX if is_flax else _CHECKS),
         *find_activations(modules, described),
         *find_flattenings(modules, layouts),
     ):
@@ -71,26 +75,31 @@ def audit_norms(modules: Modules) -> tuple[Audit, ...]:
 
 
 def _settings(
-    modules: Modules, layouts: LayoutsOf, described: Mapping[nn.Module, Described]
+    modules: Modules,
+    layouts: LayoutsOf,
+    described: Mapping[nn.Module, Described],
+    checks: _Checks,
 ) -> Iterable[tuple[str, Difference]]:
     """What each module was made with that TensorFlow's was not, or may not have been made with."""
     for name, module in modules.items():
         if module in layouts or not has_tensors(module):
             layer = described.get(module)
             options = layer.options if layer is not None else None
-            yield from ((name, finding) for finding in _compared(module, options))
+            yield from ((name, finding) for finding in _compared(module, options, checks))
             if module in layouts:
                 yield from ((name, finding) for finding in _untold_by_any(module, layouts[module]))
 
 
-def _compared(module: nn.Module, options: Mapping[str, Any] | None) -> Iterable[Difference]:
+def _compared(
+    module: nn.Module, options: Mapping[str, Any] | None, checks: _Checks
+) -> Iterable[Difference]:
     """By the layer's options, where the file has them and tells all that matters."""
     if options is not None:
         from torch_warmstart.planning.checks.file_audit import TOLD, compare
 
         if isinstance(module, TOLD):
             return [*compare(module, options), *_findings(module, _WHATEVER_IS_SAID)]
-    return _findings(module, _CHECKS)
+    return _findings(module, checks)
 
 
 def _findings(module: nn.Module, checks: _Checks) -> Iterable[Difference]:
@@ -122,12 +131,14 @@ def _batch_norm(module: nn.Module) -> Difference | None:
     )
 
 
-def _copied_momentum(module: nn.modules.batchnorm._BatchNorm) -> Difference | None:
+def _copied_momentum(
+    module: nn.modules.batchnorm._BatchNorm, of: str = "Keras"
+) -> Difference | None:
     if module.momentum is None or module.momentum < _KEEPS:
         return None
     momentum = f"{module.momentum:g}"
     return (
-        f"momentum={momentum} is the part that a new batch counts for; Keras's is the part that is "
+        f"momentum={momentum} is the part that a new batch counts for; {of}'s is the part that is "
         f"kept, and its {momentum} is {1 - module.momentum:g} here.",
         f"Make it {spelt(module)}(..., momentum={1 - module.momentum:g}).",
     )
@@ -140,6 +151,47 @@ def _other_norm(module: nn.Module) -> Difference | None:
     return (
         "eps=1e-05 is torch's default; Keras has epsilon=0.001, BERT 1e-12.",
         f"Make it {spelt(module)}(..., eps=1e-3).",
+    )
+
+
+# flax/linen/normalization.py: momentum=0.99 and epsilon=1e-5 of BatchNorm, epsilon=1e-6 of others.
+
+
+def _momentum_in_flax(module: nn.modules.batchnorm._BatchNorm) -> Difference | None:
+    if module.momentum != 0.1:
+        return _copied_momentum(module, "Flax")
+    return (
+        "momentum=0.1 is torch's default; Flax has momentum=0.99, 0.01 in torch.",
+        f"Make it {spelt(module)}(..., momentum=0.01).",
+    )
+
+
+def _norm_in_flax(module: nn.Module) -> Difference | None:
+    if module.eps != 1e-5:
+        return None
+    return (
+        "eps=1e-05 is torch's default; Flax has epsilon=1e-06.",
+        f"Make it {spelt(module)}(..., eps=1e-6).",
+    )
+
+
+def _transposed_in_flax(module: nn.modules.conv._ConvTransposeNd) -> Difference | None:
+    if module.in_channels != module.out_channels:
+        return None
+    return (
+        "it has as many channels in as out, so that its kernel is taken as Flax's ConvTranspose "
+        "keeps it by default.",
+        "If the original has transpose_kernel=True, say so: var_name_to_layout="
+        "{'<layer>.weight': 'conv_transpose'}.",
+    )
+
+
+def _gelu_in_flax(module: nn.Module) -> Difference | None:
+    if module.approximate != "none":
+        return None
+    return (
+        "it is the exact function; flax.linen.gelu is the one by tanh, unless approximate=False.",
+        "If the original was approximate, make it nn.GELU(approximate='tanh').",
     )
 
 
@@ -181,13 +233,13 @@ def _spectral_norm(module: nn.Module) -> Difference | None:
     )
 
 
-def _rms_norm(module: nn.RMSNorm) -> Difference | None:
+def _rms_norm(module: nn.RMSNorm, of: str = "Keras") -> Difference | None:
     # keras/src/layers/normalization/rms_normalization.py: epsilon=1e-6.
     if module.eps is not None:
         return None
     return (
-        "eps=None, torch's default, is the smallest step of the dtype (1.2e-07 in float32); Keras "
-        "has epsilon=1e-06.",
+        "eps=None, torch's default, is the smallest step of the dtype (1.2e-07 in float32); "
+        f"{of} has epsilon=1e-06.",
         "Make it nn.RMSNorm(..., eps=1e-6).",
     )
 
@@ -303,6 +355,17 @@ _CHECKS: _Checks = (
     ((nn.modules.dropout._DropoutNd,), _dropout),
     (TABLES, _max_norm),
     *_WHATEVER_IS_SAID,
+)
+
+
+_OF_FLAX: _Checks = (
+    ((nn.modules.batchnorm._BatchNorm,), _momentum_in_flax),
+    ((nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm), _norm_in_flax),
+    ((nn.RMSNorm,), functools.partial(_rms_norm, of="Flax")),
+    ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _strided),
+    ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
+    ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed_in_flax),
+    ((nn.GELU,), _gelu_in_flax),
 )
 
 

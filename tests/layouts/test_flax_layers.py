@@ -1,0 +1,119 @@
+"""Layers of Flax, as Flax itself has computed them: torch's compute the same from its tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+import torch_warmstart as tws
+
+RECORDED = np.load(Path(__file__).parents[1] / "fixtures" / "flax_layers.npz")
+
+LAYERS: dict[str, nn.Module] = {
+    "dense": nn.Linear(4, 4),
+    "conv": nn.Conv2d(4, 4, 3),
+    "grouped": nn.Conv2d(4, 8, 3, groups=4),
+    "transposed": nn.ConvTranspose2d(4, 4, 3, stride=2),
+    "transposed_1d": nn.ConvTranspose1d(4, 4, 3),
+    "widening": nn.ConvTranspose2d(4, 6, (3, 2)),
+    "turned": nn.ConvTranspose2d(4, 6, (3, 2)),
+    "batch_norm": nn.BatchNorm1d(4, momentum=0.01),
+    "layer_norm": nn.LayerNorm(4, eps=1e-6),
+    "group_norm": nn.GroupNorm(2, 4, eps=1e-6),
+    "rms_norm": nn.RMSNorm(4, eps=1e-6),
+    "embed": nn.Embedding(5, 4),
+    "attention": nn.MultiheadAttention(8, 2, batch_first=True),
+    "prelu": nn.PReLU(),
+}
+
+
+def _variables(case: str) -> dict[str, torch.Tensor]:
+    """By collection, layer and name, with slashes between them."""
+    keys = [key for key in RECORDED.files if key.startswith((f"{case}/params", f"{case}/batch"))]
+    return {key.partition("/")[2]: torch.from_numpy(RECORDED[key]) for key in keys}
+
+
+def _tree(flat: dict[str, torch.Tensor]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, leaf = key.split("/")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return tree
+
+
+def _saved(case: str, structure: str, folder: Path) -> Any:
+    flat = _variables(case)
+    if structure == "nested":
+        return _tree(flat)
+    if structure == "dotted":
+        flat = {key.replace("/", "."): value for key, value in flat.items()}
+    metadata = {"format": "flax"} if structure == "said" else None
+    safetensors.torch.save_file(flat, folder / "m.safetensors", metadata=metadata)
+    return folder / "m.safetensors"
+
+
+def _computed(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    if isinstance(layer, nn.MultiheadAttention):
+        return layer(x, x, x)[0]
+    if x.dim() > 2 and x.is_floating_point():  # channels last
+        return layer(x.movedim(-1, 1)).movedim(1, -1)
+    return layer(x)
+
+
+@pytest.mark.parametrize("structure", ["flat", "said", "nested", "dotted"])
+@pytest.mark.parametrize("case", LAYERS)
+def test_torch_computes_what_flax_does(case: str, structure: str, tmp_path: Path) -> None:
+    layer = LAYERS[case].eval()
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    model = nn.ModuleDict({"layer": layer})
+    report = tws.warm_start(model, tws.WarmStartSettings(_saved(case, structure, tmp_path), [".*"]))
+    x = torch.from_numpy(RECORDED[f"{case}/x"])
+    with torch.no_grad():
+        torch.testing.assert_close(_computed(layer, x), torch.from_numpy(RECORDED[f"{case}/y"]))
+    assert not report.notes
+
+
+def test_what_a_square_kernel_is_taken_for_is_told() -> None:
+    def audits(case: str) -> str:
+        settings = tws.WarmStartSettings(_tree(_variables(case)), [".*"])
+        plan = tws.plan_warm_start(nn.ModuleDict({"layer": LAYERS[case]}), settings)
+        return " ".join(map(str, plan.audits))
+
+    assert "transpose_kernel=True" in audits("transposed")
+    assert "transpose_kernel" not in audits("widening")
+
+
+def test_defaults_to_compare_are_flax_s() -> None:
+    norms = {"batch_norm": nn.BatchNorm1d, "layer_norm": nn.LayerNorm, "rms_norm": nn.RMSNorm}
+    for case, kind in norms.items():
+        layer = kind(4)
+        settings = tws.WarmStartSettings(_tree(_variables(case)), [".*"])
+        (audit,) = tws.plan_warm_start(nn.ModuleDict({"layer": layer}), settings).audits
+        assert "Flax has" in str(audit)
+        assert "Keras" not in str(audit)
+
+
+@pytest.mark.parametrize("structure", ["flat", "dotted"])
+def test_converted_it_says_whose_it_is(structure: str, tmp_path: Path) -> None:
+    path = _saved("transposed", structure, tmp_path)
+    tws.convert(path, tmp_path / "again.safetensors")
+    with safetensors.safe_open(tmp_path / "again.safetensors", "pt") as file:
+        assert file.metadata()["format"] == "flax"
+
+
+def test_torch_s_tensors_below_params_are_torch_s() -> None:
+    layer = nn.ConvTranspose2d(4, 4, 3)
+    model = nn.ModuleDict({"layer": nn.ConvTranspose2d(4, 4, 3)})
+    state = {f"layer.{name}": value.clone() for name, value in layer.state_dict().items()}
+    tws.warm_start(model, {"params": state})
+    assert torch.equal(model["layer"].weight, layer.weight)

@@ -57,6 +57,8 @@ def test_settings_survive_pickling_copying_and_replacing():
     [
         (("",), "`ckpt_to_initialize_from` must be set"),
         (("c", ""), "an empty pattern. Use '.*'"),
+        (("c", [""]), "an empty pattern. Use '.*'"),
+        (("c", ["a", ""]), "an empty pattern. Use '.*'"),
         (("c", []), "an empty list, which selects nothing"),
         (("c", ("a",)), "a str, a list or None, not a tuple"),
         (("c", 3), "not a int"),

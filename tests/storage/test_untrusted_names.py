@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -214,6 +216,27 @@ def test_a_redirect_to_another_host_carries_no_header_of_the_user(
     assert all(headers[header] == "secret" for _, headers in here.requests)
     assert elsewhere.paths == {"/cdn/w"}
     assert not any("secret" in headers.values() for _, headers in elsewhere.requests)
+
+
+@pytest.mark.parametrize("front", ["simplecache::", "zip://w.safetensors::"])
+def test_nor_does_one_behind_another_filesystem(
+    here: Server, elsewhere: Server, front: str
+) -> None:
+    here.redirects["/m/w"] = f"http://127.0.0.1:{elsewhere.port}/cdn/w"
+    elsewhere.files["/cdn/w"] = _zipped(ONE) if front.startswith("zip") else ONE
+    options = {"http": {"headers": {"PRIVATE-TOKEN": "secret"}}}
+    loaded = tw.load_checkpoint(f"{front}{here.url}/m/w", storage_options=options)
+    assert loaded.get_tensor("x").tolist() == [1, 1]
+    assert all(headers["PRIVATE-TOKEN"] == "secret" for _, headers in here.requests)
+    assert elsewhere.requests
+    assert not any("secret" in headers.values() for _, headers in elsewhere.requests)
+
+
+def _zipped(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("w.safetensors", data)
+    return buffer.getvalue()
 
 
 # ---- Links -----------------------------------------------------------------------------------

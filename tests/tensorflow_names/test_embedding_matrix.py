@@ -14,6 +14,7 @@ from torch import nn
 
 import torch_warmstart as tws
 from torch_warmstart import SettingsError, VocabularyError
+from torch_warmstart.errors import CallbackError
 from torch_warmstart.new_rows import keras_initializers
 
 # -- warmstart_embedding_matrix --------------------------------------------------------------------
@@ -305,3 +306,12 @@ def test_what_keras_refuses_is_refused():
             tf_keras.utils.warmstart_embedding_matrix(base, new, old.numpy())
         with pytest.raises((SettingsError, VocabularyError)):
             tws.warmstart_embedding_matrix(base, new, old)
+
+
+def test_what_an_initialiser_raises_is_told_with_its_name():
+    def broken(tensor):
+        raise KeyError("mine")
+
+    with pytest.raises(CallbackError, match="raised KeyError: 'mine'") as told:
+        tws.warmstart_embedding_matrix(BASE, NEW, OLD_ROWS, broken)
+    assert isinstance(told.value.__cause__, KeyError)

@@ -17,7 +17,7 @@ import torch
 from torch_warmstart.computing import Box, as_the_caller, with_old_row, without_old_row
 from torch_warmstart.display import Advance
 from torch_warmstart.dtypes import as_bytes, take_rows
-from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError
+from torch_warmstart.errors import CallbackError, SettingsError
 from torch_warmstart.execution.commit import (
     Copy,
     Filled,
@@ -35,13 +35,19 @@ from torch_warmstart.execution.commit import (
 )
 from torch_warmstart.execution.gathering import CHUNK_BYTES, Rows
 from torch_warmstart.execution.journal import Journal
-from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify, seen_box
+from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block
 from torch_warmstart.model import Variable, extent_of, overlapping, share_elements
 from torch_warmstart.model.sharding import Part, is_sharded, local_tensors, parts_of
 from torch_warmstart.new_rows import Constant, Initialised, Mixed
-from torch_warmstart.planning import AxisChange, PlanItem, WarmStartPlan
+from torch_warmstart.planning import (
+    AxisChange,
+    PlanItem,
+    WarmStartPlan,
+    filled_where_old,
+    seen_box,
+)
 from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
@@ -308,21 +314,12 @@ def _fillings(item: PlanItem, box: Box, made: RowsMade) -> tuple[Filling, ...]:
         if not isinstance(change.fill, Constant | Initialised | Mixed):
             continue
         at = (change.axis, without_old_row(rows[change.axis]))
-        others = [(axis, with_old_row(rows[axis])) for axis in _others(item, change)]
+        others = [
+            (axis, with_old_row(rows[axis])) for axis in filled_where_old(item.changes, change)
+        ]
         places = (at, *((axis, to) for axis, to in others if len(to) < box.sizes[axis]))
         found.append(Filling(places, _rows_of(item, change, places, box, made)))
     return tuple(found)
-
-
-def _others(item: PlanItem, change: AxisChange) -> list[int]:
-    """The axes along which what an axis fills has old rows: what it has not, another one fills.
-
-    That is the first in the list, but for rows that are made of old ones, which need old values.
-    """
-    before = item.changes[: [c.axis for c in item.changes].index(change.axis)]
-    if isinstance(change.fill, Mixed):
-        return [other.axis for other in item.changes if other.axis != change.axis]
-    return [other.axis for other in before if not isinstance(other.fill, Mixed)]
 
 
 def _rows_of(
@@ -385,7 +382,10 @@ def _fill_mixed(
         filled[item.variable, item.axis] = fill_mixed(
             item,
             fill,
-            [seen_box(item, part.box) for part in parts_of(item.variable.tensor)],
+            [
+                seen_box(part.box, item.axis, item.changes)
+                for part in parts_of(item.variable.tensor)
+            ],
             reader,
             seed=seeds.get(drawn, 0),
             mixtures=mixtures,
@@ -422,16 +422,13 @@ def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
 
 def _guarded(name: str, run: Callable[[], Any], journal: Journal | None) -> Any:
     """What an initialiser makes; raises CallbackError if it raises, or changes anything else."""
+    from torch_warmstart.new_rows import asked_of
+
     if journal is None:
-        return run()
+        return asked_of(name, run)
     mark, is_as_before = len(journal), journal.arrangement()
-    try:
-        with journal.mode:
-            made = run()
-    except WarmStartError:
-        raise
-    except Exception as error:
-        raise CallbackError(f"{name} raised {type(error).__name__}: {error}") from error
+    with journal.mode:
+        made = asked_of(name, run)
     if len(journal) > mark or not is_as_before():
         raise CallbackError(
             f"{name} has changed a tensor of the model, of its optimizer or of the checkpoint; it "

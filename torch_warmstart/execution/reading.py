@@ -277,16 +277,6 @@ def old_box(item: PlanItem, box: Box) -> Box:
     return box
 
 
-def seen_box(item: PlanItem, box: Box) -> Box:
-    """A box as initialisers see it: along all axes but the item's only what has an old row."""
-    offsets, sizes = list(box.offsets), list(box.sizes)
-    for change in item.further:
-        is_there, along = change.remapping.rows >= 0, box.along(change.axis)
-        offsets[change.axis] = int(is_there[: along.start].sum())
-        sizes[change.axis] = int(is_there[along].sum())
-    return Box(tuple(offsets), tuple(sizes))
-
-
 def _is_read_in_parts(item: PlanItem) -> bool:
     """Whether no more of an item's tensor need be there than some rows of it."""
     if item.remapping is not None and _moves_rows_of_the_file(item):

@@ -19,6 +19,7 @@ from .filling import equal_rows as equal_rows
 from .filling import fill_of_slot as fill_of_slot
 from .filling import fill_of_variable as fill_of_variable
 from .filling import unanswered_rows as unanswered_rows
+from .initialise import asked_of as asked_of
 from .initialise import initialised as initialised
 from .keras_initializers import find_initializer as find_initializer
 from .mixture import Mixture as Mixture

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from torch_warmstart.dtypes import NO_PLAIN_TENSOR, lies_in_memory, loses_values
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError
 from torch_warmstart.new_rows.composing import label_of
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.settings import Initializer, takes_new_rows
+
+
+def asked_of(name: str, ask: Callable[[], Any]) -> Any:
+    """What a user's function returns; raises CallbackError, with its name, where it raises."""
+    try:
+        return ask()
+    except WarmStartError:
+        raise
+    except Exception as error:
+        raise CallbackError(f"{name} raised {type(error).__name__}: {error}") from error
 
 
 def initialised(
@@ -30,7 +43,9 @@ def initialised(
         device: Where it is, unless there is a generator.
         generator: Passed on as `generator=`; the tensor is then where the generator is.
 
-    Raises SettingsError if it returns something else than a tensor of the shape.
+    Raises:
+        SettingsError: it returns something else than a tensor of the shape.
+        CallbackError: it raises.
     """
     if takes_new_rows(initializer):
         raise SettingsError(
@@ -39,8 +54,9 @@ def initialised(
         )
     place = device if generator is None else generator.device
     fresh = torch.zeros(shape, dtype=dtype, device=place)
+    further = {} if generator is None else {"generator": generator}
     with torch.no_grad():
-        made = initializer(fresh) if generator is None else initializer(fresh, generator=generator)
+        made = asked_of(name, lambda: initializer(fresh, **further))
     made = fresh if made is None else made
     if isinstance(made, Mixture):
         raise SettingsError(

@@ -1,6 +1,9 @@
 from .assignment import AssignmentMap as AssignmentMap
 from .assignment import plan_assignment as plan_assignment
 from .assignment import read_map as read_map
+from .axes import filled_where_old as filled_where_old
+from .axes import seen_box as seen_box
+from .axes import seen_shape as seen_shape
 from .checks import is_made_by_module as is_made_by_module
 from .checks import left_by_module as left_by_module
 from .checks import left_on_meta as left_on_meta

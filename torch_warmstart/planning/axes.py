@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch_warmstart.computing import Box
 from torch_warmstart.model import Shape, Variable
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.fitting import ProblemError
@@ -21,11 +22,29 @@ def seen_shape(shape: Shape, axis: int, changes: Sequence[AxisChange]) -> Shape:
 
     So wide are the rows along `axis` that initialisers see and make.
     """
-    sizes = list(shape)
+    return seen_box(Box.whole(shape), axis, changes).sizes
+
+
+def seen_box(box: Box, axis: int, changes: Sequence[AxisChange]) -> Box:
+    """The same of a part of it."""
+    offsets, sizes = list(box.offsets), list(box.sizes)
     for change in changes:
         if change.axis != axis:
-            sizes[change.axis] = int((change.remapping.rows >= 0).sum())
-    return tuple(sizes)
+            is_there, along = change.remapping.rows >= 0, box.along(change.axis)
+            offsets[change.axis] = int(is_there[: along.start].sum())
+            sizes[change.axis] = int(is_there[along].sum())
+    return Box(tuple(offsets), tuple(sizes))
+
+
+def filled_where_old(changes: Sequence[AxisChange], change: AxisChange) -> list[int]:
+    """The axes along which what one axis fills has old rows: what has none, another one fills.
+
+    That is the first in the list, but for rows that are made of old ones, which need old values.
+    """
+    if isinstance(change.fill, Mixed):
+        return [other.axis for other in changes if other.axis != change.axis]
+    before = changes[: [c.axis for c in changes].index(change.axis)]
+    return [other.axis for other in before if not isinstance(other.fill, Mixed)]
 
 
 def check_fallback(variable: Variable, infos: Sequence[AnyVocabInfo]) -> None:

@@ -225,10 +225,11 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
             "vocabulary of that checkpoint?"
         )
         yield Finding("old-vocab-longer", "warning", item.name, text)
-    if item.old_rows_unused and vocab.num_oov_buckets and not vocab.old_num_oov_buckets:
-        yield _oov_left_behind(item, vocab)
-    elif 0 < item.old_rows_unused <= _IN_FRONT and vocab.old_num_oov_buckets is None:
-        yield _rows_unexplained(item, remapping)
+    if item.old_rows_unused and vocab.old_num_oov_buckets is None:
+        if vocab.num_oov_buckets:
+            yield _oov_left_behind(item, vocab)
+        elif item.old_rows_unused <= _IN_FRONT:
+            yield _rows_unexplained(item, remapping)
     if remapping.num_oov_left:
         yield _oov_of_others(item, remapping)
     if remapping.num_in_front:

@@ -109,12 +109,28 @@ def _compare_tensors(
         return Comparison(name, shape, absolute, relative, tolerance, remark)
     is_empty = not _has_values(record)
     if is_empty and record.numel():
-        remark = "nothing but zeros, which shows nothing"
+        what = "zeros and infinities" if bool(record.isinf().any()) else "zeros"
+        remark = f"nothing but {what}, which shows nothing"
     return Comparison(name, shape, absolute, relative, tolerance, remark, is_empty)
 
 
+def check_shows_something(comparisons: Sequence[Comparison]) -> None:
+    """Raises SettingsError where nothing of a record could depart from what a model computes."""
+    if not all(comparison.shows_nothing for comparison in comparisons):
+        return
+    is_any = any(math.prod(comparison.shape or (0,)) for comparison in comparisons)
+    what = "have no values"
+    if is_any:  # what much else gives, too
+        what = "are nothing but zeros or infinities, in the model too"
+    inputs = ", from inputs that make it something else" if is_any else ""
+    raise SettingsError(
+        f"verify_port compared nothing: `expected` and `layers` {what}. Record at least one "
+        f"output or layer of the original{inputs}."
+    )
+
+
 def _has_values(record: torch.Tensor) -> bool:
-    """Whether anything in a record could depart: zeros and infinities are what much else gives."""
+    """Whether anything in a record could depart."""
     return bool((record.isfinite() & (record != 0)).any())
 
 

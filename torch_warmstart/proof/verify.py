@@ -14,7 +14,7 @@ from torch_warmstart.display import VERSION, render, terminal_width
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import SettingsError, check_kind, did_you_mean, plural
 from torch_warmstart.model import module_names
-from torch_warmstart.proof.comparison import Comparison, as_tensor, compare
+from torch_warmstart.proof.comparison import Comparison, as_tensor, check_shows_something, compare
 from torch_warmstart.values import frozen
 
 
@@ -145,15 +145,7 @@ def verify_port(
         outputs=tuple(compare("output", output, expected, rtol, channels_last=False)),
         cast=", ".join(arguments.casts),
     )
-    compared_all = (*check.layers, *check.outputs)
-    if all(comparison.shows_nothing for comparison in compared_all):
-        has_zeros = any(math.prod(comparison.shape or (0,)) for comparison in compared_all)
-        what = "are nothing but zeros, in the model too" if has_zeros else "have no values"
-        inputs = ", from inputs that make it other than zero" if has_zeros else ""
-        raise SettingsError(
-            f"verify_port compared nothing: `expected` and `layers` {what}. Record at least one "
-            f"output or layer of the original{inputs}."
-        )
+    check_shows_something((*check.layers, *check.outputs))
     return check
 
 

@@ -151,11 +151,6 @@ def _check_selection(selection: object) -> None:
     if selection is None:
         return
     if isinstance(selection, str):
-        if not selection:
-            raise SettingsError(
-                "vars_to_warm_start is an empty pattern. Use '.*' for all trainable variables, or "
-                "None for only those with a VocabInfo (which is what TensorFlow makes of '')."
-            )
         _compile(selection)
         return
     if not isinstance(selection, list):
@@ -176,6 +171,11 @@ def _check_selection(selection: object) -> None:
 
 
 def _compile(pattern: str) -> None:
+    if not pattern:
+        raise SettingsError(
+            "vars_to_warm_start is or has an empty pattern. Use '.*' for all trainable variables, "
+            "or None for only those with a VocabInfo (which is what TensorFlow makes of '')."
+        )
     try:
         re.compile(pattern)
     except re.error as error:

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from torch_warmstart.errors import CorruptCheckpointError
 
-_WEB = ("http://", "https://")
+WEB = ("http://", "https://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # and what no path can be made of
 _LONGEST = 2048  # of a name, in characters; a path has 4,096 bytes at most
 _SEPARATOR = re.compile(r"[/\\]")  # of what Windows wrote, too
@@ -104,7 +104,7 @@ def is_remote(url: str) -> bool:
 
 def is_web(url: str) -> bool:
     """Whether a web server is asked for it."""
-    return url.startswith(_WEB)
+    return url.startswith(WEB)
 
 
 def is_signed(url: str) -> bool:

@@ -11,21 +11,41 @@ from types import SimpleNamespace
 from typing import Any
 
 from torch_warmstart.errors import SettingsError, StorageError, is_number
-from torch_warmstart.storage.urls import is_web
+from torch_warmstart.storage.urls import WEB, is_web
 
 _OURS = {"accept", "accept-encoding", "range", "user-agent"}  # what a request is made of
 _ASKED = re.compile(r"bytes=(\d+)-(\d+)")
 _TOLD = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _WHOLE, _PARTIAL = 200, 206
 _ABSENT = (404, 410)
+_BEHIND = "::"  # between the filesystems of a chain
 _MOST_TIMES = 100_000  # of files, of which a server's last word is remembered
 REQUEST_SECONDS = 300.0  # for one request and its answer, unless `storage_options` say otherwise
 
 
 def with_checked_client(url: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The options of a filesystem; of the web, with a client that believes no server."""
-    if not is_web(url) or "get_client" in options:
-        return options
+    """The options of a filesystem; of the web, with a client that believes no server.
+
+    The options are those of the first of a chain of filesystems (`zip://a.pt::https://...`), and of
+    the others by their protocols; one that reads from another may name that itself.
+    """
+    first, *others = url.split(_BEHIND)
+    found = _checked(options) if is_web(first) else dict(options)
+    for protocol in {other.partition(":")[0] for other in others if is_web(other)}:
+        found[protocol] = _checked(_mapping(options.get(protocol)))
+    for which in ("target", "remote"):
+        if f"{options.get(f'{which}_protocol')}://" in WEB:
+            found[f"{which}_options"] = _checked(_mapping(options.get(f"{which}_options")))
+    return found
+
+
+def _mapping(said: Any) -> Mapping[str, Any]:
+    return said if isinstance(said, Mapping) else {}
+
+
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    if "get_client" in options:
+        return dict(options)
     return {**options, "get_client": _client, "timeout": _limit(options.get("timeout"))}
 
 

@@ -14,7 +14,7 @@ from torch_warmstart.execution.commit import Filled, LaterRows
 from torch_warmstart.execution.mixing.later import cast_rows, has_finite_sum, rows_later
 from torch_warmstart.execution.mixing.old_table import OldTable
 from torch_warmstart.execution.mixing.sums import mixed_rows
-from torch_warmstart.execution.reading import Reader, seen_box
+from torch_warmstart.execution.reading import Reader
 from torch_warmstart.new_rows import (
     Made,
     Mixed,
@@ -26,7 +26,7 @@ from torch_warmstart.new_rows import (
     make,
     unanswered_rows,
 )
-from torch_warmstart.planning import PlanItem
+from torch_warmstart.planning import PlanItem, seen_shape
 
 _DRAWN = 8192  # rows that noise is drawn for at a time
 _SUMMED_BYTES = 64 << 20  # of whole rows of which only some columns are here, at a time
@@ -112,7 +112,7 @@ def _parts_of(
     Whole rows are summed and then cut, as the last bit of a sum may depend on how many columns are
     summed together. Where columns are cut off, that is done for some rows at a time.
     """
-    shape, device = seen_box(item, Box.whole(item.variable.shape)).sizes, item.variable.device
+    shape, device = seen_shape(item.variable.shape, item.axis, item.changes), item.variable.device
     rest = [axis for axis in range(len(shape)) if axis != item.axis]
     columns = (slice(None), *(box.along(axis) for axis in rest))
     count, is_whole = len(one.new), all(box.sizes[axis] == shape[axis] for axis in rest)

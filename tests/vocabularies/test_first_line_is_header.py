@@ -10,7 +10,7 @@ from torch import nn
 
 import torch_warmstart as tws
 
-WORDS = ["apple", "bread", "corn", "date"]
+WORDS = ["apple", "bread", "corn", "date", "egg", "fig", "grape", "honey"]
 IDS = ["17", "3", "256", "1001"]
 
 
@@ -32,13 +32,14 @@ def _start(new, old, *, rows=None, height=None, **more):
     return model["e"].weight[:, 0].tolist(), [str(warning.message) for warning in heard]
 
 
-@pytest.mark.parametrize("header", ["token", "Word", "item_id", "movieId", "id", "id\tcount"])
+@pytest.mark.parametrize("header", ["token", "Word", "item_id", "movieId", "id", "Item ID", "id\tcount"])
 @pytest.mark.parametrize("side", ["old", "new"])
 def test_a_header_above_words_is_told_on_either_side(tmp_path, header, side):
     sides = {"old": WORDS, "new": WORDS, side: [header, *WORDS]}
     paths = {name: _file(tmp_path / f"{name}.txt", lines) for name, lines in sides.items()}
     found, (text,) = _start(paths["new"], paths["old"])
-    assert found == ([1, 2, 3, 4] if side == "old" else [0, 0, 1, 2, 3])
+    rows = [*map(float, range(9))]
+    assert found == (rows[1:] if side == "old" else [0, *rows[:-1]])
     assert f"{header!r} (line 1) of {paths[side]} looks like a header" in text
     assert text.endswith("[header-as-entry]")
 
@@ -59,8 +60,23 @@ def test_a_name_above_numbers_is_one(tmp_path, header):
         ["user_id", "item_id", "genre"],
         ["said", *WORDS],
         ["token", "type"],
+        ["entry", "mid", "senior", "executive"],
+        ["user_id", "age", "gender"],
+        ["ID", "US", "IN", "BR", "JP", "MX", "PH", "VN", "TH", "TR"],
+        ["id", "en", "zh-CN", "pt-BR", "ja", "ko", "de", "fr", "es-MX", "it"],
+        ["voter id", *WORDS],
+        ["item, other", *WORDS],
+        ["K", *IDS],
+        ["V4581", *IDS],
+        ["under 18", *IDS],
+        ["unknown_user", *IDS],
+        ["PAD_TOKEN", *IDS],
+        ["no item", *IDS],
     ],
-    ids=["unk", "unknown", "ids", "words", "features", "said", "too few"],
+    ids=(
+        "unk,unknown,ids,words,features,said,too few,levels,columns,countries,languages,searches,"
+        "text,grades,codes,ages,unknown user,padding,no item"
+    ).split(","),
 )
 def test_other_first_lines_are_entries(tmp_path, lines):
     path = _file(tmp_path / "v.txt", lines)
@@ -74,20 +90,20 @@ def test_a_sequence_says_itself_what_its_entries_are():
 
 def test_a_table_that_is_too_low_for_the_header_says_so(tmp_path):
     path = _file(tmp_path / "v.txt", ["token", *WORDS])
-    with pytest.raises(tws.PlanError, match=r"reach to row 4.*'token' \(line 1\) of .*a header"):
-        _start(path, path, rows=4)
-    with pytest.raises(tws.PlanError, match=r"describes 5.*'token' \(line 1\) of .*a header"):
-        _start(path, path, height=4)
+    with pytest.raises(tws.PlanError, match=r"reach to row 8.*'token' \(line 1\) of .*a header"):
+        _start(path, path, rows=8)
+    with pytest.raises(tws.PlanError, match=r"describes 9.*'token' \(line 1\) of .*a header"):
+        _start(path, path, height=8)
 
 
 def test_it_is_told_by_forms_too_and_of_a_feature_s_vocabulary(tmp_path):
     path = _file(tmp_path / "v.txt", ["token", *WORDS])
     assert "[header-as-entry]" in _start(path, path, forms="casefold")[1][0]
-    model = nn.ModuleDict({"fc": nn.Linear(5, 2, bias=False)})
+    model = nn.ModuleDict({"fc": nn.Linear(9, 2, bias=False)})
     segments = {"food": tws.VocabInfo(path, old_vocab=path)}
     settings = tws.WarmStartSettings(
-        {"fc.weight": torch.ones(2, 5)},
-        var_name_to_vocab_info={"fc.weight": tws.SegmentInfo(segments, {"food": 5})},
+        {"fc.weight": torch.ones(2, 9)},
+        var_name_to_vocab_info={"fc.weight": tws.SegmentInfo(segments, {"food": 9})},
     )
     assert [note.code for note in tws.plan_warm_start(model, settings).notes] == ["header-as-entry"]
 
@@ -96,4 +112,4 @@ def test_a_column_by_number_is_said_to_have_no_name(tmp_path):
     pytest.importorskip("pyarrow")
     path = _file(tmp_path / "v.csv", ["word,kind", *(f"{word},food" for word in WORDS)])
     column = tws.Vocabulary.load(path, column=0)
-    assert _start(column, column, height=5, rows=5)[1] == []
+    assert _start(column, column, height=9, rows=9)[1] == []

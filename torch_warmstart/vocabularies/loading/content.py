@@ -68,24 +68,30 @@ _STATED = re.compile(rb"\d+ \d+ ?")  # how many vectors, and of how many numbers
 _REAL = re.compile(rb"-?\d+(\.\d+)?(e[-+]?\d+)?")
 _LEAST_VECTOR = 4  # numbers; fewer may be the parts of one entry
 _DO = "pass its entries as a sequence"
-# What people write above a column of entries, and what may stand in front of ids as an entry.
+# What people write above a column of entries. ("voter id" is what people look for.)
 _ABOVE = re.compile(
-    rb"(?i:tokens?|words?|terms?|entry|entries|vocab|vocabulary|items?|u?ids?|\w+[_ ]ids?)"
-    rb"|[a-z]+I[Dd]s?"
+    rb"(?i:tokens?|words?|terms?|entry|entries|vocab|vocabulary|items?|u?ids?|\w+_ids?)"
+    rb"|\w+ I[Dd]s?|[a-z]+I[Dd]s?"
 )
-_NAME = re.compile(rb"[A-Za-z]\w*([_ .-]\w+)*")
+_FEW = 8  # words or less are a closed list, whose first may be "entry" or "user_id" itself
+_CODE = re.compile(rb"[A-Za-z]{2}")  # of a country or a language, as Indonesia's is "id"
+# What people call a column of numbers (not "K" above 1, 2, 3 or "V4581"), and the words of what may
+# stand in front of numbers as an entry, such as "unknown_user" or "under 18".
+_NAME = re.compile(rb"[A-Za-z]{2,}([_ .-]+[A-Za-z]+)*")
 _IN_FRONT = re.compile(
-    rb"(?i:unk|unknown|oov|others?|pad|padding|mask|none|null|nan?|missing|default|empty)"
+    rb"(?i)(^no|(^|[_ .-])(unk|unknown|oov|out|others?|rest|misc|rare|pad|padding|mask|masked|none"
+    rb"|not|null|nan?|inf|missing|default|empty|undefined|invalid|unseen|new|cold|all|any|total|bos"
+    rb"|eos|sos|cls|sep|anonymous|guest|under|over|below|above|before|after|pre))([_ .-]|$)"
 )
-_CELLS = re.compile(rb"[\t,;|]")
+_CELLS = re.compile(rb"[\t,;|](?! )")  # not of a text with commas
 
 
-@functools.lru_cache(maxsize=4)  # a dozen questions are asked of one file's
 def empty(url: str) -> VocabularyError:
     """The error for a file without a byte."""
     return VocabularyError(f"{url} is empty: a vocabulary needs at least one entry.")
 
 
+@functools.lru_cache(maxsize=4)  # a dozen questions are asked of one file's
 def _lines_of(head: bytes) -> tuple[bytes, ...]:
     return tuple(head.split(b"\n"))
 
@@ -167,8 +173,10 @@ def is_header(first: bytes, others: Sequence[bytes]) -> bool:
     if len(others) < 2:
         return False
     if all(map(_NUMBER.fullmatch, others)):
-        return _NAME.fullmatch(first) is not None and _IN_FRONT.fullmatch(first) is None
-    return _is_named(first) and not any(map(_is_named, others))
+        return _NAME.fullmatch(first) is not None and _IN_FRONT.search(first) is None
+    if len(others) < _FEW or not _is_named(first) or any(map(_is_named, others)):
+        return False
+    return _CODE.fullmatch(first) is None or not any(map(_CODE.fullmatch, others))
 
 
 def _is_named(line: bytes) -> bool:

@@ -262,3 +262,17 @@ def fill_copies(is_together: bool) -> tuple[bool, list[str]]:
     report = tws.warm_start(model, settings, process_group=group)
     rows = _of_all(model.table.weight.detach())
     return all(torch.equal(rows[0], other) for other in rows), [n.code for n in report.notes]
+
+
+def fill_sharded_tensor() -> list[list[float]]:
+    """A model that has a ShardedTensor of torch's: what is here of it then."""
+    from torch.distributed._shard import sharded_tensor
+    from torch.distributed._shard.sharding_spec import ChunkShardingSpec
+
+    places = ["rank:0/cpu", "rank:1/cpu"]
+    table = sharded_tensor.zeros(ChunkShardingSpec(0, places), 4, 2)
+    model = nn.Module()
+    model._parameters["table"] = table
+    tws.warm_start(model, {"table": torch.arange(8.0).reshape(4, 2)})
+    found: list[list[float]] = table.local_tensor().tolist()
+    return found

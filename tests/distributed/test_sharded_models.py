@@ -67,3 +67,8 @@ def test_a_sharded_model_on_meta_stays_there_when_one_rank_fails(two: Ranks) -> 
 def test_copies_that_nobody_knows_of_may_differ_and_that_is_said(two: Ranks) -> None:
     assert two.run(jobs.fill_copies, True) == [(True, [])] * 2
     assert two.run(jobs.fill_copies, False) == [(False, ["replicas-may-differ"])] * 2
+
+
+@pytest.mark.filterwarnings("ignore:Please use DTensor instead:FutureWarning")
+def test_a_sharded_tensor_that_answers_few_questions_is_filled(two: Ranks) -> None:
+    assert two.run(jobs.fill_sharded_tensor) == [[[0.0, 1.0], [2.0, 3.0]], [[4.0, 5.0], [6.0, 7.0]]]

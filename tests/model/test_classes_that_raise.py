@@ -33,3 +33,12 @@ def test_it_is_named_by_an_error_of_ours(monkeypatch, refused):
         tws.UnsupportedError, match=rf"0\.weight is of class Odd, .* \(no {refused} here"
     ):
         tws.plan_warm_start(model, checkpoint, optimizer=optimizer)
+
+
+def test_one_that_is_not_selected_need_not_answer(monkeypatch):
+    model = nn.Sequential(nn.Linear(3, 2))
+    model[0].weight = Odd(torch.zeros(2, 3))
+    checkpoint = {"0.weight": torch.ones(2, 3), "0.bias": torch.ones(2)}
+    monkeypatch.setattr(Odd, "refused", "is_inference")
+    tws.warm_start(model, tws.WarmStartSettings(checkpoint, "0.bias"))
+    assert model[0].bias.tolist() == [1, 1]

@@ -28,6 +28,7 @@ from .variables import Slot as Slot
 from .variables import Variable as Variable
 from .variables import absent_variables as absent_variables
 from .variables import canonical_name as canonical_name
+from .variables import check_answers as check_answers
 from .variables import find_variable as find_variable
 from .variables import is_persistent as is_persistent
 from .variables import model_variables as model_variables

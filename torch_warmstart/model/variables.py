@@ -10,7 +10,7 @@ Tied parameters are one variable with several names. What wrappers add to names 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from torch_warmstart.model.sharding import (
     Part,
     Table,
     home_of,
+    is_sharded,
     local_tensors,
     parts_of,
     registered_of,
@@ -304,13 +305,25 @@ def _shown(
 _PLAIN = (torch.Tensor, nn.Parameter)
 
 
-def _check_answers(tensor: torch.Tensor, name: str) -> None:
-    """Raises UnsupportedError for a tensor of a class of its own that does not say what it is."""
-    if type(tensor) in _PLAIN or nn.parameter.is_lazy(tensor):
+def check_answers(variable: Variable) -> None:
+    """Raises UnsupportedError for a selected tensor of a class that does not say what it is."""
+    _ask(variable.tensor, variable.name, _of_selected)
+
+
+def _of_any(tensor: torch.Tensor) -> None:
+    _ = tensor.is_meta, tensor.layout, tensor.dtype, tensor.numel()
+
+
+def _of_selected(tensor: torch.Tensor) -> None:
+    _ = tensor.shape, tensor.is_nested, tensor.is_inference()
+
+
+def _ask(tensor: torch.Tensor, name: str, question: Callable[[torch.Tensor], None]) -> None:
+    """Of what is sharded the parts are asked: its own class need not answer (ShardedTensor's)."""
+    if type(tensor) in _PLAIN or nn.parameter.is_lazy(tensor) or is_sharded(tensor):
         return
     try:
-        _ = tensor.is_meta, tensor.layout, tensor.device, tensor.dtype, tensor.shape
-        _ = tensor.requires_grad, tensor.is_nested, tensor.is_inference(), tensor.numel()
+        question(tensor)
     except Exception as error:  # whatever its __torch_function__ does
         raise UnsupportedError(
             f"{name} is of class {type(tensor).__name__}, which does not say its shape, dtype and "
@@ -322,7 +335,7 @@ def _check_answers(tensor: torch.Tensor, name: str) -> None:
 def _add(found: dict[int, Variable], tensor: torch.Tensor, owner: Owner, kind: Kind) -> None:
     known = found.get(id(tensor))
     if known is None:
-        _check_answers(tensor, owner.name)
+        _ask(tensor, owner.name, _of_any)
         found[id(tensor)] = Variable(tensor, kind, (owner,))
     else:  # tied, or a module that stands in several places
         found[id(tensor)] = Variable(tensor, known.kind, (*known.owners, owner))

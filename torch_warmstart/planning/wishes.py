@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from torch_warmstart.errors import Finding
-from torch_warmstart.model import Variable
+from torch_warmstart.model import Variable, check_answers
 from torch_warmstart.planning.renames import Renaming, read_renames
 from torch_warmstart.planning.selection import Entry, by_variable, select
 from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings, infos_of
@@ -64,6 +64,8 @@ class Wishes(Mapping[Variable, Wish]):
 def read_wishes(settings: WarmStartSettings, variables: Sequence[Variable]) -> Wishes:
     """What the settings ask of each variable."""
     chosen, problems = select(settings, variables)
+    for variable in chosen:
+        check_answers(variable)
     selected = frozenset(chosen)
     vocabs, of_vocabs = _entries(settings, "var_name_to_vocab_info", variables, selected)
     layouts, of_layouts = _entries(settings, "var_name_to_layout", variables, selected)

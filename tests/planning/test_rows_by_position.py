@@ -149,3 +149,16 @@ def test_tables_of_many_sizes_that_go_by_position_are_told_once():
     (note,) = tws.warm_start(model(), source).notes
     assert "The same, with other numbers, of 'b41.weight', 'b42.weight', " in note.text
     assert "and 4 more." in note.text
+
+
+@pytest.mark.parametrize(
+    "head",
+    [nn.Linear(50, 1), nn.Conv1d(50, 1, 1), nn.Bilinear(50, 8, 1)],
+    ids=["linear", "conv", "bilinear"],
+)
+def test_what_a_head_of_one_output_has_behind_are_its_inputs(head):
+    def model():
+        layers = {"embed": nn.Embedding(50, 8), "hidden": nn.Linear(8, 50), "head": head}
+        return nn.ModuleDict(layers)
+
+    assert not _notes({"embed": MOVED}, model)

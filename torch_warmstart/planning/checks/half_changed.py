@@ -24,6 +24,11 @@ from torch_warmstart.settings import VocabInfo
 
 _PART = re.compile(r"parametrizations\.(\w+)\.original\d*|(\w+)_(?:g|v|orig|mask)")  # of a weight
 _PARAMETRIZE = "torch.nn.utils.parametrize"  # which makes a class of its own of a layer's
+# Layers whose tensors have no place for a batch in front.
+_LAYERS = (
+    *(nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase),
+    *(nn.MultiheadAttention, *TABLES),
+)
 
 _Pair = tuple[PlanItem, int, PlanItem, int]  # with the axis of each
 
@@ -81,8 +86,13 @@ def _may_go_by_entries(item: PlanItem, known: Container[int]) -> bool:
 
 
 def _rows_axis(item: PlanItem) -> int:
-    """The first axis that is more than a place for a batch: of a bias of `[1, n]` the second."""
-    return next((axis for axis, size in enumerate(item.variable.shape) if size > 1), 0)
+    """The first axis that is more than a place for a batch: of a bias of `[1, n]` the second.
+
+    Layers of torch's have none: what a head of one output has behind that are its inputs.
+    """
+    if any(isinstance(owner.module, _LAYERS) for owner in item.variable.owners):
+        return 0
+    return next((axis for axis, size in enumerate(item.variable.shape) if size != 1), 0)
 
 
 def _twins(

@@ -86,3 +86,18 @@ def test_parameters_alone_have_their_collection_in_front_too():
     plan = tws.plan_warm_start(model, _flat(tree, "/"))
     assert not plan.notes
     assert not plan.inferred
+
+
+@pytest.mark.parametrize("stats", [{}, {"seen": {}}], ids=["empty", "nothing in it"])
+def test_parameters_beside_empty_statistics_are_alone(stats):
+    old, model = nn.Linear(2, 2), nn.Linear(2, 2)
+    tws.warm_start(model, {"params": old.state_dict(), "batch_stats": stats})
+    assert torch.equal(model.weight, old.weight)
+
+
+@pytest.mark.parametrize("usual", ["model", "state_dict"])
+def test_numbers_of_such_names_beside_a_model_are_others(usual):
+    old, model = nn.Linear(2, 2), nn.Linear(2, 2)
+    others = {"params": {"lr": torch.tensor(0.1)}, "batch_stats": {"seen": torch.tensor(3)}}
+    tws.warm_start(model, {usual: old.state_dict(), **others})
+    assert torch.equal(model.weight, old.weight)

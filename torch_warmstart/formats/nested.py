@@ -182,9 +182,14 @@ def _no_such_entry(node: Any, where: str, entry: str, done: str) -> str:
 
 
 def _of_flax(node: _Tree, leaf: type) -> dict[str, _Tree]:
-    """A model's parameters and its running statistics, which belong together."""
+    """A model's parameters and its running statistics, which belong together.
+
+    Not where a model is kept in its usual place beside them.
+    """
     there = {name: node[name] for name in COLLECTIONS if isinstance(node.get(name), Mapping)}
-    joined = _joined(there, leaf) if there else {}
+    if not there or any(_has_leaves(node.get(name), leaf) for name in USUAL):
+        return {}
+    joined = _joined(there, leaf)
     return {"": joined} if joined and family_of(joined) == "flax" else {}
 
 

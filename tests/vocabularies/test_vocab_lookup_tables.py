@@ -178,6 +178,11 @@ def test_a_dense_table_of_numbers_says_the_rows_and_not_its_buckets(
         ([0, 1, 2], [2, 0, 1], None),
         ([2, 0, 1], [0, 2, 1], [2, 1, 0]),  # the same either way
         ([5, 0, 1], [0, 2, 1], [5, 1, 0]),
+        ([1, 2, 3], [90, 50, 70], None),  # rows behind an OOV row
+        ([2, 3, 4], [9, 5, 7], None),  # and a mask
+        ([1, 2, 3], [2, 0, 1], [2, 3, 1]),
+        ([1, 2, 3], [2, 4, 3], [None, None, 1, 3, 2]),
+        ([7, 8, 9], [5, 0, 2], [8, None, 9, None, None, 7]),  # no rows begin so late
     ],
 )
 def test_numbers_of_numbers_are_a_vocabulary_where_only_one_side_can_be_rows(

@@ -31,7 +31,8 @@ _OF_ROWS = (torch.int32, torch.int64)
 _COUNTS = ("token_counts", "token_document_counts")  # what Keras's layers count while they adapt
 # What tables are called in Keras's layers, and layers in layers; the layer is what is asked for.
 _OF_LAYER = ("/lookup_table", "/_lookup_layer", "/_table", "/table")
-_IN_KERAS = "lookup_table"  # of a layer of Keras: it goes from entries to rows
+_MOST_IN_FRONT = 2  # rows before those of a lookup that is turned round (`invert=True`)
+_IN_KERAS = "/lookup_table"  # of a layer of Keras: it goes from entries to rows
 
 
 def table_vocabularies(checkpoint: Checkpoint) -> dict[str, Vocabulary]:
@@ -119,7 +120,7 @@ def _vocabulary_of(keys: Any, values: Any, path: str, origin: str) -> Vocabulary
         if not _is_rows(entries):
             return None
         ids, rows = _without_empty(entries.flatten().to(torch.int64), rows.flatten())
-        if _IN_KERAS not in path and _may_be_turned_round(ids, rows):
+        if not path.endswith(_IN_KERAS) and _may_be_turned_round(ids, rows):
             return None
         return placed(Entries(origin, ENTRY, ids=ids), rows)
     texts, rows = _without_empty_texts(entries, rows.flatten())
@@ -139,13 +140,23 @@ def _is_rows(values: Any) -> bool:
 def _may_be_turned_round(keys: torch.Tensor, values: torch.Tensor) -> bool:
     """Whether numbers may be rows with an id each, as well as ids with a row each.
 
-    Rows count up from 0, which ids seldom do. What is read alike either way does not matter.
+    Rows count up from 0, or behind a mask and an OOV row, which ids seldom do. What is read alike
+    either way does not matter.
     """
-    order, up = torch.argsort(keys), torch.arange(len(keys))
-    by_key = values[order]
-    if not torch.equal(keys[order], up):
+    order = torch.argsort(keys)
+    if not len(keys) or not 0 <= int(keys[order[0]]) <= _MOST_IN_FRONT or not _count_up(keys):
         return False
-    return not torch.equal(torch.sort(by_key)[0], up) or not torch.equal(by_key[by_key], up)
+    if int(keys[order[0]]):  # then values without gaps are rows, too
+        return not _count_up(values)
+    by_key = values[order]
+    is_permutation = _count_up(values) and int(values.min()) == 0
+    return not is_permutation or not torch.equal(by_key[by_key], torch.arange(len(keys)))
+
+
+def _count_up(numbers: torch.Tensor) -> bool:
+    """Whether numbers are, in some order, one run without gaps."""
+    ordered = torch.sort(numbers)[0]
+    return bool((ordered.diff() == 1).all())
 
 
 def _without_empty(ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,15 +21,17 @@ def presumed(source, target=None, **settings):
     return [str(note) for note in plan.notes if note.code == "layout-presumed"], plan
 
 
-def test_a_square_tensor_that_torch_did_not_name_is_presumed_to_be_as_torch_has_it():
-    source = {"fc/w": W, "fc/b": torch.zeros(4)}
-    (said,), plan = presumed(source, var_name_to_prev_var_name=RULE)
+@pytest.mark.parametrize("name", ["w", "weights"])  # torch's own is `weight`, slim's `weights`
+def test_a_square_tensor_that_torch_did_not_name_is_presumed_to_be_as_torch_has_it(name):
+    rule = {**RULE, "fc.weight": f"fc/{name}"}
+    source = {f"fc/{name}": W, "fc/b": torch.zeros(4)}
+    (said,), plan = presumed(source, var_name_to_prev_var_name=rule)
     assert "{'fc.weight': 'identity'}" in said
     assert "{'fc.weight': 'transpose'}" in said
     assert plan.inferred == ("fc.weight",)
     for layout in ("identity", "transpose"):
         layouts = {"fc.weight": layout}
-        found, _ = presumed(source, var_name_to_prev_var_name=RULE, var_name_to_layout=layouts)
+        found, _ = presumed(source, var_name_to_prev_var_name=rule, var_name_to_layout=layouts)
         assert found == []
 
 

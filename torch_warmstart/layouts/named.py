@@ -310,7 +310,8 @@ def fits_either_way(module: nn.Module, key: str, shape: Shape) -> bool:
     return is_square and isinstance(module, nn.Linear) and not _TORCHS.search(leaf)
 
 
-_TORCHS = re.compile("weight|original|embed|bias")  # names of tensors that are as torch has them
+# Names of tensors that are as torch has them. (`weights` is what slim calls kernels.)
+_TORCHS = re.compile("weight(?!s$)|original|embed|bias")
 
 
 def other_orders(module: nn.Module) -> tuple[Layout, ...]:

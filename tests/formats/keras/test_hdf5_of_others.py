@@ -44,7 +44,7 @@ def test_kernels_in_hdf5_are_laid_out_as_keras_does(tmp_path: Path) -> None:
     assert torch.equal(model["fc"].weight, torch.from_numpy(kernel.T.copy()))
 
 
-@pytest.mark.parametrize("mark", ["layer_names", "weight_names0", "keras_version"])
+@pytest.mark.parametrize("mark", ["layer_names", "weight_names0", "keras_version", "nb_layers"])
 def test_what_keras_says_of_its_file_counts_more_than_names(tmp_path: Path, mark: str) -> None:
     with h5py.File(tmp_path / "keras.h5", "w") as file:
         file.attrs[mark] = [b"fc"]

@@ -21,7 +21,7 @@ from torch_warmstart.formats.keras.layers import LAYERS
 from torch_warmstart.values import frozen
 
 # Attributes that Keras writes of a file or a layer; long lists are numbered: `weight_names0`, ...
-_MARKS = frozenset({"keras_version", "layer_names", "model_config", "weight_names"})
+_MARKS = frozenset({"keras_version", "layer_names", "model_config", "nb_layers", "weight_names"})
 _MODEL_WEIGHTS = "model_weights/"  # of a whole model in a Keras 2 file
 _NO_LAYERS = ("optimizer",)  # of a model
 

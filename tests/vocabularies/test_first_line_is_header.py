@@ -12,6 +12,11 @@ import torch_warmstart as tws
 
 WORDS = ["apple", "bread", "corn", "date", "egg", "fig", "grape", "honey"]
 IDS = ["17", "3", "256", "1001"]
+KINDS = [
+    *("unk", "unknown", "ids", "words", "features", "said", "too few", "levels", "columns"),
+    *("countries", "languages", "searches", "text", "grades", "codes", "ages", "unknown user"),
+    *("padding", "no item"),
+]
 
 
 def _file(path, lines):
@@ -32,7 +37,9 @@ def _start(new, old, *, rows=None, height=None, **more):
     return model["e"].weight[:, 0].tolist(), [str(warning.message) for warning in heard]
 
 
-@pytest.mark.parametrize("header", ["token", "Word", "item_id", "movieId", "id", "Item ID", "id\tcount"])
+@pytest.mark.parametrize(
+    "header", ["token", "Word", "item_id", "movieId", "id", "Item ID", "id\tcount"]
+)
 @pytest.mark.parametrize("side", ["old", "new"])
 def test_a_header_above_words_is_told_on_either_side(tmp_path, header, side):
     sides = {"old": WORDS, "new": WORDS, side: [header, *WORDS]}
@@ -73,10 +80,7 @@ def test_a_name_above_numbers_is_one(tmp_path, header):
         ["PAD_TOKEN", *IDS],
         ["no item", *IDS],
     ],
-    ids=(
-        "unk,unknown,ids,words,features,said,too few,levels,columns,countries,languages,searches,"
-        "text,grades,codes,ages,unknown user,padding,no item"
-    ).split(","),
+    ids=KINDS,
 )
 def test_other_first_lines_are_entries(tmp_path, lines):
     path = _file(tmp_path / "v.txt", lines)

@@ -126,6 +126,15 @@ def test_too_large_an_old_vocab_size_is_an_error():
         generate_vocab_remapping(["a"], ["a", "b"], old_vocab_size=5)
 
 
+def test_each_error_of_an_empty_file_is_one_of_its_own(tmp_path):
+    path = _write(tmp_path, "v.txt", b"")
+    with pytest.raises(VocabularyError) as first:
+        generate_vocab_remapping(path, ["a"])
+    with pytest.raises(VocabularyError) as second:
+        generate_vocab_remapping(path, ["a"])
+    assert first.value is not second.value
+
+
 def test_an_empty_or_missing_file_is_an_error(tmp_path):
     with pytest.raises(VocabularyError, match=r"v\.txt is empty"):
         generate_vocab_remapping(_write(tmp_path, "v.txt", b""), ["a"])

@@ -42,6 +42,15 @@ def goes_elsewhere():
 
     os.chdir("elsewhere")
     return make()
+
+
+def takes_it_away():
+    import os
+
+    folder = os.getcwd()
+    os.chdir("..")
+    os.rename(folder, "moved")
+    return make()
 """
 
 
@@ -95,6 +104,12 @@ def test_a_model_that_goes_elsewhere_takes_no_path_along(tmp_path):
     assert cli.main(call) == 0
     new, old = (torch.load(tmp_path / name)["weight"] for name in ("new.pt", "old.pt"))
     assert torch.equal(new, old)
+
+
+def test_a_model_that_moves_the_folder_of_the_call_is_made(tmp_path, monkeypatch):
+    (tmp_path / "called_in").mkdir()
+    monkeypatch.chdir(tmp_path / "called_in")
+    assert cli.main(["plan", "failing_models:takes_it_away", str(tmp_path / "old.pt")]) == 0
 
 
 def test_a_page_does_not_take_the_place_of_a_state(capsys):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import MissingDependencyError, SettingsError, did_you_mean
+from torch_warmstart.storage import here
 
 
 def make_model(where: str) -> torch.nn.Module:
@@ -43,12 +44,13 @@ def make_model(where: str) -> torch.nn.Module:
 
 @contextlib.contextmanager
 def _in_this_folder() -> Iterator[None]:
-    """Afterwards the working directory is what it was."""
-    folder = os.getcwd()
+    """Afterwards the working directory is what it was, if that is still there."""
+    folder = here()
     try:
         yield
     finally:
-        os.chdir(folder)
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
 
 
 def _check_named_as_in_an_import(module: str, what: str) -> None:

@@ -456,12 +456,16 @@ class WarmStartPlan(Shown):
     def __copy__(self) -> WarmStartPlan:
         return self  # nothing in it can be changed
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> WarmStartPlan:
+        """Itself: a copy would have a model of its own, and fill that."""
+        return self
+
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """Pickled, or copied deeply, it would have a model of its own, and fill that."""
+        """Pickled, it would come back with a model of its own, and fill that."""
         raise SettingsError(
-            "A plan is for the very model and optimizer that it was made for: a copy of it would "
-            "fill copies of them. Make a plan where the model is, from the same settings; what it "
-            "says is kept by plan.to_dict()."
+            "A plan is for the very model and optimizer that it was made for: read back, a pickled "
+            "one would fill copies of them. Make a plan where the model is, from the same "
+            "settings; what it says is kept by plan.to_dict()."
         )
 
     def __repr__(self) -> str:

@@ -78,10 +78,7 @@ _RULES: tuple[_LeafRule, ...] = (
     _LeafRule(_EMBEDDING, "weight", _TABLE_NAMES),
     _LeafRule(_NORMS, "weight", ("gamma", "scale", "g")),
     _LeafRule(_NORMS, "bias", ("beta", "offset", "b")),
-    *(
-        _LeafRule(_RUNNING, ours, (theirs, ours.removeprefix("running_")))  # Keras's; Flax's
-        for ours, theirs in STATISTICS.items()
-    ),
+    *(_LeafRule(_RUNNING, ours, (theirs,)) for ours, theirs in STATISTICS.items()),
     _LeafRule(_RMS_NORM, "weight", ("scale",)),
     _LeafRule(_PRELU, "weight", _SLOPE_NAMES, (IDENTITY, *PRELU, PRELU_OF_ONE)),
 )
@@ -185,7 +182,12 @@ def _table_in_parts() -> tuple[Form, ...]:
 
 
 def flax_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
-    """The ways in which Flax may keep it: Keras's, but for convolutions the other way round."""
+    """The ways in which Flax may keep it: Keras's, but for convolutions the other way round.
+
+    And running statistics by other names.
+    """
+    if leaf in STATISTICS and isinstance(module, _RUNNING):
+        return (Form((_names(leaf, (leaf.removeprefix("running_"),)),)),)
     is_kernel = isinstance(module, nn.modules.conv._ConvTransposeNd) and leaf == "weight"
     forms = tf_forms(module, leaf)
     if not is_kernel or any(form.refusal for form in forms):

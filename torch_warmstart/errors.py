@@ -323,13 +323,18 @@ def nearest_are(near: Iterable[str]) -> str:
     return f" Nearest: {shown}." if shown else ""
 
 
-def listed(texts: Iterable[str], word: str = "") -> str:
+def listed(texts: Iterable[str], word: str = "", most: int = _LISTED) -> str:
     """`a, b, c`, with a word `a, b and c`; of more than five the first: `a, b and 1,234 more`."""
     texts = list(texts)
-    if len(texts) > _LISTED:
-        return f"{', '.join(texts[:_LISTED])} and {len(texts) - _LISTED:,} more"
+    if len(texts) > most:
+        return f"{', '.join(texts[:most])} and {len(texts) - most:,} more"
     *first, last = texts or [""]
     return f"{', '.join(first)} {word} {last}" if first and word else ", ".join(texts)
+
+
+def listed_entries(entries: Iterable[Any]) -> str:
+    """The same of entries, of which one message shows fewer: `'a', 'b', 'c' and 1,234 more`."""
+    return listed(map(shown_entry, entries), most=ENTRIES_SHOWN)
 
 
 def plural(count: int, noun: str) -> str:

@@ -117,3 +117,26 @@ def test_an_initialiser_that_puts_a_tensor_into_the_model_is_refused() -> None:
     with pytest.raises(tws.WarmStartError, match="has changed a tensor of the model"):
         tws.warm_start(model, _settings(meddle))
     assert model["rest"].count.is_meta
+
+
+class Holder(nn.Module):
+    """It has a weight, and nothing to make it with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, 2))
+
+
+def test_of_a_tied_tensor_any_module_may_make_it() -> None:
+    with torch.device("meta"):
+        model = nn.ModuleDict({"a": Holder(), "b": nn.Linear(2, 3, bias=False)})
+        model["a"].weight = model["b"].weight
+        model["c"] = nn.Linear(2, 2)
+    old = {"c.weight": torch.ones(2, 2), "c.bias": torch.ones(2)}
+    plan = tws.plan_warm_start(model, tws.WarmStartSettings(old, [".*"], on_missing="keep"))
+    assert "left-on-meta" not in [note.code for note in plan.notes]
+    assert "initialised by its module's" in str(plan)
+    report = tws.apply_plan(plan)
+    assert not model["a"].weight.is_meta
+    assert model["a"].weight is model["b"].weight
+    assert "left on the meta device" not in str(report)

@@ -167,3 +167,18 @@ def test_a_blank_entry_in_a_file_of_counts_is_refused(tmp_path):
         path = written(tmp_path / name, text)
         with pytest.raises(tws.VocabularyError, match="row 2 has a count, but its entry is blank"):
             tws.update_vocabulary(["a"], path)
+
+
+def _counted(path):
+    tws.update_vocabulary(["a"], path)
+
+
+def _as_table(path):
+    tws.Vocabulary.load(path, column="token")
+
+
+@pytest.mark.parametrize("read", [_counted, _as_table])
+def test_of_a_first_line_that_may_be_entries_three_are_shown(read, tmp_path):
+    (tmp_path / "c.csv").write_text("ann,bob,cid,dan,eve,fay\ngus,hal,x,y,z,w\n")
+    with pytest.raises(tws.VocabularyError, match="'ann', 'bob', 'cid' and 3 more"):
+        read(tmp_path / "c.csv")

@@ -11,6 +11,7 @@ from .memory import overlapping as overlapping
 from .memory import share_elements as share_elements
 from .memory import why_unwritable as why_unwritable
 from .meta import is_on_meta as is_on_meta
+from .meta import makers_of as makers_of
 from .meta import place_of as place_of
 from .meta import resetter_of as resetter_of
 from .meta import transient_buffers as transient_buffers

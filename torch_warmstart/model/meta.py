@@ -23,6 +23,11 @@ def resetter_of(module: torch.nn.Module) -> Callable[[], Any] | None:
     return next((method for method in found if callable(method)), None)
 
 
+def makers_of(variable: Variable) -> tuple[Owner, ...]:
+    """Where a variable's module could initialise it; of a tied one any may."""
+    return tuple(o for o in variable.owners if resetter_of(o.module) is not None)
+
+
 def transient_buffers(model: torch.nn.Module) -> tuple[Variable, ...]:
     """The buffers that are in no state_dict, and so in no checkpoint."""
     return tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import io
 import os
@@ -40,3 +41,13 @@ def test_it_is_refused_though_the_tensors_are_plain(
     with pytest.raises(tws.UnsupportedError, match="could run code"):
         tws.load_checkpoint("m.pt")
     assert os.listdir(tmp_path) == ["m.pt"]
+
+
+def test_it_is_named_though_something_harmless_comes_first(tmp_path: Path) -> None:
+    """Otherwise the advice is to allow what comes first."""
+    state = {"w": torch.ones(2), "a": argparse.Namespace(lr=1), "asks": Asks(os.system)}
+    torch.save(state, tmp_path / "m.pt")
+    with pytest.raises(tws.UnsupportedError, match=rf"asks for {os.name}\.system") as refused:
+        tws.load_checkpoint(tmp_path / "m.pt")
+    assert "Namespace" not in str(refused.value)
+    assert "safe_globals" not in str(refused.value)

@@ -29,6 +29,7 @@ from torch_warmstart.model import (
     Variable,
     extent_of,
     is_on_meta,
+    makers_of,
     place_of,
     resetter_of,
     transient_buffers,
@@ -164,8 +165,7 @@ def _is_written(tensor: torch.Tensor, written: Iterable[Extent], journal: Journa
 
 def _resettable(variables: Iterable[Variable]) -> dict[torch.nn.Module, str]:
     """The modules that can initialise some of these, and what they are called."""
-    owners = [owner for variable in variables for owner in variable.owners]
-    return {o.module: o.path for o in owners if resetter_of(o.module) is not None}
+    return {owner.module: owner.path for each in variables for owner in makers_of(each)}
 
 
 def _made_of(variable: Variable) -> torch.Tensor:

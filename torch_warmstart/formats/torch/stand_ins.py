@@ -131,6 +131,12 @@ def _to_be_filled(text: str, names: Iterable[str]) -> tuple[str, Any] | None:
     return None if container is None or name is None else (name, container)
 
 
+def program_in(file: str | IO[bytes]) -> str | None:
+    """The first name of a file's that runs programs, whatever else it asks for."""
+    with TURNS.alone():
+        return next(filter(_is_of_programs, _names_in(file)), None)
+
+
 def _is_of_programs(name: str) -> bool:
     first, dot, rest = name.partition(".")
     today = f"{_PYTHON_2.get(first, first)}{dot}{rest}."

@@ -14,8 +14,18 @@ from typing import IO, Any
 
 import torch
 
-from torch_warmstart.errors import CorruptCheckpointError, UnsupportedError, WarmStartError
-from torch_warmstart.formats.torch.stand_ins import TURNS, all_in, load_with_stand_ins
+from torch_warmstart.errors import (
+    CorruptCheckpointError,
+    UnsupportedError,
+    WarmStartError,
+    printable,
+)
+from torch_warmstart.formats.torch.stand_ins import (
+    TURNS,
+    all_in,
+    load_with_stand_ins,
+    program_in,
+)
 
 # How torch words what it refuses: a name, a call, an instance. Its other errors are of bad bytes.
 _REFUSED = re.compile(
@@ -54,7 +64,9 @@ def load_tensors(
         if found is not None:
             return _without_attributes(found)
         if refused is not None:
-            raise UnsupportedError(refusal(url, refused)) from error
+            program = program_in(file) if stand_ins else None
+            text = _runs(url, program) if program is not None else refusal(url, refused)
+            raise UnsupportedError(text) from error
         if _OF_LATER_PROTOCOLS in str(error):
             raise UnsupportedError(
                 f"{url} was written with pickle_protocol=4 or later, of which torch reads nothing "
@@ -90,6 +102,14 @@ def refusal(url: str, what: str) -> str:
         "torch.save(model.state_dict(), ...) writes a file that can be read here. If you trust "
         "just what it asks for (a Namespace, a Path, a numpy scalar), allow that: with "
         "torch.serialization.safe_globals([...]) around this call."
+    )
+
+
+def _runs(url: str, program: str) -> str:
+    return (
+        f"{url} holds more than tensors and plain containers, and loading that could run code: it "
+        f"asks for {printable(program)}, which no file of tensors needs. Do not allow that; ask "
+        "whoever made the file for one of torch.save(model.state_dict(), ...)."
     )
 
 

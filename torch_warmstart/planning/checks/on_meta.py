@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from torch_warmstart.errors import Finding, listed, plural
-from torch_warmstart.model import Variable, is_on_meta, resetter_of, transient_buffers
+from torch_warmstart.model import Variable, is_on_meta, makers_of, transient_buffers
 from torch_warmstart.new_rows import Keep
 from torch_warmstart.planning.plan import PlanItem
 
@@ -32,7 +32,7 @@ def is_made_by_module(item: PlanItem) -> bool:
 
 
 def _with_maker(item: PlanItem) -> PlanItem:
-    how = _LEFT if _resetter(item.variable) is None else _MADE
+    how = _MADE if makers_of(item.variable) else _LEFT
     return replace(item, reason=", ".join(filter(None, (item.reason, how))))
 
 
@@ -49,7 +49,7 @@ def notes_on_meta(model: torch.nn.Module, items: Sequence[PlanItem]) -> Iterator
     made = [item.variable for item in items if is_on_meta(item.variable)]
     buffers = [buffer for buffer in transient_buffers(model) if is_on_meta(buffer)]
     open_ones = [item.variable for item in items if is_made_by_module(item)]
-    reset = [v for v in open_ones if _resetter(v) is not None]
+    reset = [v for v in open_ones if makers_of(v)]
     if made:
         text = (
             f"Made anew on {made[0].device}, as the model is on the meta device: "
@@ -58,7 +58,7 @@ def notes_on_meta(model: torch.nn.Module, items: Sequence[PlanItem]) -> Iterator
         if reset:
             text += f", of them {len(reset):,} by reset_parameters() of their modules"
         yield Finding("made-from-meta", "note", made[0].name, f"{text}.")
-    left = [v for v in (*open_ones, *buffers) if _resetter(v) is None]
+    left = [v for v in (*open_ones, *buffers) if not makers_of(v)]
     if left:
         yield left_on_meta(left)
 
@@ -71,7 +71,3 @@ def left_on_meta(left: Sequence[Variable]) -> Finding:
         f"them: {plural(len(left), 'tensor')}, {names}."
     )
     return Finding("left-on-meta", "warning", left[0].name, text, _HINT)
-
-
-def _resetter(variable: Variable) -> object:
-    return resetter_of(variable.owners[0].module)

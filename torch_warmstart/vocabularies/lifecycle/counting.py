@@ -12,14 +12,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.entries import COUNT_COLUMN, ENTRY_COLUMN, Entries, Vocabulary
-from torch_warmstart.errors import (
-    SettingsError,
-    VocabularyError,
-    cause_of,
-    listed,
-    plural,
-    shown_entry,
-)
+from torch_warmstart.errors import SettingsError, VocabularyError, cause_of, listed_entries, plural
 from torch_warmstart.storage import LOCAL, PARQUET, Bytes
 from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
 from torch_warmstart.vocabularies.loading import (
@@ -246,7 +239,7 @@ def _separated_blocks(path: str, raw: Bytes, separator: str, like: Entries) -> I
 
 def _check_columns(path: str, names: list[str]) -> None:
     if not {ENTRY_COLUMN, COUNT_COLUMN} <= set(names):
-        known = listed(map(shown_entry, names))  # or a first line that has no names
+        known = listed_entries(names)  # or a first line that has no names
         raise VocabularyError(
             f"{path} has the columns {known}; counts are in {ENTRY_COLUMN!r} and "
             f"{COUNT_COLUMN!r}: rename them."

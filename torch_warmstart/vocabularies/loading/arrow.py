@@ -20,7 +20,7 @@ from torch_warmstart.entries import ENTRY, ENTRY_COLUMN, ROW_COLUMN, Entries, Vo
 from torch_warmstart.errors import (
     VocabularyError,
     cause_of,
-    listed,
+    listed_entries,
     printable,
     said_of_entries,
     shown_entry,
@@ -448,7 +448,7 @@ def _number_among(names: Sequence[str], column: str | int | None, origin: str) -
     if isinstance(column, str) and names.count(column) == 1:
         return names.index(column)
     asked = "" if column is None else f"no column {column!r}, but "
-    known, first = listed(map(shown_entry, names)), shown_entry(names[0] if names else "name")
+    known, first = listed_entries(names), shown_entry(names[0] if names else "name")
     raise VocabularyError(
         f"{origin} is a table with {asked}the columns {known}: say which one holds the entries by "
         f"Vocabulary.load(..., column={first})."

@@ -164,24 +164,14 @@ def _open(
 
 def _checked(model: torch.nn.Module) -> torch.nn.Module:
     """The model, showing what is its own; raises if it is none that can be filled."""
-    from torch_warmstart.model import check_own_shapes
+    from torch_warmstart.model import check_own_shapes, check_tensors_hold_values
     from torch_warmstart.model.sharding import show_shards
 
     check_kind("The model", model, torch.nn.Module, "a torch.nn.Module")
-    _check_tensors_hold_values()
+    check_tensors_hold_values()
     check_own_shapes(model)
     show_shards(model)
     return model
-
-
-def _check_tensors_hold_values() -> None:
-    """Raises where nothing would be read or written: a mode of the caller's only makes believe."""
-    made = type(torch.empty(0, dtype=torch.bool))
-    if made is not torch.Tensor:
-        raise SettingsError(
-            f"Tensors that are made here hold no values: they are {made.__name__}s, as a mode of "
-            "the caller's makes them (FakeTensorMode). Leave it before the warm start."
-        )
 
 
 @on_cpu
@@ -207,7 +197,6 @@ def apply_plan(
     from torch_warmstart.planning import WarmStartPlan
 
     check_kind("apply_plan: plan", plan, WarmStartPlan, "what plan_warm_start returns")
-    _check_tensors_hold_values()
     return execute_plan(
         plan,
         progress=progress,

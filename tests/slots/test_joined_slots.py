@@ -6,10 +6,10 @@ import functools
 
 import pytest
 import torch
+from attention_apart import HEADS, WIDTH, Apart
 from torch import nn
 
 import torch_warmstart as tws
-from tests.layouts.test_joined_projections import HEADS, WIDTH, Apart
 
 ADAM = functools.partial(torch.optim.Adam, lr=0.01)
 OPTIMIZERS = {

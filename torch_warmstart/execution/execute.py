@@ -33,6 +33,7 @@ from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import (
     Outline,
     Variable,
+    check_tensors_hold_values,
     is_frozen_by_inference,
     model_variables,
     why_unwritable,
@@ -150,6 +151,7 @@ class _Run:
         from torch_warmstart.execution.ranks import replicas_may_differ, same_chance, told_of_rows
 
         planned = plan = self.plan
+        check_tensors_hold_values()
         check_unchanged(plan)
         self.memory.check_plan(plan)
         used = [item for item in plan.items if item.state != "kept"]

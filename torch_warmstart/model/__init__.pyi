@@ -10,6 +10,7 @@ from .memory import lies_on as lies_on
 from .memory import overlapping as overlapping
 from .memory import share_elements as share_elements
 from .memory import why_unwritable as why_unwritable
+from .meta import check_tensors_hold_values as check_tensors_hold_values
 from .meta import is_on_meta as is_on_meta
 from .meta import makers_of as makers_of
 from .meta import place_of as place_of

@@ -86,7 +86,8 @@ class Reader:
     ) -> None:
         self._checkpoint = checkpoint
         self._overwritten = WrittenMemory(targets)
-        self.locked = self._overwritten.locked  # the number of a target that cannot be written to
+        # The number of a target that cannot be written to.
+        self.locked: int | None = self._overwritten.locked
         self._watch = watch
         self._exchange = exchange
         if watch is not None:

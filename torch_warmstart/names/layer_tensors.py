@@ -23,7 +23,7 @@ class LayerTensors:
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Those of a checkpoint."""
         self.conventions: Conventions = conventions_of(checkpoint)
-        self.spellings = Spellings(checkpoint, self.conventions)
+        self.spellings: Spellings = Spellings(checkpoint, self.conventions)
         self._known_forms: dict[tuple[int, str], tuple[Form, ...]] = {}  # by module's id and leaf
         # By the id of all forms, which are kept: those that there may be here.
         self._known_possible: dict[int, tuple[tuple[Form, ...], tuple[Form, ...]]] = {}

@@ -24,6 +24,11 @@ class Some:
     answered: torch.Tensor
 
 
+def only_alike(cosines: torch.Tensor) -> torch.Tensor:
+    """What is unlike counts as nothing, in place, or sums near 0 would explode."""
+    return cosines.clamp_(min=0)
+
+
 @frozen(eq=False)
 class Likeness:
     """New rows as sums of all anchors, in proportion to how like to them they are.
@@ -52,8 +57,7 @@ class Likeness:
         step = max(1, BUDGET // (size * len(self.known)))
         for first in range(0, len(self.mine), step):
             part = slice(first, first + step)
-            # What is unlike counts as nothing, or sums near 0 would explode.
-            alike = (self.mine[part] @ self.known.T).clamp_(min=0).to(old.dtype)
+            alike = only_alike(self.mine[part] @ self.known.T).to(old.dtype)
             total = alike.sum(1, keepdim=True)
             answered[part] = (total[:, 0] > 0).cpu()
             out[part] = alike @ old / total.clamp(min=torch.finfo(old.dtype).tiny)

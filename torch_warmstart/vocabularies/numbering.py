@@ -18,6 +18,7 @@ from torch_warmstart.errors import VocabularyError, shown_entry
 
 # Columns that say how often or when there was an entry, in whatever order that puts them.
 _USAGE = re.compile(
+    r"(?!(row|line|seq|entry|token|word|item|index|idx)[ _.-]?(n|num)$)"  # numbers of rows
     r"(.*[ _.-])?(counts?|n|num|freqs?|frequency|frequencies|occurrences|size|weight|score"
     r"|last_seen|born|versions?)",
     re.IGNORECASE,

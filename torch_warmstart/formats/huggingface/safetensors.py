@@ -91,7 +91,8 @@ class SafetensorsCheckpoint(Checkpoint):
             raise CorruptCheckpointError(
                 f"{self.url} is not a valid safetensors file: {error}."
             ) from error
-        self.said_format = said.get("format")  # which framework wrote it, if the header says so
+        # Which framework wrote it, if the header says so.
+        self.said_format: str | None = said.get("format")
         self.family = family_of(self._entries, self.said_format)
         # save_model() keeps a tied weight once, and says here what else it is called.
         self._aliases = {

@@ -14,7 +14,7 @@ import torch
 from torch_warmstart.dtypes import summed_in
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
-from torch_warmstart.new_rows.dense import BUDGET, READ, Likeness
+from torch_warmstart.new_rows.dense import BUDGET, READ, Likeness, only_alike
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
 from torch_warmstart.values import Anchors, OldRows, VectorWeights
@@ -122,7 +122,7 @@ class Similar(RowInitializer):
         top = top.double()  # as tables may be: weights sum to 1 in their precision
         if self.weights == "softmax":
             return near, torch.softmax(top / self.temperature, dim=1)
-        top = top.clamp(min=0)  # what is unlike counts as nothing, or sums near 0 would explode
+        top = only_alike(top)
         return near, top / top.sum(1, keepdim=True).clamp(min=torch.finfo(top.dtype).tiny)
 
 

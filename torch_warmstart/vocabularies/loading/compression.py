@@ -114,5 +114,5 @@ def _check_size(size: int, limit: int, url: str) -> None:
     if size > limit:
         raise VocabularyError(
             f"{url} is compressed and unfolds to more than {limit:,} bytes, a hundred times its "
-            "size: no vocabulary does. Decompress it first, if it can be trusted."
+            f"size or {_ALWAYS:,}: no vocabulary does. Decompress it first, if it can be trusted."
         )

@@ -77,7 +77,8 @@ class DcpCheckpoint(Checkpoint):
         self._storage = place.storage
         items = decode_metadata(self._read_metadata(), join(self.url, DCP_METADATA))
         self._tree = _tree(items, self.url)
-        self.entry, self._tensors = _choose(self._tree, self.url, place.entry, place.wanted)
+        entry, self._tensors = _choose(self._tree, self.url, place.entry, place.wanted)
+        self.entry: str = entry
         title = "torch.distributed checkpoint"
         self.format: str = f"{title}, entry {self.entry!r}" if self.entry else title
         self._files = OpenOnce[ByteSource]()

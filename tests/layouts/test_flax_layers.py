@@ -10,6 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from trees import nested
 
 import torch_warmstart as tws
 
@@ -39,21 +41,10 @@ def _variables(case: str) -> dict[str, torch.Tensor]:
     return {key.partition("/")[2]: torch.from_numpy(RECORDED[key]) for key in keys}
 
 
-def _tree(flat: dict[str, torch.Tensor]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *path, leaf = key.split("/")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf] = value
-    return tree
-
-
 def _saved(case: str, structure: str, folder: Path) -> Any:
     flat = _variables(case)
     if structure == "nested":
-        return _tree(flat)
+        return nested(flat, "/")
     if structure == "dotted":
         flat = {key.replace("/", "."): value for key, value in flat.items()}
     metadata = {"format": "flax"} if structure == "said" else None
@@ -85,7 +76,7 @@ def test_torch_computes_what_flax_does(case: str, structure: str, tmp_path: Path
 
 def test_what_a_square_kernel_is_taken_for_is_told() -> None:
     def audits(case: str) -> str:
-        settings = tws.WarmStartSettings(_tree(_variables(case)), [".*"])
+        settings = tws.WarmStartSettings(nested(_variables(case), "/"), [".*"])
         plan = tws.plan_warm_start(nn.ModuleDict({"layer": LAYERS[case]}), settings)
         return " ".join(map(str, plan.audits))
 
@@ -97,7 +88,7 @@ def test_defaults_to_compare_are_flax_s() -> None:
     norms = {"batch_norm": nn.BatchNorm1d, "layer_norm": nn.LayerNorm, "rms_norm": nn.RMSNorm}
     for case, kind in norms.items():
         layer = kind(4)
-        settings = tws.WarmStartSettings(_tree(_variables(case)), [".*"])
+        settings = tws.WarmStartSettings(nested(_variables(case), "/"), [".*"])
         (audit,) = tws.plan_warm_start(nn.ModuleDict({"layer": layer}), settings).audits
         assert "Flax has" in str(audit)
         assert "Keras" not in str(audit)
@@ -117,3 +108,13 @@ def test_torch_s_tensors_below_params_are_torch_s() -> None:
     state = {f"layer.{name}": value.clone() for name, value in layer.state_dict().items()}
     tws.warm_start(model, {"params": state})
     assert torch.equal(model["layer"].weight, layer.weight)
+
+
+@pytest.mark.parametrize("wrap", [weight_norm, spectral_norm])
+def test_a_kernel_below_a_norm_is_turned_round_too(wrap: Any) -> None:
+    layer = wrap(nn.ConvTranspose2d(4, 4, 3, stride=2))
+    settings = tws.WarmStartSettings(nested(_variables("transposed"), "/"), ".*")
+    tws.warm_start(nn.ModuleDict({"layer": layer}), settings)
+    kernel = torch.from_numpy(RECORDED["transposed/params/layer/kernel"])
+    whole = layer.weight if wrap is weight_norm else layer.parametrizations.weight.original
+    torch.testing.assert_close(whole.detach(), kernel.flip(0, 1).permute(2, 3, 0, 1))

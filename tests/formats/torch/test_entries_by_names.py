@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from trees import nested
 
 import torch_warmstart as tws
 
@@ -61,21 +62,9 @@ def test_without_the_names_all_is_as_it_was():
         assert list(checkpoint) == ["log_alpha"]
 
 
-def _nested(state):
-    """As Megatron nests them."""
-    tree = {}
-    for name, value in state.items():
-        *path, leaf = name.split(".")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf] = value
-    return tree
-
-
 @pytest.mark.parametrize("entry", [None, "model"])
 def test_an_entry_may_be_a_tree(entry, tmp_path):
-    for source in _sources({"model": _nested(OLD), "iteration": 5}, tmp_path):
+    for source in _sources({"model": nested(OLD, "."), "iteration": 5}, tmp_path):
         model = _net(1)
         tws.warm_start(model, tws.WarmStartSettings(source, entry=entry))
         assert torch.equal(model[1].weight, OLD["1.weight"])

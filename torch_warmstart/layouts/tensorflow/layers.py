@@ -186,6 +186,9 @@ def flax_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
 
     And running statistics by other names.
     """
+    original = original_of(module, leaf)
+    if original is not None:
+        return forms_of_original(original, flax_forms(module, original.leaf))
     if leaf in STATISTICS and isinstance(module, _RUNNING):
         return (Form((_names(leaf, (leaf.removeprefix("running_"),)),)),)
     is_kernel = isinstance(module, nn.modules.conv._ConvTransposeNd) and leaf == "weight"

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from torch_warmstart.formats.nested import Averages
     from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 
-Family = Literal[
-    "tensorflow", "flax", "torch", "mlx", "paddle"
-]  # whose layouts and names the tensors follow
+# Whose layouts and names the tensors follow.
+Family = Literal["tensorflow", "flax", "torch", "mlx", "paddle"]
 # How much a name says.
 #   own      what a tensor is called
 #   short    the same without the models that it is in, which have names of their own

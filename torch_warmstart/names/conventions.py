@@ -33,6 +33,7 @@ class Conventions(ABC):
         has_own_layers: Whether layers are the framework's own: with other tensors than torch's
             module has (a bias or a scale more or less), other layouts, and other settings, which
             are to be audited.
+        has_keras_defaults: Whether such settings were Keras's, where nobody said others.
         has_scopes: Whether a layer may be called otherwise than its module and still be told: in
             one more scope, with its tensors numbered, or in a wrapper.
         has_optimizer_entries: Whether optimizers are entries of the file, with a state each, which
@@ -44,6 +45,7 @@ class Conventions(ABC):
     collections: tuple[str, ...]
     how_found: str
     has_own_layers: bool
+    has_keras_defaults: bool
     has_scopes: bool
     has_optimizer_entries: bool
 
@@ -136,6 +138,7 @@ _TENSORFLOW = _TensorFlow(
     collections=(),
     how_found="TensorFlow's name",
     has_own_layers=True,
+    has_keras_defaults=True,
     has_scopes=True,
     has_optimizer_entries=False,
 )
@@ -145,6 +148,7 @@ _FLAX = _Flax(
         "fronts": (f"{COLLECTIONS[0]}/",),
         "collections": tuple(f"{collection}/" for collection in COLLECTIONS),
         "how_found": "Flax's name",
+        "has_keras_defaults": False,
     }
 )
 _TORCH = _Torch(
@@ -153,6 +157,7 @@ _TORCH = _Torch(
     collections=(),
     how_found="",
     has_own_layers=False,
+    has_keras_defaults=False,
     has_scopes=False,
     has_optimizer_entries=True,
 )

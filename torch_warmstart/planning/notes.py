@@ -409,7 +409,8 @@ def audits_of(
         owners = [item.owner for item in items if _is_made_plain(item)]
         return audit_norms({owner.path: owner.module for owner in owners if owner is not None})
     layouts, described = _layers_of(items, finder)
-    return audit_port(model, layouts, described, is_flax=finder.checkpoint.family == "flax")
+    is_of_keras = finder.conventions.has_keras_defaults
+    return audit_port(model, layouts, described, has_keras_defaults=is_of_keras)
 
 
 def _is_made_plain(item: PlanItem) -> bool:

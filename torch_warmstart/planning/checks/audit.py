@@ -7,8 +7,8 @@ Each check names the line to change; none of them knows, so none changes anythin
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -38,7 +38,7 @@ def audit_port(
     layouts: LayoutsOf,
     described: Mapping[nn.Module, Described] = MappingProxyType({}),
     *,
-    is_flax: bool = False,
+    has_keras_defaults: bool = True,
 ) -> tuple[Audit, ...]:
     """What to compare by hand once a model has been filled from TensorFlow's weights, or Flax's.
 
@@ -48,7 +48,7 @@ def audit_port(
             come in. Other modules with tensors of their own were never TensorFlow's.
         described: What the file says of the layers of these modules, where it has layers. Where it
             has a layer's configuration, that counts, and what TensorFlow does by default does not.
-        is_flax: Whether the tensors are Flax's, which has other defaults than Keras.
+        has_keras_defaults: Whether layers were made with Keras's defaults; else with Flax's.
     """
     if not layouts:
         return ()
@@ -57,7 +57,7 @@ def audit_port(
     told = told_activations(modules, described) if described else frozenset()
     unsure = {name: module for name, module in modules.items() if module not in told}
     for name, finding in (
-        *_settings(unsure, layouts, described, _OF_FLAX if is_flax else _CHECKS),
+        *_settings(unsure, layouts, described, _CHECKS if has_keras_defaults else _OF_FLAX),
         *find_activations(modules, described),
         *find_flattenings(modules, layouts),
     ):
@@ -146,32 +146,33 @@ def _copied_momentum(
 
 def _other_norm(module: nn.Module) -> Difference | None:
     # keras/src/layers/normalization/layer_normalization.py and group_normalization.py.
+    return _epsilon(module, "Keras has epsilon=0.001, BERT 1e-12", "1e-3")
+
+
+def _epsilon(module: nn.Module, theirs: str, eps: str) -> Difference | None:
     if module.eps != 1e-5:
         return None
     return (
-        "eps=1e-05 is torch's default; Keras has epsilon=0.001, BERT 1e-12.",
-        f"Make it {spelt(module)}(..., eps=1e-3).",
+        f"eps=1e-05 is torch's default; {theirs}.",
+        f"Make it {spelt(module)}(..., eps={eps}).",
     )
 
 
-# flax/linen/normalization.py: momentum=0.99 and epsilon=1e-5 of BatchNorm, epsilon=1e-6 of others.
+def _norm_in_flax(module: nn.Module) -> Difference | None:
+    return _epsilon(module, "Flax has epsilon=1e-06", "1e-6")  # flax/linen/normalization.py
+
+
+def _gelu_in_flax(module: nn.Module) -> Difference | None:
+    return _by_tanh(module, "; flax.linen.gelu is the one by tanh, unless approximate=False")
 
 
 def _momentum_in_flax(module: nn.modules.batchnorm._BatchNorm) -> Difference | None:
+    # flax/linen/normalization.py: momentum=0.99 of BatchNorm, and torch's epsilon.
     if module.momentum != 0.1:
         return _copied_momentum(module, "Flax")
     return (
         "momentum=0.1 is torch's default; Flax has momentum=0.99, 0.01 in torch.",
         f"Make it {spelt(module)}(..., momentum=0.01).",
-    )
-
-
-def _norm_in_flax(module: nn.Module) -> Difference | None:
-    if module.eps != 1e-5:
-        return None
-    return (
-        "eps=1e-05 is torch's default; Flax has epsilon=1e-06.",
-        f"Make it {spelt(module)}(..., eps=1e-6).",
     )
 
 
@@ -183,15 +184,6 @@ def _transposed_in_flax(module: nn.modules.conv._ConvTransposeNd) -> Difference 
         "keeps it by default.",
         "If the original has transpose_kernel=True, say so: var_name_to_layout="
         "{'<layer>.weight': 'conv_transpose'}.",
-    )
-
-
-def _gelu_in_flax(module: nn.Module) -> Difference | None:
-    if module.approximate != "none":
-        return None
-    return (
-        "it is the exact function; flax.linen.gelu is the one by tanh, unless approximate=False.",
-        "If the original was approximate, make it nn.GELU(approximate='tanh').",
     )
 
 
@@ -277,11 +269,18 @@ def _average_pool(module: nn.Module) -> Difference | None:
 
 
 def _gelu(module: nn.Module) -> Difference | None:
+    return _by_tanh(
+        module,
+        ", as Keras has it by default; much code for TensorFlow (GPT-2, later BERTs, "
+        "tf.nn.gelu(approximate=True)) has the one by tanh",
+    )
+
+
+def _by_tanh(module: nn.Module, theirs: str) -> Difference | None:
     if module.approximate != "none":
         return None
     return (
-        "it is the exact function, as Keras has it by default; much code for TensorFlow (GPT-2, "
-        "later BERTs, tf.nn.gelu(approximate=True)) has the one by tanh.",
+        f"it is the exact function{theirs}.",
         "If the original was approximate, make it nn.GELU(approximate='tanh').",
     )
 
@@ -338,12 +337,13 @@ def _recurrent_dropout(module: nn.Module) -> Difference | None:
     )
 
 
+_OTHER_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 # Those that hold whatever the file says of a layer.
 _WHATEVER_IS_SAID: _Checks = (((nn.RNNBase,), _recurrent_dropout),)
 _CHECKS: _Checks = (
     ((nn.modules.batchnorm._BatchNorm,), _batch_norm),
     ((nn.modules.batchnorm._BatchNorm,), _copied_momentum),
-    ((nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm), _other_norm),
+    (_OTHER_NORMS, _other_norm),
     ((nn.RMSNorm,), _rms_norm),
     ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _strided),
     ((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), _strided),
@@ -360,8 +360,8 @@ _CHECKS: _Checks = (
 
 _OF_FLAX: _Checks = (
     ((nn.modules.batchnorm._BatchNorm,), _momentum_in_flax),
-    ((nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm), _norm_in_flax),
-    ((nn.RMSNorm,), functools.partial(_rms_norm, of="Flax")),
+    (_OTHER_NORMS, _norm_in_flax),
+    ((nn.RMSNorm,), partial(_rms_norm, of="Flax")),
     ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _strided),
     ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
     ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed_in_flax),

@@ -165,9 +165,9 @@ def test_what_is_said_of_both_is_meant():
 
 
 def test_a_container_of_very_many_parameters_is_looked_through_once(monkeypatch):
-    asked, original = [], half_changed._attribute
+    asked, original = [], half_changed.attribute_of
     monkeypatch.setattr(
-        half_changed, "_attribute", lambda leaf: asked.append(leaf) or original(leaf)
+        half_changed, "attribute_of", lambda leaf: asked.append(leaf) or original(leaf)
     )
 
     def make():

@@ -40,6 +40,8 @@ def test_bytes_as_letters_are_those_of_tokenizers():
         ("the", "Ġthe", ["wordpiece"], ["byte_level"]),
         ("Ċ", "<0x0A>", ["byte_level"], ["sentencepiece"]),
         ("[CLS]", "[CLS]", ["wordpiece"], ["byte_level"]),
+        ("[unused12]", "[unused12]", ["wordpiece"], ["byte_level"]),
+        ("[sic]", "▁[sic]", ["wordpiece"], ["sentencepiece"]),
         ("The", "the", ["casefold"], []),
         ("ĠThe", "▁the", ["byte_level", "casefold"], ["sentencepiece"]),
     ],

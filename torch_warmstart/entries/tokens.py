@@ -11,7 +11,17 @@ import functools
 import re
 
 SPACE_OF_BYTES, SPACE_OF_PIECES, INSIDE_A_WORD = "Ġ".encode(), "▁".encode(), b"##"
+# `<s>`, `<|end|>`, `[MASK]`, BERT's `[unused1]`
+_SPECIAL = re.compile(rb"<[^<>\s]+>|\[(?:[A-Z_0-9]+|unused_?\d+)\]")
 _BYTE = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
+
+
+def is_special(entry: bytes) -> bool:
+    """Whether an entry is written as the special tokens of tokenizers are, which stand for no text.
+
+    Bytes that sentencepiece writes are written so, too: ask `byte_of` first.
+    """
+    return entry[:1] in (b"<", b"[") and _SPECIAL.fullmatch(entry) is not None
 
 
 def byte_of(entry: bytes) -> bytes | None:

@@ -29,6 +29,7 @@ from torch_warmstart.values import frozen
 _NEW = re.compile(r"parametrizations\.(\w+)\.original([01]?)")
 _OLD = re.compile(r"(\w+)_(orig|g|v)")
 _VECTOR = re.compile(r"parametrizations\.(\w+)\.(\d+)\._(u|v)|(\w+)_(u|v)")
+_PART = re.compile(r"parametrizations\.(\w+)\..+|(\w+)_(?:orig|g|v|u|mask)")
 _ALONG = 0.9  # a cosine; of vectors that were drawn and never used it is about 0
 _OF_PADDLE = "Paddle keeps the weights of its linear layers as [inputs, outputs], not as torch does"
 _NOT_INVERTED = "{} computes it from other values than a weight; which they would be is not known"
@@ -61,6 +62,12 @@ def original_of(module: nn.Module, leaf: str) -> Original | None:
         if old[2] == "orig":
             return Original(old[1], "orig")
     return None
+
+
+def attribute_of(leaf: str) -> str:
+    """The layer's attribute that a tensor is, or that by its name it is a part of: `weight`."""
+    match = _PART.fullmatch(leaf)
+    return (match[1] or match[2]) if match else leaf
 
 
 @frozen

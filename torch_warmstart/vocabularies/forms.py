@@ -6,7 +6,6 @@ space in front where a word begins; those that are then alike are one and the sa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -14,6 +13,7 @@ import torch
 from torch_warmstart.entries import (
     Entries,
     casefolded,
+    is_special,
     text_of_bytes,
     text_of_pieces,
     text_of_word_pieces,
@@ -22,11 +22,10 @@ from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import MISSING
 
 _BLOCK = 1 << 16  # entries at a time
-_BRACKETED = re.compile(rb"\[[^\[\]]+\]|<[^<>]+>")  # [CLS], <s>
 
 
 def _wordpiece(entry: bytes) -> bytes:
-    return entry if _BRACKETED.fullmatch(entry) else text_of_word_pieces(entry)
+    return entry if is_special(entry) else text_of_word_pieces(entry)
 
 
 _FORMS: Mapping[str, Callable[[bytes], bytes]] = {

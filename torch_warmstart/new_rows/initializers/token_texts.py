@@ -5,7 +5,6 @@ So that tokens of different tokenizers can be compared and spelt. Special tokens
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import torch
@@ -16,6 +15,7 @@ from torch_warmstart.entries import (
     SPACE_OF_PIECES,
     Entries,
     byte_of,
+    is_special,
     text_of_bytes,
     text_of_pieces,
     text_of_word_pieces,
@@ -25,7 +25,6 @@ Form = Callable[[bytes], bytes | None]  # an entry's text; None: it is no text
 
 _TRIED = 20_000  # entries looked at to tell the form
 _SHARE = 0.005  # of them that must show a form
-_SPECIAL = re.compile(rb"<[^<>\s]+>|\[[A-Z_0-9]+\]")  # `<s>`, `<|end|>`, `[MASK]`
 
 
 def form_of(listed: Entries) -> Form:
@@ -40,11 +39,6 @@ def form_of(listed: Entries) -> Form:
     }
     form, count = max(shown.items(), key=lambda pair: pair[1])
     return form if count > _SHARE * len(tried) else _plain
-
-
-def is_special(entry: bytes) -> bool:
-    """Whether an entry is written as the special tokens of tokenizers are."""
-    return entry[:1] in (b"<", b"[") and _SPECIAL.fullmatch(entry) is not None
 
 
 def _plain(entry: bytes) -> bytes | None:

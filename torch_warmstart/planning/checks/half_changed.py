@@ -7,7 +7,6 @@ a bias that goes by position is others' bias.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -15,14 +14,19 @@ import torch
 from torch import nn
 
 from torch_warmstart.errors import Finding, Severity, listed, plural, the_same
-from torch_warmstart.layouts import Vector, is_untransposed_linear, output_axis, vector_of
+from torch_warmstart.layouts import (
+    Vector,
+    attribute_of,
+    is_untransposed_linear,
+    output_axis,
+    vector_of,
+)
 from torch_warmstart.layouts.tensorflow import STATISTICS
 from torch_warmstart.model import TABLES
 from torch_warmstart.planning.plan import AxisChange, PlanItem
 from torch_warmstart.planning.rows import why_not_by_position
 from torch_warmstart.settings import VocabInfo
 
-_PART = re.compile(r"parametrizations\.(\w+)\.original\d*|(\w+)_(?:g|v|orig|mask)")  # of a weight
 _PARAMETRIZE = "torch.nn.utils.parametrize"  # which makes a class of its own of a layer's
 # Layers whose tensors have no place for a batch in front.
 _LAYERS = (
@@ -202,7 +206,7 @@ def _pairs(
     is_whole = not outputs or getattr(module, "groups", 1) == 1  # else one of each group has a row
     parts: dict[str, list[PlanItem]] = {}
     for leaf in sorted(set(leaves) - set(vectors)):  # containers of parameters may have thousands
-        parts.setdefault(_attribute(leaf), []).append(leaves[leaf])
+        parts.setdefault(attribute_of(leaf), []).append(leaves[leaf])
     of_norms = [leaves[leaf] for leaf in STATISTICS if leaf in leaves]
     for name, of_name in parts.items():
         for one, other in itertools.combinations(of_name, 2):
@@ -222,7 +226,7 @@ def _flattened(leaves: Mapping[str, PlanItem], vectors: Mapping[str, Vector]) ->
     for leaf, vector in vectors.items():
         for name in leaves if vector.axis is None else ():
             moved = [c for c in leaves[name].changes if c.axis != outputs.get(vector.weight)]
-            is_of = name not in vectors and _attribute(name) == vector.weight
+            is_of = name not in vectors and attribute_of(name) == vector.weight
             if is_of and any(_moves(change.remapping.rows) for change in moved):
                 text = (
                     f"{leaves[name].name} moves along axis {moved[0].axis}, and "
@@ -234,12 +238,6 @@ def _flattened(leaves: Mapping[str, PlanItem], vectors: Mapping[str, Vector]) ->
                     "in training mode some times before it is used: that estimates them anew."
                 )
                 yield Finding("rows-of-one-layer", "error", leaves[name].name, text, hint)
-
-
-def _attribute(leaf: str) -> str:
-    """The layer's attribute that a tensor is, or that is computed from it."""
-    match = _PART.fullmatch(leaf)
-    return next(filter(None, match.groups())) if match else leaf
 
 
 def _alike(leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:

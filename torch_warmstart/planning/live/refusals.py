@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import Finding
+from torch_warmstart.layouts import attribute_of
 from torch_warmstart.model import TABLES, Extents, Variable, extent_of, model_variables, place_of
 from torch_warmstart.model.sharding import is_sharded
 
@@ -18,7 +19,6 @@ _UNDO = (
     (("_g", "_v"), "torch.nn.utils.remove_weight_norm({module}, {leaf!r})"),
     (("_orig", "_u"), "torch.nn.utils.remove_spectral_norm({module}, {leaf!r})"),
 )
-_PARTS_OF_A_WEIGHT = ("_orig", "_v", "_g", "_mask", "_u")
 _LAYERS = "torch.nn.modules."
 _MAX_DEPTH = 4  # containers within each other that are looked into; they may form circles
 _BY_TORCHREC = (
@@ -128,14 +128,6 @@ def _spelt(path: str) -> str:
     )
 
 
-def _computed_of(name: str) -> str:
-    """The weight that a part of it is named after."""
-    path, inner, rest = name.rpartition("parametrizations.")
-    if inner:
-        return path + rest.partition(".")[0]
-    return next((name.removesuffix(p) for p in _PARTS_OF_A_WEIGHT if name.endswith(p)), name)
-
-
 def why_not_in_mapping(variable: Variable) -> str | None:
     """The same for a tensor that stands in a mapping."""
     return "is sharded." if is_sharded(variable.tensor) else _why_not_plain(variable)
@@ -159,10 +151,11 @@ def _why_not_plain(variable: Variable) -> str | None:
 
 def _why_not_here(model: torch.nn.Module, variable: Variable) -> str | None:
     for owner in variable.owners:
-        module, leaf = place_of(model, owner)
+        module, _ = place_of(model, owner)
         kind = type(owner.module).__name__
-        if "." in owner.leaf or leaf.endswith(_PARTS_OF_A_WEIGHT):
-            whole = _computed_of(owner.state_dict_name)
+        attribute = attribute_of(owner.leaf)
+        if attribute != owner.leaf:
+            whole = owner.state_dict_name.removesuffix(owner.leaf) + attribute
             why = why_computed(model, whole)
             if why is not None:
                 return f"is a part of {whole}, which {why}"

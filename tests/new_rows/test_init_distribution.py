@@ -43,9 +43,10 @@ def test_rows_that_look_untrained_are_left_out_unless_all_are_asked_for():
     old = table(300, 7)
     old[5] = 0
     old[9] *= 1e-4
-    entries = [*OLD[:20], "[unused3]", "<|reserved_special_token_7|>", *OLD[22:]]
+    kept_free = ["[unused3]", "<|reserved_special_token_7|>", "madeupword0001", "MADEUPWORD0002"]
+    entries = [*OLD[:20], *kept_free, *OLD[24:]]
     trained = torch.ones(300, dtype=torch.bool)
-    trained[[5, 9, 20, 21]] = False
+    trained[[5, 9, 20, 21, 22, 23]] = False
     weight, _ = start(old, entries, [*entries, "new"], init.mean())
     torch.testing.assert_close(weight[-1], old[trained].mean(0))
     weight, _ = start(old, entries, [*entries, "new"], init.mean(of="all"))

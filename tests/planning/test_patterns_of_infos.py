@@ -10,6 +10,7 @@ import torch
 import torch_warmstart as tws
 
 TABLES = ("city", "genre", "language")
+OWN_CITY = {"tables.city.weight": tws.ClipOrPad()}
 
 
 class Model(torch.nn.Module):
@@ -115,6 +116,18 @@ def test_slots_follow_their_tables() -> None:
         (
             {re.compile("tables.*"): tws.ClipOrPad(), re.compile(r".*city\..*"): tws.ClipOrPad()},
             r"'\.\*city\\\\\.\.\*' is not used, because 'tables\.\*' stands before it",
+        ),
+        (
+            {re.compile(r"tables\.city\..*"): tws.ClipOrPad(), **OWN_CITY},
+            r"city\\\\\.\.\*' is not used, because each variable that it matches has an entry of",
+        ),
+        (
+            {
+                re.compile(".*genre.*"): tws.ClipOrPad(),
+                re.compile(r"tables\.(city|genre)\..*"): tws.ClipOrPad(),
+                **OWN_CITY,
+            },
+            r"because '\.\*genre\.\*' stands before it .*, or has an entry of its own: the first",
         ),
         (
             {re.compile(r"tables.*"): lambda m: "city.txt"},

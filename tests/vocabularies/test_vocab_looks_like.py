@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import torch_warmstart as tws
 
@@ -58,5 +60,30 @@ def test_lines_that_only_begin_alike_are_entries(tmp_path: Path, text: str) -> N
     assert load(tmp_path / "vocab", text) == [line.removesuffix("\r").encode() for line in lines]
 
 
-def test_who_says_lines_gets_lines(tmp_path: Path) -> None:
-    assert load(tmp_path / "vocab", "a 0\nb 1\nc 2\n", format="lines") == [b"a 0", b"b 1", b"c 2"]
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["a 0", "b 1", "c 2"],
+        ["a\t0", "b\t1", "c\t2"],
+        ["a\tx\t0", "b\ty\t1", "c\tz\t2"],
+        ["#version: 0.2", "a b", "b c"],
+        ["a 0.5 1.5 2.5 3.5 4.5", "b 0.5 1.5 2.5 3.5 4.5"],
+    ],
+)
+def test_who_says_lines_gets_lines(tmp_path: Path, lines: list[str]) -> None:
+    text, entries = "\n".join([*lines, ""]), [line.encode() for line in lines]
+    with pytest.raises(tws.VocabularyError):
+        load(tmp_path / "vocab", text)
+    assert load(tmp_path / "vocab", text, format="lines") == entries
+    said = tws.Vocabulary.load(tmp_path / "vocab", format="lines")
+    table = nn.Embedding(len(lines), 2)
+    settings = tws.WarmStartSettings(table, None, {"weight": tws.VocabInfo(said, old_vocab=said)})
+    model = nn.Embedding(len(lines), 2)
+    tws.warm_start(model, settings)
+    assert torch.equal(model.weight, table.weight)
+
+
+@pytest.mark.parametrize("text", ["a\0b\n", '["a", "b"]\n', "['a', 'b']\n", "a\rb\r"])
+def test_what_can_be_no_lines_is_refused_even_so(tmp_path: Path, text: str) -> None:
+    with pytest.raises(tws.VocabularyError):
+        load(tmp_path / "vocab", text, format="lines")

@@ -13,7 +13,7 @@ from torch_warmstart.conversion import safetensors_file, torch_file
 from torch_warmstart.conversion.pieces import Piece
 from torch_warmstart.display import VERSION, progress_bar
 from torch_warmstart.errors import CorruptCheckpointError, SettingsError, path_of, plural, printable
-from torch_warmstart.formats import FAMILY_WORDS, Checkpoint, family_of
+from torch_warmstart.formats import Checkpoint, Family, family_of
 from torch_warmstart.storage import check_free, whole_file
 from torch_warmstart.values import frozen
 
@@ -96,7 +96,7 @@ def convert_checkpoint(
     where = path_of("convert: path", path)
     if where.endswith(_TORCH):
         _check_family(checkpoint, pieces, where)
-    write = _writer(where, FAMILY_WORDS[checkpoint.family], None)
+    write = _writer(where, checkpoint.family, None)
     return _write(
         where,
         checkpoint.url,
@@ -164,7 +164,7 @@ def write_state(
         else:
             left_out[key] = f"a {type(value).__name__}, which is no tensor"
     where = os.fspath(path)
-    write = _writer(where, "pt", getattr(state, "_metadata", None))
+    write = _writer(where, "torch", getattr(state, "_metadata", None))
     return _write(
         where, source, pieces, left_out, write, force=force, dry_run=dry_run, progress=progress
     )
@@ -177,7 +177,7 @@ def _given(value: torch.Tensor) -> Callable[[], torch.Tensor]:
 _Write = Callable[[Any, Sequence[Piece], Callable[[str, int], None]], None]
 
 
-def _writer(path: str, family: str, metadata: Any) -> _Write:
+def _writer(path: str, family: Family, metadata: Any) -> _Write:
     """What writes a file of that name."""
     if path.endswith(_SAFETENSORS):
         return lambda file, pieces, advance: safetensors_file.write(file, pieces, family, advance)

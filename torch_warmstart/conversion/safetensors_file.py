@@ -14,6 +14,7 @@ import torch
 
 from torch_warmstart.conversion.pieces import Piece
 from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.formats import FAMILY_KEY, FAMILY_WORDS, Family
 from torch_warmstart.formats.huggingface import DTYPES, MAX_HEADER
 
 _OF_FEW = "FNUZ"  # dtypes that other readers do not know
@@ -27,7 +28,7 @@ def can_hold(dtype: torch.dtype) -> bool:
 
 
 def write(
-    file: IO[bytes], pieces: Sequence[Piece], family: str, advance: Callable[[str, int], None]
+    file: IO[bytes], pieces: Sequence[Piece], family: Family, advance: Callable[[str, int], None]
 ) -> None:
     """Writes the tensors, each read when it is its turn.
 
@@ -35,7 +36,7 @@ def write(
         UnsupportedError: there are more names than the format's header may hold.
     """
     ordered = sorted(pieces, key=lambda piece: (-piece.dtype.itemsize, piece.key))
-    header: dict[str, object] = {"__metadata__": {"format": family}}
+    header: dict[str, object] = {"__metadata__": {FAMILY_KEY: FAMILY_WORDS[family]}}
     at = 0
     for piece in ordered:
         header[piece.key] = {

@@ -12,6 +12,7 @@ from .base import check_one_key as check_one_key
 from .class_names import class_of as class_of
 from .families import AVERAGE as AVERAGE
 from .families import COLLECTIONS as COLLECTIONS
+from .families import FAMILY_KEY as FAMILY_KEY
 from .families import FAMILY_WORDS as FAMILY_WORDS
 from .families import family_of as family_of
 from .families import is_of_averages as is_of_averages

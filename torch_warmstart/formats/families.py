@@ -35,8 +35,9 @@ _OF_TORCH = frozenset(
 # Flax's: the collections that all names begin with, and what layers in them have.
 COLLECTIONS = ("params", "batch_stats")
 _OF_FLAX = frozenset({"kernel", "bias", "scale", "embedding", "negative_slope", "mean", "var"})
-# The word for each family in safetensors' metadata. MLX has torch's names, and other kernels of
-# convolutions; Paddle too, and other weights of linear layers.
+# How safetensors' metadata say a family: the key, and the word for each. MLX has torch's names, and
+# other kernels of convolutions; Paddle too, and other weights of linear layers.
+FAMILY_KEY = "format"
 FAMILY_WORDS: dict[Family, str] = {
     "tensorflow": "tf",
     "flax": "flax",
@@ -57,7 +58,7 @@ def family_of(keys: Iterable[str], said: Any = None, within: str = "") -> Family
 
     Args:
         keys: All of them.
-        said: What safetensors' metadata has under "format".
+        said: What safetensors' metadata has under `FAMILY_KEY`.
         within: The path of the entry of a container that they are in.
     """
     if isinstance(said, str) and said in _SAID:

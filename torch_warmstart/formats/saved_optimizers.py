@@ -175,12 +175,23 @@ def _nested(path: str, node: _Tree, load: Callable[[Any], Any]) -> Iterator[_Fou
         for slot, value in slots.items() if isinstance(slots, Mapping) else ():
             key = _join(path, _STATE, identity, slot)
             keys[_slot_in(name or "", str(slot))], values[key] = key, value
-        if keys and _STEP not in keys and group < len(groups) and _STEP in groups[group]:
-            key = _join(path, _GROUPS, group, _STEP)  # one count for a group, as apex has it
-            keys[_STEP], values[key] = key, groups[group][_STEP]
+        if group < len(groups) and _STEP in groups[group]:
+            key = _join(path, _GROUPS, group, _STEP)
+            _add_count_of_group(keys, values, key, groups[group][_STEP])
         parameters.append(SavedParameter(name, group, keys))
     options = frozenset(option for group in groups for option in group if isinstance(option, str))
     yield SavedOptimizer(path, tuple(parameters), options), values
+
+
+def _add_count_of_group(
+    slots: dict[str, str], values: dict[str, Any], key: str, count: object
+) -> None:
+    """One count of steps for a param group, as apex has it, is that of each parameter with state.
+
+    In place, under its key; a parameter may have one of its own.
+    """
+    if slots and _STEP not in slots:
+        slots[_STEP], values[key] = key, count
 
 
 def _groups(groups: Any, load: Callable[[Any], Any]) -> list[_Tree]:
@@ -242,9 +253,8 @@ def _flat(path: str, node: _Tree, _: Callable[[Any], Any]) -> Iterator[_Found]:
         if prefix not in grouped and not _USUAL_PREFIX.fullmatch(prefix):
             continue  # a module that is called `state`
         for name, kept in by_name.items():
-            if _STEP not in kept and (prefix, name) in counts:
-                kept[_STEP] = _join(path, counts[prefix, name])
-                values[kept[_STEP]] = node[counts[prefix, name]]
+            if (count := counts.get((prefix, name))) is not None:
+                _add_count_of_group(kept, values, _join(path, count), node[count])
         names = dict.fromkeys([*grouped.get(prefix, ()), *by_name])
         parameters = tuple(SavedParameter(name, 0, by_name.get(name, {})) for name in names)
         keys = {key for parameter in parameters for key in parameter.slots.values()}

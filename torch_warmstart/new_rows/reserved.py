@@ -8,7 +8,7 @@ import torch
 
 from torch_warmstart.entries import Vocabulary
 
-_BEGIN = b"[<m"  # what such an entry begins with, so that no other is looked at
+_BEGIN = b"[<mM"  # what such an entry begins with, so that no other is looked at
 _RESERVED = re.compile(
     rb"\[unused_?\d+\]|<unused_?\d+>|<\|?(?:reserved|placeholder|dummy)[_ a-z]*\d+\|?>"
     rb"|madeupword\d+",

@@ -157,18 +157,27 @@ def _without_patterns(
                 f"var_name_to_vocab_info: {pattern.pattern!r} matches the whole name of no "
                 f"selected variable.{near}"
             )
-        if all(variable in by_pattern for variable, _ in found):
-            raise SettingsError(
-                f"var_name_to_vocab_info: {pattern.pattern!r} is not used, because "
-                f"{by_pattern[found[0][0]]!r} stands before it and is for all that it matches: the "
-                "first pattern counts, so put the narrower one first."
-            )
+        if all(variable in named for variable, _ in found):
+            raise SettingsError(_why_unused(pattern, [by_pattern.get(v) for v, _ in found]))
         for variable, match in found:
             if variable not in named and (one := _info_of(info, match)) is not None:
                 named.add(variable)
                 by_pattern[variable] = pattern.pattern
                 spelt[variable.name] = one
     return replace(settings, var_name_to_vocab_info=spelt)
+
+
+def _why_unused(pattern: re.Pattern[str], before: Sequence[str | None]) -> str:
+    """`before`: for each variable that it matches the pattern that has it; None: its own entry."""
+    unused = f"var_name_to_vocab_info: {pattern.pattern!r} is not used, because"
+    first = next(filter(None, before), None)
+    if first is None:
+        return f"{unused} each variable that it matches has an entry of its own."
+    besides = "" if None not in before else ", or has an entry of its own"
+    return (
+        f"{unused} {first!r} stands before it and is for all that it matches{besides}: the first "
+        "pattern counts, so put the narrower one first."
+    )
 
 
 def _matched(pattern: re.Pattern[str], variable: Variable) -> re.Match[str] | None:

@@ -28,7 +28,6 @@ from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import MISSING
 from torch_warmstart.vocabularies.join import Joined, join, work_of
 from torch_warmstart.vocabularies.loading import (
-    check_lines,
     header_of,
     read_items,
     read_vocabulary,
@@ -362,7 +361,6 @@ def read_vocabularies(info: VocabInfo, storage: Storage = LOCAL) -> Vocabularies
     """Both vocabularies of a VocabInfo, as many rows of each as it says; raises VocabularyError."""
     new = _read_new(info, storage)
     before = read_vocabulary(info.old_vocab, storage=storage)
-    check_lines(before.listed)
     before = used_rows(before, info.old_vocab_size, "old_vocab_size")
     old = _with_buckets(before, info.old_num_oov_buckets or 0, "old_num_oov_buckets")
     return Vocabularies(new, old, oov_are_last=old is not before)
@@ -370,7 +368,6 @@ def read_vocabularies(info: VocabInfo, storage: Storage = LOCAL) -> Vocabularies
 
 def _read_new(info: VocabInfo, storage: Storage) -> Vocabulary:
     whole = read_vocabulary(info.new_vocab, storage=storage)
-    check_lines(whole.listed)
     check_no_blank_lines(whole.listed)
     new = used_rows(whole, info.new_vocab_size, "new_vocab_size")
     return _with_buckets(new, info.num_oov_buckets, "num_oov_buckets")

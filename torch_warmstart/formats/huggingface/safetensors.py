@@ -21,7 +21,7 @@ import torch
 
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
-from torch_warmstart.formats.families import family_of
+from torch_warmstart.formats.families import FAMILY_KEY, family_of
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import SAFETENSORS_LENGTH
 from torch_warmstart.formats.rows import read_rows
@@ -92,13 +92,13 @@ class SafetensorsCheckpoint(Checkpoint):
                 f"{self.url} is not a valid safetensors file: {error}."
             ) from error
         # Which framework wrote it, if the header says so.
-        self.said_format: str | None = said.get("format")
+        self.said_format: str | None = said.get(FAMILY_KEY)
         self.family = family_of(self._entries, self.said_format)
         # save_model() keeps a tied weight once, and says here what else it is called.
         self._aliases = {
             name: key
             for name, key in said.items()
-            if name != "format" and key in self._entries and name not in self._entries
+            if name != FAMILY_KEY and key in self._entries and name not in self._entries
         }
         self._entries |= {name: self._entries[key] for name, key in self._aliases.items()}
         self._tied = set(self._aliases.values())

@@ -21,6 +21,7 @@ from torch_warmstart.slots.tensorflow import messages as say
 from torch_warmstart.slots.tensorflow.index import Kept, SlotIndex
 from torch_warmstart.slots.tensorflow.rules import (
     BERT,
+    FACTORS,
     KERAS,
     LEGACY_RMSPROP,
     SCALED,
@@ -54,17 +55,10 @@ def _row(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return (tensor.unsqueeze(-2),)
 
 
-# Keras' Adafactor keeps means over the last axis (r) and over the one before (c), without the axis
-# that is gone; torch keeps it with size 1 (keras/src/optimizers/adafactor.py, torch/optim/
-# _adafactor.py). Of a matrix that is transposed, the one mean is the other. By the slot and the
-# parameter's layout: the quantity, and how it becomes the slot.
-_AS_COLUMN = Layout("as column", _column, lambda tensor: (tensor.squeeze(-1),))
-_AS_ROW = Layout("as row", _row, lambda tensor: (tensor.squeeze(-2),))
+# Keras' Adafactor keeps its means without the axis that is gone; torch keeps it with size 1.
 _FACTORS = {
-    ("row_var", "identity"): ("r", _AS_COLUMN),
-    ("row_var", "transpose"): ("c", _AS_COLUMN),
-    ("col_var", "identity"): ("c", _AS_ROW),
-    ("col_var", "transpose"): ("r", _AS_ROW),
+    "row_var": Layout("as column", _column, lambda tensor: (tensor.squeeze(-1),)),
+    "col_var": Layout("as row", _row, lambda tensor: (tensor.squeeze(-2),)),
 }
 _NUMBERS = (STEP, PRODUCT)
 
@@ -124,7 +118,7 @@ class TensorFlowSlots:
         name = _slot(variable).name
         if name in _NUMBERS:
             return self._number(variable, kept[0])
-        if (name, "identity") in _FACTORS:
+        if name in _FACTORS:
             return self._factor(variable, parameter, kept)
         return self._plain(variable, parameter, target, kept)
 
@@ -211,14 +205,15 @@ class TensorFlowSlots:
         return _from_kept(_source(specs, variable, form), variable, kept[0], scale, notes)
 
     def _factor(self, variable: Variable, parameter: Source, kept: Sequence[Kept]) -> _Found:
-        layout = parameter.form.layout.name
-        name, as_slot = _FACTORS.get((_slot(variable).name, layout), ("", IDENTITY))
-        if not name or len(kept) != 1:
+        layout, slot = parameter.form.layout.name, _slot(variable).name
+        quantity = FACTORS.get((slot, layout))
+        if quantity is None or len(kept) != 1:
             return _Missing(say.other_axes(variable, parameter.specs[0], layout))
-        if name not in kept[0].slots:
+        if quantity not in kept[0].slots:
             return _without(variable, kept[0], parameter.specs[0])
-        spec = self._checkpoint.spec(kept[0].slots[name])
-        return _from_kept(_source([spec], variable, Form(((name,),), as_slot)), variable, kept[0])
+        spec = self._checkpoint.spec(kept[0].slots[quantity])
+        form = Form(((quantity,),), _FACTORS[slot])
+        return _from_kept(_source([spec], variable, form), variable, kept[0])
 
     # -- numbers: step, and what follows from it ---------------------------------------------------
 

@@ -23,6 +23,22 @@ class Target:
     slots: Mapping[str, tuple[str, ...]]
 
 
+# Keras' Adafactor keeps means over the last axis (r) and over the one before (c), torch's those of
+# rows and of columns (keras/src/optimizers/adafactor.py, torch/optim/_adafactor.py). Of a matrix
+# that is transposed, the one mean is the other. By torch's slot and the parameter's layout.
+FACTORS: Mapping[tuple[str, str], str] = {
+    ("row_var", "identity"): "r",
+    ("row_var", "transpose"): "c",
+    ("col_var", "identity"): "c",
+    ("col_var", "transpose"): "r",
+}
+
+
+def _factors(slot: str) -> tuple[str, ...]:
+    """What one of torch's factors may come from."""
+    return tuple(quantity for (of, _), quantity in FACTORS.items() if of == slot)
+
+
 _EXP_AVG = {"exp_avg": ("m",), "exp_avg_sq": ("v",), "max_exp_avg_sq": ("vhat",)}
 _LIKE_ADAM = Target(("Adam", "Nadam"), _EXP_AVG)
 # By torch's kind, as `torch_optimizers` tells it.
@@ -37,9 +53,9 @@ _TARGETS: Mapping[str, Target] = {
     ),
     "Adagrad": Target(("Adagrad",), {"sum": ("accum",)}),
     "Adadelta": Target(("Adadelta",), {"square_avg": ("accum",), "acc_delta": ("update",)}),
-    # Of a matrix that is transposed, `row_var` is c and `col_var` is r.
     "Adafactor": Target(
-        ("Adafactor",), {"row_var": ("r", "c"), "col_var": ("c", "r"), "variance": ("v",)}
+        ("Adafactor",),
+        {**{slot: _factors(slot) for slot in ("row_var", "col_var")}, "variance": ("v",)},
     ),
 }
 

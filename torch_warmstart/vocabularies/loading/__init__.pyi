@@ -4,7 +4,6 @@ from .content import KEPT_TABLE as KEPT_TABLE
 from .content import PARQUET_KEY as PARQUET_KEY
 from .content import is_kept_table as is_kept_table
 from .content import is_saved as is_saved
-from .lines import check_lines as check_lines
 from .lines import header_of as header_of
 from .saved import checked_special as checked_special
 from .source import read_entries as read_entries

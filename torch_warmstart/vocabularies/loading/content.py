@@ -105,8 +105,12 @@ def _ends_in_returns(head: bytes) -> bool:
 
 
 @functools.lru_cache(maxsize=4)  # asked when a file is read, and when its lines are looked up
-def what_else_it_is(head: bytes) -> str:
+def what_else_it_is(head: bytes, *, is_said: bool = False) -> str:
     """What is wrong with reading a file as lines, from its first 4,096 bytes; "" if nothing is.
+
+    Args:
+        head: These bytes.
+        is_said: Whether the user says that it is lines: what lines look like is then no matter.
 
     Returns:
         What follows the file's name in a sentence: `is a zip archive, as .keras files are: ...`
@@ -114,7 +118,8 @@ def what_else_it_is(head: bytes) -> str:
     stranger = what_stranger_it_is(head)
     if stranger:
         return f"{stranger}; {_DO}, or a file with one entry a line"
-    return next((what for is_it, what in _NO_LINES if is_it(head)), "")
+    others = _NO_LINES if is_said else (*_NO_LINES, *_NOT_BY_THEIR_LOOKS)
+    return next((what for is_it, what in others if is_it(head)), "")
 
 
 def what_stranger_it_is(head: bytes) -> str:
@@ -301,6 +306,9 @@ _NO_LINES: Sequence[tuple[Callable[[bytes], bool], str]] = (
         f"is a list or a dict as Python prints it, not text with one entry a line; {_DO}",
     ),
     (_ends_in_returns, f"ends its lines by returns alone, so that all of it is one line; {_DO}"),
+)
+# The same for what is lines, but seems not to have an entry in each.
+_NOT_BY_THEIR_LOOKS: Sequence[tuple[Callable[[bytes], bool], str]] = (
     (_is_merges, "is a tokenizer's merges, not its tokens: pass the vocab.json beside it"),
     (
         _is_vectors,

@@ -32,10 +32,14 @@ def entries_of_lines(data: torch.Tensor, origin: str, unit: str = LINE) -> Entri
     return Entries(origin, unit, data, bounds, gap=1, may_be_blank=may_be_blank)
 
 
-def check_lines(vocabulary: Entries) -> None:
-    """Raises VocabularyError, with what a file is, unless it is lines of entries."""
+def check_lines(vocabulary: Entries, *, is_said: bool = False) -> None:
+    """Raises VocabularyError, with what a file is, unless it is lines of entries.
+
+    `is_said`: the user says that it is.
+    """
     if vocabulary.is_text and vocabulary.unit == LINE:
-        otherwise = what_else_it_is(vocabulary.text[:HEAD].cpu().numpy().tobytes())
+        head = vocabulary.text[:HEAD].cpu().numpy().tobytes()
+        otherwise = what_else_it_is(head, is_said=is_said)
         if otherwise:
             raise VocabularyError(f"{vocabulary.origin} {otherwise}.")
 

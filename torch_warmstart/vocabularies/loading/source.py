@@ -36,14 +36,18 @@ def read_vocabulary(
     if isinstance(column, bool) or not isinstance(column, str | int | None):
         raise SettingsError(f"column is a column's name or number, not {column!r}.")
     if isinstance(source, str | os.PathLike):
-        path = os.path.expanduser(os.fspath(source))
-        vocabulary = read_file(path, storage, column=column, key=key, format=format)
+        vocabulary = _read_path(source, storage, column=column, key=key, format=format)
+        check_lines(vocabulary.listed, is_said=format == "lines")
     else:
         for name, value in (("key", key), ("format", format)):
             if value is not None:
                 raise SettingsError(f"{name}={value!r} is for files; entries were given.")
         vocabulary = _in_memory(source, column, listed=with_rows_of_a_list)
     return vocabulary.to(_device(device))
+
+
+def _read_path(source: str | os.PathLike[str], storage: Storage, **how: Any) -> Vocabulary:
+    return read_file(os.path.expanduser(os.fspath(source)), storage, **how)
 
 
 def _device(said: torch.device | str) -> torch.device:
@@ -72,13 +76,13 @@ def read_entries(
 def read_items(
     source: Any, device: torch.device | str = "cpu", storage: Storage = LOCAL
 ) -> Vocabulary:
-    """A vocabulary; in memory what Keras calls `[UNK]` is an entry as any other.
+    """A vocabulary; what Keras calls `[UNK]` is an entry as any other, and so is each line.
 
-    So it is to TensorFlow.
+    So they are to TensorFlow.
     """
-    if isinstance(source, str | os.PathLike):
-        return read_vocabulary(source, device, storage)
-    return _in_memory(source, None).to(_device(device))
+    is_path = isinstance(source, str | os.PathLike)
+    found = _read_path(source, storage) if is_path else _in_memory(source, None)
+    return found.to(_device(device))
 
 
 def load(
@@ -90,7 +94,6 @@ def load(
 ) -> Vocabulary:
     """`Vocabulary.load`."""
     vocabulary = read_vocabulary(source, column=column, key=key, format=format)
-    check_lines(vocabulary.listed)
     check_no_blank_lines(vocabulary.listed)
     return vocabulary
 

@@ -380,86 +380,122 @@ def _made_elsewhere(how: str, made: Sequence[Wish]) -> Finding:
     )
 
 
+@frozen
+class _Cause:
+    """Why most of what is missing is, and of which variables that is the reason, if not of all."""
+
+    code: str
+    text: str  # behind the sentence that the first of them is missing
+    explains: tuple[Variable, ...]
+
+
 def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozenset[Variable]]:
     """One problem for most of what is not found, if it has one cause; and those variables.
 
     One rule would find it, the file does not say what its layers are called, or all of it is in
-    another entry. With on_missing='keep' it is a warning, and nothing is a problem anyway.
+    another file or entry. With on_missing='keep' it is a warning, and nothing is a problem anyway.
     """
     missing = [wish for wish in wishes.values() if _is_missing(wish, located)]
     if not missing:
         return {}
+    variables = tuple(wish.variable for wish in missing)
+    cause = next(filter(None, (find(variables, located) for find in _CAUSES)), None)
+    if cause is None:
+        return {}
+    first, more = cause.explains[0].name, len(missing) - 1
+    verb = "is" if more == 1 else "are"
+    others = f", and neither {verb} {plural(more, 'other variable')}" if more else ""
+    text = f"{first} is not in the checkpoint{others}. {cause.text}"
+    is_kept = all(wish.may_be_missing for wish in missing)
+    finding = Finding(cause.code, "warning" if is_kept else "error", first, text)
+    return {finding: frozenset(cause.explains)}
+
+
+def _by_one_rule(missing: Sequence[Variable], located: Located) -> _Cause | None:
     from torch_warmstart.names import common_rules
 
-    sources = (location.source for location in located.of_variable.values())
-    taken = {spec.key for source in sources if source is not None for spec in source.specs}
-    rules = common_rules(located.finder, [wish.variable for wish in missing], taken)
-    rule = rules[0] if rules else None
-    stored = located.finder.without_a_name() if rule is None else None
-    shard = _ONE_OF_SEVERAL.search(located.finder.checkpoint.url)
-    first = (rule.found[0][0] if rule is not None else missing[0].variable).name
-    verb = "is" if len(missing) == 2 else "are"
-    others = f", and neither {verb} {plural(len(missing) - 1, 'other variable')}"
-    text = f"{first} is not in the checkpoint{others if len(missing) > 1 else ''}."
-    if rule is not None and len(rules) > 1:
+    rules = common_rules(located.finder, missing, located.used)
+    if not rules:
+        return None
+    rule, *more = rules
+    explained = tuple(dict.fromkeys(variable for found in rules for variable, _ in found.found))
+    count, of = f"{len(rule.found):,}", f"{len(missing):,}"
+    if more:
         each = " or ".join(map(str, rules[:3]))
-        text += (
-            f" {len(rules):,} rules find {len(rule.found):,} of the {len(missing):,} each: say "
-            f"which is meant, {SETTING}={each}."
+        text = (
+            f"{len(rules):,} rules find {count} of the {of} each: say which is meant, "
+            f"{SETTING}={each}."
         )
-        explained = frozenset(variable for found in rules for variable, _ in found.found)
-    elif rule is not None:
-        text += (
-            f" One rule finds {len(rule.found):,} of the {len(missing):,}: {SETTING}={rule}. With "
-            f"it, {first} is {rule.found[0][1]!r}."
+    else:
+        first, key = rule.found[0]
+        text = (
+            f"One rule finds {count} of the {of}: {SETTING}={rule}. With it, {first.name} is "
+            f"{key!r}."
         )
-        explained = frozenset(variable for variable, _ in rule.found)
-    elif stored is not None and (layer := _known_layer(stored, located, taken)):
-        text += (
-            f" {stored!r} lies in the layer {layer!r}, of which others are taken, and the file "
+    return _Cause("rule-missing", text, explained)
+
+
+def _without_layer_names(missing: tuple[Variable, ...], located: Located) -> _Cause | None:
+    stored = located.finder.without_a_name()
+    if stored is None:
+        return None
+    layer = _known_layer(stored, located)
+    if layer:
+        text = (
+            f"{stored!r} lies in the layer {layer!r}, of which others are taken, and the file "
             "does not say which of the layer's tensors it is (one made with scale=False or "
-            f"center=False has one less). Say so: {SETTING}={{{first!r}: {stored!r}}}, if it is."
+            f"center=False has one less). Say so: {SETTING}={{{missing[0].name!r}: {stored!r}}}, "
+            "if it is."
         )
-        explained = frozenset(wish.variable for wish in missing)
-    elif stored is not None:
-        text += (
-            f" The file does not say what its layers are called: {stored!r} is only where a tensor "
+    else:
+        text = (
+            f"The file does not say what its layers are called: {stored!r} is only where a tensor "
             "lies in it. suggest_names() proposes rules, by types, shapes and order."
         )
-        explained = frozenset(wish.variable for wish in missing)
-    elif shard is not None:
-        text += (
-            f" {located.finder.checkpoint.url} is one of {int(shard[1]):,} files of one checkpoint:"
-            " pass the folder that they are in, or the index that lists them (such as "
-            "model.safetensors.index.json)."
-        )
-        explained = frozenset(wish.variable for wish in missing)
-    elif others_beside := located.finder.checkpoint.models_beside:
-        text += (
-            f" The folder has {listed(map(repr, others_beside), 'and')} besides "
-            f"{located.finder.checkpoint.url}, as Accelerate writes a file for each model: pass "
-            "the file that is meant."
-        )
-        explained = frozenset(wish.variable for wish in missing)
-    elif not taken and (entries := located.finder.checkpoint.entries_beside()):
-        text += f" Other entries of {located.finder.checkpoint.url} have tensors, too: {entries}. "
-        text += "If one of them is meant, write entry='...'."
-        explained = frozenset(wish.variable for wish in missing)
-    else:
-        return {}
-    is_part = shard or located.finder.checkpoint.models_beside
-    of_file = "one-of-several-files" if is_part else "entry-without-names"
-    without = of_file if stored is None else "layers-without-names"
-    code = "rule-missing" if rule is not None else without
-    is_kept = all(wish.may_be_missing for wish in missing)
-    return {Finding(code, "warning" if is_kept else "error", first, text): explained}
+    return _Cause("layers-without-names", text, missing)
 
 
-def _known_layer(key: str, located: Located, taken: set[str]) -> str:
+def _known_layer(key: str, located: Located) -> str:
     """What the file calls the layer of a tensor, if others of it are taken; or ""."""
     checkpoint = located.finder.checkpoint
     layer = checkpoint.layer_of(key) if key in checkpoint else None
-    return "" if layer is None or taken.isdisjoint(layer.keys) else layer.name
+    return "" if layer is None or located.used.isdisjoint(layer.keys) else layer.name
+
+
+def _in_other_files(missing: tuple[Variable, ...], located: Located) -> _Cause | None:
+    checkpoint = located.finder.checkpoint
+    shard = _ONE_OF_SEVERAL.search(checkpoint.url)
+    if shard is not None:
+        text = (
+            f"{checkpoint.url} is one of {int(shard[1]):,} files of one checkpoint: pass the "
+            "folder that they are in, or the index that lists them (such as "
+            "model.safetensors.index.json)."
+        )
+    elif checkpoint.models_beside:
+        text = (
+            f"The folder has {listed(map(repr, checkpoint.models_beside), 'and')} besides "
+            f"{checkpoint.url}, as Accelerate writes a file for each model: pass the file that is "
+            "meant."
+        )
+    else:
+        return None
+    return _Cause("one-of-several-files", text, missing)
+
+
+def _in_other_entries(missing: tuple[Variable, ...], located: Located) -> _Cause | None:
+    checkpoint = located.finder.checkpoint
+    entries = "" if located.used else checkpoint.entries_beside()
+    if not entries:
+        return None
+    text = (
+        f"Other entries of {checkpoint.url} have tensors, too: {entries}. If one of them is "
+        "meant, write entry='...'."
+    )
+    return _Cause("entry-without-names", text, missing)
+
+
+# In this order.
+_CAUSES = (_by_one_rule, _without_layer_names, _in_other_files, _in_other_entries)
 
 
 def _is_missing(wish: Wish, located: Located) -> bool:

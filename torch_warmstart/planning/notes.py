@@ -424,7 +424,7 @@ def _layers_of(
     items: Iterable[PlanItem], finder: Finder
 ) -> tuple[dict[torch.nn.Module, list[str]], dict[torch.nn.Module, Described]]:
     """The layouts of each module that is filled, and what the file says of its layer."""
-    from torch_warmstart.planning.file_layers import describe, layer_of_module
+    from torch_warmstart.planning.locating import describe, layer_of_module
 
     layouts: dict[torch.nn.Module, list[str]] = {}
     described: dict[torch.nn.Module, Described] = {}

@@ -208,7 +208,7 @@ class _Layers:
         return [bare_name(key), *self._other_names.get(key, ())]
 
     def _beside(self, module: nn.Module, source: Source) -> Iterator[str]:
-        from torch_warmstart.planning.file_layers import layer_of_module
+        from torch_warmstart.planning.locating import layer_of_module
 
         for spec, names in zip(source.specs, source.form.names, strict=False):
             layer = self._checkpoint.layer_of(spec.key)

@@ -1,0 +1,10 @@
+from .file_layers import describe as describe
+from .file_layers import layer_of_module as layer_of_module
+from .locations import Located as Located
+from .locations import Location as Location
+from .locations import follow_rule as follow_rule
+from .locations import is_named_alike as is_named_alike
+from .locations import locate as locate
+from .missing_rules import find_idle_rules as find_idle_rules
+from .missing_rules import find_made_by_others as find_made_by_others
+from .missing_rules import find_missing_rule as find_missing_rule

@@ -29,13 +29,13 @@ def can_hold(dtype: torch.dtype) -> bool:
 def write(
     file: IO[bytes], pieces: Sequence[Piece], family: str, advance: Callable[[str, int], None]
 ) -> None:
-    """Writes the tensors, each read when it is its turn.
+    """Writes the tensors, each read when it is its turn; `family` is "" where nobody knows it.
 
     Raises:
         UnsupportedError: there are more names than the format's header may hold.
     """
     ordered = sorted(pieces, key=lambda piece: (-piece.dtype.itemsize, piece.key))
-    header: dict[str, object] = {"__metadata__": {"format": family}}
+    header: dict[str, object] = {"__metadata__": {"format": family} if family else {}}
     at = 0
     for piece in ordered:
         header[piece.key] = {

@@ -144,6 +144,31 @@ def test_shards_are_whose_their_header_says(key, said, family, in_shards, tmp_pa
     assert tws.load_checkpoint(tmp_path).family == family
 
 
+@pytest.mark.parametrize(("first", "second"), [("pt", "tf"), ("tf", "pt"), ("mlx", "pt")])
+def test_shards_that_contradict_each_other_are_refused(first, second, tmp_path):
+    names = {"a.weight": "a.safetensors", "b.weight": "b.safetensors"}
+    for (key, name), said in zip(names.items(), (first, second), strict=True):
+        save_file({key: torch.randn(3, 3)}, tmp_path / name, metadata={"format": said})
+    index = {"metadata": {}, "weight_map": names}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    wanted = nn.ModuleDict({name: nn.Linear(3, 3, bias=False) for name in "ab"})
+    with pytest.raises(tws.CorruptCheckpointError, match=f"format='{first}', and b.* '{second}'"):
+        tws.warm_start(wanted, tmp_path)
+
+
+def test_a_shard_that_says_nothing_contradicts_none(tmp_path):
+    names = {"a.kernel": "a.safetensors", "b.kernel": "b.safetensors"}
+    kernels = {key: torch.randn(3, 3) for key in names}
+    save_file({"a.kernel": kernels["a.kernel"]}, tmp_path / "a.safetensors")
+    metadata = {"format": "tf"}
+    save_file({"b.kernel": kernels["b.kernel"]}, tmp_path / "b.safetensors", metadata=metadata)
+    index = {"metadata": {}, "weight_map": names}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    wanted = nn.ModuleDict({name: nn.Linear(3, 3, bias=False) for name in "ab"})
+    tws.warm_start(wanted, tmp_path)
+    assert torch.equal(wanted["a"].weight, kernels["a.kernel"].t())
+
+
 def test_a_file_of_mlx_is_written_as_one(tmp_path):
     save_file(
         {"conv.weight": torch.randn(4, 3, 3, 3)},

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, listed, plural
-from torch_warmstart.layouts import CONV_TRANSPOSE_FLAX, IDENTITY, Layout, is_kept_by, other_orders
+from torch_warmstart.layouts import (
+    CONV_TRANSPOSE_FLAX,
+    IDENTITY,
+    TRANSPOSE,
+    Layout,
+    is_kept_by,
+    other_orders,
+)
 from torch_warmstart.model import Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     from torch_warmstart.layouts.tensorflow import Described
     from torch_warmstart.names import Finder
 
+_WEIGHT = "weight"
 _IN_FRONT = 2  # rows that layers put before the entries: a mask or padding, and OOV
 _ORIGINALS = ("_orig", ".original")  # the ends of what torch computes a weight from
 
@@ -155,16 +163,48 @@ def _orders_doubted(
     ]
     told: set[Variable] = set()
     for layout, evidence in _other_orders(items, located).items():
-        doubted = [
-            item
-            for item in as_named
-            if item.owner is not None and layout in other_orders(item.owner.module)
-            if not item.is_layout_presumed and item.variable not in told
-            if is_kept_by(layout, item.sources[0].shape)
-        ]
+        doubted = [item for item in as_named if _may_be_in(layout, item, told)]
         if doubted:
             told.update(item.variable for item in doubted)
             yield _order_doubted(doubted, layout, evidence)
+    square = [item for item in as_named if _may_be_in(TRANSPOSE, item, told)]
+    beside = _kernels_left(square, items, located.finder) if square else {}
+    for folder, evidence in beside.items():
+        doubted = [item for item in square if _folder(item.keys[0]) == folder]
+        yield _order_doubted(doubted, TRANSPOSE, evidence)
+
+
+def _may_be_in(layout: Layout, item: PlanItem, told: Collection[Variable]) -> bool:
+    if item.owner is None or item.is_layout_presumed or item.variable in told:
+        return False
+    is_another = layout in other_orders(item.owner.module)
+    return is_another and is_kept_by(layout, item.sources[0].shape)
+
+
+def _kernels_left(
+    square: Iterable[PlanItem], items: Iterable[PlanItem], finder: Finder
+) -> dict[str, str]:
+    """By the folder of square weights: one beside them that is not taken, and is `x @ w`'s.
+
+    Its bias shows it: GPT-2's `c_attn`, [n, 3n], lies beside its `c_proj`, [n, n].
+    """
+    folders = {_folder(item.keys[0]) for item in square}
+    used = {key for item in items if item.state != "kept" for key in item.keys}
+    found: dict[str, str] = {}
+    for key in finder.keys - used:
+        bias = f"{key.removesuffix(_WEIGHT)}bias"
+        if not key.endswith(_WEIGHT) or _folder(key) not in folders or bias not in finder.keys:
+            continue
+        shape, outputs = finder.spec(key).shape, finder.spec(bias).shape
+        if len(shape) == 2 and shape[0] != shape[1] and outputs == shape[1:]:
+            evidence = f"{key!r} beside it is {list(shape)}, with a bias of {shape[1]}."
+            found[_folder(key)] = min(evidence, found.get(_folder(key), evidence))
+    return found
+
+
+def _folder(key: str) -> str:
+    """What the layer of a tensor lies in."""
+    return key.replace("/", ".").rpartition(".")[0].rpartition(".")[0]
 
 
 def _other_orders(items: Iterable[PlanItem], located: Located) -> dict[Layout, str]:

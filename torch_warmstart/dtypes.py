@@ -107,6 +107,23 @@ def has_its_memory(tensor: torch.Tensor) -> bool:
     return end * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
+def why_no_values() -> str:
+    """Why tensors that are made here are none that are read and written; "" if they are.
+
+    A mode of the caller's makes them believe, or a transform follows what is done with them.
+    """
+    made = torch.empty(1, dtype=torch.bool, device="cpu")
+    if type(made) is not torch.Tensor:
+        kind = type(made).__name__
+        return f"Tensors that are made here hold no values: they are {kind}s, as FakeTensorMode's"
+    try:
+        has_memory = made.data_ptr() != 0
+    except RuntimeError:
+        has_memory = False
+    followed = "Tensors that are made here are followed by a transform: torch.func's grad, jvp"
+    return "" if has_memory else f"{followed} or functionalize"
+
+
 def span_of(tensor: torch.Tensor) -> int:
     """From a tensor's first element to its last, in elements."""
     if tensor.is_contiguous():

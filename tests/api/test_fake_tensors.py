@@ -45,3 +45,54 @@ def test_a_plan_made_outside_is_not_applied_among_fake_tensors() -> None:
         pytest.raises(tws.SettingsError, match="FakeTensorMode"),
     ):
         tws.apply_plan(plan)
+
+
+FOLLOWED: dict[str, Callable[[Any], Any]] = {
+    "grad": lambda run: torch.func.grad(run)(torch.ones(2)),
+    "jvp": lambda run: torch.func.jvp(run, (torch.ones(2),), (torch.ones(2),)),
+    "functionalize": lambda run: torch.func.functionalize(run)(torch.ones(2)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, in jvp
+@pytest.mark.parametrize("transform", FOLLOWED)
+@pytest.mark.parametrize("start", [*STARTS, "apply_plan"])
+def test_a_start_that_a_transform_follows_is_refused(start: str, transform: str) -> None:
+    model = nn.Embedding(2, 3)
+    before = model.weight.detach().clone()
+    plan = tws.plan_warm_start(model, OLD)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        STARTS.get(start, lambda _: tws.apply_plan(plan))(model)
+        return x.sum()
+
+    with pytest.raises(tws.SettingsError, match=r"torch\.func"):
+        FOLLOWED[transform](run)
+    assert torch.equal(model.weight, before)
+
+
+def test_a_start_within_vmap_is_one() -> None:
+    model = nn.Embedding(2, 3)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        tws.warm_start(model, OLD)
+        return x.sum()
+
+    torch.func.vmap(run)(torch.ones(2, 2))
+    assert torch.equal(model.weight, OLD["weight"])
+
+
+VOCABULARIES: dict[str, Callable[[tws.Vocabulary], Any]] = {
+    "load": lambda _: tws.Vocabulary.load(["a", "b"]),
+    "rows": lambda vocabulary: vocabulary.rows(["a"]),
+    "update": lambda vocabulary: tws.update_vocabulary(vocabulary, {"c": 1}),
+    "remapping": lambda vocabulary: tws.generate_vocab_remapping(vocabulary, ["b"]),
+    "diff": lambda vocabulary: tws.diff_vocabularies(vocabulary, vocabulary),
+}
+
+
+@pytest.mark.parametrize("use", VOCABULARIES)
+def test_vocabularies_among_fake_tensors_are_refused(use: str) -> None:
+    vocabulary = tws.Vocabulary.load(["a", "b"])
+    with FakeTensorMode(), pytest.raises(tws.SettingsError, match="FakeTensorMode"):
+        VOCABULARIES[use](vocabulary)

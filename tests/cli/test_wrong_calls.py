@@ -116,6 +116,20 @@ def test_what_nobody_expected_is_no_traceback_but_on_demand(call, monkeypatch):
 # -- settings --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("pattern", "problem"), [("", " is or has"), ("none", ": 'none' matches")])
+def test_a_pattern_of_the_settings_is_told_as_theirs(call, pattern, problem):
+    Path("w.toml").write_text(f"vars_to_warm_start = '{pattern}'")
+    _, _, err = call("plan wrong_models:make old.pt --settings w.toml")
+    assert f"vars_to_warm_start{problem}" in err
+    assert "--vars" not in err
+
+
+def test_a_pattern_of_the_command_line_is_told_as_its_own(call):
+    Path("w.toml").write_text("vars_to_warm_start = 'weight'")
+    _, _, err = call("plan wrong_models:make old.pt --settings w.toml --vars none")
+    assert "--vars: 'none' matches" in err
+
+
 def test_the_url_stands_for_the_checkpoint_that_the_settings_may_leave_out(call):
     Path("w.toml").write_text('on_missing = "keep"\n')
     for command in ("plan wrong_models:make old.pt --settings w.toml",):

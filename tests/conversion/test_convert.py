@@ -139,7 +139,7 @@ def test_a_torch_file_that_could_not_say_so_is_refused(tmp_path):
 
 def test_names_that_say_it_will_do(tmp_path):
     tws.convert(bundle(tmp_path, dense__kernel=(3, 3)), tmp_path / "out.pt")
-    assert tws.load_checkpoint(tmp_path / "out.pt").family == "tensorflow"
+    assert tws.load_checkpoint(tmp_path / "out.pt").family == "tensorflow_or_flax"
 
 
 def test_what_no_format_can_hold_is_left_out_and_said(tmp_path):

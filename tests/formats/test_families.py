@@ -24,10 +24,20 @@ from torch_warmstart.formats.families import family_of
         (["Dense_0.kernel"], "flax", "flax"),
         (["params.Dense_0.kernel", "step"], None, "flax"),
         (["params/a/embedding", "batch_stats/b/mean"], None, "flax"),
-        (["params.Dense_0.kernel", "other.kernel"], None, "tensorflow"),
+        (["params.Dense_0.kernel", "other.kernel"], None, "flax"),
+        (["params.dense.kernel", "other.kernel"], None, "tensorflow_or_flax"),
+        (["Conv_0.kernel", "BatchNorm_0.scale"], None, "flax"),
+        (["Block_0/LayerNorm_0/scale", "Block_0/gain"], None, "flax"),
+        (["SelfAttention_0/query/kernel"], None, "flax"),
+        (["Conv_0.kernel", "Conv_0.weight"], None, "torch"),
+        (["Conv_0.weights", "Conv_0.biases"], None, "torch"),
+        (["Conv_0.kernel", "scaled/gamma"], None, "tensorflow_or_flax"),
+        (["Conv_1.kernel", "Conv_1_bn/gamma"], None, "tensorflow"),
+        (["conv2d_transpose_1.kernel", "up.kernel"], None, "tensorflow"),
         (["params.conv.weight", "params.conv.bias"], None, "torch"),
         (["params.log_std"], None, "torch"),
-        (["a/kernel", "a/bias"], None, "tensorflow"),
+        (["a/kernel", "a/bias"], None, "tensorflow_or_flax"),
+        (["a/scale", "a/bias"], None, "torch"),
         (["emb/embeddings"], None, "tensorflow"),
         (["a.weight", "LayerNorm.gamma"], None, "torch"),
         (["a.weight"], None, "torch"),
@@ -122,7 +132,7 @@ def test_convolutions_of_mlx_have_their_channels_last(module, shape, order, in_s
     [
         ("enc.dense.kernel", "pt", "torch"),
         ("enc.dense.weight", "tf", "tensorflow"),
-        ("enc.dense.kernel", "jax", "tensorflow"),
+        ("enc.dense.kernel", "jax", "tensorflow_or_flax"),
     ],
 )
 def test_shards_are_whose_their_header_says(key, said, family, in_shards, tmp_path):
@@ -132,6 +142,31 @@ def test_shards_are_whose_their_header_says(key, said, family, in_shards, tmp_pa
         index = {"metadata": {}, "weight_map": {key: name}}
         (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert tws.load_checkpoint(tmp_path).family == family
+
+
+@pytest.mark.parametrize(("first", "second"), [("pt", "tf"), ("tf", "pt"), ("mlx", "pt")])
+def test_shards_that_contradict_each_other_are_refused(first, second, tmp_path):
+    names = {"a.weight": "a.safetensors", "b.weight": "b.safetensors"}
+    for (key, name), said in zip(names.items(), (first, second), strict=True):
+        save_file({key: torch.randn(3, 3)}, tmp_path / name, metadata={"format": said})
+    index = {"metadata": {}, "weight_map": names}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    wanted = nn.ModuleDict({name: nn.Linear(3, 3, bias=False) for name in "ab"})
+    with pytest.raises(tws.CorruptCheckpointError, match=f"format='{first}', and b.* '{second}'"):
+        tws.warm_start(wanted, tmp_path)
+
+
+def test_a_shard_that_says_nothing_contradicts_none(tmp_path):
+    names = {"a.kernel": "a.safetensors", "b.kernel": "b.safetensors"}
+    kernels = {key: torch.randn(3, 3) for key in names}
+    save_file({"a.kernel": kernels["a.kernel"]}, tmp_path / "a.safetensors")
+    metadata = {"format": "tf"}
+    save_file({"b.kernel": kernels["b.kernel"]}, tmp_path / "b.safetensors", metadata=metadata)
+    index = {"metadata": {}, "weight_map": names}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    wanted = nn.ModuleDict({name: nn.Linear(3, 3, bias=False) for name in "ab"})
+    tws.warm_start(wanted, tmp_path)
+    assert torch.equal(wanted["a"].weight, kernels["a.kernel"].t())
 
 
 def test_a_file_of_mlx_is_written_as_one(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,47 @@ def test_what_a_square_kernel_is_taken_for_is_told() -> None:
     assert "transpose_kernel" not in audits("widening")
 
 
+def _params(case: str, name: str) -> dict[str, torch.Tensor]:
+    """Those below `params` alone, as a layer of that name."""
+    beneath = f"{case}/params/layer/"
+    keys = [key for key in RECORDED.files if key.startswith(beneath)]
+    return {f"{name}/{key.removeprefix(beneath)}": torch.from_numpy(RECORDED[key]) for key in keys}
+
+
+@pytest.mark.parametrize("form", [dict, lambda flat: nested(flat, "/")], ids=["flat", "nested"])
+@pytest.mark.parametrize(
+    ("case", "name", "is_told"),
+    [
+        ("transposed", "ConvTranspose_0", True),
+        ("transposed_1d", "ConvTranspose_0", True),
+        ("transposed", "up", False),
+        ("widening", "up", True),  # by its shape
+    ],
+)
+def test_without_params_in_front_names_or_shapes_tell(
+    form: Any, case: str, name: str, is_told: bool
+) -> None:
+    layer, flat = LAYERS[case], _params(case, name)
+    nn.init.zeros_(layer.weight)
+    settings = tws.WarmStartSettings(form(flat), ".*")
+    if not is_told:
+        with pytest.warns(tws.WarmStartWarning, match="Keras's tensors from Flax's"):
+            tws.warm_start(nn.ModuleDict({name: layer}), settings)
+        settings = replace(settings, var_name_to_layout={f"{name}.weight": "conv_transpose_flax"})
+    report = tws.warm_start(nn.ModuleDict({name: layer}), settings)
+    assert not report.notes
+    kernel, axes = flat[f"{name}/kernel"], range(layer.weight.dim() - 2)
+    expected = kernel.flip([*axes]).permute(-2, -1, *axes)
+    assert torch.equal(layer.weight, expected)
+
+
+@pytest.mark.parametrize("wrap", [weight_norm, spectral_norm])
+def test_what_the_names_leave_open_is_told_below_a_norm_too(wrap: Any) -> None:
+    model = nn.ModuleDict({"up": wrap(nn.ConvTranspose2d(4, 4, 3, stride=2))})
+    plan = tws.plan_warm_start(model, _params("transposed", "up"))
+    assert [note.code for note in plan.notes] == ["layout-presumed"]
+
+
 def test_defaults_to_compare_are_flax_s() -> None:
     norms = {"batch_norm": nn.BatchNorm1d, "layer_norm": nn.LayerNorm, "rms_norm": nn.RMSNorm}
     for case, kind in norms.items():
@@ -100,6 +142,14 @@ def test_converted_it_says_whose_it_is(structure: str, tmp_path: Path) -> None:
     tws.convert(path, tmp_path / "again.safetensors")
     with safetensors.safe_open(tmp_path / "again.safetensors", "pt") as file:
         assert file.metadata()["format"] == "flax"
+
+
+def test_converted_it_says_nothing_that_nobody_knows(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    tws.convert(_params("transposed", "up"), path)
+    with safetensors.safe_open(path, "pt") as file:
+        assert "format" not in (file.metadata() or {})
+    assert tws.load_checkpoint(path).family == "tensorflow_or_flax"
 
 
 def test_torch_s_tensors_below_params_are_torch_s() -> None:

@@ -99,3 +99,17 @@ def test_convolutions_beside_one_with_its_channels_last_are_uncertain_where_both
         source, target, var_name_to_layout={"other.weight": layouts["same.weight"]}
     )
     assert "'other.weight' is taken by 'conv_channels_last'." in said
+
+
+def test_a_sibling_that_stays_behind_shows_the_order_by_its_bias():
+    """As GPT-2's `c_attn` of a file of which only the `c_proj` is wanted."""
+    target = nn.ModuleDict({"h": model(), "g": model()})
+    source = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    left = {"h.attn.weight": torch.randn(4, 12), "h.attn.bias": torch.randn(12)}
+    (said,), _ = presumed({**source, **left}, target)
+    assert said.startswith("h.fc.weight is square")
+    assert "'h.attn.weight' beside it is [4, 12], with a bias of 12." in said
+    layouts = {"h.fc.weight": "identity"}
+    assert presumed({**source, **left}, target, var_name_to_layout=layouts)[0] == []
+    as_torch = {**left, "h.attn.weight": torch.randn(12, 4)}
+    assert presumed({**source, **as_torch}, target)[0] == []

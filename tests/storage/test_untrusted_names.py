@@ -324,6 +324,13 @@ def test_a_state_file_that_windows_wrote_is_found_by_its_last_part(tmp_path: Pat
     assert tw.load_checkpoint(tmp_path).get_tensor("x").tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("at", ["sub/a", "a"])
+def test_a_relative_path_of_windows_is_one(tmp_path: Path, at: str) -> None:
+    write_bundle(tmp_path / at, [float_entry("x", 2)])
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "sub\\\\a"\n')
+    assert tw.load_checkpoint(tmp_path).get_tensor("x").tolist() == [0, 1]
+
+
 def test_a_state_file_that_is_far_too_large_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").write_bytes(b"#")
     os.truncate(tmp_path / "checkpoint", 1 << 40)

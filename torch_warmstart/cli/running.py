@@ -50,8 +50,15 @@ def _answered(options: Any) -> int:
     except Exception as error:
         if os.environ.get(_TRACEBACK) and not isinstance(error, WarmStartError | OSError):
             raise
-        return _failed(error, as_json=options.json, known=vars(options))
+        return _failed(error, as_json=options.json, known=_known(options))
     return answer.code
+
+
+def _known(options: Any) -> Collection[str]:
+    """The options that messages name; not `--vars` where a settings file says what it would."""
+    known: Mapping[str, Any] = vars(options)
+    said_by_file = known.get("settings") is not None and known.get("vars") is None
+    return known.keys() - {"vars"} if said_by_file else known
 
 
 def _open_streams() -> None:
@@ -130,7 +137,7 @@ def _print_result(answer: Answer, options: Any) -> None:
         document = answer.document if answer.document is not None else answer.result.to_dict()
         print(json.dumps(_finite(document), indent=1, allow_nan=False))
     elif answer.text is None and hasattr(answer.result, "_sheet"):
-        _print_sheet(answer.result._sheet(), vars(options))
+        _print_sheet(answer.result._sheet(), _known(options))
     elif text := str(answer.result if answer.text is None else answer.text):
         print(text)  # of a list without entries, not even an empty line
 

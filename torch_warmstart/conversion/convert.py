@@ -138,7 +138,8 @@ def _reader(checkpoint: Checkpoint, key: str) -> Callable[[], torch.Tensor]:
 
 def _check_family(checkpoint: Checkpoint, pieces: Sequence[Piece], where: str) -> None:
     """A torch file does not say whose layouts its tensors have; their names must."""
-    if family_of([piece.key for piece in pieces]) != checkpoint.family:
+    by_names = family_of([piece.key for piece in pieces])
+    if by_names not in (checkpoint.family, "tensorflow_or_flax"):
         raise SettingsError(
             f"{where} would not say that its tensors are laid out as in {checkpoint.family}, and "
             "their names do not either: kernels would be taken for torch's. Write a .safetensors, "

@@ -30,13 +30,14 @@ def can_hold(dtype: torch.dtype) -> bool:
 def write(
     file: IO[bytes], pieces: Sequence[Piece], family: Family, advance: Callable[[str, int], None]
 ) -> None:
-    """Writes the tensors, each read when it is its turn.
+    """Writes the tensors, each read when it is its turn, and their family where it is known.
 
     Raises:
         UnsupportedError: there are more names than the format's header may hold.
     """
     ordered = sorted(pieces, key=lambda piece: (-piece.dtype.itemsize, piece.key))
-    header: dict[str, object] = {"__metadata__": {FAMILY_KEY: FAMILY_WORDS[family]}}
+    word = FAMILY_WORDS.get(family)
+    header: dict[str, object] = {"__metadata__": {FAMILY_KEY: word} if word else {}}
     at = 0
     for piece in ordered:
         header[piece.key] = {

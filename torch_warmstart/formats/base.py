@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from torch_warmstart.formats.saved_optimizers import SavedOptimizer
 
 # Whose layouts and names the tensors follow.
-Family = Literal["tensorflow", "flax", "torch", "mlx", "paddle"]
+# "tensorflow_or_flax": the names do not tell which of the two.
+Family = Literal["tensorflow", "flax", "tensorflow_or_flax", "torch", "mlx", "paddle"]
 # How much a name says.
 #   own      what a tensor is called
 #   short    the same without the models that it is in, which have names of their own

@@ -6,6 +6,8 @@ from .leaf import ANY as ANY
 from .leaf import LeafName as LeafName
 from .leaf import expression as expression
 from .leaf import read_leaf as read_leaf
+from .named import CONV_TRANSPOSE_FLAX as CONV_TRANSPOSE_FLAX
+from .named import TRANSPOSE as TRANSPOSE
 from .named import fits_either_way as fits_either_way
 from .named import is_kept_by as is_kept_by
 from .named import is_of_a_part as is_of_a_part

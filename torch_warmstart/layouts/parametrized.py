@@ -145,6 +145,7 @@ def forms_of_original(original: Original, forms: tuple[Form, ...]) -> tuple[Form
             weight_norm(form.layout, form.part, original.dim),
             part=part,
             refusal=form.refusal,
+            is_presumed=form.is_presumed,
         )
         for form in forms
     )

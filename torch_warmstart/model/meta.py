@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.dtypes import why_no_values
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.model.variables import Owner, Variable, is_persistent, walk
 
@@ -15,12 +16,9 @@ _RESETTERS = ("reset_parameters", "_reset_parameters")  # the second of Multihea
 
 def check_tensors_hold_values() -> None:
     """Raises SettingsError where nothing would be read or written: a mode only makes believe."""
-    made = type(torch.empty(0, dtype=torch.bool))
-    if made is not torch.Tensor:
-        raise SettingsError(
-            f"Tensors that are made here hold no values: they are {made.__name__}s, as a mode of "
-            "the caller's makes them (FakeTensorMode). Leave it before the warm start."
-        )
+    why = why_no_values()
+    if why:
+        raise SettingsError(f"{why}. Warm-start the model outside of it.")
 
 
 def is_on_meta(variable: Variable) -> bool:

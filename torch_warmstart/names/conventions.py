@@ -14,7 +14,7 @@ from torch import nn
 
 from torch_warmstart.formats import ATTRIBUTE_SUFFIX, COLLECTIONS, Checkpoint, Family
 from torch_warmstart.layouts import Form, mlx_forms, paddle_forms, torch_forms
-from torch_warmstart.layouts.tensorflow import flax_forms, tf_forms
+from torch_warmstart.layouts.tensorflow import flax_forms, tf_forms, tf_or_flax_forms
 from torch_warmstart.model import FRONTS, without_children
 from torch_warmstart.values import frozen
 
@@ -103,6 +103,15 @@ class _Flax(_TensorFlow):
         return flax_forms(module, leaf)
 
 
+class _TensorFlowOrFlax(_TensorFlow):
+    """Of tensors of whose names both have all: what is laid out otherwise is one or the other."""
+
+    __slots__ = ()
+
+    def forms(self, module: nn.Module, leaf: str) -> tuple[Form, ...]:
+        return tf_or_flax_forms(module, leaf)
+
+
 class _Torch(Conventions):
     """torch's: the names and the tensors of the model's own state_dict."""
 
@@ -151,6 +160,9 @@ _FLAX = _Flax(
         "has_keras_defaults": False,
     }
 )
+_TENSORFLOW_OR_FLAX = _TensorFlowOrFlax(
+    **{**asdict(_TENSORFLOW), "how_found": "TensorFlow's name, or Flax's"}
+)
 _TORCH = _Torch(
     separator=".",
     fronts=tuple(dict.fromkeys(filter(None, map(plain_name, FRONTS)))),
@@ -168,6 +180,7 @@ _BY_FAMILY: dict[Family, Conventions] = {
     "paddle": _PADDLE,
     "tensorflow": _TENSORFLOW,
     "flax": _FLAX,
+    "tensorflow_or_flax": _TENSORFLOW_OR_FLAX,
 }
 
 

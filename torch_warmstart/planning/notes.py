@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, listed, plural
-from torch_warmstart.layouts import IDENTITY, Layout, is_kept_by, other_orders
+from torch_warmstart.layouts import (
+    CONV_TRANSPOSE_FLAX,
+    IDENTITY,
+    TRANSPOSE,
+    Layout,
+    is_kept_by,
+    other_orders,
+)
 from torch_warmstart.model import Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
@@ -21,9 +28,11 @@ from torch_warmstart.settings import SegmentInfo, VocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
 
 if TYPE_CHECKING:
+    from torch_warmstart.formats import Checkpoint
     from torch_warmstart.layouts.tensorflow import Described
     from torch_warmstart.names import Finder
 
+_WEIGHT = "weight"
 _IN_FRONT = 2  # rows that layers put before the entries: a mask or padding, and OOV
 _ORIGINALS = ("_orig", ".original")  # the ends of what torch computes a weight from
 
@@ -53,7 +62,7 @@ def notes_on(
     yield from _positions_shifted(items)
     yield from find_other_columns(items, located)
     yield from _untold(items, located.finder)
-    yield from _layouts_presumed(items)
+    yield from _layouts_presumed(items, located.finder.checkpoint)
     if not located.finder.conventions.has_own_layers:
         yield from _orders_doubted(items, located, laid_out)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]
@@ -95,10 +104,10 @@ def _moved_padding(items: Iterable[PlanItem]) -> Iterator[tuple[PlanItem, int, i
                     yield item, row, was
 
 
-def _layouts_presumed(items: Iterable[PlanItem]) -> Iterator[Finding]:
+def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iterator[Finding]:
     """Square kernels of layers of which the file does not say what they are."""
     presumed = [item for item in items if item.is_layout_presumed and item.variable.slot is None]
-    convolutions = [item for item in presumed if item.layout.name.startswith("conv")]
+    convolutions = [item for item in presumed if "conv" in item.layout.name]
     untold = [item for item in presumed if item.layout is IDENTITY]
     products = [item for item in presumed if item not in (*convolutions, *untold)]
     if untold:
@@ -112,17 +121,30 @@ def _layouts_presumed(items: Iterable[PlanItem]) -> Iterator[Finding]:
             f"outputs first ('ab,cb->ac'), {{{name!r}: 'identity'}}."
         )
         yield Finding("layout-presumed", "warning", name, text)
-    if convolutions:
-        name, begin = _square(convolutions)
-        layout = convolutions[0].layout.name
-        text = (
-            f"{begin} taken as that of the class that torch's layer is of. If it is, say so: "
-            f"var_name_to_layout={{{name!r}: {layout!r}}}; a convolution and a transposed one "
-            "compute different things from it."
-        )
-        yield Finding("layout-presumed", "warning", name, text)
+    told = [c for c in convolutions if checkpoint.layer_of(c.sources[0].key) is not None]
+    yield from _convolutions_presumed(told, _OF_ITS_CLASS)
+    untold = [item for item in convolutions if item not in told]
+    yield from _convolutions_presumed(untold, _NOT_OF_FLAX)
 
 
+def _convolutions_presumed(items: Sequence[PlanItem], text: str) -> Iterator[Finding]:
+    if items:
+        name, layout = items[0].name, items[0].layout.name
+        said = f"If it is, say so: var_name_to_layout={{{name!r}: {layout!r}}}"
+        text = text.format(said=said, name=name, flax=CONV_TRANSPOSE_FLAX.name)
+        yield Finding("layout-presumed", "warning", name, f"{_have_square(items)}, and {text}")
+
+
+_UNKNOWN_CLASS = "the file does not say of which class the layer is: it is"
+_OF_ITS_CLASS = (
+    f"{_UNKNOWN_CLASS} taken as that of the class that torch's layer is of. {{said}}; a "
+    "convolution and a transposed one compute different things from it."
+)
+_NOT_OF_FLAX = (
+    "the names do not tell Keras's tensors from Flax's: it is taken as Keras's, [..., out, in]. "
+    "{said}; if it is Flax's, which runs the other way, {{{name!r}: {flax!r}}}, or put 'params/' "
+    "in front of all names."
+)
 _AS_IN_TORCH = (
     "taken as torch's, [out, in]. If it is, say so: var_name_to_layout={{{0!r}: 'identity'}}; if "
     "the original computed x @ w, with [in, out], {{{0!r}: 'transpose'}}."
@@ -141,16 +163,48 @@ def _orders_doubted(
     ]
     told: set[Variable] = set()
     for layout, evidence in _other_orders(items, located).items():
-        doubted = [
-            item
-            for item in as_named
-            if item.owner is not None and layout in other_orders(item.owner.module)
-            if not item.is_layout_presumed and item.variable not in told
-            if is_kept_by(layout, item.sources[0].shape)
-        ]
+        doubted = [item for item in as_named if _may_be_in(layout, item, told)]
         if doubted:
             told.update(item.variable for item in doubted)
             yield _order_doubted(doubted, layout, evidence)
+    square = [item for item in as_named if _may_be_in(TRANSPOSE, item, told)]
+    beside = _kernels_left(square, items, located.finder) if square else {}
+    for folder, evidence in beside.items():
+        doubted = [item for item in square if _folder(item.keys[0]) == folder]
+        yield _order_doubted(doubted, TRANSPOSE, evidence)
+
+
+def _may_be_in(layout: Layout, item: PlanItem, told: Collection[Variable]) -> bool:
+    if item.owner is None or item.is_layout_presumed or item.variable in told:
+        return False
+    is_another = layout in other_orders(item.owner.module)
+    return is_another and is_kept_by(layout, item.sources[0].shape)
+
+
+def _kernels_left(
+    square: Iterable[PlanItem], items: Iterable[PlanItem], finder: Finder
+) -> dict[str, str]:
+    """By the folder of square weights: one beside them that is not taken, and is `x @ w`'s.
+
+    Its bias shows it: GPT-2's `c_attn`, [n, 3n], lies beside its `c_proj`, [n, n].
+    """
+    folders = {_folder(item.keys[0]) for item in square}
+    used = {key for item in items if item.state != "kept" for key in item.keys}
+    found: dict[str, str] = {}
+    for key in finder.keys - used:
+        bias = f"{key.removesuffix(_WEIGHT)}bias"
+        if not key.endswith(_WEIGHT) or _folder(key) not in folders or bias not in finder.keys:
+            continue
+        shape, outputs = finder.spec(key).shape, finder.spec(bias).shape
+        if len(shape) == 2 and shape[0] != shape[1] and outputs == shape[1:]:
+            evidence = f"{key!r} beside it is {list(shape)}, with a bias of {shape[1]}."
+            found[_folder(key)] = min(evidence, found.get(_folder(key), evidence))
+    return found
+
+
+def _folder(key: str) -> str:
+    """What the layer of a tensor lies in."""
+    return key.replace("/", ".").rpartition(".")[0].rpartition(".")[0]
 
 
 def _other_orders(items: Iterable[PlanItem], located: Located) -> dict[Layout, str]:
@@ -195,12 +249,13 @@ def _order_doubted(doubted: Sequence[PlanItem], layout: Layout, evidence: str) -
 
 
 def _square(items: Sequence[PlanItem]) -> tuple[str, str]:
-    name = items[0].name
-    others = f" (and {plural(len(items) - 1, 'other variable')})" if items[1:] else ""
-    have = "have square kernels" if others else "has a square kernel"
-    return name, (
-        f"{name}{others} {have}, and the file does not say of which class the layer is: it is"
-    )
+    return items[0].name, f"{_have_square(items)}, and {_UNKNOWN_CLASS}"
+
+
+def _have_square(items: Sequence[PlanItem]) -> str:
+    if len(items) == 1:
+        return f"{items[0].name} has a square kernel"
+    return f"{items[0].name} (and {plural(len(items) - 1, 'other variable')}) have square kernels"
 
 
 def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator[Finding]:

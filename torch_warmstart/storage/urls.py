@@ -69,14 +69,14 @@ def _unquoted(name: str) -> str:
 def seen_from(directory: str, named: str) -> str | None:
     """A path that another program wrote, as it is below a directory; None if it leads elsewhere.
 
-    Whether it may be followed is said by `below`.
+    With slashes where Windows has backslashes. Whether it may be followed is said by `below`.
     """
     for here in (directory, os.path.abspath(directory)):
         if named.startswith(here.rstrip("/") + "/"):
             return named[len(here.rstrip("/")) + 1 :]
     parts = _SEPARATOR.split(named)
     leads_out = is_remote(named) or named[:1] in ("/", "\\") or ".." in parts
-    return None if leads_out or parts[0].endswith(":") else named
+    return None if leads_out or parts[0].endswith(":") else "/".join(parts)
 
 
 def last_part(named: str) -> str:

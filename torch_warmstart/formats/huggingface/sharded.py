@@ -19,7 +19,7 @@ import torch
 from torch_warmstart.errors import CorruptCheckpointError, SettingsError
 from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorLocation, TensorSpec
-from torch_warmstart.formats.families import family_of
+from torch_warmstart.formats.families import FAMILY_WORDS, family_of
 from torch_warmstart.formats.huggingface import safetensors
 from torch_warmstart.formats.huggingface.optimizers import with_optimizers
 from torch_warmstart.formats.place import Place
@@ -76,6 +76,7 @@ class ShardedCheckpoint(Checkpoint):
         self._place = place
         self._map = weight_map
         self._shards = OpenOnce[Checkpoint]()
+        self._first_to_say: list[tuple[str, str]] = []  # a shard, and whose it says it is
 
     @functools.cached_property
     def family(self) -> Family:  # type: ignore[override]  # which nobody sets
@@ -136,7 +137,21 @@ class ShardedCheckpoint(Checkpoint):
     def _open_shard(self, name: str) -> Checkpoint:
         url = below(parent(self.url), name)
         with self._place.storage.named_by(self.url, url):
-            return _open_file(Place(url, self._place.storage))
+            shard = _open_file(Place(url, self._place.storage))
+        self._check_said(name, getattr(shard, "said_format", None))
+        return shard
+
+    def _check_said(self, name: str, said: str | None) -> None:
+        """Raises CorruptCheckpointError if shards say that different frameworks wrote them."""
+        if said is None or said not in FAMILY_WORDS.values():
+            return
+        self._first_to_say.append((name, said))
+        other, was = self._first_to_say[0]
+        if said != was:
+            raise CorruptCheckpointError(
+                f"{self.url}: {other} says format={was!r}, and {name} says {said!r}. They are "
+                "parts of different checkpoints, or one was written anew."
+            )
 
     def _close(self) -> None:
         self._shards.close()

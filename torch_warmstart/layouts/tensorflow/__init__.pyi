@@ -8,6 +8,7 @@ from .layers import find_form as find_form
 from .layers import flax_forms as flax_forms
 from .layers import is_uncounted_in_tf as is_uncounted_in_tf
 from .layers import tf_forms as tf_forms
+from .layers import tf_or_flax_forms as tf_or_flax_forms
 from .optimizers import ALL_VARIABLES as ALL_VARIABLES
 from .optimizers import BERT_WORDS as BERT_WORDS
 from .optimizers import COUNTS as COUNTS

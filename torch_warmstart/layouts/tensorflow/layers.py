@@ -191,11 +191,31 @@ def flax_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
         return forms_of_original(original, flax_forms(module, original.leaf))
     if leaf in STATISTICS and isinstance(module, _RUNNING):
         return (Form((_names(leaf, (leaf.removeprefix("running_"),)),)),)
-    is_kernel = isinstance(module, nn.modules.conv._ConvTransposeNd) and leaf == "weight"
+    forms, turned = tf_forms(module, leaf), _turned(module, leaf)
+    return turned if turned and _is_square(module) else (*turned, *forms)
+
+
+def tf_or_flax_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
+    """The ways in which one of them may keep it; presumed to be Keras's where both fit."""
+    original = original_of(module, leaf)
+    if original is not None:
+        return forms_of_original(original, tf_or_flax_forms(module, original.leaf))
+    forms, turned = tf_forms(module, leaf), _turned(module, leaf)
+    if turned and _is_square(module):
+        return tuple(replace(form, is_presumed=True) for form in forms)
+    return (*forms, *turned)
+
+
+def _is_square(module: nn.Module) -> bool:
+    return getattr(module, "in_channels", 0) == getattr(module, "out_channels", 1)
+
+
+def _turned(module: nn.Module, leaf: str) -> tuple[Form, ...]:
+    """The forms of Flax's that Keras does not have: kernels of transposed convolutions."""
+    if not isinstance(module, nn.modules.conv._ConvTransposeNd) or leaf != "weight":
+        return ()
     forms = tf_forms(module, leaf)
-    if not is_kernel or any(form.refusal for form in forms):
-        return forms
-    return (*(replace(form, layout=CONV_TRANSPOSE_FLAX) for form in forms), *forms)
+    return tuple(replace(f, layout=CONV_TRANSPOSE_FLAX) for f in forms if f.refusal is None)
 
 
 def find_form(layout: str, module: nn.Module, leaf: str) -> Form:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from torch_warmstart.dtypes import why_no_values
 from torch_warmstart.entries import Entries, Vocabulary, with_rows_of_a_list
 from torch_warmstart.errors import SettingsError, VocabularyError, plural
 from torch_warmstart.settings import ALL_ENTRIES
@@ -35,6 +36,7 @@ def read_vocabulary(
     """
     if isinstance(column, bool) or not isinstance(column, str | int | None):
         raise SettingsError(f"column is a column's name or number, not {column!r}.")
+    where = _device(device)
     if isinstance(source, str | os.PathLike):
         vocabulary = _read_path(source, storage, column=column, key=key, format=format)
         check_lines(vocabulary.listed, is_said=format == "lines")
@@ -43,7 +45,7 @@ def read_vocabulary(
             if value is not None:
                 raise SettingsError(f"{name}={value!r} is for files; entries were given.")
         vocabulary = _in_memory(source, column, listed=with_rows_of_a_list)
-    return vocabulary.to(_device(device))
+    return vocabulary.to(where)
 
 
 def _read_path(source: str | os.PathLike[str], storage: Storage, **how: Any) -> Vocabulary:
@@ -51,6 +53,10 @@ def _read_path(source: str | os.PathLike[str], storage: Storage, **how: Any) -> 
 
 
 def _device(said: torch.device | str) -> torch.device:
+    """Where a vocabulary is read to; raises SettingsError if none can be held there."""
+    why = why_no_values()
+    if why:
+        raise SettingsError(f"{why}. Read and use vocabularies outside of it.")
     try:
         return torch.device(said)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -80,9 +86,10 @@ def read_items(
 
     So they are to TensorFlow.
     """
+    where = _device(device)
     is_path = isinstance(source, str | os.PathLike)
     found = _read_path(source, storage) if is_path else _in_memory(source, None)
-    return found.to(_device(device))
+    return found.to(where)
 
 
 def load(

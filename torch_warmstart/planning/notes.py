@@ -102,7 +102,7 @@ def _layouts_presumed(items: Iterable[PlanItem]) -> Iterator[Finding]:
     untold = [item for item in presumed if item.layout is IDENTITY]
     products = [item for item in presumed if item not in (*convolutions, *untold)]
     if untold:
-        name, begin = _square(untold)
+        name, begin = _square(untold, "nobody says where its outputs are")
         yield Finding("layout-presumed", "warning", name, f"{begin} {_AS_IN_TORCH.format(name)}")
     if products:
         name, begin = _square(products)
@@ -123,6 +123,7 @@ def _layouts_presumed(items: Iterable[PlanItem]) -> Iterator[Finding]:
         yield Finding("layout-presumed", "warning", name, text)
 
 
+_NO_CLASS = "the file does not say of which class the layer is"
 _AS_IN_TORCH = (
     "taken as torch's, [out, in]. If it is, say so: var_name_to_layout={{{0!r}: 'identity'}}; if "
     "the original computed x @ w, with [in, out], {{{0!r}: 'transpose'}}."
@@ -194,13 +195,11 @@ def _order_doubted(doubted: Sequence[PlanItem], layout: Layout, evidence: str) -
     return Finding("layout-presumed", "warning", name, text)
 
 
-def _square(items: Sequence[PlanItem]) -> tuple[str, str]:
+def _square(items: Sequence[PlanItem], unsaid: str = _NO_CLASS) -> tuple[str, str]:
     name = items[0].name
     others = f" (and {plural(len(items) - 1, 'other variable')})" if items[1:] else ""
     have = "have square kernels" if others else "has a square kernel"
-    return name, (
-        f"{name}{others} {have}, and the file does not say of which class the layer is: it is"
-    )
+    return name, f"{name}{others} {have}, and {unsaid}: it is"
 
 
 def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator[Finding]:

@@ -41,6 +41,45 @@ def test_what_torch_named_is_torchs():
     assert presumed(source, var_name_to_prev_var_name=rule)[0] == []
 
 
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = (nn.Parameter(torch.zeros(4, *more)) for more in ([4], []))
+
+
+@pytest.mark.parametrize("name", ["kernel", "w"])
+def test_a_square_kernel_for_a_module_of_unknown_class_is_not_certain(name):
+    """torch.export leaves no classes, and a user's own has its outputs first or last."""
+    source = {f"fc/{name}": W, "fc/bias": torch.zeros(4), "other/gamma": torch.ones(2)}
+    rule = {"fc.weight": f"fc/{name}"}
+    exported = torch.export.export(model()["fc"], (torch.ones(1, 4),)).module()
+    for one in (Own(), exported):
+        target = nn.ModuleDict({"fc": one})
+        (said,), plan = presumed(source, target, var_name_to_prev_var_name=rule)
+        assert "{'fc.weight': 'transpose'}" in said
+        assert plan.inferred == ("fc.weight",)
+        layouts = {"fc.weight": "identity"}
+        settings = {"var_name_to_prev_var_name": rule, "var_name_to_layout": layouts}
+        assert presumed(source, target, **settings)[0] == []
+    source["old/kernel"] = source.pop(f"fc/{name}")
+    found = tws.suggest_names(nn.ModuleDict({"fc": Own()}), source)
+    assert {item.variable: item.confidence for item in found.items}["fc.weight"] != "high"
+
+
+def test_what_own_modules_and_files_call_alike_or_what_is_not_square_is_as_it_is():
+    one = nn.Module()
+    one.kernel, one.table = nn.Parameter(torch.zeros(4, 4)), nn.Parameter(torch.zeros(4, 2))
+    one.words = nn.Parameter(torch.zeros(4, 4))
+    source = {"old/kernel": W, "t/kernel": torch.zeros(4, 2), "words/embeddings": W}
+    rule = {
+        "fc.kernel": "old/kernel",
+        "fc.table": "t/kernel",
+        "fc.words": "words/embeddings",
+    }
+    target = nn.ModuleDict({"fc": one})
+    assert presumed(source, target, var_name_to_prev_var_name=rule)[0] == []
+
+
 def test_a_suggestion_of_one_is_not_sure():
     found = tws.suggest_names(model(), {"fc/w": W, "fc/b": torch.zeros(4)})
     assert {item.variable: item.confidence for item in found.items} == {

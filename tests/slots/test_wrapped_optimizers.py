@@ -138,6 +138,40 @@ def test_a_wrapper_that_steps_another_optimizer_does_not_step_it():
     assert all(map(torch.equal, model.parameters(), before))
 
 
+class Around(torch.optim.Optimizer):
+    """Steps others, as ZeroRedundancyOptimizer and Lookahead do: its own state stays empty."""
+
+    def __init__(self, optimizer, held):
+        super().__init__(optimizer.param_groups, {})
+        self.inner, self.held = optimizer, held(optimizer)
+
+    def step(self, closure=None):
+        self.inner.step()
+
+
+HELD = {
+    "itself": lambda optimizer: optimizer,
+    "a list": lambda optimizer: [optimizer],
+    "a dict": lambda optimizer: {"adam": optimizer},
+}
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_a_wrapper_beside_whose_state_another_is_used_is_refused(held):
+    old, model = Words(5), Words(5, seed=1)
+    old_optimizer = torch.optim.Adam(old.parameters())
+    train(old, old_optimizer, OLD, 2)
+    inner = torch.optim.Adam(model.parameters())
+    optimizer = Around(inner, HELD[held])
+    if held != "itself":
+        optimizer.inner = None
+    settings = WarmStartSettings(saved(old, old_optimizer), ALL)
+    with pytest.raises(UnsupportedError, match=r"Around steps its '(inner|held)' \(Adam\)"):
+        tws.warm_start(model, settings, optimizer=optimizer)
+    tws.warm_start(model, settings, optimizer=inner)
+    assert_same_state(inner, old_optimizer)
+
+
 def test_param_groups_may_be_added_later():
     old, model = Words(5), Words(5, seed=1)
     optimizers = []

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 from torch_warmstart.errors import MissingTensorError, SettingsError, meant_one_of
 from torch_warmstart.formats import Checkpoint, TensorSpec, check_one_key
 from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way
+from torch_warmstart.layouts.tensorflow import is_kernel_of_own_module
 from torch_warmstart.model import Owner, Variable
-from torch_warmstart.names.conventions import Conventions
+from torch_warmstart.names.conventions import Conventions, bare_name
 from torch_warmstart.names.layer_tensors import LayerTensors, once_each, paths_of
 from torch_warmstart.names.source import Source, differ, fitting, whole, with_layout
 from torch_warmstart.names.spellings import ANY_KIND, OWN, SHORT, Kinds
@@ -133,12 +134,18 @@ class Finder:
 
     def _presumed(self, source: Source) -> Source:
         """The same, said to be presumed where torch's layout is, by no name of torch's."""
-        form, spec = source.form, source.specs[0]
-        if self.conventions.has_own_layers or form.layout is not IDENTITY:
+        if not self.is_open(source.owner, source.form, source.specs[0]):
             return source
-        if not fits_either_way(source.owner.module, spec.key, spec.shape):
-            return source
-        return with_layout(source, replace(form, is_presumed=True))
+        return with_layout(source, replace(source.form, is_presumed=True))
+
+    def is_open(self, owner: Owner, form: Form, spec: TensorSpec) -> bool:
+        """Whether a square tensor is taken as it is, and nobody says where its outputs are."""
+        if form.layout is not IDENTITY:
+            return False
+        if not self.conventions.has_own_layers:
+            return fits_either_way(owner.module, spec.key, spec.shape)
+        name = bare_name(spec.key)
+        return is_kernel_of_own_module(owner.module, owner.leaf, name, spec.shape)
 
     def beside(self, source: Source, owner: Owner) -> Source | None:
         """Another tensor of the layer in the checkpoint that a source is in.

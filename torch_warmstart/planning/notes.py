@@ -111,7 +111,7 @@ def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iter
     untold = [item for item in presumed if item.layout is IDENTITY]
     products = [item for item in presumed if item not in (*convolutions, *untold)]
     if untold:
-        name, begin = _square(untold)
+        name, begin = _square(untold, "nobody says where its outputs are")
         yield Finding("layout-presumed", "warning", name, f"{begin} {_AS_IN_TORCH.format(name)}")
     if products:
         name, begin = _square(products)
@@ -122,28 +122,29 @@ def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iter
         )
         yield Finding("layout-presumed", "warning", name, text)
     told = [c for c in convolutions if checkpoint.layer_of(c.sources[0].key) is not None]
-    yield from _convolutions_presumed(told, _OF_ITS_CLASS)
+    yield from _convolutions_presumed(told, _NO_CLASS, _OF_ITS_CLASS)
     untold = [item for item in convolutions if item not in told]
-    yield from _convolutions_presumed(untold, _NOT_OF_FLAX)
+    yield from _convolutions_presumed(untold, _NO_FRAMEWORK, _NOT_OF_FLAX)
 
 
-def _convolutions_presumed(items: Sequence[PlanItem], text: str) -> Iterator[Finding]:
+def _convolutions_presumed(items: Sequence[PlanItem], unsaid: str, text: str) -> Iterator[Finding]:
     if items:
-        name, layout = items[0].name, items[0].layout.name
+        name, begin = _square(items, unsaid)
+        layout = items[0].layout.name
         said = f"If it is, say so: var_name_to_layout={{{name!r}: {layout!r}}}"
         text = text.format(said=said, name=name, flax=CONV_TRANSPOSE_FLAX.name)
-        yield Finding("layout-presumed", "warning", name, f"{_have_square(items)}, and {text}")
+        yield Finding("layout-presumed", "warning", name, f"{begin} {text}")
 
 
-_UNKNOWN_CLASS = "the file does not say of which class the layer is: it is"
+_NO_CLASS = "the file does not say of which class the layer is"
 _OF_ITS_CLASS = (
-    f"{_UNKNOWN_CLASS} taken as that of the class that torch's layer is of. {{said}}; a "
-    "convolution and a transposed one compute different things from it."
+    "taken as that of the class that torch's layer is of. {said}; a convolution and a transposed "
+    "one compute different things from it."
 )
+_NO_FRAMEWORK = "the names do not tell Keras's tensors from Flax's"
 _NOT_OF_FLAX = (
-    "the names do not tell Keras's tensors from Flax's: it is taken as Keras's, [..., out, in]. "
-    "{said}; if it is Flax's, which runs the other way, {{{name!r}: {flax!r}}}, or put 'params/' "
-    "in front of all names."
+    "taken as Keras's, [..., out, in]. {said}; if it is Flax's, which runs the other way, "
+    "{{{name!r}: {flax!r}}}, or put 'params/' in front of all names."
 )
 _AS_IN_TORCH = (
     "taken as torch's, [out, in]. If it is, say so: var_name_to_layout={{{0!r}: 'identity'}}; if "
@@ -248,14 +249,11 @@ def _order_doubted(doubted: Sequence[PlanItem], layout: Layout, evidence: str) -
     return Finding("layout-presumed", "warning", name, text)
 
 
-def _square(items: Sequence[PlanItem]) -> tuple[str, str]:
-    return items[0].name, f"{_have_square(items)}, and {_UNKNOWN_CLASS}"
-
-
-def _have_square(items: Sequence[PlanItem]) -> str:
-    if len(items) == 1:
-        return f"{items[0].name} has a square kernel"
-    return f"{items[0].name} (and {plural(len(items) - 1, 'other variable')}) have square kernels"
+def _square(items: Sequence[PlanItem], unsaid: str = _NO_CLASS) -> tuple[str, str]:
+    name = items[0].name
+    others = f" (and {plural(len(items) - 1, 'other variable')})" if items[1:] else ""
+    have = "have square kernels" if others else "has a square kernel"
+    return name, f"{name}{others} {have}, and {unsaid}: it is"
 
 
 def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator[Finding]:

@@ -141,7 +141,23 @@ def _unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
                 "optimizer that it wraps."
             )
         optimizer = inner
+    if (others := _stepped_by(optimizer)) is not None:
+        raise UnsupportedError(
+            f"{type(optimizer).__name__} steps {others}, with a state that is not its own: pass "
+            "what it wraps (a list, if those are several) as `optimizer`."
+        )
     return optimizer
+
+
+def _stepped_by(optimizer: torch.optim.Optimizer) -> str | None:
+    """The attribute in which an optimizer has others that keep what its steps use; else None."""
+    for name, value in vars(optimizer).items():
+        inner = list(value.values()) if isinstance(value, dict) else value
+        for one in inner if isinstance(inner, list | tuple) else [inner]:
+            is_other = isinstance(one, torch.optim.Optimizer)
+            if is_other and getattr(one, "state", None) is not optimizer.state:
+                return f"its {name!r} ({type(one).__name__})"
+    return None
 
 
 def _known_slots(

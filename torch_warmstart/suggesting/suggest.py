@@ -9,7 +9,7 @@ import torch
 
 from torch_warmstart.errors import PlanError, SettingsError
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.layouts import IDENTITY, Form, fits_either_way
+from torch_warmstart.layouts import IDENTITY, Form
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import TABLES, Owner, Shape, Variable, model_variables
 from torch_warmstart.names import Finder
@@ -185,11 +185,13 @@ def _items(
         others = tuple(names for names in dict.fromkeys(rivals) if names != fit.names)
         layout = _layout_to_name(finder.forms(owner), fit)
         is_resized = fit.shape != variable.shape
+        spec = fit.tensors[0].spec
+        is_open = len(fit.tensors) == 1 and finder.is_open(owner, fit.form, spec)
         remarks = [
             match.candidate.remark,
             _said_of(layout),
             "of another size, so a VocabInfo must say which row is which" if is_resized else "",
-            _EITHER_WAY if (is_open := _is_open(finder, owner, fit)) else "",
+            _EITHER_WAY if is_open else "",
         ]
         reason = "; ".join(filter(None, [match.reason, *remarks]))
         confidence: Confidence = "low" if is_open else match.confidence
@@ -200,14 +202,6 @@ def _items(
 
 
 _EITHER_WAY = "square, so it may have its outputs first or last, which nobody says"
-
-
-def _is_open(finder: Finder, owner: Owner, fit: Fit) -> bool:
-    """Whether a tensor that torch did not name would be taken as torch has it, and may not be."""
-    if finder.conventions.has_own_layers or fit.form.layout is not IDENTITY:
-        return False
-    spec = fit.tensors[0].spec
-    return len(fit.tensors) == 1 and fits_either_way(owner.module, spec.key, spec.shape)
 
 
 def _said_of(layout: str | None) -> str:

@@ -156,6 +156,7 @@ class _Loading:
         self._left: dict[Variable, Write] = {}  # to be written by the commit, the last one each
         self._reached: set[Variable] = set()  # by what was planned, or something else
         self._modules = list(plan.model.named_modules(remove_duplicate=False))
+        self._at: dict[str, _Module] = {}  # what hooks have left of them, by prefix
         missing = set(plan.missing)
         self._missing_names = {
             owner.state_dict_name
@@ -233,6 +234,7 @@ class _Loading:
         self._run_own(model, "", lambda: model.load_state_dict(given, strict=False), self._items)
 
     def _load(self, module: _Module, state: dict[str, Any], prefix: str) -> None:
+        self._at[prefix] = module
         metadata = self._versions.get(prefix[:-1], {})
         if _is_stock(module):
             rest = (prefix, metadata, True, self._missing, self._unexpected, self._errors)
@@ -270,16 +272,17 @@ class _Loading:
     ) -> None:
         own = list(own)
         self._flush(own)
-        before = {variable: _registered(variable) for variable in own}
+        before = {variable: self._registered(variable) for variable in own}
         mark = len(self._journal)
         kind = (
             "load_state_dict" if not prefix and _loads_itself(module) else "_load_from_state_dict"
         )
         self._call(load, f"the {kind}", module)
+        self._look_again(module, prefix)
         self._unwrap_registered(module)
         touched = self._touched(mark)
         for variable in own:
-            if variable in touched or _registered(variable) != before[variable]:
+            if variable in touched or self._registered(variable) != before[variable]:
                 self._loaded_itself(variable)
             elif variable in self._writes and variable not in self._reached:
                 self._reached.add(variable)
@@ -292,7 +295,7 @@ class _Loading:
         """A variable that has been written; is it what was planned?"""
         write = self._writes.get(variable)
         self._reached.add(variable)
-        current = _current(variable)
+        current = self._current(variable)
         expected = write.staged() if write is not None else None
         if expected is not None and _same(expected, current.detach(), cast=True):
             self._outcome.items.pop(variable, None)
@@ -303,7 +306,9 @@ class _Loading:
         hooks = _users(module._load_state_dict_post_hooks)
         if not hooks:
             return
-        self._flush([v for name, v in self._by_name.items() if name.startswith(prefix)])
+        below = [v for name, v in self._by_name.items() if name.startswith(prefix)]
+        self._flush(below)
+        before = {variable: self._registered(variable) for variable in below}
         told = torch.nn.modules.module._IncompatibleKeys(self._missing, self._unexpected)
         mark = len(self._journal)
         for hook in hooks:
@@ -315,10 +320,30 @@ class _Loading:
                     f"A load_state_dict post-hook of {_called(module, self._modules)} returned a "
                     "value; torch wants None of them."
                 )
-        for variable in self._touched(mark):
+        self._look_again(module, prefix)
+        replaced = [v for v, registered in before.items() if self._registered(v) != registered]
+        for variable in self._touched(mark).union(replaced):
             self._left.pop(variable, None)
             self._reached.add(variable)
             self._change(variable, _CHANGED)
+
+    def _look_again(self, module: _Module, prefix: str) -> None:
+        """Which modules there are now: a hook may have put others in their place."""
+        for name, one in module.named_modules(prefix=prefix[:-1], remove_duplicate=False):
+            self._at[f"{name}." if name else ""] = one
+
+    def _current(self, variable: Variable) -> torch.Tensor:
+        """What the model has for a variable now: a hook may have put something else there."""
+        if isinstance(variable.tensor, Boxed):
+            return variable.tensor  # its module has only what is here
+        owner = variable.owners[0]
+        module = self._at.get(owner.state_dict_name.removesuffix(owner.leaf), owner.module)
+        tensor = _registered_in(module, owner.leaf)
+        return variable.tensor if tensor is None else tensor
+
+    def _registered(self, variable: Variable) -> tuple[int, object]:
+        tensor = self._current(variable)
+        return id(tensor), tuple(_extents(tensor))
 
     def _call(self, function: Callable[[], Any], what: str, module: _Module) -> Any:
         try:
@@ -339,7 +364,10 @@ class _Loading:
             if variable is None:
                 continue
             if name in state:
-                self._record(variable, name, state[name])
+                target = _registered_in(module, name[len(prefix) :])
+                if target is None or isinstance(variable.tensor, Boxed):
+                    target = variable.tensor
+                self._record(variable, name, state[name], target.detach())
             elif self._is_missing(name) and variable not in self._reached:
                 self._missing.append(name)
         leaves = {name[len(prefix) :] for name in own}
@@ -349,11 +377,10 @@ class _Loading:
             if key.startswith(prefix) and not known and first != EXTRA_STATE:
                 self._unexpected.append(key)
 
-    def _record(self, variable: Variable, name: str, value: Any) -> None:
-        """Something is to be copied into a variable."""
+    def _record(self, variable: Variable, name: str, value: Any, target: torch.Tensor) -> None:
+        """Something is to be copied into what the model has for a variable."""
         from torch_warmstart.execution.loading.stand_ins import StandIn
 
-        target = _current(variable).detach()
         if not isinstance(value, torch.Tensor):
             self._errors.append(f"{name}: a hook gives a {type(value).__name__}, not a tensor.")
             return
@@ -388,6 +415,9 @@ class _Loading:
             self._change(variable, _CHANGED if planned is not None else _GIVEN)
 
     def _leave(self, variable: Variable, write: Write) -> None:
+        former = self._left.get(variable)
+        if former is not None and _extents(former.target) != _extents(write.target):
+            self._flush([variable])  # a hook has untied what shared memory
         self._left[variable] = replace(write, items=(self._items[variable],))  # type: ignore[type-var]
         self._reached.add(variable)
 
@@ -499,21 +529,9 @@ def _own_names(module: _Module, prefix: str) -> list[str]:
     return [prefix + leaf for leaf in own]
 
 
-def _current(variable: Variable) -> torch.Tensor:
-    """What its module has for a variable now: a hook may have put something else in its place."""
-    if isinstance(variable.tensor, Boxed):
-        return variable.tensor  # its module has only what is here
-    owner = variable.owners[0]
-    for where in (owner.module._parameters, owner.module._buffers):
-        tensor = where.get(owner.leaf)
-        if tensor is not None:
-            return tensor
-    return variable.tensor
-
-
-def _registered(variable: Variable) -> tuple[int, object]:
-    tensor = _current(variable)
-    return id(tensor), tuple(_extents(tensor))
+def _registered_in(module: _Module, leaf: str) -> torch.Tensor | None:
+    tensor = module._parameters.get(leaf)
+    return module._buffers.get(leaf) if tensor is None else tensor
 
 
 def _versions(modules: Iterable[tuple[str, _Module]]) -> dict[str, dict[str, int]]:

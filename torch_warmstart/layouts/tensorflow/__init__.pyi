@@ -6,6 +6,7 @@ from .layers import STATISTICS as STATISTICS
 from .layers import absent_in_tf as absent_in_tf
 from .layers import find_form as find_form
 from .layers import flax_forms as flax_forms
+from .layers import is_kernel_of_own_module as is_kernel_of_own_module
 from .layers import is_uncounted_in_tf as is_uncounted_in_tf
 from .layers import tf_forms as tf_forms
 from .layers import tf_or_flax_forms as tf_or_flax_forms

@@ -2,8 +2,9 @@
 
 One row a layer type and leaf. The leaf names are those of Keras 2 and 3, tf.compat.v1.layers, the
 canned estimators' feature columns and tf.contrib. A user's own module has no row: its tensors are
-copied as they are, as TensorFlow does. A torch.nn layer whose layout differs in TensorFlow and is
-not known here is refused, because a square kernel would pass every check of shapes.
+copied as they are, as TensorFlow does; of a square kernel that is said. A torch.nn layer whose
+layout differs in TensorFlow and is not known here is refused, because a square kernel would pass
+every check of shapes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from torch_warmstart.layouts.layout import IDENTITY, Form, Layout
+from torch_warmstart.layouts.layout import IDENTITY, Form, Layout, Shape
 from torch_warmstart.layouts.leaf import in_parent
 from torch_warmstart.layouts.named import (
     CONV,
@@ -166,6 +167,17 @@ def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
         if isinstance(module, refusal.modules) and refusal.leaf == leaf
     ]
     return (*refused, *forms) or (Form(((leaf,),)),)
+
+
+def is_kernel_of_own_module(module: nn.Module, leaf: str, name: str, shape: Shape) -> bool:
+    """Whether a square kernel is for a module of which nobody here knows where its outputs are.
+
+    A user's class, or what torch.export has left of one: `x @ w`, or as `nn.Linear` has it.
+    """
+    called = name.rpartition("/")[2]
+    if called == leaf or called not in _KERNEL_NAMES or len(shape) != 2:
+        return False
+    return shape[0] == shape[1] > 1 and tf_forms(module, leaf) == (Form(((leaf,),)),)
 
 
 # Tensor2tensor's tables, of words and of the softmax over them, which is not transposed either.

@@ -156,6 +156,9 @@ def test_a_missed_threshold_writes_nothing(call):
         ("plan cli_models:make nowhere.pt", "There is no checkpoint at nowhere.pt"),
         ("convert old.pt out.onnx", "the name's ending says what is written"),
         ("convert old.pt out.pt --rules r.toml", "are for a --model"),
+        ("inspect old.pt --rows 0:1", "--rows chooses rows of --values, which is not given"),
+        ("inspect old.pt --values head.bias --html p.html", "not for --values"),
+        ("inspect old.pt --values head.bias --pattern head", "not for --values"),
         ("diff old.pt nowhere.pt", "There is no checkpoint at nowhere.pt"),
     ],
 )
@@ -205,6 +208,17 @@ def test_a_model_is_converted(call):
     assert (document["kind"], document["written"]) == ("conversion", True)
     found = safetensors.torch.load_file("out.safetensors")
     assert found["embed.weight"].tolist() == [[4, 5], [0, 0], [0, 1]]
+
+
+def test_a_model_is_converted_from_the_entry_that_is_named(call):
+    averages = {name: tensor + 1 for name, tensor in old_state().items()}
+    torch.save({"model": old_state(), "ema": averages}, "both.pt")
+    command = "convert both.pt out.safetensors --settings warmstart.toml --model cli_models:make"
+    assert call(f"{command} --entry ema")[0] == 0
+    found = safetensors.torch.load_file("out.safetensors")
+    assert found["head.weight"].tolist() == [[6, 6], [6, 6]]
+    assert call(f"{command} --entry nowhere --force")[0] == 2
+    assert call(f"{command} --format safetensors --force")[0] == 2
 
 
 def test_a_pattern_that_nothing_matches_converts_nothing(call):

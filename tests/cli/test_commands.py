@@ -183,6 +183,15 @@ def test_rules_are_suggested_written_and_used(call):
     assert (code, "rules.toml is there already" in err) == (2, True)
 
 
+def test_names_are_suggested_for_the_entry_that_is_named(call):
+    torch.save({"student": old_state(), "teacher": old_state()}, "both.pt")
+    code, _, err = call("suggest cli_models:other both.pt")
+    assert code == 2
+    assert "--entry student or --entry teacher" in err
+    code, out, _ = call("suggest cli_models:other both.pt --entry teacher")
+    assert (code, "embed.weight" in out) == (0, True)
+
+
 def test_a_dry_run_of_suggest_writes_nothing(call):
     code, _, err = call("suggest cli_models:other old.pt --out rules.toml --dry-run")
     assert (code, err.strip()) == (0, "Would write rules.toml")

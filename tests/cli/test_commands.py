@@ -156,6 +156,9 @@ def test_a_missed_threshold_writes_nothing(call):
         ("plan cli_models:make nowhere.pt", "There is no checkpoint at nowhere.pt"),
         ("convert old.pt out.onnx", "the name's ending says what is written"),
         ("convert old.pt out.pt --rules r.toml", "are for a --model"),
+        ("inspect old.pt --rows 0:1", "--rows chooses rows of --values, which is not given"),
+        ("inspect old.pt --values head.bias --html p.html", "not for --values"),
+        ("inspect old.pt --values head.bias --pattern head", "not for --values"),
         ("diff old.pt nowhere.pt", "There is no checkpoint at nowhere.pt"),
     ],
 )
@@ -178,6 +181,15 @@ def test_rules_are_suggested_written_and_used(call):
     assert call("plan cli_models:other old.pt --rules rules.toml")[0] == 0
     code, _, err = call("suggest cli_models:other old.pt --out rules.toml")
     assert (code, "rules.toml is there already" in err) == (2, True)
+
+
+def test_names_are_suggested_for_the_entry_that_is_named(call):
+    torch.save({"student": old_state(), "teacher": old_state()}, "both.pt")
+    code, _, err = call("suggest cli_models:other both.pt")
+    assert code == 2
+    assert "--entry student or --entry teacher" in err
+    code, out, _ = call("suggest cli_models:other both.pt --entry teacher")
+    assert (code, "embed.weight" in out) == (0, True)
 
 
 def test_a_dry_run_of_suggest_writes_nothing(call):
@@ -205,6 +217,17 @@ def test_a_model_is_converted(call):
     assert (document["kind"], document["written"]) == ("conversion", True)
     found = safetensors.torch.load_file("out.safetensors")
     assert found["embed.weight"].tolist() == [[4, 5], [0, 0], [0, 1]]
+
+
+def test_a_model_is_converted_from_the_entry_that_is_named(call):
+    averages = {name: tensor + 1 for name, tensor in old_state().items()}
+    torch.save({"model": old_state(), "ema": averages}, "both.pt")
+    command = "convert both.pt out.safetensors --settings warmstart.toml --model cli_models:make"
+    assert call(f"{command} --entry ema")[0] == 0
+    found = safetensors.torch.load_file("out.safetensors")
+    assert found["head.weight"].tolist() == [[6, 6], [6, 6]]
+    assert call(f"{command} --entry nowhere --force")[0] == 2
+    assert call(f"{command} --format safetensors --force")[0] == 2
 
 
 def test_a_pattern_that_nothing_matches_converts_nothing(call):

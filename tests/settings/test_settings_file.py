@@ -169,6 +169,10 @@ def test_what_toml_cannot_say_is_refused_by_name(tmp_path, settings, field):
             "type is 'VocabInfo' or 'ClipOrPad'",
         ),
         (
+            "ckpt_to_initialize_from = 'x'\n[var_name_to_vocab_info.t]\ntype = ['ClipOrPad']",
+            "type is 'VocabInfo' or 'ClipOrPad'",
+        ),
+        (
             "ckpt_to_initialize_from = 'x'\n[var_name_to_vocab_info.t]\ntype = 'ClipOrPad'\n"
             "backup_initializer = 'normals'",
             "or a function of torch.nn.init or of tws.init, not 'normals'. Did you mean 'normal",

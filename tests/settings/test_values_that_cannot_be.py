@@ -32,6 +32,8 @@ def settings(**said: object) -> tws.WarmStartSettings:
         lambda: info(backup_initializer=torch.ones(2)),
         lambda: info(backup_initializer=nn.init.normal_, generator=3),
         lambda: tws.ClipOrPad(backup_initializer=nn.init.normal_, generator="seed"),
+        lambda: info(num_oov_buckets=10**20),
+        lambda: tws.SegmentInfo({"a": 2**63}, {"a": 1}),
         lambda: settings(format=3),
         lambda: settings(verify="no"),
         lambda: settings(storage_options="token"),

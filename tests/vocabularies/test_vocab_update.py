@@ -113,6 +113,8 @@ def test_special_rows_stay_and_padding_is_used_up():
     seen = tws.update_vocabulary(vocab, {"n": 1, "m": 5}, expire_after=0, today=TODAY)
     assert list(seen.entries) == [b"[PAD]", None, b"x", b"y", b"m", b"n", None, None]
     assert seen.special == {"pad_token": range(1), "oov": range(1, 2), PADDING: range(6, 8)}
+    everything = tws.update_vocabulary(seen, {"q": 1}, expire_after=10**30, today=TODAY)
+    assert list(everything.entries)[:7] == [b"[PAD]", None, b"x", b"y", b"m", b"n", b"q"]
     later = tws.update_vocabulary(seen, {"q": 1}, expire_after=0, today=TODAY + 1)
     assert list(later.entries) == [b"[PAD]", None, b"q", None, None, None, None, None]
     assert later.special[PADDING] == range(6, 8)  # what was used once is a gap

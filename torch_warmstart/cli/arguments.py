@@ -188,6 +188,7 @@ def _warm_start(parser: Parser) -> None:
 def _suggest(parser: Parser) -> None:
     _add_model(parser)
     parser.add_argument("checkpoint", metavar="URL", help="path or URL of a checkpoint")
+    _add_opening(parser)
     parser.add_argument("--out", metavar="TOML", help="write the rules into this file")
     parser.add_argument(
         "--min-confidence",
@@ -401,6 +402,10 @@ def _add_model(parser: Parser) -> None:
 
 def _add_source(parser: Parser) -> None:
     parser.add_argument("url", metavar="URL", help="path or URL of a checkpoint or its directory")
+    _add_opening(parser)
+
+
+def _add_opening(parser: Parser) -> None:
     parser.add_argument("--format", help="what it is, instead of looking at its content")
     parser.add_argument("--entry", help="which mapping of a file that holds several: ema/model")
     parser.add_argument(

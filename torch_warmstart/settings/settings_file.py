@@ -171,7 +171,7 @@ def _info(value: Any, where: str, initializers: Initializers) -> Any:
         return value
     said = dict(value)
     kind = said.pop("type", "VocabInfo")
-    if kind not in _CLASSES:
+    if not isinstance(kind, str) or kind not in _CLASSES:
         raise SettingsError(f"{where}: type is {' or '.join(map(repr, _CLASSES))}, not {kind!r}.")
     _check_kind(said, kind, where)
     if "backup_initializer" in said:

@@ -24,6 +24,7 @@ FORMS = ("byte_level", "sentencepiece", "wordpiece", "casefold")
 Forms = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 ALL_ENTRIES = -1
+_NO_COUNT = 1 << 62
 _MAKERS = "torch_warmstart.init"  # whose functions make initialisers, and are none
 # Why OOV rows are not taken where there are not as many of them.
 _OOV_BY_NUMBER = (
@@ -404,6 +405,8 @@ def _check_int(
         raise SettingsError(f"{kind}: {name} must be an int, not {value!r}.")
     if minimum is not None and value < minimum:
         raise SettingsError(f"{kind}: {name} is {value}; it must be at least {minimum}.")
+    if value >= _NO_COUNT:  # sums of two are still counts of 64 bits
+        raise SettingsError(f"{kind}: {name} is {value}, and no table is that large.")
 
 
 def _check_initializer(info: VocabInfo | ClipOrPad | SegmentInfo) -> None:

@@ -38,6 +38,7 @@ _MAX_STRINGS = 1000  # as many elements as torch shows of a tensor
 
 def inspect(options: argparse.Namespace) -> Answer:
     """Runs the command."""
+    _check_together(options)
     check_free(options.html, force=options.force)
     with load_checkpoint(options.url, **opening(options)) as checkpoint:
         if options.values is not None:
@@ -53,6 +54,14 @@ def inspect(options: argparse.Namespace) -> Answer:
     rows = tuple(sorted(listing.rows, key=_BY[options.sort]))
     listing = replace(listing, rows=rows, beside=beside)
     return Answer(listing, aside=write_page(listing, options))
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    """Raises SettingsError for an option that the others would leave without effect."""
+    if options.values is None and options.rows is not None:
+        raise SettingsError("--rows chooses rows of --values, which is not given.")
+    if options.values is not None and (options.html is not None or options.pattern):
+        raise SettingsError("--html and --pattern are for the list of tensors, not for --values.")
 
 
 def opening(options: argparse.Namespace) -> dict[str, Any]:

@@ -284,7 +284,8 @@ def _is_fresh(
     """Which entries stay: those seen of late, and those of special rows."""
     if expire_after is None:
         return torch.ones(len(usage), dtype=torch.bool)
-    return (usage.last_seen >= day - expire_after) | _is_special(vocabulary)
+    first = max(day - expire_after, UNKNOWN)  # a limit beyond all days fits no dtype
+    return (usage.last_seen >= first) | _is_special(vocabulary)
 
 
 def _is_special(vocabulary: Vocabulary) -> torch.Tensor:

@@ -156,6 +156,9 @@ def test_a_missed_threshold_writes_nothing(call):
         ("plan cli_models:make nowhere.pt", "There is no checkpoint at nowhere.pt"),
         ("convert old.pt out.onnx", "the name's ending says what is written"),
         ("convert old.pt out.pt --rules r.toml", "are for a --model"),
+        ("inspect old.pt --rows 0:1", "--values KEY says of which"),
+        ("inspect old.pt --values head.bias --pattern head", "not for --values"),
+        ("inspect old.pt --values head.bias --html page.html", "not for --values"),
         ("diff old.pt nowhere.pt", "There is no checkpoint at nowhere.pt"),
     ],
 )
@@ -205,6 +208,19 @@ def test_a_model_is_converted(call):
     assert (document["kind"], document["written"]) == ("conversion", True)
     found = safetensors.torch.load_file("out.safetensors")
     assert found["embed.weight"].tolist() == [[4, 5], [0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("lines", ['entry = "ema"', ""], ids=["a file says another", "no file"])
+def test_what_the_line_says_of_a_checkpoint_counts_for_a_model_too(call, lines):
+    ours = {name: tensor[:3] for name, tensor in old_state().items()}
+    theirs = {name: torch.full_like(tensor, 9) for name, tensor in ours.items()}
+    torch.save({"model": ours, "ema": theirs}, "two.pt")
+    Path("s.toml").write_text(lines)
+    settings = "--settings s.toml" * bool(lines)
+    command = f"convert two.pt out.pt --model cli_models:make {settings}"
+    assert call(f"{command} --entry model --no-verify --filesystem fsspec")[0] == 0
+    assert torch.load("out.pt")["embed.weight"].equal(ours["embed.weight"])
+    assert call(f"{command} --format npz --force")[0] == 2
 
 
 def test_a_pattern_that_nothing_matches_converts_nothing(call):

@@ -14,7 +14,6 @@ from torch_warmstart.api import load_checkpoint
 from torch_warmstart.cli.answer import DIFFERENT, Answer
 from torch_warmstart.cli.pages import check_free, write_page
 from torch_warmstart.display import VERSION
-from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import (
     SettingsError,
     VocabularyError,
@@ -38,6 +37,7 @@ _MAX_STRINGS = 1000  # as many elements as torch shows of a tensor
 
 def inspect(options: argparse.Namespace) -> Answer:
     """Runs the command."""
+    _check_all_used(options)
     check_free(options.html, force=options.force)
     with load_checkpoint(options.url, **opening(options)) as checkpoint:
         if options.values is not None:
@@ -55,15 +55,24 @@ def inspect(options: argparse.Namespace) -> Answer:
     return Answer(listing, aside=write_page(listing, options))
 
 
+def _check_all_used(options: argparse.Namespace) -> None:
+    """Raises SettingsError for options that the others leave nothing to do."""
+    if options.values is None and options.rows is not None:
+        raise SettingsError("--rows are those of a tensor: --values KEY says of which.")
+    if options.values is not None and (options.pattern or options.html is not None):
+        raise SettingsError("--pattern and --html are for the list of tensors, not for --values.")
+
+
 def opening(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of how a checkpoint is opened."""
-    return {
+    """What the options say of how a checkpoint is opened; of the rest a settings file may."""
+    said = {
         "format": options.format,
         "entry": options.entry,
         "verify": options.verify,
-        "storage_options": dict(options.storage_option),
+        "storage_options": dict(options.storage_option) or None,
         "filesystem": options.filesystem,
     }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 _BY: dict[str, Callable[[Any], Any]] = {
@@ -110,11 +119,6 @@ def _values(checkpoint: Checkpoint, key: str, rows: slice | None) -> str:
     shown = _strings(values) if isinstance(values, list) else str(values)
     which = "" if chosen is None or len(chosen) == spec.shape[0] else f", {_span(chosen)}"
     return f"{printable(key)}: {spec.dtype_name} {list(spec.shape)}{which}\n{shown}"
-
-
-def _dtype(spec: TensorSpec) -> str:
-    """As the table has it."""
-    return spec.stored_dtype if spec.dtype is None else dtype_name(spec.dtype)
 
 
 def _chosen_rows(spec: TensorSpec, rows: slice | None) -> torch.Tensor | None:

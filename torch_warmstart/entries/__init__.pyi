@@ -7,6 +7,7 @@ from .fingerprints import BY_REMAINDER as BY_REMAINDER
 from .fingerprints import FARMHASH as FARMHASH
 from .fingerprints import hash_buckets as hash_buckets
 from .heap import give_back_memory as give_back_memory
+from .keras_rows import LOOKUP_SETTINGS as LOOKUP_SETTINGS
 from .keras_rows import LOOKUPS as LOOKUPS
 from .keras_rows import Lookup as Lookup
 from .keras_rows import LookupLayer as LookupLayer

@@ -183,6 +183,14 @@ def test_rules_are_suggested_written_and_used(call):
     assert (code, "rules.toml is there already" in err) == (2, True)
 
 
+def test_rules_are_suggested_for_the_entry_that_is_named(call):
+    renamed = {f"net.{name}": tensor for name, tensor in old_state().items()}
+    torch.save({"model": old_state(), "ema": renamed}, "two.pt")
+    code, _, err = call("suggest cli_models:other two.pt")
+    assert (code, "Say which one is meant: --entry model or --entry ema." in err) == (2, True)
+    assert "net.embed.weight" in call("suggest cli_models:other two.pt --entry ema")[1]
+
+
 def test_a_dry_run_of_suggest_writes_nothing(call):
     code, _, err = call("suggest cli_models:other old.pt --out rules.toml --dry-run")
     assert (code, err.strip()) == (0, "Would write rules.toml")

@@ -194,6 +194,7 @@ def _suggest(parser: Parser) -> None:
         choices=ASKED_FOR,
         help=f"rules below it are commented out (default: {WRITTEN})",
     )
+    _add_opening(parser)
     _add_html(parser)
     _add_dry_run(parser)
 
@@ -401,6 +402,10 @@ def _add_model(parser: Parser) -> None:
 
 def _add_source(parser: Parser) -> None:
     parser.add_argument("url", metavar="URL", help="path or URL of a checkpoint or its directory")
+    _add_opening(parser)
+
+
+def _add_opening(parser: Parser) -> None:
     parser.add_argument("--format", help="what it is, instead of looking at its content")
     parser.add_argument("--entry", help="which mapping of a file that holds several: ema/model")
     parser.add_argument(

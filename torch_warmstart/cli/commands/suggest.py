@@ -6,6 +6,7 @@ import argparse
 
 from torch_warmstart.api import suggest_names
 from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
+from torch_warmstart.cli.commands.inspect import opening
 from torch_warmstart.cli.commands.plan import SELECTED
 from torch_warmstart.cli.models import make_model
 from torch_warmstart.cli.pages import check_free, write_page
@@ -18,7 +19,7 @@ def suggest(options: argparse.Namespace) -> Answer:
     """Runs the command; exits with 1 if something is missing and nothing could be suggested."""
     check_free(options.out, force=options.force)
     check_free(options.html, force=options.force, result=options.out)
-    settings = WarmStartSettings(options.checkpoint, SELECTED)
+    settings = WarmStartSettings(options.checkpoint, SELECTED, **opening(options))
     found = suggest_names(make_model(options.model), settings)
     nothing = bool(found.items) and not any(item.names for item in found.items)
     said = "" if options.dry_run else write_page(found, options)

@@ -25,6 +25,8 @@ from .tokens import is_special as is_special
 from .tokens import text_of_bytes as text_of_bytes
 from .tokens import text_of_pieces as text_of_pieces
 from .tokens import text_of_word_pieces as text_of_word_pieces
+from .usage import EPOCH as EPOCH
+from .usage import LAST_DAY as LAST_DAY
 from .usage import UNKNOWN as UNKNOWN
 from .usage import Usage as Usage
 from .vocabulary import COUNT_COLUMN as COUNT_COLUMN

@@ -17,8 +17,7 @@ from torch_warmstart.formats import Checkpoint, NameKind, TensorSpec
 from torch_warmstart.layouts import Form, Shape, expression, read_leaf
 from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
 from torch_warmstart.model import Variable
-from torch_warmstart.names import NUMBERED, bare_name, conventions_of
-from torch_warmstart.suggesting.similarity import MAX_DIGITS
+from torch_warmstart.names import MAX_DIGITS, NUMBERED, bare_name, conventions_of
 from torch_warmstart.values import frozen
 
 _ORIGINAL, _TRAINED = "original_module", "modules_to_save"  # peft's

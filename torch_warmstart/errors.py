@@ -337,6 +337,11 @@ def listed_entries(entries: Iterable[Any]) -> str:
     return listed(map(shown_entry, entries), most=ENTRIES_SHOWN)
 
 
+def as_sentence(text: str) -> str:
+    """A text with a full stop, unless it ends as a sentence does."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 def plural(count: int, noun: str) -> str:
     """`1 row`, `2 rows`, `3 keys`, `1,234 entries`."""
     if count == 1:

@@ -230,6 +230,19 @@ def test_a_model_is_converted_from_the_entry_that_is_named(call):
     assert call(f"{command} --format safetensors --force")[0] == 2
 
 
+@pytest.mark.parametrize("lines", ['entry = "ema"', ""], ids=["a file says another", "no file"])
+def test_what_the_line_says_of_a_checkpoint_counts_for_a_model_too(call, lines):
+    ours = {name: tensor[:3] for name, tensor in old_state().items()}
+    theirs = {name: torch.full_like(tensor, 9) for name, tensor in ours.items()}
+    torch.save({"model": ours, "ema": theirs}, "two.pt")
+    Path("s.toml").write_text(lines)
+    settings = "--settings s.toml" * bool(lines)
+    command = f"convert two.pt out.pt --model cli_models:make {settings}"
+    assert call(f"{command} --entry model --no-verify --filesystem fsspec")[0] == 0
+    assert torch.load("out.pt")["embed.weight"].equal(ours["embed.weight"])
+    assert call(f"{command} --format npz --force")[0] == 2
+
+
 def test_a_pattern_that_nothing_matches_converts_nothing(call):
     code, _, err = call("convert old.pt out.pt --pattern hed.weight")
     assert code == 1

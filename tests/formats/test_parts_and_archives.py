@@ -99,6 +99,18 @@ def _tar(path, mode):
         file.addfile(info, io.BytesIO(data.getvalue()))
 
 
+@pytest.mark.parametrize("name", ["model.th", "model.keras", "other.safetensors"])
+def test_folders_and_archives_name_the_same_files(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).write_bytes(b"x")
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as file:
+        file.writestr(f"data/{name}", b"x")
+    with pytest.raises(tws.CheckpointError, match=rf"Pass the file .*{name}"):
+        tws.load_checkpoint(str(tmp_path / "folder"))
+    with pytest.raises(tws.WarmStartError, match=name):
+        tws.load_checkpoint(str(tmp_path / "m.zip"))
+
+
 def test_archives_are_said_to_be_archives(tmp_path):
     _tar(tmp_path / "m.tar", "w")
     _tar(tmp_path / "m.nemo", "w:gz")

@@ -12,7 +12,7 @@ import torch_warmstart as tws
 load = tws.Vocabulary.load
 
 
-@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("first", [0, 1, 3])
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "Int32"])
 def test_a_series_of_labels_and_rows_is_a_mapping(dtype, first):
     rows = {"rome": first + 1, "oslo": first, "paris": first + 2}
@@ -21,7 +21,7 @@ def test_a_series_of_labels_and_rows_is_a_mapping(dtype, first):
     assert loaded.rows(["rome", "oslo", "paris"]).tolist() == list(rows.values())
 
 
-@pytest.mark.parametrize("values", [[7, 3, 9], [0, 2, 3], [1, 1, 0]], ids=str)
+@pytest.mark.parametrize("values", [[7, 3, 9], [0, 2, 3], [4, 5, 6], [1, 1, 0]], ids=str)
 def test_other_numbers_beside_labels_are_ids(values):
     series = pd.Series(values, index=["a", "b", "c"])
     assert next(iter(load(series).entries)) == values[0]

@@ -409,7 +409,11 @@ def _add_opening(parser: Parser) -> None:
     parser.add_argument("--format", help="what it is, instead of looking at its content")
     parser.add_argument("--entry", help="which mapping of a file that holds several: ema/model")
     parser.add_argument(
-        "--no-verify", dest="verify", action="store_false", help="check no checksums"
+        "--no-verify",
+        dest="verify",
+        action="store_const",
+        const=False,
+        help="check no checksums",
     )
     parser.add_argument(
         "--storage-option",
@@ -422,7 +426,6 @@ def _add_opening(parser: Parser) -> None:
     parser.add_argument(
         "--filesystem",
         choices=get_args(Opener),
-        default="auto",
         help="what reads gs:// and the like (default: auto)",
     )
 

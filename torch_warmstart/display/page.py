@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from torch_warmstart.display.sheet import Entry, Sheet
+from torch_warmstart.display.sheet import Entry, Sheet, kind_of_remark
 from torch_warmstart.errors import plural, printable
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -57,8 +57,7 @@ def _section(sheet: Sheet) -> Iterator[str]:
     yield f"<h1>{_text(sheet.title)}</h1>"
     yield f"<p>{_text(sheet.totals)}</p>"
     for remark in sheet.remarks:
-        kind = "warning" if remark.startswith(("Warning", "Error")) else "note"
-        yield f'<p class="{kind}">{_text(remark)}</p>'
+        yield f'<p class="{kind_of_remark(remark)}">{_text(remark)}</p>'
     if sheet.entries:
         yield _tools(sheet)
         yield "<table>"

@@ -73,8 +73,7 @@ class Sheet:
             yield "text", ""
         yield from _text("text", self.totals, limit)
         for remark in self.remarks:
-            kind: Kind = "warning" if remark.startswith(("Warning", "Error")) else "note"
-            yield from _text(kind, remark, limit)
+            yield from _text(kind_of_remark(remark), remark, limit)
 
     def _table(self, limit: int) -> Iterator[tuple[Kind, str]]:
         shown = [entry for entry in self.entries if not entry.is_aside]
@@ -170,6 +169,11 @@ class Sheet:
                 break
             line += f", {name}"
         return _cut(line, limit)
+
+
+def kind_of_remark(remark: str) -> Literal["warning", "note"]:
+    """Whether it is shown as a warning is."""
+    return "warning" if remark.startswith(("Warning", "Error")) else "note"
 
 
 def _fitting(texts: Sequence[str], width: int) -> str:

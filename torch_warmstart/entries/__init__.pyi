@@ -7,6 +7,7 @@ from .fingerprints import BY_REMAINDER as BY_REMAINDER
 from .fingerprints import FARMHASH as FARMHASH
 from .fingerprints import hash_buckets as hash_buckets
 from .heap import give_back_memory as give_back_memory
+from .keras_rows import LOOKUP_SETTINGS as LOOKUP_SETTINGS
 from .keras_rows import LOOKUPS as LOOKUPS
 from .keras_rows import Lookup as Lookup
 from .keras_rows import LookupLayer as LookupLayer
@@ -24,6 +25,8 @@ from .tokens import is_special as is_special
 from .tokens import text_of_bytes as text_of_bytes
 from .tokens import text_of_pieces as text_of_pieces
 from .tokens import text_of_word_pieces as text_of_word_pieces
+from .usage import EPOCH as EPOCH
+from .usage import LAST_DAY as LAST_DAY
 from .usage import UNKNOWN as UNKNOWN
 from .usage import Usage as Usage
 from .vocabulary import COUNT_COLUMN as COUNT_COLUMN

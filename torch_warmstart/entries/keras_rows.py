@@ -33,6 +33,11 @@ _MADE_WITH: Mapping[str, Mapping[str, Any]] = {
     "text_vectorization": {"mask_token": _MASK_TOKEN, "oov_token": _OOV_TOKEN},
 }
 LOOKUPS = tuple(_MADE_WITH)
+# What `LookupLayer.from_config` reads of a configuration, and a layer in memory has as attributes.
+LOOKUP_SETTINGS = (
+    *("mask_token", "oov_token", "num_oov_indices", "output_mode", "oov_method", "salt"),
+    *("max_tokens", "pad_to_max_tokens"),
+)
 
 
 @frozen

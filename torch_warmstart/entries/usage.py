@@ -9,7 +9,8 @@ import torch
 from torch_warmstart.values import frozen
 
 UNKNOWN = -1  # of a day
-_LAST_DAY = date.max.toordinal() - date(1970, 1, 1).toordinal()
+EPOCH = date(1970, 1, 1).toordinal()  # day 0
+LAST_DAY = date.max.toordinal() - EPOCH
 
 
 @frozen(eq=False)
@@ -38,7 +39,7 @@ class Usage:
     def has_days(self) -> bool:
         """Whether all days are days, from 1970 to 9999, or not known."""
         days = [days for days in (self.last_seen, self.born) if len(days)]
-        return all(int(d.min()) >= UNKNOWN and int(d.max()) <= _LAST_DAY for d in days)
+        return all(int(d.min()) >= UNKNOWN and int(d.max()) <= LAST_DAY for d in days)
 
     def slice(self, start: int, stop: int) -> Usage:
         """That of some entries, without a copy."""

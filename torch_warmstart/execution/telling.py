@@ -19,6 +19,7 @@ from torch_warmstart.errors import (
     StorageError,
     WarmStartError,
     WarmStartWarning,
+    as_sentence,
 )
 from torch_warmstart.execution.commit import SourceChangedError
 from torch_warmstart.execution.report import WarmStartReport
@@ -85,4 +86,4 @@ def sentence_of(error: Exception) -> str:
     """What was raised, as a sentence."""
     is_ours = isinstance(error, SourceChangedError | WarmStartError)
     text = str(error) if is_ours else f"{type(error).__name__}: {error}".rstrip(": ")
-    return text if text.endswith((".", "?", "!")) else f"{text}."
+    return as_sentence(text)

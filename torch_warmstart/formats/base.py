@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Whose layouts and names the tensors follow.
 # "tensorflow_or_flax": the names do not tell which of the two.
 Family = Literal["tensorflow", "flax", "tensorflow_or_flax", "torch", "mlx", "paddle"]
-# How much a name says.
+# How much a name says; those that say more come first.
 #   own      what a tensor is called
 #   short    the same without the models that it is in, which have names of their own
 #   storage  only where it lies in the file: by class and number, or by number

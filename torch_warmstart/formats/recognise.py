@@ -37,6 +37,13 @@ def torch_legacy(place: Place) -> str | None:
     return None if place.head(1) == PICKLE_MAGIC else "does not begin as a pickle does"
 
 
+# How names of checkpoints end that are one file, in a folder or an archive that is none.
+ONE_FILE = (
+    *(".pt", ".pth", ".bin", ".ckpt", ".th"),
+    *(".safetensors", ".h5", ".keras", ".npz", ".npy"),
+)
+
+
 # -- Hugging Face --------------------------------------------------------------------------------
 
 SAFETENSORS_LENGTH = 8  # bytes of the little-endian length before the JSON header

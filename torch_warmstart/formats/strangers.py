@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 
 from torch_warmstart.formats.place import Place
+from torch_warmstart.formats.recognise import ONE_FILE
 from torch_warmstart.storage import PACKED, base_name, parent, what_came_instead
 
 _TAR = b"ustar"  # at byte 257
-# Ends of files that are read, and that archives of other programs hold.
-_READ = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".th", ".h5", ".npz", ".tar")
 _EXPORTED = ("archive_format", "serialized_exported_program.json")
 _NOT_READ = "which is not read: pass what it was converted from"
 _TFLITE = f"is a TensorFlow Lite model, {_NOT_READ}"
@@ -71,7 +70,7 @@ def whose_folder_it_is(place: Place) -> str:
 
 def _archive(place: Place, head: bytes) -> str:
     """An archive of whatever kind, with the file in it that would be read, if its list tells."""
-    inside = [name for name in place.zip_names if name.lower().endswith(_READ)]
+    inside = [name for name in place.zip_names if name.lower().endswith((*ONE_FILE, ".tar"))]
     if inside:
         more = f" (it has {len(inside)} such files)" if inside[1:] else ""
         return (

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.computing import pieces_of
-from torch_warmstart.dtypes import has_its_memory
+from torch_warmstart.dtypes import dtype_name, has_its_memory
 from torch_warmstart.errors import SettingsError
 
 _DEPTH = 4  # of mappings in a container, in which arrays are looked for
@@ -45,8 +45,7 @@ def why_unreadable(tensor: torch.Tensor) -> str:
 
 def why_unreadable_dtype(dtype: torch.dtype) -> str:
     """The same, where only the dtype is known."""
-    name = str(dtype).removeprefix("torch.")
-    return _QUANTISED_TEXT.format(name) if dtype in _QUANTISED else ""
+    return _QUANTISED_TEXT.format(dtype_name(dtype)) if dtype in _QUANTISED else ""
 
 
 def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:

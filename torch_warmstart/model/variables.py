@@ -21,6 +21,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch_warmstart.computing import Box
 from torch_warmstart.errors import SettingsError, UnsupportedError, printable
 from torch_warmstart.model.sharding import (
+    PLAIN,
     Part,
     Table,
     home_of,
@@ -302,9 +303,6 @@ def _shown(
     return table.tensor, replace(owner, module=table.layer)
 
 
-_PLAIN = (torch.Tensor, nn.Parameter)
-
-
 def check_answers(variable: Variable) -> None:
     """Raises UnsupportedError for a selected tensor of a class that does not say what it is."""
     _ask(variable.tensor, variable.name, _of_selected)
@@ -320,7 +318,7 @@ def _of_selected(tensor: torch.Tensor) -> None:
 
 def _ask(tensor: torch.Tensor, name: str, question: Callable[[torch.Tensor], None]) -> None:
     """Of what is sharded the parts are asked: its own class need not answer (ShardedTensor's)."""
-    if type(tensor) in _PLAIN or nn.parameter.is_lazy(tensor) or is_sharded(tensor):
+    if type(tensor) in PLAIN or nn.parameter.is_lazy(tensor) or is_sharded(tensor):
         return
     try:
         question(tensor)

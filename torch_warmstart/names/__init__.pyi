@@ -7,6 +7,7 @@ from .finder import WITHOUT_MODEL as WITHOUT_MODEL
 from .finder import Finder as Finder
 from .hooked import names_after_hooks as names_after_hooks
 from .in_transformers import names_in_transformers as names_in_transformers
+from .index import MAX_DIGITS as MAX_DIGITS
 from .renamed import BY_HOOK as BY_HOOK
 from .renamed import BY_TRANSFORMERS as BY_TRANSFORMERS
 from .renamed import Renamed as Renamed

@@ -17,7 +17,7 @@ from torch_warmstart.layouts import LeafName, read_leaf
 from torch_warmstart.names.conventions import plain_name
 
 _COMPARISONS = 15_000  # of two names by difflib, for all questions together: a fraction of a second
-_MAX_DIGITS = 18  # of a number in a name
+MAX_DIGITS = 18  # of a number in a name
 
 
 class NameIndex:
@@ -162,7 +162,7 @@ def _numbered(entries: Iterable[tuple[str, str]], begin: str, leaf: LeafName) ->
         match = leaf.expression.fullmatch(compared, len(begin))
         assert match is not None  # it is an entry of the leaf's
         number = match[1] or "0"
-        if len(number) <= _MAX_DIGITS:  # nothing is counted further
+        if len(number) <= MAX_DIGITS:  # nothing is counted further
             found.setdefault(int(number), []).append(name)
     if leaf.number is not None and len(found) == leaf.count:
         yield from found[sorted(found)[leaf.number]]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import get_args
 
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint, NameKind, TensorSpec
 from torch_warmstart.layouts import LeafName, read_leaf
 from torch_warmstart.names.conventions import Conventions, bare_name, plain_name
 from torch_warmstart.names.index import NameIndex
 
-_KINDS: tuple[NameKind, ...] = ("own", "short", "storage")
+_KINDS: tuple[NameKind, ...] = get_args(NameKind)
 Kinds = Sequence[NameKind]
 OWN: Kinds = ("own",)
 SHORT: Kinds = ("short",)

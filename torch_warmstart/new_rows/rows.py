@@ -17,6 +17,7 @@ from torch_warmstart.dtypes import summed_in
 from torch_warmstart.entries import MASK, OOV, PADDING, Entries, Vocabulary
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.moments import (
+    BLOCK,
     Survey,
     Values,
     mean_of,
@@ -153,7 +154,7 @@ class OldRows:
             )
         return rows
 
-    def blocks(self, rows: int = 65536) -> Iterator[tuple[int, torch.Tensor]]:
+    def blocks(self, rows: int = BLOCK) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows that the vocabulary describes, in blocks, each with the number of its first."""
         return self._values.blocks(rows)
 

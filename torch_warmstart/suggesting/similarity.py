@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from torch_warmstart.names import MAX_DIGITS
+
 Scores = npt.NDArray[np.float32]
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d{1,18}")
@@ -73,7 +75,6 @@ _TURNING = frozenset(
 )
 ALIKE = 0.45  # names that are less so are hardly of one tensor
 MARGIN = 0.02  # what is nearer to each other is as good
-MAX_DIGITS = 18  # of a number
 _WORD_WEIGHT, _PAIR_WEIGHT, _NUMBER_WEIGHT = 1.0, 0.5, 1.0
 _PARTS = 20  # of a weight of 1: all weights are whole numbers of them
 _FEW = 16  # a feature of fewer than one in so many pairs is added pair by pair

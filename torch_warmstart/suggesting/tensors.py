@@ -10,14 +10,14 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.formats import Checkpoint, TensorSpec
+from torch_warmstart.formats import Checkpoint, NameKind, TensorSpec
 from torch_warmstart.layouts import Form, Shape, expression, read_leaf
 from torch_warmstart.layouts.tensorflow import is_optimizer_state, is_slot
 from torch_warmstart.model import Variable
-from torch_warmstart.names import NUMBERED, bare_name, conventions_of
-from torch_warmstart.suggesting.similarity import MAX_DIGITS
+from torch_warmstart.names import MAX_DIGITS, NUMBERED, bare_name, conventions_of
 from torch_warmstart.values import frozen
 
 _ORIGINAL, _TRAINED = "original_module", "modules_to_save"  # peft's
@@ -211,5 +211,5 @@ def _unique_names(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _says_less(checkpoint: Checkpoint, known: str, name: str) -> bool:
-    kinds = [("own", "short", "storage").index(checkpoint.name_kind(n)) for n in (known, name)]
+    kinds = [get_args(NameKind).index(checkpoint.name_kind(n)) for n in (known, name)]
     return (kinds[0], NUMBERED in known) > (kinds[1], NUMBERED in name)

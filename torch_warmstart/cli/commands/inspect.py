@@ -14,7 +14,6 @@ from torch_warmstart.api import load_checkpoint
 from torch_warmstart.cli.answer import DIFFERENT, Answer
 from torch_warmstart.cli.pages import check_free, write_page
 from torch_warmstart.display import VERSION
-from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import (
     SettingsError,
     VocabularyError,
@@ -65,14 +64,15 @@ def _check_together(options: argparse.Namespace) -> None:
 
 
 def opening(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of how a checkpoint is opened."""
-    return {
+    """What the options say of how a checkpoint is opened; of the rest a settings file may."""
+    said = {
         "format": options.format,
         "entry": options.entry,
         "verify": options.verify,
-        "storage_options": dict(options.storage_option),
+        "storage_options": dict(options.storage_option) or None,
         "filesystem": options.filesystem,
     }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 _BY: dict[str, Callable[[Any], Any]] = {
@@ -119,11 +119,6 @@ def _values(checkpoint: Checkpoint, key: str, rows: slice | None) -> str:
     shown = _strings(values) if isinstance(values, list) else str(values)
     which = "" if chosen is None or len(chosen) == spec.shape[0] else f", {_span(chosen)}"
     return f"{printable(key)}: {spec.dtype_name} {list(spec.shape)}{which}\n{shown}"
-
-
-def _dtype(spec: TensorSpec) -> str:
-    """As the table has it."""
-    return spec.stored_dtype if spec.dtype is None else dtype_name(spec.dtype)
 
 
 def _chosen_rows(spec: TensorSpec, rows: slice | None) -> torch.Tensor | None:

@@ -72,22 +72,8 @@ def _said(options: argparse.Namespace) -> dict[str, Any]:
         "on_missing": getattr(options, "on_missing", None),
         "on_mismatch": getattr(options, "on_mismatch", None),
         "var_name_to_prev_var_name": rules,
-        **_opened(options),
     }
     return {name: value for name, value in said.items() if value is not None}
-
-
-def _opened(options: argparse.Namespace) -> dict[str, Any]:
-    """How the checkpoint is opened, which `convert` has options for; None where none was given."""
-    if not hasattr(options, "entry"):
-        return {}
-    return {
-        "format": options.format,
-        "entry": options.entry,
-        "verify": None if options.verify else False,
-        "storage_options": dict(options.storage_option) or None,
-        "filesystem": None if options.filesystem == "auto" else options.filesystem,
-    }
 
 
 def _gate(states: Sequence[tuple[str, str]], least: float | None) -> tuple[int, str]:

@@ -62,7 +62,7 @@ class WarmStartLoadPlanner(LoadPlanner):
     """
 
     def __init__(
-        self, model: torch.nn.Module, settings: WarmStartSettings, read_limit: int = 64 << 20
+        self, model: torch.nn.Module, settings: WarmStartSettings, read_limit: int
     ) -> None:
         if not isinstance(settings, WarmStartSettings):
             raise SettingsError(

@@ -33,7 +33,14 @@ from typing import Any, Literal, NoReturn
 
 import torch
 
-from torch_warmstart.errors import SettingsError, WarmStartError, is_number, listed, plural
+from torch_warmstart.errors import (
+    SettingsError,
+    WarmStartError,
+    as_sentence,
+    is_number,
+    listed,
+    plural,
+)
 from torch_warmstart.model.sharding import gloo_group, ranks_of_group, ranks_of_model, shared_store
 from torch_warmstart.values import frozen
 
@@ -462,7 +469,7 @@ def explained(problems: Mapping[int, str], end: str = NOTHING_CHANGED) -> str:
     """What to raise where ranks have problems: those of the first few, and what has come of it."""
     said = [*problems.values()]
     texts = [f"Rank {rank} {text}" for rank, text in problems.items()]
-    shown = [text if text.endswith((".", "?", "!")) else f"{text}." for text in texts[:_NAMED]]
+    shown = [as_sentence(text) for text in texts[:_NAMED]]
     more = len(texts) - len(shown)
     have = "has" if more == 1 else "have"
     others = [f"{plural(more, 'other rank')} {have} a problem, too."] if more else []

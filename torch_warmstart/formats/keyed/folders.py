@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_warmstart.computing import on_cpu
+from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.formats import recognise
 from torch_warmstart.formats.base import (
@@ -248,7 +249,7 @@ class FolderCheckpoint(Checkpoint):
         runs = self._runs[key]
         rows, width = sum(rows for _, rows, _ in runs), runs[0][2]
         dtype = self._types.values
-        word = str(dtype).removeprefix("torch.")
+        word = dtype_name(dtype)
         if width == NOT_SAID:
             return TensorSpec(key, (rows,), None, word, unreadable=without_rows(self.say_width))
         return TensorSpec(key, (rows, width), dtype, word)

@@ -22,7 +22,7 @@ _KEYS, _VALUES = "keys", "values"
 _ENDINGS = _WHOLE, _LATER = ("-", "-sparse_incr_")
 _ENDING_OF_DYNAMICEMB = "_"
 _COLUMNS = {"freqs": "frequency", "versions": "version"}
-_MOST_PARTS = 100_000
+MOST_PARTS = 100_000  # of a table
 _MOST_NAME = 1024  # of a table that has slots
 # What TensorFlow's optimizers call their slots, behind a table's name and a `/`; behind `_` and
 # `-`, with which other tables are called too (`user_m`, `user-v2`), what names an optimizer.
@@ -63,7 +63,7 @@ def parts_in(keys: Iterable[str]) -> dict[str, list[Part]]:
                 continue
             name, number, count = _named(stem)
             counts[name] = max(counts.get(name, 0), count, number + 1)
-            if counts[name] > _MOST_PARTS:
+            if counts[name] > MOST_PARTS:
                 raise MalformedError(f"table {name!r} claims {counts[name]:,} parts")
             part = _part(stem, ending, there)
             if found.setdefault(name, {}).setdefault((order, number), part) is not part:

@@ -30,7 +30,7 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.keyed.folders import NOT_SAID, Files, FolderCheckpoint, Types
-from torch_warmstart.formats.keyed.names import slots_by_table
+from torch_warmstart.formats.keyed.names import MOST_PARTS, slots_by_table
 from torch_warmstart.formats.keyed.table import KeyedTable
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import NO_TFRA, TFRA_KEYS
@@ -40,7 +40,6 @@ _PART = re.compile(
     r"(?P<table>.+)_mht_(?P<number>[0-9]{1,9})of(?P<count>[0-9]{1,9})"
     r"(_rank(?P<rank>[0-9]{1,9})_size(?P<size>[0-9]{1,9}))?"
 )
-_MOST_PARTS = 100_000
 # In TensorFlow's words, and in torch's.
 _OF_KEYS = {"int32": torch.int32, "int64": torch.int64, "string": torch.uint8}
 _TEXT, _MOST_TEXT, _KIND = 24, 22, 3  # bytes of a key, of its text; the bits of its kind
@@ -194,7 +193,7 @@ def _tables(stems: list[str]) -> Iterator[tuple[str, list[Files]]]:
         name = told["table"] if told else stem
         rank, size = (int(told["rank"] or 0), int(told["size"] or 1)) if told else (0, 1)
         number, count = (int(told["number"]), int(told["count"])) if told else (1, 1)
-        if not 0 <= rank < size or not 1 <= number <= count or size * count > _MOST_PARTS:
+        if not 0 <= rank < size or not 1 <= number <= count or size * count > MOST_PARTS:
             raise MalformedError(f"{stem!r} is part {number} of {count}, rank {rank} of {size}")
         parts = worlds.setdefault(name, {}).setdefault((size, count), {})
         if parts.setdefault((rank, number), stem) != stem:

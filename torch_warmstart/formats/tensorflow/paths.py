@@ -18,6 +18,7 @@ from torch_warmstart.errors import CheckpointNotFoundError, CorruptCheckpointErr
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import (
     NO_TABLE,
+    ONE_FILE,
     STATE_FILE,
     is_prefix,
     is_state_file,
@@ -43,7 +44,6 @@ from torch_warmstart.values import frozen
 
 _SHARD_OF_V1 = re.compile(r"(.*)-(?:\d{5}|\?{5})-of-(\d{5}|\?{5})", re.DOTALL)
 _ANY_COUNT = "?????"  # of files; TensorFlow's own documentation names checkpoints so
-_ONE_FILE = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".h5", ".keras", ".npz", ".npy")
 _MAX_STATE_FILE = 16 << 20  # bytes
 
 
@@ -243,7 +243,7 @@ def _from_directory(directory: str, storage: Storage) -> str:
 
 def _file_hint(directory: str, storage: Storage) -> str:
     """Which of its files may be meant, of formats whose checkpoint is one file."""
-    found = [name for name in storage.list_directory(directory) if name.endswith(_ONE_FILE)]
+    found = [name for name in storage.list_directory(directory) if name.endswith(ONE_FILE)]
     return f" Pass the file that is meant, such as {join(directory, found[0])}." if found else ""
 
 

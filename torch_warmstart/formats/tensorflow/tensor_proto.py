@@ -23,6 +23,8 @@ from torch_warmstart.formats.tensorflow.wire import (
     BYTES,
     FIXED32,
     FIXED64,
+    FIXED_SIZE,
+    MAX_VARINT_BYTES,
     VARINT,
     encode_varint,
     walk_fields,
@@ -45,9 +47,7 @@ _NUMBER_FIELDS = {  # field and wire type of an element; a complex number is two
     **dict.fromkeys(("int32", "int16", "int8", "uint16", "uint8"), (7, VARINT)),
     **dict.fromkeys(("qint32", "qint16", "qint8", "quint16", "quint8"), (7, VARINT)),
 }
-_FIXED_SIZE = {FIXED32: 4, FIXED64: 8}
 _LAST_BYTE = 0x80  # a varint's last byte is below
-_MAX_VARINT_BYTES = 10
 _STRETCH = 1 << 18  # bytes of varints decoded at a time: a few MB of intermediate arrays
 
 
@@ -91,7 +91,7 @@ class Numbers:
             stretch = self.packed[start : start + _STRETCH]
             ends = np.flatnonzero(stretch < _LAST_BYTE)
             if not ends.size:
-                raise MalformedError(f"a varint is longer than {_MAX_VARINT_BYTES} bytes")
+                raise MalformedError(f"a varint is longer than {MAX_VARINT_BYTES} bytes")
             values = _decode_stretch(stretch, ends)
             if self.stored.dtype is torch.bool:
                 values = (values != 0).view(np.uint8)
@@ -108,8 +108,8 @@ def _decode_stretch(raw: Bytes, ends: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     longest = int(lengths.max())
-    if longest > _MAX_VARINT_BYTES:
-        raise MalformedError(f"a varint is longer than {_MAX_VARINT_BYTES} bytes")
+    if longest > MAX_VARINT_BYTES:
+        raise MalformedError(f"a varint is longer than {MAX_VARINT_BYTES} bytes")
     values = (raw[starts] & 0x7F).astype(np.uint64)
     for at in range(1, longest):
         longer = np.flatnonzero(lengths > at)
@@ -143,7 +143,7 @@ def read_numbers(proto: memoryview, stored: StoredType) -> Numbers:
 def _pack(value: int, wire_type: int) -> bytes:
     if wire_type == VARINT:
         return encode_varint(value)
-    return value.to_bytes(_FIXED_SIZE[wire_type], "little")
+    return value.to_bytes(FIXED_SIZE[wire_type], "little")
 
 
 def read_strings(proto: memoryview) -> list[bytes]:

@@ -28,8 +28,8 @@ FIXED64: Final = 1
 BYTES: Final = 2
 FIXED32: Final = 5
 
-_FIXED_SIZE = {FIXED64: 8, FIXED32: 4}
-_MAX_VARINT_BYTES = 10  # 64 bits, seven a byte
+FIXED_SIZE = {FIXED64: 8, FIXED32: 4}
+MAX_VARINT_BYTES = 10  # 64 bits, seven a byte
 _SNAPPY_MAX_RATIO = 22  # a copy element of three bytes yields at most 64
 _CRC_MASK_DELTA = 0xA282EAD8  # leveldb util/crc32c.h
 _UINT32 = 0xFFFFFFFF
@@ -45,7 +45,7 @@ def read_varint(data: bytes | memoryview, position: int) -> tuple[int, int]:
     if position < len(data) and data[position] < 0x80:  # nearly always
         return data[position], position + 1
     result = 0
-    for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
+    for shift in range(0, 7 * MAX_VARINT_BYTES, 7):
         if position >= len(data):
             raise MalformedError(f"a varint runs past the end of its {len(data)} bytes")
         byte = data[position]
@@ -87,8 +87,8 @@ def walk_fields(data: Buffer) -> Iterator[tuple[int, int, int | Buffer]]:
             continue
         if wire_type == BYTES:
             size, position = read_varint(data, position)
-        elif wire_type in _FIXED_SIZE:
-            size = _FIXED_SIZE[wire_type]
+        elif wire_type in FIXED_SIZE:
+            size = FIXED_SIZE[wire_type]
         else:
             raise MalformedError(f"wire type {wire_type} in field {number}")
         if size > end - position:

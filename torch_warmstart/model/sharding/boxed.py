@@ -31,7 +31,7 @@ class Part:
     tensor: torch.Tensor
 
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)  # themselves: what is sharded is of another type
+PLAIN = (torch.Tensor, torch.nn.Parameter)  # themselves: what is sharded is of another type
 _DEPTH = 4  # of mappings in a container, in which sharded tensors are looked for
 
 
@@ -133,7 +133,7 @@ def registered_of(tensor: torch.Tensor) -> torch.Tensor:
 
 def is_sharded(tensor: torch.Tensor) -> bool:
     """Whether a tensor is one of several processes, even if each of them has all of it."""
-    if type(tensor) in _PLAIN:  # nearly all: what follows costs more than all else of a plan
+    if type(tensor) in PLAIN:  # nearly all: what follows costs more than all else of a plan
         return False
     return (
         isinstance(tensor, Boxed)

@@ -39,15 +39,15 @@ def find_lost(
 
 
 def say_lost(settings: WarmStartSettings, lost: Sequence[tuple[Variable, Source]]) -> list[Finding]:
-    """What is wrong with those that are selected; with on_mismatch='keep' they are one note."""
+    """What is wrong with those that are selected; with on_mismatch='keep' they are one warning."""
     selected = frozenset(select(settings, [variable for variable, _ in lost])[0])
     chosen = [(variable, source) for variable, source in lost if variable in selected]
     if chosen and settings.on_mismatch == "keep":
-        return [_note(*chosen[0], len(chosen))]
+        return [_warning(*chosen[0], len(chosen))]
     return [_problem(variable, source) for variable, source in chosen]
 
 
-def _note(variable: Variable, source: Source, count: int) -> Finding:
+def _warning(variable: Variable, source: Source, count: int) -> Finding:
     text = (
         f"What the checkpoint has for {plural(count, 'parameter')} that modules are made without "
         f"(such as {keys_of(source)} for {variable.name}) is lost."

@@ -16,6 +16,8 @@ from torch_warmstart.errors import SettingsError, VocabularyError, cause_of, lis
 from torch_warmstart.storage import LOCAL, PARQUET, Bytes
 from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
 from torch_warmstart.vocabularies.loading import (
+    SEPARATORS,
+    are_text,
     exports_arrow,
     from_arrow,
     is_kept_table,
@@ -40,7 +42,6 @@ _WHOLE = (
     "Counts are whole numbers; where pandas made floats of them because some are missing, "
     "fillna(0).astype('int64')."
 )
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def counted_blocks(counts: Any, listed: Entries) -> Iterator[Counted]:
@@ -111,8 +112,7 @@ def _by_label(counts: Any) -> Any:
     labels: Any = getattr(counts, "index", None)
     if getattr(counts, "ndim", 0) != 1 or not hasattr(labels, "to_numpy"):
         return counts
-    inner: Any = getattr(labels, "categories", labels)
-    is_said = labels.name is not None or inner.inferred_type in ("string", "bytes")
+    is_said = labels.name is not None or are_text(labels)
     return (labels.to_numpy(), counts.to_numpy()) if is_said else counts
 
 
@@ -158,7 +158,7 @@ def _of_file(path: str, listed: Entries) -> Iterator[Counted]:
         raw = LOCAL.read_all(path)
     except OSError as error:
         raise VocabularyError(f"The counts at {path} cannot be read: {error}") from error
-    separator = _SEPARATORS.get(path[-4:].lower())
+    separator = SEPARATORS.get(os.path.splitext(path)[1].lower().removeprefix("."))
     if raw[: len(PARQUET)].tobytes() == PARQUET:
         categories = read_categories(raw, path, None, LOCAL)
         if categories is not None:

@@ -17,6 +17,8 @@ from torch_warmstart.computing import on_cpu
 from torch_warmstart.display import progress_bar
 from torch_warmstart.entries import (
     ENTRY,
+    EPOCH,
+    LAST_DAY,
     PADDING,
     UNKNOWN,
     Entries,
@@ -39,9 +41,7 @@ Day = datetime.date | np.datetime64 | int | str | None
 
 _BLOCK = 1 << 18  # entries at a time
 _MOST_SUM = 1 << 62  # of counts, so that two of them fit in 64 bits
-_EPOCH = datetime.date(1970, 1, 1).toordinal()
 _UPDATED = ", updated"  # behind what the vocabulary is called, in messages
-_LAST_DAY = datetime.date.max.toordinal() - _EPOCH
 
 
 @on_cpu
@@ -154,11 +154,11 @@ def _day_of(today: Day) -> int:
         day = -1 if np.isnat(today) else int(today.astype("datetime64[D]").astype(np.int64))
     elif isinstance(today, datetime.date):
         with contextlib.suppress(ValueError):  # pandas' NaT is a date, and no day
-            day = today.toordinal() - _EPOCH
+            day = today.toordinal() - EPOCH
     elif not isinstance(today, bool | np.bool_ | str):
         with contextlib.suppress(TypeError):
             day = operator.index(today)
-    if not 0 <= day <= _LAST_DAY:
+    if not 0 <= day <= LAST_DAY:
         raise SettingsError(
             "today is a datetime.date from 1970 on, its text such as '2024-10-04', or as many days "
             f"since 1970-01-01 (20,000 is {_date(20_000)}), not {given!r:.60}."
@@ -167,7 +167,7 @@ def _day_of(today: Day) -> int:
 
 
 def _date(day: int) -> datetime.date:
-    return datetime.date.fromordinal(day + _EPOCH)
+    return datetime.date.fromordinal(day + EPOCH)
 
 
 def _check_day(vocabulary: Vocabulary, day: int) -> None:
@@ -179,7 +179,7 @@ def _check_day(vocabulary: Vocabulary, day: int) -> None:
     if day < last:
         raise SettingsError(
             f"today is {_date(day)}, but {vocabulary.origin} has entries that were seen on "
-            f"{_date(min(last, _LAST_DAY))}: days go forward. Add counts that come late to those "
+            f"{_date(min(last, LAST_DAY))}: days go forward. Add counts that come late to those "
             "of a later day, or begin again from the vocabulary of the day before."
         )
 

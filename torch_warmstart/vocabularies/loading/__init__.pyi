@@ -5,9 +5,11 @@ from .content import PARQUET_KEY as PARQUET_KEY
 from .content import is_kept_table as is_kept_table
 from .content import is_saved as is_saved
 from .lines import header_of as header_of
+from .objects import are_text as are_text
 from .saved import checked_special as checked_special
 from .source import read_entries as read_entries
 from .source import read_items as read_items
 from .source import read_vocabulary as read_vocabulary
 from .source import used_rows as used_rows
+from .tables import SEPARATORS as SEPARATORS
 from .tokenizer_files import is_tokenizer_directory as is_tokenizer_directory

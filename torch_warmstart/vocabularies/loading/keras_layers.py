@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from torch_warmstart.entries import LOOKUPS, LookupLayer, Vocabulary
+from torch_warmstart.entries import LOOKUP_SETTINGS, LOOKUPS, LookupLayer, Vocabulary
 from torch_warmstart.errors import VocabularyError
 
 _CLASSES = {"IndexLookup", *("".join(map(str.title, kind.split("_"))) for kind in LOOKUPS)}
@@ -40,9 +40,8 @@ def from_keras_layer(layer: Any) -> Vocabulary:
         entries = [_stored(lookup, _plain(entry)) for entry in layer.get_vocabulary()]
     except Exception as error:
         raise VocabularyError(f"{origin} cannot tell its vocabulary: {error}") from error
-    names = ("mask_token", "oov_token", "num_oov_indices", "output_mode", "oov_method", "salt")
-    config = {name: _plain(getattr(lookup, name, None)) for name in (*names, "max_tokens")}
-    made = LookupLayer.from_config({**config, "pad_to_max_tokens": _pads(lookup)})
+    config = {name: _plain(getattr(lookup, name, None)) for name in LOOKUP_SETTINGS}
+    made = LookupLayer.from_config(config)
     found = None if made is None else made.vocabulary(entries, origin)
     if found is None:
         raise VocabularyError(
@@ -62,7 +61,3 @@ def _stored(lookup: Any, entry: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic | np.ndarray) else value
-
-
-def _pads(lookup: Any) -> bool:
-    return bool(getattr(lookup, "pad_to_max_tokens", False))

@@ -39,6 +39,12 @@ def _libraries(source: Any) -> set[str]:
     return {cls.__module__.partition(".")[0] for cls in type(source).__mro__}
 
 
+def are_text(labels: Any) -> bool:
+    """Whether the labels of a Series of pandas' are texts, which number no lines."""
+    inner = getattr(labels, "categories", labels)  # of which each label is one
+    return getattr(inner, "inferred_type", "") in ("string", "bytes")
+
+
 def from_labels(source: Any) -> Vocabulary | None:
     """A Series of pandas' whose labels are entries and whose values are their rows, as of a dict.
 
@@ -47,9 +53,7 @@ def from_labels(source: Any) -> Vocabulary | None:
     """
     if "pandas" not in _libraries(source) or getattr(source, "ndim", 0) != 1:
         return None
-    labels: Any = getattr(source, "index", None)
-    labels = getattr(labels, "categories", labels)  # of which each label is one
-    if getattr(labels, "inferred_type", "") not in ("string", "bytes"):
+    if not are_text(getattr(source, "index", None)):
         return None
     if getattr(source.dtype, "kind", "") not in ("i", "u") or source.hasnans or not len(source):
         return None

@@ -24,9 +24,9 @@ from torch_warmstart.vocabularies.refused_entries import check_no_blank_cells
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 _LOOKED_AT = 50  # lines
-_SEPARATORS = {"csv": ",", "tsv": "\t"}
+SEPARATORS = {"csv": ",", "tsv": "\t"}
 _OTHERS = {"semicolons": b";", "bars": b"|", "tabs": b"\t", "commas": b","}
-_TEXTS = (*_SEPARATORS, "jsonl")
+_TEXTS = (*SEPARATORS, "jsonl")
 
 
 def read_table(
@@ -49,7 +49,7 @@ def read_table(
         MissingDependencyError: pyarrow is not installed.
     """
     pyarrow = pyarrow_for(f"Reading a column of {url}")
-    if column is None and form in _SEPARATORS:
+    if column is None and form in SEPARATORS:
         raise VocabularyError(
             f"{url} is a table: say which column holds the entries, by name where the first line "
             "has the names, else by number: Vocabulary.load(..., column=0)."
@@ -65,12 +65,12 @@ def read_table(
             "vocab.json or a tokenizer.json; if it is JSON lines, of which there is one, write "
             "format='jsonl'."
         )
-    if form in _SEPARATORS and isinstance(column, int):
+    if form in SEPARATORS and isinstance(column, int):
         _check_number(table, url, column)
-    has_names = form not in _SEPARATORS or isinstance(column, str)
+    has_names = form not in SEPARATORS or isinstance(column, str)
     found = from_table(table, column, has_names=has_names, origin=url)
     found = replace(found, listed=replace(found.listed, origin=_origin(url, column)))
-    if form in _SEPARATORS:
+    if form in SEPARATORS:
         check_no_blank_cells(found, form)
     return found
 
@@ -85,12 +85,12 @@ def _table_of(raw: Bytes, form: str, column: str | int | None) -> Any:
     block = block_size_of(raw) if form in _TEXTS else 0
     if form in _READERS:
         return _READERS[form](buffer, column, block)
-    return _read_separated(buffer, _SEPARATORS[form], column, block)
+    return _read_separated(buffer, SEPARATORS[form], column, block)
 
 
 def _check_separator(head: bytes, url: str, form: str) -> None:
     """Raises VocabularyError for lines that something else separates: each would be one cell."""
-    own = _SEPARATORS.get(form, "").encode()
+    own = SEPARATORS.get(form, "").encode()
     if not own or own in head.split(b"\n")[0]:
         return
     for name, separator in _OTHERS.items():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their size
+PLAIN = (torch.Tensor, torch.nn.Parameter)  # themselves: what is sharded is of another type
 _KNOWN_EVERYWHERE = {torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8}
 
 NO_PLAIN_TENSOR = (  # what follows who has given or returned one
@@ -101,7 +102,7 @@ def has_its_memory(tensor: torch.Tensor) -> bool:
     """
     if tensor.is_nested or tensor.layout is not torch.strided or not tensor.numel():
         return True
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):  # its memory may be that of parts
+    if type(tensor) not in PLAIN:  # its memory may be that of parts
         return True
     end = tensor.storage_offset() + span_of(tensor)
     return end * tensor.element_size() <= tensor.untyped_storage().nbytes()

@@ -229,11 +229,16 @@ def hides_entries() -> bool:
     return os.environ.get(_HIDING, "") not in ("", "0")
 
 
+def entry_text(entry: object) -> Any:
+    """An entry as text where it is bytes; what is no UTF-8 is spelt out."""
+    return entry.decode("utf-8", "backslashreplace") if isinstance(entry, bytes) else entry
+
+
 def shown_entry(entry: object) -> str:
     """An entry of a vocabulary in a message, shortened; `(hidden)` where none may be shown."""
     if hides_entries():
         return "(hidden)"
-    value = entry.decode("utf-8", "backslashreplace") if isinstance(entry, bytes) else entry
+    value = entry_text(entry)
     shown = repr(value) if isinstance(value, str) else str(value)
     too_long = len(shown) > _ENTRY_CHARACTERS
     return shown[:_ENTRY_CHARACTERS] + "..." if too_long else shown

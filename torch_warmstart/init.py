@@ -37,10 +37,10 @@ from torch_warmstart.values import (
     Alike,
     Anchors,
     Covariance,
-    OldRows,
     PieceWeights,
     TableRole,
     VectorWeights,
+    WhichRows,
 )
 
 __all__ = [
@@ -60,7 +60,7 @@ __all__ = [
 Table = str | os.PathLike[str] | tuple[VocabSource, torch.Tensor | np.ndarray | tuple[Any, str]]
 
 
-def mean(of: OldRows = "trained") -> RowInitializer:
+def mean(of: WhichRows = "trained") -> RowInitializer:
     """New rows are the mean of the old ones: needs one pass over them.
 
     Args:
@@ -74,12 +74,12 @@ def mean(of: OldRows = "trained") -> RowInitializer:
     Example:
         >>> tws.init.mean() + tws.init.noise(0.02)                          # doctest: +SKIP
     """
-    check_choice("init.mean: of", of, OldRows)
+    check_choice("init.mean: of", of, WhichRows)
     return Mean(of)
 
 
 def normal(
-    cov: Covariance = "full", scale: float = 1.0, *, of: OldRows = "trained"
+    cov: Covariance = "full", scale: float = 1.0, *, of: WhichRows = "trained"
 ) -> RowInitializer:
     """New rows are drawn from a normal with the old rows' mean and covariance.
 
@@ -95,7 +95,7 @@ def normal(
         >>> tws.init.normal("diagonal", scale=0.5)                          # doctest: +SKIP
     """
     check_choice("init.normal: cov", cov, Covariance)
-    check_choice("init.normal: of", of, OldRows)
+    check_choice("init.normal: of", of, WhichRows)
     return Normal(cov, _positive("normal", "scale", scale), of)
 
 
@@ -139,7 +139,7 @@ def similar(
     temperature: float = 0.1,
     anchors: Anchors = "old",
     old_vectors: Table | None = None,
-    of: OldRows = "trained",
+    of: WhichRows = "trained",
 ) -> RowInitializer:
     """New rows are weighted sums of the old rows whose entries have the most similar vectors.
 
@@ -167,7 +167,7 @@ def similar(
     """
     check_choice("init.similar: weights", weights, VectorWeights)
     check_choice("init.similar: anchors", anchors, Anchors)
-    check_choice("init.similar: of", of, OldRows)
+    check_choice("init.similar: of", of, WhichRows)
     temperature = _positive("similar", "temperature", temperature)
     if k is not None or weights == "softmax":
         k = _count("similar", "k", k)
@@ -182,7 +182,7 @@ def similar(
     )
 
 
-def omp(donor: Table, k: int = 64, *, of: OldRows = "trained") -> RowInitializer:
+def omp(donor: Table, k: int = 64, *, of: WhichRows = "trained") -> RowInitializer:
     """New rows are those combinations of old ones that make the new entry's row in a donor's table.
 
     By orthogonal matching pursuit among the donor's rows of shared entries. It answers for rows
@@ -201,7 +201,7 @@ def omp(donor: Table, k: int = 64, *, of: OldRows = "trained") -> RowInitializer
         >>> tws.init.omp(("tokenizer.txt", ("donor.safetensors", "embed.weight")))  # doctest: +SKIP
     """
     k = _count("omp", "k", k)
-    check_choice("init.omp: of", of, OldRows)
+    check_choice("init.omp: of", of, WhichRows)
     return Omp(donor, k, of)
 
 
@@ -263,7 +263,7 @@ def vectors(
     align: Alignment | None = "ridge",
     *,
     ridge: float = 1e-4,
-    of: OldRows = "trained",
+    of: WhichRows = "trained",
 ) -> RowInitializer:
     """New rows are vectors from elsewhere, mapped into the old table's space.
 
@@ -286,7 +286,7 @@ def vectors(
     """
     if align is not None:
         check_choice("init.vectors: align", align, Alignment)
-    check_choice("init.vectors: of", of, OldRows)
+    check_choice("init.vectors: of", of, WhichRows)
     return Vectors(vectors, align, _positive("vectors", "ridge", ridge), of)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -77,16 +76,15 @@ def convert_checkpoint(
     checkpoint: Checkpoint,
     path: str | os.PathLike[str],
     *,
-    patterns: Sequence[re.Pattern[str]] = (),
+    keys: Sequence[str] | None = None,
     force: bool = False,
     dry_run: bool = False,
     progress: bool | None = None,
 ) -> Conversion:
-    """Writes a checkpoint's tensors under their own names."""
-    keys = [key for key in checkpoint if not patterns or any(p.search(key) for p in patterns)]
+    """Writes a checkpoint's tensors under their own names: those of some keys, or all."""
     pieces: list[Piece] = []
-    left_out = {} if patterns else dict(_besides_tensors(checkpoint))
-    for key in keys:
+    left_out = {} if keys is not None else dict(_besides_tensors(checkpoint))
+    for key in checkpoint if keys is None else keys:
         spec = checkpoint.spec(key)
         if spec.dtype is None:
             left_out[key] = spec.unreadable or f"{spec.stored_dtype} is nothing that torch can hold"

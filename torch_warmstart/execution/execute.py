@@ -38,7 +38,7 @@ from torch_warmstart.model import (
     model_variables,
     why_unwritable,
 )
-from torch_warmstart.planning import PlanItem, WarmStartPlan
+from torch_warmstart.planning import PlanItem, WarmStartPlan, parts_read
 from torch_warmstart.values import Staging
 
 if TYPE_CHECKING:
@@ -154,8 +154,7 @@ class _Run:
         check_tensors_hold_values()
         check_unchanged(plan)
         self.memory.check_plan(plan)
-        used = [item for item in plan.items if item.state != "kept"]
-        parts = [one for item in used for one in (item, *item.patches)]
+        parts = parts_read(plan.items)
         watch = Watch(plan.checkpoint, {key for one in parts for key in one.keys})
         self._watch = watch
         share, chance, is_any_lacking = self._agree()
@@ -211,8 +210,7 @@ class _Run:
     def _exchange(self) -> Exchange:
         from torch_warmstart.execution.ranks import Exchange
 
-        used = [item for item in self.plan.items if item.state != "kept"]
-        keys = [key for item in used for one in (item, *item.patches) for key in one.keys]
+        keys = [key for part in parts_read(self.plan.items) for key in part.keys]
         return Exchange(
             self.plan.checkpoint, list(dict.fromkeys(keys)), self.agreement, self.memory.check_sent
         )
@@ -325,9 +323,7 @@ def _check_target(variable: Variable, then: Outline) -> None:
 
 def _check_sources(plan: WarmStartPlan) -> None:
     """The same of tensors that the caller has in memory; a file tells itself that it is another."""
-    used = [item for item in plan.items if item.state != "kept"]
-    taken = [one for item in used for one in (item, *item.patches)]
-    specs = {spec.key: spec for one in taken for spec in one.sources}
+    specs = {spec.key: spec for part in parts_read(plan.items) for spec in part.sources}
     for key in plan.checkpoint.keys_in_memory(specs):
         then, now = specs[key], plan.checkpoint.get(key)
         if now is None or (now.shape, now.dtype) != (then.shape, then.dtype):

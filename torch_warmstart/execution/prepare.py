@@ -46,6 +46,7 @@ from torch_warmstart.planning import (
     PlanItem,
     WarmStartPlan,
     filled_where_old,
+    parts_read,
     seen_box,
 )
 from torch_warmstart.values import frozen
@@ -78,7 +79,7 @@ def prepare(
     from torch_warmstart.slots import SlotTargets
 
     items = [item for item in plan.items if item.state != "kept"]
-    used = [one for item in items for one in (item, *item.patches)]
+    used = parts_read(items)
     fetch_and_verify(plan, used, advance, share)
     slots = SlotTargets([i.variable for i in plan.items], [i.variable for i in items])
     targets = [slots[i.variable] if i.variable.slot else i.variable.tensor.detach() for i in items]

@@ -26,7 +26,7 @@ from torch_warmstart.layouts import IDENTITY
 from torch_warmstart.model import WrittenMemory
 from torch_warmstart.model.sharding import is_sharded
 from torch_warmstart.new_rows import Mixed
-from torch_warmstart.planning import PlanItem, WarmStartPlan
+from torch_warmstart.planning import PlanItem, WarmStartPlan, parts_read
 from torch_warmstart.storage import is_remote
 from torch_warmstart.values import frozen
 
@@ -233,8 +233,7 @@ class Reader:
 
 def lacks_something(plan: WarmStartPlan) -> bool:
     """Whether this process needs something of a tensor in memory of which it has only a part."""
-    items = [one for item in plan.items if item.state != "kept" for one in (item, *item.patches)]
-    return any(map(partial(_lacks, plan.checkpoint), items))
+    return any(map(partial(_lacks, plan.checkpoint), parts_read(plan.items)))
 
 
 def _lacks(checkpoint: Checkpoint, item: PlanItem) -> bool:

@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from torch_warmstart.computing import Box
+from torch_warmstart.dtypes import PLAIN
 from torch_warmstart.errors import SettingsError, UnsupportedError, printable
 from torch_warmstart.model.sharding import (
-    PLAIN,
     Part,
     Table,
     home_of,

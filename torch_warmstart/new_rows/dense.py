@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from torch_warmstart.new_rows.moments import Values
 from torch_warmstart.values import frozen
+
+if TYPE_CHECKING:
+    from torch_warmstart.new_rows.rows import NewRows
 
 BUDGET = 64 << 20  # bytes of similarities at a time
 READ = 8192  # rows read at a time
@@ -22,6 +27,11 @@ class Some:
 
     rows: torch.Tensor
     answered: torch.Tensor
+
+
+def device_for(new: NewRows) -> torch.device:
+    """Where rows are compared with each other: on the GPU that the table is on, or the CPU."""
+    return new.device if new.device.type == "cuda" else torch.device("cpu")
 
 
 def only_alike(cosines: torch.Tensor) -> torch.Tensor:

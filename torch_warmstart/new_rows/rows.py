@@ -26,7 +26,7 @@ from torch_warmstart.new_rows.moments import (
     untrained,
 )
 from torch_warmstart.new_rows.reserved import reserved_rows
-from torch_warmstart.values import frozen
+from torch_warmstart.values import WhichRows, frozen
 
 Role = Literal["input", "output", "bias", "other"]
 TOGETHER = 8192  # rows that are made at a time, in runs of which the first is row 0
@@ -167,6 +167,10 @@ class OldRows:
         reserved = reserved_rows(self.vocabulary, self.size)
         trained = self.named & ~(untrained(self._survey, self.named) | reserved)
         return trained if self.table is None else trained & self.table.trained
+
+    def allowed(self, rows: torch.Tensor, of: WhichRows) -> torch.Tensor:
+        """Those of a mask of rows that `of=` lets be asked: the trained ones, or all."""
+        return rows & self.trained if of == "trained" else rows
 
     @functools.cached_property
     def mean(self) -> torch.Tensor:

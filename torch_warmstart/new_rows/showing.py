@@ -9,7 +9,7 @@ import torch
 
 from torch_warmstart.dtypes import as_python
 from torch_warmstart.entries import Vocabulary, bytes_of
-from torch_warmstart.errors import ENTRIES_SHOWN, hides_entries, printable
+from torch_warmstart.errors import ENTRIES_SHOWN, entry_text, hides_entries, printable
 from torch_warmstart.new_rows.composing import Made
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import has_entry
@@ -122,8 +122,4 @@ def _entry(old: Vocabulary | None, index: int) -> str:
 
 
 def _text(value: bytes | int) -> str:
-    return (
-        str(value)
-        if isinstance(value, int)
-        else printable(value.decode("utf-8", "backslashreplace"))
-    )
+    return printable(str(entry_text(value)))

@@ -403,8 +403,7 @@ class WarmStartPlan(Shown):
     @property
     def bytes_to_read(self) -> int:
         """Bytes of the tensors that will be read, each key once."""
-        taken = [item for item in self.items if item.state != "kept"]
-        used = [spec for item in taken for one in (item, *item.patches) for spec in one.sources]
+        used = [spec for part in parts_read(self.items) for spec in part.sources]
         return sum(spec.nbytes for spec in {spec.key: spec for spec in used}.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -479,6 +478,11 @@ class WarmStartPlan(Shown):
         if any(self.checkpoint.name_kind(key) == "storage" for key in keys):
             called.update(_own_names(self.checkpoint, keys))
         return called
+
+
+def parts_read(items: Iterable[PlanItem]) -> list[PlanItem]:
+    """What of some items is made of something that is read: rows from older checkpoints too."""
+    return [part for item in items if item.state != "kept" for part in (item, *item.patches)]
 
 
 def _own_names(checkpoint: Checkpoint, keys: Collection[str]) -> dict[str, str]:

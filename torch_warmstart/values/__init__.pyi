@@ -3,7 +3,6 @@ from .choices import Alike as Alike
 from .choices import Anchors as Anchors
 from .choices import Covariance as Covariance
 from .choices import Fate as Fate
-from .choices import OldRows as OldRows
 from .choices import OnProblem as OnProblem
 from .choices import Opener as Opener
 from .choices import Overlap as Overlap
@@ -11,4 +10,5 @@ from .choices import PieceWeights as PieceWeights
 from .choices import Staging as Staging
 from .choices import TableRole as TableRole
 from .choices import VectorWeights as VectorWeights
+from .choices import WhichRows as WhichRows
 from .frozen_classes import frozen as frozen

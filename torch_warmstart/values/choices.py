@@ -16,7 +16,7 @@ Opener = Literal["auto", "fsspec", "gfile"]  # filesystem=
 Fate = Literal["kept", "moved", "returned", "new", "dropped"]
 
 # Of `tws.init`.
-OldRows = Literal["trained", "all"]  # of=
+WhichRows = Literal["trained", "all"]  # of=
 Covariance = Literal["full", "diagonal"]  # normal(cov=)
 PieceWeights = Literal["mean", "last", "first", "exp"]  # subword(weights=)
 TableRole = Literal["auto", "input", "output"]  # subword(role=)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch_warmstart.api import convert as convert_model
 from torch_warmstart.api import load_checkpoint
 from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
-from torch_warmstart.cli.commands.inspect import no_match, opening
+from torch_warmstart.cli.commands.inspect import matching, no_match, opening
 from torch_warmstart.cli.commands.plan import settings_of
 from torch_warmstart.cli.models import make_model
 from torch_warmstart.conversion import Conversion, convert_checkpoint
@@ -28,9 +28,10 @@ def convert(options: argparse.Namespace) -> Answer:
     if options.settings is not None or options.rules is not None:
         raise SettingsError("--settings and --rules are for a --model.")
     with load_checkpoint(options.url, **opening(options)) as checkpoint:
-        if options.pattern and not any(p.search(k) for k in checkpoint for p in options.pattern):
+        keys = matching(checkpoint, options.pattern)
+        if keys is not None and not keys:
             said = no_match(checkpoint, options.pattern)
             nothing = Conversion(options.out, checkpoint.url, (), 0, {}, written=False)
             return Answer("", DIFFERENT, said, nothing.to_dict())
-        done = convert_checkpoint(checkpoint, options.out, patterns=options.pattern, **written)
+        done = convert_checkpoint(checkpoint, options.out, keys=keys, **written)
     return Answer(done, OK)

@@ -45,9 +45,9 @@ def inspect(options: argparse.Namespace) -> Answer:
                 return Answer("", document=_values_document(checkpoint, options))
             return Answer(_values(checkpoint, options.values, options.rows))
         patterns = options.pattern
-        keys = [k for k in checkpoint if not patterns or any(p.search(k) for p in patterns)]
-        listing = list_tensors(checkpoint, keys)
-        if patterns and not keys:
+        keys = matching(checkpoint, patterns)
+        listing = list_tensors(checkpoint, list(checkpoint) if keys is None else keys)
+        if keys is not None and not keys:
             return Answer(listing, code=DIFFERENT, aside=no_match(checkpoint, patterns))
         beside = tuple(_lying_beside(checkpoint))
     rows = tuple(sorted(listing.rows, key=_BY[options.sort]))
@@ -100,6 +100,13 @@ def _lying_beside(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"vocabularies of {listed(kept)}"
     if checkpoint.directory and is_tokenizer_directory(checkpoint.directory, LOCAL):
         yield "a tokenizer"
+
+
+def matching(checkpoint: Checkpoint, patterns: Sequence[Any]) -> list[str] | None:
+    """The keys in which one of the patterns of `--pattern` is found; None: none is given."""
+    if not patterns:
+        return None
+    return [key for key in checkpoint if any(pattern.search(key) for pattern in patterns)]
 
 
 def no_match(checkpoint: Checkpoint, patterns: Sequence[Any]) -> str:

@@ -9,7 +9,7 @@ from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
 from torch_warmstart.cli.pages import check_free
 from torch_warmstart.display import VERSION
 from torch_warmstart.entries import Vocabulary
-from torch_warmstart.errors import plural, printable
+from torch_warmstart.errors import entry_text, plural, printable
 from torch_warmstart.vocabularies.lifecycle import (
     VocabularyDiff,
     diff_vocabularies,
@@ -72,8 +72,4 @@ def _entries(found: VocabularyDiff, fate: Any, of: Vocabulary) -> list[tuple[int
     """The rows and entries of a kind, in the order of their rows."""
     rows = found.rows[fate]
     values = of.listed.take(of.numbers_at(rows)).values(slice(None))
-    return list(zip(rows.tolist(), map(_text, values), strict=True))
-
-
-def _text(entry: bytes | int) -> str | int:
-    return entry.decode("utf-8", "backslashreplace") if isinstance(entry, bytes) else entry
+    return list(zip(rows.tolist(), map(entry_text, values), strict=True))

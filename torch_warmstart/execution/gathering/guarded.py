@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from torch_warmstart.dtypes import span_of
 from torch_warmstart.execution.gathering.gather import CHUNK_BYTES, gather_blocks
 from torch_warmstart.formats import Block
 from torch_warmstart.storage import copied
@@ -89,9 +90,7 @@ def _parts(tensor: torch.Tensor, dim: int | None) -> Iterator[tuple[int, torch.T
 
 def _in_own_memory(tensor: torch.Tensor) -> torch.Tensor:
     """The bytes from a tensor's first element to its last, copied, and it on top of them."""
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    reach = 1 + sum((size - 1) * stride for size, stride in steps)
-    own = torch.empty(reach * tensor.element_size(), dtype=torch.uint8)
+    own = torch.empty(span_of(tensor) * tensor.element_size(), dtype=torch.uint8)
     at, memory = 0, own.numpy()
     for piece in copied(_bytes(tensor, own.numel()).numpy(), _WHAT):
         memory[at : at + piece.size] = piece

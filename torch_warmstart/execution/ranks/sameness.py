@@ -22,7 +22,7 @@ from torch_warmstart.errors import Finding
 from torch_warmstart.model import is_on_meta
 from torch_warmstart.model.sharding import has_other_ranks
 from torch_warmstart.new_rows import Initialised, Mixed
-from torch_warmstart.planning import PlanItem, WarmStartPlan
+from torch_warmstart.planning import PlanItem, WarmStartPlan, parts_read
 
 if TYPE_CHECKING:
     from torch_warmstart.new_rows import Answers, Fill, Mixture, NewRows, Single
@@ -35,7 +35,7 @@ _ELEMENTS = 4  # of a tensor in memory, along each dimension
 def told_of(plan: WarmStartPlan) -> dict[str, str]:
     """Digests of what must not differ, by what it is called in an error."""
     items = plan.items
-    used = _used(plan)
+    used = parts_read(plan.items)
     return {
         "variables": _digest((i.name, i.variable.kind, i.variable.shape) for i in items),
         "decisions": _digest(map(_decision, items)),
@@ -95,11 +95,6 @@ def _decision(item: PlanItem) -> tuple[Any, ...]:
     return (item.state, str(item.variable.tensor.dtype), *specs, *how, *axes, *older)
 
 
-def _used(plan: WarmStartPlan) -> list[PlanItem]:
-    """What is made of something, rows from older checkpoints too."""
-    return [one for i in plan.items if i.state != "kept" for one in (i, *i.patches)]
-
-
 def _rows(items: Iterable[PlanItem]) -> Iterator[bytes | memoryview]:
     """Each remapping once: variables with the same vocabularies share one."""
     found = {id(c.remapping): c.remapping for item in items for c in item.changes}
@@ -118,7 +113,7 @@ def _files(plan: WarmStartPlan) -> list[str]:
 
 
 def _keys(plan: WarmStartPlan) -> list[str]:
-    return list(dict.fromkeys(key for item in _used(plan) for key in item.keys))
+    return list(dict.fromkeys(key for item in parts_read(plan.items) for key in item.keys))
 
 
 def _samples(plan: WarmStartPlan) -> Iterator[Any]:

@@ -1,4 +1,3 @@
-from .boxed import PLAIN as PLAIN
 from .boxed import Boxed as Boxed
 from .boxed import Part as Part
 from .boxed import boxed_like as boxed_like

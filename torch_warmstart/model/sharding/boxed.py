@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.computing import Box, callers_device
+from torch_warmstart.dtypes import PLAIN
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.values import frozen
 
@@ -31,7 +32,6 @@ class Part:
     tensor: torch.Tensor
 
 
-PLAIN = (torch.Tensor, torch.nn.Parameter)  # themselves: what is sharded is of another type
 _DEPTH = 4  # of mappings in a container, in which sharded tensors are looked for
 
 

@@ -13,14 +13,14 @@ from torch_warmstart.new_rows.drawing import draw_normals
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.moments import root_of_covariance, std_of
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows
-from torch_warmstart.values import Covariance, OldRows
+from torch_warmstart.values import Covariance, WhichRows
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Mean(RowInitializer):
     """The mean of old rows."""
 
-    of: OldRows
+    of: WhichRows
     name: ClassVar[str] = "mean"
     needs = "one pass over the old rows"
     makes_runs = True
@@ -39,7 +39,7 @@ class Normal(RowInitializer):
 
     cov: Covariance
     scale: float
-    of: OldRows
+    of: WhichRows
     name: ClassVar[str] = "normal"
     needs = "passes over the old rows"
     is_random = True
@@ -47,7 +47,7 @@ class Normal(RowInitializer):
 
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
         old = new.old
-        which = old.trained if self.of == "trained" else old.named
+        which = old.allowed(old.named, self.of)
         mean = old.mean if self.of == "trained" else old.mean_of_all
         if not bool(mean.isfinite().all()):
             raise SettingsError(

@@ -15,10 +15,10 @@ import torch
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
-from torch_warmstart.new_rows.dense import READ
+from torch_warmstart.new_rows.dense import READ, device_for
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
-from torch_warmstart.values import OldRows
+from torch_warmstart.values import WhichRows
 
 _BUDGET = 128 << 20  # bytes of similarities, and as many of atoms, at a time
 _NULL = 1e-6  # of a target's length, or an atom's: nothing is left of it
@@ -30,7 +30,7 @@ class Omp(RowInitializer):
 
     donor: Any
     k: int
-    of: OldRows
+    of: WhichRows
     name: ClassVar[str] = "omp"
     needs = "the donor's table"
 
@@ -50,12 +50,12 @@ class Omp(RowInitializer):
         donor = outside.table(self.donor)
         places = old.find_in(donor.vocabulary)
         found = places >= 0
-        shared = found & old.trained if self.of == "trained" else found
+        shared = old.allowed(found, self.of)
         if not bool(shared.any()):
             why = old.why_no_anchor(found, "is", "in the donor's vocabulary")
             raise SettingsError(f"{new.name}: init.omp: {why}")
         rows = shared.nonzero().flatten()
-        device = new.device if new.device.type == "cuda" else torch.device("cpu")
+        device = device_for(new)
         atoms = _read(donor, places[shared], device)  # of broken ones zeros, like which nothing is
         wanted = outside.find(new.entries(), donor.vocabulary)
         return _pursued(donor, wanted, atoms, rows, self.k)

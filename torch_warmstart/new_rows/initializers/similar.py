@@ -14,10 +14,10 @@ import torch
 from torch_warmstart.dtypes import summed_in
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
-from torch_warmstart.new_rows.dense import BUDGET, READ, Likeness, only_alike
+from torch_warmstart.new_rows.dense import BUDGET, READ, Likeness, device_for, only_alike
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
-from torch_warmstart.values import Anchors, OldRows, VectorWeights
+from torch_warmstart.values import Anchors, VectorWeights, WhichRows
 
 _FIRST = 64  # of the most similar that sparsemax looks at first
 _HALF = 0.5  # of a length that is 1, or 0
@@ -33,7 +33,7 @@ class Similar(RowInitializer):
     temperature: float
     anchors: Anchors
     old_vectors: Any
-    of: OldRows
+    of: WhichRows
     name: ClassVar[str] = "similar"
     needs = "the vectors"
 
@@ -63,7 +63,7 @@ class Similar(RowInitializer):
             )
         places = old.find_in(of_old.vocabulary)
         anchors = self._anchors(new, places >= 0)
-        device = new.device if new.device.type == "cuda" else torch.device("cpu")
+        device = device_for(new)
         space = torch.empty(0, dtype=summed_in(table.dtype, of_old.dtype), device=device)
         known = _unit_rows(of_old, places[anchors], space)
         is_vector = known.square().sum(1) > _HALF
@@ -82,7 +82,7 @@ class Similar(RowInitializer):
     def _anchors(self, new: NewRows, has_vector: torch.Tensor) -> torch.Tensor:
         """The old rows that new ones are made of; raises SettingsError where there are none."""
         found = has_vector & self._counts(new)
-        anchors = (found & new.old.trained if self.of == "trained" else found).nonzero().flatten()
+        anchors = new.old.allowed(found, self.of).nonzero().flatten()
         if not len(anchors):
             what = "a vector" if self.anchors == "old" else "a vector and a new row"
             why = new.old.why_no_anchor(found, "has", what)

@@ -17,7 +17,7 @@ from torch_warmstart.new_rows.composing import RowInitializer
 from torch_warmstart.new_rows.dense import READ, Some
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows, Table
-from torch_warmstart.values import Alignment, OldRows, frozen
+from torch_warmstart.values import Alignment, WhichRows, frozen
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,7 +27,7 @@ class Vectors(RowInitializer):
     vectors: Any
     align: Alignment | None
     ridge: float
-    of: OldRows
+    of: WhichRows
     name: ClassVar[str] = "vectors"
     needs = "the vectors, and the rows of shared entries"
     makes_runs = True
@@ -80,7 +80,7 @@ class Vectors(RowInitializer):
         old = new.old
         places = old.find_in(table.vocabulary)
         found = places >= 0
-        shared = found & old.trained if self.of == "trained" else found
+        shared = old.allowed(found, self.of)
         if not bool(shared.any()):
             raise SettingsError(
                 f"{new.name}: init.vectors: {old.why_no_anchor(found, 'has', 'a vector')}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.dtypes import PLAIN
 from torch_warmstart.errors import Finding
 from torch_warmstart.layouts import attribute_of
 from torch_warmstart.model import TABLES, Extents, Variable, extent_of, model_variables, place_of
@@ -135,7 +136,7 @@ def why_not_in_mapping(variable: Variable) -> str | None:
 
 def _why_not_plain(variable: Variable) -> str | None:
     tensor = variable.tensor
-    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+    if type(tensor) not in PLAIN:
         return f"is a {type(tensor).__name__}, which nobody here knows how to make anew."
     if tensor.is_meta or tensor.layout is not torch.strided:
         return "is no tensor with values that lie in memory."

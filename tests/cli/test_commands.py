@@ -243,6 +243,19 @@ def test_what_the_line_says_of_a_checkpoint_counts_for_a_model_too(call, lines):
     assert call(f"{command} --format npz --force")[0] == 2
 
 
+def test_the_command_line_counts_more_than_the_file_for_how_a_checkpoint_is_opened(
+    call, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # whose gfile would open it
+    ours = {name: tensor[:3] for name, tensor in old_state().items()}
+    theirs = {name: torch.full_like(tensor, 9) for name, tensor in ours.items()}
+    torch.save({"model": ours, "ema": theirs}, "two.pt")
+    Path("s.toml").write_text('entry = "ema"\nfilesystem = "gfile"')
+    command = "convert two.pt out.pt --model cli_models:make --settings s.toml"
+    assert call(f"{command} --entry model --no-verify --filesystem auto")[0] == 0
+    assert torch.load("out.pt")["embed.weight"].equal(ours["embed.weight"])
+
+
 def test_a_pattern_that_nothing_matches_converts_nothing(call):
     code, _, err = call("convert old.pt out.pt --pattern hed.weight")
     assert code == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from torch_warmstart.api import convert as convert_model
 from torch_warmstart.api import load_checkpoint
@@ -22,8 +21,7 @@ def convert(options: argparse.Namespace) -> Answer:
         if options.pattern:
             raise SettingsError("--pattern chooses tensors of a checkpoint, not of a --model.")
         options.checkpoint = options.url
-        model = make_model(options.model)
-        settings = replace(settings_of(options), **opening(options))
+        model, settings = make_model(options.model), settings_of(options)
         return Answer(convert_model(None, options.out, model=model, settings=settings, **written))
     if options.settings is not None or options.rules is not None:
         raise SettingsError("--settings and --rules are for a --model.")

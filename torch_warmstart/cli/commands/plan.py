@@ -9,6 +9,7 @@ from typing import Any
 
 from torch_warmstart.api import apply_plan, named_initializers, plan_warm_start
 from torch_warmstart.cli.answer import DIFFERENT, OK, Answer
+from torch_warmstart.cli.commands.inspect import opening
 from torch_warmstart.cli.models import make_model
 from torch_warmstart.cli.pages import check_free, write_page
 from torch_warmstart.conversion import write_state
@@ -72,6 +73,7 @@ def _said(options: argparse.Namespace) -> dict[str, Any]:
         "on_missing": getattr(options, "on_missing", None),
         "on_mismatch": getattr(options, "on_mismatch", None),
         "var_name_to_prev_var_name": rules,
+        **(opening(options) if hasattr(options, "entry") else {}),  # which `convert` has
     }
     return {name: value for name, value in said.items() if value is not None}
 

@@ -243,9 +243,7 @@ def test_what_the_line_says_of_a_checkpoint_counts_for_a_model_too(call, lines):
     assert call(f"{command} --format npz --force")[0] == 2
 
 
-def test_the_command_line_counts_more_than_the_file_for_how_a_checkpoint_is_opened(
-    call, monkeypatch
-):
+def test_the_line_counts_more_than_the_file_for_how_a_checkpoint_is_opened(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # whose gfile would open it
     ours = {name: tensor[:3] for name, tensor in old_state().items()}
     theirs = {name: torch.full_like(tensor, 9) for name, tensor in ours.items()}

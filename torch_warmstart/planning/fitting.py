@@ -303,7 +303,7 @@ def check_old_rows(
 ) -> None:
     """Raises ProblemError unless the old tensor has the rows that the old vocabulary stands for."""
     copied = remapping.num_oov_copied
-    if remapping.oov_are_last and remapping.old_rows != old_size:
+    if remapping.leaves_oov_unclear(old_size):
         raise ProblemError(
             "oov-rows-unclear",
             variable,

@@ -105,6 +105,10 @@ class Remapping:
         """Whether under a tenth of the new entries are in the old vocabulary."""
         return _is_little(self.num_present, self.num_present + self.num_new)
 
+    def leaves_oov_unclear(self, old_size: int) -> bool:
+        """Whether OOV rows that only a setting tells of are not the last of so many old rows."""
+        return self.oov_are_last and self.old_rows != old_size
+
     def repeated(self, times: int, old_size: int) -> Remapping:
         """The same for a tensor that has all rows several times, one block behind the other.
 

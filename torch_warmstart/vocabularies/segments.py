@@ -114,7 +114,7 @@ def _check_part(name: str, inner: VocabInfo, segment: Remapping, width: int) -> 
     extra = width - segment.num_old
     is_padding = segment.is_old_padded and may_be_height(segment.num_old, width)
     are_said = inner.old_num_oov_buckets is not None or is_padding
-    is_short = segment.oov_are_last and segment.old_rows != width
+    is_short = segment.leaves_oov_unclear(width)
     if extra < 0 or (extra and not are_said) or is_short:
         advice = "Do they belong together?"
         if extra > 0 and not are_said:

@@ -8,13 +8,13 @@ attribute. Nothing is said where a layer's output leaves all of that.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 from torch.nn import functional
 
+from torch_warmstart.errors import is_number
 from torch_warmstart.planning.checks.flattenings import Difference, Modules
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ _BY_CLASS: Mapping[str, tuple[type[nn.Module], str, tuple[str, ...]]] = {
 }
 _MOST = 1e6  # of such an option; anything beyond is no activation
 _NONE = (None, "linear")
+_CLOSE, _CLOSE_BY = 1e-9, 1e-6  # of numbers near zero; of their size
 # An activation may stand behind these as well as before: they take values as they are, ...
 _TRANSPARENT = (nn.modules.dropout._DropoutNd, nn.Identity, nn.Flatten, nn.Unflatten)
 _LARGEST = (nn.modules.pooling._MaxPoolNd,)  # ... or the largest, if it keeps their order.
@@ -270,9 +271,12 @@ def _is(module: nn.Module, wanted: _Activation) -> bool:
 
 
 def _equal(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, float) and isinstance(found, int | float):
-        return math.isclose(found, wanted, rel_tol=1e-6)
-    return bool(found == wanted)
+    return is_close(found, wanted) if isinstance(wanted, float) else bool(found == wanted)
+
+
+def is_close(found: Any, wanted: float) -> bool:
+    """Whether a number is one of the file's: a decimal in JSON, perhaps after a subtraction."""
+    return is_number(found) and abs(found - wanted) <= _CLOSE + _CLOSE_BY * abs(wanted)
 
 
 def _written(wanted: _Activation) -> str:

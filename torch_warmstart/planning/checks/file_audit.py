@@ -13,7 +13,7 @@ from torch import nn
 
 from torch_warmstart.errors import is_number
 from torch_warmstart.model import TABLES
-from torch_warmstart.planning.checks.activations import spelt
+from torch_warmstart.planning.checks.activations import is_close, spelt
 from torch_warmstart.planning.checks.flattenings import Difference
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _NORMS = (
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 # What is compared with a layer's configuration, where the file has one.
 TOLD = (*_NORMS, *_CONVOLUTIONS, *TABLES, nn.RNNBase)
-_CLOSE = 1e-9  # of its size: a decimal in JSON and the same in torch, after one subtraction
 
 
 def compare(module: nn.Module, options: Options) -> Iterator[Difference]:
@@ -58,7 +57,7 @@ def _norm(module: nn.Module, options: Options) -> Iterator[Difference]:
         wanted["momentum"] = round(1 - momentum, 9), f"momentum={momentum!r}"
     if isinstance(module, nn.GroupNorm) and isinstance(groups, int):
         wanted["num_groups"] = module.num_channels if groups == -1 else groups, f"groups={groups!r}"
-    differ = {k: v for k, v in wanted.items() if not _equal(getattr(module, k), v[0])}
+    differ = {k: v for k, v in wanted.items() if not is_close(getattr(module, k), v[0])}
     if differ:
         mine = " and ".join(f"{name}={getattr(module, name)!r}" for name in differ)
         theirs = " and ".join(said for _, said in differ.values())
@@ -233,10 +232,6 @@ def _differs(module: nn.Module, setting: str, wanted: Any, said: str) -> Differe
         f"{setting}={getattr(module, setting)!r}; the file says {said}.",
         f"Make it {spelt(module)}(..., {setting}={wanted!r}).",
     )
-
-
-def _equal(found: Any, wanted: float) -> bool:
-    return is_number(found) and abs(found - wanted) <= _CLOSE + 1e-6 * abs(wanted)
 
 
 def _sizes(value: Any, rank: int) -> tuple[int, ...] | None:

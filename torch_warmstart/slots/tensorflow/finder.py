@@ -19,6 +19,7 @@ from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, sl
 from torch_warmstart.slots.steps import Power, mu_product_layout, steps_layout
 from torch_warmstart.slots.tensorflow import messages as say
 from torch_warmstart.slots.tensorflow.index import Kept, SlotIndex
+from torch_warmstart.slots.tensorflow.messages import slot_of
 from torch_warmstart.slots.tensorflow.rules import (
     BERT,
     FACTORS,
@@ -100,7 +101,7 @@ class TensorFlowSlots:
         return found.problem if isinstance(found, _Missing) else ""
 
     def _find(self, variable: Variable, parameter: Source) -> _Found:
-        slot = _slot(variable)
+        slot = slot_of(variable)
         target = target_of(slot.optimizer)
         if target is None:
             return _no_target(variable)
@@ -115,7 +116,7 @@ class TensorFlowSlots:
     def _found(
         self, variable: Variable, parameter: Source, target: Target, kept: Sequence[Kept]
     ) -> _Found:
-        name = _slot(variable).name
+        name = slot_of(variable).name
         if name in _NUMBERS:
             return self._number(variable, kept[0])
         if name in _FACTORS:
@@ -126,7 +127,7 @@ class TensorFlowSlots:
         self, variable: Variable, parameter: Source, specs: Sequence[TensorSpec]
     ) -> SlotSource:
         """A slot from the tensors that the user named, which may be known to be scaled."""
-        slot = _slot(variable)
+        slot = slot_of(variable)
         kept = Kept("", "", {}, "", count=specs[0].key)
         if slot.name in _NUMBERS and specs[0].key in self._index.powers:
             power = (specs[0].key, self._index.powers[specs[0].key])
@@ -149,7 +150,7 @@ class TensorFlowSlots:
         every = self._index.of(spec.key)
         fitting = [kept for kept in every if kept.kind in target.kinds and self._fits(kept, spec)]
         if len(fitting) > 1:
-            quantities = target.slots.get(_slot(variable).name, ())
+            quantities = target.slots.get(slot_of(variable).name, ())
             raise say.several_fit(variable, quantities, fitting)
         if fitting:
             return fitting[0]
@@ -168,7 +169,7 @@ class TensorFlowSlots:
         name = next(iter(target.slots))
         fitting = self._index.named_for(spec.key, target.slots[name], target.kinds)
         advised = [key for key in fitting if shapes.get(key) == spec.shape]
-        slot = f"{_slot(variable).parameter.name}/{name}"
+        slot = f"{slot_of(variable).parameter.name}/{name}"
         example = advised[0] if len(advised) == 1 else None
         return say.not_tied(self._checkpoint.url, keys, slot, example)
 
@@ -189,7 +190,7 @@ class TensorFlowSlots:
     def _plain(
         self, variable: Variable, parameter: Source, target: Target, kept: Sequence[Kept]
     ) -> _Found:
-        slot = _slot(variable)
+        slot = slot_of(variable)
         quantities = [
             next((q for q in target.slots[slot.name] if q in k.slots), None) for k in kept
         ]
@@ -205,7 +206,7 @@ class TensorFlowSlots:
         return _from_kept(_source(specs, variable, form), variable, kept[0], scale, notes)
 
     def _factor(self, variable: Variable, parameter: Source, kept: Sequence[Kept]) -> _Found:
-        layout, slot = parameter.form.layout.name, _slot(variable).name
+        layout, slot = parameter.form.layout.name, slot_of(variable).name
         quantity = FACTORS.get((slot, layout))
         if quantity is None or len(kept) != 1:
             return _Missing(say.other_axes(variable, parameter.specs[0], layout))
@@ -218,7 +219,7 @@ class TensorFlowSlots:
     # -- numbers: step, and what follows from it ---------------------------------------------------
 
     def _number(self, variable: Variable, kept: Kept) -> _Found:
-        slot = _slot(variable)
+        slot = slot_of(variable)
         if slot.name == PRODUCT and kept.product is not None:
             spec = self._checkpoint.spec(kept.product)
             return _from_kept(_source([spec], variable, Form((("product",),))), variable, kept)
@@ -240,7 +241,7 @@ class TensorFlowSlots:
             return [kept.count], None
         if not kept.powers:
             return [after] if after is not None and _may_be_global(kept) else [], None
-        betas = _betas(_slot(variable))
+        betas = _betas(slot_of(variable))
         powers = [Power(key, betas[number - 1]) for key, number in kept.powers]
         keys = [power.key for power in powers]
         layout = steps_layout(variable.name, powers, after)
@@ -266,7 +267,7 @@ def _may_be_global(kept: Kept) -> bool:
 
 
 def _no_target(variable: Variable) -> _Found:
-    name = torch_name(_slot(variable).optimizer)
+    name = torch_name(slot_of(variable).optimizer)
     if name is None:
         return _Missing(say.unknown_optimizer(variable))
     return NoSource(f"TensorFlow has no counterpart of {name}", say.no_counterpart(name))
@@ -274,7 +275,7 @@ def _no_target(variable: Variable) -> _Found:
 
 def _without(variable: Variable, kept: Kept, spec: TensorSpec) -> _Found:
     """A slot that the right optimizer did not keep: it ran without an option, or it was lost."""
-    option = option_of(_slot(variable).optimizer, _slot(variable).name)
+    option = option_of(slot_of(variable).optimizer, slot_of(variable).name)
     if option is not None:
         return NoSource(ran_without(option, kept.kind))
     return _Missing(say.not_kept(variable, kept, spec))
@@ -290,7 +291,7 @@ def _from_kept(
     scale: float = 1.0,
     notes: tuple[str, ...] = (),
 ) -> SlotSource:
-    more = remarks(kept.kind, kept.writer, _slot(variable).optimizer)
+    more = remarks(kept.kind, kept.writer, slot_of(variable).optimizer)
     if kept.is_legacy and "mom" not in kept.slots:
         more = (LEGACY_RMSPROP,)
     if kept.is_named_otherwise:
@@ -302,7 +303,7 @@ def _from_kept(
 def _scale(variable: Variable, quantity: str) -> tuple[float, tuple[str, ...]]:
     if not has_lr_in_it(quantity):
         return 1.0, ()
-    lr = float(_slot(variable).group["lr"])
+    lr = float(slot_of(variable).group["lr"])
     if lr == 0:
         raise say.learning_rate_is_0(variable)
     return without_lr(quantity, lr), (SCALED.format(quantity="momentum", lr=lr),)
@@ -315,11 +316,6 @@ def _betas(slot: Slot) -> tuple[float, float]:
 
 def _source(specs: Sequence[TensorSpec], variable: Variable, form: Form) -> Source:
     return Source(tuple(specs), variable.owners[0], form)
-
-
-def _slot(variable: Variable) -> Slot:
-    assert variable.slot is not None
-    return variable.slot
 
 
 def _learns_both(parameter: Source) -> bool:

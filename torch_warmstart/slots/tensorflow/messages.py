@@ -17,7 +17,7 @@ _PART = re.compile(r"\d+(?=/[^/]*$)")  # the part's number in a mangled name, se
 
 def unknown_optimizer(variable: Variable) -> str:
     """An optimizer that is none of torch's."""
-    slot = _slot(variable)
+    slot = slot_of(variable)
     return (
         f"{variable.name}: what {type(slot.optimizer).__name__} keeps as {slot.name!r} is not "
         "known here. If it is the same as a tensor of the checkpoint, name that: "
@@ -71,7 +71,7 @@ def nothing_fits(
     kinds = " and ".join(dict.fromkeys(kept.kind for kept in every))
     return (
         f"{variable.name} is not in the checkpoint, which has slots of {kinds} for that variable; "
-        f"{torch_name(_slot(variable).optimizer)} cannot go on from those."
+        f"{torch_name(slot_of(variable).optimizer)} cannot go on from those."
     )
 
 
@@ -134,6 +134,7 @@ def _key(kept: Kept, quantities: Sequence[str]) -> str:
     return (named or list(kept.slots.values()) or [kept.name])[0]
 
 
-def _slot(variable: Variable) -> Slot:
+def slot_of(variable: Variable) -> Slot:
+    """The slot that a variable is."""
     assert variable.slot is not None
     return variable.slot

@@ -38,6 +38,7 @@ from .vocabulary import OOV as OOV
 from .vocabulary import PADDING as PADDING
 from .vocabulary import ROW_COLUMN as ROW_COLUMN
 from .vocabulary import Vocabulary as Vocabulary
+from .vocabulary import said_in_files as said_in_files
 from .vocabulary import vocabulary_of as vocabulary_of
 from .words import WORD as WORD
 from .words import Vector as Vector

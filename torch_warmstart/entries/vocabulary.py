@@ -230,16 +230,7 @@ class Vocabulary:
             _work("save_table")(self, os.fspath(path))
             return
         tensors = _tensors_of(self)
-        about = {
-            "format": FILE_KIND,
-            "version": FILE_VERSION,
-            "num_rows": self.num_rows,
-            "first": self.first,
-            "special": {name: [rows.start, rows.stop] for name, rows in self.special.items()},
-            "oov_hash": self.oov_hash,
-            "is_padded": self.is_padded,
-            "kind": self.kind,
-        }
+        about = {"format": FILE_KIND, "first": self.first, **said_in_files(self)}
         try:
             _write(os.fspath(path), tensors, json.dumps(about))
         except OSError as error:
@@ -348,6 +339,18 @@ def _take_in(digest: Any, rows: torch.Tensor, entries: Entries) -> None:
             data, lengths = entries.packed(step)
             digest.update(_raw(lengths))
             digest.update(_raw(data))
+
+
+def said_in_files(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What a file of a vocabulary says of it, whatever it is, besides entries and their rows."""
+    return {
+        "version": FILE_VERSION,
+        "num_rows": len(vocabulary),
+        "special": {name: [rows.start, rows.stop] for name, rows in vocabulary.special.items()},
+        "oov_hash": vocabulary.oov_hash,
+        "is_padded": vocabulary.is_padded,
+        "kind": vocabulary.kind,
+    }
 
 
 def _tensors_of(vocabulary: Vocabulary) -> dict[str, tuple[str, torch.Tensor]]:

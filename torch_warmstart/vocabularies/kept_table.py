@@ -17,12 +17,12 @@ import torch
 from torch_warmstart.entries import (
     COUNT_COLUMN,
     ENTRY_COLUMN,
-    FILE_VERSION,
     ROW_COLUMN,
     UNKNOWN,
     Entries,
     Usage,
     Vocabulary,
+    said_in_files,
 )
 from torch_warmstart.errors import (
     WRONG_DOCUMENT,
@@ -56,17 +56,7 @@ def save_table(vocabulary: Vocabulary, path: str) -> None:
 
 
 def _about(vocabulary: Vocabulary) -> str:
-    return json.dumps(
-        {
-            "version": FILE_VERSION,
-            "num_rows": len(vocabulary),
-            "special": {name: [rows.start, rows.stop] for name, rows in vocabulary.special.items()},
-            "oov_hash": vocabulary.oov_hash,
-            "is_padded": vocabulary.is_padded,
-            "fingerprint": vocabulary.fingerprint,
-            "kind": vocabulary.kind,
-        }
-    )
+    return json.dumps({**said_in_files(vocabulary), "fingerprint": vocabulary.fingerprint})
 
 
 def _write_parquet(vocabulary: Vocabulary, path: str) -> None:

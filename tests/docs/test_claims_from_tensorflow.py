@@ -1,0 +1,21 @@
+"""What docs/from_tensorflow.md puts beside TensorFlow's calls does what they do."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+PAGE = (Path(__file__).parents[2] / "docs/from_tensorflow.md").read_text()
+
+
+def test_the_truncated_normal_is_cut_at_two_deviations():
+    said = re.search(r"truncated_normal_initializer\(stddev=0\.1\)` \| `(.*?)`", PAGE)
+    assert said is not None
+    fill = eval(said[1], {"partial": partial, "nn": nn})
+    torch.manual_seed(0)
+    drawn = fill(torch.empty(100_000))
+    assert 0.199 < float(drawn.abs().max()) <= 0.2

@@ -7,7 +7,7 @@ from .boxes import pieces_of as pieces_of
 from .boxes import with_old_row as with_old_row
 from .boxes import without_old_row as without_old_row
 from .devices import as_the_caller as as_the_caller
-from .devices import callers_device as callers_device
+from .devices import home_of as home_of
 from .devices import on_cpu as on_cpu
 from .parallel import GRAIN as GRAIN
 from .parallel import blocks as blocks

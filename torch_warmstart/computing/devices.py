@@ -74,3 +74,17 @@ def as_the_caller() -> Iterator[None]:
             for kind, dtype in callers.autocast:
                 stack.enter_context(torch.autocast(kind, dtype=dtype))
         yield
+
+
+def home_of(tensor: torch.Tensor) -> torch.device:
+    """Where a tensor is; for one on the meta device, where torch would make it."""
+    if not tensor.is_meta:
+        return tensor.device
+    mesh = getattr(tensor, "device_mesh", None)
+    if mesh is None:
+        default = callers_device()
+        return torch.device("cpu") if default.type == "meta" else default
+    kind: str = mesh.device_type
+    if kind == "cpu":
+        return torch.device(kind)
+    return torch.device(kind, torch.get_device_module(kind).current_device())

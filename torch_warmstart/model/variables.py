@@ -18,13 +18,12 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from torch_warmstart.computing import Box
+from torch_warmstart.computing import Box, home_of
 from torch_warmstart.dtypes import PLAIN
 from torch_warmstart.errors import SettingsError, UnsupportedError, printable
 from torch_warmstart.model.sharding import (
     Part,
     Table,
-    home_of,
     is_sharded,
     local_tensors,
     parts_of,

@@ -312,7 +312,7 @@ def check_old_rows(
             f"{keys_of(source)} has {old_size:,} along axis {axis}: where its OOV rows are is "
             "unclear.",
         )
-    if remapping.old_rows > old_size:
+    if remapping.reach(old_size) == "too long":
         raise ProblemError(
             "old-vocab-too-long",
             variable,

@@ -271,10 +271,10 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
     if remapping.forms_unsaid and remapping.num_present:
         yield _forms_unsaid(item, remapping)
     yield from _forms_collide(item, remapping, vocab)
-    if remapping.num_old > item.old_size:
+    if remapping.reach(item.old_size) == "longer":
         text = (
-            f"{item.name}: the old vocabulary has {plural(remapping.num_old, 'entry')}, but "
-            f"{' and '.join(map(repr, item.keys))} only {plural(item.old_size, 'row')}: is it the "
+            f"{item.name}: the old vocabulary describes {plural(remapping.num_old, 'row')}, but "
+            f"{' and '.join(map(repr, item.keys))} only has {item.old_size:,}: is it the "
             "vocabulary of that checkpoint?"
         )
         yield Finding("old-vocab-longer", "warning", item.name, text)

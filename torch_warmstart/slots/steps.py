@@ -18,6 +18,7 @@ import torch
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.layouts import Layout
+from torch_warmstart.model import Slot
 from torch_warmstart.values import frozen
 
 _MAX_STEPS = 4_000_000  # whose powers are multiplied out
@@ -118,14 +119,14 @@ class _Asked:
         )
 
 
-def mu_product_layout(steps: Layout | None, beta: float, decay: float) -> Layout:
-    """NAdam's product of momentums after so many steps (torch/optim/nadam.py).
+def product_layout(slot: Slot, steps: Layout | None) -> Layout:
+    """NAdam's product of momentums, from the count of its steps (torch/optim/nadam.py).
 
     Args:
+        slot: The product, of which no tensor was saved.
         steps: What makes the count of steps; None: it is one.
-        beta: The first of the optimizer's betas.
-        decay: Its momentum_decay.
     """
+    beta, decay = float(slot.group["betas"][0]), float(slot.group["momentum_decay"])
 
     def to_torch(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if tensors[0].device.type == "meta":

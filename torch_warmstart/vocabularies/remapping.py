@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -108,6 +108,15 @@ class Remapping:
     def leaves_oov_unclear(self, old_size: int) -> bool:
         """Whether OOV rows that only a setting tells of are not the last of so many old rows."""
         return self.oov_are_last and self.old_rows != old_size
+
+    def reach(self, old_size: int) -> Literal["fits", "longer", "too long"]:
+        """Whether an old tensor of so many rows has all that the old vocabulary describes.
+
+        "longer": it has not, but those that are taken. "too long": not even these.
+        """
+        if self.old_rows > old_size:
+            return "too long"
+        return "longer" if self.num_old > old_size else "fits"
 
     def repeated(self, times: int, old_size: int) -> Remapping:
         """The same for a tensor that has all rows several times, one block behind the other.

@@ -1,7 +1,6 @@
 from .boxed import Boxed as Boxed
 from .boxed import Part as Part
 from .boxed import boxed_like as boxed_like
-from .boxed import home_of as home_of
 from .boxed import in_boxes as in_boxes
 from .boxed import is_divided_alike as is_divided_alike
 from .boxed import is_sharded as is_sharded

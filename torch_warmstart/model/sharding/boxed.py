@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.computing import Box, callers_device
+from torch_warmstart.computing import Box
 from torch_warmstart.dtypes import PLAIN
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.values import frozen
@@ -291,20 +291,6 @@ def sharded_like(like: torch.Tensor, local: Sequence[torch.Tensor]) -> torch.Ten
 def is_divided_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors have the same boxes here."""
     return [part.box for part in parts_of(one)] == [part.box for part in parts_of(other)]
-
-
-def home_of(tensor: torch.Tensor) -> torch.device:
-    """Where a tensor is; for one on the meta device, where torch would make it."""
-    if not tensor.is_meta:
-        return tensor.device
-    mesh = getattr(tensor, "device_mesh", None)
-    if mesh is None:
-        default = callers_device()
-        return torch.device("cpu") if default.type == "meta" else default
-    kind: str = mesh.device_type
-    if kind == "cpu":
-        return torch.device(kind)
-    return torch.device(kind, torch.get_device_module(kind).current_device())
 
 
 def shard_number(tensor: torch.Tensor) -> int:

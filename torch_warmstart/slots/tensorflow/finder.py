@@ -16,7 +16,7 @@ from torch_warmstart.layouts import IDENTITY, Form, Layout
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
-from torch_warmstart.slots.steps import Power, mu_product_layout, steps_layout
+from torch_warmstart.slots.steps import Power, product_layout, steps_layout
 from torch_warmstart.slots.tensorflow import messages as say
 from torch_warmstart.slots.tensorflow.index import Kept, SlotIndex
 from torch_warmstart.slots.tensorflow.messages import slot_of
@@ -228,8 +228,7 @@ class TensorFlowSlots:
             return self._without_count(variable, kept)
         layout = steps
         if slot.name == PRODUCT:
-            beta, decay = _betas(slot)[0], float(slot.group["momentum_decay"])
-            layout = mu_product_layout(steps, beta, decay)
+            layout = product_layout(slot, steps)
         specs = [self._checkpoint.spec(key) for key in keys]
         form = Form(((STEP,),) * len(specs), layout or IDENTITY)
         return _from_kept(_source(specs, variable, form), variable, kept)

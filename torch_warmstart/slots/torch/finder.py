@@ -20,7 +20,7 @@ from torch_warmstart.model import Slot, Variable, without_wrappers
 from torch_warmstart.model.sharding import FIRST_STATE
 from torch_warmstart.names import BY_USER, Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
-from torch_warmstart.slots.steps import apart, mu_product_layout, one_of_all
+from torch_warmstart.slots.steps import apart, one_of_all, product_layout
 from torch_warmstart.slots.torch.entries import doubt_of_entries, nearest
 from torch_warmstart.slots.torch.positions import Identified, Positions
 from torch_warmstart.slots.torch_optimizers import (
@@ -320,7 +320,8 @@ class TorchSlots:
         specs = tuple(self._checkpoint.spec(key) for key in keys)
         form = _form(slot, parameter, specs)
         if slot.slot.name == PRODUCT and PRODUCT not in hit.parameter.slots:
-            form = _product_form(slot.slot, form)
+            steps = None if form.layout.num_tf == 1 else form.layout
+            form = replace(form, layout=product_layout(slot.slot, steps))
         is_by_name = hit.optimizer.is_named and hit.optimizer.shared_name is None
         reason = "by name" if is_by_name else "by position"
         remarks = remark(hit.kinds, self._kinds_for(slot.slot))
@@ -391,13 +392,6 @@ def _another_kind(where: str, hit: _Hit, slot: Slot, of_slot: frozenset[str]) ->
         "from that: it means other things by its slots. Make `optimizer` of the old kind, leave "
         "the slots out of vars_to_warm_start, or let them begin anew with on_missing='keep'."
     )
-
-
-def _product_form(slot: Slot, of_steps: Form) -> Form:
-    """NAdam's product of momentums from a count of steps."""
-    beta, decay = float(slot.group["betas"][0]), float(slot.group["momentum_decay"])
-    steps = None if of_steps.layout.num_tf == 1 else of_steps.layout
-    return replace(of_steps, layout=mu_product_layout(steps, beta, decay))
 
 
 def _named(names: Sequence[str], word: str) -> str:

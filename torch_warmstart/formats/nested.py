@@ -289,7 +289,8 @@ def _several(found: Mapping[str, _Tree], where: str, path: str, leaf: type) -> s
     each = [f"entry={join_keys(path, below)!r}" for below in found][:3]
     return (
         f"{where} holds tensors in several entries: {_entries(found, path, leaf)}. Say which one "
-        f"is meant: {' or '.join(each)}."
+        f"is meant: {' or '.join(each)}; entry={path!r} is all of them, their names behind their "
+        "entries'."
     )
 
 

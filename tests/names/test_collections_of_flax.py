@@ -134,11 +134,12 @@ def test_tensors_beside_layers_are_in_their_tree():
     assert set(tws.load_checkpoint(tree)) == names
 
 
-def test_a_model_in_its_usual_place_is_meant_and_averages_beside_it_are_told():
-    state = {"step": torch.tensor(3), "model": _kernels("fc", "out"), "ema": _kernels("fc", "out")}
+@pytest.mark.parametrize("usual", ["model", "params"])
+def test_a_model_in_its_usual_place_is_meant_and_averages_beside_it_are_told(usual):
+    state = {"step": torch.tensor(3), usual: _kernels("fc", "out"), "ema": _kernels("fc", "out")}
     model = _linear("fc", "out")
     report = tws.warm_start(model, state)
-    assert _kernel_of(model["fc"], state["model"]["fc"])
+    assert _kernel_of(model["fc"], state[usual]["fc"])
     (note,) = report.notes
     assert note.code == "averages-left-behind"
     assert "entry='ema'" in note.text

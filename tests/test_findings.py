@@ -14,7 +14,7 @@ from torch_warmstart import errors
 
 PACKAGE = Path(tws.__file__).parent
 PAGE = Path(__file__).parents[1] / "docs" / "findings.md"
-_SAID_BY = {"Finding", "ProblemError", "_Form"}
+_SAID_BY = {"Finding", "ProblemError", "_Cause", "_Form"}
 _EXAMPLES = "## What each warning says, by an example"
 _CODE = re.compile(r"[a-z]+(-[a-z]+)*")
 

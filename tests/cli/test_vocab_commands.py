@@ -103,7 +103,18 @@ def test_an_update_is_a_document(call):
     assert (document["version"], document["kind"]) == (1, "vocabulary-update")
     assert (document["written"], document["path"]) == (False, "new.voc")
     assert document["totals"] == {"rows": 7, "entries": 7}
+    assert document["warnings"] == []
     assert document["diff"]["kind"] == "vocabulary-diff"
+
+
+def test_an_update_tells_of_a_header(call):
+    Path("first.txt").write_text(
+        "\n".join(["token", *MONDAY, "athens", "bonn", "bern", "nice"]) + "\n"
+    )
+    command = "vocab update first.txt counts.csv --out new.voc --dry-run"
+    warning, _ = call(command)[2].splitlines()
+    assert warning.startswith("'token' (line 1) of first.txt looks like a header")
+    assert json.loads(call(f"{command} --json")[1])["warnings"] == [warning]
 
 
 def test_a_column_of_a_table_by_name_or_number(call):

@@ -64,6 +64,23 @@ def test_of_two_prefixes_that_would_do_both_are_said():
     assert "{'/': 'model.'} or {'/': 'ema_model.'}" in str(problem)
 
 
+def test_of_two_models_that_are_called_otherwise_a_rule_for_each_is_said():
+    towers = {name: _linear(*(f"layer{n}" for n in range(4))) for name in ("g", "d")}
+    model = nn.ModuleDict(towers)
+    state = towers["g"].state_dict()
+    source = {f"{p}.{k}": v for p in ("gen", "disc") for k, v in state.items()}
+    with pytest.raises(tws.PlanError) as error:
+        tws.warm_start(model, source)
+    (problem,) = error.value.problems
+    assert problem.code == "rule-missing"
+    assert "Rules for 2 scopes find 8 of the 8 together." in str(problem)
+    for name in towers:
+        for other in ("gen", "disc"):
+            assert f"{{'{name}.': '{other}.'}}" in str(problem)
+    rules = {"g.": "gen.", "d.": "disc."}
+    tws.warm_start(model, tws.WarmStartSettings(source, var_name_to_prev_var_name=rules))
+
+
 def test_a_pattern_where_a_name_is_wanted_says_how_a_pattern_is_written():
     rule, source = {r"layer\d\..*": "old"}, {"old": torch.ones(1)}
     with pytest.raises(tws.PlanError, match="patterns are pairs in a list"):

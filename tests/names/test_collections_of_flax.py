@@ -101,3 +101,68 @@ def test_numbers_of_such_names_beside_a_model_are_others(usual):
     others = {"params": {"lr": torch.tensor(0.1)}, "batch_stats": {"seen": torch.tensor(3)}}
     tws.warm_start(model, {usual: old.state_dict(), **others})
     assert torch.equal(model.weight, old.weight)
+
+
+def _kernels(*layers):
+    return {name: {"kernel": torch.randn(4, 4)} for name in layers}
+
+
+def _kernel_of(module, tree):
+    return torch.equal(module.weight, tree["kernel"].t())
+
+
+def _linear(*names):
+    return nn.ModuleDict({name: nn.Linear(4, 4, bias=False) for name in names})
+
+
+@pytest.mark.parametrize("names", [("Dense_0",), ("Dense_0", "Dense_1"), ("fc1", "fc2")])
+@pytest.mark.parametrize("path", [(), ("model",), ("net",), ("a", "b", "c", "d")])
+def test_a_tree_of_layers_is_one_model(names, path):
+    tree = _kernels(*names)
+    state, model = tree, _linear(*names)
+    for key in reversed(path):
+        state, model = {key: state}, nn.ModuleDict({key: model})
+    tws.warm_start(model, state)
+    for key in path:
+        model = model[key]
+    assert all(_kernel_of(model[name], tree[name]) for name in names)
+
+
+def test_tensors_beside_layers_are_in_their_tree():
+    tree = {"cls": torch.randn(1, 4), "block": {"gain": torch.randn(4), **_kernels("fc")}}
+    names = {"cls", "block.gain", "block.fc.kernel"}
+    assert set(tws.load_checkpoint(tree)) == names
+
+
+@pytest.mark.parametrize("usual", ["model", "params"])
+def test_a_model_in_its_usual_place_is_meant_and_averages_beside_it_are_told(usual):
+    state = {"step": torch.tensor(3), usual: _kernels("fc", "out"), "ema": _kernels("fc", "out")}
+    model = _linear("fc", "out")
+    report = tws.warm_start(model, state)
+    assert _kernel_of(model["fc"], state[usual]["fc"])
+    (note,) = report.notes
+    assert note.code == "averages-left-behind"
+    assert "entry='ema'" in note.text
+    tws.warm_start(model, tws.WarmStartSettings(state, entry="ema"))
+    assert _kernel_of(model["out"], state["ema"]["out"])
+
+
+def test_of_two_models_none_is_taken_unasked():
+    state = {name: _kernels("a", "b", "c") for name in ("online", "target")}
+    with pytest.raises(tws.PlanError, match="'(online|target)/'} or {'/':"):
+        tws.warm_start(_linear("a", "b", "c"), state)
+    model = _linear("a", "b", "c")
+    tws.warm_start(model, tws.WarmStartSettings(state, entry="target"))
+    assert _kernel_of(model["b"], state["target"]["b"])
+
+
+def test_a_model_that_is_a_layer_takes_the_one_there_is():
+    model, tree = nn.Linear(4, 4, bias=False), _kernels("fc")
+    tws.warm_start(model, tree)
+    assert _kernel_of(model, tree["fc"])
+
+
+def test_mappings_of_whole_names_are_models():
+    state = {name: {"fc/kernel": torch.randn(4, 4)} for name in ("model", "other")}
+    with pytest.raises(tws.SettingsError, match="in several entries"):
+        tws.load_checkpoint(state)

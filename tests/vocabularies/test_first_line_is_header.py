@@ -117,3 +117,15 @@ def test_a_column_by_number_is_said_to_have_no_name(tmp_path):
     path = _file(tmp_path / "v.csv", ["word,kind", *(f"{word},food" for word in WORDS)])
     column = tws.Vocabulary.load(path, column=0)
     assert _start(column, column, height=9, rows=9)[1] == []
+
+
+@pytest.mark.parametrize("header", ["token", None])
+def test_an_update_tells_it_too(tmp_path, header):
+    path = _file(tmp_path / "old.txt", [header, *WORDS] if header else WORDS)
+    for source in (path, tws.Vocabulary.load(path)):
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            updated = tws.update_vocabulary(source, {"kiwi": 1}, today=20001)
+        assert [w.filename for w in heard] == ([__file__] if header else [])
+        assert all(str(w.message).endswith("[header-as-entry]") for w in heard)
+        assert updated.rows(["apple"]).tolist() == [1 if header else 0]

@@ -7,7 +7,7 @@ be. An optimizer's state is never taken on its own account, and nothing is guess
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +55,8 @@ def choose(
     found = _of_flax(node, leaf)
     if not found and wanted:
         found = _having(node, leaf, frozenset(wanted))
+    if not found and not _is_a_layer(wanted):
+        found = _of_layers(node, leaf, wanted)
     found = found or _choose_below(node, leaf)
     if entry == "" or (entry is not None and len(found) > 1):
         joined = _joined(node, leaf)
@@ -101,7 +103,8 @@ def find_averages(tree: _Tree, leaf: type, chosen: str) -> tuple[Averages, ...]:
 
 def _averages_at(path: str, node: Any, leaf: type) -> Averages | None:
     if isinstance(node, Mapping):
-        names = frozenset(key for key in node if _is_leaf(key, node[key], leaf))
+        own = (key for key in node if _is_leaf(key, node[key], leaf))
+        names = frozenset(_of_layers(node, leaf).get("", own))
         return Averages(path, names, len(names)) if names else None
     is_list = bool(node) and all(isinstance(value, leaf) for value in node)
     return Averages(path, frozenset(), len(node)) if is_list else None
@@ -109,6 +112,8 @@ def _averages_at(path: str, node: Any, leaf: type) -> Averages | None:
 
 def entries_beside(tree: _Tree, leaf: type, path: str) -> str:
     """The mappings with tensors in a container but one, with their first keys; "" for none."""
+    if not path and "" in _of_layers(tree, leaf):
+        return ""  # they are all in it
     found = {
         below: node for below, node in _candidates(tree, leaf, _DEPTH).items() if below != path
     }
@@ -193,6 +198,32 @@ def _of_flax(node: _Tree, leaf: type) -> dict[str, _Tree]:
     return {"": joined} if joined and family_of(joined) == "flax" else {}
 
 
+def _has_part(name: str, wanted: Collection[str]) -> bool:
+    """Whether a model has a part of a name, which is not what may stand before all names."""
+    begin = f"{name}."
+    return any(w.startswith(begin) and w.removeprefix(begin) not in wanted for w in wanted)
+
+
+def _is_a_layer(wanted: Collection[str]) -> bool:
+    """Whether a model's tensors are all its own, so that what lies below a name is all of it."""
+    return bool(wanted) and all(name.rpartition(".")[2] in wanted for name in wanted)
+
+
+def _of_layers(node: _Tree, leaf: type, wanted: Collection[str] = frozenset()) -> dict[str, _Tree]:
+    """A tree of layers, as Flax's and Keras's programs hold them: no mapping in it is a model.
+
+    Of a model in its usual place beside others, that; unless a part of the model is called so.
+    """
+    places = [name for name in USUAL if isinstance(node.get(name), Mapping)]
+    usual = places[0] if len(places) == 1 and not _has_part(places[0], wanted) else ""
+    node = node[usual] if usual else node
+    leaves = list(_leaves_below(node, leaf))
+    if any("." in key or "/" in key for _, key, _ in leaves):
+        return {}  # names of a model's tensors, which are no tensors of a layer
+    joined = {begin + key: value for begin, key, value in leaves}
+    return {usual: joined} if family_of(joined) != "torch" else {}
+
+
 def _choose_below(node: _Tree, leaf: type) -> dict[str, _Tree]:
     """The one mapping that is meant at or below a node, or all that could be."""
     if _LIGHTNING in node and _has_leaves(node.get("state_dict"), leaf):
@@ -241,7 +272,11 @@ def _has_any(node: _Tree, leaf: type, wanted: frozenset[str]) -> bool:
 
 def _joined(node: _Tree, leaf: type) -> dict[str, Any]:
     """The tensors of a mapping and of those below it, their names joined by dots; each once."""
-    found: dict[str, Any] = {}
+    return {begin + key: value for begin, key, value in _leaves_below(node, leaf)}
+
+
+def _leaves_below(node: _Tree, leaf: type) -> Iterator[tuple[str, str, Any]]:
+    """The same with what each name begins with, and the key."""
     seen: set[int] = set()  # a container may contain itself, or one thing many times
     todo: list[tuple[str, _Tree]] = [("", node)]
     while todo:
@@ -251,10 +286,9 @@ def _joined(node: _Tree, leaf: type) -> dict[str, Any]:
         seen.add(id(each))
         for key, value in each.items():
             if _is_leaf(key, value, leaf):
-                found[prefix + key] = value
+                yield prefix, key, value
             elif isinstance(key, str) and isinstance(value, Mapping) and not _is_aside(key, value):
                 todo.append((f"{prefix}{key}.", value))
-    return found
 
 
 def _candidates(node: _Tree, leaf: type, depth: int) -> dict[str, _Tree]:
@@ -289,7 +323,8 @@ def _several(found: Mapping[str, _Tree], where: str, path: str, leaf: type) -> s
     each = [f"entry={join_keys(path, below)!r}" for below in found][:3]
     return (
         f"{where} holds tensors in several entries: {_entries(found, path, leaf)}. Say which one "
-        f"is meant: {' or '.join(each)}."
+        f"is meant: {' or '.join(each)}; entry={path!r} is all of them, their names behind their "
+        "entries'."
     )
 
 

@@ -1,3 +1,4 @@
+from .common import CommonRule as CommonRule
 from .common import common_rules as common_rules
 from .conventions import bare_name as bare_name
 from .conventions import conventions_of as conventions_of

@@ -41,9 +41,10 @@ class CommonRule:
 def common_rules(
     finder: Finder, missing: Sequence[Variable], taken: Collection[str] = ()
 ) -> list[CommonRule]:
-    """Rules for scopes that each find most of some variables, all of their own shapes.
+    """Rules for scopes that find most of some variables, all of their own shapes.
 
-    Those that find the most: one, none, or several that find as many.
+    Those that find the most: one, none, or several that find as many. Where none finds most, those
+    of several scopes that do so together.
 
     Args:
         finder: Of the checkpoint.
@@ -57,9 +58,12 @@ def common_rules(
     tried += [_with_ending(finder, ending, missing, taken) for ending in _ENDINGS]
     tried.sort(key=lambda rule: -len(rule.found))
     counts = [len(rule.found) for rule in tried]
-    if not tried or counts[0] < max(_FEWEST, len(missing) // 2 + 1):
-        return []
-    return tried[: counts.count(counts[0])]
+    most = max(_FEWEST, len(missing) // 2 + 1)
+    if tried and counts[0] >= most:
+        return tried[: counts.count(counts[0])]
+    of_scopes = [rule for rule in tried if rule.source != "/" and len(rule.found) >= _FEWEST]
+    together = {variable for rule in of_scopes for variable, _ in rule.found}
+    return of_scopes if len(together) >= most else []
 
 
 def _sample(variables: Sequence[Variable]) -> Sequence[Variable]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
-from torch_warmstart.formats import Checkpoint, is_of_averages
+from torch_warmstart.formats import is_of_averages
 from torch_warmstart.model import without_fronts
 from torch_warmstart.names import BY_USER, Finder, bare_name, plain_name
 from torch_warmstart.planning.locating import Located
@@ -31,7 +31,7 @@ def notes_on_names(items: Sequence[PlanItem], located: Located) -> Iterator[Find
     yield from (_inferred(reason, found) for reason, found in others.items())
     yield from _counted_otherwise(model, located)
     yield from _averages(model, located)
-    yield from _averages_in_entries(model, located.finder.checkpoint)
+    yield from _averages_in_entries(model, located.finder)
 
 
 def _nothing_taken(items: Sequence[PlanItem]) -> Iterator[Finding]:
@@ -165,10 +165,11 @@ def _plain(names: Iterable[str]) -> set[str]:
     return {each for name in names for each in without_fronts(name)}
 
 
-def _averages_in_entries(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iterator[Finding]:
+def _averages_in_entries(items: Iterable[PlanItem], finder: Finder) -> Iterator[Finding]:
     """Averages of what is taken that are entries of their own in the file."""
     keys = {key for item in items if item.state != "kept" for key in item.keys}
-    plain = _plain(keys)
+    bare = (each.replace("/", ".") for key in keys for each in finder.conventions.bare(key))
+    plain, checkpoint = _plain(keys) | {*bare}, finder.checkpoint
     for averages in checkpoint.averages() if keys else ():
         if averages.names and plain.isdisjoint(_plain(averages.names)):
             continue

@@ -125,10 +125,12 @@ def test_several_entries_are_listed(give: Any) -> None:
     message = (
         r"holds tensors in several entries: 'model' \(2 tensors: '.*', \.\.\.\), "
         r"'ema_model' \(1 tensor: '.*'\)\. "
-        r"Say which one is meant: entry='model' or entry='ema_model'\."
+        r"Say which one is meant: entry='model' or entry='ema_model'; entry='' is all of them"
     )
     with pytest.raises(SettingsError, match=message):
         tw.load_checkpoint(give(contents))
+    names = {f"{entry}.{name}" for entry in ("model", "ema_model") for name in contents[entry]}
+    assert set(tw.load_checkpoint(give(contents), entry="")) == names
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from torch_warmstart.vocabularies.lifecycle import (
     VocabularyDiff,
     diff_vocabularies,
     update_vocabulary,
+    warning_of,
 )
 
 
@@ -36,6 +37,7 @@ def update(options: argparse.Namespace) -> Answer:
     """Runs `vocab update`."""
     check_free(options.out, force=options.force)
     old = _load(options.old, options)
+    warning = warning_of(old)
     new = update_vocabulary(
         old,
         options.counts,
@@ -55,10 +57,12 @@ def update(options: argparse.Namespace) -> Answer:
         "fingerprint": new.fingerprint,
         "diff": found.to_dict(),
         "totals": {"rows": len(new), "entries": len(new.listed)},
+        "warnings": [warning] if warning else [],
     }
     did = "Would write" if options.dry_run else "Wrote"
     size = f"{plural(len(new), 'row')}, {plural(len(new.listed), 'entry')}"
-    return Answer(found, OK, f"{did} {options.out}: {size}", document)
+    said = "\n".join(filter(None, (warning, f"{did} {options.out}: {size}")))
+    return Answer(found, OK, said, document)
 
 
 def _load(path: str, options: argparse.Namespace) -> Vocabulary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import Finding, MissingTensorError, listed, meant_one_of, plural
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
@@ -13,6 +14,9 @@ from torch_warmstart.planning.locating.locations import Located
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import SETTING
 from torch_warmstart.values import frozen
+
+if TYPE_CHECKING:
+    from torch_warmstart.names import CommonRule
 
 # A shard by itself, as transformers and others call theirs.
 _ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
@@ -120,7 +124,9 @@ def _by_one_rule(missing: Sequence[Variable], located: Located) -> _Cause | None
     rule, *more = rules
     explained = tuple(dict.fromkeys(variable for found in rules for variable, _ in found.found))
     count, of = f"{len(rule.found):,}", f"{len(missing):,}"
-    if more:
+    if any(other.source != rule.source for other in more):
+        text = _for_scopes(rules, f"{len(explained):,} of the {of}")
+    elif more:
         each = " or ".join(map(str, rules[:3]))
         text = (
             f"{len(rules):,} rules find {count} of the {of} each: say which is meant, "
@@ -133,6 +139,18 @@ def _by_one_rule(missing: Sequence[Variable], located: Located) -> _Cause | None
             f"{key!r}."
         )
     return _Cause("rule-missing", text, explained)
+
+
+def _for_scopes(rules: Iterable[CommonRule], found: str) -> str:
+    """What to say of rules for several scopes."""
+    of_scope: dict[str, list[str]] = {}
+    for rule in rules:
+        of_scope.setdefault(rule.source, []).append(str(rule))
+    each = "; ".join(" or ".join(said[:3]) for said in of_scope.values())
+    return (
+        f"Rules for {len(of_scope):,} scopes find {found} together. Say {SETTING} with one for "
+        f"each: {each}."
+    )
 
 
 def _without_layer_names(missing: tuple[Variable, ...], located: Located) -> _Cause | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import operator
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -27,13 +28,13 @@ from torch_warmstart.entries import (
     give_back_memory,
     positions,
 )
-from torch_warmstart.errors import SettingsError, VocabularyError, plural
+from torch_warmstart.errors import SettingsError, VocabularyError, WarmStartWarning, plural
 from torch_warmstart.settings import VocabSource
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import index_once, index_work
 from torch_warmstart.vocabularies.lifecycle.counting import counted_blocks
 from torch_warmstart.vocabularies.lifecycle.order import distinct, joined
-from torch_warmstart.vocabularies.loading import read_vocabulary
+from torch_warmstart.vocabularies.loading import header_of, read_vocabulary
 from torch_warmstart.vocabularies.refused_entries import check_no_blank_lines, check_one_kind
 
 Numbers = npt.NDArray[np.int64]
@@ -41,6 +42,11 @@ Day = datetime.date | np.datetime64 | int | str | None
 
 _BLOCK = 1 << 18  # entries at a time
 _MOST_SUM = 1 << 62  # of counts, so that two of them fit in 64 bits
+_HEADER = (
+    "{} looks like a header, and is taken as an entry that keeps its row. If the "
+    "table has no row for it, each entry has that of its neighbour: take the line out of the file, "
+    "or pass the entries behind it as a sequence. [header-as-entry]"
+)
 _UPDATED = ", updated"  # behind what the vocabulary is called, in messages
 
 
@@ -85,6 +91,9 @@ def update_vocabulary(
         The vocabulary, with a `usage`: counts altogether, the day on which each entry was last
         seen, and on which it got its row. `save` writes them too.
 
+    Warns:
+        WarmStartWarning: the first line of `old`, a file of lines, looks like a header.
+
     Raises:
         SettingsError: a setting is impossible, `max_size` is too small for the rows that must
             stay, `today` is before a day that `old` knows, or `counts` holds none.
@@ -107,6 +116,9 @@ def update_vocabulary(
     vocabulary = read_vocabulary(old)
     _check_day(vocabulary, day)
     check_no_blank_lines(vocabulary.listed)
+    warning = warning_of(vocabulary)
+    if warning:
+        warnings.warn(WarmStartWarning(warning), stacklevel=3)  # over `on_cpu`
     seen, strangers, numbers = _count(vocabulary.listed, counts, progress)
     _give_back(vocabulary.listed)
     usage = _used(vocabulary, seen, day)
@@ -122,6 +134,12 @@ def update_vocabulary(
     _give_back(vocabulary.listed)
     updated = _put_together(vocabulary, columns, is_kept, new, rows)
     return updated if max_size is None else updated.head(max_size)  # nothing is behind it
+
+
+def warning_of(old: Vocabulary) -> str:
+    """What is probably a mistake about the vocabulary that is updated, or ""."""
+    header = header_of(old.listed)
+    return _HEADER.format(header) if header else ""
 
 
 def _give_back(listed: Entries) -> None:

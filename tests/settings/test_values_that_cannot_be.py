@@ -65,6 +65,10 @@ def test_arguments_of_functions_too(tmp_path: Path) -> None:
         tws.warm_start(model, source, process_group="x")
     with pytest.raises(tws.SettingsError, match="by its name"):
         tws.change_vocabulary(model, {re.compile("w.*"): info()})  # type: ignore[dict-item]
+    with pytest.raises(tws.SettingsError, match="Vocabulary.save: path must be a path"):
+        tws.Vocabulary.load(["a"]).save(3)  # type: ignore[arg-type]
+    with pytest.raises(tws.SettingsError, match="^ClipOrPad: axis"):
+        tws.ClipOrPad("0")  # type: ignore[arg-type]
     with pytest.raises(tws.SettingsError, match="WarmStartSettings"):
         tws.convert(source, tmp_path / "m.pt", model=model, settings="x")
 

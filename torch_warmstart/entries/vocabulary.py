@@ -21,7 +21,7 @@ import torch
 
 from torch_warmstart.computing import on_cpu
 from torch_warmstart.entries.entries import Entries
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import SettingsError, path_of
 from torch_warmstart.storage import beside
 from torch_warmstart.values import frozen
 
@@ -226,16 +226,17 @@ class Vocabulary:
             SettingsError: nothing can be written there, or a line cannot hold an entry.
             MissingDependencyError: tables need pyarrow.
         """
-        if os.fspath(path).endswith(TABLE_SUFFIXES):
-            _work("save_table")(self, os.fspath(path))
+        where = path_of("Vocabulary.save: path", path)
+        if where.endswith(TABLE_SUFFIXES):
+            _work("save_table")(self, where)
             return
         tensors = _tensors_of(self)
         about = {"format": FILE_KIND, "first": self.first, **said_in_files(self)}
         try:
-            _write(os.fspath(path), tensors, json.dumps(about))
+            _write(where, tensors, json.dumps(about))
         except OSError as error:
             why = error.strerror or error
-            raise SettingsError(f"{path} cannot be written: {why}.") from error
+            raise SettingsError(f"{where} cannot be written: {why}.") from error
 
     def head(self, count: int) -> Vocabulary:
         """The first `count` rows."""

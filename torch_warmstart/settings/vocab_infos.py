@@ -197,7 +197,7 @@ class ClipOrPad:
 
     def __post_init__(self) -> None:
         _take_numbers_of_numpy(self)
-        _check_int("axis", self.axis)
+        _check_int("axis", self.axis, kind="ClipOrPad")
         _check_initializer(self)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.layouts.layout import Form, Layout, Tensors
+from torch_warmstart.layouts.layout import Form, Layout, Tensors, cat
 
 _PROJECTIONS = 3  # query, key and value
 
@@ -90,7 +90,7 @@ def attention_biases(heads: int, size: int) -> Layout:
         for bias in biases:
             if bias.dim() == 2:
                 _check_heads(heads, size, *bias.shape)
-        return (torch.cat([bias.flatten() for bias in biases]),)
+        return (cat([bias.flatten() for bias in biases]),)
 
     def to_tf(bias: torch.Tensor) -> Tensors:
         return tuple(torch.unflatten(part, 0, (heads, size)) for part in bias.chunk(_PROJECTIONS))
@@ -101,7 +101,7 @@ def attention_biases(heads: int, size: int) -> Layout:
 def _joined(*parts: torch.Tensor) -> Tensors:
     if len({part.shape for part in parts}) > 1:
         raise RuntimeError("projections of other sizes than each other")
-    return (torch.cat(parts),)
+    return (cat(parts),)
 
 
 def _parted(joined: torch.Tensor) -> Tensors:
@@ -151,7 +151,7 @@ def projection_forms(leaf: str) -> tuple[Form, ...]:
 
 
 def _below_each_other(weights: list[torch.Tensor]) -> torch.Tensor:
-    return weights[0] if len(weights) == 1 else torch.cat(weights)
+    return weights[0] if len(weights) == 1 else cat(weights)
 
 
 def _check_heads(heads: int, size: int, found_heads: int, found_size: int) -> None:

@@ -68,6 +68,22 @@ class Layout:
         return self.for_slots or self
 
 
+def cat(parts: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
+    """`torch.cat`, also for shapes alone.
+
+    On meta, torch's own imports torch._dynamo and Triton: more than a second, and behind an import
+    of TensorFlow it ends the process (tensorflow/tensorflow#124205).
+    """
+    first = parts[0]
+    if not first.is_meta:
+        return torch.cat(tuple(parts), dim)
+    size, at = sum(part.shape[dim] for part in parts), dim % first.dim()
+    shapes = {(*part.shape[:at], size, *part.shape[at + 1 :]) for part in parts}
+    if len(shapes) > 1:
+        raise RuntimeError("tensors of other sizes than each other")
+    return first.new_empty(shapes.pop())
+
+
 def _same(*tensors: torch.Tensor) -> Tensors:
     return tensors
 

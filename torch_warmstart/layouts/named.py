@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from torch_warmstart.errors import SettingsError, UnsupportedError, did_you_mean
-from torch_warmstart.layouts.layout import IDENTITY, Layout, Shape, Tensors
+from torch_warmstart.layouts.layout import IDENTITY, Layout, Shape, Tensors, cat
 
 # -- the order of the axes -------------------------------------------------------------------------
 
@@ -355,7 +355,7 @@ def concatenated(count: int) -> Layout:
     """
 
     def to_torch(*parts: torch.Tensor) -> Tensors:
-        return (torch.cat(parts),)
+        return (cat(parts),)
 
     def to_tf(table: torch.Tensor) -> Tensors:
         return table.tensor_split(count)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.layouts.layout import Layout, Tensors
+from torch_warmstart.layouts.layout import Layout, Tensors, cat
 from torch_warmstart.layouts.named import TRANSPOSE
 
 LSTM_GATES, GRU_GATES = 4, 3
@@ -39,7 +39,7 @@ RESET_BEFORE = (
 def _reordered(tensor: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
     """The last axis in blocks, one a gate, in another order."""
     gates = torch.unflatten(tensor, -1, (len(order), -1))
-    return torch.cat([gates[..., gate, :] for gate in order], dim=-1)
+    return cat([gates[..., gate, :] for gate in order], dim=-1)
 
 
 def _side_by_side(
@@ -203,7 +203,8 @@ def _projected_in_tf1(
 def _add_to_forget(bias: torch.Tensor, forget_bias: float) -> torch.Tensor:
     """Adds to the second of four gates, in torch's order."""
     i, f, g, o = bias.chunk(LSTM_GATES)
-    return torch.cat((i, f + forget_bias, g, o))
+    raised = f if f.is_meta else f + forget_bias  # of shapes alone nothing is summed: `cat`
+    return cat((i, raised, g, o))
 
 
 TF1_RNN_KERNEL = Layout("tf1_rnn_kernel", _rnn_kernel_in_torch, _rnn_kernel_in_tf1, ranks=(2,))

@@ -96,6 +96,14 @@ def test_a_table_needs_a_column_unless_it_has_one(frame):
         load(table, column="x")
 
 
+def test_columns_called_alike_and_numbers_below_zero():
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["t", "t"])
+    with pytest.raises(tws.VocabularyError, match="has 2 columns that are called 't'"):
+        tws.Vocabulary.load(twice, column="t")
+    with pytest.raises(tws.VocabularyError, match="no column -5"):
+        tws.Vocabulary.load(twice, column=-5)
+
+
 def test_a_slice_of_a_table_is_that_slice():
     table = pa.record_batch({"n": [1, 2, 3], "t": ["a", "b", "c"]}).slice(1, 2)
     assert list(load(table, column="t").entries) == [b"b", b"c"]

@@ -49,3 +49,16 @@ def test_a_token_with_two_rows_is_an_error(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(tws.VocabularyError, match="'a' twice"):
         tws.Vocabulary.load(path)
+
+
+def test_a_list_of_objects_is_no_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "v.json"
+    path.write_text('[{"token": "a", "id": 0}, {"token": "b", "id": 1}]')
+    with pytest.raises(tws.VocabularyError, match="a list of JSON's, not a line for each"):
+        tws.Vocabulary.load(path, column="token")
+
+
+@pytest.mark.parametrize("row", [2**63, 2**64 - 1, 10**30])
+def test_a_row_that_no_table_has_is_told_as_it_stands(row: int) -> None:
+    with pytest.raises(tws.VocabularyError, match=f"has row {row:,}: .* no table has that many"):
+        tws.Vocabulary.load({"a": row, "b": 0})

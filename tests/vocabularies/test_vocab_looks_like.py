@@ -31,6 +31,7 @@ def load(path: Path, text: str, **how: str) -> list[bytes | int | None]:
         ("     12 a\n      5 b\n      5 c\n", "seems to be a table with spaces between"),
         ("a 0\nb 1\nc 2\n", "seems to be a table with spaces between its cells"),
         ("a 1\r\nb 2\r\nc 3\r\n", "seems to be a table with spaces between its cells"),
+        ("<eps> 0\na 1\nb 2\nc 3\nd 4\ne 5\n#0 8\n<s> 9\n", "with spaces between its cells"),
     ],
 )
 def test_what_is_written_otherwise_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -47,6 +48,8 @@ def test_what_is_written_otherwise_is_named(tmp_path: Path, text: str, words: st
         "'s\n't\n",
         "('s\n",
         "in 2020\nin 1999\nin 2010\n",
+        "Area 1\nRoute 6\nStudio 54\n",
+        "Apollo 1\nGemini 8\nVostok 12\nSkylab 20\nDelta 33\nTitan 40\nAtlas 55\nZenit 60\n",
         "Area 51\nRoute 66\n",
         "token 0\ntoken 1\ntoken 2\n",
         "a;b\nc;d\ne;f\n",

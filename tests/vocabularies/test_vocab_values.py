@@ -64,7 +64,7 @@ def test_a_mapping_leads_to_rows_and_leaves_gaps():
         ({}, "at least one entry"),
         ({"a": 1, "b": 1}, "two entries of row 1: 'a' and 'b'"),
         ({"a": -1}, "row -1"),
-        ({"a": 1 << 60}, "a table has that many"),
+        ({"a": 1 << 60}, "no table has that many"),
         ({"a": 0.5}, "leads to float"),
         ({"a": "b"}, "leads to str"),
         ({0: "b", 1: "a"}, "leads to str. Turn it round: {entry: row"),

@@ -329,16 +329,16 @@ def from_mapping(mapping: Mapping[Any, Any], origin: str = "", **more: Any) -> V
             f"A mapping that is a vocabulary leads from an entry to its row; {origin} leads to "
             f"{names}.{turn if is_turned and set(map(type, mapping)) == {int} else ''}"
         )
-    rows = _of_ints(list(mapping.values()), origin).ids
-    assert rows is not None
+    low, high = int(min(mapping.values())), int(max(mapping.values()))
+    if low < 0 or high >= MOST_ROWS:
+        raise VocabularyError(
+            f"{origin} has row {low if low < 0 else high:,}: rows are counted from 0, and "
+            f"{'none is below that' if low < 0 else 'no table has that many'}."
+        )
+    rows = torch.tensor([int(row) for row in mapping.values()], device="cpu")
     order = torch.argsort(rows)
     rows = rows[order]
     keys = list(mapping)
-    if int(rows[0]) < 0 or int(rows[-1]) >= MOST_ROWS:
-        raise VocabularyError(
-            f"{origin} has row {int(rows[0] if rows[0] < 0 else rows[-1]):,}: rows are counted "
-            "from 0, and a table has that many."
-        )
     same = (rows.diff() == 0).nonzero().flatten()
     if len(same):
         first, second = (keys[int(order[int(same[0]) + behind])] for behind in (0, 1))

@@ -447,6 +447,11 @@ def _number_among(names: Sequence[str], column: str | int | None, origin: str) -
         return column
     if isinstance(column, str) and names.count(column) == 1:
         return names.index(column)
+    if isinstance(column, str) and column in names:
+        raise VocabularyError(
+            f"{origin} has {names.count(column)} columns that are called {column!r}: pass the one "
+            "that is meant as a sequence."
+        )
     asked = "" if column is None else f"no column {column!r}, but "
     known, first = listed_entries(names), shown_entry(names[0] if names else "name")
     raise VocabularyError(
@@ -460,7 +465,7 @@ def _check_rows_not_lost(names: Sequence[str], column: str | int | None, origin:
 
     `Vocabulary.save` writes such tables; without their metadata they are no longer told by it.
     """
-    asked = names[column] if isinstance(column, int) and column < len(names) else column
+    asked = names[column] if isinstance(column, int) and 0 <= column < len(names) else column
     if asked == ENTRY_COLUMN and ROW_COLUMN in names:
         raise VocabularyError(
             f"{origin} says in its column {ROW_COLUMN!r} which row each entry has; a column by "

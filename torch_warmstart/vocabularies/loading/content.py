@@ -204,8 +204,9 @@ def _is_counted(lines: Sequence[bytes], pattern: re.Pattern[bytes], word: int, n
     if len({match[word] for match in found}) < len(lines):
         return False
     numbers = [int(match[number]) for match in found]
-    if numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)]):
-        return True
+    if numbers[0] in (0, 1) and numbers == sorted(set(numbers)):  # ids, which may have gaps
+        gaps = numbers[-1] + 1 - numbers[0] - len(numbers)
+        return not gaps or (gaps <= len(numbers) and len(numbers) >= _FEW)
     return numbers[0] > numbers[-1] and numbers == sorted(numbers, reverse=True)
 
 

@@ -128,6 +128,12 @@ def _check_content(head: bytes, url: str, form: str, *, is_said: bool) -> None:
             f"{url} is JSON lines: say which of their names has the entries: "
             "Vocabulary.load(..., column='token', format='jsonl')."
         )
+    if form == "jsonl" and head.removeprefix(BOM).lstrip()[:1] == b"[":
+        raise VocabularyError(
+            f"{url} is a list of JSON's, not a line for each entry: write it as JSON lines "
+            "(to_json(path, orient='records', lines=True) of pandas), or pass the column as a "
+            "sequence."
+        )
     if form == "lines" and not is_said and not what_else_it_is(head):
         _check_no_table(head, url)
     whole = head.split(b"\n")[:-1] if form == "vocab" else []

@@ -83,6 +83,7 @@ def _once(url: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _of_tokenizer(tokenizer: Mapping[str, Any], url: str) -> Vocabulary:
     """The model's tokens, and those that were added."""
     tokens = tokenizer["model"].get("vocab")
+    size = len(tokens) if isinstance(tokens, list | dict) else 0
     if isinstance(tokens, list):  # Unigram: pieces with scores
         pieces = [pair[0] if isinstance(pair, list) and pair else None for pair in tokens]
         if not all(isinstance(piece, str) for piece in pieces):
@@ -91,11 +92,36 @@ def _of_tokenizer(tokenizer: Mapping[str, Any], url: str) -> Vocabulary:
         tokens = {piece: row for row, piece in enumerate(pieces)}
     if not isinstance(tokens, dict) or not all(type(row) is int for row in tokens.values()):
         raise _no_tokenizer(url, "its model has no vocabulary of tokens and ids")
-    merged = {**tokens, **dict(_added(tokenizer.get("added_tokens") or [], url))}
+    added = dict(_added(tokenizer.get("added_tokens") or [], url))
+    _check_added(added, tokens, size, url)
+    merged = {**tokens, **added}
     vocabulary = from_mapping(merged, url, is_padded=True)
     padding = tokenizer.get("padding") or {}
     roles = {"unk_token": unknown_of(tokenizer["model"]), "pad_token": padding.get("pad_token")}
     return with_roles(vocabulary, roles, merged)
+
+
+def _check_added(added: Mapping[str, int], tokens: Mapping[str, int], size: int, url: str) -> None:
+    """Raises VocabularyError for an id that the library would not give a token that was added.
+
+    It does not take the file's word: a token of the model's keeps its own, the others get those
+    behind the model's. What is written by hand leaves two answers. (Where the model's ids have
+    gaps, the library's versions differ.)
+    """
+    if size != 1 + max(tokens.values(), default=-1):
+        return
+    behind = size
+    for token, row in added.items():
+        if not token:  # which is never added
+            continue
+        given = tokens.get(token, behind)
+        if given != row:
+            raise VocabularyError(
+                f"{url} has id {row:,} for the added token {shown_entry(token)}, to which the "
+                f"library `tokenizers` gives {given:,} when it reads the file. {_THE_OBJECT}, or a "
+                "mapping of token to id, as the model was trained with."
+            )
+        behind += given == behind
 
 
 def unknown_of(model: Mapping[str, Any]) -> Any:

@@ -208,15 +208,38 @@ class _Layers:
         return [bare_name(key), *self._other_names.get(key, ())]
 
     def _beside(self, module: nn.Module, source: Source) -> Iterator[str]:
-        from torch_warmstart.planning.locating import layer_of_module
-
         for spec, names in zip(source.specs, source.form.names, strict=False):
             layer = self._checkpoint.layer_of(spec.key)
             if layer is not None:
-                yield from layer_of_module(layer, module).keys
+                yield from self._in_layer(module, source, spec.key, names)
                 yield from self._made_later(layer.name)
             else:
                 yield from self._by_name(module, source, spec.key, names)
+
+    def _in_layer(
+        self, module: nn.Module, source: Source, key: str, names: Sequence[str]
+    ) -> Iterator[str]:
+        """What is in the file's layer: all of it, if that is the module's."""
+        from torch_warmstart.planning.locating import layer_of_module
+
+        layer = self._checkpoint.layer_of(key)
+        assert layer is not None
+        keys = layer_of_module(layer, module).keys
+        if "/" not in bare_name(key):  # variables that a program saves one by one
+            yield from self._at_the_root(module, keys)
+        elif self._is_all_of_it(source, key, names):
+            yield from (each for each in keys if self._known(each) is not None)
+        else:
+            yield from keys
+
+    def _is_all_of_it(self, source: Source, key: str, names: Sequence[str]) -> bool:
+        """Whether a tensor is called as the module: the file's layer is what that lies in.
+
+        So it is of tables that a program keeps as attributes, side by side.
+        """
+        path = f"/{_slashed(source.owner.path)}"
+        own = (f"/{_slashed(name)}" for name in self._names_of(key))
+        return "" in names and path != "/" and any(name.endswith(path) for name in own)
 
     def _by_name(
         self, module: nn.Module, source: Source, key: str, names: Sequence[str]
@@ -230,15 +253,15 @@ class _Layers:
                 yield from self._within(f"{folder}/", is_deep=is_deep)
                 yield from self._made_later(folder)
             else:
-                yield from self._at_the_root(module, is_deep=is_deep)
+                yield from self._at_the_root(module, self._within("", is_deep=is_deep))
 
-    def _at_the_root(self, module: nn.Module, *, is_deep: bool) -> Iterator[str]:
+    def _at_the_root(self, module: nn.Module, keys: Iterable[str]) -> Iterator[str]:
         """What is the layer's where it is all that was saved; counts and the like lie there, too.
 
         Its tensors are called as the module's own are, but for what follows the first word.
         """
         own = {_first_word(leaf) for leaf in (*module._parameters, *module._buffers, *_USUAL)}
-        for key in self._within("", is_deep=is_deep):
+        for key in keys:
             if self._known(key) is not None or _first_word(key) in own:
                 yield key
 

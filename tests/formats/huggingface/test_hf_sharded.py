@@ -264,3 +264,11 @@ def test_a_flipped_byte_of_an_index_is_read_or_an_error_of_ours(tmp_path: Path) 
                 assert key not in STATE or torch.equal(value, STATE[key])
         except WarmStartError:
             pass
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_shards_without_their_index_are_told(tmp_path: Path, ending: str) -> None:
+    index = write_shards(tmp_path, ending)
+    index.unlink()
+    with pytest.raises(CheckpointNotFoundError, match=f"2 files of one .*: copy {index.name}, too"):
+        tw.load_checkpoint(tmp_path)

@@ -298,3 +298,16 @@ def test_an_entry_that_begins_as_a_weight_does_is_told(tmp_path):
     optimizer.step()
     torch.save({"model": model.state_dict(), "optim": optimizer.state_dict()}, tmp_path / "a.pt")
     assert "optim" in tws.convert(tmp_path / "a.pt", tmp_path / "b.pt").left_out
+
+
+def test_what_a_file_of_keras_says_of_its_layers_is_told_to_be_left_out(tmp_path):
+    import keras
+
+    layer = keras.layers.GRU(2, go_backwards=True, name="gru")
+    keras.Sequential([keras.layers.Input((3, 2)), layer]).save(tmp_path / "m.keras")
+    model = nn.ModuleDict({"gru": nn.GRU(2, 2)})
+    with pytest.raises(tws.PlanError, match="go_backwards=True"):
+        tws.plan_warm_start(model, tmp_path / "m.keras")
+    done = tws.convert(tmp_path / "m.keras", tmp_path / "m.safetensors")
+    assert len(done.keys) == 3
+    assert "what the file says of its layers" in done.left_out

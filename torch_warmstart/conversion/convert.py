@@ -117,6 +117,12 @@ def _besides_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
             yield saved.path, "an optimizer's state"
     for path, what in checkpoint.besides().items():
         yield path, f"{what}, which is no tensor"
+    if any(layer.options for layer in map(checkpoint.layer_of, checkpoint) if layer is not None):
+        yield (
+            "what the file says of its layers",
+            "activations, axes and the like, by which a model is checked that takes their tensors; "
+            "write the state of that model instead (model=, --model)",
+        )
     if checkpoint.family == "torch":
         return  # TorchRec's tables have their ids as tensors, and are told by their names
     try:

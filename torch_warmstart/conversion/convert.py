@@ -12,7 +12,7 @@ from torch_warmstart.conversion import safetensors_file, torch_file
 from torch_warmstart.conversion.pieces import Piece
 from torch_warmstart.display import VERSION, progress_bar
 from torch_warmstart.errors import CorruptCheckpointError, SettingsError, path_of, plural, printable
-from torch_warmstart.formats import Checkpoint, Family, family_of
+from torch_warmstart.formats import Checkpoint, Family, SavedLayer, family_of
 from torch_warmstart.storage import check_free, whole_file
 from torch_warmstart.values import frozen
 
@@ -117,7 +117,7 @@ def _besides_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
             yield saved.path, "an optimizer's state"
     for path, what in checkpoint.besides().items():
         yield path, f"{what}, which is no tensor"
-    if any(layer.options for layer in map(checkpoint.layer_of, checkpoint) if layer is not None):
+    if any(_is_described(checkpoint.layer_of(key)) for key in checkpoint):
         yield (
             "what the file says of its layers",
             "activations, axes and the like, by which a model is checked that takes their tensors; "
@@ -134,6 +134,13 @@ def _besides_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
         ids = f"{{{table.values!r}: checkpoint.tables()[{name!r}].keys}}"
         why = f"which row is whose is written by tws.save_vocabularies(path, {ids})"
         yield f"the ids of {name}", why
+
+
+def _is_described(layer: SavedLayer | None) -> bool:
+    """Whether the file has settings of a layer, or of one that it is in."""
+    while layer is not None and not layer.options:
+        layer = layer.around
+    return layer is not None
 
 
 def _reader(checkpoint: Checkpoint, key: str) -> Callable[[], torch.Tensor]:

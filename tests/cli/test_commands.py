@@ -270,6 +270,17 @@ def test_a_dry_run_of_convert_writes_nothing(call):
 # -- diff ------------------------------------------------------------------------------------------
 
 
+def test_entries_of_two_checkpoints_are_compared(call):
+    other = {name: tensor + 1 for name, tensor in old_state().items()}
+    torch.save({"student": old_state(), "teacher": old_state()}, "monday.pt")
+    torch.save({"student": other, "teacher": old_state()}, "tuesday.pt")
+    code, _, err = call("diff monday.pt tuesday.pt")
+    assert code == 2
+    assert "--entry student or --entry teacher" in err
+    assert call("diff monday.pt tuesday.pt --entry teacher")[0] == 0
+    assert call("diff monday.pt tuesday.pt --entry student")[0] == 1
+
+
 def test_equal_checkpoints_exit_with_0_and_others_with_1(call):
     torch.save({**old_state(), "head.bias": torch.zeros(2)}, "new.pt")
     assert call("diff old.pt old.pt")[:2] == (

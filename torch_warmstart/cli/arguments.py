@@ -215,6 +215,7 @@ def _convert(parser: Parser) -> None:
 def _diff(parser: Parser) -> None:
     parser.add_argument("old", metavar="OLD", help="path or URL of a checkpoint")
     parser.add_argument("new", metavar="NEW", help="path or URL of another")
+    _add_opening(parser)
     parser.add_argument("--stat", action="store_true", help="print only how many tensors differ")
     parser.add_argument(
         "--no-values", dest="values", action="store_false", help="compare names, shapes and dtypes"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -158,9 +159,7 @@ def weight_norm(layout: Layout, part: int, dim: int) -> Layout:
     def to_torch(*tensors: torch.Tensor) -> Tensors:
         weight = layout.to_torch(*tensors)[part]
         axes = [axis for axis in range(weight.dim()) if axis != dim % weight.dim()]
-        if dim == -1:
-            return torch.linalg.vector_norm(weight), weight
-        return torch.linalg.vector_norm(weight, dim=axes, keepdim=True), weight
+        return _norm(weight, None if dim == -1 else axes), weight
 
     def to_tf(g: torch.Tensor, v: torch.Tensor) -> Tensors:
         return layout.to_tf(_weight_normed(g, v)[0])
@@ -186,16 +185,31 @@ def _no_inverse(*_: torch.Tensor) -> Tensors:
 def _weight_normed(g: torch.Tensor, v: torch.Tensor) -> Tensors:
     if g.dim() not in (0, v.dim()):
         raise RuntimeError("a norm of another rank")
-    axes = [axis for axis in range(v.dim()) if g.dim() == 0 or g.shape[axis] == 1]
-    norm = torch.linalg.vector_norm(v, dim=axes or None, keepdim=g.dim() > 0)
     if g.dim() and any(g.shape[axis] not in (1, v.shape[axis]) for axis in range(v.dim())):
         raise RuntimeError("a norm of another weight")
-    return (v * (g / norm),)
+    if v.is_meta:
+        return (_like(v),)
+    axes = [axis for axis in range(v.dim()) if g.dim() and g.shape[axis] == 1]
+    return (v * (g / _norm(v, axes if g.dim() else None)),)
 
 
 def _split(weight: torch.Tensor) -> Tensors:
-    axes = list(range(1, weight.dim()))
-    return torch.linalg.vector_norm(weight, dim=axes, keepdim=True), weight
+    return _norm(weight, [*range(1, weight.dim())]), weight
+
+
+def _norm(weight: torch.Tensor, axes: Sequence[int] | None) -> torch.Tensor:
+    """Of size 1 along these axes; one number for None. Of shapes alone it is a shape: see `cat`."""
+    if not weight.is_meta:
+        found: torch.Tensor = torch.linalg.vector_norm(
+            weight, dim=axes or None, keepdim=axes is not None
+        )
+        return found
+    own = enumerate(weight.shape)
+    return weight.new_empty(() if axes is None else [1 if at in axes else n for at, n in own])
+
+
+def _like(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.new_empty(tensor.shape)
 
 
 @functools.lru_cache(maxsize=16)
@@ -213,10 +227,12 @@ def _merged_spectral(usual: int) -> Layout:
         fitting = [m for m in matrices if tuple(m.shape) == (*u.shape, *v.shape)]
         if not fitting:
             raise RuntimeError("vectors of another weight")
+        if original.is_meta:
+            return (_like(original),)
         turned = [torch.mv(matrix, v) for matrix in fitting]
         norms = [torch.dot(u, each) for each in turned]
         own = 0
-        if len(norms) > 1 and not original.is_meta:
+        if len(norms) > 1:
             pairs = zip(norms, turned, strict=True)
             along = [float(norm / torch.linalg.vector_norm(each)) for norm, each in pairs]
             best = max(range(len(along)), key=along.__getitem__)
@@ -229,7 +245,7 @@ def _merged_spectral(usual: int) -> Layout:
 def _pruned(original: torch.Tensor, mask: torch.Tensor) -> Tensors:
     if original.shape != mask.shape:
         raise RuntimeError("a mask of another weight")
-    return (original * mask,)
+    return (_like(original) if original.is_meta else original * mask,)
 
 
 MERGED_NORM = Layout("weight_norm", _weight_normed, _split, num_tf=2, for_slots=_NO_SLOTS)

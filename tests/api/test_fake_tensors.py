@@ -96,3 +96,16 @@ def test_vocabularies_among_fake_tensors_are_refused(use: str) -> None:
     vocabulary = tws.Vocabulary.load(["a", "b"])
     with FakeTensorMode(), pytest.raises(tws.SettingsError, match="FakeTensorMode"):
         VOCABULARIES[use](vocabulary)
+
+
+def test_a_start_within_a_compiled_function_is_run_and_not_traced() -> None:
+    model, layer = nn.Embedding(2, 3), nn.Linear(3, 3)
+
+    @torch.compile(backend="eager")
+    def compute(inputs: torch.Tensor) -> torch.Tensor:
+        tws.warm_start(model, OLD)
+        return layer(inputs)
+
+    inputs = torch.ones(2, 3)
+    assert torch.equal(compute(inputs), layer(inputs))
+    assert torch.equal(model.weight, OLD["weight"])

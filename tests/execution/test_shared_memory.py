@@ -147,6 +147,15 @@ def test_a_source_that_is_the_models_memory_by_numpy_is_read_first():
     assert torch.equal(model.weight, expected)
 
 
+def test_a_model_is_its_own_source_with_a_tensor_of_no_elements():
+    model = nn.Linear(2, 2)
+    model.register_buffer("seen", torch.empty(0, 3))
+    weight = model.weight.detach().clone()
+    report = tws.warm_start(model, WarmStartSettings(model.state_dict(), [".*"]))
+    assert report.count("copied") == 3
+    assert torch.equal(model.weight, weight)
+
+
 def test_a_source_that_is_the_file_under_the_model_is_read_first(tmp_path):
     path = tmp_path / "weight.npy"
     values = np.arange(14, dtype=np.float32).reshape(7, 2)

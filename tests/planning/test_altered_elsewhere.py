@@ -71,3 +71,55 @@ def test_a_plain_weight_of_torchs_into_a_spectral_norm_is_told():
     assert ["estimate of its norm" in str(audit) for audit in plan.audits] == [True]
     whole = {key: tensor.clone() for key, tensor in normed.state_dict().items()}
     assert tws.plan_warm_start(normed, whole).audits == ()
+
+
+class Scaled(nn.Module):
+    """A layer that keeps its weight in one byte a number, with a scale."""
+
+    def __init__(self, dtype, scale, kind="buffer"):
+        super().__init__()
+        weight = torch.ones(4, 4).to(dtype)
+        if dtype.is_floating_point:
+            self.weight = nn.Parameter(weight, requires_grad=False)
+        else:
+            self.register_buffer("weight", weight)
+        if kind == "parameter":
+            self.register_parameter(scale, nn.Parameter(torch.rand(1)))
+        else:
+            self.register_buffer(scale, torch.rand(1), persistent=kind == "buffer")
+
+
+def scales_kept(model, source, selected, **settings):
+    settings = tws.WarmStartSettings(source, selected, **settings)
+    notes = tws.plan_warm_start(nn.ModuleDict({"fc": model}), settings).notes
+    return [note.text for note in notes if note.code == "weight-quantised"]
+
+
+@pytest.mark.parametrize("kind", ["buffer", "parameter", "not saved"])
+@pytest.mark.parametrize("scale", ["weight_scale", "weight_scale_inv", "scale", "scale_weight"])
+def test_a_scale_of_the_models_that_stays_beside_numbers_of_one_byte_is_heard(kind, scale):
+    model = Scaled(torch.float8_e4m3fn, scale, kind)
+    keep = {"on_missing": "keep"}
+    for source in ({"fc.weight": W}, {"fc/kernel:0": W}):
+        rule = {"fc.weight": next(iter(source))}
+        settings = {**keep, "var_name_to_prev_var_name": rule}
+        (said,) = scales_kept(model, source, ".*", **settings)
+        assert f"float8_e4m3fn in the model, whose module has '{scale}', too" in said
+        settings["var_name_to_layout"] = {"fc.weight": "identity"}
+        assert scales_kept(model, source, ".*", **settings) == []
+
+
+def test_a_scale_is_left_by_a_pattern_too():
+    model = Scaled(torch.int8, "weight_scale")
+    source = {"fc.weight": torch.ones(4, 4, dtype=torch.int8), "fc.weight_scale": torch.ones(1)}
+    assert len(scales_kept(model, source, ["fc.weight$"])) == 1
+    assert scales_kept(model, source, [".*"]) == []
+
+
+def test_what_scales_no_weight_or_no_numbers_of_one_byte_is_not_heard():
+    keep = {"on_missing": "keep"}
+    source = {"fc.weight": W}
+    assert scales_kept(Scaled(torch.float8_e4m3fn, "input_scale"), source, ".*", **keep) == []
+    assert scales_kept(Scaled(torch.float32, "weight_scale"), source, ".*", **keep) == []
+    masked = {"fc.weight": torch.ones(4, 4, dtype=torch.bool)}
+    assert scales_kept(Scaled(torch.bool, "scale"), masked, ["fc.weight"]) == []

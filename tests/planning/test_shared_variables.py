@@ -178,3 +178,21 @@ def test_positions_of_slots_do_not_tell_which_of_them_is_which():
     saved = {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()}
     with pytest.raises(tws.PlanError, match="which are which is unclear"):
         tws.warm_start(model, WarmStartSettings(saved), optimizer=optimizer)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
+        self.head.weight = self.embed.weight
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_the_other_name_of_a_tied_weight_is_no_unused_key(tmp_path, where):
+    state = {**Tied().state_dict(), "other.weight": torch.ones(5, 4)}
+    if where == "file":
+        torch.save(state, tmp_path / "m.pt")
+        state = tmp_path / "m.pt"
+    report = tws.warm_start(Tied(), WarmStartSettings(state, [".*"]))
+    assert report.unexpected_keys == ("other.weight",)
+    assert report.summary.endswith("; 1 key of the checkpoint was not used")

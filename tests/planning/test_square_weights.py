@@ -66,6 +66,17 @@ def test_a_square_kernel_for_a_module_of_unknown_class_is_not_certain(name):
     assert {item.variable: item.confidence for item in found.items}["fc.weight"] != "high"
 
 
+@pytest.mark.parametrize(("columns", "is_sure"), [(4, False), (3, True)])
+def test_a_kernel_is_proposed_for_a_users_module_whose_bias_is_found(columns, is_sure):
+    own = nn.Module()
+    own.weight, own.bias = nn.Parameter(torch.zeros(4, columns)), nn.Parameter(torch.zeros(4))
+    kernel, bias = torch.ones(4, columns), torch.ones(4)
+    source = {"fc/kernel": kernel, "fc/bias": bias, "other/gamma": torch.ones(2)}
+    (found,) = tws.suggest_names(nn.ModuleDict({"fc": own}), source).items
+    assert (found.variable, found.names) == ("fc.weight", ("fc/kernel",))
+    assert (found.confidence != "low") == is_sure
+
+
 def test_what_own_modules_and_files_call_alike_or_what_is_not_square_is_as_it_is():
     one = nn.Module()
     one.kernel, one.table = nn.Parameter(torch.zeros(4, 4)), nn.Parameter(torch.zeros(4, 2))

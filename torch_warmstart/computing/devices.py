@@ -3,7 +3,8 @@
 Tensors that are made without a device lie on the CPU, whatever `torch.set_default_device` says:
 what comes of files and vocabularies lies there, and so must what is worked out beside it. And
 nothing is computed in half precision because the call stands in somebody's autocast. Code of the
-caller's that is run meanwhile has both as the caller has them.
+caller's that is run meanwhile has both as the caller has them. And a call within what torch.compile
+makes of a function is run, not traced.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def on_cpu(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @wraps(function)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if torch.compiler.is_dynamo_compiling():
+            untraced: Callable[_P, _T] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+            return untraced(*args, **kwargs)
         callers = _surroundings()
         if callers.device.type == "cpu" and not callers.autocast:
             return function(*args, **kwargs)

@@ -40,8 +40,8 @@ class Watch:
         return self._is_all_safe or all(map(is_safe, self._checkpoint.local_files(keys)))
 
     def add(self, tensor: torch.Tensor) -> None:
-        """Watches a tensor in memory."""
-        if not tensor.is_inference():
+        """Watches a tensor in memory; an empty one, which may be the model's own, has no values."""
+        if tensor.numel() and not tensor.is_inference():
             self._tensors.append((tensor, tensor._version))
 
     def leave_out(self, paths: Collection[str]) -> None:

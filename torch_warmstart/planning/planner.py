@@ -247,8 +247,10 @@ def _only(findings: Iterable[Finding], severity: Severity) -> list[Finding]:
 def _unused_keys(
     checkpoint: Checkpoint, items: Iterable[PlanItem], *, with_slots: bool
 ) -> tuple[str, ...]:
-    """The checkpoint's keys that no item takes."""
-    used = {key for item in items for key in item.keys}
+    """The checkpoint's keys that no item takes, by that or another name: tied weights have two."""
+    specs = [spec for item in items for spec in item.sources]
+    used = {spec.key for spec in specs}
+    storages = {spec.storage for spec in specs} - {None}
     keys = [key for key in checkpoint if key != OBJECT_GRAPH_KEY]
     slots: Sequence[str] = []
     if with_slots:
@@ -256,7 +258,11 @@ def _unused_keys(
 
         slots = slot_keys(checkpoint.optimizer_states())
     listed = dict.fromkeys([*keys, *slots, *checkpoint.extra_states()])
-    return tuple(key for key in listed if key not in used)
+    left = [key for key in listed if key not in used]
+    if not storages:
+        return tuple(left)
+    there = set(keys)
+    return tuple(k for k in left if k not in there or checkpoint.spec(k).storage not in storages)
 
 
 def _extra_states(checkpoint: Checkpoint) -> list[Finding]:

@@ -25,6 +25,7 @@ from torch_warmstart.suggesting.tensors import AvailableTensors, Fit, Tensor, fi
 from torch_warmstart.values import frozen
 
 _PARAMETRIZED = "parametrizations"  # torch's name for where it keeps that
+_KERNEL = {"kernel"}  # what a user's module has it for, whatever it calls it
 _CHAINS = 200  # looked at for a stack of recurrent layers
 
 
@@ -172,7 +173,9 @@ def single_candidates(finder: Finder, available: AvailableTensors) -> Candidates
 
     def find(layer: Layer, forms: _FormsOf) -> list[Candidate]:
         ((owner, variable),) = layer.tensors
-        foreign = KERAS_NAMES - {n for form in forms(owner) for names in form.names for n in names}
+        own = {n for form in forms(owner) for names in form.names for n in names}
+        is_of_users = own == {owner.leaf} and len(variable.shape) > 1
+        foreign = KERAS_NAMES - own - (_KERNEL if is_of_users else set())
         shape = available.shape_of(variable)
         return [
             Candidate(_told(tensor.name, (fit,)), (fit,), is_foreign=tensor.leaf in foreign)

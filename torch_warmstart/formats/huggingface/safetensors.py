@@ -47,13 +47,15 @@ DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
 }
+_OF_NEWER = {"F8_E8M0": "float8_e8m0fnu"}  # torch's from 2.7 on
+DTYPES |= {word: getattr(torch, name) for word, name in _OF_NEWER.items() if hasattr(torch, name)}
 _OTHER_BITS = {
     "F4": 4,
     "F6_E2M3": 6,
     "F6_E3M2": 6,
     "F8_E8M0": 8,
 }  # not for every torch: only listed
-_BITS = {**{name: 8 * dtype.itemsize for name, dtype in DTYPES.items()}, **_OTHER_BITS}
+_BITS = {**_OTHER_BITS, **{name: 8 * dtype.itemsize for name, dtype in DTYPES.items()}}
 
 MAX_HEADER = 100_000_000  # bytes; the library's own limit
 _MAX_RANK = 64  # torch's own

@@ -14,6 +14,7 @@ _SAME_TYPE = {  # words of the formats that say no more than torch's
     "half": "float16",
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
     "BF16": "bfloat16",
 }
 _LETTERS = {"I": "int", "U": "uint", "F": "float", "C": "complex"}  # of safetensors

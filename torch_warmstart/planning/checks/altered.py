@@ -13,6 +13,8 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import torch
+
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, Severity, plural
 from torch_warmstart.formats import Checkpoint
@@ -89,6 +91,8 @@ _COMPUTED = _Form(
 )
 _ORIGINAL_OF = re.compile(r"(?:^|[./])parametrizations[./]\w+[./]original$")
 _SCALES = re.compile(r"scale|amax|dequant|_extra_state$", re.IGNORECASE)
+# What modules call the scales of a weight, by its name; those of inputs are not among them.
+_SCALES_OF = r"scales?|scale_inv|scale_{0}|{0}_(scales?|scale_inv|zero_points?)"
 _HINT = (
     "A weight that the checkpoint keeps in another form: to take the numbers as they are all the "
     "same, say so by its layout, var_name_to_layout={...: 'identity'}."
@@ -115,10 +119,10 @@ def find_altered(
     An error where one would be taken, or is asked for and not found; a warning where it stays as it
     is. What has a layout of the user's is the user's word.
     """
+    findings = [*_scales_kept(wishes, decisions)]
     if located.finder.conventions.has_own_layers:
-        return frozenset(), []
+        return frozenset(), findings
     found = list(_tell(wishes, decisions, located))
-    findings = []
     for form in (*_FORMS, _COMPUTED):
         told = [each for each in found if each.form is form]
         bad = [each for each in told if _is_wrong(decisions[each.variable])]
@@ -129,6 +133,34 @@ def find_altered(
     if not any(each.form.code == "weight-quantised" for each in found):
         findings += _scales_elsewhere(wishes, decisions, located)
     return frozenset(each.variable for each in found), findings
+
+
+def _scales_kept(wishes: Wishes, decisions: Mapping[Variable, Decision]) -> Iterator[Finding]:
+    """Numbers of one byte that are taken for a module which keeps its own scales for them."""
+    taken = [v for v, decision in decisions.items() if v.slot is None and _is_taken(decision)]
+    narrow = [v for v in taken if v.tensor.dtype.itemsize == 1 and v.tensor.dtype != torch.bool]
+    if not narrow:
+        return
+    written = {(id(owner.module), owner.leaf) for v in taken for owner in v.owners}
+    told: list[tuple[Variable, str]] = []
+    for variable in narrow:
+        module, leaf = variable.owners[0].module, variable.owners[0].leaf
+        is_scale = re.compile(_SCALES_OF.format(re.escape(leaf))).fullmatch
+        own = filter(is_scale, (*module._parameters, *module._buffers))
+        kept = [name for name in own if (id(module), name) not in written]
+        if kept and wishes[variable].layout is None:
+            told.append((variable, kept[0]))
+    if told:
+        (first, scale), more = told[0], len(told) - 1
+        others = f" (and {plural(more, 'other variable')})" if more else ""
+        text = (
+            f"{first.name}{others} is {dtype_name(first.tensor.dtype)} in the model, whose module "
+            f"has {scale!r}, too, and that stays as it is: if it scales the numbers, the weight is "
+            "another one. Take both from a checkpoint that has both, or quantise the model behind "
+            "the warm start."
+        )
+        hint = f"To take the numbers alone: var_name_to_layout={{{first.name!r}: 'identity'}}."
+        yield Finding("weight-quantised", "warning", first.name, text, hint)
 
 
 def _scales_elsewhere(

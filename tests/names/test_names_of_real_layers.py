@@ -211,6 +211,7 @@ def test_what_is_alone_in_a_wrapper_is_found(write, before):
         {**linear("td/a"), "td/norm/gamma": (2,)},
         {"td/a/kernel": (2, 2), "td/b/bias": (2,), "td/c/bias": (2,)},
         {"td/a/kernel": (2, 2)},
+        {"td/a/kernel": (2, 2), "td/b/bias": (2,)},
         {**linear("td/a"), "td/g": (2,)},
     ],
 )

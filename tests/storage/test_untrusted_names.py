@@ -154,6 +154,17 @@ def test_a_state_file_sends_nobody_elsewhere(
     assert "\x1b" not in str(caught.value)
 
 
+def test_of_an_index_behind_a_signed_address_no_shard_is_asked_for(here: Server) -> None:
+    index = {"weight_map": {"x": "model-00001-of-00001.safetensors"}}
+    name = "/m/model.safetensors.index.json?Signature=a/b"
+    here.files[name] = json.dumps(index).encode()
+
+    with pytest.raises(tw.UnsupportedError, match="a signed address is good for one: copy all"):
+        tw.load_checkpoint(f"{here.url}{name}")["x"]
+
+    assert here.paths == {name}
+
+
 @pytest.mark.parametrize("name", [name for name in OUTSIDE if name])
 def test_an_index_of_shards_sends_nobody_elsewhere(
     here: Server, parsed: list[str], name: str

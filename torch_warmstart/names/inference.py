@@ -19,6 +19,7 @@ from dataclasses import replace
 from torch_warmstart.formats import TensorSpec
 from torch_warmstart.layouts import ANY
 from torch_warmstart.model import Variable
+from torch_warmstart.names.conventions import bare_name
 from torch_warmstart.names.layer_tensors import LayerTensors, paths_of
 from torch_warmstart.names.source import Source, differ, fitting, identity_of, whole
 from torch_warmstart.names.spellings import OWN
@@ -142,8 +143,7 @@ class Inference:
             if not owner.path or not forms:
                 continue
             for scopes in self._wrappers(owner.path):
-                within = map(self._layers.spellings.spec, scopes.keys_of(f"{ANY}/{ANY}"))
-                inside = set(map(identity_of, within))
+                inside = self._in_one_layer(scopes.keys_of(f"{ANY}/{ANY}"))
                 has_own = any(scopes.keys_of(ANY))  # as WeightNormalization has
                 if has_own or len(inside) != len(forms) or inside & self._found_otherwise:
                     continue
@@ -159,6 +159,15 @@ class Inference:
                 if sources and not differ(sources):
                     return (fitting(sources, variable) or sources)[0]
         return None
+
+    def _in_one_layer(self, keys: Iterable[str]) -> set[object]:
+        """What the tensors are that some keys mean; none, if they do not lie in one folder."""
+        folders: dict[object, set[str]] = {}
+        for key in keys:
+            folder = bare_name(key).rpartition("/")[0]
+            folders.setdefault(identity_of(self._layers.spellings.spec(key)), set()).add(folder)
+        is_one = bool(folders) and bool(set.intersection(*folders.values()))
+        return set(folders) if is_one else set()
 
     def _wrappers(self, path: str) -> Iterable[_Scopes]:
         """The tensors below a path, and below the same in one more scope."""

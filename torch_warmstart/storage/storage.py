@@ -13,6 +13,7 @@ from torch_warmstart.errors import (
     CorruptCheckpointError,
     MissingDependencyError,
     SettingsError,
+    UnsupportedError,
     check_choice,
     check_number_of_bytes,
     path_of,
@@ -26,7 +27,14 @@ from torch_warmstart.storage.files import (
     reaching,
 )
 from torch_warmstart.storage.local import LocalFile
-from torch_warmstart.storage.urls import here, is_remote, is_web, parent, stays_below
+from torch_warmstart.storage.urls import (
+    here,
+    is_remote,
+    is_signed,
+    is_web,
+    parent,
+    stays_below,
+)
 from torch_warmstart.values import Opener, frozen
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
@@ -132,7 +140,13 @@ class Storage:
         Nor may it be a link that leads out of the directory where the index is. Where the index is
         a link itself, as in Hugging Face's cache, the directory to which that leads counts too.
         An `index` that ends with a slash is the directory itself, whose files are told by name.
+        Behind a signed address there are no other files.
         """
+        if is_signed(index):
+            raise UnsupportedError(
+                f"{index} lists other files, and a signed address is good for one: copy all files "
+                "of the checkpoint, or open the folder with storage_options that are good for all."
+            )
         if not is_remote(url.removeprefix(_FILE)):
             self._check_link(index, url)
         try:

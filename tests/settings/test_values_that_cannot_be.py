@@ -91,3 +91,20 @@ def test_numbers_of_numpy_are_taken_as_python_s() -> None:
     assert tws.ClipOrPad(axis=np.int64(1)) == tws.ClipOrPad(axis=1)
     with pytest.raises(tws.SettingsError, match="must be an int, not True"):
         tws.SegmentInfo({"a": np.bool_(True)}, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda many: tws.VocabInfo(["a"], backup_initializer=many),
+        lambda many: tws.VocabInfo(["a"], min_found=many),
+        lambda many: tws.ClipOrPad(axis=many),
+        lambda many: tws.WarmStartSettings("x", var_name_to_vocab_info={"w": many}),
+        lambda many: tws.WarmStartSettings("x", storage_options=[*many.items()]),
+    ],
+    ids=["initializer", "min_found", "axis", "info", "storage_options"],
+)
+def test_what_a_message_shows_of_a_value_is_short(make):
+    with pytest.raises(tws.SettingsError) as refused:
+        make({f"secret {number}": torch.ones(9) for number in range(300)})
+    assert len(str(refused.value)) < 400

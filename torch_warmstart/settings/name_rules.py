@@ -62,7 +62,7 @@ class NameRules:
         object.__setattr__(self, "names", _checked_names(self.names, self._setting))
         object.__setattr__(self, "patterns", _checked_patterns(self.patterns, self._setting))
         if not isinstance(self.layouts, Mapping):
-            raise SettingsError(f"{self._setting}: layouts is a mapping, not {self.layouts!r}.")
+            raise SettingsError(f"{self._setting}: layouts is a mapping, not {self.layouts!r:.60}.")
         object.__setattr__(self, "layouts", dict(self.layouts))
 
     @property

@@ -133,16 +133,17 @@ class WarmStartSettings:
             check_choice(name, getattr(self, name), OnProblem)
         for name, kind in (("verify", bool), ("format", str | None)):
             if not isinstance(getattr(self, name), kind):
-                raise SettingsError(f"{name} cannot be {getattr(self, name)!r}.")
+                raise SettingsError(f"{name} cannot be {getattr(self, name)!r:.60}.")
         if not isinstance(self.storage_options, Mapping | None):
             raise SettingsError(
-                f"storage_options is a mapping for fsspec, not {self.storage_options!r}."
+                "storage_options is a mapping for fsspec, not a "
+                f"{type(self.storage_options).__name__}."
             )
         where = self.optimizer_entry
         if where is not None and not (isinstance(where, str) and where.strip("/")):
             raise SettingsError(
                 "optimizer_entry is a path of keys in a nested checkpoint, such as 'optimizer' or "
-                f"'optimizer_states/0', not {where!r}."
+                f"'optimizer_states/0', not {where!r:.60}."
             )
         _ = self.storage  # checks its fields
 

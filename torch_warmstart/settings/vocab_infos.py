@@ -145,7 +145,7 @@ class VocabInfo:
                 _check_int(name, getattr(self, name), minimum=0)
         object.__setattr__(self, "fallback", _checked_fallback(self.fallback))
         if self.where is not None and not callable(self.where):
-            raise SettingsError(f"VocabInfo: where is a function, not {self.where!r}.")
+            raise SettingsError(f"VocabInfo: where is a function, not {self.where!r:.60}.")
         self.forms_of("new"), self.forms_of("old")  # checks them
         _check_int("axis", self.axis)
         if self.old_num_oov_buckets not in (None, 0, self.num_oov_buckets):
@@ -170,7 +170,7 @@ class VocabInfo:
         given: Any = said or ()
         listed: tuple[str, ...] = tuple(given) if isinstance(given, list | tuple) else (given,)
         if not all(isinstance(form, str) and form in FORMS for form in listed):
-            raise SettingsError(f"VocabInfo: forms are {', '.join(FORMS)}, not {said!r}.")
+            raise SettingsError(f"VocabInfo: forms are {', '.join(FORMS)}, not {said!r:.60}.")
         return listed
 
 
@@ -258,7 +258,7 @@ def _check_segments(name: str, segments: object, *, may_change: bool) -> None:
     for feature, said in segments.items():
         width = as_python(said)
         if not isinstance(feature, str) or not feature:
-            raise SettingsError(f"SegmentInfo: {name}: a feature has a name, not {feature!r}.")
+            raise SettingsError(f"SegmentInfo: {name}: a feature has a name, not {feature!r:.60}.")
         if isinstance(width, VocabInfo) and may_change:
             _check_inner(feature, width)
         elif isinstance(width, VocabInfo):
@@ -320,10 +320,10 @@ def check_infos(name: str, value: object) -> None:
     if isinstance(value, INFO_TYPES):
         return
     if not isinstance(value, list | tuple) or not value:
-        raise SettingsError(f"{name} is for {what_infos_are()}; found {value!r}.")
+        raise SettingsError(f"{name} is for {what_infos_are()}; found {value!r:.60}.")
     for one in value:
         if not isinstance(one, INFO_TYPES):
-            raise SettingsError(f"{name} is for {what_infos_are()}; its list has {one!r}.")
+            raise SettingsError(f"{name} is for {what_infos_are()}; its list has {one!r:.60}.")
     twice = axis_of_two([one.axis for one in value])
     if twice is not None:
         raise SettingsError(f"{name}: two of its list are for axis {twice}; an axis has one.")
@@ -382,7 +382,7 @@ def _checked_fallback(value: object) -> tuple[tuple[Any, Any], ...]:
 
 def _check_share(name: str, value: object) -> None:
     if not is_number(value) or not 0 <= value <= 1:
-        raise SettingsError(f"VocabInfo: {name} is a part, from 0 to 1, not {value!r}.")
+        raise SettingsError(f"VocabInfo: {name} is a part, from 0 to 1, not {value!r:.60}.")
 
 
 def _check_vocab_size(name: str, size: object) -> None:
@@ -402,7 +402,7 @@ def _check_int(
     name: str, value: object, minimum: int | None = None, *, kind: str = "VocabInfo"
 ) -> None:
     if not is_whole(value):
-        raise SettingsError(f"{kind}: {name} must be an int, not {value!r}.")
+        raise SettingsError(f"{kind}: {name} must be an int, not {value!r:.60}.")
     if minimum is not None and value < minimum:
         raise SettingsError(f"{kind}: {name} is {value}; it must be at least {minimum}.")
     if value >= _NO_COUNT:  # sums of two are still counts of 64 bits
@@ -412,7 +412,7 @@ def _check_int(
 def _check_initializer(info: VocabInfo | ClipOrPad | SegmentInfo) -> None:
     initializer, generator, kind = info.backup_initializer, info.generator, type(info).__name__
     if generator is not None and not isinstance(generator, torch.Generator):
-        raise SettingsError(f"{kind}: generator is a torch.Generator, not {generator!r}.")
+        raise SettingsError(f"{kind}: generator is a torch.Generator, not {generator!r:.60}.")
     if initializer is None or (isinstance(initializer, str) and initializer == KEEP):
         if generator is not None:
             raise SettingsError(f"{kind}: a generator is of no use without a backup_initializer.")
@@ -420,7 +420,7 @@ def _check_initializer(info: VocabInfo | ClipOrPad | SegmentInfo) -> None:
     if not callable(initializer):
         raise SettingsError(
             f"{kind}: backup_initializer is None (zeros), 'keep', one of tws.init such as "
-            f"init.mean(), or a callable such as torch.nn.init.normal_, not {initializer!r}."
+            f"init.mean(), or a callable such as torch.nn.init.normal_, not {initializer!r:.60}."
         )
     if getattr(initializer, "__module__", None) == _MAKERS:
         called = f"init.{getattr(initializer, '__name__', '')}"

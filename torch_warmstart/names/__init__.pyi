@@ -1,5 +1,6 @@
 from .common import CommonRule as CommonRule
 from .common import common_rules as common_rules
+from .common import without_adapters as without_adapters
 from .conventions import bare_name as bare_name
 from .conventions import conventions_of as conventions_of
 from .conventions import plain_name as plain_name

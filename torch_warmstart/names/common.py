@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
@@ -19,6 +20,12 @@ _TRIED = 4  # rules
 _FEWEST = 3  # variables that are worth a rule
 
 _ENDINGS = (f"/{AVERAGE}",)  # of what TensorFlow keeps with variables
+_ADAPTED = "base_layer."  # where PEFT keeps a layer that it has put an adapter around
+# What it has made of the names, and what they were: with its own model around all, and without.
+_BY_PEFT = (
+    (r"base_model\.model\.(.*?)(?:base_layer\.)?([^.]+)", r"\1\2"),
+    (r"(.*)base_layer\.([^.]+)", r"\1\2"),
+)
 
 _Move = tuple[tuple[str, ...], tuple[str, ...]]  # the beginnings of names here and there
 
@@ -30,11 +37,11 @@ class CommonRule:
     source: str
     target: str
     found: tuple[tuple[Variable, str], ...]  # with the first key of each
-    ending: str = ""  # what follows each name, instead of another scope
+    pattern: tuple[str, str] | None = None  # and what takes its place, instead of another scope
 
     def __str__(self) -> str:
-        if self.ending:
-            return f"[('(.+)', r'\\1{self.ending}')]"
+        if self.pattern is not None:
+            return f"[(r'{self.pattern[0]}', r'{self.pattern[1]}')]"
         return f"{{{self.source!r}: {self.target!r}}}"
 
 
@@ -120,7 +127,34 @@ def _with_ending(
         for variable in missing
         if (key := _found(finder, variable, "", "", ending)) is not None and key not in taken
     ]
-    return CommonRule("", "", tuple(found), ending)
+    return CommonRule("", "", tuple(found), ("(.+)", rf"\1{ending}"))
+
+
+def without_adapters(
+    finder: Finder, missing: Sequence[Variable], taken: Collection[str]
+) -> CommonRule:
+    """What finds layers that PEFT has put adapters around since, by the names that they had."""
+    if not any(_ADAPTED in variable.name for variable in missing):
+        return CommonRule("", "", ())
+    tried = [_by_pattern(finder, pattern, missing, taken) for pattern in _BY_PEFT]
+    return max(tried, key=lambda rule: len(rule.found))
+
+
+def _by_pattern(
+    finder: Finder,
+    pattern: tuple[str, str],
+    missing: Iterable[Variable],
+    taken: Collection[str],
+) -> CommonRule:
+    named = ((v, re.fullmatch(pattern[0], v.name)) for v in missing)
+    found = [
+        (variable, key)
+        for variable, match in named
+        if match is not None
+        if (key := _key_of(finder, variable, match.expand(pattern[1]))) is not None
+        if key not in taken
+    ]
+    return CommonRule("", "", tuple(found), pattern)
 
 
 def _found(
@@ -129,10 +163,16 @@ def _found(
     owner = variable.owners[0]
     if not owner.name.startswith(begin):
         return None
-    name = target + owner.name.removeprefix(begin).replace(".", finder.conventions.separator)
-    name += ending
+    return _key_of(finder, variable, owner.name.removeprefix(begin), target, ending)
+
+
+def _key_of(
+    finder: Finder, variable: Variable, name: str, target: str = "", ending: str = ""
+) -> str | None:
+    """The first key of what a variable is made of by another name; None if it does not fit."""
+    named = target + name.replace(".", finder.conventions.separator) + ending
     try:
-        source = finder.find_renamed(variable, owner, (name,))
+        source = finder.find_renamed(variable, variable.owners[0], (named,))
         fits = source.form.refusal is None and source.shape == variable.shape
     except (MissingTensorError, SettingsError, UnsupportedError):
         return None

@@ -141,6 +141,21 @@ def _by_one_rule(missing: Sequence[Variable], located: Located) -> _Cause | None
     return _Cause("rule-missing", text, explained)
 
 
+def _before_adapters(missing: Sequence[Variable], located: Located) -> _Cause | None:
+    from torch_warmstart.names import without_adapters
+
+    rule = without_adapters(located.finder, missing, located.used)
+    if not rule.found:
+        return None
+    first, key = rule.found[0]
+    text = (
+        f"{len(rule.found):,} of the {len(missing):,} are there by the names that their layers had "
+        f"before PEFT put adapters around them, {first.name} as {key!r}: warm-start the model "
+        f"before that, or say so: {SETTING}={rule}."
+    )
+    return _Cause("rule-missing", text, tuple(variable for variable, _ in rule.found))
+
+
 def _for_scopes(rules: Iterable[CommonRule], found: str) -> str:
     """What to say of rules for several scopes."""
     of_scope: dict[str, list[str]] = {}
@@ -213,7 +228,10 @@ def _in_other_entries(missing: tuple[Variable, ...], located: Located) -> _Cause
 
 
 # In this order.
-_CAUSES = (_by_one_rule, _without_layer_names, _in_other_files, _in_other_entries)
+_CAUSES = (
+    *(_before_adapters, _by_one_rule),
+    *(_without_layer_names, _in_other_files, _in_other_entries),
+)
 
 
 def _is_missing(wish: Wish, located: Located) -> bool:

@@ -36,6 +36,7 @@ from .vocabulary import FILE_VERSION as FILE_VERSION
 from .vocabulary import MASK as MASK
 from .vocabulary import OOV as OOV
 from .vocabulary import PADDING as PADDING
+from .vocabulary import PARQUET_SUFFIX as PARQUET_SUFFIX
 from .vocabulary import ROW_COLUMN as ROW_COLUMN
 from .vocabulary import Vocabulary as Vocabulary
 from .vocabulary import said_in_files as said_in_files

@@ -37,7 +37,8 @@ FILE_KIND = "torch_warmstart.vocabulary"
 FILE_VERSION = 1
 # Columns of what `save` makes for other programs; of counts there are the first and the last.
 ENTRY_COLUMN, ROW_COLUMN, COUNT_COLUMN = "entry", "row", "count"
-TABLE_SUFFIXES = (".parquet", ".tsv")
+PARQUET_SUFFIX = ".parquet"
+TABLE_SUFFIXES = (PARQUET_SUFFIX, ".tsv")
 _FINGERPRINT_VERSION = 1
 _STRIDE = 1 << 16  # entries at a time
 

@@ -26,9 +26,8 @@ from torch_warmstart.execution.gathering import (
     copy_whole,
     duplicate,
     fill_cells,
-    gather_blocks,
     gather_cells,
-    gather_guarded,
+    gather_with,
     is_plain,
 )
 from torch_warmstart.formats import Block
@@ -343,7 +342,7 @@ class Patch:
 
     def run(self, target: torch.Tensor) -> None:
         """Gathers them; other rows stay as they are."""
-        gather = gather_blocks if self.safe else gather_guarded
+        gather = gather_with(is_safe=self.safe)
         if self.scale == 1:
             gather(self.blocks, self.remapping, target, self.axis)
             return
@@ -373,7 +372,7 @@ class Gather:
 
     def run(self) -> None:
         """Gathers, scales and fills them; last come those that are back."""
-        gather = gather_blocks if self.safe else gather_guarded
+        gather = gather_with(is_safe=self.safe)
         if self.further:
             rows = [(self.axis, self.remapping), *self.further]
             gather_cells(self.blocks, rows, self.target, gather)

@@ -24,7 +24,7 @@ from torch_warmstart.execution.commit import (
     Step,
     leaves,
 )
-from torch_warmstart.execution.gathering import gather_blocks, gather_guarded
+from torch_warmstart.execution.gathering import gather_with
 from torch_warmstart.new_rows import Initialised
 from torch_warmstart.planning import WarmStartPlan
 from torch_warmstart.values import Staging, frozen
@@ -105,7 +105,7 @@ def _staged_rows(step: _Rows) -> _Rows:
     shape = [len(needed) if dim == step.axis else size for dim, size in enumerate(block.shape)]
     table = torch.empty(shape, dtype=block.dtype, device=block.device)
     if len(needed):
-        gather: Callable[..., object] = gather_blocks if step.safe else gather_guarded
+        gather = gather_with(is_safe=step.safe)
         gather(step.blocks, needed.to(block.device), table, step.axis)
     place = torch.searchsorted(needed, step.remapping.clamp(min=0))
     remapping = torch.where(step.remapping >= 0, place, -1)

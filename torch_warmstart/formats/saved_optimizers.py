@@ -62,6 +62,11 @@ class SavedOptimizer:
         names = Counter(parameter.name for parameter in self.parameters)
         return next((name for name, count in names.items() if name and count > 1), None)
 
+    @property
+    def tells_names(self) -> bool:
+        """Whether each parameter's state can be told by its name; by its position, if not."""
+        return self.is_named and self.shared_name is None
+
     @functools.cached_property
     def group_sizes(self) -> tuple[int, ...]:
         """How many parameters each param group has."""

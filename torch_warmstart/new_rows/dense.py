@@ -34,6 +34,11 @@ def device_for(new: NewRows) -> torch.device:
     return new.device if new.device.type == "cuda" else torch.device("cpu")
 
 
+def are_vectors(rows: torch.Tensor) -> torch.Tensor:
+    """Which rows are of finite numbers throughout, bool of `[m]`: others count as none."""
+    return rows.isfinite().all(1)
+
+
 def only_alike(cosines: torch.Tensor) -> torch.Tensor:
     """What is unlike counts as nothing, in place, or sums near 0 would explode."""
     return cosines.clamp_(min=0)

@@ -17,6 +17,7 @@ import torch
 from torch_warmstart.entries import (
     COUNT_COLUMN,
     ENTRY_COLUMN,
+    PARQUET_SUFFIX,
     ROW_COLUMN,
     UNKNOWN,
     Entries,
@@ -46,7 +47,7 @@ def save_table(vocabulary: Vocabulary, path: str) -> None:
     Raises SettingsError: it cannot be written, or an entry cannot stand in a line of text.
     """
     arrow = pyarrow_for(f"A vocabulary as a table such as {path}")
-    write = _write_parquet if path.endswith(".parquet") else _write_text
+    write = _write_parquet if path.endswith(PARQUET_SUFFIX) else _write_text
     try:
         with beside(path) as written:
             write(vocabulary, written)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import torch_warmstart as tw
-from torch_warmstart.execution.gathering import copy_guarded, duplicate, gather_guarded, guarded
+from torch_warmstart.execution.gathering import copy_guarded, duplicate, gather_with, guarded
 from torch_warmstart.execution.gathering.gather import gather_blocks
 
 
@@ -64,7 +64,7 @@ def test_rows_go_where_the_gather_puts_them(name: str, dim: int) -> None:
     shape = [17 if at == dim else size for at, size in enumerate(source.shape)]
     wanted, got = torch.full(shape, 9.0), torch.full(shape, 9.0)
     gather_blocks([(0, source)], remapping, wanted, dim)
-    gather_guarded([(0, source)], remapping, got, dim)
+    gather_with(is_safe=False)([(0, source)], remapping, got, dim)
     assert torch.equal(got, wanted)
 
 
@@ -74,7 +74,7 @@ def test_rows_of_blocks_go_there_too() -> None:
     remapping = torch.tensor([11, -1, 0, 6, 7, 7])
     wanted, got = torch.zeros(6, 20), torch.zeros(6, 20)
     gather_blocks(blocks, remapping, wanted, 0)
-    gather_guarded(blocks, remapping, got, 0)
+    gather_with(is_safe=False)(blocks, remapping, got, 0)
     assert torch.equal(got, wanted)
 
 
@@ -92,4 +92,4 @@ def test_what_has_been_cut_is_an_error_and_not_the_end(tmp_path) -> None:
     with pytest.raises(tw.CorruptCheckpointError):
         duplicate(source)
     with pytest.raises(tw.CorruptCheckpointError):
-        gather_guarded([(0, source)], torch.tensor([7]), target[:1], 0)
+        gather_with(is_safe=False)([(0, source)], torch.tensor([7]), target[:1], 0)

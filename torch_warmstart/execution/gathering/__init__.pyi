@@ -5,8 +5,7 @@ from .cells import Rows as Rows
 from .cells import fill_cells as fill_cells
 from .cells import gather_cells as gather_cells
 from .gather import CHUNK_BYTES as CHUNK_BYTES
-from .gather import gather_blocks as gather_blocks
 from .gather import gather_rows as gather_rows
 from .guarded import copy_guarded as copy_guarded
 from .guarded import duplicate as duplicate
-from .guarded import gather_guarded as gather_guarded
+from .guarded import gather_with as gather_with

@@ -8,7 +8,7 @@ to be.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -38,7 +38,15 @@ def duplicate(source: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def gather_guarded(
+_Gather = Callable[[Sequence[Block], torch.Tensor, torch.Tensor, int], object]
+
+
+def gather_with(*, is_safe: bool) -> _Gather:
+    """What gathers rows: `gather_blocks`, from memory that nobody can take away."""
+    return gather_blocks if is_safe else _gather_guarded
+
+
+def _gather_guarded(
     blocks: Sequence[Block], remapping: torch.Tensor, out: torch.Tensor, dim: int
 ) -> None:
     """`gather_blocks`, raising the same."""

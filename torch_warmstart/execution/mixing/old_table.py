@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from torch_warmstart.dtypes import aligned, is_aligned, summed_in
-from torch_warmstart.execution.gathering import duplicate, gather_blocks, gather_guarded
+from torch_warmstart.execution.gathering import duplicate, gather_with
 from torch_warmstart.execution.reading import Reader
 from torch_warmstart.formats import Block
 from torch_warmstart.planning import PlanItem
@@ -86,7 +86,7 @@ class OldTable:
         for change in item.further:
             shape[change.axis] = change.old_size
         out = torch.empty(shape, dtype=self.dtype)
-        gather = gather_blocks if self._is_safe else gather_guarded
+        gather = gather_with(is_safe=self._is_safe)
         gather(blocks, rows, out, item.axis)
         return self._flat(out)
 

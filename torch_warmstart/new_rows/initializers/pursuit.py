@@ -15,7 +15,7 @@ import torch
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
-from torch_warmstart.new_rows.dense import READ, device_for
+from torch_warmstart.new_rows.dense import READ, are_vectors, device_for
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
 from torch_warmstart.values import WhichRows
@@ -140,5 +140,5 @@ def _read(table: Table, rows: torch.Tensor, device: torch.device) -> torch.Tenso
     for first in range(0, len(rows), READ):
         part = slice(first, first + READ)
         here = table.read(rows[part]).to(device)
-        out[part] = torch.where(here.isfinite().all(1, keepdim=True), here, 0)
+        out[part] = torch.where(are_vectors(here)[:, None], here, 0)
     return out

@@ -14,7 +14,14 @@ import torch
 from torch_warmstart.dtypes import summed_in
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
-from torch_warmstart.new_rows.dense import BUDGET, READ, Likeness, device_for, only_alike
+from torch_warmstart.new_rows.dense import (
+    BUDGET,
+    READ,
+    Likeness,
+    are_vectors,
+    device_for,
+    only_alike,
+)
 from torch_warmstart.new_rows.mixture import Mixture, mixture_of
 from torch_warmstart.new_rows.rows import NewRows, Table
 from torch_warmstart.values import Anchors, VectorWeights, WhichRows
@@ -166,6 +173,6 @@ def _unit_rows(table: Table, rows: torch.Tensor, space: torch.Tensor) -> torch.T
     for first in range(0, len(rows), READ):
         part = slice(first, first + READ)
         here = torch.nn.functional.normalize(table.read(rows[part]).to(space), dim=1)
-        here[~here.isfinite().all(1)] = 0
+        here[~are_vectors(here)] = 0
         out[part] = here
     return out

@@ -14,7 +14,7 @@ import torch
 
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
-from torch_warmstart.new_rows.dense import READ, Some
+from torch_warmstart.new_rows.dense import READ, Some, are_vectors
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.new_rows.rows import TOGETHER, NewRows, Table
 from torch_warmstart.values import Alignment, WhichRows, frozen
@@ -51,7 +51,7 @@ class Vectors(RowInitializer):
         return answered
 
     def can_make(self, new: NewRows) -> torch.Tensor:
-        parts = [vectors.isfinite().all(1) for vectors in self._read(new)]
+        parts = [are_vectors(vectors) for vectors in self._read(new)]
         return torch.cat([torch.empty(0, dtype=torch.bool), *parts])
 
     def __call__(self, new: NewRows) -> Mixture | torch.Tensor:
@@ -64,7 +64,7 @@ class Vectors(RowInitializer):
         is_vector = torch.empty(len(new), dtype=torch.bool)
         for number, vectors in enumerate(self._read(new)):
             part = slice(number * TOGETHER, (number + 1) * TOGETHER)
-            is_vector[part] = vectors.isfinite().all(1)
+            is_vector[part] = are_vectors(vectors)
             out[part] = vectors if mapping is None else mapping(vectors)
         return Some(out, is_vector)
 
@@ -128,7 +128,7 @@ class _Sums:
             part = slice(first, first + READ)
             given = table.read(places[part]).double()
             wanted = new.old.read(old_rows[part]).double()
-            whole = given.isfinite().all(1) & wanted.isfinite().all(1)
+            whole = are_vectors(given) & are_vectors(wanted)
             given, wanted, count = given[whole], wanted[whole], count + int(whole.sum())
             origin = given[0].clone() if origin is None and len(given) else origin
             given = given if origin is None else given - origin

@@ -26,8 +26,8 @@ _BY_TORCHREC = (
     "TorchRec has spread the tables over ranks, and its kernels hold them: change the vocabulary "
     "before DistributedModelParallel; or save the model, and warm-start one of the new sizes."
 )
-# Layers whose sizes follow. (A LazyLinear is a Linear.)
-_FOLLOWED = (*TABLES, torch.nn.Linear, torch.nn.Bilinear)
+WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)  # whose bias has what the outputs have
+_FOLLOWED = (*TABLES, *WITH_BIAS)  # layers whose sizes follow; a LazyLinear is a Linear
 # Of PEFT: modules that keep a second table beside the one they wrap, by the names of their classes.
 _PEFT = {"AuxiliaryTrainingWrapper", "BaseTunerLayer", "ModulesToSaveWrapper"}
 

@@ -28,6 +28,7 @@ from torch_warmstart.model import (
 )
 from torch_warmstart.planning.fitting import ProblemError, vocab_axis
 from torch_warmstart.planning.live.refusals import (
+    WITH_BIAS,
     check_model,
     why_computed,
     why_not_in_mapping,
@@ -61,7 +62,6 @@ _ANEW = "not-made-anew"
 SIZES_IN = ("vocab_size", "src_vocab_size")
 SIZES_OUT = ("decoder_vocab_size", "tgt_vocab_size")
 _LOGITS_BIAS = "final_logits_bias"  # a buffer
-_WITH_BIAS = (torch.nn.Linear, torch.nn.Bilinear)
 
 
 Sized = VocabInfo | SegmentInfo  # what says how many rows there will be
@@ -226,7 +226,7 @@ def _of_bias(info: Sized) -> Sized:
 
 def _has_bias(module: torch.nn.Module) -> bool:
     """Whether a layer's bias has what its weight has along its outputs."""
-    return isinstance(module, _WITH_BIAS) or is_untransposed_linear(module)
+    return isinstance(module, WITH_BIAS) or is_untransposed_linear(module)
 
 
 def _logits_biases(

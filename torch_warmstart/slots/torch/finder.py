@@ -291,10 +291,10 @@ class TorchSlots:
     def _identify(self, optimizer: SavedOptimizer) -> Identified | SettingsError:
         """A saved optimizer's parameters by name or key, or why they cannot be told."""
         try:
-            is_told = optimizer.is_named and optimizer.shared_name is None
-            known = (
-                Identified(_by_name(optimizer)) if is_told else self._positions.identify(optimizer)
-            )
+            if optimizer.tells_names:
+                known = Identified(_by_name(optimizer))
+            else:
+                known = self._positions.identify(optimizer)
         except SettingsError as error:
             return error
         if known.doubt or self._entry is not None:
@@ -322,8 +322,7 @@ class TorchSlots:
         if slot.slot.name == PRODUCT and PRODUCT not in hit.parameter.slots:
             steps = None if form.layout.num_tf == 1 else form.layout
             form = replace(form, layout=product_layout(slot.slot, steps))
-        is_by_name = hit.optimizer.is_named and hit.optimizer.shared_name is None
-        reason = "by name" if is_by_name else "by position"
+        reason = "by name" if hit.optimizer.tells_names else "by position"
         remarks = remark(hit.kinds, self._kinds_for(slot.slot))
         doubt = next((one.doubt for one in hits if one.doubt), "")
         is_presumed = bool(doubt) or (hit.is_presumed and len(specs[0].shape) > 1)

@@ -137,6 +137,14 @@ def test_a_torch_file_that_could_not_say_so_is_refused(tmp_path):
     assert not (tmp_path / "out.pt").exists()
 
 
+def test_kernels_that_are_torchs_are_not_written_where_they_would_be_taken_for_others(tmp_path):
+    source = tmp_path / "own.safetensors"
+    kernel = {"dense.kernel": torch.ones(3, 3)}
+    safetensors.torch.save_file(kernel, source, metadata={"format": "pt"})
+    with pytest.raises(tws.SettingsError, match="laid out as in torch, and their names do not"):
+        tws.convert(source, tmp_path / "out.pt")
+
+
 def test_names_that_say_it_will_do(tmp_path):
     tws.convert(bundle(tmp_path, dense__kernel=(3, 3)), tmp_path / "out.pt")
     assert tws.load_checkpoint(tmp_path / "out.pt").family == "tensorflow_or_flax"

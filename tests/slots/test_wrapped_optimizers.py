@@ -172,6 +172,29 @@ def test_a_wrapper_beside_whose_state_another_is_used_is_refused(held):
     assert_same_state(inner, old_optimizer)
 
 
+def test_an_optimizer_may_hold_another_for_other_parameters():
+    old, model = Words(5), Words(5, seed=1)
+    optimizers = [torch.optim.Adam(words.parameters()) for words in (old, model)]
+    train(old, optimizers[0], OLD, 2)
+    optimizers[1].judge = torch.optim.Adam(nn.Linear(3, 1).parameters())
+    tws.warm_start(
+        model, WarmStartSettings(saved(old, optimizers[0]), ALL), optimizer=optimizers[1]
+    )
+    assert_same_state(optimizers[1], optimizers[0])
+
+
+def test_a_wrapper_that_steps_copies_of_its_parameters_is_refused():
+    old, model = Words(5), Words(5, seed=1)
+    old_optimizer = torch.optim.Adam(old.parameters())
+    train(old, old_optimizer, OLD, 2)
+    flat = torch.cat([p.detach().double().flatten() for p in model.parameters()])
+    optimizer = torch.optim.Adam(model.parameters())
+    optimizer.masters = torch.optim.Adam([nn.Parameter(flat)])
+    settings = WarmStartSettings(saved(old, old_optimizer), ALL)
+    with pytest.raises(UnsupportedError, match=r"steps its 'masters' \(Adam\)"):
+        tws.warm_start(model, settings, optimizer=optimizer)
+
+
 def test_param_groups_may_be_added_later():
     old, model = Words(5), Words(5, seed=1)
     optimizers = []

@@ -42,6 +42,7 @@ def test_bytes_as_letters_are_those_of_tokenizers():
         ("[CLS]", "[CLS]", ["wordpiece"], ["byte_level"]),
         ("[unused12]", "[unused12]", ["wordpiece"], ["byte_level"]),
         ("[sic]", "▁[sic]", ["wordpiece"], ["sentencepiece"]),
+        ("[/E1]", "[/E1]", ["wordpiece"], ["sentencepiece"]),
         ("The", "the", ["casefold"], []),
         ("ĠThe", "▁the", ["byte_level", "casefold"], ["sentencepiece"]),
     ],

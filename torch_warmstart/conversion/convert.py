@@ -150,10 +150,11 @@ def _reader(checkpoint: Checkpoint, key: str) -> Callable[[], torch.Tensor]:
 def _check_family(checkpoint: Checkpoint, pieces: Sequence[Piece], where: str) -> None:
     """A torch file does not say whose layouts its tensors have; their names must."""
     by_names = family_of([piece.key for piece in pieces])
-    if by_names not in (checkpoint.family, "tensorflow_or_flax"):
+    is_open = by_names == "tensorflow_or_flax" and checkpoint.family in ("tensorflow", "flax")
+    if by_names != checkpoint.family and not is_open:
         raise SettingsError(
             f"{where} would not say that its tensors are laid out as in {checkpoint.family}, and "
-            "their names do not either: kernels would be taken for torch's. Write a .safetensors, "
+            "their names do not either: kernels would be taken for others'. Write a .safetensors, "
             "which says it, or the state of a model that they are loaded into (model=, --model)."
         )
 

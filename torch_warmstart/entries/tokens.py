@@ -11,8 +11,8 @@ import functools
 import re
 
 SPACE_OF_BYTES, SPACE_OF_PIECES, INSIDE_A_WORD = "Ġ".encode(), "▁".encode(), b"##"
-# `<s>`, `<|end|>`, `[MASK]`, BERT's `[unused1]`
-_SPECIAL = re.compile(rb"<[^<>\s]+>|\[(?:[A-Z_0-9]+|unused_?\d+)\]")
+# `<s>`, `<|end|>`, `[MASK]`, `[/E1]`, BERT's `[unused1]`
+_SPECIAL = re.compile(rb"<[^<>\s]+>|\[(?:/?[A-Z_0-9]+|unused_?\d+)\]")
 _BYTE = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 
 

@@ -154,10 +154,26 @@ def _stepped_by(optimizer: torch.optim.Optimizer) -> str | None:
     for name, value in vars(optimizer).items():
         inner = list(value.values()) if isinstance(value, dict) else value
         for one in inner if isinstance(inner, list | tuple) else [inner]:
-            is_other = isinstance(one, torch.optim.Optimizer)
-            if is_other and getattr(one, "state", None) is not optimizer.state:
+            if isinstance(one, torch.optim.Optimizer) and _is_for(one, optimizer):
                 return f"its {name!r} ({type(one).__name__})"
     return None
+
+
+def _is_for(inner: torch.optim.Optimizer, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether another optimizer keeps a state of its own for parameters that this one has.
+
+    Or for copies of them, in another dtype or in one piece: as many numbers. One for other
+    parameters is only held: of a discriminator, or of what Muon leaves to Adam.
+    """
+    if inner is optimizer or getattr(inner, "state", None) is optimizer.state:
+        return False
+    theirs, ours = _parameters(inner), _parameters(optimizer)
+    numbers = [sum(tensor.numel() for tensor in each.values()) for each in (theirs, ours)]
+    return not theirs.keys().isdisjoint(ours) or numbers[0] == numbers[1]
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> dict[int, torch.Tensor]:
+    return {id(one): one for group in optimizer.param_groups for one in group["params"]}
 
 
 def _known_slots(

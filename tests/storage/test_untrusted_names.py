@@ -154,7 +154,9 @@ def test_a_state_file_sends_nobody_elsewhere(
     assert "\x1b" not in str(caught.value)
 
 
-def test_of_an_index_behind_a_signed_address_no_shard_is_asked_for(here: Server) -> None:
+def test_of_an_index_behind_a_signed_address_it_is_said_that_it_is_good_for_one(
+    here: Server,
+) -> None:
     index = {"weight_map": {"x": "model-00001-of-00001.safetensors"}}
     name = "/m/model.safetensors.index.json?Signature=a/b"
     here.files[name] = json.dumps(index).encode()
@@ -162,7 +164,17 @@ def test_of_an_index_behind_a_signed_address_no_shard_is_asked_for(here: Server)
     with pytest.raises(tw.UnsupportedError, match="a signed address is good for one: copy all"):
         tw.load_checkpoint(f"{here.url}{name}")["x"]
 
-    assert here.paths == {name}
+    assert here.paths == {name, "/m/model-00001-of-00001.safetensors"}
+
+
+def test_an_address_that_only_says_how_to_answer_has_shards_beside_it(here: Server) -> None:
+    index = {"weight_map": {"x": "model-00001-of-00001.safetensors"}}
+    here.files["/m/index.json?download=true/1"] = json.dumps(index).encode()
+    here.files["/m/model-00001-of-00001.safetensors"] = ONE
+
+    found = tw.load_variable(f"{here.url}/m/index.json?download=true/1", "x")
+
+    assert torch.equal(found, torch.ones(2))
 
 
 @pytest.mark.parametrize("name", [name for name in OUTSIDE if name])

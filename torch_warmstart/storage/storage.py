@@ -13,6 +13,7 @@ from torch_warmstart.errors import (
     CorruptCheckpointError,
     MissingDependencyError,
     SettingsError,
+    StorageError,
     UnsupportedError,
     check_choice,
     check_number_of_bytes,
@@ -67,7 +68,8 @@ class _Root:
         above = parent(self.url)
         rest = url.removeprefix(here)
         if not url.startswith(here):
-            rest, path = url.removeprefix(above), path.rpartition("/")[0]
+            asked = path.partition("?")[0] if is_signed(self.url) else path
+            rest, path = url.removeprefix(above), asked.rpartition("/")[0]
         beside = url.startswith(here) or url == above or url.startswith(above + "/")
         if beside and ".." not in rest.split("/"):
             return path + rest
@@ -140,18 +142,22 @@ class Storage:
         Nor may it be a link that leads out of the directory where the index is. Where the index is
         a link itself, as in Hugging Face's cache, the directory to which that leads counts too.
         An `index` that ends with a slash is the directory itself, whose files are told by name.
-        Behind a signed address there are no other files.
+        Behind a signed address there may be no other files; to one that is only said how to answer
+        (`?download=true`) there are.
         """
-        if is_signed(index):
-            raise UnsupportedError(
-                f"{index} lists other files, and a signed address is good for one: copy all files "
-                "of the checkpoint, or open the folder with storage_options that are good for all."
-            )
         if not is_remote(url.removeprefix(_FILE)):
             self._check_link(index, url)
         try:
             yield
-        except FileNotFoundError as error:
+        except (FileNotFoundError, StorageError) as error:
+            if is_signed(index):
+                raise UnsupportedError(
+                    f"{index} lists other files, such as {url}, which cannot be read, and a signed "
+                    "address is good for one: copy all files of the checkpoint, or open the folder "
+                    "with storage_options that are good for all."
+                ) from error
+            if isinstance(error, StorageError):
+                raise
             raise CorruptCheckpointError(
                 f"{index} says that tensors are in {url}, which does not exist. Copy all files of "
                 "a checkpoint together."

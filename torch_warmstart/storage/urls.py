@@ -85,8 +85,12 @@ def last_part(named: str) -> str:
 
 
 def parent(url: str) -> str:
-    """The directory a path is in (`.` for a bare name); of a host or a bucket, itself."""
+    """The directory a path is in (`.` for a bare name); of a host or a bucket, itself.
+
+    What a web address asks for besides its path is left out, with the slashes in it.
+    """
     if is_remote(url):
+        url = url.partition("?")[0] if is_signed(url) else url
         inside = url.rstrip("/").rpartition("/")[0]
         return url.rstrip("/") if inside.endswith(":/") else inside
     return os.path.dirname(url) or "."

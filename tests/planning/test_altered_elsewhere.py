@@ -123,3 +123,11 @@ def test_what_scales_no_weight_or_no_numbers_of_one_byte_is_not_heard():
     assert scales_kept(Scaled(torch.float32, "weight_scale"), source, ".*", **keep) == []
     masked = {"fc.weight": torch.ones(4, 4, dtype=torch.bool)}
     assert scales_kept(Scaled(torch.bool, "scale"), masked, ["fc.weight"]) == []
+
+
+def test_a_switch_beside_a_scale_is_no_number_that_it_scales():
+    model = nn.Module()  # as FakeQuantize is
+    model.register_buffer("enabled", torch.ones(1, dtype=torch.uint8))
+    model.register_buffer("scale", torch.ones(1))
+    source = {"fc.enabled": torch.zeros(1, dtype=torch.uint8), "fc.scale": torch.ones(1)}
+    assert scales_kept(model, source, ["fc.enabled"]) == []

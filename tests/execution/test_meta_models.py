@@ -249,3 +249,22 @@ def test_what_a_hook_drops_stays_on_meta():
         report = tws.warm_start(model, state)
     assert model[0].bias.is_meta
     assert report["0.bias"].state == "kept"
+
+
+class Counters(nn.Module):
+    """Has a reset_parameters that leaves all of its buffers out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in range(12):
+            self.register_buffer(f"seen{number}", torch.zeros(2))
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+def test_what_stays_on_meta_is_named_in_the_order_of_the_model():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(2, 2), Counters())
+    with pytest.warns(tws.WarmStartWarning, match=r"12 tensors, '1\.seen0', '1\.seen1'"):
+        tws.warm_start(model, nn.Sequential(nn.Linear(2, 2)))

@@ -60,7 +60,7 @@ class Materialised:
         self._made = {v: None for v in (*on_meta, *buffers) if v not in left}
         self._new: dict[Variable, torch.Tensor] = {}
         self._items: dict[Variable, PlanItem] = {}  # for the new tensors, by what they were
-        self._open = {v for v in (*by_module, *buffers) if v in self._made}
+        self._open = dict.fromkeys(v for v in (*by_module, *buffers) if v in self._made)
 
     def _is_reset(self, variable: Variable) -> bool:
         return any(owner.module is module for owner in variable.owners for module in self._reset)

@@ -139,9 +139,7 @@ def _scales_kept(wishes: Wishes, decisions: Mapping[Variable, Decision]) -> Iter
     """Numbers of one byte that are taken for a module which keeps its own scales for them."""
     taken = [v for v, decision in decisions.items() if v.slot is None and _is_taken(decision)]
     narrow = [v for v in taken if v.tensor.dtype.itemsize == 1 and v.tensor.dtype != torch.bool]
-    narrow = [
-        v for v in narrow if v.tensor.numel() > 1
-    ]  # one is a switch, FakeQuantize's
+    narrow = [v for v in narrow if v.tensor.numel() > 1]  # one is a switch, FakeQuantize's
     if not narrow:
         return
     written = {(id(owner.module), owner.leaf) for v in taken for owner in v.owners}

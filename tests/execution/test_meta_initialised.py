@@ -140,3 +140,20 @@ def test_of_a_tied_tensor_any_module_may_make_it() -> None:
     assert not model["a"].weight.is_meta
     assert model["a"].weight is model["b"].weight
     assert "left on the meta device" not in str(report)
+
+
+def test_what_a_module_makes_of_nothing_is_left_on_meta() -> None:
+    """A spectral norm's vectors are made of each other, whenever the weight is asked for."""
+    normed = torch.nn.utils.parametrizations.spectral_norm
+    with torch.device("meta"):
+        model = normed(nn.Linear(4, 5))
+    state = normed(nn.Linear(4, 5)).state_dict()
+    with pytest.warns(tws.WarmStartWarning, match="Left on the meta device.*2 tensors, .*_u"):
+        report = tws.warm_start(model, tws.WarmStartSettings(state, ".*"))
+
+    vectors = [report[f"parametrizations.weight.0._{name}"] for name in "uv"]
+    assert [item.reason for item in vectors] == ["not selected, left on the meta device"] * 2
+    with torch.device("meta"):
+        whole = normed(nn.Linear(4, 5))
+    tws.warm_start(whole, tws.WarmStartSettings(state, [".*"]))
+    assert all(torch.equal(value, state[name]) for name, value in whole.state_dict().items())

@@ -21,6 +21,7 @@ from .tokens import INSIDE_A_WORD as INSIDE_A_WORD
 from .tokens import SPACE_OF_BYTES as SPACE_OF_BYTES
 from .tokens import SPACE_OF_PIECES as SPACE_OF_PIECES
 from .tokens import byte_of as byte_of
+from .tokens import is_added_to_word_pieces as is_added_to_word_pieces
 from .tokens import is_special as is_special
 from .tokens import text_of_bytes as text_of_bytes
 from .tokens import text_of_pieces as text_of_pieces

@@ -13,6 +13,7 @@ import re
 SPACE_OF_BYTES, SPACE_OF_PIECES, INSIDE_A_WORD = "Ġ".encode(), "▁".encode(), b"##"
 # `<s>`, `<|end|>`, `[MASK]`, `[/E1]`, BERT's `[unused1]`
 _SPECIAL = re.compile(rb"<[^<>\s]+>|\[(?:/?[A-Z_0-9]+|unused_?\d+)\]")
+_BRACKETED = re.compile(rb"\[[^\[\]]+\]|<[^<>]+>")
 _BYTE = re.compile(rb"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -22,6 +23,15 @@ def is_special(entry: bytes) -> bool:
     Bytes that sentencepiece writes are written so, too: ask `byte_of` first.
     """
     return entry[:1] in (b"<", b"[") and _SPECIAL.fullmatch(entry) is not None
+
+
+def is_added_to_word_pieces(entry: bytes) -> bool:
+    """Whether an entry beside word pieces was added to them, `[MASK]`, `[user]`: no text of theirs.
+
+    What is cut into them is parted at brackets before, so that no piece has more than one letter
+    with a bracket.
+    """
+    return entry[:1] in (b"<", b"[") and _BRACKETED.fullmatch(entry) is not None
 
 
 def byte_of(entry: bytes) -> bytes | None:

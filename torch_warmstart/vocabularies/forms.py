@@ -13,7 +13,7 @@ import torch
 from torch_warmstart.entries import (
     Entries,
     casefolded,
-    is_special,
+    is_added_to_word_pieces,
     text_of_bytes,
     text_of_pieces,
     text_of_word_pieces,
@@ -25,7 +25,7 @@ _BLOCK = 1 << 16  # entries at a time
 
 
 def _wordpiece(entry: bytes) -> bytes:
-    return entry if is_special(entry) else text_of_word_pieces(entry)
+    return entry if is_added_to_word_pieces(entry) else text_of_word_pieces(entry)
 
 
 _FORMS: Mapping[str, Callable[[bytes], bytes]] = {

@@ -96,12 +96,20 @@ class Materialised:
 
         Raises CallbackError with what a module raises as its cause.
         """
+        buffers = [self._new[v] for v in self._open if v.kind == "buffer"]
+        for buffer in buffers:
+            _fill_with_nan(buffer)
         mark = len(journal)
         journal.keep_attributes(self._reset)
         for module, path in self._reset.items():
             _run(module, path, journal)
         written = journal.written_since(mark)
-        open_ones = [v for v in self._open if not _is_written(self._new[v], written, journal)]
+        of_nothing = {id(buffer) for buffer in buffers if _has_nan(buffer)}
+        open_ones = [
+            v
+            for v in self._open
+            if id(self._new[v]) in of_nothing or not _is_written(self._new[v], written, journal)
+        ]
         left = [v for v in open_ones if not self._is_replaced(v)]
         for item in (self._items[v] for v in left if v in self._items):
             outcome.items[item.variable] = left_by_module(item)
@@ -150,6 +158,24 @@ class Materialised:
         for owner in owners:
             module, leaf = place_of(self._model, owner)
             setattr(module, leaf, tensor)
+
+
+# A module may make a buffer of what nobody has filled, as a spectral norm's power iteration makes
+# its vectors of each other: what was NaN before is then NaN still.
+
+
+def _fill_with_nan(buffer: torch.Tensor) -> None:
+    for local in local_tensors(buffer):
+        if local.is_floating_point() and local.dtype.itemsize > 1:
+            local.fill_(float("nan"))
+
+
+def _has_nan(buffer: torch.Tensor) -> bool:
+    return any(
+        local.is_floating_point() and local.numel() > 0 and bool(local.amin().isnan())
+        for local in local_tensors(buffer)
+        if local.dtype.itemsize > 1
+    )
 
 
 def _is_written(tensor: torch.Tensor, written: Iterable[Extent], journal: Journal) -> bool:

@@ -15,6 +15,7 @@ from torch_warmstart.entries import (
     SPACE_OF_PIECES,
     Entries,
     byte_of,
+    is_added_to_word_pieces,
     is_special,
     text_of_bytes,
     text_of_pieces,
@@ -55,4 +56,4 @@ def _pieces(entry: bytes) -> bytes | None:
 
 
 def _word_pieces(entry: bytes) -> bytes | None:
-    return None if is_special(entry) else text_of_word_pieces(entry)
+    return None if is_added_to_word_pieces(entry) else text_of_word_pieces(entry)

@@ -261,7 +261,8 @@ def _is_missing(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         return is_nothing
     missing: npt.NDArray[np.bool_] = np.isnan(array)  # of what is like NaN, as pandas' NA is
     blank = np.flatnonzero(~array.astype(bool))  # texts without a letter, and None
-    missing[blank] |= [entry is nothing for entry in array[blank].tolist()]
+    is_none = (entry is nothing for entry in array[blank].tolist())
+    missing[blank] |= np.fromiter(is_none, dtype=np.bool_, count=len(blank))
     return missing
 
 

@@ -19,7 +19,8 @@ _ALIKE = 20  # names of the checkpoint that are looked at for each
 _TRIED = 4  # rules
 _FEWEST = 3  # variables that are worth a rule
 
-_ENDINGS = (f"/{AVERAGE}",)  # of what TensorFlow keeps with variables
+# Averages that were saved instead of what they average, as TensorFlow calls them.
+_AVERAGES = ("(.+)", rf"\1/{AVERAGE}")
 _ADAPTED = "base_layer."  # where PEFT keeps a layer that it has put an adapter around
 # What it has made of the names, and what they were: with its own model around all, and without.
 _BY_PEFT = (
@@ -62,7 +63,7 @@ def common_rules(
         return []
     likely = Counter(_moves(finder, _sample(missing))).most_common(_TRIED)
     tried = [_tried(finder, move, missing, taken) for move, _ in likely]
-    tried += [_with_ending(finder, ending, missing, taken) for ending in _ENDINGS]
+    tried.append(_by_pattern(finder, _AVERAGES, missing, taken))
     tried.sort(key=lambda rule: -len(rule.found))
     counts = [len(rule.found) for rule in tried]
     most = max(_FEWEST, len(missing) // 2 + 1)
@@ -118,18 +119,6 @@ def _tried(
     return CommonRule(begin or "/", target or "/", tuple(found))
 
 
-def _with_ending(
-    finder: Finder, ending: str, missing: Iterable[Variable], taken: Collection[str]
-) -> CommonRule:
-    """Averages that were saved instead of what they average."""
-    found = [
-        (variable, key)
-        for variable in missing
-        if (key := _found(finder, variable, "", "", ending)) is not None and key not in taken
-    ]
-    return CommonRule("", "", tuple(found), ("(.+)", rf"\1{ending}"))
-
-
 def without_adapters(
     finder: Finder, missing: Sequence[Variable], taken: Collection[str]
 ) -> CommonRule:
@@ -157,20 +146,15 @@ def _by_pattern(
     return CommonRule("", "", tuple(found), pattern)
 
 
-def _found(
-    finder: Finder, variable: Variable, begin: str, target: str, ending: str = ""
-) -> str | None:
-    owner = variable.owners[0]
-    if not owner.name.startswith(begin):
+def _found(finder: Finder, variable: Variable, begin: str, target: str) -> str | None:
+    if not variable.name.startswith(begin):
         return None
-    return _key_of(finder, variable, owner.name.removeprefix(begin), target, ending)
+    return _key_of(finder, variable, variable.name.removeprefix(begin), target)
 
 
-def _key_of(
-    finder: Finder, variable: Variable, name: str, target: str = "", ending: str = ""
-) -> str | None:
+def _key_of(finder: Finder, variable: Variable, name: str, target: str = "") -> str | None:
     """The first key of what a variable is made of by another name; None if it does not fit."""
-    named = target + name.replace(".", finder.conventions.separator) + ending
+    named = target + name.replace(".", finder.conventions.separator)
     try:
         source = finder.find_renamed(variable, variable.owners[0], (named,))
         fits = source.form.refusal is None and source.shape == variable.shape

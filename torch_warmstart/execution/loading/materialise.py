@@ -165,17 +165,18 @@ class Materialised:
 
 
 def _fill_with_nan(buffer: torch.Tensor) -> None:
-    for local in local_tensors(buffer):
-        if local.is_floating_point() and local.dtype.itemsize > 1:
-            local.fill_(float("nan"))
+    for local in _that_can_be_nan(buffer):
+        local.fill_(float("nan"))
 
 
 def _has_nan(buffer: torch.Tensor) -> bool:
-    return any(
-        local.is_floating_point() and local.numel() > 0 and bool(local.amin().isnan())
-        for local in local_tensors(buffer)
-        if local.dtype.itemsize > 1
-    )
+    return any(bool(local.amin().isnan()) for local in _that_can_be_nan(buffer))
+
+
+def _that_can_be_nan(buffer: torch.Tensor) -> list[torch.Tensor]:
+    """What is here of it, if it has values that can; types of one byte do not compute."""
+    parts = [local for local in local_tensors(buffer) if local.numel()]
+    return [p for p in parts if p.is_floating_point() and p.dtype.itemsize > 1]
 
 
 def _is_written(tensor: torch.Tensor, written: Iterable[Extent], journal: Journal) -> bool:

@@ -157,3 +157,19 @@ def test_what_a_module_makes_of_nothing_is_left_on_meta() -> None:
         whole = normed(nn.Linear(4, 5))
     tws.warm_start(whole, tws.WarmStartSettings(state, [".*"]))
     assert all(torch.equal(value, state[name]) for name, value in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.complex64])
+def test_a_buffer_that_a_module_makes_of_itself_is_left_on_meta(dtype: torch.dtype) -> None:
+    class Halving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.zeros(3, dtype=dtype))
+
+        def reset_parameters(self) -> None:
+            self.scale.mul_(0.5)
+
+    model = _table_and(Halving)
+    with pytest.warns(tws.WarmStartWarning, match="Left on the meta device.*rest.scale"):
+        tws.warm_start(model, _settings())
+    assert model["rest"].scale.is_meta

@@ -62,7 +62,7 @@ def _surroundings() -> _Surroundings:
     return _Surroundings(torch.get_default_device(), autocast)
 
 
-def callers_device() -> torch.device:
+def _callers_device() -> torch.device:
     """The default device of who called, within `on_cpu` too."""
     callers = _callers.get()
     return torch.get_default_device() if callers is None else callers.device
@@ -86,7 +86,7 @@ def home_of(tensor: torch.Tensor) -> torch.device:
         return tensor.device
     mesh = getattr(tensor, "device_mesh", None)
     if mesh is None:
-        default = callers_device()
+        default = _callers_device()
         return torch.device("cpu") if default.type == "meta" else default
     kind: str = mesh.device_type
     if kind == "cpu":

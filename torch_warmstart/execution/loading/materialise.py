@@ -175,8 +175,8 @@ def _has_nan(buffer: torch.Tensor) -> bool:
 
 def _that_can_be_nan(buffer: torch.Tensor) -> list[torch.Tensor]:
     """What is here of it, if it has values that can; types of one byte do not compute."""
-    parts = [local for local in local_tensors(buffer) if local.numel()]
-    return [p for p in parts if p.is_floating_point() and p.dtype.itemsize > 1]
+    parts = [torch.view_as_real(p) if p.is_complex() else p for p in local_tensors(buffer)]
+    return [p for p in parts if p.numel() and p.is_floating_point() and p.dtype.itemsize > 1]
 
 
 def _is_written(tensor: torch.Tensor, written: Iterable[Extent], journal: Journal) -> bool:

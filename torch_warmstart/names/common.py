@@ -69,7 +69,8 @@ def common_rules(
     most = max(_FEWEST, len(missing) // 2 + 1)
     if tried and counts[0] >= most:
         return tried[: counts.count(counts[0])]
-    of_scopes = [rule for rule in tried if rule.source != "/" and len(rule.found) >= _FEWEST]
+    found = [rule for rule in tried if len(rule.found) >= _FEWEST]
+    of_scopes = [rule for rule in found if rule.source != "/" and rule.pattern is None]
     together = {variable for rule in of_scopes for variable, _ in rule.found}
     return of_scopes if len(together) >= most else []
 

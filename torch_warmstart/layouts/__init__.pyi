@@ -23,3 +23,5 @@ from .parametrized import original_of as original_of
 from .parametrized import paddle_forms as paddle_forms
 from .parametrized import torch_forms as torch_forms
 from .parametrized import vector_of as vector_of
+from .torch_classes import is_torchs_own as is_torchs_own
+from .torch_classes import torch_layer_of as torch_layer_of

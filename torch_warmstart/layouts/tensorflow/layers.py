@@ -33,6 +33,7 @@ from torch_warmstart.layouts.named import (
 )
 from torch_warmstart.layouts.outputs import is_untransposed_linear
 from torch_warmstart.layouts.parametrized import forms_of_original, original_of, vector_of
+from torch_warmstart.layouts.torch_classes import is_torchs_own
 from torch_warmstart.values import frozen
 
 
@@ -330,9 +331,5 @@ def _names(leaf: str, tf_names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _refused(module: nn.Module, leaf: str, names: tuple[str, ...], reason: str) -> Form:
-    called = f"nn.{type(module).__name__}" if _is_torch_layer(module) else type(module).__name__
+    called = f"nn.{type(module).__name__}" if is_torchs_own(module) else type(module).__name__
     return Form((names,), refusal=f"{called}.{leaf}: {reason}")
-
-
-def _is_torch_layer(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn.")

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from torch_warmstart.errors import is_number
+from torch_warmstart.layouts import is_torchs_own
 from torch_warmstart.planning.checks.flattenings import Difference, Modules
 
 if TYPE_CHECKING:
@@ -198,8 +199,7 @@ def _calls_in_order(module: nn.Module) -> bool:
 
 def _is_torchs(module: nn.Module) -> bool:
     """Whether it is a layer of torch's own, with nothing that changes what it computes."""
-    is_own = type(module).__module__.startswith("torch.nn.modules")
-    return is_own and not module._forward_hooks and not module._forward_pre_hooks
+    return is_torchs_own(module) and not module._forward_hooks and not module._forward_pre_hooks
 
 
 def _is_same_layer(one: Described | None, other: Described | None) -> bool:

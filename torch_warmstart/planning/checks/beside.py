@@ -21,7 +21,7 @@ from torch import nn
 
 from torch_warmstart.errors import Finding, listed
 from torch_warmstart.formats import Checkpoint, is_extra_state
-from torch_warmstart.layouts import read_leaf
+from torch_warmstart.layouts import read_leaf, torch_layer_of
 from torch_warmstart.layouts.tensorflow import BATCHES, STATISTICS
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Source, bare_name, other_names
@@ -68,7 +68,6 @@ _HINT = (
 )
 
 _USUAL = ("weight", "bias")  # what tensors of layers are called, whatever else a layer has
-_NO_LAYERS = {nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict}
 
 
 def find_beside(
@@ -86,7 +85,7 @@ def find_beside(
     by_module: dict[nn.Module, list[tuple[Variable, Source]]] = {}
     for variable in taken:
         source = located.source(variable)
-        if source is not None and _is_layer(source.owner.module):
+        if source is not None and torch_layer_of(source.owner.module) is not None:
             by_module.setdefault(source.owner.module, []).append((variable, source))
     sources = [*(location.source for location in located.of_variable.values()), *lost]
     used = {each for source in sources if source is not None for each in _identities(source)}
@@ -152,14 +151,6 @@ class Beside:
             else:
                 lost = f"{text}: no variable is made of it, and what it does would be lost."
                 yield Finding("lost-beside", "error", self.variable.name, lost, _HINT)
-
-
-def _is_layer(module: nn.Module) -> bool:
-    """Whether it is a layer of torch's or made from one; a user's own may consist of anything."""
-    return any(
-        base.__module__.startswith("torch.nn.modules") and base not in _NO_LAYERS
-        for base in type(module).__mro__
-    )
 
 
 def _identities(source: Source) -> Iterator[Hashable]:

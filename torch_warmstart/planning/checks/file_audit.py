@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from torch_warmstart.errors import is_number
+from torch_warmstart.layouts import is_torchs_own
 from torch_warmstart.model import TABLES
 from torch_warmstart.planning.checks.activations import is_close, spelt
 from torch_warmstart.planning.checks.flattenings import Difference
@@ -196,7 +197,7 @@ def _recurrent(module: nn.RNNBase, options: Options) -> Iterator[Difference]:
 
 def untold(module: nn.Module, layer: Described, layouts: Sequence[str]) -> Iterator[Difference]:
     """What would be laid out otherwise, or refused, if the original was not what it seems."""
-    if layer.is_own and type(module).__module__.startswith("torch.nn."):
+    if layer.is_own and is_torchs_own(module):
         yield (
             f"the file says that its layer is of a class of the program's own, {layer.kind!r:.60}, "
             f"which may compute something else than {spelt(module)} from tensors of these names.",

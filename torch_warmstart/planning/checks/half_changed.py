@@ -17,8 +17,10 @@ from torch_warmstart.errors import Finding, Severity, listed, plural, the_same
 from torch_warmstart.layouts import (
     Vector,
     attribute_of,
+    is_torchs_own,
     is_untransposed_linear,
     output_axis,
+    torch_layer_of,
     vector_of,
 )
 from torch_warmstart.layouts.tensorflow import STATISTICS
@@ -27,7 +29,6 @@ from torch_warmstart.planning.plan import AxisChange, PlanItem
 from torch_warmstart.planning.rows import why_not_by_position
 from torch_warmstart.settings import VocabInfo
 
-_PARAMETRIZE = "torch.nn.utils.parametrize"  # which makes a class of its own of a layer's
 # Layers whose tensors have no place for a batch in front.
 _LAYERS = (
     *(nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase),
@@ -167,8 +168,8 @@ def _is_looked_up(item: PlanItem) -> bool | None:
 
 
 def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
-    classes = [c for c in type(module).__mro__ if c.__module__ != _PARAMETRIZE]
-    is_known = _is_torchs(classes) or is_untransposed_linear(module)
+    is_own = is_torchs_own(module)
+    is_known = is_own or torch_layer_of(module) is not None or is_untransposed_linear(module)
     vectors = {leaf: of for leaf in leaves if (of := vector_of(module, leaf)) is not None}
     known = [*_pairs(module, leaves, vectors)] if is_known else []
     for pair in known:
@@ -176,13 +177,9 @@ def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Fin
             yield _finding("error", pair)
     yield from _flattened(leaves, vectors)
     said = {frozenset((id(one), id(other))) for one, _, other, _ in known}
-    for pair in () if _is_torchs(classes[:1]) else _alike(leaves):
+    for pair in () if is_own else _alike(leaves):
         if frozenset((id(pair[0]), id(pair[2]))) not in said and not _move_alike(*pair):
             yield _finding("warning", pair)
-
-
-def _is_torchs(classes: Sequence[type]) -> bool:
-    return any(c.__module__.startswith("torch.") and c is not nn.Module for c in classes)
 
 
 def _finding(severity: Literal["error", "warning"], pair: _Pair) -> Finding:

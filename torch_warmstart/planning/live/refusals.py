@@ -10,7 +10,7 @@ import torch
 
 from torch_warmstart.dtypes import PLAIN
 from torch_warmstart.errors import Finding
-from torch_warmstart.layouts import attribute_of
+from torch_warmstart.layouts import attribute_of, is_torchs_own, torch_layer_of
 from torch_warmstart.model import TABLES, Extents, Variable, extent_of, model_variables, place_of
 from torch_warmstart.model.sharding import is_sharded
 
@@ -20,7 +20,6 @@ _UNDO = (
     (("_g", "_v"), "torch.nn.utils.remove_weight_norm({module}, {leaf!r})"),
     (("_orig", "_u"), "torch.nn.utils.remove_spectral_norm({module}, {leaf!r})"),
 )
-_LAYERS = "torch.nn.modules."
 _MAX_DEPTH = 4  # containers within each other that are looked into; they may form circles
 _BY_TORCHREC = (
     "TorchRec has spread the tables over ranks, and its kernels hold them: change the vocabulary "
@@ -168,10 +167,8 @@ def _why_not_here(model: torch.nn.Module, variable: Variable) -> str | None:
 
 def _has_sizes_of_its_own(module: torch.nn.Module) -> bool:
     """Whether it is one of torch's layers, or derived from one, whose sizes are not followed."""
-    of_torch = (cls for cls in type(module).__mro__ if cls.__module__.startswith(_LAYERS))
-    layer = next(of_torch)  # at the latest nn.Module
-    is_container = layer.__module__ == torch.nn.Sequential.__module__
-    return not (is_container or issubclass(layer, _FOLLOWED) or layer is torch.nn.Module)
+    layer = torch_layer_of(module)
+    return layer is not None and not issubclass(layer, _FOLLOWED)
 
 
 def _why_wrapped(model: torch.nn.Module, variable: Variable) -> str | None:
@@ -181,8 +178,11 @@ def _why_wrapped(model: torch.nn.Module, variable: Variable) -> str | None:
         parts = owner.state_dict_name.split(".")
         paths = [".".join(parts[:count]) for count in range(len(parts))]
         for path in paths:
-            is_theirs = type(modules[path]).__module__.startswith(_LAYERS)  # and not derived
-            if is_theirs and path != paths[-1] and _has_sizes_of_its_own(modules[path]):
+            if (
+                is_torchs_own(modules[path])
+                and path != paths[-1]
+                and _has_sizes_of_its_own(modules[path])
+            ):
                 return f"is in a {type(modules[path]).__name__}, whose sizes are not followed."
             names = {cls.__name__ for cls in type(modules[path]).__mro__}
             if names & _PEFT:

@@ -20,12 +20,14 @@ from .making import text_entries as text_entries
 from .tokens import INSIDE_A_WORD as INSIDE_A_WORD
 from .tokens import SPACE_OF_BYTES as SPACE_OF_BYTES
 from .tokens import SPACE_OF_PIECES as SPACE_OF_PIECES
+from .tokens import WAYS_OF_WRITING as WAYS_OF_WRITING
 from .tokens import byte_of as byte_of
 from .tokens import is_added_to_word_pieces as is_added_to_word_pieces
 from .tokens import is_special as is_special
 from .tokens import text_of_bytes as text_of_bytes
 from .tokens import text_of_pieces as text_of_pieces
 from .tokens import text_of_word_pieces as text_of_word_pieces
+from .tokens import way_of_writing as way_of_writing
 from .usage import EPOCH as EPOCH
 from .usage import LAST_DAY as LAST_DAY
 from .usage import UNKNOWN as UNKNOWN

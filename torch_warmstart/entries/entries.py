@@ -23,6 +23,7 @@ _BEYOND_ASCII = 0x80
 _HIGHEST_BITS, _GOES_ON = 0xC0, 0x80  # of a byte of UTF-8 that begins no character
 _SEARCHED = 1 << 20  # bytes that are looked through for a piece
 _SPREAD = 4  # times the bytes of some entries that are copied to have them as values
+_SOME = 5_000  # entries that are looked at to tell how a vocabulary is written
 
 
 def bytes_of(text: str) -> bytes:
@@ -223,6 +224,11 @@ class Entries:
             return replace(self, ids=self.ids.index_select(0, at))
         starts, lengths = self.places(at)
         return replace(self, bounds=starts, lengths=lengths, gap=0)
+
+    def some(self) -> list[bytes]:
+        """Some thousands of its entries of text, from all over it; of few, all."""
+        at = torch.arange(0, len(self), max(1, len(self) // _SOME), device=self.device)
+        return [one for one in self.take(at).values(slice(None)) if isinstance(one, bytes)]
 
     def to(self, device: torch.device) -> Entries:
         """The same entries on a device."""

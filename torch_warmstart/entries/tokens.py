@@ -9,8 +9,16 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 
 SPACE_OF_BYTES, SPACE_OF_PIECES, INSIDE_A_WORD = "Ġ".encode(), "▁".encode(), b"##"
+# By what settings call it (`forms=`), what a tokenizer begins many of its tokens with.
+WAYS_OF_WRITING = {
+    "sentencepiece": SPACE_OF_PIECES,
+    "byte_level": SPACE_OF_BYTES,
+    "wordpiece": INSIDE_A_WORD,
+}
+_SHARE = 0.005  # of the entries looked at that must begin so; few of Chinese do
 # `<s>`, `<|end|>`, `[MASK]`, `[/E1]`, BERT's `[unused1]`
 _SPECIAL = re.compile(rb"<[^<>\s]+>|\[(?:/?[A-Z_0-9]+|unused_?\d+)\]")
 _BRACKETED = re.compile(rb"\[[^\[\]]+\]|<[^<>]+>")
@@ -32,6 +40,13 @@ def is_added_to_word_pieces(entry: bytes) -> bool:
     with a bracket.
     """
     return entry[:1] in (b"<", b"[") and _BRACKETED.fullmatch(entry) is not None
+
+
+def way_of_writing(some: Sequence[bytes], share: float = _SHARE) -> str:
+    """Which of WAYS_OF_WRITING some entries of a vocabulary show; "": none of them."""
+    begun = {way: sum(e.startswith(begin) for e in some) for way, begin in WAYS_OF_WRITING.items()}
+    way = max(begun, key=begun.__getitem__)
+    return way if begun[way] > share * len(some) else ""
 
 
 def byte_of(entry: bytes) -> bytes | None:

@@ -15,23 +15,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from torch_warmstart.entries import INSIDE_A_WORD, SPACE_OF_BYTES, SPACE_OF_PIECES, Entries
+from torch_warmstart.entries import WAYS_OF_WRITING, Entries, way_of_writing
 from torch_warmstart.errors import shown_entry
 
 _SAMPLE = 2_000  # new entries that are looked for
 _MOST = 500_000  # old entries that they are looked for among; no tokenizer has more
-# By the forms whose they are.
-_PREFIXES = {
-    "sentencepiece": SPACE_OF_PIECES,
-    "byte_level": SPACE_OF_BYTES,
-    "wordpiece": INSIDE_A_WORD,
-}
 _OF_PYTHON = re.compile(rb"b(['\"])(.*)\1", re.DOTALL)
 _NUMBER = re.compile(rb"(-?)0*(\d+)(?:\.0+)?")
 _UP_TO_SIGN = re.compile(rb"(?:.*[^0-9A-Za-z])?", re.DOTALL)
 _TOLD_APART = 0.9  # of a side's entries, which a reading may at most make alike
-_LOOKED_AT = 300  # entries of a side, for how a tokenizer writes them
-_WRITTEN_SO = 0.05  # of these: one that begins words so, or goes on in them
 _ENCODED = 20_000  # new entries that are looked for in another encoding
 _ENCODINGS = ("cp1252", "latin-1")
 _WORD = re.compile(rb"[A-Za-z]")
@@ -67,7 +59,7 @@ def _part(sign: bytes, number: int) -> Reading:
 
 
 def _without_prefix(entry: bytes) -> bytes:
-    for prefix in _PREFIXES.values():
+    for prefix in WAYS_OF_WRITING.values():
         if entry.startswith(prefix):
             return entry[len(prefix) :]
     return entry
@@ -85,38 +77,23 @@ def _number(entry: bytes) -> bytes:
 
 def _forms_of(sides: Sequence[Sequence[bytes]]) -> str:
     """The setting that reads prefixes, where the sides have one each, and not the same."""
-    forms = _differing(sides, 0)
+    forms = _differing(*(way_of_writing(side, 0) for side in sides))
     return forms and f", as by {forms}"
 
 
-def _differing(sides: Sequence[Sequence[bytes]], least: float) -> str:
-    """The same; `least` is the part of a side that must have its prefix."""
-    found = []
-    for side in sides:
-        begun = {
-            form: sum(entry.startswith(prefix) for entry in side)
-            for form, prefix in _PREFIXES.items()
-        }
-        if not max(begun.values()) or max(begun.values()) < least * len(side):
-            return ""
-        found.append(max(begun, key=begun.__getitem__))
-    new, old = found
-    return "" if new == old else f"forms={{'new': {new!r}, 'old': {old!r}}}"
+def _differing(new: str, old: str) -> str:
+    is_known = new and old and new != old
+    return f"forms={{'new': {new!r}, 'old': {old!r}}}" if is_known else ""
 
 
 def differing_forms(new: Entries, old: Entries) -> str:
     """The setting for vocabularies of tokenizers of two kinds, by a look at some entries; or ""."""
     if not new.is_text or not old.is_text or max(len(new), len(old)) > _MOST:
         return ""
-    prefixes = tuple(_PREFIXES.values())
+    prefixes = tuple(WAYS_OF_WRITING.values())
     if not new.may_have(prefixes) or not old.may_have(prefixes):  # as of nearly every file
         return ""
-    sides = []
-    for side in (new, old):
-        step = max(1, len(side) // _LOOKED_AT)
-        tried = side.take(torch.arange(0, len(side), step, device=side.device))
-        sides.append([one for one in tried.values(slice(None)) if isinstance(one, bytes)])
-    return _differing(sides, _WRITTEN_SO)
+    return _differing(*(way_of_writing(side.some()) for side in (new, old)))
 
 
 def other_encoding(

@@ -5,14 +5,9 @@ So that tokens of different tokenizers can be compared and spelt. Special tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
+from collections.abc import Callable, Mapping
 
 from torch_warmstart.entries import (
-    INSIDE_A_WORD,
-    SPACE_OF_BYTES,
-    SPACE_OF_PIECES,
     Entries,
     byte_of,
     is_added_to_word_pieces,
@@ -20,26 +15,15 @@ from torch_warmstart.entries import (
     text_of_bytes,
     text_of_pieces,
     text_of_word_pieces,
+    way_of_writing,
 )
 
 Form = Callable[[bytes], bytes | None]  # an entry's text; None: it is no text
 
-_TRIED = 20_000  # entries looked at to tell the form
-_SHARE = 0.005  # of them that must show a form
-
 
 def form_of(listed: Entries) -> Form:
     """How a vocabulary of text writes its tokens, from all that it lists."""
-    step = max(1, len(listed) // _TRIED)
-    some = listed.take(torch.arange(0, len(listed), step, device=listed.device))
-    tried = [value for value in some.values(slice(None)) if isinstance(value, bytes)]
-    shown = {
-        _byte_level: sum(SPACE_OF_BYTES in value for value in tried),
-        _pieces: sum(SPACE_OF_PIECES in value for value in tried),
-        _word_pieces: sum(value.startswith(INSIDE_A_WORD) for value in tried),
-    }
-    form, count = max(shown.items(), key=lambda pair: pair[1])
-    return form if count > _SHARE * len(tried) else _plain
+    return _FORMS[way_of_writing(listed.some())]
 
 
 def _plain(entry: bytes) -> bytes | None:
@@ -57,3 +41,11 @@ def _pieces(entry: bytes) -> bytes | None:
 
 def _word_pieces(entry: bytes) -> bytes | None:
     return None if is_added_to_word_pieces(entry) else text_of_word_pieces(entry)
+
+
+_FORMS: Mapping[str, Form] = {
+    "sentencepiece": _pieces,
+    "byte_level": _byte_level,
+    "wordpiece": _word_pieces,
+    "": _plain,
+}

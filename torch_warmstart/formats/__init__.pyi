@@ -21,6 +21,7 @@ from .listing import list_tensors as list_tensors
 from .nested import EXTRA_STATE as EXTRA_STATE
 from .nested import USUAL as USUAL
 from .nested import is_extra_state as is_extra_state
+from .recognise import indexed_shard as indexed_shard
 from .registry import latest_checkpoint as latest_checkpoint
 from .registry import open_checkpoint as open_checkpoint
 from .saved_optimizers import SavedOptimizer as SavedOptimizer

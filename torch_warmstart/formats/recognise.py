@@ -6,6 +6,7 @@ None needs a reader of any format; only tables of words are looked at by their o
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -214,6 +215,7 @@ def is_prefix(url: str, storage: Storage) -> bool:
 # -- tables that keep their ids ------------------------------------------------------------------
 
 SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
+_INDEXED = (".safetensors", ".bin", ".pt", ".pth")
 _BUNDLES = ".data"  # TensorFlow's own files of values are numbered alike
 
 
@@ -227,6 +229,16 @@ def is_numbered(name: str) -> bool:
     """Whether a file's name says that it is one of so many."""
     found = SHARD.fullmatch(name)
     return found is not None and not found["base"].endswith(_BUNDLES)
+
+
+def indexed_shard(name: str) -> tuple[str, int] | None:
+    """Of a file whose name says that it is one of several with an index: the index, how many.
+
+    Hugging Face's: model-00001-of-00002.safetensors is listed in model.safetensors.index.json.
+    """
+    stem, ending = os.path.splitext(name)
+    found = SHARD.fullmatch(stem) if ending in _INDEXED else None
+    return found and (f"{found['base']}{ending}.index.json", int(found["count"]))
 
 
 def _begins_with(place: Place, magic: bytes, otherwise: str) -> str | None:

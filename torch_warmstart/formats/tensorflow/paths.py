@@ -19,8 +19,8 @@ from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import (
     NO_TABLE,
     ONE_FILE,
-    SHARD,
     STATE_FILE,
+    indexed_shard,
     is_prefix,
     is_state_file,
     is_table,
@@ -45,7 +45,6 @@ from torch_warmstart.values import frozen
 
 _SHARD_OF_V1 = re.compile(r"(.*)-(?:\d{5}|\?{5})-of-(\d{5}|\?{5})", re.DOTALL)
 _ANY_COUNT = "?????"  # of files; TensorFlow's own documentation names checkpoints so
-_SHARDED = (".safetensors", ".bin")  # Hugging Face's, whose shards have an index
 _MAX_STATE_FILE = 16 << 20  # bytes
 
 
@@ -246,12 +245,12 @@ def _from_directory(directory: str, storage: Storage) -> str:
 def _file_hint(directory: str, storage: Storage) -> str:
     """Which of its files may be meant, of formats whose checkpoint is one file."""
     found = [name for name in storage.list_directory(directory) if name.endswith(ONE_FILE)]
-    stem, ending = os.path.splitext(found[0] if found else "")
-    shard = SHARD.fullmatch(stem)
-    if shard is not None and ending in _SHARDED:
+    shard = indexed_shard(found[0]) if found else None
+    if shard is not None:
+        index, count = shard
         return (
-            f" {found[0]} is one of {int(shard['count']):,} files of one checkpoint, whose index "
-            f"is not there: copy {shard['base']}{ending}.index.json, too."
+            f" {found[0]} is one of {count:,} files of one checkpoint, whose index is not there: "
+            f"copy {index}, too."
         )
     return f" Pass the file that is meant, such as {join(directory, found[0])}." if found else ""
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import Finding, MissingTensorError, listed, meant_one_of, plural
+from torch_warmstart.formats import indexed_shard
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Variable
 from torch_warmstart.names import Finder, Renamed
 from torch_warmstart.planning.locating.locations import Located
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import SETTING
+from torch_warmstart.storage import base_name
 from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
     from torch_warmstart.names import CommonRule
-
-# A shard by itself, as transformers and others call theirs.
-_ONE_OF_SEVERAL = re.compile(r"-\d{5}-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
 
 
 def find_idle_rules(wishes: Wishes, located: Located) -> dict[Finding, frozenset[Variable]]:
@@ -197,12 +195,12 @@ def _known_layer(key: str, located: Located) -> str:
 
 def _in_other_files(missing: tuple[Variable, ...], located: Located) -> _Cause | None:
     checkpoint = located.finder.checkpoint
-    shard = _ONE_OF_SEVERAL.search(checkpoint.url)
+    shard = indexed_shard(base_name(checkpoint.url))
     if shard is not None:
+        index, count = shard
         text = (
-            f"{checkpoint.url} is one of {int(shard[1]):,} files of one checkpoint: pass the "
-            "folder that they are in, or the index that lists them (such as "
-            "model.safetensors.index.json)."
+            f"{checkpoint.url} is one of {count:,} files of one checkpoint: pass the folder that "
+            f"they are in, or the index that lists them, {index}."
         )
     elif checkpoint.models_beside:
         text = (

@@ -9,6 +9,7 @@ from .boxes import without_old_row as without_old_row
 from .devices import as_the_caller as as_the_caller
 from .devices import home_of as home_of
 from .devices import on_cpu as on_cpu
+from .modes import Mode as Mode
 from .parallel import GRAIN as GRAIN
 from .parallel import blocks as blocks
 from .parallel import in_blocks as in_blocks

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from torch_warmstart.computing import Mode
 from torch_warmstart.model import Attributes, Extent, Extents, extent_of, is_same_register
 from torch_warmstart.model.sharding import local_tensors, memory_of
 
@@ -150,7 +151,7 @@ class _Memories:
                 yield tensor, memory
 
 
-class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watching(Mode):
     """Sees every operation while it is entered."""
 
     def __init__(self, journal: Journal) -> None:

@@ -16,9 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_warmstart.computing import as_the_caller
+from torch_warmstart.computing import Mode, as_the_caller
 from torch_warmstart.errors import CallbackError, Finding
 from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.loading.module_loading import Outcome
@@ -238,7 +237,7 @@ def _chance_of(module: torch.nn.Module) -> Iterator[None]:
         yield
 
 
-class _Drawing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Drawing(Mode):
     """Begins each drawing of random numbers anew: by how many there were, and for which part.
 
     A rank has a shard of one parameter and all of another, and a number that is drawn for the

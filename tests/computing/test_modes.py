@@ -1,4 +1,4 @@
-"""What sees the operations of torch does without its compiler, which ends a process with TensorFlow."""
+"""What sees torch's operations does without its compiler, which ends a process with TensorFlow."""
 
 from __future__ import annotations
 

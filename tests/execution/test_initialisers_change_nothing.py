@@ -10,7 +10,7 @@ from torch import nn
 
 import torch_warmstart as tws
 from torch_warmstart.errors import CallbackError
-from torch_warmstart.execution.journal import Journal
+from torch_warmstart.model import Journal
 
 OLD, NEW = ["a", "b"], ["a", "n"]
 

@@ -65,3 +65,39 @@ def test_what_a_hook_fills_in_itself_is_only_missing():
     with pytest.raises(tws.PlanError) as caught:
         tws.warm_start(model(), tws.WarmStartSettings(state, [".*"]))
     assert [problem.code for problem in caught.value.problems] == ["not-in-checkpoint"]
+
+
+class Shifts(nn.Module):
+    """Changes its own memory, and draws, where it is to be loaded."""
+
+    def __init__(self, *, fails):
+        super().__init__()
+        self.fc, self.other = nn.Linear(2, 2), nn.Linear(2, 2)
+        self._fails = fails
+        self._register_load_state_dict_pre_hook(self._shift)
+
+    def _shift(self, *_):
+        self.other.bias.data.add_(1)
+        torch.rand(3)
+        if self._fails:
+            raise ValueError("no")
+
+
+def test_hooks_that_are_tried_by_a_plan_leave_memory_and_chance_as_they_were():
+    model = Shifts(fails=False)
+    before, chance = model.other.bias.detach().clone(), torch.get_rng_state()
+    settings = tws.WarmStartSettings({"fc.bias": torch.ones(2)}, on_missing="keep")
+    plan = tws.plan_warm_start(model, settings)
+    assert torch.equal(model.other.bias, before)
+    assert torch.equal(torch.get_rng_state(), chance)
+    tws.apply_plan(plan)
+    assert torch.equal(model.other.bias, before + 1)  # once, as load_state_dict calls them
+
+
+def test_hooks_that_raise_after_they_were_tried_leave_memory_as_it_was():
+    model = Shifts(fails=True)
+    before = model.other.bias.detach().clone()
+    settings = tws.WarmStartSettings({"fc.bias": torch.ones(2)}, on_missing="keep")
+    with pytest.raises(tws.WarmStartError, match="raised ValueError: no"):
+        tws.warm_start(model, settings)
+    assert torch.equal(model.other.bias, before)

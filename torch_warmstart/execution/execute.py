@@ -22,7 +22,6 @@ from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import SettingsError, WarmStartError, plural
 from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
 from torch_warmstart.execution.insisting import insist
-from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.prepare import made_rows, prepare, room_to_work
 from torch_warmstart.execution.ranks import Agreement
 from torch_warmstart.execution.reading import ALL, Share, lacks_something
@@ -31,6 +30,7 @@ from torch_warmstart.execution.staging import Memory
 from torch_warmstart.execution.telling import add_note, as_ours, log_of, sentence_of, warn_of
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.model import (
+    Journal,
     Outline,
     Variable,
     check_tensors_hold_values,

@@ -34,11 +34,10 @@ from torch_warmstart.execution.commit import (
     leaves,
 )
 from torch_warmstart.execution.gathering import CHUNK_BYTES, Rows
-from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block
-from torch_warmstart.model import Variable, extent_of, overlapping, share_elements
+from torch_warmstart.model import Journal, Variable, extent_of, overlapping, share_elements
 from torch_warmstart.model.sharding import Part, is_sharded, local_tensors, parts_of
 from torch_warmstart.new_rows import Constant, Initialised, Mixed
 from torch_warmstart.planning import (

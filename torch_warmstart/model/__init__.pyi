@@ -1,5 +1,4 @@
-from .attributes import Attributes as Attributes
-from .attributes import is_same_register as is_same_register
+from .journal import Journal as Journal
 from .memory import Extent as Extent
 from .memory import Extents as Extents
 from .memory import WrittenMemory as WrittenMemory

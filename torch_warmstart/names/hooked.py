@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.model import Attributes, names_saved_by_itself
+from torch_warmstart.model import Journal, names_saved_by_itself
 from torch_warmstart.model.sharding import is_of_sharding
 from torch_warmstart.names.conventions import conventions_of
 from torch_warmstart.names.renamed import BY_HOOK, Renamed
@@ -56,16 +56,17 @@ def _keys_by_name(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
     keys = {id(tensor): key for key, tensor in state.items()}
     metadata = checkpoint.metadata()
     versions = metadata if isinstance(metadata, Mapping) else {}
-    attributes = Attributes()  # a plan changes nothing
-    attributes.keep(model.modules())
+    journal = Journal(model)  # a plan changes nothing
+    journal.keep_attributes(model.modules())
     before = list(state.values())  # as long as they live their ids are theirs
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), journal.mode:
             found = dict(_load(model, state, "", versions))
     except Exception:  # it is a user's, and may want whatever it likes
         return {}
     finally:
-        attributes.put_back()
+        journal.close()
+        journal.restore()
     assert before is not None
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     return {

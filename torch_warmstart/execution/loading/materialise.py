@@ -19,11 +19,11 @@ import torch
 
 from torch_warmstart.computing import Mode, as_the_caller
 from torch_warmstart.errors import CallbackError, Finding
-from torch_warmstart.execution.journal import Journal
 from torch_warmstart.execution.loading.module_loading import Outcome
 from torch_warmstart.model import (
     Extent,
     Extents,
+    Journal,
     Owner,
     Variable,
     extent_of,

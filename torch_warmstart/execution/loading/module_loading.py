@@ -29,10 +29,10 @@ from torch_warmstart.computing import as_the_caller
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import CallbackError, Finding, WarmStartError
 from torch_warmstart.execution.commit import Copy, InParts, Load, Prepared, Step, Write, leaves
-from torch_warmstart.execution.journal import Journal
 from torch_warmstart.formats import EXTRA_STATE
 from torch_warmstart.model import (
     Extents,
+    Journal,
     Variable,
     WrittenMemory,
     extent_of,

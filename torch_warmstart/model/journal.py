@@ -15,7 +15,8 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from torch_warmstart.computing import Mode
-from torch_warmstart.model import Attributes, Extent, Extents, extent_of, is_same_register
+from torch_warmstart.model.attributes import Attributes, is_same_register
+from torch_warmstart.model.memory import Extent, Extents, extent_of
 from torch_warmstart.model.sharding import local_tensors, memory_of
 
 _STATISTICS = ("running_mean", "running_var")

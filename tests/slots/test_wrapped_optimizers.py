@@ -425,3 +425,37 @@ def test_an_entry_for_a_slot_that_is_not_selected_says_what_selects_it():
     settings = WarmStartSettings({"model": model.state_dict()}, "embed.weight/exp")
     with pytest.raises(PlanError, match=r"It matches the optimizer's slot 'embed\.weight/exp_avg'"):
         tws.warm_start(model, settings, optimizer=optimizer)
+
+
+class Shrinks(torch.optim.Optimizer):
+    """Changes all that it holds, whether it has a gradient or not, and draws noise."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+        self.held = tuple(self.param_groups[0]["params"])
+        self.average = {"of": torch.zeros(2)}
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.state[parameter].setdefault("m", torch.zeros_like(parameter))
+        for parameter in self.held:
+            parameter.mul_(0.5)
+            for slot in self.state[parameter].values():
+                slot.add_(torch.rand(()))
+
+
+def test_a_step_that_is_tried_leaves_real_parameters_and_chance_as_they_were():
+    model = torch.nn.Linear(2, 2)
+    optimizer = Shrinks(model.parameters())
+    model(torch.ones(2)).sum().backward()
+    optimizer.step()
+    state = {"model": torch.nn.Linear(2, 2).state_dict(), "optimizer": optimizer.state_dict()}
+    held = [*optimizer.held, *(s["m"] for s in optimizer.state.values())]
+    before, chance = [one.detach().clone() for one in held], torch.get_rng_state()
+    tws.plan_warm_start(model, state, optimizer=optimizer)
+    assert all(torch.equal(one, was) for one, was in zip(held, before, strict=True))
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert all(parameter.grad is not None for parameter in model.parameters())

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.model import Shape, Variable
+from torch_warmstart.model import Journal, Shape, Variable
 from torch_warmstart.model.sharding import registered_of
 from torch_warmstart.slots.axes import FLAT, shape_along
+from torch_warmstart.slots.torch_optimizers import is_torchs_own
 
 # Of the tiny parameter: each dimension is known by its size, or where that may be a coincidence, by
 # how it changes when all sizes do.
@@ -62,7 +63,8 @@ class Probes:
     ) -> _Probed:
         key = (id(group), tensor.ndim, tensor.dtype, tensor.device, sizes)
         if key not in self._known:
-            with _without_gradients(optimizer):
+            is_known = is_torchs_own(optimizer)  # steps what its param groups hold, and no more
+            with contextlib.nullcontext() if is_known else _untouched(optimizer):
                 self._known[key] = _probe(optimizer, group, tensor, sizes[: tensor.ndim])
         return self._known[key]
 
@@ -111,17 +113,29 @@ class Probes:
 
 
 @contextlib.contextmanager
-def _without_gradients(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Takes the real gradients away: a step that finds the real parameters then does nothing."""
+def _untouched(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Puts back what a step does to the real parameters and their state, and the random numbers.
+
+    It finds no gradients there and does nothing then, unless it goes by more than gradients.
+    """
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     gradients = [tensor.grad for tensor in tensors]
+    kept = [v for s in optimizer.state.values() for v in _values(s) if isinstance(v, torch.Tensor)]
+    journal = Journal(torch.nn.Module(), [*tensors, *kept])
     try:
         for tensor in tensors:
             tensor.grad = None
-        yield
+        with torch.random.fork_rng(devices=[]), journal.mode:
+            yield
     finally:
+        journal.close()
+        journal.restore()
         for tensor, gradient in zip(tensors, gradients, strict=True):
             tensor.grad = gradient
+
+
+def _values(state: Any) -> Collection[Any]:
+    return state.values() if isinstance(state, Mapping) else ()
 
 
 def _probe(

@@ -91,10 +91,19 @@ _RELATIVES = {
 }
 
 
+def is_torchs_own(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer is of a class of torch.optim, and of none made from it."""
+    return _is_of_torch(type(optimizer))
+
+
+def _is_of_torch(cls: type) -> bool:
+    return cls.__module__.startswith("torch.optim") and cls is not torch.optim.Optimizer
+
+
 def torch_name(optimizer: torch.optim.Optimizer) -> str | None:
     """The class of torch.optim that an optimizer is, or inherits from."""
     for cls in type(optimizer).__mro__:
-        if cls.__module__.startswith("torch.optim") and cls is not torch.optim.Optimizer:
+        if _is_of_torch(cls):
             return cls.__name__
     return None
 

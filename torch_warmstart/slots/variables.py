@@ -19,7 +19,7 @@ from torch_warmstart.model.sharding import (
     registered_of,
 )
 from torch_warmstart.slots.probing import Probes, holds_numbers, numbers
-from torch_warmstart.slots.torch_optimizers import PRODUCT, STEP
+from torch_warmstart.slots.torch_optimizers import PRODUCT, STEP, is_torchs_own
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
@@ -105,8 +105,7 @@ def changed_in_groups(slots: Iterable[Slot]) -> tuple[str, ...]:
     probes = Probes()
     found: dict[str, None] = {}
     for slot in slots:
-        is_torchs = type(slot.optimizer).__module__.startswith("torch.optim")
-        if not (is_torchs or slot.is_fused):
+        if not (is_torchs_own(slot.optimizer) or slot.is_fused):
             tensor = slot.parameter.tensor
             found.update(dict.fromkeys(probes.changed(slot.optimizer, slot.group, tensor)))
     return tuple(found)

@@ -113,3 +113,59 @@ def test_parameters_that_a_hook_unties_are_both_filled():
     tws.warm_start(model, {"0.weight": weight, "1.weight": weight, **biases})
     assert torch.equal(model[0].weight, weight)
     assert torch.equal(model[1].weight, weight)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+
+def _wrap(renames):
+    """A hook that puts a layer into another module, and renames its keys or does not."""
+
+    def hook(module, state, prefix, *_):
+        module[1] = Wrapped(module[1])
+        for leaf in ("weight", "bias") if renames else ():
+            state[f"{prefix}1.inner.{leaf}"] = state.pop(f"{prefix}1.{leaf}")
+
+    return hook
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_layer_that_a_hook_wraps_is_filled_where_it_is_now(device):
+    old = _layers()
+    with torch.device(device):
+        model = _layers()
+    head = model[1]
+    model.register_load_state_dict_pre_hook(_wrap(renames=True))
+    report = tws.warm_start(model, old)
+    assert model[1].inner is head
+    assert torch.equal(head.weight, old[1].weight)
+    assert {item.state for item in report.variables} == {"copied"}
+
+
+def test_what_a_hook_wraps_and_leaves_out_is_on_meta_still_wherever_it_is():
+    with torch.device("meta"):
+        model = _layers()
+    model.register_load_state_dict_pre_hook(_wrap(renames=False))
+    with pytest.warns(tws.WarmStartWarning, match=r"Left on the meta device.*'1\.weight'"):
+        report = tws.warm_start(model, _layers())
+    assert model[1].inner.weight.is_meta
+    assert not hasattr(model[1], "weight")
+    assert [item.state for item in report.variables] == ["copied", "copied", "kept", "kept"]
+
+
+def test_a_pre_hook_that_writes_into_what_is_not_in_the_checkpoint_is_said():
+    model = _layers()
+
+    def fill(module, *_):
+        with torch.no_grad():
+            module[1].bias.fill_(7)
+
+    model.register_load_state_dict_pre_hook(fill)
+    state = {key: value for key, value in _layers().state_dict().items() if key != "1.bias"}
+    report = tws.warm_start(model, tws.WarmStartSettings(state, on_missing="keep"))
+    item = report["1.bias"]
+    assert model[1].bias.tolist() == [7, 7]
+    assert (item.state, item.reason) == ("converted", "changed by the model's own loading")

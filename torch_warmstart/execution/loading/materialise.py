@@ -138,10 +138,13 @@ class Materialised:
         return self._take_back([v for v in kept if v not in self._open])
 
     def _take_back(self, variables: list[Variable]) -> list[Finding]:
-        for variable in variables:
-            self._put(variable.owners, variable.tensor)
         if not variables:
             return []
+        old = {id(self._new[variable]): variable.tensor for variable in variables}
+        for module in self._model.modules():  # wherever a hook has put them
+            for leaf, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if id(tensor) in old:
+                    setattr(module, leaf, old[id(tensor)])
         take_new_shards(self._model)
         return [left_on_meta(variables)]
 

@@ -150,6 +150,7 @@ class _Loading:
         self._plan, self._writes, self._journal, self._outcome = plan, writes, journal, outcome
         self._items = {i.variable: i for i in plan.items if i.variable.slot is None}
         self._by_name = {o.state_dict_name: v for v in self._items for o in v.owners}
+        self._by_tensor = {id(v.tensor): v for v in self._items}  # whatever a hook has put it in
         here = [(local, variable) for variable in self._items for local in variable.local_tensors]
         self._memory = Extents(here)
         self._own = WrittenMemory([local for local, _ in here])
@@ -238,8 +239,7 @@ class _Loading:
         metadata = self._versions.get(prefix[:-1], {})
         if _is_stock(module):
             rest = (prefix, metadata, True, self._missing, self._unexpected, self._errors)
-            for hook in _users(module._load_state_dict_pre_hooks):
-                self._call(functools.partial(hook, state, *rest), "a load_state_dict hook", module)
+            self._run_pre_hooks(module, state, rest)
             self._unwrap_registered(module)
             self._take(module, state, prefix)
         else:
@@ -302,6 +302,16 @@ class _Loading:
             return
         self._change(variable, _CHANGED)
 
+    def _run_pre_hooks(self, module: _Module, state: dict[str, Any], rest: tuple[Any, ...]) -> None:
+        hooks = _users(module._load_state_dict_pre_hooks)
+        mark = len(self._journal)
+        for hook in hooks:
+            self._call(functools.partial(hook, state, *rest), "a load_state_dict hook", module)
+        for variable in self._touched(mark):
+            if variable not in self._writes:  # what is planned is still to come
+                self._reached.add(variable)
+                self._change(variable, _CHANGED)
+
     def _run_post_hooks(self, module: _Module, prefix: str) -> None:
         hooks = _users(module._load_state_dict_post_hooks)
         if not hooks:
@@ -360,11 +370,11 @@ class _Loading:
     def _take(self, module: _Module, state: Mapping[str, Any], prefix: str) -> None:
         own = _own_names(module, prefix)
         for name in own:
-            variable = self._by_name.get(name)
+            target = _registered_in(module, name[len(prefix) :])
+            variable = self._by_name.get(name) or self._by_tensor.get(id(target))
             if variable is None:
                 continue
             if name in state:
-                target = _registered_in(module, name[len(prefix) :])
                 if target is None or isinstance(variable.tensor, Boxed):
                     target = variable.tensor
                 self._record(variable, name, state[name], target.detach())

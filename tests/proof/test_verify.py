@@ -176,6 +176,14 @@ def test_inputs_that_count_or_that_a_mixed_model_takes_are_not_cast():
     assert tws.verify_port(mixed, x, mixed(torch.tensor(x)).detach()).cast == ""
 
 
+@pytest.mark.parametrize("as_record", [np.array, torch.tensor], ids=["numpy", "torch"])
+def test_a_model_that_works_in_place_leaves_the_record_as_it_is(as_record):
+    recorded = as_record([[-1.0, 2.0]])
+    model = nn.Sequential(nn.ReLU(inplace=True))
+    assert not tws.verify_port(model, recorded, recorded)
+    assert recorded.tolist() == [[-1.0, 2.0]]
+
+
 def test_of_a_module_that_runs_twice_the_first_call_is_compared(x):
     model = nn.Sequential(layer := nn.Linear(3, 3), layer)
     first = layer(x).detach()

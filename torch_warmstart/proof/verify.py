@@ -215,7 +215,7 @@ class _Arguments:
         """Flags, texts and the like go in as they are."""
         if value is None or isinstance(value, bool | str):
             return value
-        tensor = as_tensor(value).to(self._device)
+        tensor = as_tensor(value).to(self._device, copy=True)  # a model may work in place
         if self._dtype in (None, tensor.dtype) or not tensor.is_floating_point():
             return tensor
         assert self._dtype is not None

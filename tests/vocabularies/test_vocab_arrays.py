@@ -159,3 +159,22 @@ def test_text_of_ascii_is_what_python_has(kind, entries):
     assert list(tws.Vocabulary.load(array).entries) == expected
     assert list(tws.Vocabulary.load(np.repeat(array, 2)[::2]).entries) == expected
     assert list(tws.Vocabulary.load(array).entries) == list(tws.Vocabulary.load(entries).entries)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(lambda: torch.tensor([5, 6, 7]), id="tensor"),
+        pytest.param(lambda: torch.tensor([5, 6, 7], dtype=torch.int32), id="narrow-tensor"),
+        pytest.param(lambda: np.array([5, 6, 7]), id="array"),
+        pytest.param(lambda: np.array([5, 6, 7], ">u8"), id="turned-array"),
+        pytest.param(lambda: np.array([5, 6, 7], "u8"), id="unsigned-array"),
+        pytest.param(lambda: np.array([b"5", b"6", b"7"]), id="text"),
+        pytest.param(lambda: np.array(["5", "6", "7"], object), id="objects"),
+    ],
+)
+def test_a_vocabulary_keeps_its_entries_when_what_it_was_made_of_changes(source):
+    made_of = source()
+    vocabulary = load(made_of)
+    made_of[:] = made_of[0]
+    assert [int(entry) for entry in vocabulary.entries] == [5, 6, 7]

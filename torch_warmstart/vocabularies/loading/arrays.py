@@ -50,7 +50,8 @@ def from_tensor(tensor: torch.Tensor) -> Vocabulary:
     if dtype == torch.uint64:
         return _from_ids(tensor.cpu().numpy(), "the tensor of ids")
     _check_not_empty(tensor)
-    return vocabulary_of(Entries("the tensor of ids", ENTRY, ids=tensor.detach().to(torch.int64)))
+    ids = tensor.detach().to(torch.int64, copy=True)  # theirs may change
+    return vocabulary_of(Entries("the tensor of ids", ENTRY, ids=ids))
 
 
 def _kind_of_tensor(tensor: torch.Tensor) -> str:
@@ -101,9 +102,10 @@ def origin_of(array: npt.NDArray[Any]) -> str:
 
 def _from_ids(array: npt.NDArray[Any], origin: str) -> Vocabulary:
     _check_not_empty(array)
-    native = array.astype(array.dtype.newbyteorder("="))  # a copy: theirs may change
-    is_unsigned = native.dtype == np.uint64 and bool((native >= np.uint64(_HIGHEST)).any())
-    ids = native.view(np.int64) if native.dtype == np.uint64 else native.astype(np.int64)
+    wide = np.uint64 if array.dtype.kind == "u" and array.dtype.itemsize == 8 else np.int64
+    own = array.astype(wide)  # a copy: theirs may change
+    is_unsigned = wide is np.uint64 and bool((own >= np.uint64(_HIGHEST)).any())
+    ids = own.view(np.int64)
     entries = Entries(origin, ENTRY, ids=torch.from_numpy(ids), is_unsigned=is_unsigned)
     return vocabulary_of(entries)
 

@@ -45,6 +45,13 @@ def test_settings_are_frozen_and_keep_a_copy_of_the_dicts():
         settings.verify = False
 
 
+def test_settings_keep_a_copy_of_the_patterns_that_they_have_checked():
+    patterns = ["a"]
+    settings = WarmStartSettings("c", patterns)
+    patterns[:] = ["", "("]
+    assert settings.vars_to_warm_start == ["a"]
+
+
 def test_settings_survive_pickling_copying_and_replacing():
     settings = WarmStartSettings("ckpt", None, {"a": VocabInfo(["x"], 1, 0, ["x"])})
     assert pickle.loads(pickle.dumps(settings)) == settings

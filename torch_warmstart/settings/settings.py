@@ -121,6 +121,8 @@ class WarmStartSettings:
         if isinstance(source, str | bytes) and not source:  # None: a load_planner's
             raise SettingsError("`ckpt_to_initialize_from` must be set in WarmStartSettings.")
         _check_selection(self.vars_to_warm_start)
+        if isinstance(self.vars_to_warm_start, list):  # as checked, whatever becomes of theirs
+            object.__setattr__(self, "vars_to_warm_start", self.vars_to_warm_start.copy())
         infos = _checked_infos(self.var_name_to_vocab_info)
         object.__setattr__(self, _INFOS, infos)
         layouts_by_name = _checked_layouts(self.var_name_to_layout)

@@ -137,7 +137,7 @@ def test_floating_dtypes_are_cast_and_losses_are_noted(tmp_path):
     assert report["bias"].change == "float16 -> float32"
     assert report["bias"].state == "converted"
     assert len(report.notes) == 1
-    assert "1 variable (such as 'weight') lose precision" in str(report.notes[0])
+    assert "Precision or range is lost in 1 variable (such as 'weight')" in str(report.notes[0])
 
 
 def test_bfloat16_into_float16_is_lossy_and_into_float32_is_not():

@@ -68,8 +68,8 @@ def notes_on(
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]
     if lossy:
         text = (
-            f"{plural(len(lossy), 'variable')} (such as {lossy[0]!r}) lose precision or range: the "
-            "model's dtype is narrower than the checkpoint's."
+            f"Precision or range is lost in {plural(len(lossy), 'variable')} (such as "
+            f"{lossy[0]!r}): the model's dtype is narrower than the checkpoint's."
         )
         yield Finding("lossy-cast", "note", lossy[0], text)
 

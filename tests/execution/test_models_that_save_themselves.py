@@ -83,3 +83,30 @@ def test_one_that_cannot_say_its_names_is_left_to_its_loading():
     old, model = nn.Sequential(nn.Linear(3, 3)), Failing(nn.Linear(3, 3))
     tws.warm_start(model, old.state_dict())
     assert torch.equal(model[0].weight, old[0].weight)
+
+
+class Merging(nn.Module):
+    """Merges what it has when it is saved, under other names, and loads those."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+
+    def state_dict(self, *args, **options):
+        self.fc.weight.data.mul_(2)
+        return {f"inner.{name}": one for name, one in super().state_dict(*args, **options).items()}
+
+    def load_state_dict(self, state_dict, strict=True, assign=False):
+        state = {name.removeprefix("inner."): one for name, one in state_dict.items()}
+        return super().load_state_dict(state, strict, assign)
+
+
+def test_what_a_model_changes_as_it_saves_itself_is_undone_by_a_plan():
+    model = Merging()
+    before = model.fc.weight.detach().clone()
+    plan = tws.plan_warm_start(
+        model, {"inner.fc.weight": torch.ones(2, 2), "inner.fc.bias": torch.ones(2)}
+    )
+    assert torch.equal(model.fc.weight, before)
+    tws.apply_plan(plan)
+    assert model.fc.weight.tolist() == [[1, 1], [1, 1]]

@@ -7,6 +7,7 @@ what goes past torch's dispatcher: numpy arrays on the same memory, and kernels 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -109,6 +110,16 @@ class Journal:
         with torch.no_grad():
             for memory, before in reversed(self._saved):
                 memory.copy_(before)
+
+    @contextlib.contextmanager
+    def trial(self) -> Iterator[None]:
+        """What is done within is undone when it is left, the random numbers of the CPU too."""
+        try:
+            with torch.random.fork_rng(devices=[]), self.mode:
+                yield
+        finally:
+            self.close()
+            self.restore()
 
     def close(self) -> None:
         """Watches no more, though an interrupt has kept the mode on torch's stack."""

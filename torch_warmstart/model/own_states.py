@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from torch_warmstart.model.journal import Journal
 from torch_warmstart.model.sharding import is_of_sharding
 
 _Module = torch.nn.Module
@@ -21,8 +22,12 @@ def names_saved_by_itself(model: _Module) -> dict[str, str]:
     stock = _Module.state_dict, _Module.load_state_dict
     if any(a is b or is_of_sharding(a) for a, b in zip(own, stock, strict=True)):
         return {}
+    journal = Journal(model)  # it may merge what it saves
+    journal.keep_attributes(model.modules())
     try:
-        return _differing(_names(dict(model.state_dict())), _names(_Module.state_dict(model)))
+        with journal.trial():
+            saved = _names(dict(model.state_dict()))
+        return _differing(saved, _names(_Module.state_dict(model)))
     except Exception:  # it is a user's, and may want arguments
         return {}
 

@@ -60,13 +60,10 @@ def _keys_by_name(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
     journal.keep_attributes(model.modules())
     before = list(state.values())  # as long as they live their ids are theirs
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), journal.mode:
+        with torch.no_grad(), journal.trial():
             found = dict(_load(model, state, "", versions))
     except Exception:  # it is a user's, and may want whatever it likes
         return {}
-    finally:
-        journal.close()
-        journal.restore()
     assert before is not None
     own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     return {

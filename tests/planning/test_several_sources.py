@@ -165,6 +165,15 @@ def test_what_is_back_counts_as_found_for_a_plan_as_for_a_report(tmp_path, min_f
         tws.warm_start(model, settings)
 
 
+def test_min_found_does_not_ask_for_the_state_of_what_is_back(tmp_path):
+    today, model = table(tmp_path / "today.pt", [1.0]), nn.ModuleDict({"emb": nn.Embedding(2, 2)})
+    older = saved(tmp_path / "older.pt", nn.ModuleDict({"emb": nn.Embedding(1, 2)}))  # and no state
+    info = tws.VocabInfo([1, 2], fallback=[(older, [2])], min_found=1.0)
+    settings = tws.WarmStartSettings(today, ".*", {"emb.weight": info})
+    report = tws.warm_start(model, settings, optimizer=adagrad(model))
+    assert report.check(min_found=1.0)["emb.weight/sum"].rows.initialised == 1
+
+
 def test_a_fallback_fits_or_is_refused(tmp_path):
     today = table(tmp_path / "today.pt", [1.0, 2.0])
     other = saved(tmp_path / "other.pt", nn.ModuleDict({"emb": nn.Embedding(2, 3)}))

@@ -37,6 +37,15 @@ def test_a_slot_of_an_id_without_a_row_begins_anew(tmp_path):
     assert len(re.findall(r"rows: 2 copied \(\w+ moved\), 1 initialised", str(report))) == 2
 
 
+def test_min_found_asks_of_the_table_and_not_of_what_its_slots_lack(tmp_path):
+    write_bundle(
+        tmp_path / "m", [*deeprec("emb", rows_of([7, 4])), *deeprec(ADAGRAD, rows_of([4], 0.5))]
+    )
+    rows, state, _ = start(tmp_path / "m", [7, 4], min_found=1.0)
+    assert rows == [[7, -7], [4, -4]]
+    assert state["sum"] == [FRESH, [4.5, -4.5]]
+
+
 @pytest.mark.parametrize(
     "asked", [{"min_frequency": 5}, {"where": lambda columns: columns["frequency"] > 4}]
 )

@@ -49,11 +49,18 @@ def infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
             _LEAVE_OUT,
         )
     return tuple(
-        # Rows without an old one begin as the optimizer begins them.
-        replace(info, axis=axis, backup_initializer=None, generator=None)
-        for info, axis in zip(infos, axes, strict=True)
-        if axis is not None
+        _of_slot(info, axis) for info, axis in zip(infos, axes, strict=True) if axis is not None
     )
+
+
+def _of_slot(info: AnyVocabInfo, axis: int) -> AnyVocabInfo:
+    """A parameter's info for its slot, whose rows without an old one begin as the optimizer's do.
+
+    How many entries were found is the parameter's to answer: a slot may lack some of them.
+    """
+    if isinstance(info, VocabInfo):
+        info = replace(info, min_found=0.0)
+    return replace(info, axis=axis, backup_initializer=None, generator=None)
 
 
 def _check_no_fallback(wish: Wish, of_parameter: Sequence[AnyVocabInfo]) -> None:

@@ -244,6 +244,13 @@ def shown_entry(entry: object) -> str:
     return shown[:_ENTRY_CHARACTERS] + "..." if too_long else shown
 
 
+def shown_value(value: object) -> str:
+    """An argument of a wrong kind, in a message; a list's kind is said, as it may hold entries."""
+    if value is None or isinstance(value, str | bytes | numbers.Number):
+        return f"{value!r:.60}"
+    return f"a {type(value).__name__}"
+
+
 def said_of_entries(error: Exception) -> str:
     """The first line of what another library says of a file; it may hold an entry."""
     if hides_entries():
@@ -283,9 +290,7 @@ def check_choice(what: str, value: object, choice: Any) -> None:
     if isinstance(value, str) and value in get_args(choice):
         return
     *others, last = map(repr, get_args(choice))
-    is_plain = value is None or isinstance(value, str | int | float)
-    shown = repr(value) if is_plain else f"a {type(value).__name__}"  # which may hold entries
-    raise SettingsError(f"{what} is {', '.join(others)} or {last}, not {shown}.")
+    raise SettingsError(f"{what} is {', '.join(others)} or {last}, not {shown_value(value)}.")
 
 
 def path_of(what: str, value: object) -> str:

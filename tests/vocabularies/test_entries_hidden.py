@@ -182,3 +182,28 @@ def test_of_a_first_line_that_may_be_entries_three_are_shown(read, tmp_path):
     (tmp_path / "c.csv").write_text("ann,bob,cid,dan,eve,fay\ngus,hal,x,y,z,w\n")
     with pytest.raises(tws.VocabularyError, match="'ann', 'bob', 'cid' and 3 more"):
         read(tmp_path / "c.csv")
+
+
+OTHER = tws.VocabInfo([ID])
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lambda: tws.VocabInfo(["a"], [ID]),  # the old vocabulary where a size is
+        lambda: tws.VocabInfo(["a"], min_found=[ID]),
+        lambda: tws.VocabInfo(["a"], backup_initializer=[ID]),
+        lambda: tws.WarmStartSettings("m", ".*", {"w": [ID]}),
+        lambda: tws.WarmStartSettings("m", ".*", {"w": {ID: 0}}),
+        lambda: tws.WarmStartSettings("m", ".*", None, {"w": OTHER}),
+        lambda: tws.WarmStartSettings("m", ".*", var_name_to_layout={"w": OTHER}),
+        lambda: tws.save_settings("s.toml", OTHER),
+    ],
+    ids=["size", "share", "initialiser", "list", "dict", "rename", "layout", "settings"],
+)
+def test_an_argument_in_the_place_of_another_is_told_by_its_kind(slip):
+    """Entries in the wrong place are not shown at all, hidden or not: there may be a million."""
+    with pytest.raises(tws.SettingsError) as caught:
+        slip()
+    assert ID not in str(caught.value)
+    assert len(str(caught.value)) < 250

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal
 
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.errors import SettingsError, shown_value
 
 SETTING = "var_name_to_prev_var_name"
 Names = str | Sequence[str]
@@ -172,6 +172,12 @@ def _pattern_rules(patterns: Iterable[Pattern], setting: str) -> list[Rule]:
     ]
 
 
+def _shown(name: object) -> str:
+    """A name, or several, and what stands in the place of one."""
+    is_several = isinstance(name, list | tuple | re.Pattern)
+    return f"{name!r:.60}" if is_several else shown_value(name)
+
+
 def _checked_names(names: Mapping[Any, Any], setting: str) -> dict[str, Names]:
     checked: dict[str, Names] = {}
     for source, target in names.items():
@@ -179,11 +185,11 @@ def _checked_names(names: Mapping[Any, Any], setting: str) -> dict[str, Names]:
             pairs = " Patterns are a list of pairs, [(pattern, replacement)]."
             raise SettingsError(
                 f"{setting} maps variable names (str) to str, or to a list of str; found "
-                f"{source!r}: {target!r}.{pairs * isinstance(source, re.Pattern)}"
+                f"{_shown(source)}: {_shown(target)}.{pairs * isinstance(source, re.Pattern)}"
             )
         if not target and not is_scope(source):
             raise SettingsError(
-                f"{setting} maps variable names (str) to str; found {source!r}: {target!r}."
+                f"{setting} maps variable names (str) to str; found {source!r}: {target!r:.60}."
             )
         _check_scopes(source, target, setting)
         checked[source] = target if isinstance(target, str) else list(target)
@@ -220,7 +226,7 @@ def _checked_patterns(patterns: Sequence[Any], setting: str) -> tuple[Pattern, .
         ):
             raise SettingsError(
                 f"{setting}: a sequence consists of pairs of str, (pattern, replacement); found "
-                f"{pair!r}."
+                f"{pair!r:.60}."
             )
         pattern, replacement = pair
         _check_pattern(pattern, replacement, setting)

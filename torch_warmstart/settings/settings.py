@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import SettingsError, check_choice
+from torch_warmstart.errors import SettingsError, check_choice, shown_value
 from torch_warmstart.settings.name_rules import RenameSetting, checked_renames, layouts_of
 from torch_warmstart.settings.vocab_infos import Infos, check_infos, what_infos_are
 from torch_warmstart.storage import MAX_GAP, Storage
@@ -196,7 +196,8 @@ def _checked_layouts(mapping: object) -> dict[str, str]:
     for key, value in mapping.items():
         if not isinstance(key, str) or not isinstance(value, str) or value == "":
             raise SettingsError(
-                f"{name} maps variable names (str) to str; found {key!r}: {value!r}."
+                f"{name} maps variable names (str) to str; found {shown_value(key)}: "
+                f"{shown_value(value)}."
             )
     return dict(mapping)
 
@@ -212,7 +213,7 @@ def _checked_infos(mapping: object) -> dict[Any, Any]:
         if not is_pattern and not isinstance(key, str):
             raise SettingsError(
                 f"{_INFOS} maps variable names (str) or compiled patterns to {what_infos_are()}; "
-                f"found {key!r}."
+                f"found {shown_value(key)}."
             )
         if not (is_pattern and callable(value)):
             check_infos(f"{_INFOS}: {key.pattern if is_pattern else key!r}", value)

@@ -41,7 +41,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, cast
 
-from torch_warmstart.errors import SettingsError, path_of
+from torch_warmstart.errors import SettingsError, path_of, shown_value
 from torch_warmstart.settings.info_templates import InfoTemplate, check_groups, groups_in
 from torch_warmstart.settings.initializer_tables import (
     Initializers,
@@ -279,7 +279,7 @@ def write_settings(
         table: dict[str, Any] = _said_of(settings, "", initializers)
     elif not isinstance(settings, Sequence) or not settings:
         raise SettingsError(
-            f"save_settings takes WarmStartSettings or a list of them, not {settings!r}."
+            f"save_settings takes WarmStartSettings or a list of them, not {shown_value(settings)}."
         )
     else:
         table = {

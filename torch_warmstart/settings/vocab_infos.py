@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.dtypes import as_python
-from torch_warmstart.errors import SettingsError, is_number, is_whole
+from torch_warmstart.errors import SettingsError, is_number, is_whole, shown_value
 
 # A path or URL, the entries themselves, or an object that has a vocabulary: what
 # `Vocabulary.load` takes. Whoever reads it looks what it is.
@@ -43,7 +43,7 @@ class FromCheckpoint:
     def __getitem__(self, name: str) -> FromCheckpoint:
         if not isinstance(name, str) or not name:
             raise SettingsError(
-                f"FROM_CHECKPOINT takes the name of a layer or table, not {name!r}."
+                f"FROM_CHECKPOINT takes the name of a layer or table, not {shown_value(name)}."
             )
         return FromCheckpoint(name)
 
@@ -145,7 +145,7 @@ class VocabInfo:
                 _check_int(name, getattr(self, name), minimum=0)
         object.__setattr__(self, "fallback", _checked_fallback(self.fallback))
         if self.where is not None and not callable(self.where):
-            raise SettingsError(f"VocabInfo: where is a function, not {self.where!r:.60}.")
+            raise SettingsError(f"VocabInfo: where is a function, not {shown_value(self.where)}.")
         self.forms_of("new"), self.forms_of("old")  # checks them
         _check_int("axis", self.axis)
         if self.old_num_oov_buckets not in (None, 0, self.num_oov_buckets):
@@ -320,10 +320,11 @@ def check_infos(name: str, value: object) -> None:
     if isinstance(value, INFO_TYPES):
         return
     if not isinstance(value, list | tuple) or not value:
-        raise SettingsError(f"{name} is for {what_infos_are()}; found {value!r:.60}.")
+        raise SettingsError(f"{name} is for {what_infos_are()}; found {shown_value(value)}.")
     for one in value:
         if not isinstance(one, INFO_TYPES):
-            raise SettingsError(f"{name} is for {what_infos_are()}; its list has {one!r:.60}.")
+            kind = type(one).__name__  # a list of entries, most likely
+            raise SettingsError(f"{name} is for {what_infos_are()}; its list has a {kind}.")
     twice = axis_of_two([one.axis for one in value])
     if twice is not None:
         raise SettingsError(f"{name}: two of its list are for axis {twice}; an axis has one.")
@@ -382,7 +383,7 @@ def _checked_fallback(value: object) -> tuple[tuple[Any, Any], ...]:
 
 def _check_share(name: str, value: object) -> None:
     if not is_number(value) or not 0 <= value <= 1:
-        raise SettingsError(f"VocabInfo: {name} is a part, from 0 to 1, not {value!r:.60}.")
+        raise SettingsError(f"VocabInfo: {name} is a part, from 0 to 1, not {shown_value(value)}.")
 
 
 def _check_vocab_size(name: str, size: object) -> None:
@@ -402,7 +403,7 @@ def _check_int(
     name: str, value: object, minimum: int | None = None, *, kind: str = "VocabInfo"
 ) -> None:
     if not is_whole(value):
-        raise SettingsError(f"{kind}: {name} must be an int, not {value!r:.60}.")
+        raise SettingsError(f"{kind}: {name} must be an int, not {shown_value(value)}.")
     if minimum is not None and value < minimum:
         raise SettingsError(f"{kind}: {name} is {value}; it must be at least {minimum}.")
     if value >= _NO_COUNT:  # sums of two are still counts of 64 bits
@@ -420,7 +421,8 @@ def _check_initializer(info: VocabInfo | ClipOrPad | SegmentInfo) -> None:
     if not callable(initializer):
         raise SettingsError(
             f"{kind}: backup_initializer is None (zeros), 'keep', one of tws.init such as "
-            f"init.mean(), or a callable such as torch.nn.init.normal_, not {initializer!r:.60}."
+            "init.mean(), or a callable such as torch.nn.init.normal_, not "
+            f"{shown_value(initializer)}."
         )
     if getattr(initializer, "__module__", None) == _MAKERS:
         called = f"init.{getattr(initializer, '__name__', '')}"

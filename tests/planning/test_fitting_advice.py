@@ -51,6 +51,12 @@ def test_rows_of_a_table_or_of_classes_may_still_be_clipped(model):
     assert "ClipOrPad" in text
 
 
+def test_a_dtype_that_does_not_fit_is_no_matter_of_rows():
+    text = _refused(One(4), {"scale": torch.ones(4, dtype=torch.int64)})
+    assert "on_mismatch='keep'" in text
+    assert "ClipOrPad" not in text
+
+
 def test_a_scope_may_have_a_slash_of_its_own():
     model = nn.ModuleDict({"a/b": nn.Linear(4, 4, bias=False)})
     settings = tws.WarmStartSettings({"x.weight": torch.ones(4, 4)}, ".*", None, {"a/b.": "x."})

@@ -129,7 +129,7 @@ def choose_cast(variable: Variable, source: Source) -> Cast | None:
         "dtype-mismatch",
         variable,
         f"{variable.name} is {new}, but {keys_of(source)} in the checkpoint is {old}: {CASTS}.",
-        ON_MISMATCH_ADVICE,
+        _NO_ROWS_ADVICE,
     )
 
 
@@ -150,7 +150,7 @@ def _dtypes(variable: Variable, source: Source) -> list[torch.dtype]:
                 variable,
                 f"{variable.name}: {spec.key!r} is of type {spec.stored_dtype}, which no torch "
                 "tensor holds.",
-                ON_MISMATCH_ADVICE,
+                _NO_ROWS_ADVICE,
             )
     return [spec.dtype for spec in source.specs if spec.dtype is not None]
 
@@ -163,7 +163,7 @@ def _common_dtype(variable: Variable, source: Source) -> torch.dtype:
             variable,
             f"{variable.name} is made of {keys_of(source)}, which differ in dtype: "
             f"{' and '.join(str(dtype) for dtype in dtypes)}.",
-            ON_MISMATCH_ADVICE,
+            _NO_ROWS_ADVICE,
         )
     return dtypes[0]
 

@@ -48,3 +48,27 @@ def test_a_list_that_begins_elsewhere_is_told_with_the_rule_that_is_right(by):
 )
 def test_lists_of_other_lengths_are_what_they_are(mine, its, by):
     assert not _start(_net(mine), _moved(_net(its).state_dict(), by))
+
+
+def test_a_list_that_begins_elsewhere_is_an_error_that_offers_no_other_layer():
+    model, state = _net(4), _moved(_net(4).state_dict(), 1)
+    with pytest.raises(tws.PlanError) as error:
+        tws.warm_start(model, state)
+    (problem,) = error.value.problems
+    assert problem.code == "numbers-shifted"
+    assert "var_name_to_prev_var_name={'blocks.0.': 'blocks.1.', ...}" in str(problem)
+    assert "blocks.4.weight" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("selection", "is_told"),
+    [(r"(?!blocks\.0\.).*", True), (r"blocks\.[123]\.", True), ("out", False)],
+)
+def test_leaving_the_first_out_does_not_make_the_others_right(selection, is_told):
+    state = _moved(_net(4).state_dict(), 1)
+    assert bool(_start(_net(4), state, vars_to_warm_start=selection)) == is_told
+    rules = {f"blocks.{at}.": f"blocks.{at}." for at in range(1, 4)}  # who says so means it
+    if is_told:
+        assert not _start(
+            _net(4), state, vars_to_warm_start=selection, var_name_to_prev_var_name=rules
+        )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, plural
 from torch_warmstart.formats import is_of_averages
 from torch_warmstart.model import without_fronts
-from torch_warmstart.names import BY_USER, Finder, bare_name, plain_name
+from torch_warmstart.names import BY_USER, Finder, bare_name
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem
 from torch_warmstart.settings import SETTING
-
-_MEMBER = re.compile(r"(?<![^/])\d{1,9}(?![^/])")  # a part of a name that is a number
 
 
 def notes_on_names(items: Sequence[PlanItem], located: Located) -> Iterator[Finding]:
@@ -29,7 +26,6 @@ def notes_on_names(items: Sequence[PlanItem], located: Located) -> Iterator[Find
         if item not in in_scope:
             others.setdefault(item.reason, []).append(item)
     yield from (_inferred(reason, found) for reason, found in others.items())
-    yield from _counted_otherwise(model, located)
     yield from _averages(model, located)
     yield from _averages_in_entries(model, located.finder)
 
@@ -87,59 +83,6 @@ def _inferred(reason: str, items: Sequence[PlanItem]) -> Finding:
         f"{SETTING} makes it sure."
     )
     return Finding("names-inferred", "note", first.name, text)
-
-
-def _counted_otherwise(items: Sequence[PlanItem], located: Located) -> Iterator[Finding]:
-    """Lists of as many members whose numbers begin elsewhere: those of one number are not the same.
-
-    Where the first of them may be missing (`on_missing="keep"`), nothing else tells.
-    """
-    kept = [i for i in items if i.state == "kept" and not i.sources and i.reason != NOT_SELECTED]
-    if not kept or not located.unused:
-        return
-    ours = _members(name for item in items for name in item.variable.names)
-    theirs = _members(located.finder.keys)
-    told = set()
-    for item in kept:
-        for stem, _ in _stems(item.name):
-            here, there = ours[stem], theirs.get(stem, set())
-            is_shifted = len(here) == len(there) > 1 and min(here) != min(there)
-            if not is_shifted or not (_are_a_run(here) and _are_a_run(there)) or stem[0] in told:
-                continue
-            told.add(stem[0])
-            yield _numbers_shifted(item, stem[0], sorted(here), sorted(there), located.finder)
-
-
-def _numbers_shifted(
-    item: PlanItem, path: str, here: Sequence[int], there: Sequence[int], finder: Finder
-) -> Finding:
-    mine, its = path.replace("/", "."), finder.conventions.spelt(path.replace("/", "."))
-    rule = f"{{'{mine}{here[0]}.': '{its}{there[0]}{finder.conventions.separator}', ...}}"
-    text = (
-        f"{item.name} is not in the checkpoint, which has {its}{there[0]} to {there[-1]} where the "
-        f"model has {mine}{here[0]} to {here[-1]}. If it counts from another number, what is taken "
-        f"by number is another layer's: say so, {SETTING}={rule}."
-    )
-    return Finding("numbers-shifted", "warning", item.name, text)
-
-
-def _members(names: Iterable[str]) -> dict[tuple[str, str], set[int]]:
-    """The numbers that names have in a place, by what stands before and behind it."""
-    found: dict[tuple[str, str], set[int]] = {}
-    for name in names:
-        for stem, number in _stems(name):
-            found.setdefault(stem, set()).add(number)
-    return found
-
-
-def _stems(name: str) -> Iterator[tuple[tuple[str, str], int]]:
-    plain = plain_name(name)
-    for match in _MEMBER.finditer(plain):
-        yield (plain[: match.start()], plain[match.end() :]), int(match[0])
-
-
-def _are_a_run(numbers: set[int]) -> bool:
-    return max(numbers) - min(numbers) == len(numbers) - 1
 
 
 def _averages(items: Iterable[PlanItem], located: Located) -> Iterator[Finding]:

@@ -34,6 +34,7 @@ from torch_warmstart.planning.checks import (
 from torch_warmstart.planning.deciding import Decision, decide_each, decide_variable
 from torch_warmstart.planning.locating import (
     Located,
+    find_counted_otherwise,
     find_idle_rules,
     find_made_by_others,
     find_missing_rule,
@@ -171,7 +172,11 @@ class _Judgement:
 
 def _judge_names(wishes: Wishes, located: Located) -> _Judgement:
     """One finding where one rule is at fault for many variables."""
-    missing = {**find_missing_rule(wishes, located), **find_made_by_others(wishes, located)}
+    missing = {
+        **find_counted_otherwise(wishes, located),
+        **find_missing_rule(wishes, located),
+        **find_made_by_others(wishes, located),
+    }
     idle = find_idle_rules(wishes, located)
     wrong = {**idle, **{f: who for f, who in missing.items() if f.severity == "error"}}
     return _Judgement(list(wrong), list(missing), frozenset().union(*wrong.values()))

@@ -1,3 +1,4 @@
+from .counted_otherwise import find_counted_otherwise as find_counted_otherwise
 from .file_layers import describe as describe
 from .file_layers import layer_of_module as layer_of_module
 from .locations import Located as Located

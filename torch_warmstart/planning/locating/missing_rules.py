@@ -97,7 +97,7 @@ def find_missing_rule(wishes: Wishes, located: Located) -> dict[Finding, frozens
     One rule would find it, the file does not say what its layers are called, or all of it is in
     another file or entry. With on_missing='keep' it is a warning, and nothing is a problem anyway.
     """
-    missing = [wish for wish in wishes.values() if _is_missing(wish, located)]
+    missing = [wish for wish in wishes.values() if _is_asked_and_missing(wish, located)]
     if not missing:
         return {}
     variables = tuple(wish.variable for wish in missing)
@@ -232,10 +232,14 @@ _CAUSES = (
 )
 
 
-def _is_missing(wish: Wish, located: Located) -> bool:
-    variable = wish.variable
-    if not wish.is_selected or wish.rename is not None or variable.slot is not None:
+def _is_asked_and_missing(wish: Wish, located: Located) -> bool:
+    if not wish.is_selected or wish.rename is not None or wish.variable.slot is not None:
         return False
+    return is_missing(wish.variable, located)
+
+
+def is_missing(variable: Variable, located: Located) -> bool:
+    """Whether nothing of the checkpoint is a variable of the model, and nobody has said why."""
     location = located.of_variable[variable]
     is_there = bool(location.source or location.error or location.memory_of)
     is_said = bool(location.explanation or location.made_by)

@@ -186,8 +186,8 @@ def test_slots_that_cannot_be_tied_are_said_to_be_there_once(
     assert tuple(map(str, error.value.problems)) == (
         f"{prefix} has an optimizer's variables ({shown}), but which is whose, or what it means, "
         "cannot be known. Name the key of each slot, for example "
-        f"var_name_to_prev_var_name={{'w/exp_avg': {example}}}, or leave the slots out of "
-        "vars_to_warm_start.",
+        f"var_name_to_prev_var_name={{'w/exp_avg': {example}}}, or leave the slots out by a "
+        "list in vars_to_warm_start.",
     )
     assert "suggest_names" not in str(error.value)
 

@@ -340,7 +340,8 @@ def test_groups_without_counterpart_are_an_error_that_says_what_to_do():
         "naming them, and which are which is unclear: their shapes fit in more than one order. "
         "Save it from an optimizer with named parameters "
         "(torch.optim.Adam(model.named_parameters())), or name keys in var_name_to_prev"
-        "_var_name, such as 'optimizer/state/0/step', or leave the slots out of vars_to_warm_start."
+        "_var_name, such as 'optimizer/state/0/step', or leave the slots out by a list in "
+        "vars_to_warm_start."
     )
 
 

@@ -156,15 +156,17 @@ def test_another_kind_of_optimizer_is_one_clear_error(container):
     problem = (
         "The optimizer's state in <state_dict> is of SGD (it has 'momentum_buffer'), and Adam "
         "cannot go on from that: it means other things by its slots. Make `optimizer` of the old "
-        "kind, leave the slots out of vars_to_warm_start, or let them begin anew with "
-        "on_missing='keep'."
+        "kind, leave the slots out by a list in vars_to_warm_start, or keep what `optimizer` has "
+        "with on_missing='keep'."
     )
     assert tuple(map(str, caught.value.problems)) == (problem,)
     assert str(caught.value).endswith(
         "An optimizer's slot that is not in the checkpoint: name its key in "
-        "var_name_to_prev_var_name, leave it out of vars_to_warm_start, or let it begin anew with "
-        "on_missing='keep'."
+        "var_name_to_prev_var_name, leave it out by a list in vars_to_warm_start (a str brings "
+        "all), or keep what `optimizer` has with on_missing='keep'."
     )
+    _, optimizer, _ = take_slots(checkpoint, selection=["[^/]+$"])  # as it advises
+    assert not optimizer.state
     model, optimizer, report = take_slots(checkpoint, on_missing="keep")
     assert not optimizer.state
     assert tuple(map(str, report.notes)) == (

@@ -63,7 +63,8 @@ _MISSING_HINT = (
 )
 _SLOT_HINT = (
     "An optimizer's slot that is not in the checkpoint: name its key in var_name_to_prev_var_name, "
-    "leave it out of vars_to_warm_start, or let it begin anew with on_missing='keep'."
+    "leave it out by a list in vars_to_warm_start (a str brings all), or keep what `optimizer` has "
+    "with on_missing='keep'."
 )
 
 

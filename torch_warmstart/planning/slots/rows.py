@@ -18,7 +18,10 @@ from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo
 from torch_warmstart.slots import SlotSource, axes_in_slot
 
-_LEAVE_OUT = "A slot that cannot follow its parameter: leave it out of vars_to_warm_start."
+_LEAVE_OUT = (
+    "A slot that cannot follow its parameter: leave it out by a list in vars_to_warm_start (a str "
+    "brings all)."
+)
 
 
 def infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
@@ -93,7 +96,7 @@ def _axes_of_slot(variable: Variable, axes: Sequence[int]) -> tuple[int | None, 
             f"{variable.name} of shape {list(variable.shape)}: along which axis it has the rows of "
             f"{parameter.name}, {list(parameter.shape)}, or that it has them once, is not clear.",
             f"Give such a slot a VocabInfo of its own, {{{variable.name!r}: VocabInfo(...)}}, or "
-            "leave it out of vars_to_warm_start.",
+            "leave it out by a list in vars_to_warm_start (a str brings all).",
         )
     return found
 

@@ -47,8 +47,8 @@ def not_tied(url: str, keys: Sequence[str], slot: str, example: str | None) -> s
     return (
         f"{url} has an optimizer's variables ({keys[0]!r}{others}), but which is whose, or what it "
         "means, cannot be known. Name the key of each slot, for example "
-        f"var_name_to_prev_var_name={{{slot!r}: {shown}}}, or leave the slots out of "
-        "vars_to_warm_start."
+        f"var_name_to_prev_var_name={{{slot!r}: {shown}}}, or leave the slots out by a "
+        "list in vars_to_warm_start."
     )
 
 

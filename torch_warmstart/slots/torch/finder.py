@@ -389,7 +389,8 @@ def _another_kind(where: str, hit: _Hit, slot: Slot, of_slot: frozenset[str]) ->
     return (
         f"The optimizer's state in {where} is of {kinds} (it has {kept}), and {here} cannot go on "
         "from that: it means other things by its slots. Make `optimizer` of the old kind, leave "
-        "the slots out of vars_to_warm_start, or let them begin anew with on_missing='keep'."
+        "the slots out by a list in vars_to_warm_start, or keep what `optimizer` has with "
+        "on_missing='keep'."
     )
 
 

@@ -330,7 +330,7 @@ class Positions:
             f"The optimizer's state at {optimizer.path!r} in {self._checkpoint.url} {does}, and "
             f"which are which is unclear: {why}. "
             f"Save it from {_NAMED}, or name keys in var_name_to_prev_var_name, such as "
-            f"{_example(optimizer)!r}, or leave the slots out of vars_to_warm_start."
+            f"{_example(optimizer)!r}, or leave the slots out by a list in vars_to_warm_start."
         )
 
     @functools.cached_property

@@ -51,6 +51,11 @@ def test_what_a_parametrization_computes_a_weight_from_is_not_the_weight():
     state = source.state_dict()
     suggested = tws.suggest_names(plain(), state)
     assert [item.confidence for item in suggested.items] == ["none"]
+    with pytest.raises(tws.PlanError, match="remove_parametrizations") as caught:
+        tws.warm_start(plain(), state)
+    assert caught.value.problems[0].code == "weight-parametrized"
+    assert not caught.value.problems[0].hint  # no layout takes what is not found
+    assert "weight-parametrized" in warnings_of(state, on_missing="keep", on_mismatch="keep")
     rule = {"fc.weight": "fc.parametrizations.weight.original"}
     with pytest.raises(tws.PlanError, match="remove_parametrizations") as caught:
         tws.warm_start(plain(), tws.WarmStartSettings(state, var_name_to_prev_var_name=rule))

@@ -109,6 +109,7 @@ class _Told:
     variable: Variable
     form: _Form
     mark: str  # a key that tells it
+    is_found: bool  # there are numbers that could be taken as they are
 
 
 def find_altered(
@@ -218,17 +219,30 @@ def _tell(
             keys = [front + name for front in ("", *fronts) for name in variable.names]
             is_found = False
         told = next((t for key in keys if (t := _mark(folders, key, is_found=is_found))), None)
-        if source is not None and told is None and _is_computed_here_only(source):
-            told = _COMPUTED, source.specs[0].key
+        if told is None:
+            original = _original(folders, keys) if source is None else _computed_here_only(source)
+            told = (_COMPUTED, original) if original else None
         if told is not None:
-            yield _Told(variable, *told)
+            yield _Told(variable, *told, is_found)
 
 
-def _is_computed_here_only(source: Source) -> bool:
-    """Whether a tensor is what the checkpoint computes a weight from, and the model does not."""
+def _computed_here_only(source: Source) -> str:
+    """The key of a tensor that the checkpoint computes a weight from, and the model does not."""
     is_whole = source.form.layout is IDENTITY and len(source.specs) == 1
-    is_original = _ORIGINAL_OF.search(source.specs[0].key) is not None
-    return is_whole and is_original and original_of(source.owner.module, source.owner.leaf) is None
+    key = source.specs[0].key
+    is_original = is_whole and _ORIGINAL_OF.search(key) is not None
+    is_computed_here = original_of(source.owner.module, source.owner.leaf) is not None
+    return key if is_original and not is_computed_here else ""
+
+
+def _original(folders: _Folders, keys: Iterable[str]) -> str:
+    """What the checkpoint has for a weight that is not there, and computes it from; or ""."""
+    for key in keys:
+        folder, dot, leaf = key.rpartition(".")
+        original = f"{folder}{dot}parametrizations.{leaf}.original"
+        if original in folders:
+            return original
+    return ""
 
 
 def _mark(folders: _Folders, key: str, *, is_found: bool) -> tuple[_Form, str] | None:
@@ -256,7 +270,8 @@ def _finding(told: Sequence[_Told], severity: Severity) -> Finding:
     name = first.variable.name
     more = f" (and {plural(len(told) - 1, 'other variable')})" if len(told) > 1 else ""
     text = f"{name}{more} {form.what}: it has {first.mark!r}. {form.advice}"
-    return Finding(form.code, severity, name, text, _HINT)
+    hint = _HINT if any(each.is_found for each in told) else ""
+    return Finding(form.code, severity, name, text, hint)
 
 
 @functools.cache  # of the few that the forms have, for each weight of a model
@@ -271,6 +286,10 @@ class _Folders:
         self._checkpoint = checkpoint
         self._sorted = sorted(unused)
         self._known: dict[tuple[str, str, bool], list[str]] = {}
+
+    def __contains__(self, key: str) -> bool:
+        at = bisect.bisect_left(self._sorted, key)
+        return self._sorted[at : at + 1] == [key]
 
     @property
     def are_empty(self) -> bool:

@@ -59,6 +59,13 @@ def test_what_is_found_too_little_or_cannot_be_made():
     )
 
 
+def test_what_is_odd_about_the_old_vocabulary_is_said_without_a_checkpoint():
+    longer = tws.VocabInfo(["b"], old_vocab=["a", "b", "c", "d"])
+    with pytest.warns(tws.WarmStartWarning, match="old-vocab-longer") as told:
+        tws.change_vocabulary(nn.Sequential(nn.Embedding(3, 2)), {"0.weight": longer})
+    assert not any("checkpoint" in str(one.message) for one in told)
+
+
 def test_what_would_be_ignored_is_refused():
     model = nn.Sequential(nn.Embedding(3, 2))
     back = tws.VocabInfo(["b"], old_vocab=["a", "b", "c"], fallback=[("last_week.pt", ["a"])])

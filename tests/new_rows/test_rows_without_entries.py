@@ -125,7 +125,7 @@ def test_oov_rows_that_are_not_all_there_are_not_used():
     behind = Vocabulary(
         Entries("the ids", "entry", ids=torch.arange(4)), 8, special={OOV: range(4, 8)}
     )
-    with pytest.warns(tws.WarmStartWarning, match="is it the vocabulary of that checkpoint"):
+    with pytest.warns(tws.WarmStartWarning, match="is it the vocabulary that it was trained with"):
         weight, _ = _start(table(6, 3), behind, np.arange(4), 4, init.alias("oov_bucket"))
     assert torch.equal(weight, table(6, 3)[:4])
     with pytest.raises(tws.PlanError, match="must know how many OOV rows"):

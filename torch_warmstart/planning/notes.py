@@ -275,7 +275,7 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
         text = (
             f"{item.name}: the old vocabulary describes {plural(remapping.num_old, 'row')}, but "
             f"{' and '.join(map(repr, item.keys))} only has {item.old_size:,}: is it the "
-            "vocabulary of that checkpoint?"
+            "vocabulary that it was trained with?"
         )
         yield Finding("old-vocab-longer", "warning", item.name, text)
     if item.old_rows_unused and vocab.old_num_oov_buckets is None:

@@ -62,3 +62,8 @@ def test_a_layer_that_is_known_is_not_said_to_be_without_a_name(tmp_path):
     text = str(error.value)
     assert "does not say what its layers are called" not in text
     assert "layer 'bn'" in text
+    named = ("weight", "running_mean", "running_var")
+    rules = {f"bn.{name}": f"layers/batch_normalization/vars/{at}" for at, name in enumerate(named)}
+    settings = tws.WarmStartSettings(str(tmp_path / "m.weights.h5"), [".*"], None, rules)
+    report = tws.warm_start(model, settings)  # what is the weight is not offered for the bias
+    assert report["bn.bias"].state == "kept"

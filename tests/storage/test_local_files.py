@@ -55,7 +55,7 @@ def test_a_file_that_was_edited_in_place_is_told(file: Path, mapped_before: bool
     with open(file, "r+b") as edited:
         edited.write(b"x")
     later(file)
-    with pytest.raises(tw.CorruptCheckpointError, match="has been changed since it was opened"):
+    with pytest.raises(tw.CorruptCheckpointError, match=r"since it was opened\. Open"):
         source.read(0, SIZE)
 
 
@@ -66,7 +66,7 @@ def test_a_file_that_was_edited_and_got_its_time_back_is_told(file: Path) -> Non
     while file.stat().st_ctime_ns == found.st_ctime_ns:
         file.write_bytes(b"x" * SIZE)
         os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
-    with pytest.raises(tw.CorruptCheckpointError, match="has been changed since it was opened"):
+    with pytest.raises(tw.CorruptCheckpointError, match=r"since it was opened\. Open"):
         source.read(0, SIZE)
 
 

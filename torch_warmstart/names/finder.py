@@ -95,9 +95,12 @@ class Finder:
         """The checkpoint's; to look one up here costs a tenth of what it costs there."""
         return self._spellings.keys
 
-    def without_a_name(self) -> str | None:
-        """Where a tensor lies of which the checkpoint says no more than that, if there is one."""
-        return self._spellings.without_a_name()
+    def without_a_name(self, but: Iterable[str]) -> str | None:
+        """Where a tensor lies of which the checkpoint says no more than that, if there is one.
+
+        But for some keys, of which variables are made by rules.
+        """
+        return self._spellings.without_a_name(but)
 
     def find_renamed(
         self, variable: Variable, owner: Owner, names: Sequence[str], asked_by: str = SETTING

@@ -109,9 +109,13 @@ class Spellings:
         """What tensors are called that looks like a name."""
         return self._named("own").near(name) or self._named("short").near(name)
 
-    def without_a_name(self) -> str | None:
-        """The first name that only says where a tensor lies of which nothing else is known."""
+    def without_a_name(self, but: Iterable[str]) -> str | None:
+        """The first name that only says where a tensor lies of which nothing else is known.
+
+        Of some keys enough is known: variables are made of them, by rules.
+        """
         named = {key for kind in ("own", "short") for key in self._known(self._named(kind).names)}
+        named.update(but)
         # What is saved twice (`variables/0`, `_all_variables/0`) has a name under one key alone.
         kind_of = self._checkpoint.name_kind
         for key, names in self._full_names.items():

@@ -90,9 +90,11 @@ class LocalFile:
 
     def _compare(self, now: FileState) -> None:
         if now.inode != self._state.inode or now.is_edited_since(self._state):
+            sizes = f"it had {self.size:,} bytes, now there are {now.size:,}"
             raise CorruptCheckpointError(
-                f"{self.url} has been changed since it was opened: it had {self.size:,} bytes, now "
-                f"there are {now.size:,}. Open the checkpoint again, when nobody writes to it."
+                f"{self.url} has been changed since it was opened"
+                f"{f': {sizes}' if now.size != self.size else ''}. Open the checkpoint again, when "
+                "nobody writes to it."
             )
 
     def _mapped(self) -> Bytes:

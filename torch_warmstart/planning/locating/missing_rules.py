@@ -167,7 +167,7 @@ def _for_scopes(rules: Iterable[CommonRule], found: str) -> str:
 
 
 def _without_layer_names(missing: tuple[Variable, ...], located: Located) -> _Cause | None:
-    stored = located.finder.without_a_name()
+    stored = located.finder.without_a_name(located.used)
     if stored is None:
         return None
     layer = _known_layer(stored, located)

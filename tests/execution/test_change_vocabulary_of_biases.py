@@ -92,3 +92,27 @@ def test_the_bias_of_bart_and_its_kin_follows(kind):
     assert model.generation_config.bad_words_ids == [[5], [6, 7]]
     ids = torch.tensor([[1, 2, 9]])
     assert model(input_ids=ids, decoder_input_ids=ids).logits.shape == (1, 3, 10)
+
+
+@pytest.mark.parametrize(
+    ("said", "moved"),
+    [
+        ([[[4], 1.0], [[5, 6], -2.0]], [[[5], 1.0], [[6, 7], -2.0]]),
+        ({(4,): 1.0, (5, 6): -2.0}, {(5,): 1.0, (6, 7): -2.0}),
+    ],
+    ids=["as in json", "mapping"],
+)
+def test_tokens_that_are_made_more_likely_stay_the_same_tokens(said, moved):
+    old = [f"t{at}" for at in range(8)]
+    model = _model("Bart")
+    model.generation_config.sequence_bias = said
+    info = tws.VocabInfo(["x", *old], old_vocab=old)
+    report = tws.change_vocabulary(model, {"model.shared.weight": info})
+    assert model.generation_config.sequence_bias == moved
+    assert not report.notes
+    model = _model("Bart")
+    model.generation_config.sequence_bias = said
+    gone = tws.VocabInfo([*old[:6], "y"], old_vocab=old)  # t6 is no token any more
+    with pytest.warns(tws.WarmStartWarning, match="sequence_bias"):
+        tws.change_vocabulary(model, {"model.shared.weight": gone})
+    assert model.generation_config.sequence_bias == said

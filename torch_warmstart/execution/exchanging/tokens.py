@@ -27,8 +27,10 @@ from torch_warmstart.values import frozen
 
 _TOKEN = ("_token_id", "_token_index")
 _PAIRS = "forced_decoder_ids"  # of a position and a token
+_BIASES = "sequence_bias"  # of tokens one after the other, and a number
 _TOKENS = {
-    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", _PAIRS),
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"),
+    *(_PAIRS, _BIASES),
     *("lang_to_id", "task_to_id"),  # Whisper's
     *("unk_index", "mask_index"),  # XLM's
 }
@@ -179,7 +181,7 @@ def _rows(module: torch.nn.Module, table: ChangedTable | None) -> Iterator[Said]
     """The rows of tokens that configs and modules say."""
     rows = None if table is None else table.rows
     for where, name, value in (*_tokens(module), *_copied_tokens(module)):
-        move = _moved_pairs if name == _PAIRS else _moved
+        move = {_PAIRS: _moved_pairs, _BIASES: _moved_biases}.get(name, _moved)
         yield Said(where, name, value, value if rows is None else move(rows, value), table)
 
 
@@ -260,3 +262,18 @@ def _moved_pairs(change: TableChange, value: Any) -> Any:
         row is None and token is not None for row, (_, token) in zip(rows, value, strict=True)
     )
     return None if is_gone else [[at, row] for (at, _), row in zip(value, rows, strict=True)]
+
+
+def _moved_biases(change: TableChange, value: Any) -> Any:
+    """Tokens one after the other, and a number, which stays: a mapping, or pairs as in JSON."""
+    pairs = [*value.items()] if isinstance(value, dict) else value
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        return value
+    if not all(isinstance(tokens, list | tuple) for tokens, _ in pairs):
+        return value
+    moved = [(_moved(change, list(tokens)), bias) for tokens, bias in pairs]
+    if any(tokens is None for tokens, _ in moved):
+        return None
+    if isinstance(value, dict):
+        return {tuple(tokens): bias for tokens, bias in moved}
+    return [[tokens, bias] for tokens, bias in moved]

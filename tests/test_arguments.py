@@ -13,8 +13,12 @@ CALLS = {
     "apply_plan: plan": tws.apply_plan,
     "convert: path": lambda bad: tws.convert(STATE, bad),
     "device": lambda bad: tws.generate_vocab_remapping(["a"], ["a"], device=bad),
+    "A tensor's key": lambda bad: tws.load_checkpoint(STATE).get_tensor(bad),
+    "A tensor's key must": lambda bad: tws.load_checkpoint(STATE).spec(bad),
+    "A tensor's key must be": lambda bad: tws.load_checkpoint(STATE).verify(bad),
     "gather_rows: out": lambda bad: tws.gather_rows(ONES, torch.tensor([0]), bad),
     "latest_checkpoint: directory": tws.latest_checkpoint,
+    "head: count": lambda bad: tws.Vocabulary.load(["a"]).head(bad),
     "load_and_remap_matrix: old_tensor_name": lambda bad: tws.load_and_remap_matrix(
         STATE, bad, [0], [0], [], 1, 1
     ),
@@ -25,12 +29,16 @@ CALLS = {
     "new_vocab_offset": lambda bad: tws.generate_vocab_remapping(
         ["a"], ["a"], new_vocab_offset=bad
     ),
+    "padded_to: count": lambda bad: tws.Vocabulary.load(["a"]).padded_to(bad),
     "progress": lambda bad: tws.warm_start(MODEL, STATE, progress=bad),
     "progress is True": lambda bad: tws.diff(STATE, STATE, progress=bad),
     "progress is True, False": lambda bad: tws.update_vocabulary(["a"], ["b"], progress=bad),
     "save_vocabularies: checkpoint": lambda bad: tws.save_vocabularies(bad, {"weight": ["a", "b"]}),
+    "to_html: path": lambda bad: tws.diff(STATE, STATE).to_html(bad),
     "verify_port: layers": lambda bad: tws.verify_port(MODEL, ONES, ONES, layers=bad),
     "verify_port: model": lambda bad: tws.verify_port(bad, ONES, ONES),
+    "verify_port: rtol": lambda bad: tws.verify_port(MODEL, ONES, ONES, rtol=[bad]),
+    "generator": lambda bad: tws.warmstart_embedding_matrix(["a"], ["a"], ONES, generator=bad),
     "The model": lambda bad: tws.warm_start(bad, STATE),
 }
 

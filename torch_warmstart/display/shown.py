@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch_warmstart.errors import MissingDependencyError, SettingsError
+from torch_warmstart.errors import MissingDependencyError, SettingsError, path_of
 from torch_warmstart.storage import beside
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Shown:
 
         page = as_page(self._sheet())
         if path is not None:
-            _write(os.fspath(path), page)
+            _write(path_of("to_html: path", path), page)
         return page
 
     def _repr_html_(self) -> str:

@@ -21,7 +21,7 @@ import torch
 
 from torch_warmstart.computing import on_cpu
 from torch_warmstart.entries.entries import Entries
-from torch_warmstart.errors import SettingsError, path_of
+from torch_warmstart.errors import SettingsError, check_kind, path_of
 from torch_warmstart.storage import beside
 from torch_warmstart.values import frozen
 
@@ -241,6 +241,7 @@ class Vocabulary:
 
     def head(self, count: int) -> Vocabulary:
         """The first `count` rows."""
+        check_kind("head: count", count, int, "a number of rows")
         if count >= self.num_rows:
             return self
         kept = int((self.entry_rows < count).sum())
@@ -256,6 +257,7 @@ class Vocabulary:
 
     def padded_to(self, count: int) -> Vocabulary:
         """The same with rows of no entry behind, up to `count`."""
+        check_kind("padded_to: count", count, int, "a number of rows")
         if count <= self.num_rows:
             return self
         before = self.special.get(PADDING)

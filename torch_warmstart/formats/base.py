@@ -19,6 +19,7 @@ from torch_warmstart.errors import (
     MissingTensorError,
     SettingsError,
     UnsupportedError,
+    check_kind,
     did_you_mean,
 )
 from torch_warmstart.storage import Guard, here, is_remote
@@ -174,6 +175,7 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
         Raises MissingTensorError, with near names, if there is none, and SettingsError if the name
         is that of several.
         """
+        check_kind("A tensor's key", key, str, "a str")
         spec = self._find(key)
         return self._find_named(key) if spec is None else spec
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.dtypes import NO_PLAIN_TENSOR, lies_in_memory, loses_values
-from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError
+from torch_warmstart.errors import CallbackError, SettingsError, WarmStartError, check_kind
 from torch_warmstart.new_rows.composing import label_of
 from torch_warmstart.new_rows.mixture import Mixture
 from torch_warmstart.settings import Initializer, takes_new_rows
@@ -47,6 +47,8 @@ def initialised(
         SettingsError: it returns something else than a tensor of the shape.
         CallbackError: it raises.
     """
+    if generator is not None:
+        check_kind("generator", generator, torch.Generator, "a torch.Generator")
     if takes_new_rows(initializer):
         raise SettingsError(
             f"{name}: {label_of(initializer)} makes new rows of old ones, which only warm_start() "

@@ -12,7 +12,14 @@ import torch
 
 from torch_warmstart.display import VERSION, render, terminal_width
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import SettingsError, check_kind, did_you_mean, plural
+from torch_warmstart.errors import (
+    SettingsError,
+    check_kind,
+    did_you_mean,
+    is_number,
+    plural,
+    shown_value,
+)
 from torch_warmstart.model import module_names
 from torch_warmstart.proof.comparison import Comparison, as_tensor, check_shows_something, compare
 from torch_warmstart.values import frozen
@@ -126,6 +133,8 @@ def verify_port(
         check_kind("verify_port: layers", layers, Mapping, "a mapping by modules' names")
         for name in layers:
             check_kind("verify_port: a module's name in layers", name, str, "a str")
+    if rtol is not None and not (is_number(rtol) and rtol >= 0):
+        raise SettingsError(f"verify_port: rtol is a number, at least 0, not {shown_value(rtol)}.")
     wanted = {name: _modules(model, name) for name in layers or {}}
     seen: dict[str, Any] = {}
     with ExitStack() as stack:

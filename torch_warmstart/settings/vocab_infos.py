@@ -167,7 +167,7 @@ class VocabInfo:
             if not set(said) <= {"new", "old"}:
                 raise SettingsError(f"VocabInfo: forms has the sides 'new' and 'old', not {said}.")
             said = said.get(side)
-        given: Any = said or ()
+        given: Any = () if said is None else said
         listed: tuple[str, ...] = tuple(given) if isinstance(given, list | tuple) else (given,)
         if not all(isinstance(form, str) and form in FORMS for form in listed):
             raise SettingsError(f"VocabInfo: forms are {', '.join(FORMS)}, not {said!r:.60}.")

@@ -50,3 +50,10 @@ def test_an_argument_of_another_kind_is_told_by_its_name(name, bad):
         bad = "a text"
     with pytest.raises(tws.SettingsError, match=name):
         CALLS[name](bad)
+
+
+@pytest.mark.parametrize("bad", [3.5, [1], None], ids=["float", "list", "none"])
+def test_what_is_no_key_is_not_in_a_checkpoint(bad):
+    with tws.load_checkpoint(STATE) as checkpoint:
+        assert bad not in checkpoint
+        assert checkpoint.get(bad) is None

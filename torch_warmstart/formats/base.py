@@ -486,7 +486,7 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
 
     def get(self, key: str, default: Any = None) -> Any:
         """The spec of a tensor, or `default`; unlike `spec`, a miss costs no search."""
-        spec = self._find(key)
+        spec = self._find(key) if isinstance(key, str) else None
         return default if spec is None else spec
 
     def __contains__(self, key: object) -> bool:

@@ -138,7 +138,21 @@ def test_the_file_that_a_user_writes(tmp_path):
             tws.WarmStartSettings("x", None, {"t": tws.VocabInfo([b"a"], 1, 0, ["a"])}),
             r"var_name_to_vocab_info\['t'\].new_vocab\[0\] is a bytes",
         ),
-        (tws.WarmStartSettings("x", storage_options={"n": 1 << 70}), "64 bits"),
+        (
+            tws.WarmStartSettings("x", storage_options={"n": 1 << 70}),
+            r"storage_options\['n'\] has more than the 64 bits",
+        ),
+        (
+            tws.WarmStartSettings("x", None, {"t": tws.VocabInfo([1, 1 << 63])}),
+            r"var_name_to_vocab_info\['t'\].new_vocab\[1\] has more than the 64 bits",
+        ),
+        (
+            tws.WarmStartSettings(
+                "x", None, {"t": tws.ClipOrPad(0, functools.partial(nn.init.normal_, std=1 << 70))}
+            ),
+            "64 bits",
+        ),
+        ([], "needs at least one"),
     ],
 )
 def test_what_toml_cannot_say_is_refused_by_name(tmp_path, settings, field):

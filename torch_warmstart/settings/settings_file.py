@@ -52,7 +52,7 @@ from torch_warmstart.settings.initializer_tables import (
 from torch_warmstart.settings.name_rules import NameRules, Names
 from torch_warmstart.settings.rules_file import lines_of
 from torch_warmstart.settings.settings import WarmStartSettings
-from torch_warmstart.settings.toml_text import read_toml, toml_lines
+from torch_warmstart.settings.toml_text import LARGEST, read_toml, toml_lines
 from torch_warmstart.settings.vocab_infos import (
     FROM_CHECKPOINT,
     ClipOrPad,
@@ -277,10 +277,12 @@ def write_settings(
     """Writes settings; `save_settings` is this for users."""
     if isinstance(settings, WarmStartSettings):
         table: dict[str, Any] = _said_of(settings, "", initializers)
-    elif not isinstance(settings, Sequence) or not settings:
+    elif not isinstance(settings, Sequence):
         raise SettingsError(
             f"save_settings takes WarmStartSettings or a list of them, not {shown_value(settings)}."
         )
+    elif not settings:
+        raise SettingsError("save_settings: a list of settings needs at least one.")
     else:
         table = {
             _LIST: [_said_of(one, f"[{at}].", initializers) for at, one in enumerate(settings)]
@@ -326,6 +328,11 @@ def _is_default(found: Any, default: Any) -> bool:
 
 
 def _plain(value: Any, where: str, initializers: Initializers) -> Any:
+    if isinstance(value, int) and not -LARGEST <= value < LARGEST:
+        raise SettingsError(
+            f"{where} has more than the 64 bits of an integer of TOML. Give a path instead, or "
+            "keep these settings in Python."
+        )
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, os.PathLike):

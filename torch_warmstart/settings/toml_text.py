@@ -15,7 +15,7 @@ from torch_warmstart.errors import SettingsError
 _TOML = "tomllib" if sys.version_info >= (3, 11) else "tomli"
 _MAX_SIZE = 64 << 20  # bytes; a million rules are less
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_LARGEST = 1 << 63  # integers of TOML have 64 bits
+LARGEST = 1 << 63  # integers of TOML have 64 bits
 
 Table = Mapping[str, Any]
 
@@ -79,8 +79,6 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        if not -_LARGEST <= value < _LARGEST:
-            raise SettingsError(f"{value} has more than the 64 bits of an integer of TOML.")
         return str(value)
     if isinstance(value, float):
         return repr(value)

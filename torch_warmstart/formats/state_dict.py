@@ -10,7 +10,7 @@ import torch
 
 from torch_warmstart.computing import Box, assembled, pieces_of
 from torch_warmstart.dtypes import dtype_name, take_rows
-from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.errors import UnsupportedError, printable
 from torch_warmstart.formats import nested
 from torch_warmstart.formats.base import Block, Checkpoint, Family, TensorSpec
 from torch_warmstart.formats.families import family_of
@@ -221,7 +221,7 @@ def _in_words(value: object) -> str:
         except ValueError:  # a number of too many digits
             text = "a number"
         return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
-    kind = type(value).__name__
+    kind = printable(type(value).__qualname__)  # of what stands for another: that one's
     if isinstance(value, torch.Tensor):
         return f"{dtype_name(value.dtype)} {list(shape_of(value))}"
     if isinstance(value, Mapping | list | tuple | set):

@@ -319,3 +319,11 @@ def test_one_array_in_many_places_is_one(tmp_path):
     array = np.ones(1 << 16, np.float32)
     torch.save({"w": [array] * 500, "x": torch.ones(1)}, tmp_path / "m.pt")
     assert "x" in tws.load_checkpoint(tmp_path / "m.pt")
+
+
+def test_what_lies_beside_is_called_as_it_is_in_the_file(tmp_path):
+    where = tmp_path / "m.pt"
+    state = {"w": torch.ones(2)}
+    torch.save({"model": state, "args": argparse.Namespace(lr=0.1), "of": datetime.date.max}, where)
+    with tws.load_checkpoint(where) as checkpoint:
+        assert checkpoint.besides() == {"args": "Namespace", "of": "date"}

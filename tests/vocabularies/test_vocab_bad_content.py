@@ -195,11 +195,11 @@ def test_names_of_columns_that_are_no_utf8_are_told_or_do_not_matter(tmp_path):
     path = tmp_path / "v.csv"
     path.write_bytes(b"caf\xe9,n\na,5\n")
     try:
-        read = tws.Vocabulary.load(path, column="n")
+        read = [*tws.Vocabulary.load(path, column="n").entries]
     except tws.VocabularyError as error:
-        assert "names are no UTF-8" in str(error)
-    else:  # as pyarrow 16 does, which looks at the name that is asked for only
-        assert list(read.entries) == [b"5"]
+        read = str(error)
+    # pyarrow 16 looks at the name that is asked for only.
+    assert read == [b"5"] or "names are no UTF-8" in read
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,20 @@ def test_keras_3s_names_in_hdf5_are_tied(tf_checkpoint, name):
     assert started.state.get("step", 5) == 5
 
 
+def test_a_parameter_that_is_frozen_on_both_sides_needs_no_slots(tf_checkpoint):
+    prefix = tf_checkpoint({"old": [1.0, 2.0, 3.0], **ADAM})
+    model = One()
+    model.old = nn.Parameter(torch.zeros(3), requires_grad=False)
+    started = start(prefix, model=model)
+    assert started.state["exp_avg"].tolist() == M
+    assert model.old.tolist() == [1.0, 2.0, 3.0]
+    assert not started.optimizer.state[model.old]
+    assert "frozen" in started.report["old/exp_avg"].reason
+    model.old.requires_grad_(True)
+    with pytest.raises(PlanError, match="no optimizer's slots for 'old'"):
+        start(prefix, model=model)
+
+
 def test_an_optimizer_without_a_counterpart_keeps_its_state(tf_checkpoint):
     report = start(tf_checkpoint(ADAM), torch.optim.ASGD).report
     assert report["w/eta"].reason == "TensorFlow has no counterpart of ASGD"

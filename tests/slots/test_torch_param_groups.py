@@ -244,6 +244,24 @@ def test_an_options_slot_from_steps_of_the_optimizers_own_is_said():
     assert {note.code for note in report.notes} == {"slot-of-own-steps"}
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_state_from_steps_of_its_own_beside_another_weight_is_said(steps):
+    old, model = Net(), Net(1)
+    old_optimizer = torch.optim.SGD(old.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    _step(old, old_optimizer)
+    del old_optimizer.state[old.out.weight]  # as of a parameter that had no gradient
+    for _ in range(steps):
+        _step(model, optimizer)
+    saved = {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()}
+    report = tws.warm_start(model, saved, optimizer=optimizer)
+    assert report["out.weight/momentum_buffer"].state == "kept"
+    assert [note.code for note in report.notes] == ["slot-of-own-steps"] * steps
+    leaves = tws.WarmStartSettings(saved, [".*momentum_buffer"])  # weight and state stay
+    plan = tws.plan_warm_start(model, leaves, optimizer=optimizer)
+    assert not plan.notes
+
+
 # -- counts of steps in the param group ------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from torch_warmstart.errors import Finding
+from torch_warmstart.model import Slot
 from torch_warmstart.names import Source
 from torch_warmstart.planning.deciding import (
     Decision,
@@ -20,7 +21,7 @@ from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.slots.known import Known
 from torch_warmstart.planning.slots.rows import check_start, infos_of, remapped
 from torch_warmstart.planning.wishes import Wish
-from torch_warmstart.slots import NoSource, SlotFinder, SlotSource, needs
+from torch_warmstart.slots import STEP, NoSource, SlotFinder, SlotSource, needs
 
 
 def decide_slot(wish: Wish, known: Known) -> Decision:
@@ -54,13 +55,29 @@ def _without_source(wish: Wish, found: NoSource, known: Known) -> Decision:
     assert variable.slot is not None
     if found.warning:
         remark = Finding("optimizer-begins-anew", "warning", variable.name, found.warning)
-    elif variable.slot.present and not needs(variable.slot.optimizer, variable.slot.name):
+    elif _has_stepped(variable.slot) and _goes_with_the_taken(variable.slot, known):
         slot, optimizer = variable.slot.name, type(variable.slot.optimizer).__name__
         text = f"{optimizer} keeps {slot!r} from steps of its own: {found.reason}."
         remark = Finding("slot-of-own-steps", "warning", variable.name, text)
     else:
         return decision
     return replace(decision, remarks=(remark,))
+
+
+def _has_stepped(slot: Slot) -> bool:
+    """Whether an optimizer keeps a slot that steps of its own have made.
+
+    A count alone changes no step; and before torch 2.9 Adagrad has all before it steps.
+    """
+    if slot.is_fused or not slot.present or slot.name == STEP:
+        return False
+    return float(slot.state.get(STEP, 1)) > 0
+
+
+def _goes_with_the_taken(slot: Slot, known: Known) -> bool:
+    """Whether a slot that stays gets its parameter, or the others of it, from the checkpoint."""
+    is_option = not needs(slot.optimizer, slot.name)
+    return is_option or known.of_model[slot.parameter].item.state != "kept"
 
 
 def _without_state(wish: Wish, known: Known) -> Decision:

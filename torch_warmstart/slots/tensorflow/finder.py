@@ -62,6 +62,8 @@ _FACTORS = {
     "col_var": Layout("as row", _row, lambda tensor: (tensor.squeeze(-2),)),
 }
 _NUMBERS = (STEP, PRODUCT)
+# A layer that is frozen on both sides.
+_FROZEN = NoSource("its parameter is frozen, and the checkpoint's optimizer had none for it")
 
 
 class TensorFlowSlots:
@@ -108,7 +110,7 @@ class TensorFlowSlots:
         if slot.name not in (*target.slots, *_NUMBERS):
             return NoSource(f"TensorFlow has no counterpart of {slot.name}")
         kept = [self._kept(variable, target, spec) for spec in parameter.specs]
-        missing = [one for one in kept if isinstance(one, _Missing)]
+        missing = [one for one in kept if not isinstance(one, Kept)]
         if missing:
             return missing[0]
         return self._found(variable, parameter, target, [k for k in kept if isinstance(k, Kept)])
@@ -145,7 +147,9 @@ class TensorFlowSlots:
 
     # -- what was kept -----------------------------------------------------------------------------
 
-    def _kept(self, variable: Variable, target: Target, spec: TensorSpec) -> Kept | _Missing:
+    def _kept(
+        self, variable: Variable, target: Target, spec: TensorSpec
+    ) -> Kept | _Missing | NoSource:
         """What the one optimizer that fits kept for a tensor."""
         every = self._index.of(spec.key)
         fitting = [kept for kept in every if kept.kind in target.kinds and self._fits(kept, spec)]
@@ -156,6 +160,8 @@ class TensorFlowSlots:
             return fitting[0]
         if not every and self._not_tied is None:
             self._not_tied = self._tell_untied(variable, target, spec)
+        if not every and not self._not_tied and not _is_trained(variable):
+            return _FROZEN
         return _Missing(
             (not every and self._not_tied) or say.nothing_fits(variable, target, spec, every)
         )
@@ -263,6 +269,11 @@ def _may_be_global(kept: Kept) -> bool:
     Estimators make it that of a Keras optimizer.
     """
     return kept.writer == KERAS or _is_counted(kept)
+
+
+def _is_trained(variable: Variable) -> bool:
+    """Whether an optimizer of torch will take a step with a slot."""
+    return slot_of(variable).parameter.tensor.requires_grad
 
 
 def _no_target(variable: Variable) -> _Found:

@@ -11,8 +11,10 @@ import torch
 
 pytest.importorskip("lightning")
 
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
-from small_trainings import Lit, data, lightning_trainer, settings, write_old
+from small_trainings import Lit, Rows, data, lightning_trainer, settings, write_old
+from torch.utils.data import DataLoader
 
 import torch_warmstart as tws
 from torch_warmstart.integrations.lightning import WarmStart
@@ -71,6 +73,38 @@ def test_a_second_fit_goes_on(tmp_path, old):
     other = Lit()
     lightning_trainer(tmp_path, callback).fit(other, data())
     assert other.was_warm == [True]
+
+
+class Tuned(Lit):
+    """With what finders change, and the data by that."""
+
+    def __init__(self):
+        super().__init__()
+        self.lr, self.batch_size = 1e-3, 2
+
+    def train_dataloader(self):
+        return DataLoader(Rows(), batch_size=self.batch_size)
+
+
+@pytest.mark.parametrize(
+    "finder",
+    [
+        lambda: LearningRateFinder(num_training_steps=4),
+        lambda: BatchSizeFinder(max_trials=1, steps_per_trial=1),
+    ],
+    ids=["learning rate", "batch size"],
+)
+def test_a_finder_that_loads_what_it_began_with_is_no_run_that_resumes(tmp_path, old, finder):
+    model, callback = Tuned(), WarmStart(settings(old, PREFIX), optimizer=True)
+    trainer = lightning_trainer(tmp_path, callback)
+    trainer.callbacks.insert(0, finder())  # Lightning puts them in front wherever they stand
+    trainer.fit(model)
+    assert model.was_warm == model.had_warm_slots == [False, True]  # the finder's own steps first
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    trainer.fit_loop.max_epochs = 2
+    other = Tuned()
+    trainer.fit(other, ckpt_path=tmp_path / "run.ckpt")
+    assert other.was_warm[-1:] == [False]
 
 
 def test_what_cannot_be_is_an_error_of_fit_and_changes_nothing(tmp_path, old):

@@ -54,11 +54,14 @@ class WarmStart(StartsOnce, Callback):
     """
 
     _resumes = False
+    # In this very fit: a finder of a learning rate or a batch size saves what it begins with, tries
+    # some steps and loads it again, before any other callback's turn.
+    _has_saved = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self._resumes = False
+        self._resumes = self._has_saved = False
         if _flattens(trainer):
             if self._takes_optimizer:
                 raise SettingsError(
@@ -71,14 +74,19 @@ class WarmStart(StartsOnce, Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]
     ) -> None:
-        self._resumes = True
+        self._resumes = self._resumes or not self._has_saved
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]
+    ) -> None:
+        self._has_saved = True
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not _flattens(trainer):
             self._begin(trainer, pl_module)
 
     def _begin(self, trainer: Trainer, model: LightningModule) -> None:
-        if self._resumes or trainer.ckpt_path is not None:
+        if self._resumes or (trainer.ckpt_path is not None and not self._has_saved):
             self._start.skip()
         elif trainer.global_step > 0:
             self._start.skip("the trainer goes on with its run")

@@ -262,6 +262,42 @@ def test_a_state_from_steps_of_its_own_beside_another_weight_is_said(steps):
     assert not plan.notes
 
 
+# -- layers in another order -----------------------------------------------------------------------
+
+
+def _layers(order, sizes):
+    return nn.ModuleDict({name: nn.Linear(3, sizes[name]) for name in order})
+
+
+def _by_layer(layers, *, backwards=False):
+    groups = [{"params": list(layer.parameters())} for layer in layers.values()]
+    return torch.optim.Adam(groups[::-1] if backwards else groups)
+
+
+def test_alike_groups_of_layers_that_stand_otherwise_now_are_an_error():
+    sizes = {"second": 4, "first": 4}
+    old, model = _layers(sizes, sizes), _layers(reversed(sizes), sizes)
+    old_optimizer, optimizer = _by_layer(old), _by_layer(model)
+    _step(old, old_optimizer)
+    saved = {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()}
+    with pytest.raises(tws.PlanError, match="fit in more than one order"):
+        tws.warm_start(model, saved, optimizer=optimizer)
+
+
+@pytest.mark.filterwarnings("ignore::torch_warmstart.WarmStartWarning")
+def test_groups_are_taken_to_be_made_as_they_are_now_of_layers_that_stood_otherwise():
+    sizes = {"one": 4, "two": 4, "three": 5}
+    old, model = _layers(sizes, sizes), _layers(["three", "one", "two"], sizes)
+    old_optimizer, optimizer = _by_layer(old, backwards=True), _by_layer(model, backwards=True)
+    _step(old, old_optimizer)
+    saved = {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()}
+    report = tws.warm_start(model, saved, optimizer=optimizer)
+    assert [note.code for note in report.notes] == ["state-by-position"]
+    for name, parameter in model.named_parameters():
+        state = old_optimizer.state[old.get_parameter(name)]
+        assert torch.equal(optimizer.state[parameter]["exp_avg"], state["exp_avg"])
+
+
 # -- counts of steps in the param group ------------------------------------------------------------
 
 

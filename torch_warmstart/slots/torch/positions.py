@@ -75,6 +75,7 @@ class Positions:
             by_key = dict(zip(fitting[0], optimizer.parameters, strict=True))
             doubts = (
                 self._doubt(optimizer, fitting[0]),
+                self._doubt_of_making(optimizer, fitting[0]),
                 _doubt_of_names(optimizer, fitting[0]),
                 "" if self._is_renamed else _doubt_of_order(optimizer, fitting[0], rivals),
             )
@@ -93,6 +94,7 @@ class Positions:
         current = [own for _, own in self._current_groups]
         alike = [groups for groups in current if self._sizes(groups) == optimizer.group_sizes]
         orders = [[key for group in groups for key in group] for groups in alike]
+        orders += self._made_alike(orders, alike)
         return [order for order in orders if order in fitting[1:]]
 
     def _is_in_order(self, keys: Sequence[str]) -> bool:
@@ -104,7 +106,8 @@ class Positions:
     ) -> tuple[list[Sequence[str]], list[str]]:
         """The orders that a saved optimizer's parameters can have had; and why others cannot be."""
         problems, fitting = [], []
-        for order in self._orders(optimizer, current):
+        orders = list(self._orders(optimizer, current))
+        for order in [*orders, *self._made_alike(orders, current)]:
             problem = self._misfit(optimizer, order)
             if problem:
                 problems.append(problem)
@@ -136,6 +139,23 @@ class Positions:
             else:
                 continue
             yield merged
+
+    def _made_alike(
+        self, orders: Sequence[Sequence[str]], current: Sequence[_Groups]
+    ) -> Iterator[list[str]]:
+        """What the checkpoint's model would have where a current optimizer has one of these orders.
+
+        Where its layers stand otherwise, what a program makes of them ("a group for each layer",
+        "from the last to the first") is another order, too. That of a sorted file is no model's.
+        """
+        known = [key for key in self._keys if key in self._places]
+        if self._is_sorted or not len(known) == len(self._keys) == len(self._places):
+            return
+        here = sorted(known, key=self._places.__getitem__)
+        there = dict(zip(here, known, strict=True))
+        for merged in ([key for group in groups for key in group] for groups in current):
+            if len(merged) == len(known) and merged in orders:
+                yield [there[key] for key in merged]
 
     def _orders_by_shape(self, optimizer: SavedOptimizer) -> Iterator[list[str]]:
         """The orders that a saved optimizer's groups may have had, as far as shapes tell; two do.
@@ -280,6 +300,20 @@ class Positions:
             "are taken for those that `optimizer` has now, but the shapes would fit others too: "
             f"{other!r} in place of {taken!r}, for example. If the old optimizer had other "
             f"parameters than this one, these slots are not theirs: save it from {_NAMED}."
+        )
+
+    def _doubt_of_making(self, optimizer: SavedOptimizer, order: Sequence[str]) -> str:
+        """What to say if nothing but how an optimizer is made today tells of an order."""
+        current = [own for _, own in self._current_groups]
+        if order in self._orders(optimizer, current):
+            return ""
+        if list(self._orders_by_shape(optimizer)) == [order]:
+            return ""
+        return (
+            f"The optimizer's state at {optimizer.path!r} numbers its parameters without naming "
+            "them. They are taken to stand as those of `optimizer` would if the model had its "
+            f"layers in the checkpoint's order, with {order[0]!r} first. If the old optimizer was "
+            f"made otherwise, these slots are not theirs: save it from {_NAMED}."
         )
 
     def _swaps(self, optimizer: SavedOptimizer, order: Sequence[str]) -> Iterator[tuple[str, str]]:

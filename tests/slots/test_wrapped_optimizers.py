@@ -251,6 +251,40 @@ def test_an_optimizer_that_nobody_heard_of():
     train(model, optimizer, NEW, 1)  # with the flag that its state begins with
 
 
+class Factored(torch.optim.Optimizer):
+    """Keeps means of rows and of columns, one number each, as transformers' Adafactor does."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if p.ndim > 1:
+                    state["exp_avg_sq_row"] = p.grad.square().mean(-1)
+                    state["exp_avg_sq_col"] = p.grad.square().mean(-2)
+                else:
+                    state["exp_avg_sq"] = p.grad.square()
+
+
+def test_factors_of_a_square_matrix_are_told_by_their_names():
+    def made(seed):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        parameters = list(model.parameters())
+        return model, Factored([{"params": parameters[::2]}, {"params": parameters[1::2]}])
+
+    (old, old_optimizer), (model, optimizer) = made(0), made(1)
+    old(torch.rand(3, 4)).square().sum().backward()
+    old_optimizer.step()
+    tws.warm_start(model, saved(old, old_optimizer), optimizer=optimizer)
+    for parameter, before in zip(model.parameters(), old.parameters(), strict=True):
+        for slot, value in old_optimizer.state[before].items():
+            assert torch.equal(optimizer.state[parameter][slot], value)
+
+
 class Eager(torch.optim.Optimizer):
     """Makes its state when it is made, as Adagrad did before torch 2.9."""
 

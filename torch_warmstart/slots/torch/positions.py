@@ -277,7 +277,7 @@ class Positions:
         if parameter.name is not None and not _may_be_called(key, parameter.name):
             return False
         slots = self._shapes(parameter)
-        return not slots or _can_be_of(list(slots.values()), self._checkpoint.spec(key).shape)
+        return not slots or _can_be_of(slots, self._checkpoint.spec(key).shape)
 
     def _shapes(self, parameter: SavedParameter) -> dict[str, Shape]:
         slots = {name: self._checkpoint.spec(key).shape for name, key in parameter.slots.items()}
@@ -420,18 +420,22 @@ def _takes_gradients(spec: TensorSpec) -> bool:
     return spec.dtype is not None and (spec.dtype.is_floating_point or spec.dtype.is_complex)
 
 
-def _can_be_of(slots: Sequence[Shape], parameter: Shape) -> bool:
+def _can_be_of(slots: Mapping[str, Shape], parameter: Shape) -> bool:
     """Whether slots of these shapes can be those of a parameter.
 
-    One has its shape; or they are factored, by rows and columns, as Adafactor's are.
+    One has its shape; or they are factored, by rows and columns, as Adafactor's are. Of a square
+    one their names have to say so: they have the shapes of a vector's.
     """
-    alike = [slot for slot in slots if len(slot) == len(parameter)]
+    alike = [slot for slot in slots.values() if len(slot) == len(parameter)]
     if not all(size in (1, whole) for s in alike for size, whole in zip(s, parameter, strict=True)):
         return False
     if alike and tuple(map(max, zip(*alike, strict=True))) == parameter:
         return True
     rows, columns = parameter[:-1], (*parameter[:-2], *parameter[-1:])
-    return rows != columns and {rows, columns} <= set(slots)
+    if rows == columns:
+        named = {name[-3:]: shape for name, shape in slots.items()}
+        return named.get("row") == rows and named.get("col") == columns
+    return {rows, columns} <= set(slots.values())
 
 
 def _example(optimizer: SavedOptimizer) -> str:

@@ -83,6 +83,22 @@ def test_equal_nets_with_equal_optimizers_are_not_told_apart():
         tws.warm_start(model, WarmStartSettings(state, ALL), optimizer=optimizers)
 
 
+@pytest.mark.filterwarnings("ignore::torch_warmstart.WarmStartWarning")
+def test_equal_nets_are_told_by_what_is_selected_beside_an_entry():
+    kinds = (torch.optim.Adam, torch.optim.Adam)
+    olds, state = _saved_twins(kinds)
+    model, optimizers = _of_twins(kinds, seed=1)
+    names = [name for name, _ in model.named_children()]
+    each = [
+        WarmStartSettings(state, rf"{name}\.", optimizer_entry=entry)
+        for name, entry in zip(names, ("opt_g", "opt_d"), strict=True)
+    ]
+    tws.warm_start(model, each, optimizer=optimizers)
+    for here, there in zip(optimizers, olds, strict=True):
+        pairs = zip(here.state.values(), there.state.values(), strict=True)
+        assert all(torch.equal(mine[name], its[name]) for mine, its in pairs for name in its)
+
+
 def _two(model):
     return [
         torch.optim.Adam([model.embed.weight, model.norm.weight, model.norm.bias]),

@@ -36,7 +36,8 @@ def decide_slots(
 ) -> tuple[dict[Variable, Decision], list[Finding]]:
     """What happens to each slot, and what there is to say about them."""
     entry = wishes.settings.optimizer_entry
-    finder = SlotFinder(located.finder, list(wishes), located.source, entry)
+    variables = list(wishes) if entry is None else _with_slots_that_are_meant(wishes)
+    finder = SlotFinder(located.finder, variables, located.source, entry)
     known = Known(wishes, located, finder, remappings, of_model)
     of_slots = (wish for wish in wishes.values() if wish.variable.slot is not None)
     decided = decide_each(of_slots, functools.partial(decide_slot, known=known))
@@ -51,3 +52,13 @@ def decide_slots(
         *find_uncounted_by_kernels(whole),
         *strangers,
     ]
+
+
+def _with_slots_that_are_meant(wishes: Wishes) -> list[Variable]:
+    """All variables but the slots of optimizers of which nothing is selected.
+
+    Who names one state of a checkpoint's and selects one net of two alike says whose it is.
+    """
+    slots = [wish.variable.slot for wish in wishes.values() if wish.is_selected]
+    meant = {id(slot.optimizer) for slot in slots if slot is not None}
+    return [v for v in wishes if v.slot is None or id(v.slot.optimizer) in meant]

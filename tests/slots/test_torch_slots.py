@@ -157,6 +157,22 @@ def test_keys_with_the_name_of_what_the_model_was_part_of():
     assert_same_slots(model, optimizer, old, old_optimizer)
 
 
+@pytest.mark.parametrize("other", [nn.Linear(3, 3), nn.Linear(4, 4)], ids=["else", "alike"])
+@pytest.mark.filterwarnings("ignore::torch_warmstart.WarmStartWarning")
+def test_both_optimizers_have_the_names_of_a_part(other):
+    def made():
+        whole = nn.ModuleDict({"part": nn.Linear(4, 4), "other": copy.deepcopy(other)})
+        return whole, torch.optim.Adam(whole["part"].named_parameters())
+
+    (old, old_optimizer), (model, optimizer) = made(), made()
+    step(old, old_optimizer)
+    checkpoint = {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()}
+    report = tws.warm_start(model, WarmStartSettings(checkpoint, ALL), optimizer=optimizer)
+    assert_same_slots(model, optimizer, old, old_optimizer)
+    may_be_the_others = other.in_features == 4
+    assert [note.code for note in report.notes] == ["state-by-position"] * may_be_the_others
+
+
 def test_a_slot_can_be_named_by_its_key():
     old, old_optimizer = trained()
     renames = {"embed.weight/exp_avg_sq": "optimizer/state/0/exp_avg"}

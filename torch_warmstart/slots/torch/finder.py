@@ -17,7 +17,7 @@ from torch_warmstart.errors import SettingsError, did_you_mean, listed
 from torch_warmstart.formats import SavedOptimizer, SavedParameter, TensorSpec
 from torch_warmstart.layouts import Form
 from torch_warmstart.model import Slot, Variable, without_wrappers
-from torch_warmstart.model.sharding import FIRST_STATE
+from torch_warmstart.model.sharding import FIRST_STATE, registered_of
 from torch_warmstart.names import BY_USER, Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
 from torch_warmstart.slots.steps import apart, one_of_all, product_layout
@@ -312,6 +312,21 @@ class TorchSlots:
             yield from (n for n in variable.names if key == n or key.endswith(f".{n}"))
         if any(without_wrappers(key) in variable.names for key in keys):
             yield from variable.names
+        name = self._called_here.get(id(registered_of(variable.tensor)))
+        if name is not None and name not in self._checkpoint:
+            yield name
+
+    @functools.cached_property
+    def _called_here(self) -> Mapping[int, str]:
+        """What current optimizers call their parameters, by id: a part's own names, it may be."""
+        groups = {id(v.slot.group): v.slot.group for v in self._variables if v.slot is not None}
+        return {
+            id(tensor): name
+            for group in groups.values()
+            for tensor, name in zip(
+                group.get("params", ()), group.get("param_names", ()), strict=False
+            )
+        }
 
     def _source(self, slot: Variable, parameter: Source, hits: Sequence[_Hit]) -> SlotSource:
         assert slot.slot is not None

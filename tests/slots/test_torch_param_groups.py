@@ -262,6 +262,22 @@ def test_a_state_from_steps_of_its_own_beside_another_weight_is_said(steps):
     assert not plan.notes
 
 
+@pytest.mark.parametrize("count", [None, torch.ones(2), torch.zeros(()), 0])
+@pytest.mark.filterwarnings("ignore::torch_warmstart.WarmStartWarning")
+def test_a_count_of_whatever_kind_tells_whether_an_optimizer_has_stepped(count):
+    old, model = Net(), Net(1)
+    old_optimizer = torch.optim.SGD(old.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for module, its in ((old, old_optimizer), (model, optimizer)):
+        _step(module, its)
+    del old_optimizer.state[old.out.weight]
+    optimizer.state[model.out.weight]["step"] = count
+    saved = {"model": old.state_dict(), "optimizer": old_optimizer.state_dict()}
+    report = tws.warm_start(model, saved, optimizer=optimizer)
+    is_none_yet = count is not None and not torch.as_tensor(count).any()
+    assert [note.code for note in report.notes] == ["slot-of-own-steps"] * (not is_none_yet)
+
+
 # -- layers in another order -----------------------------------------------------------------------
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from torch_warmstart.errors import Finding
 from torch_warmstart.model import Slot
 from torch_warmstart.names import Source
@@ -71,7 +73,10 @@ def _has_stepped(slot: Slot) -> bool:
     """
     if slot.is_fused or not slot.present or slot.name == STEP:
         return False
-    return float(slot.state.get(STEP, 1)) > 0
+    count = slot.state.get(STEP, 1)
+    if isinstance(count, torch.Tensor) and count.ndim:  # one for each row
+        return True
+    return count is None or bool(count)
 
 
 def _goes_with_the_taken(slot: Slot, known: Known) -> bool:

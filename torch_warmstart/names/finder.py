@@ -26,6 +26,7 @@ from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way
 from torch_warmstart.layouts.tensorflow import is_kernel_of_own_module
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names.conventions import Conventions, bare_name
+from torch_warmstart.names.copies import one_of_copies
 from torch_warmstart.names.layer_tensors import LayerTensors, once_each, paths_of
 from torch_warmstart.names.source import Source, differ, fitting, whole, with_layout
 from torch_warmstart.names.spellings import ANY_KIND, OWN, SHORT, Kinds
@@ -299,11 +300,17 @@ class Finder:
                     sources.append(Source(specs, owner, form, by, is_inferred))
         # Where a tensor has the layer's own name, what others could make of theirs is none.
         sources = [source for source in sources if not source.is_inferred] or sources
-        if len(sources) < 2:
-            return next(iter(sources), None)
+        return self.agreed(variable, sources) if sources else None
+
+    def agreed(self, variable: Variable, sources: Sequence[Source]) -> Source:
+        """The one that several sources are; raises SettingsError if their values may differ."""
+        if len(sources) == 1:
+            return sources[0]
         if differ(sources):
             sources = whole(sources)
         sources = fitting(sources, variable) or sources
+        if differ(sources):
+            sources = one_of_copies(sources, self.checkpoint)
         if differ(sources):
             raise self._ambiguous(variable, [source.specs[0].key for source in sources])
         return sources[0]

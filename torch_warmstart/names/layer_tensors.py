@@ -22,6 +22,7 @@ class LayerTensors:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         """Those of a checkpoint."""
+        self.checkpoint = checkpoint
         self.conventions: Conventions = conventions_of(checkpoint)
         self.spellings: Spellings = Spellings(checkpoint, self.conventions)
         self._known_forms: dict[tuple[int, str], tuple[Form, ...]] = {}  # by module's id and leaf

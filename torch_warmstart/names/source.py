@@ -26,6 +26,7 @@ class Source:
     reason: str = ""  # how they were found, where that is not by the names themselves
     is_inferred: bool = False  # whether the names were taken for the variable's without being so
     scopes: frozenset[str] = frozenset()  # any of these was skipped; none: no scope was
+    copies: tuple[TensorSpec, ...] = ()  # of the same values, under the variable's other names
 
     @property
     def shape(self) -> Shape | None:

@@ -268,7 +268,8 @@ def _item(
     variable: Variable, source: Source, how: str, state: State, cast: Cast | None, **more: Any
 ) -> PlanItem:
     form = source.form
-    taken = (variable, state, how, source.specs, source.owner, form.layout, form.part, cast)
+    found = (source.specs, source.owner, source.copies)
+    taken = (variable, state, how, *found, form.layout, form.part, cast)
     return PlanItem(
         *taken, is_inferred=source.is_inferred, is_layout_presumed=form.is_presumed, **more
     )

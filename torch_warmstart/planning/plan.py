@@ -1,7 +1,7 @@
 """The plan: a frozen list of what will happen to every variable, and its text.
 
 It is made from names, shapes, dtypes and vocabularies alone; no tensor byte is read for it, but of
-ids that a table keeps, and some rows that tell whose a saved vocabulary is.
+ids that a table keeps, copies of a tied weight, and rows that tell whose a saved vocabulary is.
 `print(plan)` is the dry run. `planner` makes it, `execute` carries it out.
 """
 
@@ -193,6 +193,7 @@ class PlanItem:
     reason: str  # how the source was found, or why the variable is kept
     sources: tuple[TensorSpec, ...] = ()  # what the layout takes
     owner: Owner | None = None  # under whose name the sources were found
+    copies: tuple[TensorSpec, ...] = ()  # of the same values, under the variable's other names
     layout: Layout = IDENTITY
     part: int = 0  # which of the layout's results becomes the variable
     cast: Cast | None = None

@@ -270,7 +270,7 @@ def _unused_keys(
     checkpoint: Checkpoint, items: Iterable[PlanItem], *, with_slots: bool
 ) -> tuple[str, ...]:
     """The checkpoint's keys that no item takes, by that or another name: tied weights have two."""
-    specs = [spec for item in items for spec in item.sources]
+    specs = [spec for item in items for spec in (*item.sources, *item.copies)]
     used = {spec.key for spec in specs}
     storages = {spec.storage for spec in specs} - {None}
     keys = [key for key in checkpoint if key != OBJECT_GRAPH_KEY]

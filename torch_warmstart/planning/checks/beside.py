@@ -154,7 +154,7 @@ class Beside:
 
 
 def _identities(source: Source) -> Iterator[Hashable]:
-    for spec in source.specs:
+    for spec in (*source.specs, *source.copies):
         yield spec.key
         if spec.storage is not None:
             yield spec.storage

@@ -289,20 +289,24 @@ def _not_taken(variable: Variable, location: Location, other: Variable) -> Locat
 
 
 def follow_rule(finder: Finder, variable: Variable, rename: Entry[Renaming]) -> Source:
-    """What a rule makes of a variable, by the first of its names that is there.
+    """What a rule makes of a variable, by those of its names that are there.
 
-    Raises MissingTensorError with near names, or SettingsError if a name is ambiguous.
+    Raises MissingTensorError with near names, or SettingsError if a name is ambiguous, or two of
+    them lead to different values.
     """
     renaming = rename.value
     asked_by = renaming.rule.setting if renaming.is_exact else str(renaming.rule)
     find = functools.partial(finder.find_renamed, variable, asked_by=asked_by)
+    found: list[Source] = []
+    for owner, names in renaming.others:
+        with contextlib.suppress(MissingTensorError):
+            found.append(find(owner, names))
     try:
-        return find(rename.owner, renaming.names)
+        found.insert(0, find(rename.owner, renaming.names))
     except MissingTensorError:
-        for owner, names in renaming.others:
-            with contextlib.suppress(MissingTensorError):
-                return find(owner, names)
-        raise
+        if not found:
+            raise
+    return finder.agreed(variable, found)
 
 
 def is_named_alike(source: Source, variable: Variable) -> bool:

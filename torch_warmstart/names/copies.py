@@ -17,7 +17,7 @@ from torch_warmstart.formats import Checkpoint, TensorSpec
 from torch_warmstart.names.source import Source
 
 
-def one_of_copies(sources: Sequence[Source], checkpoint: Checkpoint) -> Sequence[Source]:
+def one_of_copies(sources: Sequence[Source], checkpoint: Checkpoint) -> list[Source]:
     """The first alone, if what the others would make of the variable is the same in each byte."""
     first, *others = sources
     alike = [
@@ -30,7 +30,7 @@ def one_of_copies(sources: Sequence[Source], checkpoint: Checkpoint) -> Sequence
         and _hold_the_same(checkpoint, first.specs[0], source.specs[0])
     ]
     if len(alike) < len(others):
-        return sources
+        return list(sources)
     return [replace(first, copies=tuple(spec for source in alike for spec in source.specs))]
 
 

@@ -13,14 +13,14 @@ from typing import Any, TypeAlias
 import torch
 
 from torch_warmstart.errors import Finding, PlanError
-from torch_warmstart.model import padding_row
+from torch_warmstart.model import Variable, model_variables, padding_row
 from torch_warmstart.planning.live import (
     SIZES_IN,
     SIZES_OUT,
     ChangedTable,
     TableChange,
     called_anew,
-    find_of,
+    is_as_high,
     token_weights,
 )
 from torch_warmstart.values import frozen
@@ -38,7 +38,7 @@ _PADDING, _PAD = "padding_idx", "pad_token_id"
 # What modules call what a config calls otherwise; the last two are XLM's.
 _CALLED = {_PADDING: _PAD, "pad_index": _PAD, "eos_index": "eos_token_id"}
 _LABEL_OF, _ROW_OF, _NUM_LABELS = "id2label", "label2id", "num_labels"  # of classes
-_AS_HIGH = 0.9  # of the rows of another table, which may be padded
+_WIDTH = 4  # a size that more than one in so many tensors has is a width of the model
 _BY_LAYER = ("vocab_size_per_layer_input", "embed_tokens_per_layer")  # Gemma's size and table
 
 _Attributes: TypeAlias = "dict[str, Any]"
@@ -60,7 +60,9 @@ def what_is_said(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> list
     found: dict[tuple[int, str], Said] = {}
     for module, going_in, coming_out in _with_tokens(model, tables):
         by_layer = next((t for t in tables if _BY_LAYER[1] in t.variable.name.split(".")), None)
-        sizes = _sizes(module, going_in, coming_out, by_layer)
+        output = token_weights(module)[1]
+        head = next((table for table in tables if table.variable.tensor is output), None)
+        sizes = _sizes(module, (going_in, coming_out), by_layer, head)
         for said in (*sizes, *_rows(module, coming_out)):
             first = found.setdefault((id(said.where), said.name), said)
             if said.name == _PAD and None not in (first.new, said.new) and first.new != said.new:
@@ -82,25 +84,45 @@ def tokens_left(all_said: Iterable[Said]) -> Iterator[Finding]:
 
 
 def tables_left(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
-    """Embeddings as high as one that changes, which tokens may be looked up in as well."""
+    """What has as many rows as a table that changes, and may be of the same tokens.
+
+    Other embeddings, which may have some fewer or more; and heads, biases and scales that a model
+    does not give as its output layer, if that number is no width of the model.
+    """
+    variables = model_variables(model)
     known = {id(table.variable.tensor) for table in tables}
     for module, table, _ in _with_tokens(model, tables):
         known |= {*map(id, token_weights(module)), id(_of_decoder(module))}
         if table is None or table.rows is None:
             continue
         size = table.rows.old_size
-        for part in _of_config(module, vars(module)["config"]):
-            if not isinstance(part, torch.nn.Embedding) or id(part.weight) in known:
+        parts = {id(part) for part in _of_config(module, vars(module)["config"])}
+        left = [v for v in variables if id(v.tensor) not in known]
+        is_width = _WIDTH * sum(size in v.shape for v in left) > len(left)
+        for variable in left:
+            axis = _axis_as_high(variable, size, is_width=is_width)
+            if axis is None or parts.isdisjoint(id(owner.module) for owner in variable.owners):
                 continue
-            found = find_of(model, part.weight)
-            is_as_high = _AS_HIGH * size <= part.num_embeddings <= size
-            if is_as_high and found is not None and "position" not in found.name:
-                hint = f"If it is looked up by the same tokens, name {found.name!r} too."
-                text = (
-                    f"{found.name} has {part.num_embeddings:,} rows, {table.variable.name} had "
-                    f"{size:,} and gets another vocabulary: {found.name} keeps its rows."
-                )
-                yield Finding("table-left", "warning", found.name, text, hint)
+            along = f" along axis {axis}" * bool(axis)
+            hint = f"If they are of the same tokens, name {variable.name!r} too"
+            text = (
+                f"{variable.name} has {variable.shape[axis]:,} rows{along}, "
+                f"{table.variable.name} had {size:,} and gets another vocabulary: {variable.name} "
+                "keeps its rows."
+            )
+            hint += f", with axis={axis}." if axis else "."
+            yield Finding("table-left", "warning", variable.name, text, hint)
+
+
+def _axis_as_high(variable: Variable, size: int, *, is_width: bool) -> int | None:
+    """Along which axis a variable may have a row for each token, and has none for places."""
+    shape = variable.shape
+    if "position" in variable.name or not shape:
+        return None
+    is_table = any(isinstance(owner.module, torch.nn.Embedding) for owner in variable.owners)
+    if is_table and is_as_high(shape[0], size):
+        return 0
+    return shape.index(size) if size in shape and not is_width else None
 
 
 def _apart(first: Said, second: Said) -> PlanError:
@@ -155,10 +177,12 @@ def _configs(module: torch.nn.Module) -> list[Any]:
 
 def _sizes(
     module: torch.nn.Module,
-    going_in: ChangedTable | None,
-    coming_out: ChangedTable | None,
+    in_and_out: tuple[ChangedTable | None, ChangedTable | None],
     by_layer: ChangedTable | None,
+    head: ChangedTable | None,
 ) -> Iterator[Said]:
+    """Of configs and modules; of a head with fewer rows than what goes in, the head's."""
+    going_in, coming_out = in_and_out
     of_modules = ((SIZES_IN[0], going_in), (_BY_LAYER[0], by_layer))
     places = [(vars(module), name, table) for name, table in of_modules]
     known = dict.fromkeys(SIZES_IN, going_in) | dict.fromkeys(SIZES_OUT, coming_out)
@@ -170,11 +194,14 @@ def _sizes(
             places.append((vars(config), kept, known.get(kept, table)))
     for where, name, table in places:
         size = where.get(name)
-        rows = None if table is None else table.rows
-        if rows is None:
+        if table is None or table.rows is None:
             yield Said(where, name, size, size, None)
-        elif size == rows.old_size:
-            yield Said(where, name, size, rows.new_size, table)
+            continue
+        tables = (table, head) if table is going_in else (table,)
+        for rows, of in ((t.rows, t) for t in tables if t is not None):
+            if rows is not None and size == rows.old_size:
+                yield Said(where, name, size, rows.new_size, of)
+                break
 
 
 def _rows(module: torch.nn.Module, table: ChangedTable | None) -> Iterator[Said]:

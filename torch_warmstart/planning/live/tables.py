@@ -61,6 +61,7 @@ _ANEW = "not-made-anew"
 # What a Hugging Face config calls how many rows the tables have for what goes in, and comes out.
 SIZES_IN = ("vocab_size", "src_vocab_size")
 SIZES_OUT = ("decoder_vocab_size", "tgt_vocab_size")
+_AS_HIGH = 0.9  # of the rows of the higher of two tables of the same tokens
 _LOGITS_BIAS = "final_logits_bias"  # a buffer
 
 
@@ -351,19 +352,26 @@ def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Ite
         both = [weight for weight in token_weights(module) if weight is not None]
         first = next((changed[id(w)] for w in both if id(w) in changed), None)
         left = [w for w in both if id(w) not in changed]
-        if first is None or not left or left[0].shape[0] != first[1].old_size:
+        if first is None or not left or not is_as_high(left[0].shape[0], first[1].old_size):
             continue
         if _has_two_sizes(module):
             continue
         table, _ = first
         found = find_of(model, left[0])
         name = found.name if found is not None else path
+        own = left[0].shape[0]
+        of_own = f", by the vocabulary of its {own:,} rows" * (own != first[1].old_size)
         text = (
             f"{table.variable.name} gets another vocabulary and {name} does not, though one config "
-            f"has the {SIZES_IN[0]} of both: name {name!r} too."
+            f"has the {SIZES_IN[0]} of both: name {name!r} too{of_own}."
         )
         yield Finding("half-changed", "error", table.variable.name, text)
         return
+
+
+def is_as_high(rows: int, others: int) -> bool:
+    """Whether two tables may be of the same tokens: one may be padded, or lack special ones."""
+    return min(rows, others) >= _AS_HIGH * max(rows, others)
 
 
 def _has_two_sizes(module: torch.nn.Module) -> bool:

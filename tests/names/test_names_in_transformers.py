@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers as hf
 from torch import nn
+from transformers import core_model_loading
 
 import torch_warmstart as tws
 
@@ -112,3 +113,27 @@ def test_another_model_of_such_names_is_not_asked_about(tmp_path):
     model = nn.ModuleDict({"lm_head": nn.Linear(16, 32, bias=False)})
     with pytest.raises(tws.PlanError, match="not in the checkpoint"):
         tws.warm_start(model, str(tmp_path))
+
+
+def test_what_it_makes_of_one_tensor_is_told_together(tmp_path):
+    config = hf.RadioConfig(**IMAGE)
+    saved = _saved(hf.RadioModel(config), tmp_path)
+    model = hf.RadioModel(config)
+    with pytest.raises(tws.PlanError, match=r"\(and 11 other variables\) would be made") as caught:
+        tws.warm_start(model, str(tmp_path))
+    assert len({problem.text for problem in caught.value.problems}) == 1
+    tws.warm_start(model, hf.RadioModel.from_pretrained(tmp_path).state_dict())
+    _assert_equal(model, saved)
+
+
+def test_renamings_that_wait_for_a_key_do_not_depend_on_the_order_in_the_file(monkeypatch):
+    renaming = core_model_loading.GroupWeightRename(
+        [r"old\.norm0", r"old\.norm1"], ["norms.norm1", "norms.norm2"]
+    )
+    tables = importlib.import_module("transformers.conversion_mapping")
+    monkeypatch.setattr(tables, "get_model_conversion_mapping", lambda _: [renaming])
+    model = hf.BertModel(hf.BertConfig(**TEXT))
+    model.norms = nn.ModuleDict({name: nn.LayerNorm(2) for name in ("norm1", "norm2")})
+    state = {f"old.norm{n}.{leaf}": torch.rand(2) for n in (1, 0) for leaf in ("weight", "bias")}
+    tws.warm_start(model, tws.WarmStartSettings(state, "norms"))
+    assert torch.equal(model.norms["norm2"].weight, state["old.norm1.weight"])

@@ -62,8 +62,12 @@ def _renamed(model: Any, keys: Iterable[str]) -> Iterator[tuple[str, str, bool]]
     renamings = [one for one in transforms if isinstance(one, WeightRenaming)]
     converters = [one for one in transforms if not isinstance(one, WeightRenaming)]
     names = dict.fromkeys(model.state_dict(), True)
-    for key in keys:
+    parts = {by: one.target_patterns for one in converters for by in one.source_patterns}
+    for key in sorted(keys):  # some renamings wait for a key that comes first in this order
         name, made_by = rename_source_key(
             key, renamings, converters, model.base_model_prefix, names
         )
         yield key, name, made_by is not None
+        first, *others = parts.get(made_by, ("",))
+        for other in others:  # query, key and value of one tensor: of these it names the first
+            yield key, name.replace(first, other), True

@@ -4,7 +4,6 @@ from .tables import SIZES_OUT as SIZES_OUT
 from .tables import ChangedTable as ChangedTable
 from .tables import TableChange as TableChange
 from .tables import copies_of as copies_of
-from .tables import find_of as find_of
 from .tables import inner_copy as inner_copy
 from .tables import is_as_high as is_as_high
 from .tables import padding_rows as padding_rows

@@ -123,3 +123,15 @@ def test_a_tensor_that_is_left_over_is_not_surely_one_of_another_number():
     assert sure
     for item in sure:
         assert item.names == (f"model.{item.variable}",)
+
+
+def test_what_two_heads_leave_over_is_not_each_others():
+    """A head for one task has a dense layer, as that for another has, and the rest is the same."""
+    shared = ("first", "second", "third")
+    model, source = (nn.ModuleDict({n: nn.Linear(8, 4) for n in shared}) for _ in range(2))
+    model.add_module("pooler", nn.ModuleDict({"dense": nn.Linear(8, 8)}))
+    source.add_module("predictions", nn.ModuleDict({"dense": nn.Linear(8, 8)}))
+    found = tws.suggest_names(model, source.state_dict())
+    assert set(confidences(found).values()) == {"medium"}
+    assert "most names are as they were" in found.items[0].reason
+    assert not found.as_rules()

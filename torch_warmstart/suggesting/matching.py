@@ -19,7 +19,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -84,9 +84,16 @@ class Match:
 
 
 def match_layers(
-    finder: Finder, available: AvailableTensors, lost: Sequence[Variable]
+    finder: Finder, available: AvailableTensors, lost: Sequence[Variable], *, most_found: bool
 ) -> list[Match]:
-    """The matches of all rounds, each tensor once."""
+    """The matches of all rounds, each tensor once.
+
+    Args:
+        finder: Of the checkpoint.
+        available: Its tensors that nobody has.
+        lost: The variables that find nothing.
+        most_found: Whether most others find theirs: then names are as they were.
+    """
     matches: list[Match] = []
     claimed: set[str] = set()
     named = named_candidates(finder, available)
@@ -97,7 +104,19 @@ def match_layers(
         left = _without(left, matches)
         matches += _round(left, candidates_of, claimed)
     singles = singles_of(_without(left, matches))
-    return matches + _round(singles, single_candidates(finder, available), claimed)
+    matches += _round(singles, single_candidates(finder, available), claimed)
+    return [_left_over(match) for match in matches] if most_found else matches
+
+
+def _left_over(match: Match) -> Match:
+    """Where names are as they were, what is left over of one kind (`dense`) may be old and new."""
+    layer, candidate = match.layer, match.candidate
+    is_told = set(_words(layer, candidate)) - KINDS_OF_LAYERS or _agree(layer, candidate)
+    if match.confidence != "high" or is_told:
+        return match
+    return replace(
+        match, confidence="medium", reason=f"{match.reason}; but most names are as they were"
+    )
 
 
 def _without(layers: Sequence[Layer], matches: Sequence[Match]) -> list[Layer]:

@@ -60,3 +60,18 @@ def test_torchs_weights_come_first(directory):
     torch.save(model.state_dict(), path / "pytorch_model.bin")
     with tws.load_checkpoint(path) as checkpoint:
         assert checkpoint.url.endswith("pytorch_model.bin")
+
+
+def test_the_bias_of_gpt2s_linear_layer_has_one_row(tmp_path):
+    conv1d = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    kernel, bias = np.random.rand(WIDTH, WIDTH), np.random.rand(1, WIDTH)
+    with h5py.File(tmp_path / "tf_model.h5", "w") as file:
+        file.attrs["layer_names"], file.attrs["backend"] = [b"h"], b"tensorflow"
+        group = file.create_group("h")
+        group.attrs["weight_names"] = [b"tf_model/h/c_attn/weight:0", b"tf_model/h/c_attn/bias:0"]
+        group["tf_model/h/c_attn/weight:0"] = kernel.astype("f4")
+        group["tf_model/h/c_attn/bias:0"] = bias.astype("f4")
+    model = nn.ModuleDict({"h": nn.ModuleDict({"c_attn": conv1d(WIDTH, WIDTH)})})
+    tws.warm_start(model, tmp_path / "tf_model.h5")
+    assert np.allclose(model["h"]["c_attn"].weight.detach().numpy(), kernel)
+    assert np.allclose(model["h"]["c_attn"].bias.detach().numpy(), bias[0])

@@ -318,9 +318,9 @@ def _in_parent(children: tuple[str, ...], tf_names: tuple[str, ...]) -> tuple[st
 
 
 def _untransposed_forms(leaf: str) -> tuple[Form, ...]:
-    if leaf != "weight":
-        return (Form((_names(leaf, _BIAS_NAMES),)),)
-    return tuple(Form((_names(leaf, _KERNEL_NAMES),), layout) for layout in (IDENTITY, squeeze(1)))
+    """As GPT-2 has them, a kernel of width 1; and as transformers in TensorFlow, a bias of [1, n]."""
+    names = _names(leaf, _KERNEL_NAMES if leaf == "weight" else _BIAS_NAMES)
+    return tuple(Form((names,), layout) for layout in (IDENTITY, squeeze(1)))
 
 
 # -- shared ----------------------------------------------------------------------------------------

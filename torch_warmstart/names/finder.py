@@ -130,6 +130,7 @@ class Finder:
             )
         sources = [Source(specs, owner, form) for form in forms]
         fit = fitting(sources, variable)
+        fit = [source for source in fit if _is_called_so(source)] or fit
         layouts = list(dict.fromkeys(source.form.layout.name for source in fit))
         if len(layouts) > 1:
             refusal = _undecided(layouts, alone=len(specs) == 1)
@@ -402,6 +403,15 @@ def _rests(path: Sequence[str], name: Sequence[str]) -> Iterable[str]:
 
 def _is_folder(pattern: str, folder: str) -> bool:
     return "#" not in pattern and expression(pattern).fullmatch(folder) is not None
+
+
+def _is_called_so(source: Source) -> bool:
+    """Whether the tensors' own names end as the form's do: `original0` is no weight to norm."""
+    keys = (f"/{bare_name(spec.key)}".replace(".", "/") for spec in source.specs)
+    return all(
+        any(key.endswith(f"/{name}".replace(".", "/")) for name in names)
+        for key, names in zip(keys, source.form.names, strict=True)
+    )
 
 
 def _undecided(layouts: Sequence[str], *, alone: bool) -> str:

@@ -318,7 +318,7 @@ def _in_parent(children: tuple[str, ...], tf_names: tuple[str, ...]) -> tuple[st
 
 
 def _untransposed_forms(leaf: str) -> tuple[Form, ...]:
-    """As GPT-2 has them, a kernel of width 1; and as transformers in TensorFlow, a bias of [1, n]."""
+    """As GPT-2 has a kernel, of width 1, and transformers in TensorFlow a bias, of `[1, n]`."""
     names = _names(leaf, _KERNEL_NAMES if leaf == "weight" else _BIAS_NAMES)
     return tuple(Form((names,), layout) for layout in (IDENTITY, squeeze(1)))
 

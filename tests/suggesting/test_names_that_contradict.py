@@ -135,3 +135,15 @@ def test_what_two_heads_leave_over_is_not_each_others():
     assert set(confidences(found).values()) == {"medium"}
     assert "most names are as they were" in found.items[0].reason
     assert not found.as_rules()
+
+
+def test_what_is_left_over_behind_a_prefix_is_not_each_others():
+    model = nn.ModuleDict({f"layer_{name}": nn.Linear(8, 4) for name in "abc"})
+    source = nn.ModuleDict({"net": nn.ModuleDict(dict(model.items())), "task": nn.ModuleDict()})
+    source["task"].add_module("dense", nn.Linear(8, 8))
+    model.add_module("pooler", nn.ModuleDict({"dense": nn.Linear(8, 8)}))
+    found = confidences(tws.suggest_names(model, source.state_dict()))
+    assert {name for name, sure in found.items() if sure != "high"} == {
+        "pooler.dense.weight",
+        "pooler.dense.bias",
+    }

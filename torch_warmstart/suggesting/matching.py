@@ -84,7 +84,7 @@ class Match:
 
 
 def match_layers(
-    finder: Finder, available: AvailableTensors, lost: Sequence[Variable], *, most_found: bool
+    finder: Finder, available: AvailableTensors, lost: Sequence[Variable], *, num_found: int
 ) -> list[Match]:
     """The matches of all rounds, each tensor once.
 
@@ -92,7 +92,7 @@ def match_layers(
         finder: Of the checkpoint.
         available: Its tensors that nobody has.
         lost: The variables that find nothing.
-        most_found: Whether most others find theirs: then names are as they were.
+        num_found: How many others find theirs.
     """
     matches: list[Match] = []
     claimed: set[str] = set()
@@ -105,7 +105,10 @@ def match_layers(
         matches += _round(left, candidates_of, claimed)
     singles = singles_of(_without(left, matches))
     matches += _round(singles, single_candidates(finder, available), claimed)
-    return [_left_over(match) for match in matches] if most_found else matches
+    alike = [match.layer for match in matches if _agree(match.layer, match.candidate)]
+    num_alike = sum(len(layer.tensors) for layer in alike)  # but for what stands in front
+    most_alike = num_found + num_alike > len(lost) - num_alike
+    return [_left_over(match) for match in matches] if most_alike else matches
 
 
 def _left_over(match: Match) -> Match:

@@ -104,7 +104,7 @@ def suggest(
     available = AvailableTensors.of(
         finder.checkpoint, {key for keys in found.values() for key in keys}, free_axes
     )
-    matches = match_layers(finder, available, lost, most_found=len(found) > len(lost))
+    matches = match_layers(finder, available, lost, num_found=len(found))
     proposed = {key for match in matches for key in match.candidate.keys}
     named = {variable for match in matches for _, variable in match.layer.tensors}
     nowhere = [variable for variable in lost if variable not in named]

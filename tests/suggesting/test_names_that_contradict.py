@@ -147,3 +147,18 @@ def test_what_is_left_over_behind_a_prefix_is_not_each_others():
         "pooler.dense.weight",
         "pooler.dense.bias",
     }
+
+
+def test_what_unsure_pairs_leave_over_is_not_sure():
+    """A key's layer has no bias: taken for that of the outputs, it leaves them the key's weight."""
+
+    def attention(*names: str) -> nn.ModuleDict:
+        return nn.ModuleDict({name: nn.Linear(8, 8, bias="k" not in name) for name in names})
+
+    def layers(*names: str) -> nn.ModuleDict:
+        both = [{part: attention(*names) for part in ("self_attn", "encoder_attn")} for _ in "ab"]
+        return nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict(one) for one in both])})
+
+    theirs = layers("wk", "wv", "wq", "wo").state_dict()
+    found = tws.suggest_names(layers("k_proj", "v_proj", "q_proj", "out_proj"), theirs)
+    assert set(confidences(found).values()) == {"low"}

@@ -98,17 +98,22 @@ def match_layers(
     claimed: set[str] = set()
     named = named_candidates(finder, available)
     left = layers_of(lost)
-    matches += _round(compounds_of(finder, left), named, claimed)
+    matches += _round(compounds_of(finder, left), named, claimed, set())
     chained, shaped = chained_candidates(finder, available), shaped_candidates(finder, available)
     for candidates_of in (named, chained, shaped):
         left = _without(left, matches)
-        matches += _round(left, candidates_of, claimed)
+        matches += _round(left, candidates_of, claimed, _unsure(matches))
     singles = singles_of(_without(left, matches))
-    matches += _round(singles, single_candidates(finder, available), claimed)
+    matches += _round(singles, single_candidates(finder, available), claimed, _unsure(matches))
     alike = [match.layer for match in matches if _agree(match.layer, match.candidate)]
     num_alike = sum(len(layer.tensors) for layer in alike)  # but for what stands in front
     most_alike = num_found + num_alike > len(lost) - num_alike
     return [_left_over(match) for match in matches] if most_alike else matches
+
+
+def _unsure(matches: Sequence[Match]) -> set[str]:
+    """The keys of what may be another layer's."""
+    return {key for m in matches if m.confidence == "low" for key in m.candidate.keys}
 
 
 def _left_over(match: Match) -> Match:
@@ -214,6 +219,7 @@ class _Group:
 
     layers: list[Layer]
     candidates: list[Candidate]
+    is_rest: bool  # whether others that would fit are taken by what may not be theirs
     scores: Scores = field(init=False)  # [layers, candidates]
     by_words: _Alike = field(init=False)  # the same without numbers
     is_plain: npt.NDArray[np.bool_] = field(init=False)  # no size and no leaf speaks against it
@@ -286,8 +292,16 @@ class _Group:
         return scores
 
 
-def _round(layers: Sequence[Layer], candidates_of: CandidatesOf, claimed: set[str]) -> list[Match]:
-    """The best pairs first, until no layer has a candidate left; their keys are claimed."""
+def _round(
+    layers: Sequence[Layer],
+    candidates_of: CandidatesOf,
+    claimed: set[str],
+    unsure: Collection[str],
+) -> list[Match]:
+    """The best pairs first, until no layer has a candidate left; their keys are claimed.
+
+    `unsure` are the keys that are claimed, and may be of another layer.
+    """
     groups: dict[int, tuple[list[Layer], list[Candidate]]] = {}
     for layer in layers:
         candidates = candidates_of(layer)
@@ -296,7 +310,8 @@ def _round(layers: Sequence[Layer], candidates_of: CandidatesOf, claimed: set[st
     for members, candidates in groups.values():
         free = [candidate for candidate in candidates if not candidate.keys & claimed]
         if free:
-            scored.append(_Group(members, free))
+            is_rest = any(not candidate.keys.isdisjoint(unsure) for candidate in candidates)
+            scored.append(_Group(members, free, is_rest))
     chosen: list[tuple[_Group, int, int]] = []
     done: set[int] = set()
     for group, row, column in _best_first(scored, done):
@@ -360,6 +375,8 @@ def _confidence(group: _Group, row: int, column: int) -> tuple[Confidence, str]:
     names = f"names agree in {', '.join(words)}" if words else "names share nothing"
     if len(group.layers) == len(group.candidates) == 1:
         agree = f"; {names}" if words else ""
+        if group.is_rest:
+            return "low", f"only this is left of several that fit {of_type}{agree}"
         return _confidence_of_the_only(layer, candidate, score), f"only this fits {of_type}{agree}"
     if _agree(layer, candidate) and _is_only_one_to_agree(group, row, column):
         return "high", f"fits {of_type}; {names}"

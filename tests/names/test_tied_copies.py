@@ -80,3 +80,12 @@ def test_rows_move_where_copies_are_equal():
     infos = {"tok.weight": info, "head.bias": info}
     tws.warm_start(model, tws.WarmStartSettings(state, ".*", infos))
     assert torch.equal(model.head.weight, state["tok.weight"].flip(0))
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_copies_that_are_read_later_only_are_not_chosen_between(tmp_path):
+    model = Tied()
+    dcp.save(_copied(), checkpoint_id=tmp_path, no_dist=True)
+    planner = tws.load_planner(model, tws.WarmStartSettings(None))
+    with pytest.raises(dcp.api.CheckpointException, match="'tok.weight' and 'head.weight'"):
+        dcp.load(model.state_dict(), checkpoint_id=tmp_path, planner=planner, no_dist=True)

@@ -137,3 +137,14 @@ def test_renamings_that_wait_for_a_key_do_not_depend_on_the_order_in_the_file(mo
     state = {f"old.norm{n}.{leaf}": torch.rand(2) for n in (1, 0) for leaf in ("weight", "bias")}
     tws.warm_start(model, tws.WarmStartSettings(state, "norms"))
     assert torch.equal(model.norms["norm2"].weight, state["old.norm1.weight"])
+
+
+def test_a_tensor_that_is_one_variables_by_name_is_not_another_ones_by_its_tables(monkeypatch):
+    renaming = core_model_loading.WeightRenaming(r"^norm\.", "inner.norm.")
+    tables = importlib.import_module("transformers.conversion_mapping")
+    monkeypatch.setattr(tables, "get_model_conversion_mapping", lambda _: [renaming])
+    model = hf.BertModel(hf.BertConfig(**TEXT))
+    model.norm, model.inner = nn.LayerNorm(2), nn.ModuleDict({"norm": nn.LayerNorm(2)})
+    state = {"norm.weight": torch.rand(2), "norm.bias": torch.rand(2)}
+    with pytest.raises(tws.PlanError, match=r"inner.norm.weight .* would be made by transformers"):
+        tws.warm_start(model, tws.WarmStartSettings(state, r"(inner\.)?norm"))

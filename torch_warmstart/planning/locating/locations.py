@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -124,7 +124,11 @@ def locate(wishes: Wishes, finder: Finder, renamed: Iterator[Renamed]) -> Locate
     layers = FileLayers(finder.checkpoint)
     found = {v: _locate(wish, finder, layers) for v, wish in wishes.items() if v.slot is None}
     while (nowhere := _nowhere(found)) and (names := next(renamed, None)) is not None:
-        found |= dict(_renamed(nowhere, finder, names))
+        sources = [location.source for location in found.values() if location.source is not None]
+        taken = {spec.key for source in sources for spec in source.specs}
+        if names.how != BY_TRANSFORMERS:  # a hook may give one tensor two names
+            taken = set()
+        found |= dict(_renamed(nowhere, finder, names, taken))
     return Located(finder, _with_what_shares_memory(_without_doubles(found), wishes))
 
 
@@ -133,8 +137,9 @@ def _nowhere(found: Mapping[Variable, Location]) -> list[Variable]:
 
 
 def _renamed(
-    variables: Iterable[Variable], finder: Finder, names: Renamed
+    variables: Iterable[Variable], finder: Finder, names: Renamed, taken: Container[str]
 ) -> Iterator[tuple[Variable, Location]]:
+    """What others' names lead to; a key that is `taken` is another variable's by its own name."""
     for variable in variables:
         of_owners = ((o, name) for o in variable.owners for name in (o.state_dict_name, o.name))
         called = next(((owner, name) for owner, name in of_owners if name in names.keys), None)
@@ -142,10 +147,10 @@ def _renamed(
             continue
         owner, name = called
         key = names.keys[name]
-        if key:
+        if key and key not in taken:
             source = Source((finder.spec(key),), owner, Form(((owner.leaf,),)))
             yield variable, Location(source, names.how)
-        elif name not in finder.keys:  # else it is said why it is not taken
+        elif key or name not in finder.keys:  # else it is said why it is not taken
             yield variable, Location(None, made_by=names)
 
 

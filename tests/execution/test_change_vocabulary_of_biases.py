@@ -94,6 +94,20 @@ def test_the_bias_of_bart_and_its_kin_follows(kind):
     assert model(input_ids=ids, decoder_input_ids=ids).logits.shape == (1, 3, 10)
 
 
+def test_tokens_that_are_not_to_come_out_and_are_gone_are_left_out_and_the_others_move():
+    model = _model("Bart")
+    model.generation_config.suppress_tokens = [0, 4, 5]
+    model.generation_config.bad_words_ids = [[4], [4, 5], [5, 6]]
+    old = [f"t{at}" for at in range(8)]
+    new = ["x", *(token for token in old if token != "t4")]
+    report = tws.change_vocabulary(
+        model, {"model.shared.weight": tws.VocabInfo(new, old_vocab=old)}
+    )
+    assert model.generation_config.suppress_tokens == [1, 5]
+    assert model.generation_config.bad_words_ids == [[5, 6]]
+    assert not [note for note in report.notes if note.code == "token-id-left"]
+
+
 @pytest.mark.parametrize(
     ("said", "moved"),
     [

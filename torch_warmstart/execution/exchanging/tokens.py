@@ -28,9 +28,11 @@ from torch_warmstart.values import frozen
 _TOKEN = ("_token_id", "_token_index")
 _PAIRS = "forced_decoder_ids"  # of a position and a token
 _BIASES = "sequence_bias"  # of tokens one after the other, and a number
+# Tokens, or some one after the other, that are not to come out: those that are gone will not.
+_FORBIDDEN = {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids"}
 _TOKENS = {
-    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"),
-    *(_PAIRS, _BIASES),
+    *_FORBIDDEN,
+    *("force_words_ids", _PAIRS, _BIASES),
     *("lang_to_id", "task_to_id"),  # Whisper's
     *("unk_index", "mask_index"),  # XLM's
 }
@@ -208,7 +210,9 @@ def _rows(module: torch.nn.Module, table: ChangedTable | None) -> Iterator[Said]
     """The rows of tokens that configs and modules say."""
     rows = None if table is None else table.rows
     for where, name, value in (*_tokens(module), *_copied_tokens(module)):
-        move = {_PAIRS: _moved_pairs, _BIASES: _moved_biases}.get(name, _moved)
+        of_name = {_PAIRS: _moved_pairs, _BIASES: _moved_biases}
+        of_name |= dict.fromkeys(_FORBIDDEN, _moved_but_gone)
+        move = of_name.get(name, _moved)
         yield Said(where, name, value, value if rows is None else move(rows, value), table)
 
 
@@ -278,6 +282,14 @@ def _moved(change: TableChange, value: Any) -> Any:
     if not isinstance(value, int) or not 0 <= value < change.old_size:
         return value  # it was no row before: -1, or the default of a larger vocabulary
     return change.row_of(value)
+
+
+def _moved_but_gone(change: TableChange, value: Any) -> Any:
+    """The members of a list that are there still, each a row or several one after the other."""
+    if not isinstance(value, list):
+        return _moved(change, value)
+    moved = (_moved(change, member) for member in value)
+    return [member for member in moved if member is not None]
 
 
 def _moved_pairs(change: TableChange, value: Any) -> Any:

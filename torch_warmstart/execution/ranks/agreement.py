@@ -59,7 +59,8 @@ _SILENT = "did not answer"
 _HINTS = {  # what to do about it
     _OTHER: (
         "Give all ranks the same model, settings, vocabularies and files: "
-        "`print(tws.plan_warm_start(model, settings))` on both shows what each would do."
+        "`print(tws.plan_warm_start(model, settings))` on both shows what each would do, and "
+        "`tws.Vocabulary.load(new_vocab).fingerprint` whether entries are in another order."
     ),
     _OTHER_ROWS: (
         "A backup_initializer has to make the same rows on all ranks: let it draw from torch's "

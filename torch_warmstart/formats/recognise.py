@@ -175,9 +175,10 @@ def no_index(place: Place) -> str:
     return f"no {base_name(place.url)}.index"
 
 
-def is_named_as_part(url: str) -> bool:
-    """Whether a file's name is that of a part of a checkpoint, so that there are others beside."""
-    return base_name(url) == STATE_FILE or _FILE_OF_PREFIX.fullmatch(url) is not None
+def may_have_others(place: Place) -> bool:
+    """Whether others are looked for beside a path: by a part's name, or where no file is."""
+    is_part = base_name(place.url) == STATE_FILE or _FILE_OF_PREFIX.fullmatch(place.url) is not None
+    return is_part or not place.is_file
 
 
 def stands_for_others(url: str, storage: Storage) -> bool:

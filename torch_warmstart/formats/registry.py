@@ -129,8 +129,7 @@ def _say_whose_folder(place: Place) -> None:
 def _choose(place: Place, name: str | None) -> Format:
     if name is not None:
         return _by_name(name)
-    beside = recognise.is_named_as_part(place.url) or not place.is_file
-    if beside and recognise.stands_for_others(place.url, place.storage):
+    if recognise.may_have_others(place) and recognise.stands_for_others(place.url, place.storage):
         return _by_name("tf-v2" if _stands_for_v1(place) else "tf-v1")
     reasons = []
     for candidate in FORMATS:

@@ -320,7 +320,12 @@ def other_orders(module: nn.Module) -> tuple[Layout, ...]:
         return (TRANSPOSE,)
     if not isinstance(module, nn.modules.conv._ConvNd):
         return ()
-    return (CHANNELS_FIRST, CONV_TRANSPOSE) if module.transposed else (CONV_CHANNELS_LAST, CONV)
+    return (channels_last_of(module), CONV_TRANSPOSE if module.transposed else CONV)
+
+
+def channels_last_of(module: nn.modules.conv._ConvNd) -> Layout:
+    """How a kernel is kept with the channels last, and torch's axes in front of them, as in MLX."""
+    return CHANNELS_FIRST if module.transposed else CONV_CHANNELS_LAST
 
 
 def is_kept_by(layout: Layout, shape: Shape) -> bool:

@@ -24,7 +24,7 @@ from torch import nn
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.layouts.attention import projection_forms, projections_of
 from torch_warmstart.layouts.layout import IDENTITY, Form, Layout, Shape, Tensors
-from torch_warmstart.layouts.named import CHANNELS_FIRST, CONV_CHANNELS_LAST, TRANSPOSE
+from torch_warmstart.layouts.named import TRANSPOSE, channels_last_of
 from torch_warmstart.values import frozen
 
 _NEW = re.compile(r"parametrizations\.(\w+)\.original([01]?)")
@@ -276,7 +276,7 @@ def mlx_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     """The ways in which MLX may have saved a tensor of a layer: by torch's names."""
     if isinstance(module, nn.modules.conv._ConvNd):
         original = original_of(module, leaf)
-        kernel = CHANNELS_FIRST if module.transposed else CONV_CHANNELS_LAST
+        kernel = channels_last_of(module)
         if original is not None:
             return forms_of_original(original, (Form(((original.leaf,),), kernel),))
         if leaf == "weight":

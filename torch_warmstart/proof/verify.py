@@ -41,7 +41,10 @@ class PortCheck:
     @property
     def first_departure(self) -> str | None:
         """The first layer, in the order of running, that departs from its record."""
-        return next((c.name for c in (*self.layers, *self.outputs) if not c.ok), None)
+        return next((c.name for c in self._departing()), None)
+
+    def _departing(self) -> Iterator[Comparison]:
+        return (c for c in (*self.layers, *self.outputs) if not c.ok)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -75,7 +78,7 @@ class PortCheck:
 
     def _verdict(self) -> str:
         everything = (*self.layers, *self.outputs)
-        bad = [c for c in everything if not c.ok]
+        bad = [*self._departing()]
         if not bad:
             shown = [c for c in everything if not c.shows_nothing]
             return f"The port agrees with the record in {plural(len(shown), 'place')}."

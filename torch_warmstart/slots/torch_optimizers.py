@@ -152,9 +152,14 @@ def kinds_of_optimizer(optimizer: torch.optim.Optimizer, slots: Collection[str])
 
 def can_go_on(saved: frozenset[str], target: frozenset[str]) -> bool:
     """Whether an optimizer can take another's slots; what is not known is left to their names."""
-    if not saved or not target or saved & target:
+    if are_left_to_names(saved, target) or saved & target:
         return True
     return any((one, other) in _RELATIVES for one in saved for other in target)
+
+
+def are_left_to_names(saved: Collection[str], target: Collection[str]) -> bool:
+    """Whether only the names of slots tell if one goes on from the other: a kind is not known."""
+    return not saved or not target
 
 
 def remark(saved: frozenset[str], target: frozenset[str]) -> tuple[str, ...]:

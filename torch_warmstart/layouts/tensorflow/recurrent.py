@@ -34,6 +34,7 @@ from torch_warmstart.layouts.recurrent import (
 from torch_warmstart.values import frozen
 
 Names = tuple[str, ...]
+_TF1_BIDIRECTIONAL = ("bidirectional_rnn/", "")  # the scope, or one of the user's in its place
 
 _OWN_NAME_REFUSAL = "torch and TensorFlow keep the gates of recurrent cells differently"
 _PEEPHOLE_REFUSAL = "its cell has peepholes ({}), which torch's has not"
@@ -195,10 +196,20 @@ def _keras_names(wanted: _CellTensor, name: str) -> Names:
         cells = ["", "cell/", f"{cell}*/", *cells]
     sides: Names = ("",)
     if wanted.bidirectional:  # Bidirectional's attribute, and its names: that of the layer behind
-        side = "backward" if wanted.reverse else "forward"
-        sides = (f"{side}_layer/", f"{side}_*/")
+        sides = _keras_sides(wanted)
         cells = cells if wanted.layers == 1 else []
     return tuple(f"{side}{cell}{name}" for side in sides for cell in cells)
+
+
+def _keras_sides(wanted: _CellTensor) -> Names:
+    """Where Keras keeps one direction of a bidirectional layer: by its attribute, and by name."""
+    side = "backward" if wanted.reverse else "forward"
+    return (f"{side}_layer/", f"{side}_*/")
+
+
+def _tf1_side(wanted: _CellTensor) -> str:
+    """The scope of one direction in TensorFlow 1."""
+    return "bw" if wanted.reverse else "fw"
 
 
 def _tf1_names(wanted: _CellTensor, *names: str) -> Names:
@@ -214,14 +225,14 @@ def _tf1_names(wanted: _CellTensor, *names: str) -> Names:
     if not wanted.bidirectional:
         paths = [f"{scope}{path}" for scope in ("", "rnn/") for path in inner]
         return tuple(f"{path}{name}" for path in paths for name in names)
-    side = "bw" if wanted.reverse else "fw"
+    side = _tf1_side(wanted)
     paths = [
         f"{scope}cell_{k}/bidirectional_rnn/{side}/{cell}"
         for scope in ("stack_bidirectional_rnn/", "")
         for cell in cells
     ]
     if wanted.layers == 1:
-        paths += [f"{scope}{side}/{path}" for scope in ("bidirectional_rnn/", "") for path in inner]
+        paths += [f"{scope}{side}/{path}" for scope in _TF1_BIDIRECTIONAL for path in inner]
     return tuple(f"{path}{name}" for path in paths for name in names)
 
 
@@ -232,8 +243,8 @@ def _stacked_in_one_direction(wanted: _CellTensor) -> Names:
         *(name for name in _keras_names(inner, "kernel") if "cells" in name),
         *(name for name in _tf1_names(inner, "kernel") if name.startswith("multi_rnn_cell")),
     ]
-    keras, tf1 = ("backward", "bw") if wanted.reverse else ("forward", "fw")
-    sides = (f"{keras}_layer/", f"{keras}_*/", f"bidirectional_rnn/{tf1}/", f"{tf1}/")
+    tf1 = (f"{scope}{_tf1_side(wanted)}/" for scope in _TF1_BIDIRECTIONAL)
+    sides = (*_keras_sides(wanted), *tf1)
     return tuple(f"{side}{stack}" for side in sides for stack in stacks)
 
 

@@ -26,6 +26,7 @@ from torch_warmstart.slots.torch.positions import Identified, Positions
 from torch_warmstart.slots.torch_optimizers import (
     PRODUCT,
     STEP,
+    are_left_to_names,
     can_go_on,
     kinds_of,
     kinds_of_optimizer,
@@ -199,7 +200,8 @@ class TorchSlots:
         counts the steps may stand in its param groups.)
         """
         there, here = {*hit.optimizer.slot_names}, self._kept_here[id(slot.optimizer)]
-        if (hit.kinds and self._kinds_for(slot)) or there - {STEP} == here - {STEP}:
+        is_known = not are_left_to_names(hit.kinds, self._kinds_for(slot))
+        if is_known or there - {STEP} == here - {STEP}:
             return ""
         name, same = type(slot.optimizer).__name__, sorted(there & here)
         return (

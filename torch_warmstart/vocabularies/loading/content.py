@@ -135,9 +135,14 @@ def what_stranger_it_is(head: bytes) -> str:
     return "is a safetensors file" if _SAFETENSORS.match(head) else ""
 
 
+def mark_of(head: bytes, form: str) -> bytes:
+    """The byte-order mark that a file of a form of text begins with, if that may have one."""
+    return BOM if form in _WITH_BOM and head.startswith(BOM) else b""
+
+
 def why_no_text(head: bytes, form: str) -> str:
     """Why a file cannot be what it is to be read as, a form of text; "" if it can."""
-    head = head.removeprefix(BOM) if form in _WITH_BOM else head
+    head = head.removeprefix(mark_of(head, form))
     stranger = what_stranger_it_is(head)
     if stranger:
         return stranger

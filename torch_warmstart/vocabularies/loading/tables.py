@@ -17,7 +17,7 @@ from torch_warmstart.errors import (
 from torch_warmstart.storage import ARROW_STREAM, Bytes
 from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
 from torch_warmstart.vocabularies.loading.arrow import from_table
-from torch_warmstart.vocabularies.loading.content import BOM, HEAD, is_numbered
+from torch_warmstart.vocabularies.loading.content import BOM, HEAD, is_numbered, mark_of
 from torch_warmstart.vocabularies.numbering import may_be_numbers, may_number
 from torch_warmstart.vocabularies.refused_entries import check_no_blank_cells
 
@@ -79,8 +79,7 @@ def _table_of(raw: Bytes, form: str, column: str | int | None) -> Any:
     """Arrow's table, of which only that column may be read; raises what pyarrow raises."""
     import pyarrow
 
-    if form == "jsonl" and raw[: len(BOM)].tobytes() == BOM:
-        raw = raw[len(BOM) :]
+    raw = raw[len(mark_of(raw[: len(BOM)].tobytes(), form)) :]
     buffer = pyarrow.BufferReader(pyarrow.py_buffer(raw))
     block = block_size_of(raw) if form in _TEXTS else 0
     if form in _READERS:

@@ -40,6 +40,15 @@ def _replace(model, _optimizer, _ema):
     model.ln.weight = nn.Parameter(torch.zeros(2))
 
 
+def _freeze(model, _optimizer, _ema):
+    model.requires_grad_(False)
+
+
+def _add_to_gradients(model, _optimizer, _ema):
+    with torch.enable_grad():
+        model.ln(torch.ones(2, 2)).sum().backward()
+
+
 def _write_state(_model, optimizer, _ema):
     next(iter(optimizer.state.values()))["exp_avg"].fill_(3.0)
 
@@ -48,13 +57,15 @@ def _write_copy(_model, _optimizer, ema):
     ema.ln.weight.data.fill_(9.0)
 
 
-OF_MODEL = [_run_batch_norm, _write_table, _write_other, _replace]
+OF_MODEL = [_run_batch_norm, _write_table, _write_other, _replace, _freeze, _add_to_gradients]
 WAYS = [*OF_MODEL, _write_state, _write_copy]
 
 
 def _everything(model, optimizer, ema):
     state = [v for s in optimizer.state.values() for v in s.values()]
-    return copy.deepcopy([model.state_dict(), ema.state_dict(), state])
+    parameters = list(model.parameters())
+    training = [p.grad for p in parameters], [torch.tensor(p.requires_grad) for p in parameters]
+    return copy.deepcopy([model.state_dict(), ema.state_dict(), state, *training])
 
 
 def _same(one, other):

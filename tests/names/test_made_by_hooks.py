@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -101,3 +105,31 @@ def test_hooks_that_raise_after_they_were_tried_leave_memory_as_it_was():
     with pytest.raises(tws.WarmStartError, match="raised ValueError: no"):
         tws.warm_start(model, settings)
     assert torch.equal(model.other.bias, before)
+
+
+DEEDS = {
+    "freezes": lambda w: w.requires_grad_(False),
+    "drops-gradient": lambda w: setattr(w, "grad", None),
+    "zeroes-gradient": lambda w: w.grad.zero_(),
+    "casts": lambda w: setattr(w, "data", w.data.double()) or setattr(w.grad, "data", w.double()),
+    "tags": lambda w: setattr(w, "tag", 1),
+    "draws": lambda w: (random.random(), np.random.random()),
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS)
+def test_what_a_hook_does_to_training_is_undone_after_a_plan(deed):
+    model = nn.ModuleDict({"fc": nn.Linear(2, 2)})
+    weight = model["fc"].weight
+    weight.grad = gradient = torch.ones(2, 2)
+    before, drawn = copy.deepcopy((weight, gradient)), random.getstate()
+    of_numpy = np.random.get_state()[1].tolist()
+    model._register_load_state_dict_pre_hook(lambda *_: DEEDS[deed](weight))
+    settings = tws.WarmStartSettings({"fc.bias": torch.ones(2)}, on_missing="keep")
+    tws.plan_warm_start(model, settings)
+    assert (weight.requires_grad, vars(weight)) == (True, {})
+    assert weight.grad is gradient
+    for tensor, old in zip((weight, gradient), before, strict=True):
+        assert (tensor.dtype, tensor.tolist()) == (old.dtype, old.tolist())
+    assert random.getstate() == drawn
+    assert np.random.get_state()[1].tolist() == of_numpy

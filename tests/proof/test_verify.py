@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -188,6 +190,60 @@ def test_of_a_module_that_runs_twice_the_first_call_is_compared(x):
     model = nn.Sequential(layer := nn.Linear(3, 3), layer)
     first = layer(x).detach()
     assert tws.verify_port(model, x, layer(first).detach(), layers={"0": first})
+
+
+class Merges(nn.Linear):
+    """As loralib's layers: merged in eval mode, of which only `train` takes it out again."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+        self.register_buffer("calls", torch.zeros(()))
+        self.is_merged, self.seen = False, []
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.is_merged is mode:
+            self.weight.data += -1.0 if mode else 1.0
+            self.is_merged = not mode
+        return self
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen.append(len(x))
+        return torch.nn.functional.dropout(super().forward(x), 0.5)
+
+
+def test_what_a_run_changes_is_undone():
+    model, x = Merges(), torch.ones(1, 2)
+    state, chance = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    tws.verify_port(model, x, torch.ones(1, 2), layers={"": torch.ones(1, 2)})
+    assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
+    assert (model.training, model.is_merged, model.seen) == (True, False, [])
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert not model._forward_hooks
+
+
+def test_a_layer_that_refuses_eval_mode_leaves_the_mode():
+    class Stays(nn.Identity):
+        def train(self, mode=True):
+            raise RuntimeError("no")
+
+    model = nn.Sequential(nn.Dropout(), Stays())
+    with pytest.raises(RuntimeError, match="no"):
+        tws.verify_port(model, torch.ones(1), torch.ones(1))
+    assert [one.training for one in model.modules()] == [True, True, True]
+
+
+def test_a_model_that_is_lazy_still_is_refused_and_stays_lazy():
+    model = nn.Sequential(nn.LazyLinear(2))
+    with pytest.raises(tws.SettingsError, match="without a shape"):
+        tws.verify_port(model, torch.ones(1, 2), torch.ones(1, 2))
+    assert type(model[0]) is nn.LazyLinear
+
+
+def test_a_scripted_model_is_run():
+    model, x = torch.jit.script(nn.Linear(2, 2)), torch.ones(1, 2)
+    assert tws.verify_port(model, x, model(x).detach())
 
 
 # -- the command -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ _FEW = 1_000  # entries of a collection of the user's, of which a copy costs nex
 
 
 class Attributes:
-    """The attributes of modules, their tensors, children and hooks, as they were.
+    """The attributes of modules and of their tensors, their children and hooks, as they were.
 
     What is in a list, dict or set that is an attribute, too, if it is no more than `_FEW`. Any
     other object that is an attribute, or in such a list, may change in itself; that is not seen.
@@ -30,6 +30,9 @@ class Attributes:
                 is_of_torch = name[:1] == "_" and isinstance(where, dict | set)
                 if is_of_torch or (type(where) in _COLLECTIONS and len(where) <= _FEW):
                     self._kept.append((where, where.copy()))
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if isinstance(tensor, torch.Tensor):
+                    self._kept.append((vars(tensor), vars(tensor).copy()))
 
     def put_back(self) -> None:
         """Makes all as it was; a second time makes no difference."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -43,7 +45,11 @@ class Journal:
             beside: Other models, which are watched as it is.
         """
         models = (model, *beside)
-        own = list(_with_bytes(t for m in models for t in (*m.parameters(), *m.buffers())))
+        others = list(others)
+        whole = [t for m in models for t in (*m.parameters(), *m.buffers())]
+        own = list(_with_bytes(whole))
+        self._roles = _Roles([*whole, *others])
+        own += _with_bytes(self._roles.gradients())
         self.mode: _Watching = _Watching(self)
         self._extents = Extents((tensor, None) for tensor in (*own, *_with_bytes(others)))
         self._blank = {extent_of(tensor) for tensor in _with_bytes(blank)}
@@ -91,12 +97,13 @@ class Journal:
         return memory_of(tensor) in self._empty
 
     def arrangement(self) -> Callable[[], bool]:
-        """Tells, when it is called, whether modules have the tensors, and these the memory, of now.
+        """Tells, when it is called, whether modules have the tensors of now, with what is theirs.
 
-        That need not be what they had at first: modules may have made tensors of their own.
+        Their memory, their gradients. That need not be what they had at first: modules may have
+        made tensors of their own.
         """
-        registers, memories = _Registers(self._registers), _Memories(self._memories)
-        return lambda: not any(True for one in (registers, memories) for _ in one.changed())
+        now = (_Registers(self._registers), _Memories(self._memories), _Roles(self._roles))
+        return lambda: not any(True for one in now for _ in one.changed())
 
     def restore(self) -> None:
         """Makes all as it was; a second time makes no difference."""
@@ -107,6 +114,8 @@ class Journal:
         self._attributes.put_back()
         for tensor, memory in self._memories.changed():
             tensor.data = memory
+        for tensor, gradient, requires_grad in self._roles.changed():
+            tensor.requires_grad_(requires_grad).grad = gradient
         with torch.no_grad():
             for memory, before in reversed(self._saved):
                 memory.copy_(before)
@@ -114,12 +123,15 @@ class Journal:
     @contextlib.contextmanager
     def trial(self) -> Iterator[None]:
         """What is done within is undone when it is left, the random numbers of the CPU too."""
+        drawn, of_numpy = random.getstate(), np.random.get_state()
         try:
             with torch.random.fork_rng(devices=[]), self.mode:
                 yield
         finally:
             self.close()
             self.restore()
+            random.setstate(drawn)
+            np.random.set_state(of_numpy)
 
     def close(self) -> None:
         """Watches no more, though an interrupt has kept the mode on torch's stack."""
@@ -163,6 +175,26 @@ class _Memories:
                 yield tensor, memory
 
 
+class _Roles:
+    """What training makes of tensors: their gradients, and whether they get one."""
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        self._all = [(t, t.grad, t.requires_grad) for t in tensors if t.is_leaf]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (tensor for tensor, _, _ in self._all)
+
+    def gradients(self) -> Iterator[torch.Tensor]:
+        """Those that there are."""
+        return (gradient for _, gradient, _ in self._all if gradient is not None)
+
+    def changed(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, bool]]:
+        """Those for which it is something else now, and what it was."""
+        for tensor, gradient, requires_grad in self._all:
+            if tensor.requires_grad is not requires_grad or tensor.grad is not gradient:
+                yield tensor, gradient, requires_grad
+
+
 class _Watching(Mode):
     """Sees every operation while it is entered."""
 
@@ -186,8 +218,9 @@ def _with_bytes(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
 
 
 def _registers(module: Any) -> tuple[dict[str, Any], ...]:
-    """Where a module has its tensors and children."""
-    return module._parameters, module._buffers, module._modules
+    """Where a module has its tensors and children; not TorchScript's, which cannot be replaced."""
+    registers = (module._parameters, module._buffers, module._modules)
+    return tuple(where for where in registers if isinstance(where, dict))
 
 
 def _changed_by(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Iterator[torch.Tensor]:

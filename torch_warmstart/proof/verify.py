@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch_warmstart.errors import (
     plural,
     shown_value,
 )
-from torch_warmstart.model import module_names
+from torch_warmstart.model import Journal, module_names
 from torch_warmstart.proof.comparison import Comparison, as_tensor, check_shows_something, compare
 from torch_warmstart.values import frozen
 
@@ -102,7 +102,8 @@ def verify_port(
 ) -> PortCheck:
     """Runs a ported model on recorded inputs and compares what it computes with the record.
 
-    The model runs once, in eval mode and without gradients; its mode is restored.
+    The model runs once, in eval mode and without gradients. What that changes is undone: its mode,
+    what layers count or keep, weights that they merge for eval mode, random numbers of the CPU.
 
     Args:
         model: The ported model.
@@ -123,8 +124,9 @@ def verify_port(
         The largest absolute and relative error of each; true if all agree.
 
     Raises:
-        SettingsError: there is no such module, the model's output has no such part, or the record
-            proves nothing: nothing at all was recorded, or model and record are only NaN or zeros.
+        SettingsError: there is no such module, the model's output has no such part, the model is
+            lazy and has not run yet, or the record proves nothing: nothing at all was recorded, or
+            model and record are only NaN or zeros.
 
     Example:
         >>> check = verify_port(torch.nn.Identity(), torch.ones(2), torch.ones(2))
@@ -138,25 +140,13 @@ def verify_port(
             check_kind("verify_port: a module's name in layers", name, str, "a str")
     if rtol is not None and not (is_number(rtol) and rtol >= 0):
         raise SettingsError(f"verify_port: rtol is a number, at least 0, not {shown_value(rtol)}.")
+    if any(torch.nn.parameter.is_lazy(tensor) for tensor in model.state_dict().values()):
+        raise SettingsError("verify_port: the model has parameters without a shape; load it first.")
     wanted = {name: _modules(model, name) for name in layers or {}}
-    seen: dict[str, Any] = {}
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(_eval_mode(model))
-        for name, module in wanted.items():
-            stack.enter_context(_recorded(name, module, seen))
-        arguments = _Arguments(model)
-        output = arguments.call(inputs)
-    compared = {
-        name: list(compare(name, seen.get(name), record, rtol, channels_last=True))
-        for name, record in (layers or {}).items()
-    }
-    in_order = [*seen, *(name for name in compared if name not in seen)]
-    check = PortCheck(
-        layers=tuple(comparison for name in in_order for comparison in compared[name]),
-        outputs=tuple(compare("output", output, expected, rtol, channels_last=False)),
-        cast=", ".join(arguments.casts),
-    )
+    journal = Journal(model)
+    journal.keep_attributes(model.modules())
+    with journal.trial(), torch.no_grad():
+        check = _checked(_Run(model, wanted, inputs), expected, layers or {}, rtol)
     check_shows_something((*check.layers, *check.outputs))
     return check
 
@@ -174,29 +164,39 @@ def _modules(model: torch.nn.Module, name: str) -> torch.nn.Module:
     return modules[wanted]
 
 
-@contextmanager
-def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+class _Run:
+    """What a model computes in eval mode, and its layers when they are first called.
+
+    It leaves the model in that mode, and what it has added to listen to layers.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, layers: Mapping[str, torch.nn.Module], inputs: Any
+    ) -> None:
+        self.seen: dict[str, Any] = {}
+        model.eval()
+        for name, module in layers.items():
+            module.register_forward_hook(partial(self._record, name))
+        arguments = _Arguments(model)
+        self.output = arguments.call(inputs)
+        self.casts = ", ".join(arguments.casts)
+
+    def _record(self, name: str, _module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        self.seen.setdefault(name, _detached(output))
 
 
-@contextmanager
-def _recorded(name: str, module: torch.nn.Module, seen: dict[str, Any]) -> Iterator[None]:
-    """Keeps what a module gives when it is first called."""
-
-    def record(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-        seen.setdefault(name, _detached(output))
-
-    handle = module.register_forward_hook(record)
-    try:
-        yield
-    finally:
-        handle.remove()
+def _checked(run: _Run, expected: Any, layers: Mapping[str, Any], rtol: float | None) -> PortCheck:
+    """What a model has computed, compared with the record."""
+    compared = {
+        name: list(compare(name, run.seen.get(name), record, rtol, channels_last=True))
+        for name, record in layers.items()
+    }
+    in_order = [*run.seen, *(name for name in compared if name not in run.seen)]
+    return PortCheck(
+        layers=tuple(comparison for name in in_order for comparison in compared[name]),
+        outputs=tuple(compare("output", run.output, expected, rtol, channels_last=False)),
+        cast=run.casts,
+    )
 
 
 def _detached(output: Any) -> Any:

@@ -119,17 +119,12 @@ def _untouched(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     It finds no gradients there and does nothing then, unless it goes by more than gradients.
     """
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-    gradients = [tensor.grad for tensor in tensors]
     kept = [v for s in optimizer.state.values() for v in _values(s) if isinstance(v, torch.Tensor)]
     journal = Journal(torch.nn.Module(), [*tensors, *kept])
-    try:
+    with journal.trial():
         for tensor in tensors:
             tensor.grad = None
-        with journal.trial():
-            yield
-    finally:
-        for tensor, gradient in zip(tensors, gradients, strict=True):
-            tensor.grad = gradient
+        yield
 
 
 def _values(state: Any) -> Collection[Any]:

@@ -89,3 +89,51 @@ def test_copies_that_are_read_later_only_are_not_chosen_between(tmp_path):
     planner = tws.load_planner(model, tws.WarmStartSettings(None))
     with pytest.raises(dcp.api.CheckpointException, match="'tok.weight' and 'head.weight'"):
         dcp.load(model.state_dict(), checkpoint_id=tmp_path, planner=planner, no_dist=True)
+
+
+class Wide(nn.Module):
+    """Tied, and of a square weight, whose layouts shapes do not tell."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.tok, self.head = nn.Embedding(rows, 2), nn.Linear(2, rows, bias=False)
+        self.head.weight = self.tok.weight
+
+
+@pytest.mark.parametrize("rows", [5, 2], ids=["tall", "square"])
+@pytest.mark.parametrize("rules", [{}, PREFIX], ids=["own", "scope"])
+def test_a_copy_that_lies_the_other_way_is_compared_as_it_will_be(rows, rules, tmp_path):
+    table, model = torch.randn(rows, 2), Wide(rows)
+    state = {"tok.embeddings": table, "head.kernel": table.t().contiguous()}
+    state = {f"old.{name}" if rules else name: value for name, value in state.items()}
+    save_file(state, tmp_path / "a.safetensors")
+    settings = tws.WarmStartSettings(
+        str(tmp_path / "a.safetensors"), var_name_to_prev_var_name=rules
+    )
+    assert not tws.warm_start(model, settings).unexpected_keys
+    assert torch.equal(model.head.weight, table)
+
+
+def test_a_copy_that_lies_as_the_other_but_should_not_is_none(tmp_path):
+    table = torch.randn(2, 2)
+    state = {"tok.embeddings": table, "head.kernel": table.clone()}
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(tws.PlanError, match=r"'tok.embeddings' and 'head.kernel'"):
+        tws.plan_warm_start(Wide(2), str(tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize("is_copied", [False, True], ids=["tied", "copied"])
+def test_copies_are_one_parameter_of_an_optimizer(is_copied):
+    old, model = Tied(), Tied()
+    optimizer = torch.optim.Adam(old.parameters())
+    for parameter in old.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    weights = {name: v.clone() if is_copied else v for name, v in old.state_dict().items()}
+    saved = {"model": weights, "optimizer": optimizer.state_dict()}
+    model.extra = nn.Linear(2, 3)  # so that what `optimizer` has now tells of no order
+    here = torch.optim.Adam(model.parameters())
+    settings = tws.WarmStartSettings(saved, on_missing="keep")
+    tws.warm_start(model, settings, optimizer=here)
+    moments = optimizer.state[old.tok.weight]["exp_avg"]
+    assert torch.equal(here.state[model.tok.weight]["exp_avg"], moments)

@@ -14,37 +14,37 @@ import torch
 
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.formats import Checkpoint, TensorSpec
+from torch_warmstart.formats import Checkpoint
 from torch_warmstart.names.source import Source
 
 
 def one_of_copies(sources: Sequence[Source], checkpoint: Checkpoint) -> list[Source]:
     """The first alone, if what the others would make of the variable is the same in each byte."""
     first, *others = sources
-    alike = [
-        source
-        for source in others
-        if len(source.specs) == len(first.specs) == 1
-        and source.form.layout is first.form.layout
-        and source.form.part == first.form.part
-        and source.is_inferred == first.is_inferred
-        and _hold_the_same(checkpoint, first.specs[0], source.specs[0])
-    ]
-    if len(alike) < len(others):
-        return list(sources)
-    return [replace(first, copies=tuple(spec for source in alike for spec in source.specs))]
+    made = _made_of(first, checkpoint)
+    for source in others:
+        other = None if made is None else _made_of(source, checkpoint)
+        is_alike = source.is_inferred == first.is_inferred and _are_the_same(made, other)
+        if not is_alike:
+            return list(sources)
+    return [replace(first, copies=tuple(spec for source in others for spec in source.specs))]
 
 
-def _hold_the_same(checkpoint: Checkpoint, one: TensorSpec, other: TensorSpec) -> bool:
-    specs = (one, other)
-    if (one.shape, one.dtype) != (other.shape, other.dtype) or one.dtype is None:
-        return False
-    if any(s.unreadable or checkpoint.pieces(s.key) is not None for s in specs):
-        return False  # what has no values, or has them on several ranks
+def _made_of(source: Source, checkpoint: Checkpoint) -> torch.Tensor | None:
+    """What a source makes of its tensor, in the layout of torch; None if that is not to be told."""
+    if len(source.specs) != 1 or source.specs[0].dtype is None or source.shape is None:
+        return None
+    spec, form = source.specs[0], source.form
+    if form.refusal is not None or spec.unreadable or checkpoint.pieces(spec.key) is not None:
+        return None  # what has no values, or has them on several ranks
     try:
-        tensors = [checkpoint.view_tensor(spec.key) for spec in specs]
+        return form.layout.to_torch(checkpoint.view_tensor(spec.key))[form.part]
     except UnsupportedError:  # torch.distributed.checkpoint.load reads them only later
+        return None
+
+
+def _are_the_same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    if one is None or other is None:
         return False
-    if tensors[0].device != tensors[1].device:
-        return False
-    return torch.equal(*map(as_bytes, tensors))
+    kinds = [(tensor.shape, tensor.dtype, tensor.device) for tensor in (one, other)]
+    return kinds[0] == kinds[1] and torch.equal(*map(as_bytes, (one, other)))

@@ -48,7 +48,7 @@ _Lists = dict[str, tuple[list[Wish], list[int], list[int]]]
 def _shifted_lists(wishes: Wishes, located: Located) -> _Lists:
     """By what stands before the number: the variables, the model's numbers, the checkpoint's."""
     lists: _Lists = {}
-    if not located.unused:
+    if not (located.unused and any(is_missing(v, located) for v in located.of_variable)):
         return lists
     ours = _members(name for variable in located.of_variable for name in variable.names)
     theirs = _members(located.finder.keys)

@@ -193,13 +193,24 @@ class Positions:
         parameters = {name for v in self._variables if v.kind == "parameter" for name in v.names}
         slots = set(slot_keys(self._checkpoint.optimizer_states()))
         found: dict[object, str] = {}
-        for key in self._checkpoint:
+        for key in (self._copied.get(key, key) for key in self._checkpoint):
             spec, name = self._checkpoint.spec(key), without_wrappers(key)
             is_buffer = name in buffers or name.rpartition(".")[2] in _BUFFERS
             may_be_one = name in parameters or _takes_gradients(spec)
             if not is_buffer and key not in slots and may_be_one:
                 found.setdefault(key if spec.storage is None else spec.storage, key)
         return list(found.values())
+
+    @functools.cached_property
+    def _copied(self) -> Mapping[str, str]:
+        """Of the copies of tied tensors, which were one parameter: the key that stands for all."""
+        sources = (self._source_of(v) for v in self._variables if v.kind == "parameter")
+        return {
+            spec.key: self._first_key(source.specs[0])
+            for source in sources
+            if source is not None
+            for spec in source.copies
+        }
 
     @functools.cached_property
     def _is_sorted(self) -> bool:

@@ -241,9 +241,10 @@ def test_a_model_that_is_lazy_still_is_refused_and_stays_lazy():
     assert type(model[0]) is nn.LazyLinear
 
 
-def test_a_scripted_model_is_run():
+def test_a_scripted_model_is_run_and_in_its_mode_again():
     model, x = torch.jit.script(nn.Linear(2, 2)), torch.ones(1, 2)
     assert tws.verify_port(model, x, model(x).detach())
+    assert model.training  # as it was
 
 
 # -- the command -----------------------------------------------------------------------------------

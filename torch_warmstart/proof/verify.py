@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -145,7 +146,7 @@ def verify_port(
     wanted = {name: _modules(model, name) for name in layers or {}}
     journal = Journal(model)
     journal.keep_attributes(model.modules())
-    with journal.trial(), torch.no_grad():
+    with _mode_of(model), journal.trial(), torch.no_grad():
         check = _checked(_Run(model, wanted, inputs), expected, layers or {}, rtol)
     check_shows_something((*check.layers, *check.outputs))
     return check
@@ -162,6 +163,17 @@ def _modules(model: torch.nn.Module, name: str) -> torch.nn.Module:
             f"verify_port: the model has no module {name!r}.{did_you_mean(wanted, modules)}"
         )
     return modules[wanted]
+
+
+@contextmanager
+def _mode_of(model: torch.nn.Module) -> Iterator[None]:
+    """Puts it back: TorchScript's modules keep theirs where no attribute is."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class _Run:

@@ -17,6 +17,11 @@ import torch
 from torch_warmstart.errors import MissingDependencyError, SettingsError, did_you_mean
 from torch_warmstart.storage import here
 
+# This package and torch, through which a user's code goes and by which it is called.
+_NOT_THEIRS = tuple(
+    os.path.join(os.path.dirname(path), "") for path in (os.path.dirname(__file__), torch.__file__)
+)
+
 
 def make_model(where: str) -> torch.nn.Module:
     """What a `module:callable` returns, a module in the working directory included.
@@ -113,8 +118,9 @@ def _check_callable(make: Any, where: str) -> None:
 
 
 def raised(what: str, error: BaseException) -> SettingsError:
-    """What code of the user's raised as ours, with the line that did."""
-    *_, last = traceback.extract_tb(error.__traceback__)
+    """What code of the user's raised as ours, with their last line on the way there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = [*frames, *(frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS))][-1]
     line = f"{last.filename}, line {last.lineno}, in {last.name}"
     if isinstance(error, SyntaxError) and error.filename:
         line = f"{error.filename}, line {error.lineno}"

@@ -120,7 +120,8 @@ def _check_callable(make: Any, where: str) -> None:
 def raised(what: str, error: BaseException) -> SettingsError:
     """What code of the user's raised as ours, with their last line on the way there."""
     frames = traceback.extract_tb(error.__traceback__)
-    last = [*frames, *(frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS))][-1]
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    last = (theirs or frames)[-1]
     line = f"{last.filename}, line {last.lineno}, in {last.name}"
     if isinstance(error, SyntaxError) and error.filename:
         line = f"{error.filename}, line {error.lineno}"

@@ -321,8 +321,8 @@ class Checkpoint(Mapping[str, TensorSpec], Shown, ABC):
 
     def seen_from_here(self, url: str) -> str:
         """The same file or folder, if the process has gone elsewhere since this was opened."""
-        has_moved = self._folder != here() and not (self.is_callers or is_remote(url))
-        return os.path.join(self._folder, url) if has_moved else url
+        is_path = url and not (self.is_callers or is_remote(url))
+        return os.path.join(self._folder, url) if is_path and self._folder != here() else url
 
     def keys_in_memory(self, keys: Iterable[str]) -> list[str]:
         """Those of tensors that the caller has in memory."""

@@ -20,12 +20,15 @@ class Attributes:
 
     def __init__(self) -> None:
         self._kept: list[tuple[Any, Any]] = []  # dicts, sets and lists; what was in them
+        self._modes: list[tuple[torch.nn.Module, bool]] = []  # of TorchScript's, kept elsewhere
 
     def keep(self, modules: Iterable[torch.nn.Module]) -> None:
         """Remembers what modules have, and who listens to them."""
         for module in modules:
             own = vars(module)
             self._kept.append((own, own.copy()))
+            if "training" not in own and hasattr(module, "training"):
+                self._modes.append((module, module.training))
             for name, where in own.items():
                 is_of_torch = name[:1] == "_" and isinstance(where, dict | set)
                 if is_of_torch or (type(where) in _COLLECTIONS and len(where) <= _FEW):
@@ -40,6 +43,8 @@ class Attributes:
             if not _is_same_collection(where, before):
                 where.clear()
                 where.extend(before) if isinstance(where, list) else where.update(before)
+        for module, is_training in self._modes:
+            module.training = is_training
 
 
 def is_same_register(where: Mapping[str, Any], entries: Mapping[str, Any]) -> bool:

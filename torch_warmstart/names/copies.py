@@ -15,10 +15,21 @@ import torch
 from torch_warmstart.dtypes import as_bytes
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.names.source import Source
+from torch_warmstart.model import Variable
+from torch_warmstart.names.source import Source, differ, fitting, whole
 
 
-def one_of_copies(sources: Sequence[Source], checkpoint: Checkpoint) -> list[Source]:
+def narrowed(
+    sources: Sequence[Source], variable: Variable, checkpoint: Checkpoint
+) -> Sequence[Source]:
+    """Of what answers to a variable, what is whole and fits; of equal copies one."""
+    if differ(sources):
+        sources = whole(sources)
+    sources = fitting(sources, variable) or sources
+    return _one_of_copies(sources, checkpoint) if differ(sources) else sources
+
+
+def _one_of_copies(sources: Sequence[Source], checkpoint: Checkpoint) -> list[Source]:
     """The first alone, if what the others would make of the variable is the same in each byte."""
     first, *others = sources
     made = _made_of(first, checkpoint)

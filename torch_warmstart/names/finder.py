@@ -26,9 +26,9 @@ from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way
 from torch_warmstart.layouts.tensorflow import is_kernel_of_own_module
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names.conventions import Conventions, bare_name
-from torch_warmstart.names.copies import one_of_copies
+from torch_warmstart.names.copies import narrowed
 from torch_warmstart.names.layer_tensors import LayerTensors, once_each, paths_of
-from torch_warmstart.names.source import Source, differ, fitting, whole, with_layout
+from torch_warmstart.names.source import Source, differ, fitting, with_layout
 from torch_warmstart.names.spellings import ANY_KIND, OWN, SHORT, Kinds
 from torch_warmstart.settings import SETTING
 
@@ -307,11 +307,7 @@ class Finder:
         """The one that several sources are; raises SettingsError if their values may differ."""
         if len(sources) == 1:
             return sources[0]
-        if differ(sources):
-            sources = whole(sources)
-        sources = fitting(sources, variable) or sources
-        if differ(sources):
-            sources = one_of_copies(sources, self.checkpoint)
+        sources = narrowed(sources, variable, self.checkpoint)
         if differ(sources):
             raise self._ambiguous(variable, [source.specs[0].key for source in sources])
         return sources[0]

@@ -20,9 +20,9 @@ from torch_warmstart.formats import TensorSpec
 from torch_warmstart.layouts import ANY
 from torch_warmstart.model import Variable
 from torch_warmstart.names.conventions import bare_name
-from torch_warmstart.names.copies import one_of_copies
+from torch_warmstart.names.copies import narrowed
 from torch_warmstart.names.layer_tensors import LayerTensors, paths_of
-from torch_warmstart.names.source import Source, differ, fitting, identity_of, whole
+from torch_warmstart.names.source import Source, differ, fitting, identity_of
 from torch_warmstart.names.spellings import OWN
 
 _IN_SCOPE = "TensorFlow's name, in a scope"
@@ -118,11 +118,8 @@ class Inference:
                 skipped = scopes.of(specs)
                 if specs and skipped and self._found_by_name.isdisjoint(s.key for s in specs):
                     sources.append(Source(specs, owner, form, _IN_SCOPE, True, skipped))
-        sources = whole(sources)
-        sources = fitting(sources, variable) or sources
-        if differ(sources):
-            sources = one_of_copies(sources, self._layers.checkpoint)
-        return sources[0] if sources and not differ(sources) else None
+        found = narrowed(sources, variable, self._layers.checkpoint)
+        return found[0] if found and not differ(found) else None
 
     @functools.cached_property
     def _found_by_name(self) -> frozenset[str]:

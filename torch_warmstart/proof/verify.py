@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -141,12 +140,12 @@ def verify_port(
             check_kind("verify_port: a module's name in layers", name, str, "a str")
     if rtol is not None and not (is_number(rtol) and rtol >= 0):
         raise SettingsError(f"verify_port: rtol is a number, at least 0, not {shown_value(rtol)}.")
-    if any(torch.nn.parameter.is_lazy(tensor) for tensor in model.state_dict().values()):
+    if any(map(torch.nn.parameter.is_lazy, (*model.parameters(), *model.buffers()))):
         raise SettingsError("verify_port: the model has parameters without a shape; load it first.")
     wanted = {name: _modules(model, name) for name in layers or {}}
     journal = Journal(model)
     journal.keep_attributes(model.modules())
-    with _mode_of(model), journal.trial(), torch.no_grad():
+    with journal.trial(), torch.no_grad():
         check = _checked(_Run(model, wanted, inputs), expected, layers or {}, rtol)
     check_shows_something((*check.layers, *check.outputs))
     return check
@@ -163,17 +162,6 @@ def _modules(model: torch.nn.Module, name: str) -> torch.nn.Module:
             f"verify_port: the model has no module {name!r}.{did_you_mean(wanted, modules)}"
         )
     return modules[wanted]
-
-
-@contextmanager
-def _mode_of(model: torch.nn.Module) -> Iterator[None]:
-    """Puts it back: TorchScript's modules keep theirs where no attribute is."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class _Run:

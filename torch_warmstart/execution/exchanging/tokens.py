@@ -199,10 +199,9 @@ def _sizes(
         if table is None or table.rows is None:
             yield Said(where, name, size, size, None)
             continue
-        tables = (table, head) if table is going_in else (table,)
-        for rows, of in ((t.rows, t) for t in tables if t is not None):
-            if rows is not None and size == rows.old_size:
-                yield Said(where, name, size, rows.new_size, of)
+        for each in (table, head) if table is going_in else (table,):
+            if each is not None and each.rows is not None and size == each.rows.old_size:
+                yield Said(where, name, size, each.rows.new_size, each)
                 break
 
 
@@ -210,9 +209,7 @@ def _rows(module: torch.nn.Module, table: ChangedTable | None) -> Iterator[Said]
     """The rows of tokens that configs and modules say."""
     rows = None if table is None else table.rows
     for where, name, value in (*_tokens(module), *_copied_tokens(module)):
-        of_name = {_PAIRS: _moved_pairs, _BIASES: _moved_biases}
-        of_name |= dict.fromkeys(_FORBIDDEN, _moved_but_gone)
-        move = of_name.get(name, _moved)
+        move = _MOVES.get(name, _moved)
         yield Said(where, name, value, value if rows is None else move(rows, value), table)
 
 
@@ -316,3 +313,6 @@ def _moved_biases(change: TableChange, value: Any) -> Any:
     if isinstance(value, dict):
         return {tuple(tokens): bias for tokens, bias in moved}
     return [[tokens, bias] for tokens, bias in moved]
+
+
+_MOVES = {_PAIRS: _moved_pairs, _BIASES: _moved_biases} | dict.fromkeys(_FORBIDDEN, _moved_but_gone)

@@ -178,11 +178,8 @@ def _why_wrapped(model: torch.nn.Module, variable: Variable) -> str | None:
         parts = owner.state_dict_name.split(".")
         paths = [".".join(parts[:count]) for count in range(len(parts))]
         for path in paths:
-            if (
-                is_torchs_own(modules[path])
-                and path != paths[-1]
-                and _has_sizes_of_its_own(modules[path])
-            ):
+            is_theirs = path != paths[-1] and is_torchs_own(modules[path])  # and not derived
+            if is_theirs and _has_sizes_of_its_own(modules[path]):
                 return f"is in a {type(modules[path]).__name__}, whose sizes are not followed."
             names = {cls.__name__ for cls in type(modules[path]).__mro__}
             if names & _PEFT:

@@ -124,12 +124,15 @@ def locate(wishes: Wishes, finder: Finder, renamed: Iterator[Renamed]) -> Locate
     layers = FileLayers(finder.checkpoint)
     found = {v: _locate(wish, finder, layers) for v, wish in wishes.items() if v.slot is None}
     while (nowhere := _nowhere(found)) and (names := next(renamed, None)) is not None:
-        sources = [location.source for location in found.values() if location.source is not None]
-        taken = {spec.key for source in sources for spec in source.specs}
-        if names.how != BY_TRANSFORMERS:  # a hook may give one tensor two names
-            taken = set()
+        # A hook may give one tensor two names.
+        taken = _taken(found.values()) if names.how == BY_TRANSFORMERS else frozenset()
         found |= dict(_renamed(nowhere, finder, names, taken))
     return Located(finder, _with_what_shares_memory(_without_doubles(found), wishes))
+
+
+def _taken(locations: Iterable[Location]) -> frozenset[str]:
+    sources = (location.source for location in locations if location.source is not None)
+    return frozenset(spec.key for source in sources for spec in source.specs)
 
 
 def _nowhere(found: Mapping[Variable, Location]) -> list[Variable]:

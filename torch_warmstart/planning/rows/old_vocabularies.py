@@ -128,7 +128,9 @@ class OldVocabularies:
     @functools.cached_property
     def sidecar(self) -> Sidecar:
         """The vocabularies that were saved beside the checkpoint."""
-        return sidecar_vocabularies(self._seen(self.checkpoint.url), self.storage)
+        return sidecar_vocabularies(
+            self.checkpoint.seen_from_here(self.checkpoint.url), self.storage
+        )
 
     def saved(self, key: str) -> Vocabulary:
         """The vocabulary that was saved beside the checkpoint for a tensor of it.
@@ -171,7 +173,7 @@ class OldVocabularies:
         )
 
     def _unnamed(self) -> Vocabulary:
-        url, folder = self.checkpoint.url, self._seen(self.checkpoint.directory)
+        url, folder = self.checkpoint.url, self.checkpoint.seen_from_here(self.checkpoint.directory)
         if folder:
             from torch_warmstart.vocabularies import is_tokenizer_directory
 
@@ -187,9 +189,6 @@ class OldVocabularies:
             f"{self._word} is not given, and {url} holds no vocabulary. "
             f"{self._beside() or self._advice()}"
         )
-
-    def _seen(self, url: str) -> str:
-        return self.checkpoint.seen_from_here(url) if url else url
 
     @property
     def instead(self) -> str:
@@ -213,7 +212,7 @@ class OldVocabularies:
 
     def _beside(self) -> str:
         """Where a file is all that was named, and a tokenizer lies beside it."""
-        url = self._seen(self.checkpoint.url)
+        url = self.checkpoint.seen_from_here(self.checkpoint.url)
         if self.checkpoint.is_callers or is_remote(url) or not os.path.isfile(url):
             return ""
         from torch_warmstart.vocabularies import is_tokenizer_directory

@@ -369,7 +369,7 @@ def load_checkpoint(
         CorruptCheckpointError: the index or header is damaged.
         UnsupportedError: a format that is not read.
     """
-    storage = Storage(storage_options or {}, filesystem, max_gap, mirror_dir, mirror_limit)
+    storage = Storage(storage_options, filesystem, max_gap, mirror_dir, mirror_limit)
     source = _in_boxes(source)
     return open_checkpoint(source, storage=storage, verify=verify, format=format, entry=entry)
 
@@ -571,4 +571,4 @@ def latest_checkpoint(
         CorruptCheckpointError: the file cannot be parsed.
     """
     where = path_of("latest_checkpoint: directory", directory)
-    return find_latest_checkpoint(where, Storage(storage_options or {}))
+    return find_latest_checkpoint(where, Storage(storage_options))

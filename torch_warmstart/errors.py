@@ -28,6 +28,7 @@ import difflib
 import numbers
 import os
 from collections.abc import Iterable, Sequence
+from types import UnionType
 from typing import Any, Literal, TypeGuard, get_args
 
 from torch_warmstart.values import frozen
@@ -273,7 +274,7 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def check_kind(what: str, value: object, kind: type, expected: str) -> None:
+def check_kind(what: str, value: object, kind: type | UnionType, expected: str) -> None:
     """Raises SettingsError for an argument that is of another kind; a bool is no number."""
     if not (is_whole(value) if kind is int else isinstance(value, kind)):
         raise SettingsError(f"{what} must be {expected}, not a {type(value).__name__}.")

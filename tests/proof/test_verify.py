@@ -247,6 +247,28 @@ def test_a_scripted_model_is_run_and_in_its_mode_again():
     assert model.training  # as it was
 
 
+def test_an_exported_model_is_run_as_it_was_exported():
+    model, x = nn.Linear(2, 2).eval(), torch.ones(1, 2)
+    exported = torch.export.export(model, (x,)).module()
+    assert tws.verify_port(exported, x, model(x).detach())
+    assert not tws.verify_port(exported, x, model(x).detach() + 1)
+
+
+class Packed(nn.Linear):
+    """What a quantised layer has instead of tensors: objects of its own."""
+
+    def get_extra_state(self):
+        return {"bits": 8}
+
+    def set_extra_state(self, state):
+        del state
+
+
+def test_a_model_whose_state_holds_more_than_tensors_is_run():
+    model, x = Packed(2, 2), torch.ones(1, 2)
+    assert tws.verify_port(model, x, model(x).detach())
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 MODEL = """

@@ -244,3 +244,16 @@ def test_a_scheme_whose_package_is_missing_is_told(monkeypatch: pytest.MonkeyPat
     message = r"Reading s3://bucket/x(.index)? needs .* pip install 'torch-warmstart\[s3\]'"
     with pytest.raises(MissingDependencyError, match=message):
         tw.load_checkpoint("s3://bucket/x")
+
+
+@pytest.mark.parametrize("options", [torch.ones(3), [("anon", True)]], ids=["tensor", "pairs"])
+def test_options_that_are_no_mapping_are_told_by_every_door(options: Any) -> None:
+    doors = (
+        lambda: tw.load_checkpoint("s3://bucket/m.pt", storage_options=options),
+        lambda: tw.latest_checkpoint("s3://bucket", storage_options=options),
+        lambda: tw.WarmStartSettings("s3://bucket/m.pt", storage_options=options),
+        lambda: tw.generate_vocab_remapping(["a"], ["a"], storage_options=options),
+    )
+    for door in doors:
+        with pytest.raises(tw.SettingsError, match="storage_options must be a mapping for fsspec"):
+            door()

@@ -53,6 +53,8 @@ def open_checkpoint(
     _check_entry(entry)
     if entry is not None and isinstance(source, Checkpoint | torch.nn.Module):
         raise SettingsError(f"entry={entry!r} is of no use with a {type(source).__name__}.")
+    if format is not None and isinstance(source, Checkpoint | torch.nn.Module | Mapping):
+        raise SettingsError(f"format={format!r} is of no use with a {type(source).__name__}.")
     if isinstance(source, Checkpoint):
         return source
     if isinstance(source, torch.nn.Module):

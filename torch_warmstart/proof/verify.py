@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -174,7 +175,8 @@ class _Run:
         self, model: torch.nn.Module, layers: Mapping[str, torch.nn.Module], inputs: Any
     ) -> None:
         self.seen: dict[str, Any] = {}
-        model.eval()
+        with suppress(NotImplementedError):  # an exported program keeps the mode it was exported in
+            model.eval()
         for name, module in layers.items():
             module.register_forward_hook(partial(self._record, name))
         arguments = _Arguments(model)
@@ -209,7 +211,8 @@ class _Arguments:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
-        tensors = list(model.state_dict().values())
+        state = model.state_dict().values()
+        tensors = [value for value in state if isinstance(value, torch.Tensor)]  # or packed ones
         self._device = next((tensor.device for tensor in tensors), torch.device("cpu"))
         dtypes = {t.dtype for t in tensors if t.is_floating_point()}
         self._dtype = dtypes.pop() if len(dtypes) == 1 else None  # of several nobody knows which

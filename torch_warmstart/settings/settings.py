@@ -113,7 +113,7 @@ class WarmStartSettings:
     @property
     def storage(self) -> Storage:
         """Where files come from, as these settings say."""
-        options, limit = self.storage_options or {}, self.mirror_limit
+        options, limit = self.storage_options, self.mirror_limit
         return Storage(options, self.filesystem, self.max_gap, self.mirror_dir, limit)
 
     def __post_init__(self) -> None:
@@ -136,11 +136,6 @@ class WarmStartSettings:
         for name, kind in (("verify", bool), ("format", str | None)):
             if not isinstance(getattr(self, name), kind):
                 raise SettingsError(f"{name} cannot be {getattr(self, name)!r:.60}.")
-        if not isinstance(self.storage_options, Mapping | None):
-            raise SettingsError(
-                "storage_options is a mapping for fsspec, not a "
-                f"{type(self.storage_options).__name__}."
-            )
         where = self.optimizer_entry
         if where is not None and not (isinstance(where, str) and where.strip("/")):
             raise SettingsError(

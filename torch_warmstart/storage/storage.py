@@ -16,6 +16,7 @@ from torch_warmstart.errors import (
     StorageError,
     UnsupportedError,
     check_choice,
+    check_kind,
     check_number_of_bytes,
     path_of,
 )
@@ -93,7 +94,7 @@ class Storage:
         mirror_limit: Bytes that these copies may take together. None: as much as there is room.
     """
 
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] | None = None
     filesystem: Opener = "auto"
     max_gap: int = MAX_GAP
     mirror_dir: str | os.PathLike[str] | None = None
@@ -102,6 +103,7 @@ class Storage:
     _root: _Root | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_kind("storage_options", self.options, Mapping | None, "a mapping for fsspec")
         check_choice("filesystem", self.filesystem, Opener)
         check_number_of_bytes("max_gap", self.max_gap)
         limit, folder = self.mirror_limit, self.mirror_dir
@@ -252,7 +254,7 @@ class Storage:
         with reaching(url):
             try:
                 filesystem, path = fsspec.core.url_to_fs(
-                    url, **with_checked_client(url, self.options)
+                    url, **with_checked_client(url, self.options or {})
                 )
             except ImportError as error:
                 raise MissingDependencyError(_how_to_install(url, error)) from error

@@ -227,7 +227,7 @@ def generate_vocab_remapping(
         raise SettingsError(
             "new_vocab_offset is at least 0, the two sizes at least 0 (or -1: all)."
         )
-    storage = Storage(storage_options or {})
+    storage = Storage(storage_options)
     new = _as_tensorflow(new_vocab, device, storage)
     check_no_blank_lines(new.listed)
     old = used_rows(_as_tensorflow(old_vocab, device, storage), old_vocab_size, "old_vocab_size")

@@ -196,6 +196,12 @@ def test_an_entry_where_there_are_none_is_told(tmp_path: Path) -> None:
         tw.load_checkpoint(torch.nn.Linear(1, 1), entry="model")
 
 
+@pytest.mark.parametrize("source", [weights(), torch.nn.Linear(1, 1)], ids=["dict", "module"])
+def test_a_format_where_there_is_no_file_is_told(source: Any) -> None:
+    with pytest.raises(SettingsError, match="format='safetensors' is of no use with a"):
+        tw.load_checkpoint(source, format="safetensors")
+
+
 def test_an_optimizer_alone_is_no_checkpoint(give: Any) -> None:
     with pytest.raises(SettingsError, match="holds no tensor under a name of its own; its keys"):
         tw.load_checkpoint(give({"optimizer": optimizer(), "epoch": 3}))

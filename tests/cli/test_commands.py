@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -418,10 +419,40 @@ def test_a_hugging_face_directory_is_a_model(call):
     code, out, _ = call("plan hf bert.pt --fail-under 100")
     assert code == 0
     assert "copied" in out
-    Path("hf/config.json").write_text('{"model_type": "bert", "architectures": ["BertMadel"]}')
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"architectures": ["BertMadel"]}, "names the architecture 'BertMadel', which is no model"),
+        ({"architectures": ["pipeline"]}, "names the architecture 'pipeline', which is no model"),
+        ({"architectures": ["AutoModel"]}, "names the architecture 'AutoModel', which is no model"),
+        ({"architectures": [5]}, "names the architecture 5, which is no model"),
+        ({"architectures": "BertModel"}, "names the architecture '(none)', which is no model"),
+        ({"architectures": ["GPT2Model"]}, "describes no model: AttributeError: 'BertConfig'"),
+        ({"hidden_act": "nope"}, "describes no model: KeyError: 'nope'"),
+        (
+            {"model_type": "detr", "architectures": ["DetrModel"], "use_timm_backbone": False}
+            | {"backbone": "someone/resnet"},
+            "needs another repository of the hub for its model, and nothing is fetched",
+        ),
+    ],
+    ids=["unknown", "function", "auto", "number", "text", "other", "activation", "fetched"],
+)
+def test_a_hugging_face_directory_that_makes_no_model_is_told(call, config, message, monkeypatch):
+    """It may come from anywhere: it runs nothing but a model's class, and fetches nothing."""
+    pytest.importorskip("transformers")
+    constants = importlib.import_module("huggingface_hub.constants")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    written = {"model_type": "bert", "architectures": ["BertModel"], **config}
+    Path("hf").mkdir()
+    Path("hf/config.json").write_text(json.dumps(written))
     code, _, err = call("plan hf bert.pt")
     assert code == 2
-    assert "names the architecture 'BertMadel'" in err
+    assert message in err
+    assert constants.HF_HUB_OFFLINE is False
+    assert "HF_HUB_OFFLINE" not in os.environ
 
 
 def test_on_a_terminal_there_are_colours_and_nothing_else_changes(call, monkeypatch):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import json
 import os
 import sys
 import traceback
@@ -14,7 +13,8 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import MissingDependencyError, SettingsError, did_you_mean
+from torch_warmstart.cli.architectures import of_directory
+from torch_warmstart.errors import SettingsError, did_you_mean
 from torch_warmstart.storage import here
 
 # This package and torch, through which a user's code goes and by which it is called.
@@ -32,7 +32,7 @@ def make_model(where: str) -> torch.nn.Module:
         SettingsError: there is no such thing, it raises, or it makes something else.
     """
     if os.path.isfile(os.path.join(where, "config.json")):
-        return _of_huggingface(where)
+        return _checked(of_directory(where), where)
     module_name, _, callable_name = where.partition(":")
     if not module_name or not callable_name:
         raise SettingsError(
@@ -127,32 +127,6 @@ def raised(what: str, error: BaseException) -> SettingsError:
         line = f"{error.filename}, line {error.lineno}"
     text = f": {error}" if str(error) else ""
     return SettingsError(f"{what} raised {type(error).__name__}{text}\n  {line}")
-
-
-def _of_huggingface(folder: str) -> torch.nn.Module:
-    """The architecture of a directory; nothing is fetched, and no code of the directory runs."""
-    try:
-        transformers: Any = importlib.import_module("transformers")
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{folder} is a directory of Hugging Face's, which needs transformers: pip install "
-            "'torch-warmstart[transformers]'"
-        ) from error
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, json.JSONDecodeError) as error:
-        first = f"{error}".strip().partition("\n")[0]
-        raise SettingsError(f"{folder}/config.json describes no model: {first}") from error
-    names = config.architectures or ["(none)"]
-    made = getattr(transformers, names[0], None)
-    if made is None:
-        raise SettingsError(
-            f"{folder}/config.json names the architecture {names[0]!r}, which this version of "
-            "transformers does not have. Name what makes the model, as MODULE:CALLABLE."
-        )
-    return _checked(made(config), folder)
 
 
 def _checked(model: Any, where: str) -> torch.nn.Module:

@@ -85,6 +85,12 @@ def test_batch_norm_is_found_by_tensorflows_names(tf_checkpoint):
     assert model.norm.running_var.tolist() == [7, 8]
     assert report["norm.num_batches_tracked"].reason == "TensorFlow has no counterpart"
     assert report.missing_keys == ("norm.num_batches_tracked",)
+    state = model.state_dict()
+    del state["norm.num_batches_tracked"]  # as torch 0.4 had it
+    reason = tws.warm_start(model, WarmStartSettings(state, ["norm"]))[
+        "norm.num_batches_tracked"
+    ].reason
+    assert reason == "not in the checkpoint; the layer counts or estimates it anew"
 
 
 def test_a_users_own_module_is_copied_as_it_is(tf_checkpoint):

@@ -105,6 +105,9 @@ def test_tokens_that_are_not_to_come_out_and_are_gone_are_left_out_and_the_other
     )
     assert model.generation_config.suppress_tokens == [1, 5]
     assert model.generation_config.bad_words_ids == [[5, 6]]
+    gone = [token for token in new if token != "t6"]
+    tws.change_vocabulary(model, {"model.shared.weight": tws.VocabInfo(gone, old_vocab=new)})
+    assert model.generation_config.bad_words_ids is None  # `generate` refuses an empty list
     assert not [note for note in report.notes if note.code == "token-id-left"]
 
 

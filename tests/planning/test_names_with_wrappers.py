@@ -46,3 +46,12 @@ def test_both_of_its_names_are_one_variable() -> None:
     with pytest.raises(tws.PlanError) as caught:
         tws.warm_start(Compiled(), tws.WarmStartSettings(SOURCE, ".*", None, rules))
     assert {problem.code for problem in caught.value.problems} == {"entry-twice"}
+
+
+@pytest.mark.parametrize("make", [tower, Compiled, lambda: nn.DataParallel(tower())])
+def test_a_map_names_its_targets_so_too(make) -> None:
+    for name in {"b.c.weight", *dict(make().named_parameters())}:
+        model = make()
+        tws.init_from_checkpoint(model, SOURCE, {"b.c.weight": name})
+        (table,) = model.parameters()
+        assert table.equal(SOURCE["b.c.weight"])

@@ -13,6 +13,7 @@ from .named import is_kept_by as is_kept_by
 from .named import is_of_a_part as is_of_a_part
 from .named import other_orders as other_orders
 from .named import squeeze as squeeze
+from .named import stacked as stacked
 from .named import then as then
 from .outputs import is_untransposed_linear as is_untransposed_linear
 from .outputs import output_axis as output_axis

@@ -294,6 +294,11 @@ STACKED = Layout("stacked", lambda stack: stack.unbind(0), lambda *rows: (torch.
 _ROW_NAME = re.compile(r"stacked\[(\d{1,18})\]", re.ASCII)
 
 
+def stacked(row: int) -> str:
+    """The name of the layout that takes one of the stacked tensors."""
+    return f"{STACKED.name}[{row}]"
+
+
 def stacked_row(name: str) -> int | None:
     """Which of the stacked tensors the name of a layout means; None: it is another layout."""
     numbered = _ROW_NAME.fullmatch(name)

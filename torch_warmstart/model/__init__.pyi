@@ -27,10 +27,10 @@ from .variables import Owner as Owner
 from .variables import Shape as Shape
 from .variables import Slot as Slot
 from .variables import Variable as Variable
+from .variables import VariablesByName as VariablesByName
 from .variables import absent_variables as absent_variables
 from .variables import canonical_name as canonical_name
 from .variables import check_answers as check_answers
-from .variables import find_variable as find_variable
 from .variables import is_persistent as is_persistent
 from .variables import model_variables as model_variables
 from .variables import module_names as module_names

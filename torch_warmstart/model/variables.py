@@ -272,14 +272,26 @@ def canonical_name(name: str) -> str:
     return name.removesuffix(":0").replace("/", ".")
 
 
-def find_variable(variables: Iterable[Variable], name: str) -> tuple[Variable, Owner] | None:
-    """The variable of a name and the owner that has it; every name of a tied one counts."""
-    wanted = canonical_name(name)
-    for variable in variables:
-        for owner in variable.owners:
-            if owner.name == name or canonical_name(owner.name) == wanted:
-                return variable, owner
-    return None
+class VariablesByName:
+    """The variable that a name means, for many names; every name of a tied one counts.
+
+    By each name as it is, then in its canonical form, last by the names that `named_parameters()`
+    has, with what wrappers put into them.
+    """
+
+    def __init__(self, variables: Iterable[Variable]) -> None:
+        self._found: dict[str, tuple[Variable, Owner]] = {}
+        owners = [(variable, owner) for variable in variables for owner in variable.owners]
+        for spell in (str, canonical_name):  # a name as it is comes before what stands for it
+            for variable, owner in owners:
+                self._found.setdefault(spell(owner.name), (variable, owner))
+        for variable, owner in owners:
+            if owner.state_dict_name != owner.name:
+                self._found.setdefault(canonical_name(owner.state_dict_name), (variable, owner))
+
+    def find(self, name: str) -> tuple[Variable, Owner] | None:
+        """The variable of a name and the owner that has it."""
+        return self._found.get(name) or self._found.get(canonical_name(name))
 
 
 def select_tensors(

@@ -14,7 +14,7 @@ import torch
 
 from torch_warmstart.errors import Finding, PlanError, SettingsError, plural
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.model import Variable, canonical_name, find_variable, model_variables
+from torch_warmstart.model import Variable, VariablesByName, canonical_name, model_variables
 from torch_warmstart.planning.plan import WarmStartPlan
 from torch_warmstart.planning.planner import make_plan
 from torch_warmstart.planning.renames import read_renames
@@ -128,8 +128,9 @@ def _targets(
     """Each target's name and entry, by what `_find` makes of it; and problems of the map alone."""
     targets: dict[Variable | str, tuple[str, Entry]] = {}
     problems = []
+    by_name = VariablesByName(variables)
     for entry in entries:
-        found = _find(entry.target, variables)
+        found = _find(entry.target, variables, by_name)
         if found is None:
             text = (
                 f"assignment_map: {entry}: the model has no such parameter or persistent buffer (a "
@@ -147,12 +148,12 @@ def _targets(
 
 
 def _find(
-    target: str | torch.Tensor, variables: Sequence[Variable]
+    target: str | torch.Tensor, variables: Sequence[Variable], by_name: VariablesByName
 ) -> tuple[Variable | str, str] | None:
     """What a target is, and its name: a variable, or what names in a scope begin with."""
     if isinstance(target, torch.Tensor):
         return next(((v, v.name) for v in variables if v.tensor is target), None)
     if is_scope(target):
         return canonical_scope(target), target
-    found = find_variable(variables, target)
+    found = by_name.find(target)
     return (found[0], found[1].name) if found else (target, target)  # the planner will say so

@@ -41,6 +41,7 @@ from torch_warmstart.planning.fitting import (
 )
 from torch_warmstart.planning.locating import Located, Location
 from torch_warmstart.planning.plan import (
+    LAYER_FINDS_IT,
     LAYER_HAS_NONE,
     NO_COUNTERPART,
     NOT_SELECTED,
@@ -213,7 +214,8 @@ def decide_missing(
 def _why_there_is_none(variable: Variable, located: Located) -> str:
     owner = variable.owners[0]
     if is_uncounted_in_tf(owner.module, owner.leaf):
-        return NO_COUNTERPART
+        conventions = located.finder.conventions
+        return NO_COUNTERPART if conventions.has_own_layers else LAYER_FINDS_IT
     if _is_made_without(variable, located):
         return f"{LAYER_HAS_NONE}: {absent_in_tf(owner.module, owner.leaf):g}"
     return ""

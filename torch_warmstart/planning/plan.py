@@ -40,9 +40,10 @@ State = Literal["remapped", "converted", "renamed", "copied", "kept"]
 NOT_SELECTED = "not selected"  # the reason of what the settings do not ask for
 NO_COUNTERPART = "TensorFlow has no counterpart"
 LAYER_HAS_NONE = "TensorFlow's layer has none"
+LAYER_FINDS_IT = "not in the checkpoint; the layer counts or estimates it anew"
 SHARES_MEMORY = "shares its memory with"  # others, which are written
 # How reasons begin that a variable is kept for whatever the checkpoint holds.
-NEVER_TAKEN = (NOT_SELECTED, NO_COUNTERPART, LAYER_HAS_NONE)
+NEVER_TAKEN = (NOT_SELECTED, NO_COUNTERPART, LAYER_HAS_NONE, LAYER_FINDS_IT)
 STATES: tuple[State, ...] = ("remapped", "converted", "renamed", "copied", "kept")
 
 

@@ -21,6 +21,7 @@ from torch_warmstart.layouts import original_of, output_axis, vector_of
 from torch_warmstart.model import (
     Owner,
     Variable,
+    VariablesByName,
     canonical_name,
     nearest_to_pattern,
     select_matching,
@@ -62,8 +63,8 @@ def select(
     """The selected variables, each once in the model's order, and what is wrong with them."""
     selection = settings.vars_to_warm_start
     if selection is None:
-        owners = _by_name(variables)
-        named = [_find(owners, name) for name in settings.named_infos]
+        by_name = VariablesByName(variables)
+        named = [by_name.find(name) for name in settings.named_infos]
         chosen = {found[0] for found in named if found is not None}
         problems = [] if named else [_nothing_selected(_NO_VOCAB_INFO)]
         return [v for v in variables if v in chosen], problems
@@ -108,12 +109,12 @@ def written_out(settings: WarmStartSettings, variables: Sequence[Variable]) -> W
     """
     settings = _without_patterns(settings, variables)
     given = settings.named_infos
-    owners = _by_name(variables) if given else {}
-    modules = _modules([name for name in given if _find(owners, name) is None], variables)
+    by_name = VariablesByName(variables if given else ())
+    modules = _modules([name for name in given if by_name.find(name) is None], variables)
     if not modules:
         return settings
     spread = {name: info for name, info in given.items() if name not in modules}
-    named = {found[0] for name in spread if (found := _find(owners, name))}
+    named = {found[0] for name in spread if (found := by_name.find(name))}
     chosen = None
     if settings.vars_to_warm_start is not None:
         chosen = set(select(settings, variables)[0])
@@ -142,8 +143,8 @@ def _without_patterns(
     patterns, spelt = settings.pattern_infos, settings.named_infos
     if not patterns:
         return settings
-    owners = _by_name(variables)
-    named = {owner[0] for name in spelt if (owner := _find(owners, name))}
+    by_name = VariablesByName(variables)
+    named = {owner[0] for name in spelt if (owner := by_name.find(name))}
     if settings.vars_to_warm_start is None:
         chosen = [v for v in variables if v.slot is None]
     else:
@@ -254,9 +255,9 @@ def by_variable(
     """
     entries: dict[Variable, Entry[Value]] = {}
     problems: list[Finding] = []
-    owners = _by_name(variables) if mapping else {}
+    by_name = VariablesByName(variables if mapping else ())
     for name, value in (mapping or {}).items():
-        found = _find(owners, name)
+        found = by_name.find(name)
         if found is None:
             names = [n for variable in variables for n in variable.names]
             near = _if_pattern(name, setting)
@@ -291,26 +292,6 @@ def _if_pattern(name: str, setting: str) -> str:
     if setting not in _AS_PATTERN or not re.search(r"[*+?^$|\\()\[]", name):
         return ""
     return f" If it is a pattern: {_AS_PATTERN[setting].format(name)}."
-
-
-def _find(owners: Mapping[str, tuple[Variable, Owner]], name: str) -> tuple[Variable, Owner] | None:
-    return owners.get(name) or owners.get(canonical_name(name))
-
-
-def _by_name(variables: Sequence[Variable]) -> dict[str, tuple[Variable, Owner]]:
-    """As `find_variable`, for many names: by each name, and by its canonical form.
-
-    Last by the names that `named_parameters()` has, with what wrappers put into them.
-    """
-    found: dict[str, tuple[Variable, Owner]] = {}
-    owners = [(variable, owner) for variable in variables for owner in variable.owners]
-    for spell in (str, canonical_name):  # a name as it is comes before what stands for it
-        for variable, owner in owners:
-            found.setdefault(spell(owner.name), (variable, owner))
-    for variable, owner in owners:
-        if owner.state_dict_name != owner.name:
-            found.setdefault(canonical_name(owner.state_dict_name), (variable, owner))
-    return found
 
 
 def _by_patterns(

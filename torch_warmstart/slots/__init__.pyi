@@ -1,4 +1,5 @@
 from .axes import axes_in_slot as axes_in_slot
+from .axes import is_flat as is_flat
 from .finder import SlotFinder as SlotFinder
 from .saved_slots import NoSource as NoSource
 from .saved_slots import SlotSource as SlotSource

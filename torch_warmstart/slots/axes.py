@@ -11,6 +11,11 @@ from torch_warmstart.model import Shape
 FLAT = -1  # an axis of all elements of the parameter
 
 
+def is_flat(parameter: Shape, slot: Shape) -> bool:
+    """Whether a slot has all elements of its parameter, but along one axis."""
+    return len(parameter) > 1 and slot == (math.prod(parameter),)
+
+
 def axes_in_slot(
     parameter: Shape,
     slot: Shape,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from torch_warmstart.layouts import IDENTITY, Form
+from torch_warmstart.layouts import IDENTITY, Form, stacked
 from torch_warmstart.model import Owner, Shape, Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.suggesting.similarity import ALIKE, MARGIN, alikeness, shared_words, tokens_of
@@ -110,5 +110,5 @@ def _item(variable: Variable, number: int, tensor: Tensor, group: _Group) -> Sug
         (tensor.name,),
         "medium",
         f"{reason}; names agree in {words}" if words else reason,
-        layout=f"stacked[{number}]",
+        layout=stacked(number),
     )

@@ -12,6 +12,7 @@ import hashlib
 import torch
 
 from torch_warmstart.formats import Checkpoint, TensorSpec
+from torch_warmstart.storage import is_remote
 from torch_warmstart.values import frozen
 
 _MOST_BYTES = 1 << 20
@@ -36,11 +37,15 @@ def sample_of(checkpoint: Checkpoint, key: str) -> Sample:
     return Sample(tuple(spec.shape), ends, spread)
 
 
-def is_of(sample: Sample, checkpoint: Checkpoint, key: str, *, only_ends: bool) -> bool:
-    """Whether a tensor is the one that a sample is of, as far as it tells."""
+def is_of(sample: Sample, checkpoint: Checkpoint, key: str) -> bool:
+    """Whether a tensor is the one that a sample is of, as far as it tells.
+
+    Of a remote one only the ends are read, which are two requests.
+    """
     spec = checkpoint.spec(key)
     if tuple(spec.shape) != sample.shape:
         return False
+    only_ends = is_remote(checkpoint.url)
     rows = _rows(spec, _MOST[0] if only_ends else _MOST[1])
     told = sample.ends if only_ends else sample.spread
     return _digest(checkpoint, spec, rows) == told

@@ -83,8 +83,7 @@ class Sidecar(Mapping[str, Vocabulary]):
     def of_tensor(self, key: str, checkpoint: Checkpoint) -> Vocabulary:
         """That of a tensor; VocabularyError if the tensor is another than it was saved for."""
         sample = self._kept[key].sample
-        is_far = is_remote(checkpoint.url)
-        if sample is not None and not is_of(sample, checkpoint, key, only_ends=is_far):
+        if sample is not None and not is_of(sample, checkpoint, key):
             raise VocabularyError(
                 f"{self.url} has a vocabulary for {printable(key)!r}, but for other values than "
                 f"{checkpoint.url} holds: it was saved before these were written, or is another "

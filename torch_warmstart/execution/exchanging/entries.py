@@ -77,7 +77,7 @@ def entries_of_model(
         for module, change, row in padding_rows(table):
             yield entry(vars(module), "padding_idx", change.row_of(row))
     for said in all_said:
-        if said.new is not None and said.new != said.old:
+        if not said.stays and said.new != said.old:
             yield entry(said.where, said.name, said.new)
 
 

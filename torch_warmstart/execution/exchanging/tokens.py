@@ -53,8 +53,13 @@ class Said:
     where: _Attributes
     name: str
     old: Any
-    new: Any  # None: one of the tokens is gone
+    new: Any  # None: one of the tokens is gone, or all that were forbidden
     table: ChangedTable | None  # by which it moves; None: its own table stays as it is
+
+    @property
+    def stays(self) -> bool:
+        """Whether nobody can say what it is to be."""
+        return self.new is None and self.name not in _FORBIDDEN
 
 
 def what_is_said(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> list[Said]:
@@ -76,7 +81,7 @@ def what_is_said(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> list
 def tokens_left(all_said: Iterable[Said]) -> Iterator[Finding]:
     """Tokens that a config has a row of, and the new vocabulary has not."""
     for said in all_said:
-        if said.new is None and said.table is not None:
+        if said.stays and said.table is not None:
             hint = f"Set config.{said.name} before the model is used."
             text = (
                 f"{said.name}={said.old} of the model's config is a token that the new vocabulary "
@@ -282,11 +287,14 @@ def _moved(change: TableChange, value: Any) -> Any:
 
 
 def _moved_but_gone(change: TableChange, value: Any) -> Any:
-    """The members of a list that are there still, each a row or several one after the other."""
+    """The members of a list that are there still, each a row or several one after the other.
+
+    None if none is left: an empty list of bad words is an error of `generate`'s.
+    """
     if not isinstance(value, list):
         return _moved(change, value)
     moved = (_moved(change, member) for member in value)
-    return [member for member in moved if member is not None]
+    return [member for member in moved if member is not None] or None
 
 
 def _moved_pairs(change: TableChange, value: Any) -> Any:

@@ -14,6 +14,8 @@ from .optimizers import ALL_VARIABLES as ALL_VARIABLES
 from .optimizers import BERT_WORDS as BERT_WORDS
 from .optimizers import COUNTS as COUNTS
 from .optimizers import GLOBAL_STEP as GLOBAL_STEP
+from .optimizers import GRADIENT_SUM as GRADIENT_SUM
+from .optimizers import GRADIENT_SUMS as GRADIENT_SUMS
 from .optimizers import KERAS_FOLDERS as KERAS_FOLDERS
 from .optimizers import KERAS_WORDS as KERAS_WORDS
 from .optimizers import POWER as POWER

@@ -115,6 +115,9 @@ TF1_SLOT = re.compile(rf"({'|'.join(TF1_OPTIMIZERS)})(?:_(\d{{1,18}}))?")
 COUNTS = ("iter", "_iterations", "iterations", "iteration")
 GLOBAL_STEP = "global_step"
 POWER = re.compile(r"(?:(.*)/)?beta([12])_power(?:_\d+)?")
+# Sums of gradients, which Keras 3 applies every few batches: in an object graph, and at the end of
+# a name in an .h5.
+GRADIENT_SUMS, GRADIENT_SUM = "_accumulated_gradients", "_gradient_accumulator"
 # All variables of an optimizer in one list: of an object graph, of a file of Keras 3.
 ALL_VARIABLES = "_variables"
 _NUMBERED = re.compile(r"vars/(?!0$|1$)\d+")  # the first two count, and have the learning rate

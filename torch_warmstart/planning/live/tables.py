@@ -21,7 +21,7 @@ from torch_warmstart.model import (
     Owner,
     Shape,
     Variable,
-    find_variable,
+    VariablesByName,
     model_variables,
     padding_row,
     positions_from,
@@ -442,7 +442,7 @@ def copies_of(tables: Iterable[ChangedTable], copy: Any) -> tuple[ChangedTable, 
     problems: list[Finding] = []
     found = []
     inner = inner_copy(copy)
-    known = model_variables(inner) if isinstance(inner, torch.nn.Module) else ()
+    known = VariablesByName(model_variables(inner) if isinstance(inner, torch.nn.Module) else ())
     for table in tables:
         is_module = isinstance(inner, torch.nn.Module)
         variable = _in_module(known, table) if is_module else _in_mapping(inner, table)
@@ -480,8 +480,8 @@ def inner_copy(copy: Any) -> Any:
     )
 
 
-def _in_module(known: Sequence[Variable], table: ChangedTable) -> Variable | None:
-    found = find_variable(known, table.variable.name)
+def _in_module(known: VariablesByName, table: ChangedTable) -> Variable | None:
+    found = known.find(table.variable.name)
     return None if found is None else found[0]
 
 

@@ -18,12 +18,17 @@ _BETWEEN = ":"
 def numbered(number: int, spec: TensorSpec) -> TensorSpec:
     """A tensor of the checkpoint of that number, counted from 0, among several."""
     storage = None if spec.storage is None else (number, spec.storage)
-    return replace(spec, key=f"{number + 1}{_BETWEEN}{spec.key}", storage=storage)
+    return replace(spec, key=numbered_key(number, spec.key), storage=storage)
+
+
+def numbered_key(number: int, key: str) -> str:
+    """`2:head.weight`, of the checkpoint of number 1."""
+    return f"{number + 1}{_BETWEEN}{key}"
 
 
 def is_numbered(number: int, spec: TensorSpec) -> bool:
     """Whether it is one of that checkpoint."""
-    return spec.key.startswith(f"{number + 1}{_BETWEEN}")
+    return spec.key.startswith(numbered_key(number, ""))
 
 
 class SeveralCheckpoints(Checkpoint):
@@ -51,8 +56,8 @@ class SeveralCheckpoints(Checkpoint):
         return self._all[at], rest
 
     def __iter__(self) -> Iterator[str]:
-        for at, checkpoint in enumerate(self._all, 1):
-            yield from (f"{at}{_BETWEEN}{key}" for key in checkpoint)
+        for at, checkpoint in enumerate(self._all):
+            yield from (numbered_key(at, key) for key in checkpoint)
 
     def _find(self, key: str) -> TensorSpec | None:
         try:

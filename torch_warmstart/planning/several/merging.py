@@ -12,7 +12,12 @@ from torch_warmstart.formats import Checkpoint
 from torch_warmstart.model import Variable
 from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem, WarmStartPlan
 from torch_warmstart.planning.planner import all_variables, make_plan
-from torch_warmstart.planning.several.checkpoints import SeveralCheckpoints, is_numbered, numbered
+from torch_warmstart.planning.several.checkpoints import (
+    SeveralCheckpoints,
+    is_numbered,
+    numbered,
+    numbered_key,
+)
 from torch_warmstart.settings import WarmStartSettings
 from torch_warmstart.slots import Optimizers
 from torch_warmstart.values import Overlap
@@ -83,8 +88,8 @@ def merged(plans: Sequence[WarmStartPlan]) -> WarmStartPlan:
     used = {key for item in items for key in item.keys}
     unused = [
         key
-        for at, plan in enumerate(plans, 1)
-        for key in (f"{at}:{one}" for one in plan.unused_keys)
+        for at, plan in enumerate(plans)
+        for key in (numbered_key(at, one) for one in plan.unused_keys)
         if key not in used
     ]
     missing = [name for plan in plans for name in plan.missing]

@@ -16,7 +16,7 @@ from torch_warmstart.planning.plan import PlanItem
 from torch_warmstart.planning.slots.known import Known
 from torch_warmstart.planning.wishes import Wish, Wishes
 from torch_warmstart.settings import AnyVocabInfo, VocabInfo
-from torch_warmstart.slots import SlotSource, axes_in_slot
+from torch_warmstart.slots import SlotSource, axes_in_slot, is_flat
 
 _LEAVE_OUT = (
     "A slot that cannot follow its parameter: leave it out by a list in vars_to_warm_start (a str "
@@ -34,7 +34,7 @@ def infos_of(wish: Wish, wishes: Wishes) -> tuple[AnyVocabInfo, ...]:
         _check_no_fallback(wish, infos)
     if wish.infos or not infos:
         return wish.infos
-    if len(parameter.shape) > 1 and variable.shape == (parameter.tensor.numel(),):
+    if is_flat(parameter.shape, variable.shape):
         raise ProblemError(
             "slot-is-flat",
             variable,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import Finding, listed
+from torch_warmstart.layouts.tensorflow import GRADIENT_SUM, GRADIENT_SUMS
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.planning.deciding import Decision
 from torch_warmstart.planning.slots.known import Known
@@ -34,8 +35,7 @@ _STEPS_OF_KERNELS = (
     "TorchRec's has them: set the checkpoint's, fused_optimizer.set_optimizer_step(n), or they "
     "correct the bias of averages that have none."
 )
-# What Keras 3 calls sums of gradients: in an object graph, and at the end of a name in an .h5.
-_SUMS = ("/_accumulated_gradients/", "_gradient_accumulator\n")
+_SUMS = (f"/{GRADIENT_SUMS}/", f"{GRADIENT_SUM}\n")
 
 
 def find_uncounted(decisions: Mapping[Variable, Decision]) -> list[Finding]:

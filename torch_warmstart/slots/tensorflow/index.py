@@ -35,6 +35,7 @@ from torch_warmstart.layouts.tensorflow import (
     BERT_WORDS,
     COUNTS,
     GLOBAL_STEP,
+    GRADIENT_SUMS,
     KERAS_FOLDERS,
     KERAS_WORDS,
     POWER,
@@ -54,9 +55,7 @@ _LEGACY_RMSPROP = "rms"  # its slot; since Keras 2.11 it is called velocity
 _PRODUCTS = ("momentum_cache", "_u_product")
 _KERAS_H5 = "optimizer_weights/"
 # Lists of a Keras optimizer: the model's own variables, their averages, sums of gradients.
-_NO_SLOTS = frozenset(
-    ("_trainable_variables", "_model_variables_moving_average", "_accumulated_gradients")
-)
+_NO_SLOTS = frozenset(("_trainable_variables", "_model_variables_moving_average", GRADIENT_SUMS))
 
 
 @frozen

@@ -367,13 +367,14 @@ def _least_used(days: npt.NDArray[np.int32], counts: Numbers, excess: int) -> np
 
 def _special_rows_without_entry(vocabulary: Vocabulary) -> Numbers:
     """Rows that no entry may get: those of OOV, the mask and the like, without padding."""
-    spans = [
-        np.arange(span.start, span.stop)
-        for name, span in vocabulary.special.items()
-        if name != PADDING
-    ]
+    spans = [np.arange(span.start, span.stop) for span in _never_free(vocabulary).values()]
     rows = np.unique(np.concatenate([np.zeros(0, np.int64), *spans]))
     return np.setdiff1d(rows, vocabulary.entry_rows.numpy()) if len(rows) else rows
+
+
+def _never_free(vocabulary: Vocabulary) -> dict[str, range]:
+    """Special rows that stay what they are; an entry may take a row of padding."""
+    return {name: span for name, span in vocabulary.special.items() if name != PADDING}
 
 
 def _free_rows(vocabulary: Vocabulary, is_kept: torch.Tensor, count: int) -> Numbers:
@@ -406,7 +407,7 @@ def _check_size(
     if max_size is None:
         return
     last = max([int(rows[-1]) if len(rows) else -1, _last_kept(vocabulary, is_kept)])
-    last = max([last, *(s.stop - 1 for n, s in vocabulary.special.items() if n != PADDING)])
+    last = max([last, *(span.stop - 1 for span in _never_free(vocabulary).values())])
     if last >= max_size:
         raise SettingsError(
             f"max_size={max_size:,}, but {vocabulary.origin} has "
@@ -530,10 +531,10 @@ def _special_after(
     vocabulary: Vocabulary, is_kept: torch.Tensor, new_rows: Numbers, last: int
 ) -> Iterator[tuple[str, range]]:
     """Special rows; of padding what no entry has taken, which are its last rows."""
+    stay = _never_free(vocabulary)
+    yield from stay.items()
     for name, span in vocabulary.special.items():
-        if name != PADDING:
-            yield name, span
-        elif last < span.stop:
+        if name not in stay and last < span.stop:
             mine = (rows for _, rows in _kept_rows(vocabulary, is_kept))
             inside = [rows[rows < span.stop].max(initial=-1) for rows in (*mine, new_rows)]
             yield name, range(max(span.start, int(max(inside)) + 1), span.stop)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -247,3 +249,33 @@ def test_several_optimizers_are_given_as_a_list() -> None:
     for mine, theirs in zip(model.parameters(), old.parameters(), strict=True):
         state = next(o.state[mine] for o in both if mine in o.state)
         assert torch.equal(state["exp_avg"], optimizer.state[theirs]["exp_avg"])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(("library", "is_apart"), [("keras", True), ("tf_keras", False)])
+def test_a_row_that_is_several_times_in_a_batch_goes_on_by_another_rule_in_keras_3(
+    library, is_apart
+):
+    """Rows that are there once go on alike; the same gradient, dense, is what torch has."""
+    rows = _stepped(library, [0, 0, 2], is_dense=False)
+    summed = _stepped(library, [0, 0, 2], is_dense=True)
+    assert rows[2].equal(summed[2])
+    assert (not torch.allclose(rows[0], summed[0])) is is_apart
+
+
+def _stepped(library: str, ids: list[int], is_dense: bool) -> torch.Tensor:
+    """A table after two steps of Adam: its rows times themselves are the loss."""
+    tf: Any = importlib.import_module("tensorflow")
+    keras: Any = importlib.import_module(library)
+    rows = [[1.0], [2.0], [3.0]]
+    variable = tf.Variable(rows) if library == "tf_keras" else keras.Variable(rows)
+    value = variable if library == "tf_keras" else variable.value
+    optimizer = keras.optimizers.Adam(0.01)
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.gather(value, ids) ** 2)
+        gradient = tape.gradient(loss, value)
+        optimizer.apply_gradients(
+            [(tf.convert_to_tensor(gradient) if is_dense else gradient, variable)]
+        )
+    return torch.tensor(variable.numpy())

@@ -36,6 +36,7 @@ from torch_warmstart.planning import (
     count_states,
     entry,
     remarks,
+    taken_keys,
     totals_of,
 )
 from torch_warmstart.settings import VocabInfo
@@ -367,11 +368,11 @@ def make_report(plan: WarmStartPlan, outcome: Outcome, *, seconds: float) -> War
     """
     items = _as_others_wrote([outcome.items.get(i.variable, i) for i in plan.items])
     given = {item.name for item in items if item.state != "kept"}
-    taken = {key for item in items if item.state != "kept" for key in item.keys}
-    planned = {key for item in plan.items if item.state != "kept" for key in item.keys}
+    taken = taken_keys(items)
+    planned = taken_keys(plan.items)
     return WarmStartReport(
         missing_keys=tuple(name for name in plan.missing if name not in given),
-        unexpected_keys=(*plan.unused_keys, *sorted(planned - taken)),
+        unexpected_keys=(*plan.unused_keys, *sorted(planned.keys() - taken.keys())),
         mismatched_keys=plan.mismatched,
         variables=tuple(account_for(item, outcome.new_rows) for item in items),
         notes=(*plan.notes, *outcome.notes),

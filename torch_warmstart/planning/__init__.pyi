@@ -24,6 +24,7 @@ from .plan import count_states as count_states
 from .plan import entry as entry
 from .plan import parts_read as parts_read
 from .plan import remarks as remarks
+from .plan import taken_keys as taken_keys
 from .plan import totals_of as totals_of
 from .planner import make_plan as make_plan
 from .renames import read_renames as read_renames

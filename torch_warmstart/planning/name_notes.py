@@ -9,7 +9,7 @@ from torch_warmstart.formats import is_of_averages
 from torch_warmstart.model import without_fronts
 from torch_warmstart.names import BY_USER, Finder, bare_name
 from torch_warmstart.planning.locating import Located
-from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem
+from torch_warmstart.planning.plan import NOT_SELECTED, PlanItem, taken_keys
 from torch_warmstart.settings import SETTING
 
 
@@ -87,7 +87,7 @@ def _inferred(reason: str, items: Sequence[PlanItem]) -> Finding:
 
 def _averages(items: Iterable[PlanItem], located: Located) -> Iterator[Finding]:
     """Averages of what is taken that lie beside it."""
-    keys = [key for item in items if item.state != "kept" for key in item.keys]
+    keys = taken_keys(items)
     separator = located.finder.conventions.separator
     fronts = _fronts_of_averages(located.unused, separator)
     ends = _of_averages(key.rpartition("/")[2] for key in located.unused if "/" in key)
@@ -110,7 +110,7 @@ def _plain(names: Iterable[str]) -> set[str]:
 
 def _averages_in_entries(items: Iterable[PlanItem], finder: Finder) -> Iterator[Finding]:
     """Averages of what is taken that are entries of their own in the file."""
-    keys = {key for item in items if item.state != "kept" for key in item.keys}
+    keys = taken_keys(items)
     bare = (each.replace("/", ".") for key in keys for each in finder.conventions.bare(key))
     plain, checkpoint = _plain(keys) | {*bare}, finder.checkpoint
     for averages in checkpoint.averages() if keys else ():

@@ -21,7 +21,7 @@ from torch_warmstart.model import Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
 from torch_warmstart.planning.locating import Located, follow_rule
-from torch_warmstart.planning.plan import Audit, PlanItem
+from torch_warmstart.planning.plan import Audit, PlanItem, taken_keys
 from torch_warmstart.planning.renames import read_renames
 from torch_warmstart.planning.selection import selects_parameters_only
 from torch_warmstart.settings import SegmentInfo, VocabInfo, WarmStartSettings
@@ -190,9 +190,9 @@ def _kernels_left(
     Its bias shows it: GPT-2's `c_attn`, [n, 3n], lies beside its `c_proj`, [n, n].
     """
     folders = {_folder(item.keys[0]) for item in square}
-    used = {key for item in items if item.state != "kept" for key in item.keys}
+    used = taken_keys(items)
     found: dict[str, str] = {}
-    for key in finder.keys - used:
+    for key in finder.keys - used.keys():
         bias = f"{key.removesuffix(_WEIGHT)}bias"
         if not key.endswith(_WEIGHT) or _folder(key) not in folders or bias not in finder.keys:
             continue

@@ -482,6 +482,11 @@ class WarmStartPlan(Shown):
         return called
 
 
+def taken_keys(items: Iterable[PlanItem]) -> dict[str, None]:
+    """The keys of what becomes variables, each once, in their order."""
+    return {key: None for item in items if item.state != "kept" for key in item.keys}
+
+
 def parts_read(items: Iterable[PlanItem]) -> list[PlanItem]:
     """What of some items is made of something that is read: rows from older checkpoints too."""
     return [part for item in items if item.state != "kept" for part in (item, *item.patches)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -247,3 +248,25 @@ def test_variables_on_one_memory_are_made_of_one_tensor_or_refused(
     with pytest.raises(dcp.CheckpointException, match="'a.weight' and 'b.weight' share memory"):
         dcp.load(model.state_dict(), checkpoint_id=tmp_path, planner=planner)
     assert torch.equal(model["a"].weight, before)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_an_initialiser_changes_nothing_of_the_model(tmp_path: Path, writes: bool) -> None:
+    dcp.save({"e.weight": torch.ones(2, 2)}, checkpoint_id=tmp_path)
+    model = nn.ModuleDict({"e": nn.Embedding(2, 2), "other": nn.Linear(2, 2)})
+    before = model["other"].weight.detach().clone()
+
+    def filler(tensor: torch.Tensor) -> torch.Tensor:
+        model.eval()
+        if writes:
+            model["other"].weight.data.fill_(9.0)
+        return tensor.fill_(5.0)
+
+    info = tws.VocabInfo(["a", "n"], old_vocab=["a", "b"], backup_initializer=filler)
+    planner = tws.load_planner(model, tws.WarmStartSettings(None, "e.*", {"e.weight": info}))
+    with pytest.raises(dcp.CheckpointException, match="changed") if writes else nullcontext():
+        dcp.load(model.state_dict(), checkpoint_id=tmp_path, planner=planner)
+    assert model.training
+    assert model["other"].weight.equal(before)
+    if not writes:
+        assert model["e"].weight.tolist() == [[1.0, 1.0], [5.0, 5.0]]

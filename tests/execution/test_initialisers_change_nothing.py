@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -150,3 +151,74 @@ def test_a_journal_sees_the_statistics_of_a_norm(norm):
     assert (len(journal) == 0) == (norm is nn.SyncBatchNorm)
     journal.restore()
     assert _same(model.state_dict(), before)
+
+
+def _set_mode(model, _optimizer, _ema):
+    model.eval()
+
+
+def _set_attribute(model, _optimizer, _ema):
+    model.bn.momentum = 0.9
+
+
+def _listen(model, _optimizer, _ema):
+    model.ln.register_forward_hook(print)
+
+
+def _mark_tensor(model, _optimizer, _ema):
+    model.ln.weight.seen = True
+
+
+def _set_rate(_model, optimizer, _ema):
+    optimizer.param_groups[0]["lr"] = 5.0
+    optimizer.param_groups.append({"params": []})
+
+
+def _set_mode_of_copy(_model, _optimizer, ema):
+    ema.eval()
+
+
+BESIDES = [_set_mode, _set_attribute, _listen, _mark_tensor, _set_rate, _set_mode_of_copy]
+
+
+def _beside_tensors(model, optimizer, ema):
+    modules = [*model.modules(), *ema.modules()]
+    hooks = [len(module._forward_hooks) for module in modules]
+    settings = [(module.training, getattr(module, "momentum", None)) for module in modules]
+    rates = [group.get("lr") for group in optimizer.param_groups]
+    return hooks, settings, rates, vars(model.ln.weight).copy()
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize(
+    ("call", "way"),
+    [*(("warm_start", way) for way in BESIDES[:4]), *(("change_vocabulary", w) for w in BESIDES)],
+    ids=lambda one: getattr(one, "__name__", one),
+)
+def test_what_is_no_tensor_is_put_back(call, way, raises):
+    model, optimizer, ema = _trained()
+    before = _beside_tensors(model, optimizer, ema)
+
+    def filler(tensor: torch.Tensor) -> torch.Tensor:
+        way(model, optimizer, ema)
+        if raises:
+            raise ValueError("no")
+        return tensor.fill_(1.0)
+
+    with pytest.raises(CallbackError, match="ValueError") if raises else nullcontext():
+        _start(call, model, optimizer, ema, _info(filler))
+    assert _beside_tensors(model, optimizer, ema) == before
+
+
+def test_the_rates_of_an_optimizer_that_comes_along_are_put_back():
+    model, optimizer, _ = _trained()
+    old = {"model": copy.deepcopy(model.state_dict()), "optimizer": optimizer.state_dict()}
+
+    def filler(tensor: torch.Tensor) -> torch.Tensor:
+        optimizer.param_groups[0]["lr"] = 5.0
+        return tensor.fill_(1.0)
+
+    settings = tws.WarmStartSettings(old, "e.*", {"e.weight": _info(filler)})
+    tws.warm_start(model, settings, optimizer=optimizer)
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+    assert model.e.weight[1].tolist() == [1.0, 1.0]

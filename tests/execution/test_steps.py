@@ -24,6 +24,7 @@ from torch_warmstart.execution.commit import (
 from torch_warmstart.execution.execute import check_unchanged
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.prepare import prepare
+from torch_warmstart.new_rows import asked_of
 
 
 def _advance(description, count):
@@ -81,7 +82,7 @@ def test_to_prepare_changes_nothing_and_to_commit_twice_changes_nothing_more(new
     net, optimizer, plan = _plan(new_rows)
     before = _values(net, optimizer)
     with torch.no_grad():
-        prepared = prepare(plan, _advance)
+        prepared = prepare(plan, _advance, asked_of)
         assert _same(before, _values(net, optimizer))
         _commit(prepared, _advance)
         after = _values(net, optimizer)
@@ -94,7 +95,7 @@ def test_to_prepare_changes_nothing_and_to_commit_twice_changes_nothing_more(new
 def test_each_step_may_be_done_again_before_the_next():
     net, optimizer, plan = _plan(nn.init.ones_)
     with torch.no_grad():
-        for step in prepare(plan, _advance).steps:
+        for step in prepare(plan, _advance, asked_of).steps:
             step.run()
             step.run()
     once = _values(net, optimizer)
@@ -105,7 +106,7 @@ def test_each_step_may_be_done_again_before_the_next():
 def test_whole_tensors_are_loaded_first_and_slots_are_handed_over_last():
     _, _, plan = _plan(None)
     with torch.no_grad():
-        steps = prepare(plan, _advance).steps
+        steps = prepare(plan, _advance, asked_of).steps
     kinds = [type(step) for step in steps]
     assert (kinds[0], kinds[-1]) == (Load, HandOver)
     assert set(kinds[1:-1]) == {Copy, Gather}

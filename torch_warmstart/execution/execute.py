@@ -21,6 +21,7 @@ from torch_warmstart.display import Advance, progress_bar
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import SettingsError, WarmStartError, plural
 from torch_warmstart.execution.commit import Prepared, RollForward, SourceChangedError
+from torch_warmstart.execution.initialising import Guard
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.prepare import made_rows, prepare, room_to_work
 from torch_warmstart.execution.ranks import Agreement
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from torch_warmstart.execution.loading import Materialised
     from torch_warmstart.execution.ranks import Exchange
 
-Beside = Sequence[torch.nn.Module | torch.Tensor]
+Beside = Sequence[torch.nn.Module | torch.Tensor | torch.optim.Optimizer]
 
 _AS_BEFORE = "Model and optimizer are as they were."
 _COMPLETE = "The warm start is complete: model and optimizer are as planned."
@@ -71,7 +72,7 @@ def execute_plan(
         staging: Whether all that the commit reads is in memory before: "memory".
         memory_limit: Bytes that may be taken beside; None: any number.
         complete: What an error says where all has been written.
-        beside: Other models and tensors that nobody's code may change meanwhile.
+        beside: Other models, tensors and optimizers that nobody's code may change meanwhile.
 
     Raises WarmStartError; KeyboardInterrupt and its like go through, with a note that says whether
     the warm start is complete.
@@ -170,7 +171,11 @@ class _Run:
         with same_chance(planned, chance):
             left = self._materialised.initialise(journal, self.outcome)
             exchange = self._exchange() if is_any_lacking else None
-            prepared = prepare(plan, advance, journal, watch, share=share, exchange=exchange)
+            guard = Guard(journal, [plan.model, *models], self._optimizers())
+            try:
+                prepared = prepare(plan, advance, guard.run, watch, share=share, exchange=exchange)
+            finally:
+                guard.put_back()
             made = {} if self.agreement.is_alone else told_of_rows(made_rows(prepared))
             self._account_for(prepared)
         room = room_to_work(prepared)
@@ -184,6 +189,12 @@ class _Run:
         watch.check_prepared()
         self._ready = RollForward(prepared, advance, self.memory.check_while(watch.check))
         self.agreement.say_ready(made)
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        slots = (item.variable.slot for item in self.plan.items)
+        planned = [slot.optimizer for slot in slots if slot is not None]
+        every = [*planned, *self._beside]
+        return list({id(o): o for o in every if isinstance(o, torch.optim.Optimizer)}.values())
 
     def _account_for(self, prepared: Prepared) -> None:
         """What new rows are made of, and what showed only when they were made."""

@@ -17,7 +17,7 @@ import torch
 from torch_warmstart.computing import Box, as_the_caller, with_old_row, without_old_row
 from torch_warmstart.display import Advance
 from torch_warmstart.dtypes import as_bytes, take_rows
-from torch_warmstart.errors import CallbackError, SettingsError
+from torch_warmstart.errors import SettingsError
 from torch_warmstart.execution.commit import (
     Copy,
     Filled,
@@ -34,10 +34,11 @@ from torch_warmstart.execution.commit import (
     leaves,
 )
 from torch_warmstart.execution.gathering import CHUNK_BYTES, Rows
+from torch_warmstart.execution.initialising import Ask
 from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_verify
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block
-from torch_warmstart.model import Journal, Variable, extent_of, overlapping, share_elements
+from torch_warmstart.model import Variable, extent_of, overlapping, share_elements
 from torch_warmstart.model.sharding import Part, is_sharded, local_tensors, parts_of
 from torch_warmstart.new_rows import Constant, Initialised, Mixed
 from torch_warmstart.planning import (
@@ -59,7 +60,7 @@ _PER_ROW = 6 * 8  # bytes that a gather needs beside its chunks: indices of rows
 def prepare(
     plan: WarmStartPlan,
     advance: Advance,
-    journal: Journal | None = None,
+    ask: Ask,
     watch: Watch | None = None,
     *,
     share: Share = ALL,
@@ -70,7 +71,7 @@ def prepare(
     Args:
         plan: What to do.
         advance: Is told what has been verified.
-        journal: Watches what initialisers write to.
+        ask: Runs what an initialiser makes, by the name of it.
         watch: Gets what is read from memory.
         share: Which of the checksums this process checks.
         exchange: Gets what other ranks have in memory.
@@ -90,9 +91,9 @@ def prepare(
             "(numpy's mmap_mode='r'): leave it out of vars_to_warm_start, or give the model a "
             "tensor of its own first (tensor.clone())."
         )
-    filled = _fill_mixed(items, reader, journal)
+    filled = _fill_mixed(items, reader, ask)
     steps = [
-        _step(item, target, reader, partial(_rows_made, item, journal, filled))
+        _step(item, target, reader, partial(_rows_made, item, ask, filled))
         for item, target in zip(items, targets, strict=True)
     ]
     if exchange is not None:
@@ -289,10 +290,8 @@ class RowsMade:
         return RowsMade(self.fresh, {axis: (rows[number],) for axis, rows in self.mixed.items()})
 
 
-def _rows_made(
-    item: PlanItem, journal: Journal | None, filled: Mapping[tuple[Variable, int], Filled]
-) -> RowsMade:
-    fresh = {change.axis: _fresh(item.along(change), journal) for change in item.changes}
+def _rows_made(item: PlanItem, ask: Ask, filled: Mapping[tuple[Variable, int], Filled]) -> RowsMade:
+    fresh = {change.axis: _fresh(item.along(change), ask) for change in item.changes}
     mixed = {c.axis: filled.get((item.variable, c.axis)) for c in item.changes}
     return RowsMade(
         {axis: tensor for axis, tensor in fresh.items() if tensor is not None},
@@ -335,11 +334,11 @@ def _rows_of(
     return rows.to(item.variable.device)
 
 
-def fillings(item: PlanItem) -> list[tuple[Part, Filling]]:
-    """What new rows of a variable get, for each part of it that is here."""
+def fillings(item: PlanItem, ask: Ask) -> list[tuple[Part, Filling]]:
+    """What new rows of a variable get, for each part of it that is here; `ask` is `prepare`'s."""
     if item.remapping is None:
         return []
-    made = _rows_made(item, None, {})
+    made = _rows_made(item, ask, {})
     parts = item.variable.parts
     return [(part, filling) for part in parts for filling in _fillings(item, part.box, made)]
 
@@ -356,7 +355,7 @@ def made_rows(prepared: Prepared) -> Iterator[tuple[PlanItem, Box, torch.Tensor]
 
 
 def _fill_mixed(
-    items: Sequence[PlanItem], reader: Reader, journal: Journal | None
+    items: Sequence[PlanItem], reader: Reader, ask: Ask
 ) -> dict[tuple[Variable, int], Filled]:
     """The rows that are made of old ones; what one table needs serves the next."""
     along = (item.along(change) for item in items for change in item.changes)
@@ -377,7 +376,7 @@ def _fill_mixed(
             seeds[drawn] = draw_seed(fill.generator)
 
         def guard(label: str, run: Callable[[], Any], name: str = item.name) -> Any:
-            return _guarded(f"{name}: {label}", run, journal)
+            return ask(f"{name}: {label}", run)
 
         filled[item.variable, item.axis] = fill_mixed(
             item,
@@ -394,7 +393,7 @@ def _fill_mixed(
     return filled
 
 
-def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
+def _fresh(item: PlanItem, ask: Ask) -> torch.Tensor | None:
     """What an initialiser makes of a whole tensor, so that fans are right; None: there is none."""
     fill = item.fill
     if not isinstance(fill, Initialised):
@@ -415,23 +414,6 @@ def _fresh(item: PlanItem, journal: Journal | None) -> torch.Tensor | None:
                 generator=fill.generator,
             )
 
-    fresh: torch.Tensor = _guarded(name, run, journal)
+    fresh: torch.Tensor = ask(name, run)
     empty_padding(fresh, item.axis, fill.padding)
     return fresh
-
-
-def _guarded(name: str, run: Callable[[], Any], journal: Journal | None) -> Any:
-    """What an initialiser makes; raises CallbackError if it raises, or changes anything else."""
-    from torch_warmstart.new_rows import asked_of
-
-    if journal is None:
-        return asked_of(name, run)
-    mark, is_as_before = len(journal), journal.arrangement()
-    with journal.mode:
-        made = asked_of(name, run)
-    if len(journal) > mark or not is_as_before():
-        raise CallbackError(
-            f"{name} has changed a tensor of the model, of its optimizer or of the checkpoint; it "
-            "may change only the tensor that it gets."
-        )
-    return made

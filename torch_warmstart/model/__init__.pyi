@@ -1,3 +1,4 @@
+from .attributes import Attributes as Attributes
 from .journal import Journal as Journal
 from .memory import Extent as Extent
 from .memory import Extents as Extents

@@ -37,9 +37,15 @@ class Attributes:
                 if isinstance(tensor, torch.Tensor):
                     self._kept.append((vars(tensor), vars(tensor).copy()))
 
+    def keep_groups(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Remembers the param groups of optimizers, learning rates and the like."""
+        for optimizer in optimizers:
+            self._kept.append((optimizer.param_groups, optimizer.param_groups.copy()))
+            self._kept += [(group, group.copy()) for group in optimizer.param_groups]
+
     def put_back(self) -> None:
         """Makes all as it was; a second time makes no difference."""
-        for where, before in self._kept:
+        for where, before in reversed(self._kept):  # what was kept twice, as it was first
             if not _is_same_collection(where, before):
                 where.clear()
                 where.extend(before) if isinstance(where, list) else where.update(before)

@@ -27,6 +27,7 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.execution.dcp.reads import Read, reads_of
 from torch_warmstart.execution.gathering import fill_cells
+from torch_warmstart.execution.initialising import guarded
 from torch_warmstart.execution.loading import Outcome, does_something_of_its_own
 from torch_warmstart.execution.prepare import fillings
 from torch_warmstart.execution.ranks import (
@@ -166,7 +167,8 @@ class WarmStartLoadPlanner(LoadPlanner):
     def finish_plan(self, central_plan: LoadPlan) -> LoadPlan:
         with torch.no_grad(), same_chance(self.plan, central_plan.planner_data["chance"]):
             filled = [item for item in self.plan.items if item.name in self._left]
-            self._fillings = {item.name: fillings(item) for item in filled}
+            with guarded(self._model) as ask:
+                self._fillings = {item.name: fillings(item, ask) for item in filled}
         for item in filled:
             self._complete(item)
         return central_plan

@@ -94,12 +94,13 @@ def _exchange(
 
 def _beside(
     optimizer: Optimizers | None, ema: Sequence[Any]
-) -> Iterator[torch.nn.Module | torch.Tensor]:
+) -> Iterator[torch.nn.Module | torch.Tensor | torch.optim.Optimizer]:
     """What an initialiser may change as little as the model: copies, and what optimizers keep."""
     for copy in ema:
         inner = inner_copy(copy)
         yield from [inner] if isinstance(inner, torch.nn.Module) else _tensors(inner)
     for one in () if optimizer is None else optimizers_in(optimizer):
+        yield one
         for state in one.state.values():
             yield from _tensors(state)
 

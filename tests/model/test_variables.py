@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from torch_warmstart.model.patterns import matches
-from torch_warmstart.model.variables import find_variable, model_variables
+from torch_warmstart.model.variables import VariablesByName, model_variables
 from torch_warmstart.planning.selection import select
 from torch_warmstart.settings.settings import WarmStartSettings
 
@@ -84,9 +84,9 @@ def test_a_submodule_that_a_user_called_module_keeps_its_name():
 def test_a_name_may_be_written_with_slashes_and_an_output_number():
     variables = model_variables(Tied())
     for name in ("head.weight", "head/weight", "head/weight:0"):
-        variable, owner = find_variable(variables, name)
+        variable, owner = VariablesByName(variables).find(name)
         assert (variable.name, owner.name) == ("embedding.weight", "head.weight")
-    assert find_variable(variables, "cache") is None
+    assert VariablesByName(variables).find("cache") is None
 
 
 @pytest.mark.parametrize(

@@ -135,3 +135,29 @@ def test_slots_may_be_named_one_by_one():
     value = its.state[old["attn"].v_proj.weight]["exp_avg"]
     assert torch.equal(found["exp_avg"][:WIDTH], value)
     assert found["step"] == 2
+
+
+def _of_two_optimizers(steps_of_value: int) -> dict[str, torch.Tensor]:
+    """TensorFlow's query and key, trained by one Adam for five steps, and value by another."""
+    tensors: dict[str, torch.Tensor] = {}
+    for scope, steps, names in (("a", 5, ("query", "key")), ("b", steps_of_value, ("value",))):
+        for name, shape in ((n, s) for n in names for s in ((4, 2, 2), (2, 2))):
+            key = f"attn/{name}/{'kernel' if len(shape) == 3 else 'bias'}"
+            tensors[key] = torch.randn(shape)
+            tensors |= {f"{scope}/{key}/{slot}": torch.ones(shape) for slot in ("Adam", "Adam_1")}
+        tensors[f"{scope}/beta1_power"] = torch.tensor(0.9 ** (steps + 1))
+        tensors[f"{scope}/beta2_power"] = torch.tensor(0.999 ** (steps + 1))
+    return tensors
+
+
+def test_what_two_optimizers_of_tensorflow_counted_must_be_the_same(tf_checkpoint):
+    for steps in (5, 1):
+        new = nn.ModuleDict({"attn": nn.MultiheadAttention(4, 2)})
+        optimizer = torch.optim.Adam(new.parameters())
+        settings = tws.WarmStartSettings(tf_checkpoint(_of_two_optimizers(steps)), ["attn.in"])
+        if steps == 5:
+            tws.warm_start(new, settings, optimizer=optimizer)
+            assert optimizer.state[new["attn"].in_proj_bias]["step"] == 5
+        else:
+            with pytest.raises(tws.UnsupportedError, match=r"joined of have 5, 1, and it has one number"):
+                tws.warm_start(new, settings, optimizer=optimizer)

@@ -9,6 +9,7 @@ step is the only count there is.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -66,27 +67,29 @@ def steps_layout(name: str, powers: Sequence[Power], count: str | None) -> Layou
     return Layout("steps", to_torch, to_tf, num_tf=len(powers) + (count is not None))
 
 
-def one_of_all(name: str, count: int) -> Layout:
+def one_of_all(name: str, layouts: Sequence[Layout]) -> Layout:
     """The one number that each of several tensors has for itself, which must be the same.
 
     Args:
         name: The slot's, for messages.
-        count: How many tensors there are.
+        layouts: What makes each number.
     """
 
     def to_torch(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if not tensors[0].is_meta and len({float(tensor) for tensor in tensors}) > 1:
-            found = ", ".join(f"{float(tensor):g}" for tensor in tensors)
+        rest = iter(tensors)
+        numbers = [each.to_torch(*itertools.islice(rest, each.num_tf))[0] for each in layouts]
+        if not numbers[0].is_meta and len({float(number) for number in numbers}) > 1:
+            found = ", ".join(f"{float(number):g}" for number in numbers)
             raise UnsupportedError(
                 f"{name}: the tensors that its parameter is joined of have {found}, and it has one "
                 "number for all: leave `optimizer` out, or select no slots of this parameter."
             )
-        return (tensors[0],)
+        return (numbers[0],)
 
     def to_tf(number: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (number,) * count
+        return tuple(tensor for each in layouts for tensor in each.to_tf(number))
 
-    return Layout("one of all", to_torch, to_tf, num_tf=count)
+    return Layout("one of all", to_torch, to_tf, num_tf=sum(each.num_tf for each in layouts))
 
 
 def apart(count: int) -> Layout:

@@ -16,7 +16,7 @@ from torch_warmstart.layouts import IDENTITY, Form, Layout
 from torch_warmstart.model import Slot, Variable
 from torch_warmstart.names import BY_USER, Finder, Source
 from torch_warmstart.slots.saved_slots import NoSource, SlotSource, SourceOf, slot_form
-from torch_warmstart.slots.steps import Power, product_layout, steps_layout
+from torch_warmstart.slots.steps import Power, one_of_all, product_layout, steps_layout
 from torch_warmstart.slots.tensorflow import messages as say
 from torch_warmstart.slots.tensorflow.index import Kept, SlotIndex
 from torch_warmstart.slots.tensorflow.messages import slot_of
@@ -120,7 +120,7 @@ class TensorFlowSlots:
     ) -> _Found:
         name = slot_of(variable).name
         if name in _NUMBERS:
-            return self._number(variable, kept[0])
+            return self._number_of_all(variable, kept)
         if name in _FACTORS:
             return self._factor(variable, parameter, kept)
         return self._plain(variable, parameter, target, kept)
@@ -238,6 +238,18 @@ class TensorFlowSlots:
         specs = [self._checkpoint.spec(key) for key in keys]
         form = Form(((STEP,),) * len(specs), layout or IDENTITY)
         return _from_kept(_source(specs, variable, form), variable, kept)
+
+    def _number_of_all(self, variable: Variable, kept: Sequence[Kept]) -> _Found:
+        """That of a parameter, whose tensors may be of several optimizers."""
+        by_keys = {(one.count, one.powers, one.product): one for one in kept}
+        found = [self._number(variable, one) for one in by_keys.values()]
+        sources = [one.source for one in found if isinstance(one, SlotSource)]
+        if len(found) == 1 or len(sources) < len(found):
+            return next((one for one in found if not isinstance(one, SlotSource)), found[0])
+        specs = [spec for source in sources for spec in source.specs]
+        layout = one_of_all(variable.name, [source.form.layout for source in sources])
+        form = Form(((STEP,),) * len(specs), layout)
+        return _from_kept(_source(specs, variable, form), variable, kept[0])
 
     def _steps(self, variable: Variable, kept: Kept) -> tuple[list[str], Layout | None]:
         """The keys of what counted steps, and what makes the count of them, if they are not it."""

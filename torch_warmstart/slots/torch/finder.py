@@ -15,7 +15,7 @@ import torch
 
 from torch_warmstart.errors import SettingsError, did_you_mean, listed
 from torch_warmstart.formats import SavedOptimizer, SavedParameter, TensorSpec
-from torch_warmstart.layouts import Form
+from torch_warmstart.layouts import IDENTITY, Form
 from torch_warmstart.model import Slot, Variable, without_wrappers
 from torch_warmstart.model.sharding import FIRST_STATE, registered_of
 from torch_warmstart.names import BY_USER, Finder, Source
@@ -376,7 +376,7 @@ def _form(slot: Variable, parameter: Source, specs: Sequence[TensorSpec]) -> For
         return form
     if len(specs) == 1:
         return Form(((slot.slot.name,),))
-    layout = one_of_all(slot.name, len(specs)) if not slot.shape else apart(len(specs))
+    layout = one_of_all(slot.name, [IDENTITY] * len(specs)) if not slot.shape else apart(len(specs))
     return Form(((slot.slot.name,),) * len(specs), layout)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import SettingsError, did_you_mean, listed, plural
+from torch_warmstart.errors import SettingsError, did_you_mean, listed, plural, printable
 from torch_warmstart.formats.families import COLLECTIONS, family_of, is_of_averages
 from torch_warmstart.values import frozen
 
@@ -271,8 +271,18 @@ def _has_any(node: _Tree, leaf: type, wanted: frozenset[str]) -> bool:
 
 
 def _joined(node: _Tree, leaf: type) -> dict[str, Any]:
-    """The tensors of a mapping and of those below it, their names joined by dots; each once."""
-    return {begin + key: value for begin, key, value in _leaves_below(node, leaf)}
+    """The tensors of a mapping and of those below it, their names joined by dots; each once.
+
+    Raises SettingsError for two of one name, `a` / `b.c` and `a.b` / `c`.
+    """
+    joined: dict[str, Any] = {}
+    for begin, key, value in _leaves_below(node, leaf):
+        if joined.setdefault(begin + key, value) is not value:
+            raise SettingsError(
+                f"Two tensors of the checkpoint are called {printable(begin + key)!r} where the "
+                "keys of its mappings are joined by dots. Name the mapping that is meant: entry=..."
+            )
+    return joined
 
 
 def _leaves_below(node: _Tree, leaf: type) -> Iterator[tuple[str, str, Any]]:

@@ -87,3 +87,12 @@ def test_a_container_of_itself_ends():
         shared = {"l": shared, "r": shared}
     with tws.load_checkpoint({"model": shared, "z": {"z": torch.ones(1)}}, entry="") as checkpoint:
         assert len(checkpoint) == 3
+
+
+def test_two_tensors_of_a_tree_that_would_have_one_name_are_told():
+    tree = {"model": {"a": {"b.c": torch.ones(1)}, "a.b": {"c": torch.zeros(1)}}}
+    with pytest.raises(tws.SettingsError, match=r"Two tensors .* are called 'a\.b\.c'"):
+        tws.load_checkpoint(tree, entry="model")
+    same = torch.ones(1)
+    tied = {"model": {"a": {"b.c": same}, "a.b": {"c": same}}}
+    assert list(tws.load_checkpoint(tied, entry="model")) == ["a.b.c"]

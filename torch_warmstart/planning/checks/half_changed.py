@@ -19,12 +19,14 @@ from torch_warmstart.layouts import (
     attribute_of,
     is_torchs_own,
     is_untransposed_linear,
+    original_of,
     output_axis,
     torch_layer_of,
     vector_of,
 )
 from torch_warmstart.layouts.tensorflow import STATISTICS
 from torch_warmstart.model import TABLES
+from torch_warmstart.new_rows import UNLESS_SAID
 from torch_warmstart.planning.plan import AxisChange, PlanItem
 from torch_warmstart.planning.rows import why_not_by_position
 from torch_warmstart.settings import VocabInfo
@@ -176,6 +178,7 @@ def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Fin
         if not _move_alike(*pair):
             yield _finding("error", pair)
     yield from _flattened(leaves, vectors)
+    yield from _normed(module, leaves)
     said = {frozenset((id(one), id(other))) for one, _, other, _ in known}
     for pair in () if is_own else _alike(leaves):
         if frozenset((id(pair[0]), id(pair[2]))) not in said and not _move_alike(*pair):
@@ -235,6 +238,33 @@ def _flattened(leaves: Mapping[str, PlanItem], vectors: Mapping[str, Vector]) ->
                     "in training mode some times before it is used: that estimates them anew."
                 )
                 yield Finding("rows-of-one-layer", "error", leaves[name].name, text, hint)
+
+
+def _normed(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
+    """A weight norm's v of which cells come or go along an axis that its g is the norm over."""
+    for leaf, item in leaves.items():
+        original = original_of(module, leaf) if item.changes else None
+        if original is None or original.part != "v":
+            continue
+        own = None if original.dim < 0 else original.dim  # None: one norm for all of it
+        over = [change for change in item.changes if change.axis != own]
+        lost = [change.axis for change in over if item.patches or not _keeps_norms(change)]
+        if lost:
+            text = (
+                f"{item.name} is scaled to the norms of a weight_norm, which are over what comes "
+                f"or goes along axis {lost[0]}: all else would be scaled with it."
+            )
+            hint = "Warm-start the layer without weight_norm, and put that on afterwards."
+            yield Finding("norm-over-axis", "error", item.name, text, hint)
+
+
+def _keeps_norms(change: AxisChange) -> bool:
+    """Whether all old cells along an axis stay, each once, and beside them are zeros only."""
+    rows = change.remapping.rows
+    taken = rows[rows >= 0]
+    if len(taken) != change.old_size or len(torch.unique(taken)) != len(taken):
+        return False
+    return len(rows) == len(taken) or change.fill == UNLESS_SAID
 
 
 def _alike(leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:

@@ -1,4 +1,4 @@
-"""Cells that come or go along an axis that a weight norm's norms are over."""
+"""A weight norm's v of which cells come or go that its norms are over, or begin as zeros."""
 
 from __future__ import annotations
 
@@ -87,3 +87,32 @@ def test_a_layer_without_the_norm_takes_its_columns():
     model = nn.Linear(2, 2)
     tws.warm_start(model, WarmStartSettings(old.state_dict(), ".*", {"weight": DROPPED}))
     assert torch.allclose(model.weight, old.weight[:, [0, 2]], atol=1e-6)
+
+
+ZEROS = {
+    "nobody says": None,
+    "nobody answers": tws.init.alias({"other": "x"}),
+}
+MADE = {"the model's": "keep", "a function's": nn.init.ones_, "the mean": tws.init.mean()}
+
+
+def _grow(dress, initializer):
+    layer = dress(nn.Linear(3, 3))
+    info = VocabInfo(["y", "n", "x"], old_vocab=["x", "y"], backup_initializer=initializer)
+    settings = WarmStartSettings(nn.Sequential(dress(nn.Linear(3, 2))), ".*", {"0": info})
+    tws.warm_start(nn.Sequential(layer), settings)
+    return layer(torch.eye(3))
+
+
+@pytest.mark.parametrize("how", DRESSED)
+@pytest.mark.parametrize("what", ZEROS)
+def test_new_rows_without_a_direction_are_refused(how, what):
+    with pytest.raises(tws.PlanError, match="would be NaN there") as raised:
+        _grow(DRESSED[how][0], ZEROS[what])
+    assert [problem.code for problem in raised.value.problems] == ["norm-of-zeros"]
+
+
+@pytest.mark.parametrize("how", DRESSED)
+@pytest.mark.parametrize("what", MADE)
+def test_new_rows_with_one_are_taken(how, what):
+    assert _grow(DRESSED[how][0], MADE[what]).isfinite().all()

@@ -26,7 +26,7 @@ from torch_warmstart.layouts import (
 )
 from torch_warmstart.layouts.tensorflow import STATISTICS
 from torch_warmstart.model import TABLES
-from torch_warmstart.new_rows import UNLESS_SAID
+from torch_warmstart.new_rows import UNLESS_SAID, Mixed
 from torch_warmstart.planning.plan import AxisChange, PlanItem
 from torch_warmstart.planning.rows import why_not_by_position
 from torch_warmstart.settings import VocabInfo
@@ -241,7 +241,7 @@ def _flattened(leaves: Mapping[str, PlanItem], vectors: Mapping[str, Vector]) ->
 
 
 def _normed(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
-    """A weight norm's v of which cells come or go along an axis that its g is the norm over."""
+    """A weight norm's v that would not be what its g is the norm of, or has none."""
     for leaf, item in leaves.items():
         original = original_of(module, leaf) if item.changes else None
         if original is None or original.part != "v":
@@ -250,12 +250,36 @@ def _normed(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Findi
         over = [change for change in item.changes if change.axis != own]
         lost = [change.axis for change in over if item.patches or not _keeps_norms(change)]
         if lost:
-            text = (
-                f"{item.name} is scaled to the norms of a weight_norm, which are over what comes "
-                f"or goes along axis {lost[0]}: all else would be scaled with it."
-            )
-            hint = "Warm-start the layer without weight_norm, and put that on afterwards."
-            yield Finding("norm-over-axis", "error", item.name, text, hint)
+            yield _scaled(item, lost[0])
+        if any(change.axis == own and _has_zeros(change) for change in item.changes):
+            yield _of_zeros(item)
+
+
+def _scaled(item: PlanItem, axis: int) -> Finding:
+    text = (
+        f"{item.name} is scaled to the norms of a weight_norm, which are over what comes or goes "
+        f"along axis {axis}: all else would be scaled with it."
+    )
+    hint = "Warm-start the layer without weight_norm, and put that on afterwards."
+    return Finding("norm-over-axis", "error", item.name, text, hint)
+
+
+def _of_zeros(item: PlanItem) -> Finding:
+    text = (
+        f"{item.name}: new rows would be zeros, which a weight_norm divides by their norm: the "
+        "weight would be NaN there."
+    )
+    hint = (
+        "Say what new rows begin with, for the layer: backup_initializer='keep' leaves those of "
+        "the model."
+    )
+    return Finding("norm-of-zeros", "error", item.name, text, hint)
+
+
+def _has_zeros(change: AxisChange) -> bool:
+    """Whether new rows begin as zeros, as far as that is known."""
+    fill = change.fill
+    return fill == UNLESS_SAID or (isinstance(fill, Mixed) and fill.num_unanswered > 0)
 
 
 def _keeps_norms(change: AxisChange) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, weight_norm
+from torch.nn.utils import parametrizations, parametrize, spectral_norm, weight_norm
 
 import torch_warmstart as tws
 from torch_warmstart import ClipOrPad, SegmentInfo, VocabInfo, WarmStartSettings
@@ -116,3 +116,40 @@ def test_new_rows_without_a_direction_are_refused(how, what):
 @pytest.mark.parametrize("what", MADE)
 def test_new_rows_with_one_are_taken(how, what):
     assert _grow(DRESSED[how][0], MADE[what]).isfinite().all()
+
+
+MOVED = VocabInfo(["y", "x"], old_vocab=["x", "y"])
+GONE = VocabInfo(["x"], old_vocab=["x", "y"])
+SPECTRAL = {"parametrised": parametrizations.spectral_norm, "by a hook": spectral_norm}
+
+
+def _of_itself(dress, info, rows):
+    """A layer of two rows and its successor of some, each under a norm."""
+    old, model = dress(nn.Linear(3, 2)), dress(nn.Linear(3, rows))
+    settings = WarmStartSettings(nn.Sequential(old), [".*"], {"0": info})
+    return tws.warm_start(nn.Sequential(model), settings)
+
+
+@pytest.mark.parametrize("how", SPECTRAL)
+def test_rows_that_go_under_a_spectral_norm_are_warned_of(how):
+    with pytest.warns(tws.WarmStartWarning, match="divided by its spectral norm, which is of what"):
+        report = _of_itself(SPECTRAL[how], GONE, 1)
+    assert [note.code for note in report.notes] == ["norm-over-axis"]
+    assert not _of_itself(SPECTRAL[how], MOVED, 2).notes  # all that was there
+
+
+class _Own(nn.Module):
+    def forward(self, weight):
+        return weight.cumsum(0)
+
+
+def _own(layer):
+    parametrize.register_parametrization(layer, "weight", _Own())
+    return layer
+
+
+@pytest.mark.parametrize("dress", [_own, parametrizations.orthogonal], ids=["own", "orthogonal"])
+def test_rows_of_what_nobody_knows_to_compute_are_warned_of(dress):
+    with pytest.warns(tws.WarmStartWarning, match="whether that moves alike its class knows"):
+        report = _of_itself(dress, MOVED, 2)
+    assert [note.code for note in report.notes] == ["rows-parametrized"]

@@ -16,6 +16,7 @@ from .named import squeeze as squeeze
 from .named import then as then
 from .outputs import is_untransposed_linear as is_untransposed_linear
 from .outputs import output_axis as output_axis
+from .parametrized import Original as Original
 from .parametrized import Vector as Vector
 from .parametrized import attribute_of as attribute_of
 from .parametrized import mlx_forms as mlx_forms

@@ -15,6 +15,7 @@ from torch import nn
 
 from torch_warmstart.errors import Finding, Severity, listed, plural, the_same
 from torch_warmstart.layouts import (
+    Original,
     Vector,
     attribute_of,
     is_torchs_own,
@@ -178,7 +179,7 @@ def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Fin
         if not _move_alike(*pair):
             yield _finding("error", pair)
     yield from _flattened(leaves, vectors)
-    yield from _normed(module, leaves)
+    yield from _computed(module, leaves)
     said = {frozenset((id(one), id(other))) for one, _, other, _ in known}
     for pair in () if is_own else _alike(leaves):
         if frozenset((id(pair[0]), id(pair[2]))) not in said and not _move_alike(*pair):
@@ -240,19 +241,40 @@ def _flattened(leaves: Mapping[str, PlanItem], vectors: Mapping[str, Vector]) ->
                 yield Finding("rows-of-one-layer", "error", leaves[name].name, text, hint)
 
 
-def _normed(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
-    """A weight norm's v that would not be what its g is the norm of, or has none."""
+def _computed(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
+    """What moves where a weight is computed from it, and would not be that weight's rows."""
     for leaf, item in leaves.items():
         original = original_of(module, leaf) if item.changes else None
-        if original is None or original.part != "v":
+        if original is None:
             continue
-        own = None if original.dim < 0 else original.dim  # None: one norm for all of it
-        over = [change for change in item.changes if change.axis != own]
-        lost = [change.axis for change in over if item.patches or not _keeps_norms(change)]
-        if lost:
-            yield _scaled(item, lost[0])
-        if any(change.axis == own and _has_zeros(change) for change in item.changes):
+        changed = [c.axis for c in item.changes if item.patches or not _keeps_norms(c)]
+        own = original.dim if original.part == "v" else None  # -1: one norm for all of it
+        over = [axis for axis in changed if axis != own]
+        if original.refusal is not None:
+            yield _parametrized(item, original)
+        elif over and original.part == "v":
+            yield _scaled(item, over[0])
+        elif over and original.is_divided:
+            yield _divided(item, over[0])
+        if own is not None and any(c.axis == own and _has_zeros(c) for c in item.changes):
             yield _of_zeros(item)
+
+
+def _parametrized(item: PlanItem, original: Original) -> Finding:
+    text = (
+        f"{item.name} moves as var_name_to_vocab_info says, and a parametrization computes "
+        f"{original.leaf!r} from it: whether that moves alike its class knows."
+    )
+    return Finding("rows-parametrized", "warning", item.name, text)
+
+
+def _divided(item: PlanItem, axis: int) -> Finding:
+    text = (
+        f"{item.name} is divided by its spectral norm, which is of what comes or goes along axis "
+        f"{axis}, too: all else is scaled by another one than before."
+    )
+    hint = "Run the model in training mode some times before it is used: that estimates it anew."
+    return Finding("norm-over-axis", "warning", item.name, f"{text} {hint}", hint)
 
 
 def _scaled(item: PlanItem, axis: int) -> Finding:

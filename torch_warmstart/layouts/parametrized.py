@@ -93,6 +93,12 @@ def vector_of(module: nn.Module, leaf: str) -> Vector | None:
     return Vector(weight, own if which == "u" else 1 - own if original.dim() == 2 else None)
 
 
+def is_mask(module: nn.Module, leaf: str) -> bool:
+    """Whether a tensor of a layer says which numbers of a weight have been pruned."""
+    hooks = module._forward_pre_hooks.values() if leaf.endswith("_mask") else ()
+    return any(getattr(hook, "_tensor_name", None) == leaf.removesuffix("_mask") for hook in hooks)
+
+
 def _spectral_norm(module: nn.Module, weight: str, number: str | None) -> tuple[object, Any]:
     """The norm of that name, and what it divides. To ask for the weight moves u."""
     if number is not None:

@@ -12,9 +12,8 @@ from torch_warmstart import ClipOrPad, VocabInfo, WarmStartSettings
 from torch_warmstart.planning.checks import half_changed
 
 SHUFFLED = VocabInfo(["c", "a", "b"], old_vocab=["a", "b", "c"])
-GROWN = VocabInfo(
-    ["a", "b", "new"], old_vocab=["a", "b", "c"]
-)  # rows that stay are where they were
+# Rows that stay are where they were.
+GROWN = VocabInfo(["a", "b", "new"], old_vocab=["a", "b", "c"], backup_initializer="keep")
 
 
 def _weight_normed():

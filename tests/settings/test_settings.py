@@ -104,7 +104,10 @@ def test_an_unknown_policy_is_refused():
         ({"axis": "0"}, "axis must be an int"),
         ({"backup_initializer": 3}, "None .zeros., 'keep', one of tws.init"),
         ({"backup_initializer": "zeros"}, "None .zeros., 'keep', one of tws.init"),
-        ({"old_num_oov_buckets": 2}, "old_num_oov_buckets=2 and num_oov_buckets=0 differ"),
+        (
+            {"num_oov_buckets": 1, "old_num_oov_buckets": 2},
+            "old_num_oov_buckets=2 and num_oov_buckets=1 differ",
+        ),
         ({"generator": torch.Generator()}, "of no use without a backup_initializer"),
         (
             {"generator": torch.Generator(), "backup_initializer": torch.nn.init.ones_},

@@ -69,3 +69,22 @@ def test_the_row_for_what_is_not_listed_follows():
     info = {"weight": tws.VocabInfo(new, old_vocab=old)}
     tws.warm_start(model, tws.WarmStartSettings({"weight": table}, ".*", info))
     assert model.weight.flatten().tolist() == [1, 2, 0, 3]
+
+
+def test_the_old_oov_rows_can_be_said_where_the_new_vocabulary_has_its_own():
+    model = torch.nn.ModuleDict({"e": torch.nn.Embedding(3, 1)})
+    old = {"e.weight": torch.tensor([[1.0], [2.0], [3.0]])}  # b, a, and what is not listed
+    info = tws.VocabInfo(["[UNK]", "a", "b"], old_vocab=["b", "a"], old_num_oov_buckets=1)
+    report = tws.warm_start(model, tws.WarmStartSettings(old, ".*", {"e.weight": info}))
+    assert model["e"].weight.flatten().tolist() == [3.0, 2.0, 1.0]
+    assert (report["e.weight"].rows.copied, report["e.weight"].rows.oov_copied) == (2, 1)
+
+
+@pytest.mark.parametrize(("new", "now"), [(["a", "b"], "0 OOV rows"), (["[UNK]", "a"], "1 OOV")])
+def test_old_oov_rows_of_another_number_are_refused(new, now):
+    model = torch.nn.ModuleDict({"e": torch.nn.Embedding(len(new), 1)})
+    old = {"e.weight": torch.ones(4, 1)}
+    info = tws.VocabInfo(new, old_vocab=["b", "a"], old_num_oov_buckets=2)
+    settings = tws.WarmStartSettings(old, ".*", {"e.weight": info})
+    with pytest.raises(tws.PlanError, match=f"=2, but the new variable has {now}"):
+        tws.plan_warm_start(model, settings)

@@ -17,8 +17,10 @@ from .named import stacked as stacked
 from .named import then as then
 from .outputs import is_untransposed_linear as is_untransposed_linear
 from .outputs import output_axis as output_axis
+from .parametrized import Original as Original
 from .parametrized import Vector as Vector
 from .parametrized import attribute_of as attribute_of
+from .parametrized import is_mask as is_mask
 from .parametrized import mlx_forms as mlx_forms
 from .parametrized import original_of as original_of
 from .parametrized import paddle_forms as paddle_forms

@@ -44,6 +44,7 @@ class Original:
     part: str  # "orig": as the weight itself; "g" and "v" of weight norm
     dim: int = 0  # of weight norm
     refusal: str | None = None  # a parametrization that nobody can go back from
+    is_divided: bool = False  # by a spectral norm
 
 
 def original_of(module: nn.Module, leaf: str) -> Original | None:
@@ -61,7 +62,7 @@ def original_of(module: nn.Module, leaf: str) -> Original | None:
         if kind == "WeightNorm" and old[2] in "gv":
             return Original(old[1], old[2], _dim(hook))
         if old[2] == "orig":
-            return Original(old[1], "orig")
+            return Original(old[1], "orig", is_divided=kind == "SpectralNorm")
     return None
 
 
@@ -90,6 +91,12 @@ def vector_of(module: nn.Module, leaf: str) -> Vector | None:
         return None
     own = _dim(norm) % original.dim()
     return Vector(weight, own if which == "u" else 1 - own if original.dim() == 2 else None)
+
+
+def is_mask(module: nn.Module, leaf: str) -> bool:
+    """Whether a tensor of a layer says which numbers of a weight have been pruned."""
+    hooks = module._forward_pre_hooks.values() if leaf.endswith("_mask") else ()
+    return any(getattr(hook, "_tensor_name", None) == leaf.removesuffix("_mask") for hook in hooks)
 
 
 def _spectral_norm(module: nn.Module, weight: str, number: str | None) -> tuple[object, Any]:
@@ -124,7 +131,7 @@ def _of_parametrization(module: nn.Module, leaf: str, number: str) -> Original |
     if kind == "_WeightNorm" and number:
         return Original(leaf, "gv"[int(number)], _dim(parametrization))
     if kind == "_SpectralNorm":
-        return Original(leaf, "orig")
+        return Original(leaf, "orig", is_divided=True)
     return Original(leaf, "orig", refusal=_NOT_INVERTED.format(kind))
 
 

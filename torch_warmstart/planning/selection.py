@@ -17,7 +17,8 @@ from torch_warmstart.errors import (
     nearest_are,
     plural,
 )
-from torch_warmstart.layouts import original_of, output_axis, vector_of
+from torch_warmstart.layouts import is_mask, original_of, output_axis, vector_of
+from torch_warmstart.layouts.tensorflow import STATISTICS
 from torch_warmstart.model import (
     Owner,
     Variable,
@@ -213,11 +214,13 @@ def _for_variable(infos: Infos, variable: Variable) -> tuple[AnyVocabInfo, ...]:
     """Those of a module, whose axes are its weight's, that are for one of its variables.
 
     A bias is for what its layer has along its outputs' axis, a vector of a spectral norm for what
-    one axis of its weight has.
+    one axis of its weight has. What is no weight begins in new rows as its module begins it.
     """
     owner = variable.owners[0]
     found = infos_of(infos)
     vector = vector_of(owner.module, owner.leaf)
+    if vector is not None or owner.leaf in STATISTICS or is_mask(owner.module, owner.leaf):
+        found = tuple(replace(i, backup_initializer="keep", generator=None) for i in found)
     if vector is not None:
         return tuple(replace(info, axis=0) for info in found if info.axis == vector.axis)
     if "." in owner.leaf and original_of(owner.module, owner.leaf) is None:

@@ -19,6 +19,7 @@ from .vocab_infos import ALL_ENTRIES as ALL_ENTRIES
 from .vocab_infos import FROM_CHECKPOINT as FROM_CHECKPOINT
 from .vocab_infos import INFO_TYPES as INFO_TYPES
 from .vocab_infos import KEEP as KEEP
+from .vocab_infos import OOV_BY_NUMBER as OOV_BY_NUMBER
 from .vocab_infos import AnyVocabInfo as AnyVocabInfo
 from .vocab_infos import ClipOrPad as ClipOrPad
 from .vocab_infos import FromCheckpoint as FromCheckpoint

@@ -27,9 +27,9 @@ ALL_ENTRIES = -1
 _NO_COUNT = 1 << 62
 _MAKERS = "torch_warmstart.init"  # whose functions make initialisers, and are none
 # Why OOV rows are not taken where there are not as many of them.
-_OOV_BY_NUMBER = (
+OOV_BY_NUMBER = (
     "An entry's bucket is its hash modulo their number, so old OOV rows mean nothing in the new "
-    "variable"
+    "variable: leave it at 0."
 )
 KEEP = "keep"
 
@@ -77,7 +77,7 @@ class VocabInfo:
             the vocabulary has its own, as Keras's layers have.
         old_vocab: As `new_vocab`, for the vocabulary the checkpoint was trained with. By default
             `FROM_CHECKPOINT`, the one that the checkpoint itself holds.
-        old_vocab_size: How many of its entries were used; -1 for all.
+        old_vocab_size: How many of its rows were used, from the first; -1 for all.
         backup_initializer: What fills rows that have no old row. None: zeros, as in TensorFlow.
             "keep": what the model holds already. A callable: it gets a tensor of the variable's
             full shape, so that fan-based initialisers of `torch.nn.init` are right, and fills it
@@ -88,8 +88,8 @@ class VocabInfo:
         old_num_oov_buckets: How many OOV rows the old variable had. 0 (TensorFlow's behaviour):
             the new OOV rows are initialised. None: they are copied if both vocabularies state
             theirs, with one count and, of several, one hash. Otherwise it must equal the number of
-            the new ones, since an entry's bucket is its hash modulo their number, and they are
-            copied.
+            the new ones, which `num_oov_buckets` or the new vocabulary says, since an entry's
+            bucket is its hash modulo their number, and they are copied.
         forms: In which forms entries are written, if those of one side are not those of the other:
             "byte_level" (`Ġx`, bytes as letters), "sentencepiece" (`▁x`, `<0x0A>`), "wordpiece"
             (`##x`), "casefold"; one, or several, one after the other. A mapping tells the sides
@@ -148,10 +148,11 @@ class VocabInfo:
             raise SettingsError(f"VocabInfo: where is a function, not {shown_value(self.where)}.")
         self.forms_of("new"), self.forms_of("old")  # checks them
         _check_int("axis", self.axis)
-        if self.old_num_oov_buckets not in (None, 0, self.num_oov_buckets):
+        # With 0 the new vocabulary may have its own: they are counted when it is read.
+        if self.num_oov_buckets and self.old_num_oov_buckets not in (None, 0, self.num_oov_buckets):
             raise SettingsError(
                 f"VocabInfo: old_num_oov_buckets={self.old_num_oov_buckets} and num_oov_buckets="
-                f"{self.num_oov_buckets} differ. {_OOV_BY_NUMBER}: leave it at 0."
+                f"{self.num_oov_buckets} differ. {OOV_BY_NUMBER}"
             )
         _check_initializer(self)
 

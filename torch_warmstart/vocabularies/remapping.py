@@ -22,7 +22,7 @@ from torch_warmstart.entries import (
     positions,
 )
 from torch_warmstart.errors import SettingsError, VocabularyError, check_kind, plural
-from torch_warmstart.settings import ALL_ENTRIES, VocabInfo, VocabSource
+from torch_warmstart.settings import ALL_ENTRIES, OOV_BY_NUMBER, VocabInfo, VocabSource
 from torch_warmstart.storage import LOCAL, Storage
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import MISSING
@@ -373,10 +373,20 @@ def _by_forms(info: VocabInfo, vocabularies: Vocabularies) -> Remapping:
 def read_vocabularies(info: VocabInfo, storage: Storage = LOCAL) -> Vocabularies:
     """Both vocabularies of a VocabInfo, as many rows of each as it says; raises VocabularyError."""
     new = _read_new(info, storage)
+    _check_as_many_before(info.old_num_oov_buckets or 0, new)
     before = read_vocabulary(info.old_vocab, storage=storage)
     before = used_rows(before, info.old_vocab_size, "old_vocab_size")
     old = _with_buckets(before, info.old_num_oov_buckets or 0, "old_num_oov_buckets")
     return Vocabularies(new, old, oov_are_last=old is not before)
+
+
+def _check_as_many_before(buckets: int, new: Vocabulary) -> None:
+    now = len(new.special.get(OOV, ()))
+    if buckets not in (0, now):
+        raise VocabularyError(
+            f"old_num_oov_buckets={buckets}, but the new variable has {plural(now, 'OOV row')}. "
+            f"{OOV_BY_NUMBER}"
+        )
 
 
 def _read_new(info: VocabInfo, storage: Storage) -> Vocabulary:

@@ -15,16 +15,19 @@ from torch import nn
 
 from torch_warmstart.errors import Finding, Severity, listed, plural, the_same
 from torch_warmstart.layouts import (
+    Original,
     Vector,
     attribute_of,
     is_torchs_own,
     is_untransposed_linear,
+    original_of,
     output_axis,
     torch_layer_of,
     vector_of,
 )
 from torch_warmstart.layouts.tensorflow import STATISTICS
 from torch_warmstart.model import TABLES
+from torch_warmstart.new_rows import UNLESS_SAID, Mixed
 from torch_warmstart.planning.plan import AxisChange, PlanItem
 from torch_warmstart.planning.rows import why_not_by_position
 from torch_warmstart.settings import VocabInfo
@@ -176,6 +179,7 @@ def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Fin
         if not _move_alike(*pair):
             yield _finding("error", pair)
     yield from _flattened(leaves, vectors)
+    yield from _computed(module, leaves)
     said = {frozenset((id(one), id(other))) for one, _, other, _ in known}
     for pair in () if is_own else _alike(leaves):
         if frozenset((id(pair[0]), id(pair[2]))) not in said and not _move_alike(*pair):
@@ -235,6 +239,78 @@ def _flattened(leaves: Mapping[str, PlanItem], vectors: Mapping[str, Vector]) ->
                     "in training mode some times before it is used: that estimates them anew."
                 )
                 yield Finding("rows-of-one-layer", "error", leaves[name].name, text, hint)
+
+
+def _computed(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
+    """What moves where a weight is computed from it, and would not be that weight's rows."""
+    for leaf, item in leaves.items():
+        original = original_of(module, leaf) if item.changes else None
+        if original is None:
+            continue
+        changed = [c.axis for c in item.changes if item.patches or not _keeps_norms(c)]
+        own = original.dim if original.part == "v" else None  # -1: one norm for all of it
+        over = [axis for axis in changed if axis != own]
+        if original.refusal is not None:
+            yield _parametrized(item, original)
+        elif over and original.part == "v":
+            yield _scaled(item, over[0])
+        elif over and original.is_divided:
+            yield _divided(item, over[0])
+        if own is not None and any(c.axis == own and _has_zeros(c) for c in item.changes):
+            yield _of_zeros(item)
+
+
+def _parametrized(item: PlanItem, original: Original) -> Finding:
+    text = (
+        f"{item.name} moves as var_name_to_vocab_info says, and a parametrization computes "
+        f"{original.leaf!r} from it: whether that moves alike its class knows."
+    )
+    return Finding("rows-parametrized", "warning", item.name, text)
+
+
+def _divided(item: PlanItem, axis: int) -> Finding:
+    text = (
+        f"{item.name} is divided by its spectral norm, which is of what comes or goes along axis "
+        f"{axis}, too: all else is scaled by another one than before."
+    )
+    hint = "Run the model in training mode some times before it is used: that estimates it anew."
+    return Finding("norm-over-axis", "warning", item.name, f"{text} {hint}", hint)
+
+
+def _scaled(item: PlanItem, axis: int) -> Finding:
+    text = (
+        f"{item.name} is scaled to the norms of a weight_norm, which are over what comes or goes "
+        f"along axis {axis}: all else would be scaled with it."
+    )
+    hint = "Warm-start the layer without weight_norm, and put that on afterwards."
+    return Finding("norm-over-axis", "error", item.name, text, hint)
+
+
+def _of_zeros(item: PlanItem) -> Finding:
+    text = (
+        f"{item.name}: new rows would be zeros, which a weight_norm divides by their norm: the "
+        "weight would be NaN there."
+    )
+    hint = (
+        "Say what new rows begin with, for the layer: backup_initializer='keep' leaves those of "
+        "the model."
+    )
+    return Finding("norm-of-zeros", "error", item.name, text, hint)
+
+
+def _has_zeros(change: AxisChange) -> bool:
+    """Whether new rows begin as zeros, as far as that is known."""
+    fill = change.fill
+    return fill == UNLESS_SAID or (isinstance(fill, Mixed) and fill.num_unanswered > 0)
+
+
+def _keeps_norms(change: AxisChange) -> bool:
+    """Whether all old cells along an axis stay, each once, and beside them are zeros only."""
+    rows = change.remapping.rows
+    taken = rows[rows >= 0]
+    if len(taken) != change.old_size or len(torch.unique(taken)) != len(taken):
+        return False
+    return len(rows) == len(taken) or change.fill == UNLESS_SAID
 
 
 def _alike(leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:

@@ -19,7 +19,7 @@ from torch_warmstart.computing import on_cpu
 from torch_warmstart.errors import PlanError, SettingsError, check_choice, check_kind, path_of
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
-from torch_warmstart.storage import MAX_GAP, Storage
+from torch_warmstart.storage import MAX_GAP, Storage, alone_with
 from torch_warmstart.values import Opener, Overlap, Staging
 
 if TYPE_CHECKING:
@@ -83,16 +83,17 @@ def warm_start(
     """
     from torch_warmstart.execution import agreement_on, execute_plan
 
-    agreement = agreement_on(_checked(model), process_group, timeout)
-    with agreement.telling():
-        plan = plan_warm_start(model, settings, optimizer=optimizer, overlap=overlap)
-    return execute_plan(
-        plan,
-        progress=progress,
-        agreement=lambda: agreement,
-        staging=staging,
-        memory_limit=memory_limit,
-    )
+    with alone_with(model):
+        agreement = agreement_on(_checked(model), process_group, timeout)
+        with agreement.telling():
+            plan = plan_warm_start(model, settings, optimizer=optimizer, overlap=overlap)
+        return execute_plan(
+            plan,
+            progress=progress,
+            agreement=lambda: agreement,
+            staging=staging,
+            memory_limit=memory_limit,
+        )
 
 
 @on_cpu
@@ -126,16 +127,18 @@ def plan_warm_start(
             raise SettingsError("A list of settings needs at least one.")
         from torch_warmstart.planning.several import plan_several
 
-        sources = [_open(model, one) for one in settings]
-        return plan_several(model, sources, optimizer, overlap=overlap, complete=complete)
-    checkpoint, settings = _open(model, settings)
-    try:
-        plan = make_plan(model, settings, checkpoint, optimizer)
-    except PlanError as error:
-        from torch_warmstart.suggesting import with_proposals
+        with alone_with(model):
+            sources = [_open(model, one) for one in settings]
+            return plan_several(model, sources, optimizer, overlap=overlap, complete=complete)
+    with alone_with(model):
+        checkpoint, settings = _open(model, settings)
+        try:
+            plan = make_plan(model, settings, checkpoint, optimizer)
+        except PlanError as error:
+            from torch_warmstart.suggesting import with_proposals
 
-        raise with_proposals(error, model, settings, checkpoint) from None
-    return complete(plan)
+            raise with_proposals(error, model, settings, checkpoint) from None
+        return complete(plan)
 
 
 def _open(
@@ -197,13 +200,14 @@ def apply_plan(
     from torch_warmstart.planning import WarmStartPlan
 
     check_kind("apply_plan: plan", plan, WarmStartPlan, "what plan_warm_start returns")
-    return execute_plan(
-        plan,
-        progress=progress,
-        agreement=partial(agreement_on, plan.model, process_group, timeout),
-        staging=staging,
-        memory_limit=memory_limit,
-    )
+    with alone_with(plan.model):
+        return execute_plan(
+            plan,
+            progress=progress,
+            agreement=partial(agreement_on, plan.model, process_group, timeout),
+            staging=staging,
+            memory_limit=memory_limit,
+        )
 
 
 def load_planner(
@@ -294,9 +298,10 @@ def change_vocabulary(
     from torch_warmstart.execution.exchanging import exchange_vocabulary
     from torch_warmstart.planning.live import read_tables
 
-    tables = read_tables(_checked(model), var_name_to_vocab_info)
     copies = list(ema) if isinstance(ema, list | tuple) else [ema]
-    return exchange_vocabulary(model, tables, optimizer, copies, progress=progress)
+    with alone_with(model):
+        tables = read_tables(_checked(model), var_name_to_vocab_info)
+        return exchange_vocabulary(model, tables, optimizer, copies, progress=progress)
 
 
 @on_cpu
@@ -322,12 +327,13 @@ def suggest_names(model: torch.nn.Module, settings: WarmStartSettings | Any) -> 
     """
     from torch_warmstart.suggesting import suggest_for_model
 
-    checkpoint, settings = _open(model, settings)
-    try:
-        return suggest_for_model(model, settings, checkpoint)
-    finally:
-        if checkpoint is not settings.ckpt_to_initialize_from:
-            checkpoint.close()
+    with alone_with(model):
+        checkpoint, settings = _open(model, settings)
+        try:
+            return suggest_for_model(model, settings, checkpoint)
+        finally:
+            if checkpoint is not settings.ckpt_to_initialize_from:
+                checkpoint.close()
 
 
 @on_cpu
@@ -436,13 +442,14 @@ def convert(
             return convert_checkpoint(
                 checkpoint, path, force=force, dry_run=dry_run, progress=progress
             )
-    plan = plan_warm_start(model, _settings_for(source, settings))
-    url = plan.checkpoint.url
-    if dry_run:
-        return write_state(model.state_dict(), path, url, force=force, dry_run=True)
-    write_state(model.state_dict(), path, url, force=force, dry_run=True)  # before anything changes
-    apply_plan(plan, progress=progress)
-    return write_state(model.state_dict(), path, url, force=force, progress=progress)
+    with alone_with(model):
+        plan = plan_warm_start(model, _settings_for(source, settings))
+        url = plan.checkpoint.url
+        would_write = write_state(model.state_dict(), path, url, force=force, dry_run=True)
+        if dry_run:
+            return would_write
+        apply_plan(plan, progress=progress)
+        return write_state(model.state_dict(), path, url, force=force, progress=progress)
 
 
 def _settings_for(source: Any, settings: WarmStartSettings | Any) -> WarmStartSettings:

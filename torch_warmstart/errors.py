@@ -9,7 +9,7 @@
     │   └── MissingTensorError (KeyError)       the checkpoint has no tensor of that key
     ├── VocabularyError (ValueError)            a vocabulary file or sequence is at fault
     ├── UnsupportedError (NotImplementedError)  well-formed, but not something we can do
-    ├── StorageError (OSError)                  a remote filesystem cannot be reached or refuses
+    ├── StorageError (OSError)                  a filesystem cannot be reached or refuses
     ├── MissingDependencyError (ImportError)    an optional package is not installed
     ├── CallbackError (RuntimeError)            a hook or initialiser of yours raised; its cause
     └── PartialWriteError                       a warm start stopped half way, and says where
@@ -179,7 +179,7 @@ class UnsupportedError(WarmStartError, NotImplementedError):
 
 
 class StorageError(WarmStartError, OSError):
-    """A remote filesystem cannot be reached, or refuses; its own error is the `__cause__`."""
+    """A filesystem cannot be reached, or refuses; its own error is the `__cause__`."""
 
 
 class MissingDependencyError(WarmStartError, ImportError):

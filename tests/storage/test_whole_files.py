@@ -82,6 +82,27 @@ def test_what_is_written_may_be_read_by_those_who_may_read_others_files(writer):
     assert os.listdir(file.parent) == [file.name]
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_what_is_new_has_the_rights_of_any_new_file(writer, mask, monkeypatch):
+    """And nobody changes the umask meanwhile, which is that of all threads."""
+    write, path, file = writer
+    before, asked = os.umask(mask), []
+    try:
+        monkeypatch.setattr("os.umask", lambda mode: asked.append(mode) or mask)
+        write(path)
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
+    assert not asked
+
+
+def test_a_name_may_be_as_long_as_any(tmp_path):
+    name = "\U0001f600" * 62 + ".v"  # 250 bytes
+    _vocabulary().save(tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
 def test_what_is_replaced_keeps_its_rights(writer, mode):
     write, path, file = writer

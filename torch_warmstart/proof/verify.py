@@ -23,6 +23,7 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.model import Journal, module_names
 from torch_warmstart.proof.comparison import Comparison, as_tensor, check_shows_something, compare
+from torch_warmstart.storage import alone_with
 from torch_warmstart.values import frozen
 
 
@@ -144,10 +145,11 @@ def verify_port(
     if any(map(torch.nn.parameter.is_lazy, (*model.parameters(), *model.buffers()))):
         raise SettingsError("verify_port: the model has parameters without a shape; load it first.")
     wanted = {name: _modules(model, name) for name in layers or {}}
-    journal = Journal(model)
-    journal.keep_attributes(model.modules())
-    with journal.trial(), torch.no_grad():
-        check = _checked(_Run(model, wanted, inputs), expected, layers or {}, rtol)
+    with alone_with(model):
+        journal = Journal(model)
+        journal.keep_attributes(model.modules())
+        with journal.trial(), torch.no_grad():
+            check = _checked(_Run(model, wanted, inputs), expected, layers or {}, rtol)
     check_shows_something((*check.layers, *check.outputs))
     return check
 

@@ -15,6 +15,7 @@ from .first_bytes import XZ as XZ
 from .first_bytes import ZIP as ZIP
 from .first_bytes import ZSTD as ZSTD
 from .guards import Guard as Guard
+from .guards import alone_with as alone_with
 from .instead import what_came_instead as what_came_instead
 from .leases import Leases as Leases
 from .leases import copied as copied

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from torch_warmstart.errors import CorruptCheckpointError, StorageError, WarmStartError
+from torch_warmstart.errors import CorruptCheckpointError, StorageError, WarmStartError, as_sentence
 from torch_warmstart.storage.guards import Guard
 from torch_warmstart.storage.ranges import (
     NO_RANGES,
@@ -397,6 +397,18 @@ def reaching(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise _unreachable(url, error) from error
+
+
+@contextmanager
+def of_this_machine(url: str) -> Iterator[None]:
+    """Names the file for which the system says no; that there is none stays what it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = as_sentence(error.strerror or str(error))
+        raise StorageError(f"{url} cannot be read: {why}") from error
 
 
 def _unreachable(url: str, error: BaseException) -> StorageError:

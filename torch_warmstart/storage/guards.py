@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 
@@ -47,6 +49,22 @@ class Guard:
 
 
 _ALL: weakref.WeakSet[Guard] = weakref.WeakSet()
+
+
+_OF_OBJECTS: weakref.WeakValueDictionary[int, Guard] = weakref.WeakValueDictionary()  # by id
+_FINDING = Guard()
+
+
+@contextmanager
+def alone_with(thing: object) -> Iterator[None]:
+    """Holds up other threads that would be alone with the same object; the same thread may again.
+
+    Its lock is there while somebody has or wants it, and so while there is the object.
+    """
+    with _FINDING:
+        guard = _OF_OBJECTS.setdefault(id(thing), Guard())
+    with guard:
+        yield
 
 
 def _renew_all() -> None:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from torch_warmstart.errors import CorruptCheckpointError
-from torch_warmstart.storage.files import Bytes
+from torch_warmstart.storage.files import Bytes, of_this_machine
 from torch_warmstart.storage.guards import Guard
 
 PIECE = (
@@ -82,11 +82,18 @@ def is_safe(path: str) -> bool:
 
 
 def _most_leases() -> int:
-    import resource
+    most = _limited("RLIMIT_NOFILE", _MAX_LEASES * _SHARE_OF_DESCRIPTORS)
+    return min(_MAX_LEASES, most // _SHARE_OF_DESCRIPTORS)
 
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = soft if soft != resource.RLIM_INFINITY else _MAX_LEASES * _SHARE_OF_DESCRIPTORS
-    return min(_MAX_LEASES, few // _SHARE_OF_DESCRIPTORS)
+
+def _limited(limit: str, wanted: int) -> int:
+    """What the system lets a process have, at most what is wanted."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return wanted
+    soft, _ = resource.getrlimit(getattr(resource, limit))
+    return wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
 
 
 def copied(data: Bytes, what: str) -> Iterator[Bytes]:
@@ -99,10 +106,11 @@ def copied(data: Bytes, what: str) -> Iterator[Bytes]:
     Raises:
         CorruptCheckpointError: they are no longer there.
     """
-    piece = np.empty(min(PIECE, data.size), dtype=np.uint8)
-    with _own_file() as file:
-        for start in range(0, data.size, PIECE):
-            part = data[start : start + PIECE]
+    at_a_time = _limited("RLIMIT_FSIZE", PIECE) or PIECE  # that counts for files in memory, too
+    piece = np.empty(min(at_a_time, data.size), dtype=np.uint8)
+    with of_this_machine(what), _own_file() as file:
+        for start in range(0, data.size, at_a_time):
+            part = data[start : start + at_a_time]
             taken = piece[: part.size]
             try:
                 _write(file, part)

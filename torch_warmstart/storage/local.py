@@ -23,7 +23,7 @@ import torch
 
 from torch_warmstart.errors import CorruptCheckpointError
 from torch_warmstart.storage.file_state import FileState, state_of
-from torch_warmstart.storage.files import Bytes, check_range
+from torch_warmstart.storage.files import Bytes, check_range, of_this_machine
 from torch_warmstart.storage.guards import Guard
 from torch_warmstart.storage.leases import copied, is_safe
 from torch_warmstart.storage.ranges import Ranges
@@ -49,7 +49,8 @@ class LocalFile:
         """
         self.url: str = url
         self.path: str = os.path.abspath(path or url)
-        found = os.stat(self.path)
+        with of_this_machine(url):
+            found = os.stat(self.path)
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
             raise FileNotFoundError(errno.ENOENT, "What is there is no file", self.path)
         self._state = state_of(found)
@@ -98,7 +99,7 @@ class LocalFile:
             )
 
     def _mapped(self) -> Bytes:
-        with self._guard:
+        with self._guard, of_this_machine(self.url):
             if self._mapping is None:
                 with _open_to_read(self.path) as file:
                     self._compare(state_of(os.fstat(file)))

@@ -26,6 +26,7 @@ from torch_warmstart.storage.files import (
     Filesystem,
     Mirrors,
     RemoteFile,
+    of_this_machine,
     reaching,
 )
 from torch_warmstart.storage.local import LocalFile
@@ -41,6 +42,7 @@ from torch_warmstart.values import Opener, frozen
 
 MAX_GAP = 64 << 10  # bytes fetched for nothing rather than asked for in a request of their own
 _FILE = "file://"
+_NO_DIRECTORY = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _EXTRAS = {
     "gs": "gcs",
     "gcs": "gcs",
@@ -215,14 +217,13 @@ class Storage:
     def list_directory(self, url: str) -> list[str]:
         """Names (not paths) of what is directly in a directory, sorted; empty if there is none."""
         if self._is_local(url):
-            try:
-                return sorted(os.listdir(self._path(url)))
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-            except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:
-                    raise
-                return []
+            with of_this_machine(url):
+                try:
+                    return sorted(os.listdir(self._path(url)))
+                except OSError as error:
+                    if error.errno not in _NO_DIRECTORY:
+                        raise
+                    return []
         filesystem, path = self._connect(url)
         if not _is_directory(filesystem, path):
             return []

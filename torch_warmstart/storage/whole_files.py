@@ -6,9 +6,10 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
+from typing import IO
 
+_SHOWN = 40  # characters of a name that are part of another, which may have 255 bytes
 _OPEN_FILES = "/proc/"  # where Linux has links to what processes have open
 
 
@@ -28,18 +29,21 @@ def beside(path: str) -> Iterator[str]:
     if _is_written_to_itself(path):
         yield path
         return
-    folder = os.path.dirname(os.path.abspath(path))
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)[:80]}.")
-    os.close(handle)
+    folder, name = os.path.split(os.path.abspath(path))
+    written = os.path.join(folder, f".{name[:_SHOWN]}.{os.urandom(8).hex()}")
+    old = _mode(path)
     try:
-        yield name
-        with open(name, "rb+") as file:
-            os.fchmod(file.fileno(), _mode(path))
+        with _made(written, old):
+            pass
+        yield written
+        with open(written, "rb+") as file:
+            if old is not None:
+                os.fchmod(file.fileno(), old)
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(written, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            os.unlink(written)
         raise
 
 
@@ -52,15 +56,18 @@ def _is_written_to_itself(path: str) -> bool:
     return is_open or not (os.path.isfile(path) or os.path.isdir(path))
 
 
-def _mode(path: str) -> int:
-    """The rights of what a file replaces, or of any new one."""
+def _mode(path: str) -> int | None:
+    """The rights of what a file replaces."""
     try:
         return stat.S_IMODE(os.stat(path).st_mode)
     except OSError:
-        return 0o666 & ~_umask()
+        return None
 
 
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def _made(path: str, old: int | None) -> IO[bytes]:
+    """A new file, as any other is made: its umask is the whole process's, and is not asked for.
+
+    What is to have the rights of another is its owner's alone until then.
+    """
+    rights = 0o666 if old is None else 0o600
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, rights))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from torch_warmstart.errors import SettingsError, WarmStartError
-from torch_warmstart.storage.urls import is_remote
+from torch_warmstart.storage.urls import here, is_remote
 from torch_warmstart.storage.whole_files import beside
 
 
@@ -20,7 +20,7 @@ def check_free(path: str, *, force: bool) -> None:
         raise SettingsError(f"{path!r} cannot be written: it is no path.")
     if os.path.isdir(path):
         raise SettingsError(f"{path} is a directory: name the file to write.")
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(os.path.join(here(), path)) or os.curdir
     if not os.path.isdir(folder):
         raise SettingsError(f"{path} cannot be written: there is no directory {folder}.")
     if not os.access(folder, os.W_OK):

@@ -77,6 +77,14 @@ def test_a_table_of_many_blocks_is_read(tmp_path: Path, monkeypatch: pytest.Monk
     assert some.numpy().tolist() == vectors[::-1].tolist()
 
 
+def test_no_filter_of_warnings_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are all threads': one that puts them back may take another's away for good."""
+    path = at(tmp_path / "vectors.txt", lines())
+    with tw.load_checkpoint(path) as checkpoint, monkeypatch.context() as patched:
+        patched.delattr("warnings.catch_warnings")
+        assert checkpoint.get_tensor("vectors").tolist() == VECTORS.tolist()
+
+
 def test_a_remote_table_is_read() -> None:
     for name, data in (("v.txt", lines()), ("v.bin", binary())):
         url = f"memory://{uuid.uuid4().hex}/{name}"

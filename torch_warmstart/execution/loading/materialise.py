@@ -214,9 +214,7 @@ def _run(module: torch.nn.Module, path: str, journal: Journal) -> None:
     reset = resetter_of(module)
     assert reset is not None
     try:
-        with as_the_caller(), journal.mode, _chance_of(module), warnings.catch_warnings():
-            # It says that DTensors on a CPU take random numbers as plain ones do; that is seen to.
-            warnings.filterwarnings("ignore", ".*DTensor random operators.*")
+        with as_the_caller(), journal.mode, _chance_of(module):
             reset()
     except Exception as error:
         raise CallbackError(
@@ -236,7 +234,10 @@ def _chance_of(module: torch.nn.Module) -> Iterator[None]:
         yield
         return
     seed = int(torch.randint(1 << 62, ()))
-    with torch.random.fork_rng(devices=[]), _Drawing(seed):
+    # Only here, as filters are all threads'.
+    with torch.random.fork_rng(devices=[]), _Drawing(seed), warnings.catch_warnings():
+        # It says that DTensors on a CPU take random numbers as plain ones do; that is seen to.
+        warnings.filterwarnings("ignore", ".*DTensor random operators.*")
         yield
 
 

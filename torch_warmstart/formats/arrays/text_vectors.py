@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -154,10 +153,8 @@ class TextVectors(VectorTable):
         if not _IN_NUMBERS[text].all():
             raise self._bad_line(raw, starts, ends, lines)
         try:
-            with warnings.catch_warnings():  # where it stops before the end, it warns or raises
-                warnings.simplefilter("ignore")
-                numbers = np.fromstring(text.tobytes(), dtype=np.float32, sep=" ")
-        except ValueError:
+            numbers = np.fromstring(text.tobytes(), dtype=np.float32, sep=" ")
+        except (ValueError, DeprecationWarning):  # it stops before the end; of old, it warns
             raise self._bad_line(raw, starts, ends, lines) from None
         if len(numbers) != len(lines) * self._shape[1] or not np.isfinite(numbers).all():
             raise self._bad_line(raw, starts, ends, lines)

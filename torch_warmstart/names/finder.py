@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from torch_warmstart.errors import MissingTensorError, SettingsError, meant_one_of
 from torch_warmstart.formats import Checkpoint, TensorSpec, check_one_key
 from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way
-from torch_warmstart.layouts.tensorflow import is_kernel_of_own_module
+from torch_warmstart.layouts.tensorflow import is_untold_square
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names.conventions import Conventions, bare_name
 from torch_warmstart.names.copies import narrowed
@@ -81,9 +81,11 @@ class Finder:
         Raises SettingsError if different tensors answer to the variable's names.
         """
         found = self._find_by_name(variable)
-        if found is not None or not self.conventions.has_scopes:
+        if found is None and self.conventions.has_scopes:
+            found = self._inference.of(variable)
+        if found is None or not self.conventions.has_own_layers:
             return found
-        return self._inference.of(variable)
+        return self._presumed(found)
 
     @functools.cached_property
     def _inference(self) -> Inference:
@@ -150,7 +152,7 @@ class Finder:
         if not self.conventions.has_own_layers:
             return fits_either_way(owner.module, spec.key, spec.shape)
         name = bare_name(spec.key)
-        return is_kernel_of_own_module(owner.module, owner.leaf, name, spec.shape)
+        return is_untold_square(owner.module, owner.leaf, name, spec.shape)
 
     def beside(self, source: Source, owner: Owner) -> Source | None:
         """Another tensor of the layer in the checkpoint that a source is in.

@@ -17,7 +17,7 @@ from torch_warmstart.layouts import (
     is_kept_by,
     other_orders,
 )
-from torch_warmstart.model import Variable, padding_row, positions_from
+from torch_warmstart.model import TABLES, Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
 from torch_warmstart.planning.locating import Located, follow_rule
@@ -108,8 +108,14 @@ def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iter
     """Square kernels of layers of which the file does not say what they are."""
     presumed = [item for item in items if item.is_layout_presumed and item.variable.slot is None]
     convolutions = [item for item in presumed if "conv" in item.layout.name]
-    untold = [item for item in presumed if item.layout is IDENTITY]
-    products = [item for item in presumed if item not in (*convolutions, *untold)]
+    taken_as_is = [item for item in presumed if item.layout is IDENTITY]
+    tables = [item for item in taken_as_is if item.owner and isinstance(item.owner.module, TABLES)]
+    untold = [item for item in taken_as_is if item not in tables]
+    products = [item for item in presumed if item not in (*convolutions, *taken_as_is)]
+    if tables:
+        name = tables[0].name
+        also = f" (and {plural(len(tables) - 1, 'other variable')})" if tables[1:] else ""
+        yield Finding("layout-presumed", "warning", name, f"{name}{also} {_AS_ROWS.format(name)}")
     if untold:
         name, begin = _square(untold, "nobody says where its outputs are")
         yield Finding("layout-presumed", "warning", name, f"{begin} {_AS_IN_TORCH.format(name)}")
@@ -145,6 +151,11 @@ _NO_FRAMEWORK = "the names do not tell Keras's tensors from Flax's"
 _NOT_OF_FLAX = (
     "taken as Keras's, [..., out, in]. {said}; if it is Flax's, which runs the other way, "
     "{{{name!r}: {flax!r}}}, or put 'params/' in front of all names."
+)
+_AS_ROWS = (
+    "is square there, and no name says whether its rows or its columns are the entries: it is "
+    "taken as it is. If they are the rows, say so: var_name_to_layout={{{0!r}: 'identity'}}; if "
+    "the columns, as of T5's relative_attention_bias, {{{0!r}: 'transpose'}}."
 )
 _AS_IN_TORCH = (
     "taken as torch's, [out, in]. If it is, say so: var_name_to_layout={{{0!r}: 'identity'}}; if "

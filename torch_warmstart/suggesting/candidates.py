@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch_warmstart.dtypes import cast_is_lossy
-from torch_warmstart.layouts import IDENTITY, Form, read_leaf, squeeze
-from torch_warmstart.layouts.tensorflow import KERAS_NAMES, one_layer_forms
-from torch_warmstart.model import Owner, Shape, Variable
+from torch_warmstart.layouts import IDENTITY, TRANSPOSE, Form, read_leaf, squeeze
+from torch_warmstart.layouts.tensorflow import KERAS_NAMES, forms_of_own_norm, one_layer_forms
+from torch_warmstart.model import TABLES, Owner, Shape, Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit, Tensor, fits_shape, natural
 from torch_warmstart.values import frozen
@@ -98,6 +98,8 @@ def _in_layer(finder: Finder, layer: Layer) -> _FormsOf:
 
     def forms(owner: Owner) -> tuple[Form, ...]:
         found = finder.forms(owner)
+        if finder.conventions.has_own_layers:
+            found += forms_of_own_norm(owner.module, owner.leaf)
         if not layer.is_compound or owner.path == layer.name:
             return found
         return _in_parent(found, owner.path.rpartition(".")[2])
@@ -184,7 +186,11 @@ def single_candidates(finder: Finder, available: AvailableTensors) -> Candidates
             # tensor less, and the others have other numbers.
             if not (tensor.is_stored and layer.has_twin)
             and _can_become(tensor, variable)
-            and (fit := _fit_alone(forms(owner), owner, shape, tensor)) is not None
+            and (
+                fit := _fit_alone(forms(owner), owner, shape, tensor)
+                or _fit_turned(owner, variable, tensor)
+            )
+            is not None
         ]
 
     return _once_each_kind(finder, find, available)
@@ -336,3 +342,10 @@ def _fit_alone(forms: Iterable[Form], owner: Owner, shape: Shape, tensor: Tensor
         if fits_shape(form, [tensor.spec], shape):
             return Fit((tensor,), form)
     return None
+
+
+def _fit_turned(owner: Owner, variable: Variable, tensor: Tensor) -> Fit | None:
+    """A table that has its entries in columns, as T5 has its biases by distance."""
+    form = Form(((owner.leaf,),), TRANSPOSE)
+    is_one = isinstance(owner.module, TABLES) and fits_shape(form, [tensor.spec], variable.shape)
+    return Fit((tensor,), form) if is_one else None

@@ -1,3 +1,5 @@
+from .joined import joined_form as joined_form
+from .joined import joined_forms as joined_forms
 from .layout import IDENTITY as IDENTITY
 from .layout import Form as Form
 from .layout import Layout as Layout

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, meant_one_of
 from torch_warmstart.formats import Checkpoint, TensorSpec, check_one_key
-from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way
+from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way, joined_forms
 from torch_warmstart.layouts.tensorflow import is_untold_square
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names.conventions import Conventions, bare_name
@@ -122,6 +122,7 @@ class Finder:
         forms = [form for form in self.forms(owner) if len(form.names) == len(specs)]
         if len(specs) > 1:  # by whose names something is refused, the user did not go
             forms = [form for form in forms if form.refusal is None]
+            forms = self._meant(variable, owner, forms, specs)
         if not forms and len(specs) == 1:
             forms = [Form(((owner.leaf,),))]
         if not forms:
@@ -138,6 +139,24 @@ class Finder:
             refusal = _undecided(layouts, alone=len(specs) == 1)
             return with_layout(fit[0], Form(fit[0].form.names, refusal=refusal))
         return self._presumed((fit or sources)[0])
+
+    def _meant(
+        self, variable: Variable, owner: Owner, forms: list[Form], specs: Sequence[TensorSpec]
+    ) -> list[Form]:
+        """The forms of several tensors that a user means.
+
+        By their names a weight is made of them (a table in parts, a cell's); else each is one as
+        the layer's own, and they stand one below the other.
+        """
+        made = [Source(tuple(specs), owner, form) for form in forms]
+        called_so = [source.form for source in made if _is_called_so(source)]
+        if called_so:
+            return called_so
+        shapes = [spec.shape for spec in specs]
+        below = joined_forms(owner.module, owner.leaf, self.forms(owner), shapes)
+        joined = [Source(tuple(specs), owner, form) for form in below]
+        fit = fitting(joined, variable) or fitting(made, variable) or joined or made
+        return [source.form for source in fit]
 
     def _presumed(self, source: Source) -> Source:
         """The same, said to be presumed where torch's layout is, by no name of torch's."""

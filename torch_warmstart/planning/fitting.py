@@ -11,7 +11,15 @@ from torch import nn
 
 from torch_warmstart.dtypes import CASTS, cast_is_lossy, is_integer
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
-from torch_warmstart.layouts import IDENTITY, Form, is_of_a_part, original_of, squeeze, then
+from torch_warmstart.layouts import (
+    IDENTITY,
+    Form,
+    is_of_a_part,
+    joined_form,
+    original_of,
+    squeeze,
+    then,
+)
 from torch_warmstart.layouts.tensorflow import find_form, tf_forms
 from torch_warmstart.model import TABLES, Shape, Variable
 from torch_warmstart.names import Source, with_layout
@@ -64,6 +72,9 @@ def choose_layout(variable: Variable, source: Source, by_user: str | None) -> So
         except SettingsError as error:
             text = f"var_name_to_layout: {variable.name}: {error}"
             raise ProblemError("layout-unknown", variable, text) from error
+        if source.form.parts and form.layout.num_tf == 1:  # which is each one's
+            parts, shapes = [form] * len(source.specs), [spec.shape for spec in source.specs]
+            form = joined_form(source.owner.module, source.owner.leaf, parts, shapes)
         return with_layout(source, _of_a_part(form, source, variable, by_user))
     if source.form.refusal is not None:
         raise _refused(variable, source, source.form.refusal)

@@ -84,3 +84,12 @@ def test_a_part_of_size_one_is_a_kernel_too():
         ),
     )
     assert torch.equal(model["fc"].weight, kernel[0].t())
+
+
+def test_a_table_in_parts_is_proposed_whole():
+    """Tensor2tensor cuts one into sixteen, of which the first two would make a smaller table."""
+    parts = {f"symbols_64_8/shared/weights_{k}": torch.randn(4, 8) for k in range(16)}
+    source = {**parts, "ffn/conv1/kernel": torch.zeros(2, 3)}
+    (item,) = tws.suggest_names(nn.ModuleDict({"embed": nn.Embedding(64, 8)}), source).items
+    assert set(item.names) == set(parts)
+    assert item.confidence == "medium"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,8 +14,10 @@ from torch_warmstart.layouts import (
     IDENTITY,
     Form,
     is_of_a_part,
+    is_same_but_ones,
     joined_form,
     original_of,
+    shaped,
     squeeze,
     then,
 )
@@ -404,8 +405,12 @@ def _cause(variable: Variable, source: Source) -> str:
             f"{spec.key!r} is empty there, as DeepSpeed's ZeRO-3 leaves a parameter whose values "
             "are in other files: run its zero_to_fp32.py, and pass what that writes."
         )
-    if math.prod(ours) == math.prod(theirs) == 1 and ours != theirs:
-        return f"It is one number: pass it as such, tensor.reshape({list(ours)})."
+    if ours and variable.slot is None and is_same_but_ones(theirs, ours):
+        layout = shaped(*ours).name
+        return (
+            "Only axes of size 1 differ. If it is what is meant, say so: "
+            f"var_name_to_layout={{{variable.name!r}: {layout!r}}}."
+        )
     is_table = isinstance(source.owner.module, TABLES)
     if is_table or not ours or len(ours) != len(theirs) or ours[1:] != theirs[1:]:
         return ""

@@ -13,11 +13,20 @@ There are candidates of these kinds, and a function for each:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch_warmstart.dtypes import cast_is_lossy
-from torch_warmstart.layouts import IDENTITY, TRANSPOSE, Form, read_leaf, squeeze
+from torch_warmstart.layouts import (
+    IDENTITY,
+    TRANSPOSE,
+    Form,
+    is_same_but_ones,
+    read_leaf,
+    shaped,
+    squeeze,
+)
 from torch_warmstart.layouts.tensorflow import KERAS_NAMES, forms_of_own_norm, one_layer_forms
 from torch_warmstart.model import TABLES, Owner, Shape, Variable
 from torch_warmstart.names import Finder
@@ -188,7 +197,7 @@ def single_candidates(finder: Finder, available: AvailableTensors) -> Candidates
             and _can_become(tensor, variable)
             and (
                 fit := _fit_alone(forms(owner), owner, shape, tensor)
-                or _fit_turned(owner, variable, tensor)
+                or _fit_otherwise(owner, variable, tensor)
             )
             is not None
         ]
@@ -344,8 +353,18 @@ def _fit_alone(forms: Iterable[Form], owner: Owner, shape: Shape, tensor: Tensor
     return None
 
 
-def _fit_turned(owner: Owner, variable: Variable, tensor: Tensor) -> Fit | None:
-    """A table that has its entries in columns, as T5 has its biases by distance."""
-    form = Form(((owner.leaf,),), TRANSPOSE)
-    is_one = isinstance(owner.module, TABLES) and fits_shape(form, [tensor.spec], variable.shape)
-    return Fit((tensor,), form) if is_one else None
+def _fit_otherwise(owner: Owner, variable: Variable, tensor: Tensor) -> Fit | None:
+    """A table that has its entries in columns, as T5 has its biases by distance.
+
+    Or what is the same but for axes of size 1, as a bias of [1, c, 1, 1] is.
+    """
+    layout = None
+    if isinstance(owner.module, TABLES):
+        layout = TRANSPOSE
+    elif math.prod(variable.shape) > 1 and is_same_but_ones(tensor.spec.shape, variable.shape):
+        layout = shaped(*variable.shape)
+    if layout is None:
+        return None
+    form = Form(((owner.leaf,),), layout)
+    fits = fits_shape(form, [tensor.spec], variable.shape)
+    return Fit((tensor,), form) if fits else None

@@ -65,14 +65,13 @@ def test_it_goes_back_without_them():
 
 
 def test_it_is_proposed_where_names_agree():
-    source = {f"pi/c{k}/w": torch.randn(3, 3, 2, 4) for k in (1, 2)}
-    source |= {f"pi/c{k}/b": torch.randn(1, 4, 1, 1) for k in (1, 2)}
-    target = nn.ModuleDict({f"c{k}": nn.Conv2d(2, 4, 3) for k in (1, 2)})
+    source = {f"pi/conv_{k}/kernel": torch.randn(3, 3, 2, 4) for k in (1, 2)}
+    source |= {f"pi/conv_{k}/b": torch.randn(1, 4, 1, 1) for k in (1, 2)}
+    target = nn.ModuleDict({f"conv{k}": nn.Conv2d(2, 4, 3) for k in (1, 2)})
     found = tws.suggest_names(target, source)
     layouts = {item.variable: (item.names, item.layout) for item in found.items}
-    assert layouts["c1.bias"] == (("pi/c1/b",), "shaped[4]")
-    assert {item.confidence for item in found.items if item.layout} == {"medium"}
+    assert layouts["conv1.bias"] == (("pi/conv_1/b",), "shaped[4]")
     rules = found.as_rules("medium")  # its layouts with it
     settings = tws.WarmStartSettings(source, var_name_to_prev_var_name=rules)
     tws.warm_start(target, settings)
-    assert torch.equal(target["c2"].bias, source["pi/c2/b"].flatten())
+    assert torch.equal(target["conv2"].bias, source["pi/conv_2/b"].flatten())

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from torch_warmstart.errors import MissingTensorError, SettingsError, meant_one_of
 from torch_warmstart.formats import Checkpoint, TensorSpec, check_one_key
 from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way, joined_forms
-from torch_warmstart.layouts.tensorflow import is_untold_square
+from torch_warmstart.layouts.tensorflow import gates_untold, is_untold_square
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names.conventions import Conventions, bare_name
 from torch_warmstart.names.copies import narrowed
@@ -159,8 +159,14 @@ class Finder:
         return [source.form for source in fit]
 
     def _presumed(self, source: Source) -> Source:
-        """The same, said to be presumed where torch's layout is, by no name of torch's."""
-        if not self.is_open(source.owner, source.form, source.specs[0]):
+        """The same, said to be presumed where no name tells its layout."""
+        keys = (bare_name(spec.key) for spec in source.specs)
+        is_open = self.is_open(source.owner, source.form, source.specs[0]) or (
+            self.conventions.has_own_layers
+            and source.form.refusal is None
+            and gates_untold(source.owner.module, keys)
+        )
+        if not is_open:
             return source
         return with_layout(source, replace(source.form, is_presumed=True))
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, listed, plural
 from torch_warmstart.layouts import (
@@ -107,15 +108,19 @@ def _moved_padding(items: Iterable[PlanItem]) -> Iterator[tuple[PlanItem, int, i
 def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iterator[Finding]:
     """Square kernels of layers of which the file does not say what they are."""
     presumed = [item for item in items if item.is_layout_presumed and item.variable.slot is None]
+    cells = _made_for(presumed, (nn.RNNBase, nn.RNNCellBase))
+    if cells:
+        layout, keys = cells[0].layout.name, listed(map(repr, cells[0].keys))
+        whose = "TensorFlow 1's cells" if layout.startswith("tf1") else "Keras's"
+        yield _told_of_all(cells, _GATES, layout, keys, whose)
+    presumed = [item for item in presumed if item not in cells]
     convolutions = [item for item in presumed if "conv" in item.layout.name]
     taken_as_is = [item for item in presumed if item.layout is IDENTITY]
-    tables = [item for item in taken_as_is if item.owner and isinstance(item.owner.module, TABLES)]
+    tables = _made_for(taken_as_is, TABLES)
     untold = [item for item in taken_as_is if item not in tables]
     products = [item for item in presumed if item not in (*convolutions, *taken_as_is)]
     if tables:
-        name = tables[0].name
-        also = f" (and {plural(len(tables) - 1, 'other variable')})" if tables[1:] else ""
-        yield Finding("layout-presumed", "warning", name, f"{name}{also} {_AS_ROWS.format(name)}")
+        yield _told_of_all(tables, _AS_ROWS)
     if untold:
         name, begin = _square(untold, "nobody says where its outputs are")
         yield Finding("layout-presumed", "warning", name, f"{begin} {_AS_IN_TORCH.format(name)}")
@@ -131,6 +136,16 @@ def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iter
     yield from _convolutions_presumed(told, _NO_CLASS, _OF_ITS_CLASS)
     untold = [item for item in convolutions if item not in told]
     yield from _convolutions_presumed(untold, _NO_FRAMEWORK, _NOT_OF_FLAX)
+
+
+def _made_for(items: Iterable[PlanItem], types: tuple[type[nn.Module], ...]) -> list[PlanItem]:
+    return [item for item in items if item.owner and isinstance(item.owner.module, types)]
+
+
+def _told_of_all(items: Sequence[PlanItem], text: str, *words: str) -> Finding:
+    name = items[0].name
+    also = f" (and {plural(len(items) - 1, 'other variable')})" if items[1:] else ""
+    return Finding("layout-presumed", "warning", name, text.format(f"{name}{also}", name, *words))
 
 
 def _convolutions_presumed(items: Sequence[PlanItem], unsaid: str, text: str) -> Iterator[Finding]:
@@ -152,10 +167,15 @@ _NOT_OF_FLAX = (
     "taken as Keras's, [..., out, in]. {said}; if it is Flax's, which runs the other way, "
     "{{{name!r}: {flax!r}}}, or put 'params/' in front of all names."
 )
+_GATES = (
+    "{0}: {3} has no name of a cell's in Keras or TensorFlow 1, and nobody says in which order its "
+    "gates are: it is taken as by {2!r}, in the order of {4}. If it is so, say so: "
+    "var_name_to_layout={{{1!r}: {2!r}}}; if not, pass it with its gates in that order."
+)
 _AS_ROWS = (
-    "is square there, and no name says whether its rows or its columns are the entries: it is "
-    "taken as it is. If they are the rows, say so: var_name_to_layout={{{0!r}: 'identity'}}; if "
-    "the columns, as of T5's relative_attention_bias, {{{0!r}: 'transpose'}}."
+    "{0} is square there, and no name says whether its rows or its columns are the entries: it is "
+    "taken as it is. If they are the rows, say so: var_name_to_layout={{{1!r}: 'identity'}}; if "
+    "the columns, as of T5's relative_attention_bias, {{{1!r}: 'transpose'}}."
 )
 _AS_IN_TORCH = (
     "taken as torch's, [out, in]. If it is, say so: var_name_to_layout={{{0!r}: 'identity'}}; if "

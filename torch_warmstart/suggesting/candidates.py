@@ -347,10 +347,10 @@ def _fit_alone(forms: Iterable[Form], owner: Owner, shape: Shape, tensor: Tensor
     more = len(tensor.spec.shape) - len(shape)
     if more > 0 and set(tensor.spec.shape[:more]) == {1}:
         usable.append(Form(((owner.leaf,),), squeeze(more)))
-    for form in usable:
-        if fits_shape(form, [tensor.spec], shape):
-            return Fit((tensor,), form)
-    return None
+    fitting = [form for form in usable if fits_shape(form, [tensor.spec], shape)]
+    of_layer = {form.layout.name for form in fitting} - {IDENTITY.name}
+    # A bias of a cell may have its gates in several orders: a rule for it alone would be refused.
+    return Fit((tensor,), fitting[0]) if fitting and len(of_layer) < 2 else None
 
 
 def _fit_otherwise(owner: Owner, variable: Variable, tensor: Tensor) -> Fit | None:

@@ -8,6 +8,7 @@ that torch has not. A tensor that the user names alone is taken for what it can 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from torch import nn
@@ -65,6 +66,14 @@ _CELLS: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, Names]], ...] = (
 )
 _OTHER_CELLS = ("simple_rnn_cell", ("basic_rnn_cell*",))
 
+_GATED = (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)
+# Keras's and TensorFlow 1's, up to 1.1 and before 1.0; Sonnet 1's, which are as the latter.
+_OF_KNOWN_CELLS = frozenset(
+    (
+        *("kernel", "recurrent_kernel", "bias", "weights", "biases"),
+        *("Matrix", "Bias", "W_0", "W_P_0", "B", "w_gates", "b_gates"),
+    )
+)
 _NO_BIAS = (KERAS_CELL_NO_BIAS, KERAS_GRU_NO_BIAS)
 _UNNAMED: tuple[Names, ...] = ((),)  # one tensor, and only the user says which
 
@@ -86,6 +95,15 @@ def recurrent_forms(
         refusal = _STACKED_DIRECTIONS_REFUSAL.format(called)
         forms.append(Form((_stacked_in_one_direction(wanted),), refusal=refusal))
     return (*forms, own_name)
+
+
+def gates_untold(module: nn.Module, names: Iterable[str]) -> bool:
+    """Whether tensors that a user names for a cell are called as no cell is whose gates are known.
+
+    Programs of their own have other orders: OpenAI's baselines keep `wx` by i, f, o, c.
+    """
+    leaves = {name.rpartition("/")[2] for name in names}
+    return isinstance(module, _GATED) and not leaves <= _OF_KNOWN_CELLS
 
 
 def one_layer_forms(module: nn.Module, leaf: str) -> tuple[int, tuple[Form, ...]] | None:

@@ -315,20 +315,31 @@ def is_same_but_ones(first: Shape, second: Shape) -> bool:
 
 
 # All layers in one tensor, [layers, ...], each of which is a tensor of its own in torch: XLNet with
-# `untie_r`. `stacked[2]` is the third of them.
-STACKED = Layout("stacked", lambda stack: stack.unbind(0), lambda *rows: (torch.stack(rows),))
-_ROW_NAME = re.compile(r"stacked\[(\d{1,18})\]", re.ASCII)
+# `untie_r`. `stacked[2]` is the third of them; `stacked[2, 1]` of [in, layers, out], as T5X and
+# MaxText have it (their `scan_axis`, `param_scan_axis`).
+@functools.lru_cache(maxsize=16)
+def _stacked_along(axis: int) -> Layout:
+    def to_torch(stack: torch.Tensor) -> Tensors:
+        return stack.unbind(axis)
+
+    def to_tf(*rows: torch.Tensor) -> Tensors:
+        return (torch.stack(rows, axis),)
+
+    return Layout("stacked" if not axis else f"stacked along {axis}", to_torch, to_tf)
 
 
-def stacked(row: int) -> str:
+_ROW_NAME = re.compile(r"stacked\[(\d{1,18})(?:, ?(\d))?\]", re.ASCII)
+
+
+def stacked(row: int, axis: int = 0) -> str:
     """The name of the layout that takes one of the stacked tensors."""
-    return f"{STACKED.name}[{row}]"
+    return f"stacked[{row}, {axis}]" if axis else f"stacked[{row}]"
 
 
-def stacked_row(name: str) -> int | None:
-    """Which of the stacked tensors the name of a layout means; None: it is another layout."""
+def stacked_row(name: str) -> tuple[Layout, int] | None:
+    """The layout of a stack, and which of its tensors a name means; None: it means another one."""
     numbered = _ROW_NAME.fullmatch(name)
-    return int(numbered[1]) if numbered else None
+    return (_stacked_along(int(numbered[2] or 0)), int(numbered[1])) if numbered else None
 
 
 def fits_either_way(module: nn.Module, key: str, shape: Shape) -> bool:

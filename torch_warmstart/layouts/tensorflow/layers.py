@@ -24,7 +24,6 @@ from torch_warmstart.layouts.named import (
     POINTWISE,
     PRELU,
     PRELU_OF_ONE,
-    STACKED,
     TRANSPOSE,
     concatenated,
     depthwise,
@@ -268,7 +267,7 @@ def find_form(layout: str, module: nn.Module, leaf: str) -> Form:
             return form
     row = stacked_row(layout)
     if row is not None:
-        return Form(((leaf,),), STACKED, part=row)
+        return Form(((leaf,),), row[0], part=row[1])
     return Form(((leaf,),), named_layout(layout))
 
 

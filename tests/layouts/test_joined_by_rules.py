@@ -64,6 +64,18 @@ def test_weights_of_torch_stay_as_they_are():
     assert torch.equal(target["qkv"].weight, WEIGHT)
 
 
+def test_square_ones_that_torch_did_not_name_are_warned_of():
+    source = {f"att.{name}": KERNELS[name] for name in NAMES}
+    rule = {"qkv.weight": list(source)}
+    target = model(nn.Linear(WIDTH, 3 * WIDTH, bias=False))
+    settings = tws.WarmStartSettings(source, var_name_to_prev_var_name=rule)
+    (told,) = tws.plan_warm_start(target, settings).notes
+    assert "nobody says where its outputs are" in told.text
+    report = started(source, target, rule, var_name_to_layout={"qkv.weight": "transpose"})
+    assert not report.notes
+    assert torch.equal(target["qkv"].weight, WEIGHT)
+
+
 def test_they_may_be_of_several_sizes():
     source = {"a/kernel": torch.randn(4, 2), "b/kernel": torch.randn(4, 3)}
     target = nn.ModuleDict({"both": nn.Linear(4, 5, bias=False)})

@@ -161,7 +161,9 @@ class Finder:
     def _presumed(self, source: Source) -> Source:
         """The same, said to be presumed where no name tells its layout."""
         keys = (bare_name(spec.key) for spec in source.specs)
-        is_open = self.is_open(source.owner, source.form, source.specs[0]) or (
+        parts = source.form.parts or (source.form,)
+        each = zip(source.specs, parts, strict=False)
+        is_open = any(self.is_open(source.owner, part, spec) for spec, part in each) or (
             self.conventions.has_own_layers
             and source.form.refusal is None
             and gates_untold(source.owner.module, keys)

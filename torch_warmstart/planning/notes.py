@@ -115,7 +115,8 @@ def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iter
         yield _told_of_all(cells, _GATES, layout, keys, whose)
     presumed = [item for item in presumed if item not in cells]
     convolutions = [item for item in presumed if "conv" in item.layout.name]
-    taken_as_is = [item for item in presumed if item.layout is IDENTITY]
+    as_they_are = (IDENTITY.name, "joined")
+    taken_as_is = [item for item in presumed if item.layout.name in as_they_are]
     tables = _made_for(taken_as_is, TABLES)
     untold = [item for item in taken_as_is if item not in tables]
     products = [item for item in presumed if item not in (*convolutions, *taken_as_is)]

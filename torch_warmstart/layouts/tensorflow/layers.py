@@ -181,10 +181,12 @@ def is_untold_square(module: nn.Module, leaf: str, name: str, shape: Shape) -> b
     if called == leaf or len(shape) != 2 or not shape[0] == shape[1] > 1:
         return False
     if isinstance(module, _EMBEDDING):
-        return leaf == "weight" and not _TABLES_OF_ENTRIES.search(called)
+        is_by_distance = bool(_BY_DISTANCE.search(called))
+        return leaf == "weight" and (is_by_distance or not _TABLES_OF_ENTRIES.search(called))
     return called in _KERNEL_NAMES and tf_forms(module, leaf) == (Form(((leaf,),)),)
 
 
+_BY_DISTANCE = re.compile("rel|bias", re.IGNORECASE)  # T5X calls it rel_embedding
 _TABLES_OF_ENTRIES = re.compile("emb|lookup|table|vocab|weight|w[tp]e", re.IGNORECASE)
 
 

@@ -64,3 +64,52 @@ def test_a_bias_alone_is_not_proposed():
     found = tws.suggest_names(nn.ModuleDict({"rnn": nn.LSTM(INPUTS, UNITS)}), source)
     levels = {item.variable: item.confidence for item in found.items}
     assert (levels["rnn.bias_ih_l0"], levels["rnn.bias_hh_l0"]) == ("none", "none")
+
+
+CUDNN = "cudnn_lstm/rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell/"
+PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def cudnn_cell(front=CUDNN):
+    return {
+        f"{front}kernel": torch.randn(INPUTS + UNITS, 4 * UNITS),
+        f"{front}bias": torch.arange(4.0 * UNITS),
+    }
+
+
+@pytest.mark.parametrize("how", ["rule", "list", "name", "suggested"])
+def test_a_cell_of_cudnn_has_no_forget_bias_added(how):
+    """As DeepSpeech was published; its gates are in TensorFlow 1's order: i, c, f, o."""
+    source, model = cudnn_cell(), nn.ModuleDict({"rnn": nn.LSTM(INPUTS, UNITS)})
+    rules = {"rule": {"rnn.": CUDNN}, "list": {f"rnn.{p}_l0": list(source) for p in PARTS}}
+    rule = rules.get(how)
+    if how == "name":
+        source = cudnn_cell(CUDNN.removeprefix("cudnn_lstm/"))
+    elif how == "suggested":
+        rule = tws.suggest_names(model, source).as_rules("low")
+    settings = tws.WarmStartSettings(source, var_name_to_prev_var_name=rule)
+    with pytest.warns(tws.WarmStartWarning, match="adds no forget_bias"):
+        tws.warm_start(model, settings)
+    gates = [*range(UNITS), *range(2 * UNITS, 3 * UNITS), *range(UNITS, 2 * UNITS)]
+    assert model["rnn"].bias_ih_l0.tolist() == [*gates, *range(3 * UNITS, 4 * UNITS)]
+
+
+@pytest.mark.parametrize("forget_bias", [0.0, 1.0])
+def test_it_is_certain_once_it_is_said(forget_bias):
+    source, model = cudnn_cell(), nn.ModuleDict({"rnn": nn.LSTM(INPUTS, UNITS)})
+    layouts = {"rnn.bias_ih_l0": f"tf1_lstm[forget_bias={forget_bias}]"}
+    settings = tws.WarmStartSettings(
+        source, var_name_to_prev_var_name={"rnn.": CUDNN}, var_name_to_layout=layouts
+    )
+    report = tws.warm_start(model, settings)
+    assert "layout-presumed" not in {note.code for note in report.notes}
+    assert model["rnn"].bias_ih_l0[UNITS] == 2 * UNITS + forget_bias
+
+
+def test_a_gru_of_cudnn_is_refused_for_what_it_is():
+    shapes = {"kernel": (INPUTS, 9), "recurrent_kernel": (UNITS, 9), "bias": (18,)}
+    source = {f"g/{name}": torch.randn(shape) for name, shape in shapes.items()}
+    model = nn.ModuleDict({"rnn": nn.GRU(INPUTS, UNITS)})
+    settings = tws.WarmStartSettings(source, var_name_to_prev_var_name={"rnn.": "g/"})
+    with pytest.raises(tws.PlanError, match="that of CuDNNGRU"):
+        tws.warm_start(model, settings)

@@ -165,14 +165,19 @@ def test_a_sibling_that_stays_behind_shows_the_order_by_its_bias():
     assert presumed({**source, **as_torch}, target)[0] == []
 
 
-@pytest.mark.parametrize("named", ["", "self/bias_by_distance", "relpos_bias/rel_embedding"])
+@pytest.mark.parametrize(
+    "named", ["", "scope", "self/bias_by_distance", "relpos_bias/rel_embedding"]
+)
 def test_a_square_table_of_biases_may_have_its_entries_in_columns(named):
     """T5's are [heads, distances], and square where a model has 32 heads."""
     target = nn.ModuleDict({"relative_attention_bias": nn.Embedding(4, 4)})
     name = "relative_attention_bias.weight"
     source = {"relative_attention_bias": W, "other/kernel": torch.zeros(2, 3)}
     rule = {}
-    if named:
+    if named == "scope":
+        source = {"self/relative_attention_bias": W, "other/kernel": torch.zeros(2, 3)}
+        rule = {"var_name_to_prev_var_name": {"/": "self/"}}
+    elif named:
         source = {named: W, "other/kernel": torch.zeros(2, 3)}
         rule = {"var_name_to_prev_var_name": {name: named}}
     (said,), plan = presumed(source, target, **rule)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from torch_warmstart.errors import MissingTensorError, SettingsError, meant_one_of
 from torch_warmstart.formats import Checkpoint, TensorSpec, check_one_key
 from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way, joined_forms
-from torch_warmstart.layouts.tensorflow import gates_untold, is_untold_square
+from torch_warmstart.layouts.tensorflow import is_untold_square, presumed_cell
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names.conventions import Conventions, bare_name
 from torch_warmstart.names.copies import narrowed
@@ -117,7 +117,7 @@ class Finder:
         if len(names) == 1 and not self._spellings.given(names[0]):
             translated = self._find_translated(variable, owner, names[0])
             if translated is not None:
-                return translated
+                return self._presumed(translated)
         specs = tuple(self.named(owner, name, asked_by) for name in names)
         forms = [form for form in self.forms(owner) if len(form.names) == len(specs)]
         if len(specs) > 1:  # by whose names something is refused, the user did not go
@@ -160,17 +160,14 @@ class Finder:
 
     def _presumed(self, source: Source) -> Source:
         """The same, said to be presumed where no name tells its layout."""
-        keys = (bare_name(spec.key) for spec in source.specs)
+        owner, keys = source.owner, [bare_name(spec.key) for spec in source.specs]
         parts = source.form.parts or (source.form,)
         each = zip(source.specs, parts, strict=False)
-        is_open = any(self.is_open(source.owner, part, spec) for spec, part in each) or (
-            self.conventions.has_own_layers
-            and source.form.refusal is None
-            and gates_untold(source.owner.module, keys)
-        )
-        if not is_open:
-            return source
-        return with_layout(source, replace(source.form, is_presumed=True))
+        is_open = any(self.is_open(owner, part, spec) for spec, part in each)
+        form = replace(source.form, is_presumed=True) if is_open else source.form
+        if self.conventions.has_own_layers:
+            form = presumed_cell(form, owner.module, owner.leaf, keys)
+        return source if form is source.form else with_layout(source, form)
 
     def is_open(self, owner: Owner, form: Form, spec: TensorSpec) -> bool:
         """Whether a square tensor is taken as it is, and nobody says where its outputs are."""

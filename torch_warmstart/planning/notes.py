@@ -18,6 +18,7 @@ from torch_warmstart.layouts import (
     is_kept_by,
     other_orders,
 )
+from torch_warmstart.layouts.tensorflow import CUDNN_CELL
 from torch_warmstart.model import TABLES, Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
@@ -108,12 +109,16 @@ def _moved_padding(items: Iterable[PlanItem]) -> Iterator[tuple[PlanItem, int, i
 def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iterator[Finding]:
     """Square kernels of layers of which the file does not say what they are."""
     presumed = [item for item in items if item.is_layout_presumed and item.variable.slot is None]
-    cells = _made_for(presumed, (nn.RNNBase, nn.RNNCellBase))
+    every = _made_for(presumed, (nn.RNNBase, nn.RNNCellBase))
+    of_cudnn = [item for item in every if any(CUDNN_CELL in key for key in item.keys)]
+    if of_cudnn:
+        yield _told_of_all(of_cudnn, _NO_FORGET_BIAS, of_cudnn[0].layout.name)
+    cells = [item for item in every if item not in of_cudnn]
     if cells:
         layout, keys = cells[0].layout.name, listed(map(repr, cells[0].keys))
         whose = "TensorFlow 1's cells" if layout.startswith("tf1") else "Keras's"
         yield _told_of_all(cells, _GATES, layout, keys, whose)
-    presumed = [item for item in presumed if item not in cells]
+    presumed = [item for item in presumed if item not in every]
     convolutions = [item for item in presumed if "conv" in item.layout.name]
     as_they_are = (IDENTITY.name, "joined")
     taken_as_is = [item for item in presumed if item.layout.name in as_they_are]
@@ -167,6 +172,11 @@ _NO_FRAMEWORK = "the names do not tell Keras's tensors from Flax's"
 _NOT_OF_FLAX = (
     "taken as Keras's, [..., out, in]. {said}; if it is Flax's, which runs the other way, "
     "{{{name!r}: {flax!r}}}, or put 'params/' in front of all names."
+)
+_NO_FORGET_BIAS = (
+    "{0}: its cell is called as cuDNN's, which adds no forget_bias. If it was one, say so: "
+    "var_name_to_layout={{{1!r}: {2!r}}}; if it was another cell that was called so, name the one "
+    "that it added ('tf1_lstm[forget_bias=1.0]')."
 )
 _GATES = (
     "{0}: {3} has no name of a cell's in Keras or TensorFlow 1, and nobody says in which order its "

@@ -76,7 +76,8 @@ Warning: 2 buffers that the checkpoint has (such as 'norm.running_mean') stay as
  pattern given as a str selects parameters only. To take them too, write a list: \
 vars_to_warm_start=['.*'].
 Compare: norm: eps=1e-05 and momentum=0.1 are torch's default; Keras has epsilon=0.001 and \
-momentum=0.99, 0.01 in torch. Make it nn.BatchNorm1d(..., eps=0.001, momentum=0.01)."""
+momentum=0.99, 0.01 in torch. If the original has Keras's, make it nn.BatchNorm1d(..., eps=0.001, \
+momentum=0.01)."""
     )
 
 
@@ -102,7 +103,8 @@ Not selected, left as they are: 6 variables: layers.{0...2}.weight, layers.{0...
 12 variables: 1 remapped, 4 renamed, 7 kept; 3 remapped rows: 2 copied, 1 initialised; 7 keys of \
 the checkpoint were not used
 Compare: norm: eps=1e-05 and momentum=0.1 are torch's default; Keras has epsilon=0.001 and \
-momentum=0.99, 0.01 in torch. Make it nn.BatchNorm1d(..., eps=0.001, momentum=0.01)."""
+momentum=0.99, 0.01 in torch. If the original has Keras's, make it nn.BatchNorm1d(..., eps=0.001, \
+momentum=0.01)."""
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from bundle_writer import BundleEntry, DType, write_bundle
 
 import torch_warmstart as tws
@@ -46,6 +47,7 @@ SLOTS = {
     *_tf1(),
     *_keras(),
     *(f"{V}/{word}" for word in optimizers.BERT_WORDS),
+    *(f"{V}_slot_{word}" for word in ("m", "v", "vr", "vc")),
     f"optimizer/_variables/2/{VALUE}",
     "optimizer/vars/2",
     "AdamW/m/den/kernel",
@@ -129,3 +131,15 @@ def test_the_report_counts_the_slots_of_every_optimizer(tmp_path, monkeypatch, n
     write_bundle("c", entries)
     report = tws.warm_start(nn.ModuleDict({"den": nn.Linear(2, 2)}), "c")
     assert "3 keys of the checkpoint were not used, 2 of them optimizers' slots" in str(report)
+
+
+def test_the_slots_of_mesh_tensorflow_are_no_part_of_a_layer():
+    """As T5 was published: they lie beside a kernel, with the names that it begins with."""
+    from torch import nn
+
+    shapes = {"kernel": (2, 3), "kernel_slot_vr": (2,), "kernel_slot_vc": (3,)}
+    shapes |= {"bias": (3,), "bias_slot_v": (3,)}
+    source = {f"fc/{name}": torch.ones(shape) for name, shape in shapes.items()}
+    report = tws.warm_start(nn.ModuleDict({"fc": nn.Linear(2, 3)}), source)
+    assert not report.missing_keys
+    assert "3 of them optimizers' slots" in str(report)

@@ -205,6 +205,19 @@ def test_a_scope_may_end_at_any_folder_of_a_layer(write):
         assert set(found.values()) == {f"{inner}/kernel+{inner}/bias"}, scope
 
 
+@pytest.mark.parametrize("rule", [None, {"a.": "net/a/", "b.": "net/b/"}], ids=["scope", "rule"])
+def test_the_averages_of_what_has_another_name_are_named_where_they_are(write, rule):
+    shapes = {**linear("net/a"), **linear("net/b")}
+    averages = {f"{key}/ExponentialMovingAverage": shape for key, shape in shapes.items()}
+    checkpoint = write({**shapes, **averages})
+    planned = plan(two(), checkpoint, rule)
+    (note,) = [note for note in planned.notes if note.code == "averages-left-behind"]
+    assert "{'a.weight': 'net/a/kernel/ExponentialMovingAverage', ...}" in note.text
+    assert "ends in /ExponentialMovingAverage" in note.text
+    taken = plan(two(), checkpoint, [(r"(.+)", r"net/\1/ExponentialMovingAverage")])
+    assert set(keys(taken).values()) == set(averages)
+
+
 def test_a_rule_adds_a_suffix_to_whatever_the_name_is(write):
     shapes = {**linear("a"), **linear("b")}
     averages = {f"{key}/ExponentialMovingAverage": shape for key, shape in shapes.items()}

@@ -36,8 +36,8 @@ COUNTED = (
     "nn.{}(..., count_include_pad=False)."
 )
 EPSILON = (
-    "eps=1e-05 is torch's default; Keras has epsilon=0.001, BERT 1e-12. Make it nn.{}(..., "
-    "eps=1e-3)."
+    "eps=1e-05 is torch's default; Keras has epsilon=0.001, BERT 1e-12. If the original has "
+    "Keras's, make it nn.{}(..., eps=1e-3)."
 )
 KEPT = (
     "p={} is the part that is dropped, as Keras's rate is; tf.nn.dropout of TensorFlow 1 was given "
@@ -52,13 +52,13 @@ CHECKS = {
             (
                 nn.BatchNorm1d(2),
                 "eps=1e-05 and momentum=0.1 are torch's default; Keras has epsilon=0.001 and "
-                "momentum=0.99, 0.01 in torch. Make it nn.BatchNorm1d(..., eps=0.001, "
-                "momentum=0.01).",
+                "momentum=0.99, 0.01 in torch. If the original has Keras's, make it "
+                "nn.BatchNorm1d(..., eps=0.001, momentum=0.01).",
             ),
             (
                 nn.BatchNorm3d(2, momentum=0.01),
                 "eps=1e-05 is torch's default; Keras has epsilon=0.001 and momentum=0.99, 0.01 in "
-                "torch. Make it nn.BatchNorm3d(..., eps=0.001).",
+                "torch. If the original has Keras's, make it nn.BatchNorm3d(..., eps=0.001).",
             ),
         ],
         [nn.BatchNorm2d(2, 1e-3, 0.01), nn.SyncBatchNorm(2, 1e-3, None)],
@@ -86,7 +86,8 @@ CHECKS = {
             (
                 nn.RMSNorm(2),
                 "eps=None, torch's default, is the smallest step of the dtype (1.2e-07 in "
-                "float32); Keras has epsilon=1e-06. Make it nn.RMSNorm(..., eps=1e-6).",
+                "float32); Keras has epsilon=1e-06. If the original has Keras's, make it "
+                "nn.RMSNorm(..., eps=1e-6).",
             )
         ],
         [nn.RMSNorm(2, 1e-6)],
@@ -140,7 +141,7 @@ CHECKS = {
             (
                 nn.LeakyReLU(),
                 "negative_slope=0.01 is torch's default; Keras has 0.3, tf.nn.leaky_relu 0.2. "
-                "Make it nn.LeakyReLU(0.3).",
+                "If the original has Keras's, make it nn.LeakyReLU(0.3).",
             )
         ],
         [nn.LeakyReLU(0.3)],

@@ -163,3 +163,52 @@ def test_a_sibling_that_stays_behind_shows_the_order_by_its_bias():
     assert presumed({**source, **left}, target, var_name_to_layout=layouts)[0] == []
     as_torch = {**left, "h.attn.weight": torch.randn(12, 4)}
     assert presumed({**source, **as_torch}, target)[0] == []
+
+
+@pytest.mark.parametrize(
+    "named", ["", "scope", "self/bias_by_distance", "relpos_bias/rel_embedding"]
+)
+def test_a_square_table_of_biases_may_have_its_entries_in_columns(named):
+    """T5's are [heads, distances], and square where a model has 32 heads."""
+    target = nn.ModuleDict({"relative_attention_bias": nn.Embedding(4, 4)})
+    name = "relative_attention_bias.weight"
+    source = {"relative_attention_bias": W, "other/kernel": torch.zeros(2, 3)}
+    rule = {}
+    if named == "scope":
+        source = {"self/relative_attention_bias": W, "other/kernel": torch.zeros(2, 3)}
+        rule = {"var_name_to_prev_var_name": {"/": "self/"}}
+    elif named:
+        source = {named: W, "other/kernel": torch.zeros(2, 3)}
+        rule = {"var_name_to_prev_var_name": {name: named}}
+    (said,), plan = presumed(source, target, **rule)
+    assert f"{{{name!r}: 'identity'}}" in said
+    assert f"{{{name!r}: 'transpose'}}" in said
+    assert plan.inferred == (name,)
+    layouts = {"var_name_to_layout": {name: "transpose"}}
+    said, plan = presumed(source, target, **rule, **layouts)
+    assert not said
+    tws.apply_plan(plan)
+    assert torch.equal(target["relative_attention_bias"].weight, W.T)
+
+
+@pytest.mark.parametrize("name", ["position_embeddings", "words/lookup_table", "words/weights"])
+def test_a_square_table_that_is_called_a_table_is_as_it_is(name):
+    target = nn.ModuleDict({"t": nn.Embedding(4, 4)})
+    source = {name: W, "other/kernel": torch.zeros(2, 3)}
+    assert presumed(source, target, var_name_to_prev_var_name={"t.weight": name})[0] == []
+
+
+@pytest.mark.parametrize(("heads", "is_sure"), [(4, False), (3, True)])
+def test_a_table_with_its_entries_in_columns_is_proposed(heads, is_sure):
+    target = nn.ModuleDict({"relative_attention_bias": nn.Embedding(4, heads)})
+    bias = torch.randn(heads, 4)
+    source = {"att/relative_attention_bias": bias, "other/kernel": torch.zeros(2, 5)}
+    (item,) = tws.suggest_names(target, source).items
+    assert item.names == ("att/relative_attention_bias",)
+    assert (item.confidence == "high") == is_sure
+    if not is_sure:
+        assert "its entries first or last" in item.reason
+        return
+    rules = tws.suggest_names(target, source).as_rules()
+    tws.warm_start(target, tws.WarmStartSettings(source, var_name_to_prev_var_name=rules))
+    assert torch.equal(target["relative_attention_bias"].weight, bias.T)

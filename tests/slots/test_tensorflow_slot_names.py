@@ -318,3 +318,30 @@ def test_a_hundred_thousand_keys_are_looked_at_once():
     for number in range(25_000):
         assert len(index.of(f"net/layer_{number}/kernel")) == 1
     assert checkpoint.looks == 1
+
+
+# -- Adafactor's factors ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (3, 3)], ids=str)
+@pytest.mark.parametrize("writer", ["mesh", "tensor2tensor"])
+def test_the_factors_of_adafactor_are_those_of_the_same_axes(shape, writer):
+    """Tensor2tensor's are means over the last axis and the one before; Mesh's over the larger."""
+    rows = torch.rand(shape[0])  # a mean over the columns of the kernel, [in, out]
+    columns = torch.rand(shape[1])
+    of_mesh = (columns, rows) if shape[0] >= shape[1] else (rows, columns)
+    names = ("/Adafactor", "/Adafactor_1", "/Adafactor")
+    first, second = rows, columns
+    if writer == "mesh":
+        names, (first, second) = ("_slot_vr", "_slot_vc", "_slot_v"), of_mesh
+    source = {"fc/kernel": torch.rand(shape), "fc/bias": torch.rand(shape[1])}
+    source |= {f"fc/kernel{names[0]}": first, f"fc/kernel{names[1]}": second}
+    source |= {f"fc/bias{names[2]}": torch.rand(shape[1]), "global_step": torch.tensor(7)}
+    model = nn.ModuleDict({"fc": nn.Linear(*shape)})
+    optimizer = torch.optim.Adafactor(model.parameters())
+    tws.warm_start(model, source, optimizer=optimizer)
+    weight, bias = (optimizer.state[p] for p in model["fc"].parameters())
+    assert torch.equal(weight["row_var"].flatten(), columns)
+    assert torch.equal(weight["col_var"].flatten(), rows)
+    assert torch.equal(bias["variance"], source[f"fc/bias{names[2]}"])
+    assert {float(state["step"]) for state in (weight, bias)} == {7}

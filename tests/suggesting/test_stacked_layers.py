@@ -38,6 +38,23 @@ def test_kernels_in_one_tensor_are_proposed_by_number_and_are_kernels(width):
         assert torch.equal(layer["mlp"].bias, bias[at])
 
 
+def test_layers_along_the_second_axis_are_proposed_too():
+    """As T5X and MaxText keep them: [in, layers, out], and a scale as [width, layers]."""
+    state = {"layers/mlp/kernel": torch.randn(4, 3, 6), "layers/norm/scale": torch.randn(4, 3)}
+    model = layers(lambda: {"mlp": nn.Linear(4, 6, bias=False), "norm": nn.RMSNorm(4)})
+    found = started(model, state)
+    assert {item.layout for item in found.items} == {f"stacked[{at}, 1]" for at in range(3)}
+    for at, layer in enumerate(model["layers"]):
+        assert torch.equal(layer["mlp"].weight, state["layers/mlp/kernel"][:, at].t())
+        assert torch.equal(layer["norm"].weight, state["layers/norm/scale"][:, at])
+
+
+def test_a_stack_that_may_lie_along_two_axes_is_not_proposed():
+    model = layers(lambda: {"mlp": nn.Linear(3, 6, bias=False)})
+    (*items,) = tws.suggest_names(model, {"layers/mlp/kernel": torch.zeros(3, 3, 6)}).items
+    assert {item.confidence for item in items} == {"none"}
+
+
 def test_weights_of_torch_in_one_tensor_are_taken_as_they_are():
     weight = torch.randn(3, 4, 4)
     model = layers(lambda: {"expert": nn.Linear(4, 4, bias=False)})
@@ -84,3 +101,12 @@ def test_a_part_of_size_one_is_a_kernel_too():
         ),
     )
     assert torch.equal(model["fc"].weight, kernel[0].t())
+
+
+def test_a_table_in_parts_is_proposed_whole():
+    """Tensor2tensor cuts one into sixteen, of which the first two would make a smaller table."""
+    parts = {f"symbols_64_8/shared/weights_{k}": torch.randn(4, 8) for k in range(16)}
+    source = {**parts, "ffn/conv1/kernel": torch.zeros(2, 3)}
+    (item,) = tws.suggest_names(nn.ModuleDict({"embed": nn.Embedding(64, 8)}), source).items
+    assert set(item.names) == set(parts)
+    assert item.confidence == "medium"

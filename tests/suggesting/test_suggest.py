@@ -416,3 +416,34 @@ def test_what_only_fits_is_not_sure_where_names_share_nothing():
     many = nn.ModuleList(nn.Linear(8, 6 + k) for k in range(3))
     checkpoint = write({k: s for n in range(3) for k, s in dense(f"x_{n}", 8, 6 + n).items()})
     assert set(confidences(tws.suggest_names(modules(mu=many), checkpoint)).values()) == {"medium"}
+
+
+class OwnNorm(nn.Module):
+    """A norm of a user's, such as MobileBERT's NoNorm: its bias comes first."""
+
+    def __init__(self, with_statistics=False):
+        super().__init__()
+        self.bias, self.weight = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
+        if with_statistics:
+            self.register_buffer("running_mean", torch.zeros(4))
+            self.register_buffer("running_var", torch.zeros(4))
+
+
+@pytest.mark.parametrize("with_statistics", [False, True])
+def test_a_norm_of_a_users_own_is_found_as_one(with_statistics):
+    leaves = {"weight": "gamma", "bias": "beta"}
+    if with_statistics:
+        leaves |= {"running_mean": "moving_mean", "running_var": "moving_variance"}
+    layers = {k: modules(out=modules(LayerNorm=OwnNorm(with_statistics))) for k in range(12)}
+    model = modules(layer=nn.ModuleList(layers.values()), LayerNorm=OwnNorm(with_statistics))
+    theirs = {f"layer.{k}.out.LayerNorm": f"b/layer_{k}/out/FakeLayerNorm" for k in layers}
+    theirs["LayerNorm"] = "b/embeddings/FakeLayerNorm"
+    shapes = {f"{path}/{leaf}": (4,) for path in theirs.values() for leaf in leaves.values()}
+    suggestions = tws.suggest_names(model, tws.WarmStartSettings(write(shapes), [".*"]))
+    found = {item.variable: item.names for item in suggestions.items}
+    assert found == {
+        f"{ours}.{leaf}": (f"{path}/{name}",)
+        for ours, path in theirs.items()
+        for leaf, name in leaves.items()
+    }
+    _as_low(suggestions, model, "c")

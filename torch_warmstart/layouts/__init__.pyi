@@ -1,3 +1,5 @@
+from .joined import joined_form as joined_form
+from .joined import joined_forms as joined_forms
 from .layout import IDENTITY as IDENTITY
 from .layout import Form as Form
 from .layout import Layout as Layout
@@ -11,7 +13,9 @@ from .named import TRANSPOSE as TRANSPOSE
 from .named import fits_either_way as fits_either_way
 from .named import is_kept_by as is_kept_by
 from .named import is_of_a_part as is_of_a_part
+from .named import is_same_but_ones as is_same_but_ones
 from .named import other_orders as other_orders
+from .named import shaped as shaped
 from .named import squeeze as squeeze
 from .named import stacked as stacked
 from .named import then as then

@@ -105,3 +105,4 @@ class Form:
     refusal: str | None = None  # why there is no layout for it
     is_presumed: bool = False  # whether the file leaves it open, and it is the most likely one
     evidence: str = ""  # what tells that it is the layer's, where its names are not the layer's own
+    parts: tuple[Form, ...] = ()  # of tensors that a user has joined: how each is kept

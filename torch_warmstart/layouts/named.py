@@ -7,6 +7,7 @@ place.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -288,21 +289,57 @@ def squeeze(axes: int) -> Layout:
     return Layout(f"squeeze[{axes}]", to_torch, to_tf)
 
 
+@functools.lru_cache(maxsize=256)
+def shaped(*shape: int) -> Layout:
+    """Axes of size 1 come or go, anywhere; the others stay as they are: [1, c, 1, 1] to [c].
+
+    A convolution's bias of OpenAI's baselines, [1, c, 1, 1]; positions, [p, width], for [1, p,
+    width]. The inverse cannot know where they were, and writes none.
+    """
+
+    def to_torch(tensor: torch.Tensor) -> Tensors:
+        if not is_same_but_ones(tensor.shape, shape):
+            raise RuntimeError("of other sizes than 1")
+        return (tensor.reshape(shape),)
+
+    def to_tf(tensor: torch.Tensor) -> Tensors:
+        return (tensor.squeeze(),)
+
+    return Layout(f"shaped[{', '.join(map(str, shape))}]", to_torch, to_tf)
+
+
+def is_same_but_ones(first: Shape, second: Shape) -> bool:
+    """Whether two shapes differ, and only in axes of size 1."""
+    sizes = ([size for size in shape if size != 1] for shape in (first, second))
+    return tuple(first) != tuple(second) and next(sizes) == next(sizes)
+
+
 # All layers in one tensor, [layers, ...], each of which is a tensor of its own in torch: XLNet with
-# `untie_r`. `stacked[2]` is the third of them.
-STACKED = Layout("stacked", lambda stack: stack.unbind(0), lambda *rows: (torch.stack(rows),))
-_ROW_NAME = re.compile(r"stacked\[(\d{1,18})\]", re.ASCII)
+# `untie_r`. `stacked[2]` is the third of them; `stacked[2, 1]` of [in, layers, out], as T5X and
+# MaxText have it (their `scan_axis`, `param_scan_axis`).
+@functools.lru_cache(maxsize=16)
+def _stacked_along(axis: int) -> Layout:
+    def to_torch(stack: torch.Tensor) -> Tensors:
+        return stack.unbind(axis)
+
+    def to_tf(*rows: torch.Tensor) -> Tensors:
+        return (torch.stack(rows, axis),)
+
+    return Layout("stacked" if not axis else f"stacked along {axis}", to_torch, to_tf)
 
 
-def stacked(row: int) -> str:
+_ROW_NAME = re.compile(r"stacked\[(\d{1,18})(?:, ?(\d))?\]", re.ASCII)
+
+
+def stacked(row: int, axis: int = 0) -> str:
     """The name of the layout that takes one of the stacked tensors."""
-    return f"{STACKED.name}[{row}]"
+    return f"stacked[{row}, {axis}]" if axis else f"stacked[{row}]"
 
 
-def stacked_row(name: str) -> int | None:
-    """Which of the stacked tensors the name of a layout means; None: it is another layout."""
+def stacked_row(name: str) -> tuple[Layout, int] | None:
+    """The layout of a stack, and which of its tensors a name means; None: it means another one."""
     numbered = _ROW_NAME.fullmatch(name)
-    return int(numbered[1]) if numbered else None
+    return (_stacked_along(int(numbered[2] or 0)), int(numbered[1])) if numbered else None
 
 
 def fits_either_way(module: nn.Module, key: str, shape: Shape) -> bool:
@@ -395,6 +432,7 @@ NUMBERED: dict[str, Callable[[int], Layout]] = {
     )
 }
 _BY_EQUATION = re.compile(r"einsum\[(.+)\]")
+_BY_SHAPE = re.compile(r"shaped\[(\d{1,18}(?:, ?\d{1,18})*)\]", re.ASCII)
 _NUMBERED_NAME = re.compile(r"(\w+)\[([1-9]\d{0,17})\]", re.ASCII)
 
 
@@ -405,13 +443,16 @@ def named_layout(name: str) -> Layout:
         return NUMBERED[numbered[1]](int(numbered[2]))
     if name in LAYOUTS:
         return LAYOUTS[name]
+    by_shape = _BY_SHAPE.fullmatch(name)
+    if by_shape:
+        return shaped(*(int(size) for size in by_shape[1].split(",")))
     by_equation = _BY_EQUATION.fullmatch(name)
     if by_equation:
         return einsum(by_equation[1])
     names = [
         *LAYOUTS,
         *(f"{numbered}[number]" for numbered in (*NUMBERED, "stacked")),
-        "einsum[equation]",
+        *("einsum[equation]", "shaped[sizes]"),
     ]
     raise SettingsError(
         f"no layout is called {name!r}; there are {', '.join(names)}.{did_you_mean(name, names)}"

@@ -109,13 +109,13 @@ KERAS_BIAS = Layout(
 
 
 def _check_one_bias(
-    kernel: torch.Tensor, recurrent_kernel: torch.Tensor, bias: torch.Tensor
+    kernel: torch.Tensor, recurrent_kernel: torch.Tensor, bias: torch.Tensor, kind: str = "LSTM"
 ) -> None:
     if bias.dim() == 1 and bias.shape[0] == 2 * kernel.shape[-1]:
         raise UnsupportedError(
             f"a bias of {bias.shape[0]} beside a kernel for {kernel.shape[-1]} is that of "
-            "CuDNNLSTM, which keeps its kernels in the order of cuDNN; Keras makes an LSTM of it "
-            "when it loads the file into one"
+            f"CuDNN{kind}, which keeps its kernels in the order of cuDNN; Keras makes of it what "
+            f"{kind} has, when it loads the file into one"
         )
     if recurrent_kernel.shape[-1] != kernel.shape[-1]:
         raise RuntimeError("kernels of different cells")
@@ -156,7 +156,8 @@ def _gru_bias_in_keras(bias_ih: torch.Tensor, bias_hh: torch.Tensor) -> Tensors:
 KERAS_GRU_KERNEL = Layout("keras_gru_kernel", _gru_kernel_in_torch, _gru_kernel_in_keras)
 KERAS_GRU_BIAS = Layout("keras_gru_bias", _gru_bias_in_torch, _gru_bias_in_keras)
 KERAS_GRU = _side_by_side(
-    "keras_gru", (KERAS_GRU_KERNEL, 1), (KERAS_GRU_KERNEL, 1), (KERAS_GRU_BIAS, 2)
+    *("keras_gru", (KERAS_GRU_KERNEL, 1), (KERAS_GRU_KERNEL, 1), (KERAS_GRU_BIAS, 2)),
+    check=functools.partial(_check_one_bias, kind="GRU"),
 )
 KERAS_GRU_NO_BIAS = _side_by_side("keras_gru_no_bias", (KERAS_GRU_KERNEL, 1), (KERAS_GRU_KERNEL, 1))
 

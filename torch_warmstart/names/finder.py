@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from torch_warmstart.errors import MissingTensorError, SettingsError, meant_one_of
 from torch_warmstart.formats import Checkpoint, TensorSpec, check_one_key
-from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way
-from torch_warmstart.layouts.tensorflow import is_kernel_of_own_module
+from torch_warmstart.layouts import IDENTITY, Form, expression, fits_either_way, joined_forms
+from torch_warmstart.layouts.tensorflow import is_untold_square, presumed_cell
 from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names.conventions import Conventions, bare_name
 from torch_warmstart.names.copies import narrowed
@@ -81,9 +81,11 @@ class Finder:
         Raises SettingsError if different tensors answer to the variable's names.
         """
         found = self._find_by_name(variable)
-        if found is not None or not self.conventions.has_scopes:
+        if found is None and self.conventions.has_scopes:
+            found = self._inference.of(variable)
+        if found is None or not self.conventions.has_own_layers:
             return found
-        return self._inference.of(variable)
+        return self._presumed(found)
 
     @functools.cached_property
     def _inference(self) -> Inference:
@@ -115,11 +117,12 @@ class Finder:
         if len(names) == 1 and not self._spellings.given(names[0]):
             translated = self._find_translated(variable, owner, names[0])
             if translated is not None:
-                return translated
+                return self._presumed(translated)
         specs = tuple(self.named(owner, name, asked_by) for name in names)
         forms = [form for form in self.forms(owner) if len(form.names) == len(specs)]
         if len(specs) > 1:  # by whose names something is refused, the user did not go
             forms = [form for form in forms if form.refusal is None]
+            forms = self._meant(variable, owner, forms, specs)
         if not forms and len(specs) == 1:
             forms = [Form(((owner.leaf,),))]
         if not forms:
@@ -137,11 +140,34 @@ class Finder:
             return with_layout(fit[0], Form(fit[0].form.names, refusal=refusal))
         return self._presumed((fit or sources)[0])
 
+    def _meant(
+        self, variable: Variable, owner: Owner, forms: list[Form], specs: Sequence[TensorSpec]
+    ) -> list[Form]:
+        """The forms of several tensors that a user means.
+
+        By their names a weight is made of them (a table in parts, a cell's); else each is one as
+        the layer's own, and they stand one below the other.
+        """
+        made = [Source(tuple(specs), owner, form) for form in forms]
+        called_so = [source.form for source in made if _is_called_so(source)]
+        if called_so:
+            return called_so
+        shapes = [spec.shape for spec in specs]
+        below = joined_forms(owner.module, owner.leaf, self.forms(owner), shapes)
+        joined = [Source(tuple(specs), owner, form) for form in below]
+        fit = fitting(joined, variable) or fitting(made, variable) or joined or made
+        return [source.form for source in fit]
+
     def _presumed(self, source: Source) -> Source:
-        """The same, said to be presumed where torch's layout is, by no name of torch's."""
-        if not self.is_open(source.owner, source.form, source.specs[0]):
-            return source
-        return with_layout(source, replace(source.form, is_presumed=True))
+        """The same, said to be presumed where no name tells its layout."""
+        owner, keys = source.owner, [bare_name(spec.key) for spec in source.specs]
+        parts = source.form.parts or (source.form,)
+        each = zip(source.specs, parts, strict=False)
+        is_open = any(self.is_open(owner, part, spec) for spec, part in each)
+        form = replace(source.form, is_presumed=True) if is_open else source.form
+        if self.conventions.has_own_layers:
+            form = presumed_cell(form, owner.module, owner.leaf, keys)
+        return source if form is source.form else with_layout(source, form)
 
     def is_open(self, owner: Owner, form: Form, spec: TensorSpec) -> bool:
         """Whether a square tensor is taken as it is, and nobody says where its outputs are."""
@@ -150,7 +176,7 @@ class Finder:
         if not self.conventions.has_own_layers:
             return fits_either_way(owner.module, spec.key, spec.shape)
         name = bare_name(spec.key)
-        return is_kernel_of_own_module(owner.module, owner.leaf, name, spec.shape)
+        return is_untold_square(owner.module, owner.leaf, name, spec.shape)
 
     def beside(self, source: Source, owner: Owner) -> Source | None:
         """Another tensor of the layer in the checkpoint that a source is in.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +10,17 @@ from torch import nn
 
 from torch_warmstart.dtypes import CASTS, cast_is_lossy, is_integer
 from torch_warmstart.errors import Finding, SettingsError, UnsupportedError, plural
-from torch_warmstart.layouts import IDENTITY, Form, is_of_a_part, original_of, squeeze, then
+from torch_warmstart.layouts import (
+    IDENTITY,
+    Form,
+    is_of_a_part,
+    is_same_but_ones,
+    joined_form,
+    original_of,
+    shaped,
+    squeeze,
+    then,
+)
 from torch_warmstart.layouts.tensorflow import find_form, tf_forms
 from torch_warmstart.model import TABLES, Shape, Variable
 from torch_warmstart.names import Source, with_layout
@@ -64,6 +73,9 @@ def choose_layout(variable: Variable, source: Source, by_user: str | None) -> So
         except SettingsError as error:
             text = f"var_name_to_layout: {variable.name}: {error}"
             raise ProblemError("layout-unknown", variable, text) from error
+        if source.form.parts and form.layout.num_tf == 1:  # which is each one's
+            parts, shapes = [form] * len(source.specs), [spec.shape for spec in source.specs]
+            form = joined_form(source.owner.module, source.owner.leaf, parts, shapes)
         return with_layout(source, _of_a_part(form, source, variable, by_user))
     if source.form.refusal is not None:
         raise _refused(variable, source, source.form.refusal)
@@ -393,8 +405,12 @@ def _cause(variable: Variable, source: Source) -> str:
             f"{spec.key!r} is empty there, as DeepSpeed's ZeRO-3 leaves a parameter whose values "
             "are in other files: run its zero_to_fp32.py, and pass what that writes."
         )
-    if math.prod(ours) == math.prod(theirs) == 1 and ours != theirs:
-        return f"It is one number: pass it as such, tensor.reshape({list(ours)})."
+    if ours and variable.slot is None and is_same_but_ones(theirs, ours):
+        layout = shaped(*ours).name
+        return (
+            "Only axes of size 1 differ. If it is what is meant, say so: "
+            f"var_name_to_layout={{{variable.name!r}: {layout!r}}}."
+        )
     is_table = isinstance(source.owner.module, TABLES)
     if is_table or not ours or len(ours) != len(theirs) or ours[1:] != theirs[1:]:
         return ""

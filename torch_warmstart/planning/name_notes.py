@@ -85,7 +85,7 @@ def _inferred(reason: str, items: Sequence[PlanItem]) -> Finding:
     return Finding("names-inferred", "note", first.name, text)
 
 
-def _averages(items: Iterable[PlanItem], located: Located) -> Iterator[Finding]:
+def _averages(items: Sequence[PlanItem], located: Located) -> Iterator[Finding]:
     """Averages of what is taken that lie beside it."""
     keys = taken_keys(items)
     separator = located.finder.conventions.separator
@@ -93,10 +93,16 @@ def _averages(items: Iterable[PlanItem], located: Located) -> Iterator[Finding]:
     ends = _of_averages(key.rpartition("/")[2] for key in located.unused if "/" in key)
     if not fronts and not ends:
         return
-    found = [pair for k in keys if (pair := _average_of(k, located, fronts, ends)) is not None]
+    averages = ((key, _average_of(key, located, fronts, ends)) for key in keys)
+    found = [(key, *pair) for key, pair in averages if pair is not None]
     if not found:
         return
-    average, rule = found[0]
+    first, average, rule = found[0]
+    item = next(item for item in items if item.state != "kept" and first in item.keys)
+    is_of_own_name = not item.is_inferred and item.reason != BY_USER
+    if rule.startswith("[") and not is_of_own_name:
+        end = average.rpartition("/")[2]
+        rule = f"{{{item.name!r}: {average!r}, ...}}, or a pattern whose replacement ends in /{end}"
     text = (
         f"{plural(len(found), 'tensor')} that are taken have averages beside them (such as "
         f"{average!r}), which are not. To take those: {SETTING}={rule}."

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, listed, plural
 from torch_warmstart.layouts import (
@@ -17,7 +18,8 @@ from torch_warmstart.layouts import (
     is_kept_by,
     other_orders,
 )
-from torch_warmstart.model import Variable, padding_row, positions_from
+from torch_warmstart.layouts.tensorflow import CUDNN_CELL
+from torch_warmstart.model import TABLES, Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
 from torch_warmstart.planning.locating import Located, follow_rule
@@ -107,9 +109,24 @@ def _moved_padding(items: Iterable[PlanItem]) -> Iterator[tuple[PlanItem, int, i
 def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iterator[Finding]:
     """Square kernels of layers of which the file does not say what they are."""
     presumed = [item for item in items if item.is_layout_presumed and item.variable.slot is None]
+    every = _made_for(presumed, (nn.RNNBase, nn.RNNCellBase))
+    of_cudnn = [item for item in every if any(CUDNN_CELL in key for key in item.keys)]
+    if of_cudnn:
+        yield _told_of_all(of_cudnn, _NO_FORGET_BIAS, of_cudnn[0].layout.name)
+    cells = [item for item in every if item not in of_cudnn]
+    if cells:
+        layout, keys = cells[0].layout.name, listed(map(repr, cells[0].keys))
+        whose = "TensorFlow 1's cells" if layout.startswith("tf1") else "Keras's"
+        yield _told_of_all(cells, _GATES, layout, keys, whose)
+    presumed = [item for item in presumed if item not in every]
     convolutions = [item for item in presumed if "conv" in item.layout.name]
-    untold = [item for item in presumed if item.layout is IDENTITY]
-    products = [item for item in presumed if item not in (*convolutions, *untold)]
+    as_they_are = (IDENTITY.name, "joined")
+    taken_as_is = [item for item in presumed if item.layout.name in as_they_are]
+    tables = _made_for(taken_as_is, TABLES)
+    untold = [item for item in taken_as_is if item not in tables]
+    products = [item for item in presumed if item not in (*convolutions, *taken_as_is)]
+    if tables:
+        yield _told_of_all(tables, _AS_ROWS)
     if untold:
         name, begin = _square(untold, "nobody says where its outputs are")
         yield Finding("layout-presumed", "warning", name, f"{begin} {_AS_IN_TORCH.format(name)}")
@@ -125,6 +142,16 @@ def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iter
     yield from _convolutions_presumed(told, _NO_CLASS, _OF_ITS_CLASS)
     untold = [item for item in convolutions if item not in told]
     yield from _convolutions_presumed(untold, _NO_FRAMEWORK, _NOT_OF_FLAX)
+
+
+def _made_for(items: Iterable[PlanItem], types: tuple[type[nn.Module], ...]) -> list[PlanItem]:
+    return [item for item in items if item.owner and isinstance(item.owner.module, types)]
+
+
+def _told_of_all(items: Sequence[PlanItem], text: str, *words: str) -> Finding:
+    name = items[0].name
+    also = f" (and {plural(len(items) - 1, 'other variable')})" if items[1:] else ""
+    return Finding("layout-presumed", "warning", name, text.format(f"{name}{also}", name, *words))
 
 
 def _convolutions_presumed(items: Sequence[PlanItem], unsaid: str, text: str) -> Iterator[Finding]:
@@ -145,6 +172,21 @@ _NO_FRAMEWORK = "the names do not tell Keras's tensors from Flax's"
 _NOT_OF_FLAX = (
     "taken as Keras's, [..., out, in]. {said}; if it is Flax's, which runs the other way, "
     "{{{name!r}: {flax!r}}}, or put 'params/' in front of all names."
+)
+_NO_FORGET_BIAS = (
+    "{0}: its cell is called as cuDNN's, which adds no forget_bias. If it was one, say so: "
+    "var_name_to_layout={{{1!r}: {2!r}}}; if it was another cell that was called so, name the one "
+    "that it added ('tf1_lstm[forget_bias=1.0]')."
+)
+_GATES = (
+    "{0}: {3} has no name of a cell's in Keras or TensorFlow 1, and nobody says in which order its "
+    "gates are: it is taken as by {2!r}, in the order of {4}. If it is so, say so: "
+    "var_name_to_layout={{{1!r}: {2!r}}}; if not, pass it with its gates in that order."
+)
+_AS_ROWS = (
+    "{0} is square there, and no name says whether its rows or its columns are the entries: it is "
+    "taken as it is. If they are the rows, say so: var_name_to_layout={{{1!r}: 'identity'}}; if "
+    "the columns, as of T5's relative_attention_bias, {{{1!r}: 'transpose'}}."
 )
 _AS_IN_TORCH = (
     "taken as torch's, [out, in]. If it is, say so: var_name_to_layout={{{0!r}: 'identity'}}; if "

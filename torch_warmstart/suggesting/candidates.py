@@ -13,13 +13,22 @@ There are candidates of these kinds, and a function for each:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch_warmstart.dtypes import cast_is_lossy
-from torch_warmstart.layouts import IDENTITY, Form, read_leaf, squeeze
-from torch_warmstart.layouts.tensorflow import KERAS_NAMES, one_layer_forms
-from torch_warmstart.model import Owner, Shape, Variable
+from torch_warmstart.layouts import (
+    IDENTITY,
+    TRANSPOSE,
+    Form,
+    is_same_but_ones,
+    read_leaf,
+    shaped,
+    squeeze,
+)
+from torch_warmstart.layouts.tensorflow import KERAS_NAMES, forms_of_own_norm, one_layer_forms
+from torch_warmstart.model import TABLES, Owner, Shape, Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.suggesting.tensors import AvailableTensors, Fit, Tensor, fits_shape, natural
 from torch_warmstart.values import frozen
@@ -98,6 +107,8 @@ def _in_layer(finder: Finder, layer: Layer) -> _FormsOf:
 
     def forms(owner: Owner) -> tuple[Form, ...]:
         found = finder.forms(owner)
+        if finder.conventions.has_own_layers:
+            found += forms_of_own_norm(owner.module, owner.leaf)
         if not layer.is_compound or owner.path == layer.name:
             return found
         return _in_parent(found, owner.path.rpartition(".")[2])
@@ -184,7 +195,11 @@ def single_candidates(finder: Finder, available: AvailableTensors) -> Candidates
             # tensor less, and the others have other numbers.
             if not (tensor.is_stored and layer.has_twin)
             and _can_become(tensor, variable)
-            and (fit := _fit_alone(forms(owner), owner, shape, tensor)) is not None
+            and (
+                fit := _fit_alone(forms(owner), owner, shape, tensor)
+                or _fit_otherwise(owner, variable, tensor)
+            )
+            is not None
         ]
 
     return _once_each_kind(finder, find, available)
@@ -332,7 +347,24 @@ def _fit_alone(forms: Iterable[Form], owner: Owner, shape: Shape, tensor: Tensor
     more = len(tensor.spec.shape) - len(shape)
     if more > 0 and set(tensor.spec.shape[:more]) == {1}:
         usable.append(Form(((owner.leaf,),), squeeze(more)))
-    for form in usable:
-        if fits_shape(form, [tensor.spec], shape):
-            return Fit((tensor,), form)
-    return None
+    fitting = [form for form in usable if fits_shape(form, [tensor.spec], shape)]
+    of_layer = {form.layout.name for form in fitting} - {IDENTITY.name}
+    # A bias of a cell may have its gates in several orders: a rule for it alone would be refused.
+    return Fit((tensor,), fitting[0]) if fitting and len(of_layer) < 2 else None
+
+
+def _fit_otherwise(owner: Owner, variable: Variable, tensor: Tensor) -> Fit | None:
+    """A table that has its entries in columns, as T5 has its biases by distance.
+
+    Or what is the same but for axes of size 1, as a bias of [1, c, 1, 1] is.
+    """
+    layout = None
+    if isinstance(owner.module, TABLES):
+        layout = TRANSPOSE
+    elif math.prod(variable.shape) > 1 and is_same_but_ones(tensor.spec.shape, variable.shape):
+        layout = shaped(*variable.shape)
+    if layout is None:
+        return None
+    form = Form(((owner.leaf,),), layout)
+    fits = fits_shape(form, [tensor.spec], variable.shape)
+    return Fit((tensor,), form) if fits else None

@@ -1,7 +1,8 @@
 """Layers of a model whose tensors the checkpoint keeps in one: [layers, ...], as a scan does.
 
 `layers.0.mlp.weight` to `layers.11.mlp.weight` are the rows of `layers/mlp/kernel`, if it has 12
-and each has their shape. Only what no tensor of its own is left for, is looked for so.
+and each has their shape; or lie along its second axis, as those of T5X do. Only what no tensor of
+its own is left for, is looked for so.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from torch_warmstart.layouts import IDENTITY, Form, stacked
-from torch_warmstart.model import Owner, Shape, Variable
+from torch_warmstart.model import Owner, Variable
 from torch_warmstart.names import Finder
 from torch_warmstart.suggesting.similarity import ALIKE, MARGIN, alikeness, shared_words, tokens_of
 from torch_warmstart.suggesting.suggestions import Suggestion
@@ -58,7 +59,8 @@ def stacked_items(
         if rivals or tensor.spec.key in used or group.variables[0] in found:
             continue
         used.add(tensor.spec.key)
-        found |= {v: _item(v, at, tensor, group) for at, v in enumerate(group.variables)}
+        (axis,) = _axes(_forms_of(finder, group), group, tensor)
+        found |= {v: _item(v, at, tensor, group, axis) for at, v in enumerate(group.variables)}
     return found
 
 
@@ -81,28 +83,36 @@ def _fitting(
     finder: Finder, group: _Group, tensors: Sequence[Tensor]
 ) -> Iterator[tuple[float, Tensor]]:
     """The tensors that a group could be the rows of, and how alike the names are."""
-    forms = [f for f in finder.forms(group.owner) if f.refusal is None and len(f.names) == 1]
+    forms = _forms_of(finder, group)
     names = {name for form in forms for name in form.names[0]}
     is_layers = any(form.layout is not IDENTITY for form in forms)
-    shape, count = group.variables[0].shape, len(group.variables)
     fitting = [
         tensor
         for tensor in tensors
-        if tensor.spec.shape[0] == count
-        and (tensor.leaf in names or not is_layers)
-        and _fits(forms, tensor.spec.shape[1:], shape)
+        if (tensor.leaf in names or not is_layers) and len(_axes(forms, group, tensor)) == 1
     ]
     if fitting:
         scores = alikeness([tokens_of(group.name)], [tokens_of(t.name) for t in fitting])[0]
         yield from ((float(s), t) for s, t in zip(scores, fitting, strict=True) if s >= ALIKE)
 
 
-def _fits(forms: Sequence[Form], row: Shape, shape: Shape) -> bool:
-    layouts = {form.layout for form in forms} or {IDENTITY}
-    return any(layout.shapes_in_torch([row]) == (shape,) for layout in layouts)
+def _forms_of(finder: Finder, group: _Group) -> list[Form]:
+    return [f for f in finder.forms(group.owner) if f.refusal is None and len(f.names) == 1]
 
 
-def _item(variable: Variable, number: int, tensor: Tensor, group: _Group) -> Suggestion:
+def _axes(forms: Sequence[Form], group: _Group, tensor: Tensor) -> list[int]:
+    """The axes along which a tensor has a row for each of a group, of its shape."""
+    shape, layouts = tensor.spec.shape, {form.layout for form in forms} or {IDENTITY}
+    return [
+        axis
+        for axis in range(min(2, len(shape)))
+        if shape[axis] == len(group.variables)
+        and (row := (*shape[:axis], *shape[axis + 1 :])) is not None
+        and any(each.shapes_in_torch([row]) == (group.variables[0].shape,) for each in layouts)
+    ]
+
+
+def _item(variable: Variable, number: int, tensor: Tensor, group: _Group, axis: int) -> Suggestion:
     words = ", ".join(shared_words(tokens_of(group.name), tokens_of(tensor.name)))
     reason = f"one of the {len(group.variables):,} that lie in one tensor, by its number"
     return Suggestion(
@@ -110,5 +120,5 @@ def _item(variable: Variable, number: int, tensor: Tensor, group: _Group) -> Sug
         (tensor.name,),
         "medium",
         f"{reason}; names agree in {words}" if words else reason,
-        layout=stacked(number),
+        layout=stacked(number, axis),
     )

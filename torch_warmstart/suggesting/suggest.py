@@ -187,11 +187,12 @@ def _items(
         is_resized = fit.shape != variable.shape
         spec = fit.tensors[0].spec
         is_open = len(fit.tensors) == 1 and finder.is_open(owner, fit.form, spec)
+        is_table = isinstance(owner.module, TABLES)
         remarks = [
             match.candidate.remark,
             _said_of(layout),
             "of another size, so a VocabInfo must say which row is which" if is_resized else "",
-            _EITHER_WAY if is_open else "",
+            _EITHER_WAY.format("entries" if is_table else "outputs") if is_open else "",
         ]
         reason = "; ".join(filter(None, [match.reason, *remarks]))
         confidence: Confidence = "low" if is_open else match.confidence
@@ -201,7 +202,7 @@ def _items(
         )
 
 
-_EITHER_WAY = "square, so it may have its outputs first or last, which nobody says"
+_EITHER_WAY = "square, so it may have its {} first or last, which nobody says"
 
 
 def _said_of(layout: str | None) -> str:

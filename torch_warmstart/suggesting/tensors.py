@@ -109,7 +109,9 @@ class AvailableTensors:
                 tensors = [first, *(others.get(path) for others in by_path[1:])]
                 there = tuple(tensor for tensor in tensors if tensor is not None)
                 if len(there) == len(tensors) and _fits(form, there, shape):
-                    found.setdefault(path, Fit(there, form))
+                    fit = found.setdefault(path, Fit(there, form))
+                    if set(fit.tensors) < set(there):  # all parts of a table, not the first ones
+                        found[path] = Fit(there, form)
         return found
 
     @functools.cached_property

@@ -6,8 +6,9 @@ from .layers import STATISTICS as STATISTICS
 from .layers import absent_in_tf as absent_in_tf
 from .layers import find_form as find_form
 from .layers import flax_forms as flax_forms
-from .layers import is_kernel_of_own_module as is_kernel_of_own_module
+from .layers import forms_of_own_norm as forms_of_own_norm
 from .layers import is_uncounted_in_tf as is_uncounted_in_tf
+from .layers import is_untold_square as is_untold_square
 from .layers import tf_forms as tf_forms
 from .layers import tf_or_flax_forms as tf_or_flax_forms
 from .optimizers import ALL_VARIABLES as ALL_VARIABLES
@@ -18,6 +19,7 @@ from .optimizers import GRADIENT_SUM as GRADIENT_SUM
 from .optimizers import GRADIENT_SUMS as GRADIENT_SUMS
 from .optimizers import KERAS_FOLDERS as KERAS_FOLDERS
 from .optimizers import KERAS_WORDS as KERAS_WORDS
+from .optimizers import MESH_SLOT as MESH_SLOT
 from .optimizers import POWER as POWER
 from .optimizers import TF1_OPTIMIZERS as TF1_OPTIMIZERS
 from .optimizers import TF1_SLOT as TF1_SLOT
@@ -27,4 +29,6 @@ from .optimizers import kind_of_name as kind_of_name
 from .optimizers import kind_of_words as kind_of_words
 from .optimizers import quantity as quantity
 from .optimizers import split_ending as split_ending
+from .recurrent import CUDNN_CELL as CUDNN_CELL
 from .recurrent import one_layer_forms as one_layer_forms
+from .recurrent import presumed_cell as presumed_cell

@@ -10,6 +10,7 @@ every check of shapes.
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
 
 from torch import nn
@@ -23,7 +24,6 @@ from torch_warmstart.layouts.named import (
     POINTWISE,
     PRELU,
     PRELU_OF_ONE,
-    STACKED,
     TRANSPOSE,
     concatenated,
     depthwise,
@@ -33,7 +33,7 @@ from torch_warmstart.layouts.named import (
 )
 from torch_warmstart.layouts.outputs import is_untransposed_linear
 from torch_warmstart.layouts.parametrized import forms_of_original, original_of, vector_of
-from torch_warmstart.layouts.torch_classes import is_torchs_own
+from torch_warmstart.layouts.torch_classes import is_torchs_own, torch_layer_of
 from torch_warmstart.values import frozen
 
 
@@ -66,6 +66,7 @@ _PRELU = (nn.PReLU,)
 STATISTICS = {"running_mean": "moving_mean", "running_var": "moving_variance"}
 BATCHES = "num_batches_tracked"
 _SLOPE_NAMES = ("alpha", "alphas", "negative_slope")
+_USUAL = ("weight", "bias")
 # A tensor with the name of the layer: TensorFlow 1's programs keep tables without a layer around.
 _ITSELF = ""
 # Besides Keras's and contrib's: Sonnet's and GPT-2's `w` and `b`; Flax's `embedding` and
@@ -170,15 +171,37 @@ def tf_forms(module: nn.Module, leaf: str) -> tuple[Form, ...]:
     return (*refused, *forms) or (Form(((leaf,),)),)
 
 
-def is_kernel_of_own_module(module: nn.Module, leaf: str, name: str, shape: Shape) -> bool:
-    """Whether a square kernel is for a module of which nobody here knows where its outputs are.
+def is_untold_square(module: nn.Module, leaf: str, name: str, shape: Shape) -> bool:
+    """Whether a square tensor is taken as it is, and nobody says where its outputs or rows are.
 
-    A user's class, or what torch.export has left of one: `x @ w`, or as `nn.Linear` has it.
+    A kernel of a user's class, or of what torch.export has left of one: `x @ w`, or as `nn.Linear`
+    has it. A table of biases, which T5 keeps as [heads, distances].
     """
     called = name.rpartition("/")[2]
-    if called == leaf or called not in _KERNEL_NAMES or len(shape) != 2:
+    if called == leaf or len(shape) != 2 or not shape[0] == shape[1] > 1:
         return False
-    return shape[0] == shape[1] > 1 and tf_forms(module, leaf) == (Form(((leaf,),)),)
+    if isinstance(module, _EMBEDDING):
+        is_by_distance = bool(_BY_DISTANCE.search(called))
+        return leaf == "weight" and (is_by_distance or not _TABLES_OF_ENTRIES.search(called))
+    return called in _KERNEL_NAMES and tf_forms(module, leaf) == (Form(((leaf,),)),)
+
+
+_BY_DISTANCE = re.compile("rel|bias", re.IGNORECASE)  # T5X calls it rel_embedding
+_TABLES_OF_ENTRIES = re.compile("emb|lookup|table|vocab|weight|w[tp]e", re.IGNORECASE)
+
+
+def forms_of_own_norm(module: nn.Module, leaf: str) -> tuple[Form, ...]:
+    """What a norm's tensor is called, for a user's class that keeps what norms keep; or nothing.
+
+    MobileBERT's NoNorm, FrozenBatchNorm2d. By its tensors alone: a guess, to be proposed.
+    """
+    own = {**module._parameters, **module._buffers}
+    shapes = {t.shape for name, t in own.items() if t is not None and name != BATCHES}
+    is_one = set(_USUAL) <= set(own) <= {*_USUAL, *STATISTICS, BATCHES} and len(shapes) == 1
+    if not is_one or torch_layer_of(module) is not None or len(shapes.pop()) != 1:
+        return ()
+    rules = (rule for rule in _RULES if rule.modules in (_NORMS, _RUNNING) and rule.leaf == leaf)
+    return tuple(Form((_names(leaf, rule.tf_names),)) for rule in rules)
 
 
 # Tensor2tensor's tables, of words and of the softmax over them, which is not transposed either.
@@ -246,7 +269,7 @@ def find_form(layout: str, module: nn.Module, leaf: str) -> Form:
             return form
     row = stacked_row(layout)
     if row is not None:
-        return Form(((leaf,),), STACKED, part=row)
+        return Form(((leaf,),), row[0], part=row[1])
     return Form(((leaf,),), named_layout(layout))
 
 

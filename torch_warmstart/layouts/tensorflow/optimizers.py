@@ -28,10 +28,15 @@ TF1_OPTIMIZERS: Mapping[str, tuple[str, Mapping[int, tuple[str, ...]]]] = {
     "RMSProp": ("RMSProp", {2: ("ms", "mom"), 3: ("ms", "mg", "mom")}),
     "Ftrl": ("Ftrl", {2: ("accum", "linear")}),
     "AdagradDA": ("AdagradDA", {2: ("grad", "grad_squared")}),
+    # tensor2tensor/utils/adafactor.py, as Pegasus has it.
+    "Adafactor": ("Adafactor", {1: ("v",), 2: ("r", "c")}),
 }
 
 # github.com/google-research/bert/optimization.py: `<variable>/adam_m`, `<variable>/adam_v`.
 BERT_WORDS = {"adam_m": "m", "adam_v": "v"}
+
+# github.com/tensorflow/mesh, mesh_tensorflow/optimize.py: `<variable>_slot_vr`, as T5 has them.
+MESH_SLOT = re.compile(r"(.+)_slot_(m|v|vr|vc)")
 
 # By kind and quantity, what Keras (and tf.compat.v1.train in an object graph) calls it: the slot of
 # tf_keras/src/optimizers/legacy, the name in tf_keras/src/optimizers, the list in either and in
@@ -149,7 +154,8 @@ def is_slot(name: str) -> bool:
     path, _, last = name.partition(_ATTRIBUTES)[0].removesuffix(":0").rpartition("/")
     if not path:
         return False
-    return last in BERT_WORDS or bool(TF1_SLOT.fullmatch(last)) or _is_keras_slot(path, last)
+    named = TF1_SLOT.fullmatch(last) or MESH_SLOT.fullmatch(last)
+    return bool(named) or last in BERT_WORDS or _is_keras_slot(path, last)
 
 
 def is_optimizer_state(name: str) -> bool:

@@ -8,6 +8,7 @@ that torch has not. A tensor that the user names alone is taken for what it can 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from torch import nn
@@ -51,7 +52,9 @@ _STACKED_DIRECTIONS_REFUSAL = (
     "something else. Two modules, one a direction, can hold it"
 )
 
-_FORGET_BIAS = 1.0  # the default of every LSTM cell of TensorFlow 1
+_FORGET_BIAS = 1.0  # the default of every LSTM cell of TensorFlow 1, but for that of cuDNN
+# tf.contrib.cudnn_rnn's CudnnCompatibleLSTMCell, as which a CudnnLSTM is saved (DeepSpeech).
+CUDNN_CELL = "cudnn_compatible_lstm_cell"
 _LAYOUT_NAME = re.compile(r"(tf1_lstm\w*)(?:\[forget_bias=([-+.\de]+)\])?", re.ASCII)
 _LEAF = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d{1,18})(_reverse)?)?")
 
@@ -60,11 +63,22 @@ _PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _PROJECTED_PARTS = ("weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh")
 
 _CELLS: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, Names]], ...] = (
-    ((nn.LSTM, nn.LSTMCell), ("lstm_cell", ("lstm_cell*", "basic_lstm_cell*"))),
+    (
+        (nn.LSTM, nn.LSTMCell),
+        ("lstm_cell", ("lstm_cell*", "basic_lstm_cell*", f"{CUDNN_CELL}*")),
+    ),
     ((nn.GRU, nn.GRUCell), ("gru_cell", ("gru_cell*",))),
 )
 _OTHER_CELLS = ("simple_rnn_cell", ("basic_rnn_cell*",))
 
+_GATED = (nn.LSTM, nn.LSTMCell, nn.GRU, nn.GRUCell)
+# Keras's and TensorFlow 1's, up to 1.1 and before 1.0; Sonnet 1's, which are as the latter.
+_OF_KNOWN_CELLS = frozenset(
+    (
+        *("kernel", "recurrent_kernel", "bias", "weights", "biases"),
+        *("Matrix", "Bias", "W_0", "W_P_0", "B", "w_gates", "b_gates"),
+    )
+)
 _NO_BIAS = (KERAS_CELL_NO_BIAS, KERAS_GRU_NO_BIAS)
 _UNNAMED: tuple[Names, ...] = ((),)  # one tensor, and only the user says which
 
@@ -86,6 +100,27 @@ def recurrent_forms(
         refusal = _STACKED_DIRECTIONS_REFUSAL.format(called)
         forms.append(Form((_stacked_in_one_direction(wanted),), refusal=refusal))
     return (*forms, own_name)
+
+
+def presumed_cell(form: Form, module: nn.Module, leaf: str, names: Iterable[str]) -> Form:
+    """The form of a recurrent layer's tensor, once it is seen how the checkpoint calls its cell.
+
+    Presumed, if it is called as no cell is whose gates are known: programs of their own have other
+    orders, as OpenAI's baselines keep `wx` by i, f, o, c. A cell that is called as cuDNN's adds no
+    forget bias; as programs have called cells so that do, that is presumed, too.
+    """
+    if form.refusal is not None or not isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return form
+    names = list(names)
+    if isinstance(module, _GATED) and not {n.rpartition("/")[2] for n in names} <= _OF_KNOWN_CELLS:
+        return replace(form, is_presumed=True)
+    is_usual = form.layout.name.endswith(f"[forget_bias={_FORGET_BIAS}]")
+    if not is_usual or not any(CUDNN_CELL in name for name in names):
+        return form
+    others = recurrent_forms(module, leaf, forget_bias=0.0)
+    pairs = zip(recurrent_forms(module, leaf), others, strict=True)
+    found = next(other for own, other in pairs if own.layout is form.layout)
+    return replace(form, layout=found.layout, is_presumed=leaf.startswith("bias_ih"))
 
 
 def one_layer_forms(module: nn.Module, leaf: str) -> tuple[int, tuple[Form, ...]] | None:

@@ -127,7 +127,7 @@ def _batch_norm(module: nn.Module) -> Difference | None:
     return (
         f"{mine} {'is' if len(same) == 1 else 'are'} torch's default; Keras has epsilon=0.001 and "
         "momentum=0.99, 0.01 in torch.",
-        f"Make it {spelt(module)}(..., {theirs}).",
+        f"If the original has Keras's, make it {spelt(module)}(..., {theirs}).",
     )
 
 
@@ -154,7 +154,8 @@ def _epsilon(module: nn.Module, theirs: str, eps: str) -> Difference | None:
         return None
     return (
         f"eps=1e-05 is torch's default; {theirs}.",
-        f"Make it {spelt(module)}(..., eps={eps}).",
+        f"If the original has {theirs.partition(' ')[0]}'s, make it {spelt(module)}(..., "
+        f"eps={eps}).",
     )
 
 
@@ -172,7 +173,7 @@ def _momentum_in_flax(module: nn.modules.batchnorm._BatchNorm) -> Difference | N
         return _copied_momentum(module, "Flax")
     return (
         "momentum=0.1 is torch's default; Flax has momentum=0.99, 0.01 in torch.",
-        f"Make it {spelt(module)}(..., momentum=0.01).",
+        f"If the original has Flax's, make it {spelt(module)}(..., momentum=0.01).",
     )
 
 
@@ -232,7 +233,7 @@ def _rms_norm(module: nn.RMSNorm, of: str = "Keras") -> Difference | None:
     return (
         "eps=None, torch's default, is the smallest step of the dtype (1.2e-07 in float32); "
         f"{of} has epsilon=1e-06.",
-        "Make it nn.RMSNorm(..., eps=1e-6).",
+        f"If the original has {of}'s, make it nn.RMSNorm(..., eps=1e-6).",
     )
 
 
@@ -290,7 +291,7 @@ def _leaky_relu(module: nn.Module) -> Difference | None:
         return None
     return (
         "negative_slope=0.01 is torch's default; Keras has 0.3, tf.nn.leaky_relu 0.2.",
-        "Make it nn.LeakyReLU(0.3).",
+        "If the original has Keras's, make it nn.LeakyReLU(0.3).",
     )
 
 

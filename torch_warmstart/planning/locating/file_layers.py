@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from torch_warmstart.formats import Checkpoint, SavedLayer
-from torch_warmstart.model import Variable
+from torch_warmstart.layouts import joined_form
+from torch_warmstart.model import Shape, Variable
 from torch_warmstart.names import Source, with_layout
 from torch_warmstart.values import frozen
 
@@ -38,6 +39,22 @@ class FileLayers:
 
     def lay_out(self, source: Source, variable: Variable) -> Source:
         """The source, laid out as the file says of its layer, or refused for what it says."""
+        if source.form.parts:
+            return self._each_laid_out(source)
+        return self._laid_out(source, variable.shape)
+
+    def _each_laid_out(self, source: Source) -> Source:
+        """What a user has joined, each as the file says of its own layer."""
+        pairs = zip(source.specs, source.form.parts, strict=True)
+        parts = [replace(source, specs=(spec,), form=part) for spec, part in pairs]
+        forms = [self._laid_out(part, part.shape or ()).form for part in parts]
+        if forms == list(source.form.parts):
+            return source
+        shapes = [spec.shape for spec in source.specs]
+        joined = joined_form(source.owner.module, source.owner.leaf, forms, shapes)
+        return with_layout(source, joined)
+
+    def _laid_out(self, source: Source, into: Shape) -> Source:
         layer = self.checkpoint.layer_of(source.specs[0].key)
         if layer is None:
             return source
@@ -54,7 +71,7 @@ class FileLayers:
             module=module,
             leaf=source.owner.leaf,
             shapes=shapes,
-            into=variable.shape,
+            into=into,
         )
         return source if form is source.form else with_layout(source, form)
 

@@ -272,7 +272,7 @@ class TensorFlowSlots:
 
 def _is_counted(kept: Kept) -> bool:
     """Whether an optimizer goes by the number of its steps."""
-    return kept.kind in ("Adam", "Adamax", "Nadam") or kept.writer == BERT
+    return kept.kind in ("Adam", "Adamax", "Nadam", "Adafactor") or kept.writer == BERT
 
 
 def _may_be_global(kept: Kept) -> bool:

@@ -8,6 +8,7 @@ V/<tail of V/part_0>/Adam       the same, of a partitioned variable: slot_creato
                                 where V/part_0 would end if S were not in front of it, so that the
                                 tail is as long as S: V/t_0/Adam, V/part_0/Adam, V/s/part_0/Adam
 V/adam_m                        BERT
+V_slot_vr                       Mesh TensorFlow
 P/Adam/V/m, P/Adam/m/V          Keras, before 2.11 and after, where names are keys
 P/adam/V_momentum               Keras 3 in HDF5, with _ for each slash of V
 
@@ -38,6 +39,7 @@ from torch_warmstart.layouts.tensorflow import (
     GRADIENT_SUMS,
     KERAS_FOLDERS,
     KERAS_WORDS,
+    MESH_SLOT,
     POWER,
     TF1_OPTIMIZERS,
     TF1_SLOT,
@@ -83,6 +85,7 @@ class _Walk:
 
     tf1: dict[tuple[str, str], dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     bert: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    mesh: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     keras: dict[tuple[str, str], dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     others: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     powers: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
@@ -199,7 +202,10 @@ class SlotIndex:
         for name, key in self._keys.items():
             self._file(walk, name, key)
         known = set()
-        by_name = (self._tf1(walk), self._bert(walk), self._keras(walk), self._keras3())
+        by_name = (
+            *(self._tf1(walk), self._bert(walk), self._mesh(walk)),
+            *(self._keras(walk), self._keras3()),
+        )
         for variable, kept in itertools.chain.from_iterable(by_name):
             known.add(variable)
             yield self._keys[variable], kept
@@ -215,6 +221,8 @@ class SlotIndex:
             walk.tf1[head, match[1]][int(match[2] or 0)] = key
         elif head and last in BERT_WORDS:
             walk.bert[head][BERT_WORDS[last]] = key
+        elif (match := MESH_SLOT.fullmatch(name)) and match[1] in self._keys:
+            walk.mesh[match[1]][match[2]] = key
         elif head and not KERAS_WORDS.isdisjoint(name.split("/")):
             self._file_keras(walk, name, key)
         elif head in self._keys:
@@ -248,6 +256,12 @@ class SlotIndex:
             owner = self._owner(head)
             if owner:
                 yield owner, Kept("Adam", BERT, slots, "Adam")
+
+    def _mesh(self, walk: _Walk) -> Iterator[tuple[str, Kept]]:
+        for owner, words in walk.mesh.items():
+            shape = self._checkpoint.spec(self._keys[owner]).shape
+            slots = {_factor_of(word, shape): key for word, key in words.items()}
+            yield owner, Kept("Adafactor", TF1, slots, "Adafactor")
 
     def _keras(self, walk: _Walk) -> Iterator[tuple[str, Kept]]:
         for (owner, path), words in walk.keras.items():
@@ -342,6 +356,13 @@ def _instances(
     size = len(keys) if len(keys) in by_count else min(by_count)
     for start in range(0, len(keys), size):
         yield by_count[size], keys[start : start + size]
+
+
+def _factor_of(word: str, shape: Sequence[int]) -> str:
+    """Which of Keras's factors one of Mesh TensorFlow's is: `vr` has no axis of the larger size."""
+    if word not in ("vr", "vc") or len(shape) != 2:
+        return word
+    return "c" if (word == "vr") == (shape[0] >= shape[1]) else "r"
 
 
 def _powers_of(walk: _Walk, scope: str | None) -> tuple[tuple[str, int], ...]:

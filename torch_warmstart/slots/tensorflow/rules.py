@@ -145,7 +145,8 @@ _REMARKS = (
     _Remark(
         ("Adafactor",),
         ("Adafactor",),
-        "Keras' Adafactor adds epsilon_1 to each squared gradient, torch's bounds the estimate.",
+        "TensorFlow's Adafactor adds epsilon_1 to each squared gradient, torch's bounds the "
+        "estimate.",
     ),
 )
 # tf_keras/src/optimizers/legacy/rmsprop.py: with momentum it calls TensorFlow 1's kernel.

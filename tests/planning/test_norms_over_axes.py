@@ -93,7 +93,7 @@ ZEROS = {
     "nobody says": None,
     "nobody answers": tws.init.alias({"other": "x"}),
 }
-MADE = {"the model's": "keep", "a function's": nn.init.ones_, "the mean": tws.init.mean()}
+MADE = {"the model's": "keep", "a function's": nn.init.ones_}
 
 
 def _grow(dress, initializer):
@@ -116,6 +116,11 @@ def test_new_rows_without_a_direction_are_refused(how, what):
 @pytest.mark.parametrize("what", MADE)
 def test_new_rows_with_one_are_taken(how, what):
     assert _grow(DRESSED[how][0], MADE[what]).isfinite().all()
+
+
+def test_a_mixture_of_directions_is_warned_of():
+    with pytest.warns(tws.WarmStartWarning, match="the weight's are other mixtures, and longer"):
+        _grow(parametrizations.weight_norm, tws.init.mean())
 
 
 MOVED = VocabInfo(["y", "x"], old_vocab=["x", "y"])

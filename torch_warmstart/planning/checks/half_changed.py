@@ -256,8 +256,11 @@ def _computed(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Fin
             yield _scaled(item, over[0])
         elif over and original.is_divided:
             yield _divided(item, over[0])
-        if own is not None and any(c.axis == own and _has_zeros(c) for c in item.changes):
-            yield _of_zeros(item)
+        for change in item.changes:
+            if change.axis == own and _has_zeros(change):
+                yield _of_zeros(item)
+            elif change.axis == own and isinstance(change.fill, Mixed):
+                yield _mixed(item)
 
 
 def _parametrized(item: PlanItem, original: Original) -> Finding:
@@ -266,6 +269,15 @@ def _parametrized(item: PlanItem, original: Original) -> Finding:
         f"{original.leaf!r} from it: whether that moves alike its class knows."
     )
     return Finding("rows-parametrized", "warning", item.name, text)
+
+
+def _mixed(item: PlanItem) -> Finding:
+    text = (
+        f"{item.name}: new rows of a weight_norm's v are mixed by themselves, and scaled to norms "
+        "that are: unless each is one old row, the weight's are other mixtures, and longer."
+    )
+    hint = "Warm-start the layer without weight_norm, and put that on afterwards."
+    return Finding("rows-parametrized", "warning", item.name, f"{text} {hint}", hint)
 
 
 def _divided(item: PlanItem, axis: int) -> Finding:

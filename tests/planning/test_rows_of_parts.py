@@ -116,3 +116,37 @@ def test_more_groups_of_the_same_size_go_by_position():
     infos = {"weight": ClipOrPad(), "bias": ClipOrPad()}
     tws.warm_start(new, WarmStartSettings(old.state_dict(), ".*", infos))
     assert torch.equal(new.weight[:8], old.weight)
+
+
+def _channels(old, new, entries):
+    """A convolution's channels along axis 0 that go to those of the same entries."""
+    info = VocabInfo(list(entries), old_vocab=list("abcd"))
+    return tws.warm_start(new, WarmStartSettings(nn.Sequential(old), ".*", {"0.weight": info}))
+
+
+GROUPED = {
+    "outputs": lambda size: nn.Conv1d(4, size, 1, groups=2, bias=False),
+    "inputs": lambda size: nn.ConvTranspose1d(size, 4, 1, groups=2, bias=False),
+}
+
+
+@pytest.mark.parametrize("what", GROUPED)
+@pytest.mark.parametrize("entries", ["acbd", "abcdxy"])
+def test_channels_of_several_groups_in_one_are_warned_of(what, entries):
+    make = GROUPED[what]
+    with pytest.warns(tws.WarmStartWarning, match="of several of its layer's 2 groups into one"):
+        report = _channels(make(4), nn.Sequential(make(len(entries))), entries)
+    assert [note.code for note in report.notes] == ["rows-of-parts"]
+
+
+@pytest.mark.parametrize("what", GROUPED)
+@pytest.mark.parametrize("entries", ["abcd", "badc", "abxcdy", "cdab", "xd"])
+def test_channels_that_stay_together_are_not(what, entries):
+    make = GROUPED[what]
+    report = _channels(make(4), nn.Sequential(make(len(entries))), entries)
+    assert not report.notes
+
+
+def test_a_depthwise_convolution_has_a_group_for_each_channel():
+    old, new = (nn.Conv1d(size, size, 1, groups=size, bias=False) for size in (4, 5))
+    assert not _channels(old, nn.Sequential(new), "dbxac").notes

@@ -180,6 +180,7 @@ def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Fin
             yield _finding("error", pair)
     yield from _flattened(leaves, vectors)
     yield from _computed(module, leaves)
+    yield from _grouped(module, leaves)
     said = {frozenset((id(one), id(other))) for one, _, other, _ in known}
     for pair in () if is_own else _alike(leaves):
         if frozenset((id(pair[0]), id(pair[2]))) not in said and not _move_alike(*pair):
@@ -323,6 +324,36 @@ def _keeps_norms(change: AxisChange) -> bool:
     if len(taken) != change.old_size or len(torch.unique(taken)) != len(taken):
         return False
     return len(rows) == len(taken) or change.fill == UNLESS_SAID
+
+
+def _grouped(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:
+    """Channels of several groups of a convolution that come into one."""
+    groups = module.groups if isinstance(module, nn.modules.conv._ConvNd) else 1
+    weights = [i for leaf, i in leaves.items() if groups > 1 and attribute_of(leaf) == "weight"]
+    for item in weights:
+        for change in item.changes:
+            if change.axis == 0 and _mixes_groups(change, groups):
+                text = (
+                    f"{item.name} takes rows of several of its layer's {groups} groups into one, "
+                    "as var_name_to_vocab_info says: a group has channels of its own on the "
+                    "layer's other side, so that some rows are for others now."
+                )
+                yield Finding("rows-of-parts", "warning", item.name, text)
+
+
+def _mixes_groups(change: AxisChange, groups: int) -> bool:
+    """Whether rows of several old groups are in a new one.
+
+    There were as many groups, or groups as large: which, a checkpoint does not say.
+    """
+    parts = change.remapping.rows.reshape(groups, -1)
+    sizes = [parts.shape[1], change.old_size // groups]
+    may_be = [size for size in sizes if size and change.old_size % size == 0]
+    return bool(may_be) and all(_are_mixed(parts, size) for size in may_be)
+
+
+def _are_mixed(parts: torch.Tensor, size: int) -> bool:
+    return any(len(torch.unique(part[part >= 0] // size)) > 1 for part in parts)
 
 
 def _alike(leaves: Mapping[str, PlanItem]) -> Iterator[_Pair]:

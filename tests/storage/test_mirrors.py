@@ -62,6 +62,25 @@ def test_no_room_for_it_is_our_error(remote: str, monkeypatch: pytest.MonkeyPatc
         source.read(0, 10)
 
 
+def test_no_directory_for_it_is_not_taken_for_no_checkpoint(
+    remote: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in a container whose files are all read-only: who starts anew without one must know."""
+    url = put(f"{remote}/m.npy", bytes(100))
+
+    def none_usable() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none_usable)
+    with pytest.raises(tw.StorageError) as told:
+        tw.load_checkpoint(url)
+    assert str(told.value) == (
+        f"{url} cannot be read, as no copy of it can be kept here: No usable temporary directory "
+        "found in ['/tmp']. Set mirror_dir to a directory that may be written into."
+    )
+    assert bytes(Storage(mirror_dir=tmp_path).open(url).read(0, 100)) == bytes(100)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_it_lies_where_the_user_says(remote: str, tmp_path: Path) -> None:
     source = Storage(mirror_dir=tmp_path).open(put(f"{remote}/f", bytes(1000)))

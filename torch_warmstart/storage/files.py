@@ -247,7 +247,7 @@ class _Mirror:
 
     def __init__(self, url: str, size: int, mirrors: Mirrors) -> None:
         self._url, self._mirrors, self._room = url, mirrors, [0]
-        self._directory = mirrors.directory or tempfile.gettempdir()
+        self._directory = _directory_for(mirrors, url)
         weakref.finalize(self, _give_back, mirrors, self._room)
         self.present: RangeArray = NO_RANGES
         self._pending = NO_RANGES
@@ -255,7 +255,7 @@ class _Mirror:
         self.mapping: Bytes = np.empty(0, dtype=np.uint8)  # an empty file cannot be mapped
         try:
             self._file = tempfile.TemporaryFile(  # noqa: SIM115
-                prefix="torch_warmstart_", dir=mirrors.directory
+                prefix="torch_warmstart_", dir=self._directory
             )
             weakref.finalize(self, self._file.close)
             self._file.truncate(size)
@@ -331,6 +331,17 @@ class _Mirror:
                 f"What is fetched cannot be kept in {self._directory}: {error.strerror}. Set "
                 "mirror_dir to a directory with more room."
             ) from error
+
+
+def _directory_for(mirrors: Mirrors, url: str) -> str:
+    try:
+        return mirrors.directory or tempfile.gettempdir()
+    except FileNotFoundError as error:  # not of the checkpoint, which may well be there
+        why = as_sentence(error.strerror or str(error))
+        raise StorageError(
+            f"{url} cannot be read, as no copy of it can be kept here: {why} Set mirror_dir to a "
+            "directory that may be written into."
+        ) from error
 
 
 def _give_back(mirrors: Mirrors, room: list[int]) -> None:

@@ -7,7 +7,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import IO
 
 _SHOWN = 40  # characters of a name that are part of another, which may have 255 bytes
 _OPEN_FILES = "/proc/"  # where Linux has links to what processes have open
@@ -33,8 +32,7 @@ def beside(path: str) -> Iterator[str]:
     written = os.path.join(folder, f".{name[:_SHOWN]}.{os.urandom(8).hex()}")
     old = _mode(path)
     try:
-        with _made(written, old):
-            pass
+        _make(written, old)
         yield written
         with open(written, "rb+") as file:
             if old is not None:
@@ -64,10 +62,10 @@ def _mode(path: str) -> int | None:
         return None
 
 
-def _made(path: str, old: int | None) -> IO[bytes]:
-    """A new file, as any other is made: its umask is the whole process's, and is not asked for.
+def _make(path: str, old: int | None) -> None:
+    """Makes a file as any other is made: the umask is the whole process's, and is not asked for.
 
     What is to have the rights of another is its owner's alone until then.
     """
     rights = 0o666 if old is None else 0o600
-    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, rights))
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, rights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -357,3 +358,39 @@ def test_a_file_that_is_cut_off_is_told(remote: str) -> None:
 
     with pytest.raises(CorruptCheckpointError):
         tw.load_checkpoint(f"{remote}/m.pt")
+
+
+# ---- What the system refuses -------------------------------------------------------------------
+
+_REFUSALS = {
+    "no descriptor": (
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        "Too many open files.",
+    ),
+    "no map": (
+        RuntimeError("unable to mmap 64 bytes from file <m.pt>: Cannot allocate memory (12)"),
+        "torch is unable to mmap 64 bytes from file <m.pt>: Cannot allocate memory (12). It maps "
+        "no file that is larger than memory; a .safetensors may be.",
+    ),
+    "no descriptor for a map": (
+        RuntimeError("unable to open file <m.pt> in read-only mode: Too many open files (24)"),
+        "torch is unable to open file <m.pt> in read-only mode: Too many open files (24).",
+    ),
+}
+
+
+@pytest.mark.parametrize("refused", _REFUSALS)
+def test_a_file_that_the_system_refuses_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(weights(), path)
+    error, told = _REFUSALS[refused]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.load", refuse)
+    with pytest.raises(StorageError) as raised:
+        tw.load_checkpoint(path)
+    assert str(raised.value) == f"{path} cannot be read: {told}"

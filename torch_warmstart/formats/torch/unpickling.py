@@ -6,6 +6,7 @@ no way around that here. Objects of others that lie beside the tensors are inert
 
 from __future__ import annotations
 
+import errno
 import functools
 import pickle
 import re
@@ -16,8 +17,10 @@ import torch
 
 from torch_warmstart.errors import (
     CorruptCheckpointError,
+    StorageError,
     UnsupportedError,
     WarmStartError,
+    as_sentence,
     printable,
 )
 from torch_warmstart.formats.torch.stand_ins import (
@@ -32,6 +35,7 @@ _REFUSED = re.compile(
     r"GLOBAL ([^\s,]+)|unrecognized function (.+)|`add_safe_globals`,? but got (.+)|(`.+) must be "
     r"imported"
 )
+_NO_MAP = re.compile(r"unable to (?:mmap|open|stat) .+\((\d+)\)")  # and the system's number
 _OF_LATER_PROTOCOLS = "Unsupported operand 149"  # what pickles of protocol 4 and 5 begin with
 _METADATA = "_metadata"  # of a state_dict: the versions of its modules
 _DETAIL = re.compile(r"WeightsUnpickler error:\s*(.+)")
@@ -50,6 +54,7 @@ def load_tensors(
 
     Raises:
         UnsupportedError: it holds something else; the message names it.
+        StorageError: the system refuses to open or to map it.
         CorruptCheckpointError: torch cannot read it.
     """
     load = functools.partial(torch.load, file, map_location="cpu", weights_only=True, mmap=mmap)
@@ -67,6 +72,9 @@ def load_tensors(
             program = program_in(file) if stand_ins else None
             text = _runs(url, program) if program is not None else refusal(url, refused)
             raise UnsupportedError(text) from error
+        why = _why_not_read(error)
+        if why is not None:
+            raise StorageError(f"{url} cannot be read: {why}") from error
         if _OF_LATER_PROTOCOLS in str(error):
             raise UnsupportedError(
                 f"{url} was written with pickle_protocol=4 or later, of which torch reads nothing "
@@ -86,6 +94,19 @@ def _without_attributes(loaded: Any) -> Any:
             for name in attributes.keys() - {_METADATA}:
                 del attributes[name]
     return loaded
+
+
+def _why_not_read(error: Exception) -> str | None:
+    """What the system says no to, or None if that is not what went wrong."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a damaged offset
+        return as_sentence(error.strerror or str(error))
+    no_map = _NO_MAP.match(str(error))
+    if no_map is None:
+        return None
+    text = f"torch is {no_map[0]}."
+    if int(no_map[1]) == errno.ENOMEM:
+        text += " It maps no file that is larger than memory; a .safetensors may be."
+    return text
 
 
 def _refused(error: Exception) -> str | None:

@@ -165,7 +165,8 @@ class Finder:
         each = zip(source.specs, parts, strict=False)
         is_open = any(self.is_open(owner, part, spec) for spec, part in each)
         form = replace(source.form, is_presumed=True) if is_open else source.form
-        if self.conventions.has_own_layers:
+        told = (self.checkpoint.layer_of(spec.key) is not None for spec in source.specs)
+        if self.conventions.has_own_layers and not all(told):  # of Keras's files, which are its
             form = presumed_cell(form, owner.module, owner.leaf, keys)
         return source if form is source.form else with_layout(source, form)
 

@@ -112,7 +112,9 @@ def presumed_cell(form: Form, module: nn.Module, leaf: str, names: Iterable[str]
     if form.refusal is not None or not isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return form
     names = list(names)
-    if isinstance(module, _GATED) and not {n.rpartition("/")[2] for n in names} <= _OF_KNOWN_CELLS:
+    leaves = {name.rpartition("/")[2].removeprefix("_") for name in names}
+    unknown = {leaf for leaf in leaves if not leaf.isdecimal()} - _OF_KNOWN_CELLS
+    if isinstance(module, _GATED) and unknown:
         return replace(form, is_presumed=True)
     is_usual = form.layout.name.endswith(f"[forget_bias={_FORGET_BIAS}]")
     if not is_usual or not any(CUDNN_CELL in name for name in names):

@@ -29,6 +29,19 @@ def pyarrow_for(what: str, instead: str = "") -> Any:
     return pyarrow
 
 
+def reader_of(raw: Bytes) -> Any:
+    """A file of pyarrow's of these bytes, in memory of its own.
+
+    Memory of Python's would do, but one of Arrow's threads may be the last to let go of it, while
+    Python ends: it would wait for the GIL then, and the process be aborted.
+    """
+    import pyarrow
+
+    memory = pyarrow.allocate_buffer(len(raw))
+    np.frombuffer(memory, dtype=np.uint8)[:] = raw
+    return pyarrow.BufferReader(memory)
+
+
 def block_size_of(raw: Bytes) -> int:
     """Bytes of a block so that each line of a text is within two of them.
 

@@ -29,7 +29,7 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.storage import Bytes, Storage, base_name, below, is_signed, join, parent
 from torch_warmstart.values import frozen
-from torch_warmstart.vocabularies.by_pyarrow import pyarrow_for
+from torch_warmstart.vocabularies.by_pyarrow import pyarrow_for, reader_of
 from torch_warmstart.vocabularies.loading import from_arrow
 
 _NAME = re.compile(r"unique\.(?P<column>.+)\.parquet")
@@ -137,9 +137,9 @@ def _unreadable(url: str, error: Exception) -> VocabularyError:
 
 
 def _file(raw: Bytes) -> Any:
-    from pyarrow import BufferReader, parquet, py_buffer
+    from pyarrow import parquet
 
-    return parquet.ParquetFile(BufferReader(py_buffer(raw)))
+    return parquet.ParquetFile(reader_of(raw))
 
 
 def _column_of(schema: Any, name: str) -> str | None:

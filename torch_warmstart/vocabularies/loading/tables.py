@@ -15,7 +15,12 @@ from torch_warmstart.errors import (
     printable,
 )
 from torch_warmstart.storage import ARROW_STREAM, Bytes
-from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
+from torch_warmstart.vocabularies.by_pyarrow import (
+    block_size_of,
+    pyarrow_for,
+    reader_of,
+    said_of_text,
+)
 from torch_warmstart.vocabularies.loading.arrow import from_table
 from torch_warmstart.vocabularies.loading.content import BOM, HEAD, is_numbered, mark_of
 from torch_warmstart.vocabularies.numbering import may_be_numbers, may_number
@@ -77,10 +82,8 @@ def read_table(
 
 def _table_of(raw: Bytes, form: str, column: str | int | None) -> Any:
     """Arrow's table, of which only that column may be read; raises what pyarrow raises."""
-    import pyarrow
-
     raw = raw[len(mark_of(raw[: len(BOM)].tobytes(), form)) :]
-    buffer = pyarrow.BufferReader(pyarrow.py_buffer(raw))
+    buffer = reader_of(raw)
     block = block_size_of(raw) if form in _TEXTS else 0
     if form in _READERS:
         return _READERS[form](buffer, column, block)

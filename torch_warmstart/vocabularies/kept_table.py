@@ -32,7 +32,12 @@ from torch_warmstart.errors import (
     cause_of,
 )
 from torch_warmstart.storage import Bytes, beside
-from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
+from torch_warmstart.vocabularies.by_pyarrow import (
+    block_size_of,
+    parquet_table,
+    pyarrow_for,
+    said_of_text,
+)
 from torch_warmstart.vocabularies.loading import KEPT_TABLE, PARQUET_KEY, checked_special
 
 _GROUP = 1 << 20  # entries of a row group
@@ -199,7 +204,7 @@ def _read_parquet(raw: Bytes) -> tuple[Any, bytes]:
     from pyarrow import BufferReader, parquet, py_buffer
 
     file = parquet.ParquetFile(BufferReader(py_buffer(raw)))
-    table = file.read(columns=[ENTRY_COLUMN, ROW_COLUMN, *_USAGE])
+    table = parquet_table(file, len(raw), [ENTRY_COLUMN, ROW_COLUMN, *_USAGE])
     return table, (table.schema.metadata or {})[PARQUET_KEY]
 
 

@@ -455,6 +455,26 @@ def test_a_hugging_face_directory_that_makes_no_model_is_told(call, config, mess
     assert "HF_HUB_OFFLINE" not in os.environ
 
 
+def test_a_hugging_face_directory_names_no_kernel_that_is_run(call, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    asked = []
+    monkeypatch.setattr(
+        transformers.modeling_utils,
+        "lazy_import_flash_attention",
+        lambda *given, **_: asked.append(given),
+        raising=False,
+    )
+    sizes = dict.fromkeys(("hidden_size", "num_attention_heads", "intermediate_size"), 4)
+    sizes |= {"num_hidden_layers": 1, "vocab_size": 8, "attn_implementation": "someone/kernel"}
+    Path("hf").mkdir()
+    Path("hf/config.json").write_text(
+        json.dumps({"model_type": "bert", "architectures": ["BertModel"], **sizes})
+    )
+    _, _, err = call("plan hf bert.pt")
+    assert asked == []
+    assert "describes no model" not in err
+
+
 def test_on_a_terminal_there_are_colours_and_nothing_else_changes(call, monkeypatch):
     plain = call("plan cli_models:make --settings warmstart.toml")[1]
     monkeypatch.setattr(

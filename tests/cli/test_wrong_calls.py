@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -295,6 +296,9 @@ def test_without_a_command_the_commands_are_listed(call):
 # -- words -----------------------------------------------------------------------------------------
 
 
+QUOTED = 'it\'s "$(id)"'  # a name as it may stand in a file
+
+
 @pytest.mark.parametrize(
     ("text", "known", "said"),
     [
@@ -304,6 +308,12 @@ def test_without_a_command_the_commands_are_listed(call):
         ("leave it out of vars_to_warm_start, or", {"vars"}, "leave it out of --vars, or"),
         ("entry='ema/model'", {"entry"}, "--entry ema/model"),
         ("entry='my model'", {"entry"}, "--entry 'my model'"),
+        (f"entry={QUOTED!r}", {"entry"}, f"--entry {shlex.quote(QUOTED)}"),
+        (f"entry={QUOTED!r}", {"settings"}, r"""entry = "it's \"$(id)\"" """.strip()),
+        ('key="it\'s", column=2', {"key", "column"}, "--key 'it'\"'\"'s', --column 2"),
+        (r"entry='a\x1b\\'", {"entry"}, r"--entry $'a\x1b\\'"),
+        (r"entry='a\\b'", {"settings"}, r"entry = 'a\b'"),
+        (r"entry='\udc80'", {"settings"}, r"entry = '\udc80'"),
         ("max_size.csv has no counts", {"max_size"}, None),
         (
             "pass Vocabulary.load(..., column=0, format='tsv')",

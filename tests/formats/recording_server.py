@@ -20,7 +20,7 @@ class Server:
     lies: dict[str, str] = field(default_factory=dict)  # headers of every answer
     serves_ranges: bool = True
     status: int = 200  # of answers that hold a file; another one comes without
-    everywhere: bytes | None = None  # what is at every other path
+    everywhere: bytes | None = None  # what is at every other path, and behind another status
     drips: threading.Event | None = None  # until it is set, a body does not come to its end
     port: int = 0
 
@@ -53,7 +53,7 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
                 return
             data = server.files.get(self.path, server.everywhere)
             if server.status != 200:
-                self._send(server.status, b"", {}, with_body)
+                self._send(server.status, server.everywhere or b"", {}, with_body)
                 return
             if data is None:
                 self._send(404, b"", {}, with_body)

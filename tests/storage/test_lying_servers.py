@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +45,30 @@ def test_a_whole_answer_as_long_as_the_range_is_not_taken_for_it(web: Server) ->
     web.files["/f"], web.serves_ranges = DATA[:20], False
     with pytest.raises(tw.StorageError, match="its server answered with 'the whole file'"):
         source.read(10, 20)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["long", "packed"])
+def test_of_an_answer_no_more_is_kept_than_was_asked_for(web: Server, packed: bool) -> None:
+    source = Storage().open(f"{web.url}/f")
+    long = bytes(32 << 20)
+    web.files["/f"], web.serves_ranges = gzip.compress(long) if packed else long, False
+    if packed:
+        web.lies["Content-Encoding"] = "gzip"
+    tracemalloc.start()
+    try:
+        with pytest.raises(tw.CorruptCheckpointError, match="answers with more than 20 bytes"):
+            source.read(0, 20)
+        assert tracemalloc.get_traced_memory()[1] < len(long) / 2
+    finally:
+        tracemalloc.stop()
+
+
+def test_nor_of_a_page_that_is_no_file(web: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_warmstart.storage.web._MOST_UNASKED", 1 << 10)
+    source = Storage().open(f"{web.url}/f")
+    web.status, web.everywhere = 404, bytes(1 << 12)
+    with pytest.raises(tw.CorruptCheckpointError, match="answers with more than 1,024 bytes"):
+        source.read(0, 20)
 
 
 def _with_old_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import torch
+from cpu_time import cpu_seconds_below
 from torch import nn
 
 import torch_warmstart as tws
@@ -99,3 +100,10 @@ def test_patterns_of_forms_are_compiled_once_for_all_weights(monkeypatch):
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(50)))
     tws.plan_warm_start(model, model.state_dict())
     assert len(calls) < 100
+
+
+def test_a_name_of_many_parts_takes_no_square_of_its_length() -> None:
+    model = nn.Module()
+    model.w = nn.Parameter(torch.zeros(2))
+    with cpu_seconds_below(5):  # each of two steps took above ten
+        assert "w" in str(tws.suggest_names(model, {"/".join(["a"] * 20_000): torch.ones(2)}))

@@ -47,7 +47,10 @@ def of_directory(folder: str) -> torch.nn.Module:
 
 def _made(transformers: Any, folder: str) -> torch.nn.Module:
     config = transformers.AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        attn_implementation="eager",  # a file may name a kernel of the hub's, which is code
     )
     if getattr(config, "use_pretrained_backbone", False):  # fetched, where a checkpoint has it
         config.use_pretrained_backbone = False

@@ -7,10 +7,14 @@ settings file.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import functools
 import re
 import shlex
 from collections.abc import Collection
+
+from torch_warmstart.errors import SettingsError, printable
 
 _CALLS = (
     (re.compile(r"\bsuggest_names\(\)"), "`torch-warmstart suggest`"),
@@ -21,10 +25,12 @@ _CALLS = (
         "it names no checkpoint. Write ckpt_to_initialize_from there, or URL behind MODEL.",
     ),
 )
+# A text as Python writes it: of a name out of a file, whatever is in it.
+_TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 # What a message says, the name that the parsed options have for it, and what is typed.
 _OPTIONS = (
-    (re.compile(r"\b(on_missing|on_mismatch|entry|format)='([^']*)'"), r"\1", r"--\1 \2"),
-    (re.compile(r"\b(column|key)=('?)([^',)]+)\2"), r"\1", r"--\1 \3"),
+    (re.compile(rf"\b(on_missing|on_mismatch|entry|format)=({_TEXT})"), r"\1", r"--\1 \2"),
+    (re.compile(rf"\b(column|key)=({_TEXT}|[^'\",)]+)"), r"\1", r"--\1 \2"),
     (re.compile(r"\b(column|format|key)=(?![\w'\"])"), r"\1", r"--\1"),
     (re.compile(r"(?<![\w./'-])(min_count|expire_after|max_size)(?![\w./'-])"), r"\1", r"--\1"),
     (re.compile(r"(?<!')\bvars_to_warm_start\b(?!['=])"), "vars", "--vars"),
@@ -34,8 +40,9 @@ _OPTIONS = (
 # A field with a text, a list of texts or a table of texts, which TOML has too.
 _FIELD = re.compile(
     r"\b(var_name_to_layout|var_name_to_prev_var_name|vars_to_warm_start|entry|on_\w+)="
-    r"('[^']*'|\['[^']*'(?:, '[^']*')*\]|\{'[^']*': '[^']*'(?:, '[^']*': '[^']*')*\})"
+    rf"({_TEXT}|\[{_TEXT}(?:, {_TEXT})*\]|\{{{_TEXT}: {_TEXT}(?:, {_TEXT}: {_TEXT})*\}})"
 )
+_TEXT_IN_TOML = re.compile(rf"({_TEXT})(: )?")
 
 
 def in_options(text: str, known: Collection[str]) -> str:
@@ -51,8 +58,38 @@ def _typed(found: re.Match[str], name: str, typed: str, known: Collection[str]) 
     if found.expand(name) not in known:
         return found[0]
     option, *value = found.expand(typed).split(" ", 1)
-    return " ".join([option.replace("_", "-"), *map(shlex.quote, value)])
+    return " ".join([option.replace("_", "-"), *map(_in_a_shell, value)])
+
+
+def _in_a_shell(written: str) -> str:
+    """A text as it is typed; what a terminal would act upon is spelt out as bash and zsh do."""
+    text = _read(written)
+    if text.isprintable():
+        return shlex.quote(text)
+    spelt = printable(text.replace("\\", r"\\").replace("'", r"\'"))
+    return f"$'{spelt}'"
+
+
+def _read(written: str) -> str:
+    """What Python would make of it; where no quotes are around it, itself."""
+    if not re.fullmatch(_TEXT, written):
+        return written
+    try:
+        return str(ast.literal_eval(written))
+    except (SyntaxError, ValueError):  # cut, or never one
+        return written
 
 
 def _as_toml(found: re.Match[str]) -> str:
-    return f"{found[1]} = " + found[2].replace("': '", "' = '")
+    return f"{found[1]} = {_TEXT_IN_TOML.sub(_text_as_toml, found[2])}"
+
+
+def _text_as_toml(found: re.Match[str]) -> str:
+    """As it is, where TOML reads the same."""
+    from torch_warmstart.settings import toml_string
+
+    text = found[1]
+    if text[0] != "'" or "\\" in text:
+        with contextlib.suppress(SettingsError):  # of half a surrogate pair, which TOML cannot say
+            text = toml_string(_read(text))
+    return text + (" = " if found[2] else "")

@@ -32,11 +32,14 @@ def shorten_apart(paths: Iterable[str]) -> dict[str, str]:
 def _shorten(parts: list[str], shared: set[str]) -> str:
     """A path without shared parts of its middle, from the left, until it is short enough."""
     left: list[str] = list(parts)
+    length, gap = len(_joined(left)), len(_GAP) + 1
     for at in range(1, len(parts) - 1):
-        if len(_joined(left)) <= _LONGEST_PATH:
+        if length <= _LONGEST_PATH:
             break
-        if parts[at] in shared:
+        if parts[at] in shared and parts[at] != _GAP:
             left[at] = _GAP
+            length -= len(parts[at]) + 1
+            length += gap * (1 - (left[at - 1] == _GAP) - (left[at + 1] == _GAP))
     return _joined(left)
 
 

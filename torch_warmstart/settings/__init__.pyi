@@ -15,6 +15,7 @@ from .rules_file import write_rules as write_rules
 from .settings import WarmStartSettings as WarmStartSettings
 from .settings_file import read_settings as read_settings
 from .settings_file import write_settings as write_settings
+from .toml_text import toml_string as toml_string
 from .vocab_infos import ALL_ENTRIES as ALL_ENTRIES
 from .vocab_infos import FROM_CHECKPOINT as FROM_CHECKPOINT
 from .vocab_infos import INFO_TYPES as INFO_TYPES

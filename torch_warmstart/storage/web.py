@@ -5,12 +5,13 @@ aiohttp itself drops `Authorization` there, and cookies. Tokens travel under oth
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from torch_warmstart.errors import SettingsError, StorageError, is_number
+from torch_warmstart.errors import CorruptCheckpointError, SettingsError, StorageError, is_number
 from torch_warmstart.storage.urls import WEB, is_web
 
 _OURS = {"accept", "accept-encoding", "range", "user-agent"}  # what a request is made of
@@ -20,6 +21,7 @@ _WHOLE, _PARTIAL = 200, 206
 _ABSENT = (404, 410)
 _BEHIND = "::"  # between the filesystems of a chain
 _MOST_TIMES = 100_000  # of files, of which a server's last word is remembered
+_MOST_UNASKED = 64 << 20  # bytes of an answer where no range was asked for, as of a listing
 REQUEST_SECONDS = 300.0  # for one request and its answer, unless `storage_options` say otherwise
 
 
@@ -100,7 +102,41 @@ async def _client(**options: Any) -> Any:
     trace.on_request_end.append(_check_range)
     trace.on_request_end.append(_note_time)
     traces = [*(options.pop("trace_configs", None) or ()), trace]
+    options.setdefault("response_class", _bounded_response())
     return aiohttp.ClientSession(**options, trace_configs=traces)
+
+
+@functools.cache
+def _bounded_response() -> type[Any]:
+    """An answer of which no more is kept than was asked for, whatever it unfolds to."""
+    import aiohttp
+
+    class Bounded(aiohttp.ClientResponse):
+        async def read(self) -> bytes:
+            if self._body is None:
+                self._body = await _read_of(self)
+            return self._body
+
+    return Bounded
+
+
+async def _read_of(response: Any) -> bytes:
+    asked = _ASKED.fullmatch(response.request_info.headers.get("Range", ""))
+    if asked is None or response.status not in (_WHOLE, _PARTIAL):
+        limit, why = _MOST_UNASKED, "No listing and no page has as many."
+    else:
+        limit, why = int(asked[2]) - int(asked[1]) + 1, "So many were asked for."
+        if response.status == _WHOLE:
+            why += " That is the whole file: its server does not serve ranges. Copy the file first."
+    found = bytearray()
+    async for piece in response.content.iter_any():
+        found += piece
+        if len(found) > limit:
+            response.close()
+            raise CorruptCheckpointError(
+                f"{response.url}: its server answers with more than {limit:,} bytes. {why}"
+            )
+    return bytes(found)
 
 
 async def _drop_headers(_: Any, __: SimpleNamespace, redirect: Any) -> None:

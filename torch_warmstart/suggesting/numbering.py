@@ -29,18 +29,33 @@ def with_first_numbers(names: Sequence[str]) -> list[str]:
     At every level: `attention/out` beside `attention_1/out` is `attention_0/out`.
     """
     paths = [re.split(r"([/.])", name) for name in names]
+    begins = _begins(paths)
     numbered = {
-        (*path[:at], part.rpartition("_")[0])
-        for path in paths
-        for at, part in enumerate(path)
+        (begin, part.rpartition("_")[0])
+        for path, before in zip(paths, begins, strict=True)
+        for begin, part in zip(before, path, strict=True)
         if re.search(r"_\d+$", part)
     }
     return [
         "".join(
-            f"{part}_0" if (*path[:at], part) in numbered else part for at, part in enumerate(path)
+            f"{part}_0" if (begin, part) in numbered else part
+            for begin, part in zip(before, path, strict=True)
         )
-        for path in paths
+        for path, before in zip(paths, begins, strict=True)
     ]
+
+
+def _begins(names: Sequence[Sequence[str]]) -> list[list[int]]:
+    """For each part of each name a number for all that is in front of it; a name may be long."""
+    known: dict[tuple[int, str], int] = {}
+    found = []
+    for parts in names:
+        begin, begins = 0, []
+        for part in parts:
+            begins.append(begin)
+            begin = known.setdefault((begin, part), len(known) + 1)
+        found.append(begins)
+    return found
 
 
 def are_counted_through(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> bool:
@@ -59,16 +74,17 @@ def _count_numbers(tokens: Sequence[str]) -> int:
 
 def ranked(names: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
     """Names with each number as its rank among those at that position in names that begin alike."""
-    seen: dict[tuple[str, ...], set[int]] = {}
-    for tokens in names:
-        for at, token in enumerate(tokens):
+    begins = _begins(names)
+    seen: dict[int, set[int]] = {}
+    for tokens, before in zip(names, begins, strict=True):
+        for begin, token in zip(before, tokens, strict=True):
             if token.isdecimal():
-                seen.setdefault(tuple(tokens[:at]), set()).add(int(token))
+                seen.setdefault(begin, set()).add(int(token))
     ranks = {begin: {n: k for k, n in enumerate(sorted(found))} for begin, found in seen.items()}
     return [
         tuple(
-            str(ranks[tuple(tokens[:at])][int(token)]) if token.isdecimal() else token
-            for at, token in enumerate(tokens)
+            str(ranks[begin][int(token)]) if token.isdecimal() else token
+            for begin, token in zip(before, tokens, strict=True)
         )
-        for tokens in names
+        for tokens, before in zip(names, begins, strict=True)
     ]

@@ -1,10 +1,12 @@
 """What all who read tables by pyarrow have in common: that it is there, its blocks, its errors.
 
-Of a table of text it reads no less than a row at a time.
+Of a table of text it reads no less than a row at a time. A table that is packed may say a long text
+or a number over and over in a few bytes, so it is read a piece at a time, and has a bound.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,10 @@ from torch_warmstart.storage import Bytes
 _LEAST = 1 << 20  # bytes, as pyarrow has it
 _MOST = 64 << 20  # of a line; whoever has longer ones has no table
 _PIECE = 1 << 22
+_MOST_TIMES = 1_000  # how much larger than its file a packed table may be, as deflate may
+_ALWAYS = 64 << 20  # bytes that any may have
+_LONG = 1 << 20  # bytes of an entry that is longer than any
+_MOST_ROWS = 1 << 16  # that are read before their size is looked at
 _STRADDLES = "straddling object"  # pyarrow's word for a row that is longer than a block
 
 
@@ -40,6 +46,53 @@ def reader_of(raw: Bytes) -> Any:
     memory = pyarrow.allocate_buffer(len(raw))
     np.frombuffer(memory, dtype=np.uint8)[:] = raw
     return pyarrow.BufferReader(memory)
+
+
+def parquet_table(file: Any, size: int, columns: Sequence[str] | None = None) -> Any:
+    """The table in a Parquet file of so many bytes, or some columns of it, in their order there.
+
+    Raises ValueError: it unfolds to more than a vocabulary does.
+    """
+    import pyarrow
+
+    about, most = file.metadata, max(_ALWAYS, _MOST_TIMES * size)
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    chunks = [group.column(at) for group in groups for at in range(group.num_columns)]
+    longest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
+    rows = min(_MOST_ROWS, most // _LONG, max(1, most // max(1, longest)))
+    batches = list(_bounded(file.iter_batches(rows, columns=columns), most))
+    if not batches:
+        return file.read(columns=columns)
+    return pyarrow.Table.from_batches(batches)
+
+
+def arrow_table(reader: Any, size: int) -> Any:
+    """The table that a reader of Arrow's own files has, of so many bytes; raises as above.
+
+    What they hold is mapped, not looked at: places of texts may be outside of their buffers.
+    """
+    import pyarrow
+
+    if hasattr(reader, "num_record_batches"):
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+    else:
+        batches = iter(reader)
+    found = list(_bounded(batches, max(_ALWAYS, _MOST_TIMES * size)))
+    for batch in found:
+        batch.validate(full=True)
+    return pyarrow.Table.from_batches(found, reader.schema)
+
+
+def _bounded(batches: Iterable[Any], most: int) -> Iterator[Any]:
+    total = 0
+    for batch in batches:
+        total += batch.nbytes
+        if total > most:
+            raise ValueError(
+                f"it unfolds to more than {most:,} bytes, a thousand times its size or "
+                f"{_ALWAYS:,}: no vocabulary does"
+            )
+        yield batch
 
 
 def block_size_of(raw: Bytes) -> int:

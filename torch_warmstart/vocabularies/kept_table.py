@@ -32,7 +32,13 @@ from torch_warmstart.errors import (
     cause_of,
 )
 from torch_warmstart.storage import Bytes, beside
-from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
+from torch_warmstart.vocabularies.by_pyarrow import (
+    block_size_of,
+    parquet_table,
+    pyarrow_for,
+    reader_of,
+    said_of_text,
+)
 from torch_warmstart.vocabularies.loading import KEPT_TABLE, PARQUET_KEY, checked_special
 
 _GROUP = 1 << 20  # entries of a row group
@@ -196,10 +202,10 @@ def read_kept_table(raw: Bytes, url: str) -> Vocabulary:
 
 
 def _read_parquet(raw: Bytes) -> tuple[Any, bytes]:
-    from pyarrow import BufferReader, parquet, py_buffer
+    from pyarrow import parquet
 
-    file = parquet.ParquetFile(BufferReader(py_buffer(raw)))
-    table = file.read(columns=[ENTRY_COLUMN, ROW_COLUMN, *_USAGE])
+    file = parquet.ParquetFile(reader_of(raw))
+    table = parquet_table(file, len(raw), [ENTRY_COLUMN, ROW_COLUMN, *_USAGE])
     return table, (table.schema.metadata or {})[PARQUET_KEY]
 
 
@@ -221,7 +227,7 @@ def _read_text(raw: Bytes) -> tuple[Any, bytes]:
     about = head[len(KEPT_TABLE) :]
     if (kind := json.loads(about).get("kind", "")) and kind != "text":
         types[ENTRY_COLUMN] = pyarrow.uint64() if kind == "uint64" else pyarrow.int64()
-    buffer = pyarrow.BufferReader(pyarrow.py_buffer(rest))
+    buffer = reader_of(rest)
     parse = csv.ParseOptions(delimiter="\t", quote_char=False)
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
     blocks = csv.ReadOptions(block_size=block_size_of(rest))

@@ -29,7 +29,7 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.storage import Bytes, Storage, base_name, below, is_signed, join, parent
 from torch_warmstart.values import frozen
-from torch_warmstart.vocabularies.by_pyarrow import pyarrow_for, reader_of
+from torch_warmstart.vocabularies.by_pyarrow import parquet_table, pyarrow_for, reader_of
 from torch_warmstart.vocabularies.loading import from_arrow
 
 _NAME = re.compile(r"unique\.(?P<column>.+)\.parquet")
@@ -182,7 +182,7 @@ def _read(raw: Bytes, column: str) -> _Categories:
         raise _WrongError(
             f"its columns are {names}, and one of entries, with its sizes, is looked for"
         )
-    table = file.read()
+    table = parquet_table(file, len(raw))
     entries = table.column(column)
     if pyarrow.types.is_dictionary(entries.type):
         entries = entries.cast(entries.type.value_type)
@@ -348,7 +348,8 @@ def _meta(url: str, column: str, storage: Storage) -> Mapping[str, range]:
             raise _WrongError(
                 f"{base_name(beside)} has {source.size:,} bytes, which no such file has"
             )
-        table = _file(source.read(0, source.size)).read(columns=["kind", "offset", "num_indices"])
+        file = _file(source.read(0, source.size))
+        table = parquet_table(file, source.size, ["kind", "offset", "num_indices"])
     finally:
         source.close()
     if table.num_columns != 3 or tuple(table.column("kind").to_pylist()) != _KINDS:

@@ -14,7 +14,12 @@ import torch
 from torch_warmstart.entries import COUNT_COLUMN, ENTRY_COLUMN, Entries, Vocabulary
 from torch_warmstart.errors import SettingsError, VocabularyError, cause_of, listed_entries, plural
 from torch_warmstart.storage import LOCAL, PARQUET, Bytes
-from torch_warmstart.vocabularies.by_pyarrow import block_size_of, pyarrow_for, said_of_text
+from torch_warmstart.vocabularies.by_pyarrow import (
+    block_size_of,
+    pyarrow_for,
+    reader_of,
+    said_of_text,
+)
 from torch_warmstart.vocabularies.loading import (
     SEPARATORS,
     are_text,
@@ -199,16 +204,10 @@ def _of_table_file(
         ) from cause_of(error)
 
 
-def _buffer(raw: Bytes) -> Any:
-    from pyarrow import BufferReader, py_buffer
-
-    return BufferReader(py_buffer(raw))
-
-
 def _parquet_blocks(path: str, raw: Bytes) -> Iterator[Any]:
     from pyarrow import parquet
 
-    file = parquet.ParquetFile(_buffer(raw), pre_buffer=False)
+    file = parquet.ParquetFile(reader_of(raw), pre_buffer=False)
     _check_columns(path, file.schema_arrow.names)
     yield from file.iter_batches(_BLOCK, columns=[ENTRY_COLUMN, COUNT_COLUMN])
 
@@ -228,7 +227,7 @@ def _separated_blocks(path: str, raw: Bytes, separator: str, like: Entries) -> I
         column_types={ENTRY_COLUMN: entry, COUNT_COLUMN: pyarrow.int64()}, strings_can_be_null=False
     )
     blocks = csv.ReadOptions(block_size=block_size_of(raw))
-    with csv.open_csv(_buffer(raw), blocks, parse, convert) as file:
+    with csv.open_csv(reader_of(raw), blocks, parse, convert) as file:
         _check_columns(path, file.schema.names)
         before = 0
         for batch in file:

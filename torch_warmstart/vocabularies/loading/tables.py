@@ -16,7 +16,9 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.storage import ARROW_STREAM, Bytes
 from torch_warmstart.vocabularies.by_pyarrow import (
+    arrow_table,
     block_size_of,
+    parquet_table,
     pyarrow_for,
     reader_of,
     said_of_text,
@@ -202,13 +204,15 @@ def _read_parquet(buffer: Any, column: str | int | None, block: int) -> Any:
     from pyarrow import parquet
 
     del block
+    size = buffer.size()
     file = parquet.ParquetFile(buffer)
     schema = file.schema_arrow
     if column not in schema.names:
-        return file.read()
+        return parquet_table(file, size)
     integers = (field for field in schema if str(field.type).startswith(("int", "uint")))
     beside = [f.name for f in integers if f.name != column and may_be_numbers(f.name)]
-    return file.read(columns=[column, *(name for name in beside if _may_be_all(file, name))])
+    chosen = [column, *(name for name in beside if _may_be_all(file, name))]
+    return parquet_table(file, size, chosen)
 
 
 def _may_be_all(file: Any, name: str) -> bool:
@@ -234,7 +238,7 @@ def _read_arrow(buffer: Any, column: str | int | None, block: int) -> Any:
     del column, block
     is_stream = buffer.read(len(ARROW_STREAM)) == ARROW_STREAM
     buffer.seek(0)
-    return (ipc.open_stream if is_stream else ipc.open_file)(buffer).read_all()
+    return arrow_table((ipc.open_stream if is_stream else ipc.open_file)(buffer), buffer.size())
 
 
 _READERS: Mapping[str, Callable[[Any, str | int | None, int], Any]] = {

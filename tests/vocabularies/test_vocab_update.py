@@ -237,3 +237,5 @@ def test_a_diff_weighs_by_the_counts_that_vocabularies_have():
     assert diff.weights == {"kept": 4, "moved": 0, "returned": 0, "new": 5, "dropped": 1}
     assert "new" in str(diff)
     assert "55.56%, by counts" in str(diff)
+    # The old one has seen 4 in all; what stays has been seen once more since.
+    assert (diff.old_weight, diff.shares["dropped"]) == (4, 0.25)

@@ -21,11 +21,11 @@ _FEWEST = 3  # variables that are worth a rule
 
 # Averages that were saved instead of what they average, as TensorFlow calls them.
 _AVERAGES = ("(.+)", rf"\1/{AVERAGE}")
-_ADAPTED = "base_layer."  # where PEFT keeps a layer that it has put an adapter around
+ADAPTED = "base_layer"  # where PEFT keeps a layer that it has put an adapter around
 # What it has made of the names, and what they were: with its own model around all, and without.
 _BY_PEFT = (
-    (r"base_model\.model\.(.*?)(?:base_layer\.)?([^.]+)", r"\1\2"),
-    (r"(.*)base_layer\.([^.]+)", r"\1\2"),
+    (rf"base_model\.model\.(.*?)(?:{ADAPTED}\.)?([^.]+)", r"\1\2"),
+    (rf"(.*){ADAPTED}\.([^.]+)", r"\1\2"),
 )
 
 _Move = tuple[tuple[str, ...], tuple[str, ...]]  # the beginnings of names here and there
@@ -124,7 +124,7 @@ def without_adapters(
     finder: Finder, missing: Sequence[Variable], taken: Collection[str]
 ) -> CommonRule:
     """What finds layers that PEFT has put adapters around since, by the names that they had."""
-    if not any(_ADAPTED in variable.name for variable in missing):
+    if not any(f"{ADAPTED}." in variable.name for variable in missing):
         return CommonRule("", "", ())
     tried = [_by_pattern(finder, pattern, missing, taken) for pattern in _BY_PEFT]
     return max(tried, key=lambda rule: len(rule.found))

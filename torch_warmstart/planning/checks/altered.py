@@ -20,7 +20,7 @@ from torch_warmstart.errors import Finding, Severity, plural
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import IDENTITY, original_of
 from torch_warmstart.model import Variable
-from torch_warmstart.names import Source
+from torch_warmstart.names import ADAPTED, Source
 from torch_warmstart.planning.deciding import Decision
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.wishes import Wishes
@@ -99,7 +99,7 @@ _HINT = (
 )
 # Folders that peft puts around what it adapts, or replaces.
 _ORIGINAL = "original_module"
-_AROUND = ("base_layer", _ORIGINAL)
+_AROUND = (ADAPTED, _ORIGINAL)
 
 
 @frozen

@@ -38,7 +38,8 @@ class VocabularyDiff:
     Attributes:
         kept, moved, returned, new, dropped: How many entries are so.
         weights: How often the entries of each kind were seen, by the name of the kind; empty where
-            no counts are known.
+            no counts are known. By the vocabularies' own counts, "dropped" is by the old one's.
+        old_weight: How often all entries of the old one were seen, by the counts of "dropped".
         reused: How many rows stand for another entry than before.
         rows: The rows of the entries of each kind but "kept", by its name: int64, ascending, in the
             new vocabulary; for "dropped" in the old one.
@@ -50,6 +51,7 @@ class VocabularyDiff:
     new: int
     dropped: int
     weights: Mapping[Fate, int]
+    old_weight: int
     reused: int
     rows: Mapping[Fate, torch.Tensor]
 
@@ -65,8 +67,9 @@ class VocabularyDiff:
         """
         sizes = self.weights or self._entries
         of_new = sum(sizes[fate] for fate in FATES if fate != "dropped")
-        of_old = sizes if "dropped" in sizes else self._entries
-        old = sum(of_old[fate] for fate in ("dropped", "kept", "moved"))
+        of_old, old = self.weights, self.old_weight
+        if "dropped" not in of_old:
+            of_old, old = self._entries, self.kept + self.moved + self.dropped
         new: dict[Fate, float] = {
             fate: sizes[fate] / max(1, of_new) for fate in FATES if fate != "dropped"
         }
@@ -162,6 +165,7 @@ def diff_vocabularies(
     }
     rows = {fate: after.entry_rows[numbers] for fate, numbers in at.items()}
     rows["dropped"] = before.entry_rows[dropped]
+    weights, old_weight = _weights(before, after, counts, at, dropped)
     num_kept = len(found) - sum(map(len, at.values()))
     return VocabularyDiff(
         kept=num_kept,
@@ -169,7 +173,8 @@ def diff_vocabularies(
         returned=len(at["returned"]),
         new=len(at["new"]),
         dropped=len(dropped),
-        weights=_weights(before, after, counts, at, dropped),
+        weights=weights,
+        old_weight=old_weight,
         reused=_reused(before, after, torch.cat([at["moved"], strangers])),
         rows=rows,  # type: ignore[arg-type]
     )
@@ -242,15 +247,18 @@ def _weights(
     counts: Any,
     at: Mapping[str, torch.Tensor],
     dropped: torch.Tensor,
-) -> dict[Fate, int]:
-    of_dropped: torch.Tensor | None
+) -> tuple[dict[Fate, int], int]:
+    """How often the entries of each kind were seen, and those of the old vocabulary together."""
+    of_dropped: torch.Tensor | None = None
+    of_old = None  # where its counts are not those of the new one
     if counts is not None:
         of_new, of_dropped = _counted(counts, after.listed, before.listed.take(dropped))
     elif after.usage is not None:
         of_new = after.usage.counts
-        of_dropped = before.usage.counts[dropped] if before.usage is not None else None
+        if before.usage is not None:
+            of_old, of_dropped = before.usage.counts, before.usage.counts[dropped]
     else:
-        return {}
+        return {}, 0
     found: dict[Fate, int] = {
         "moved": int(of_new[at["moved"]].sum()),
         "returned": int(of_new[at["returned"]].sum()),
@@ -258,7 +266,10 @@ def _weights(
     }
     kept = int(of_new.sum()) - sum(found.values())
     found = {"kept": kept, **found}
-    return found if of_dropped is None else {**found, "dropped": int(of_dropped.sum())}
+    if of_dropped is None:
+        return found, 0
+    found["dropped"] = gone = int(of_dropped.sum())
+    return found, kept + found["moved"] + gone if of_old is None else int(of_old.sum())
 
 
 def _counted(counts: Any, *groups: Entries) -> list[torch.Tensor]:

@@ -158,3 +158,18 @@ def test_rows_of_what_nobody_knows_to_compute_are_warned_of(dress):
     with pytest.warns(tws.WarmStartWarning, match="whether that moves alike its class knows"):
         report = _of_itself(dress, MOVED, 2)
     assert [note.code for note in report.notes] == ["rows-parametrized"]
+
+
+@pytest.mark.parametrize("dress", [parametrizations.weight_norm, weight_norm])
+@pytest.mark.parametrize("dim", [0, 1, None], ids=str)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_layer_may_be_named_for_either_axis(dress, dim, axis):
+    """Its norms go with the axis that each is of, and with no other."""
+    old = dress(nn.Linear(2, 2, bias=False), dim=dim)
+    model = nn.ModuleDict({"fc": dress(nn.Linear(2, 2, bias=False), dim=dim)})
+    state = {f"fc.{name}": tensor for name, tensor in old.state_dict().items()}
+    info = VocabInfo(["b", "a"], old_vocab=["a", "b"], axis=axis)
+    tws.warm_start(model, WarmStartSettings(state, [".*"], {"fc": info}))
+    units = torch.eye(2)
+    found, expected = model["fc"](units), old(units)
+    assert torch.allclose(found, expected.flip(1 if axis == 0 else 0))

@@ -213,8 +213,9 @@ def _info_of(info: Any, match: re.Match[str]) -> Infos | None:
 def _for_variable(infos: Infos, variable: Variable) -> tuple[AnyVocabInfo, ...]:
     """Those of a module, whose axes are its weight's, that are for one of its variables.
 
-    A bias is for what its layer has along its outputs' axis, a vector of a spectral norm for what
-    one axis of its weight has. What is no weight begins in new rows as its module begins it.
+    A bias is for what its layer has along its outputs' axis, a vector of a spectral norm, or the
+    norms of a weight norm, for what one axis of its weight has. What is no weight begins in new
+    rows as its module begins it.
     """
     owner = variable.owners[0]
     found = infos_of(infos)
@@ -223,8 +224,11 @@ def _for_variable(infos: Infos, variable: Variable) -> tuple[AnyVocabInfo, ...]:
         found = tuple(replace(i, backup_initializer="keep", generator=None) for i in found)
     if vector is not None:
         return tuple(replace(info, axis=0) for info in found if info.axis == vector.axis)
-    if "." in owner.leaf and original_of(owner.module, owner.leaf) is None:
+    original = original_of(owner.module, owner.leaf)
+    if "." in owner.leaf and original is None:
         return ()  # of a parametrization that nobody knows
+    if original is not None and original.part == "g":
+        return tuple(info for info in found if info.axis == original.dim)
     if owner.leaf == "bias" and output_axis(owner.module) == 1:
         found = tuple(replace(i, axis={0: 1, 1: 0}.get(i.axis, i.axis)) for i in found)
     return tuple(info for info in found if 0 <= info.axis < len(variable.shape))

@@ -131,3 +131,21 @@ def test_slots_follow_the_vocabulary_of_a_parameter_that_a_str_selects():
     tws.warm_start(model, settings, optimizer=optimizer)
     assert optimizer.state[model.weight]["sum"].tolist() == [[1.5, 1.5], [0.25, 0.25], [1.5, 1.5]]
     assert optimizer.state[model.weight]["step"] == 1
+
+
+def test_adagrad_begins_new_rows_as_it_was_made_whatever_a_group_says():
+    """torch's own looks at the argument of the constructor, and not into its groups."""
+    groups = [(w, [{"params": [w], "initial_accumulator_value": 0.75}]) for w in _two_tables()]
+    (old, of_old), (new, of_new) = groups
+    its = torch.optim.Adagrad(of_old, initial_accumulator_value=0.25)
+    optimizer = torch.optim.Adagrad(of_new, initial_accumulator_value=0.25)
+    model = nn.ParameterDict({"w": new})
+    info = tws.VocabInfo(["a", "b"], old_vocab=["a"])
+    state = {"model": {"w": old.detach()}, "optimizer": its.state_dict()}
+    settings = tws.WarmStartSettings(state, ".*", {"w": info})
+    tws.warm_start(model, settings, optimizer=optimizer)
+    assert optimizer.state[new]["sum"].tolist() == [[0.25], [0.25]]
+
+
+def _two_tables():
+    return nn.Parameter(torch.ones(1, 1)), nn.Parameter(torch.zeros(2, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,16 +24,17 @@ from torch_warmstart.slots.torch_optimizers import PRODUCT, STEP, is_torchs_own
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
 # What slots begin with that are not zero, or that a step with a gradient of zeros changes: in
-# torch/optim/{adagrad,adamax,nadam,rprop,asgd}.py, by class and slot, from the param group.
-_STARTS: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], float]] = {
-    ("Adagrad", "sum"): lambda group: float(group["initial_accumulator_value"]),
-    ("Adamax", "exp_inf"): lambda _: 0.0,
-    ("NAdam", PRODUCT): lambda _: 1.0,
-    ("RMSprop", "momentum_buffer"): lambda _: 0.0,  # its eps is 0 in float16: 0 / 0
-    ("Rprop", "step_size"): lambda group: float(group["lr"]),
-    ("ASGD", "ax"): lambda _: 0.0,
-    ("ASGD", "mu"): lambda _: 1.0,
-    ("ASGD", "eta"): lambda group: float(group["lr"]),
+# torch/optim/{adagrad,adamax,nadam,rprop,asgd}.py, by class and slot: a number, or what it is
+# called in the param group; in the constructor's defaults of Adagrad, which looks at no group.
+_STARTS: Mapping[tuple[str, str], float | str] = {
+    ("Adagrad", "sum"): "initial_accumulator_value",
+    ("Adamax", "exp_inf"): 0.0,
+    ("NAdam", PRODUCT): 1.0,
+    ("RMSprop", "momentum_buffer"): 0.0,  # its eps is 0 in float16: 0 / 0
+    ("Rprop", "step_size"): "lr",
+    ("ASGD", "ax"): 0.0,
+    ("ASGD", "mu"): 1.0,
+    ("ASGD", "eta"): "lr",
 }
 
 
@@ -310,7 +311,9 @@ def _start(
 ) -> float | None:
     for cls in type(optimizer).__mro__:
         if (cls.__name__, name) in _STARTS and cls.__module__.startswith("torch.optim"):
-            return _STARTS[cls.__name__, name](group)
+            begin = _STARTS[cls.__name__, name]
+            said = optimizer.defaults if cls.__name__ == "Adagrad" else group
+            return float(said[begin]) if isinstance(begin, str) else begin
     if name == STEP:
         return 0.0
     if isinstance(like, torch.Tensor) and is_sharded(like):

@@ -16,14 +16,22 @@ from torch_warmstart.layouts import (
     TRANSPOSE,
     Layout,
     is_kept_by,
+    original_of,
     other_orders,
+    vector_of,
 )
 from torch_warmstart.layouts.tensorflow import CUDNN_CELL
 from torch_warmstart.model import TABLES, Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
 from torch_warmstart.planning.locating import Located, follow_rule
-from torch_warmstart.planning.plan import Audit, PlanItem, taken_keys
+from torch_warmstart.planning.plan import (
+    LAYER_FINDS_IT,
+    NO_COUNTERPART,
+    Audit,
+    PlanItem,
+    taken_keys,
+)
 from torch_warmstart.planning.renames import read_renames
 from torch_warmstart.planning.selection import selects_parameters_only
 from torch_warmstart.settings import SegmentInfo, VocabInfo, WarmStartSettings
@@ -67,6 +75,7 @@ def notes_on(
     yield from _layouts_presumed(items, located.finder.checkpoint)
     if not located.finder.conventions.has_own_layers:
         yield from _orders_doubted(items, located, laid_out)
+    yield from _norms_left_behind(items)
     lossy = [item.name for item in items if item.cast is not None and item.cast.lossy]
     if lossy:
         text = (
@@ -459,6 +468,30 @@ def _oov_left_behind(item: PlanItem, vocab: VocabInfo) -> Finding:
         f"were OOV rows, {then}."
     )
     return Finding("oov-rows-left-behind", "note", item.name, text)
+
+
+def _norms_left_behind(items: Iterable[PlanItem]) -> Iterator[Finding]:
+    """Weights that a spectral norm divides, which is estimated by the model's own vectors."""
+    taken: set[tuple[int, str]] = set()
+    kept: list[tuple[str, int, str]] = []
+    for item in items:
+        owner = item.variable.owners[0]
+        if item.state != "kept":
+            original = original_of(owner.module, owner.leaf)
+            if original is not None and original.is_divided:
+                taken.add((id(owner.module), original.leaf))
+        elif item.reason in (NO_COUNTERPART, LAYER_FINDS_IT):
+            vector = vector_of(owner.module, owner.leaf)
+            if vector is not None:
+                kept.append((item.name, id(owner.module), vector.weight))
+    left = [name for name, module, weight in kept if (module, weight) in taken]
+    if left:
+        text = (
+            f"Weights are taken that a spectral norm divides, and {plural(len(left), 'vector')} by "
+            f"which it is estimated (such as {left[0]!r}) stay the model's: in eval mode they are "
+            "divided by another norm. Run the model in training mode some times before it is used."
+        )
+        yield Finding("norm-left-behind", "warning", left[0], text)
 
 
 def _buffers_left_behind(

@@ -60,10 +60,13 @@ class Deviation:
 DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(
         "D-EMPTY-PATTERN",
-        theirs="takes an empty str for None, and an empty list for nothing",
-        ours="refuse both",
+        theirs="takes an empty str for None, one in a list for all, and an empty list for nothing",
+        ours="refuse them",
         why="they read as if they selected everything",
-        applies=lambda scenario: scenario.selection in ("", [], Objects(())),
+        applies=lambda scenario: (
+            scenario.selection in ("", [], Objects(()))
+            or (isinstance(scenario.selection, list) and "" in scenario.selection)
+        ),
         refusal="empty pattern|empty list",
     ),
     Deviation(

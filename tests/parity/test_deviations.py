@@ -75,6 +75,15 @@ def test_an_empty_selection_is_an_error(engine, prefix, selection):
             warm_start()
 
 
+def test_an_empty_pattern_in_a_list_is_an_error(engine, prefix):
+    warm_start = partial(engine.warm_start, {"fruit": (4, 1)}, prefix, [""])
+    if engine.is_tensorflow:
+        assert warm_start()["fruit"].tolist() != ZEROS
+    else:
+        with pytest.raises(tws.SettingsError, match="empty pattern"):
+            warm_start()
+
+
 def test_none_without_a_vocab_info_is_an_error(engine, prefix):
     warm_start = partial(engine.warm_start, {"fruit": (4, 1)}, prefix, None)
     if engine.is_tensorflow:

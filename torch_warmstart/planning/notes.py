@@ -470,20 +470,22 @@ def _oov_left_behind(item: PlanItem, vocab: VocabInfo) -> Finding:
     return Finding("oov-rows-left-behind", "note", item.name, text)
 
 
-def _norms_left_behind(items: Iterable[PlanItem]) -> Iterator[Finding]:
+def _norms_left_behind(items: Sequence[PlanItem]) -> Iterator[Finding]:
     """Weights that a spectral norm divides, which is estimated by the model's own vectors."""
-    taken: set[tuple[int, str]] = set()
-    kept: list[tuple[str, int, str]] = []
+    kept = []
     for item in items:
-        owner = item.variable.owners[0]
-        if item.state != "kept":
-            original = original_of(owner.module, owner.leaf)
-            if original is not None and original.is_divided:
-                taken.add((id(owner.module), original.leaf))
-        elif item.reason in (NO_COUNTERPART, LAYER_FINDS_IT):
+        if item.state == "kept" and item.reason in (NO_COUNTERPART, LAYER_FINDS_IT):
+            owner = item.variable.owners[0]
             vector = vector_of(owner.module, owner.leaf)
             if vector is not None:
                 kept.append((item.name, id(owner.module), vector.weight))
+    if not kept:
+        return
+    taken = set()
+    for owner in (item.variable.owners[0] for item in items if item.state != "kept"):
+        original = original_of(owner.module, owner.leaf)
+        if original is not None and original.is_divided:
+            taken.add((id(owner.module), original.leaf))
     left = [name for name, module, weight in kept if (module, weight) in taken]
     if left:
         text = (

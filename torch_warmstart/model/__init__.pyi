@@ -40,6 +40,7 @@ from .variables import positions_from as positions_from
 from .variables import select_tensors as select_tensors
 from .variables import stand_for as stand_for
 from .variables import what_it_is as what_it_is
+from .wrappers import ADAPTED as ADAPTED
 from .wrappers import FRONTS as FRONTS
 from .wrappers import without_children as without_children
 from .wrappers import without_fronts as without_fronts

@@ -20,6 +20,8 @@ CHILDREN = frozenset(
         "_dmp_wrapped_module",
     }
 )
+# Where PEFT keeps a layer that it has put an adapter around: a folder of that layer, in a model.
+ADAPTED = "base_layer"
 
 _FRONTS = (f"{DATA_PARALLEL}.", "_orig_mod.")  # before all the names of a state_dict
 _CHILD = re.compile(rf"(?<![^/.])(?:{'|'.join(sorted(CHILDREN))})[/.]")

@@ -1,4 +1,3 @@
-from .common import ADAPTED as ADAPTED
 from .common import CommonRule as CommonRule
 from .common import common_rules as common_rules
 from .common import without_adapters as without_adapters

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from torch_warmstart.errors import MissingTensorError, SettingsError, UnsupportedError
 from torch_warmstart.formats import AVERAGE
 from torch_warmstart.layouts import read_leaf
-from torch_warmstart.model import Owner, Variable
+from torch_warmstart.model import ADAPTED, Owner, Variable
 from torch_warmstart.names.conventions import plain_name
 from torch_warmstart.names.finder import Finder
 from torch_warmstart.values import frozen
@@ -21,8 +21,7 @@ _FEWEST = 3  # variables that are worth a rule
 
 # Averages that were saved instead of what they average, as TensorFlow calls them.
 _AVERAGES = ("(.+)", rf"\1/{AVERAGE}")
-ADAPTED = "base_layer"  # where PEFT keeps a layer that it has put an adapter around
-# What it has made of the names, and what they were: with its own model around all, and without.
+# What PEFT has made of the names, and what they were: with its own model around all, and without.
 _BY_PEFT = (
     (rf"base_model\.model\.(.*?)(?:{ADAPTED}\.)?([^.]+)", r"\1\2"),
     (rf"(.*){ADAPTED}\.([^.]+)", r"\1\2"),

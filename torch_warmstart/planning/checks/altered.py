@@ -19,8 +19,8 @@ from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import Finding, Severity, plural
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import IDENTITY, original_of
-from torch_warmstart.model import Variable
-from torch_warmstart.names import ADAPTED, Source
+from torch_warmstart.model import ADAPTED, Variable
+from torch_warmstart.names import Source
 from torch_warmstart.planning.deciding import Decision
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.wishes import Wishes

@@ -39,12 +39,14 @@ def main() -> None:
     if options.worker:
         print(json.dumps(work(*options.worker)), flush=True)
         os._exit(0)  # what peers' threads do while a process ends now and then aborts it
-    from machine import describe_machine
+    from machine import describe_machine, touch_memory
     from show import show_all, show_benchmark
 
     if options.cpu:
         os.environ[CLOCK] = CPU  # which workers inherit
     options.out.mkdir(parents=True, exist_ok=True)
+    if not options.quick:
+        touch_memory()
     equal = True
     for name in options.names:
         machine = describe_machine()

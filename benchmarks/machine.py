@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 _DISTRIBUTIONS = (
@@ -18,6 +20,8 @@ _DISTRIBUTIONS = (
     "numpy",
     "google-crc32c",
 )
+_PIECE = 64 << 20  # bytes of a block that is touched
+_LEFT_ALONE = 0.15  # of the memory that is available, for whatever else runs
 _THREAD_SETTINGS = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
@@ -44,6 +48,31 @@ def describe_machine() -> dict[str, str]:
     }
     info |= {name: installed[name] for name in _DISTRIBUTIONS if name in installed}
     return info | {name: os.environ[name] for name in _THREAD_SETTINGS if name in os.environ}
+
+
+def touch_memory() -> None:
+    """Writes once to nearly all memory that is available.
+
+    A virtual machine is given memory by its host when it is first written to, which takes ten
+    times as long as any later time: the first contenders that need much would pay for all others.
+    In a process of its own, so that it is free again and counted with nobody.
+    """
+    subprocess.run([sys.executable, "-c", _TOUCH, str(_touchable() // _PIECE)], check=False)
+
+
+_TOUCH = f"""
+import sys
+blocks = []
+for _ in range(int(sys.argv[1])):
+    blocks.append(bytearray(b"1") * {_PIECE})
+"""
+
+
+def _touchable() -> int:
+    """Bytes of the memory that is available, less what is left to others; 0 where nobody tells."""
+    available = _field("/proc/meminfo", "MemAvailable").removesuffix("kB")
+    known = min(int(available) * 1024, memory_limit()) if available else 0
+    return int(known * (1 - _LEFT_ALONE))
 
 
 def memory_limit() -> int:

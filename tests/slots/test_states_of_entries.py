@@ -62,6 +62,11 @@ def test_where_it_lies_what_it_is_called_and_shapes_tell_whose_it_is(source, ent
     assert _codes(source, entry) == []
 
 
+def test_no_optimizer_changes_averages():
+    source = {"net": TENSORS, "net_ema": OTHERS, "optimizer": STATE}
+    assert _codes(source, "net") == ["averages-left-behind"]
+
+
 @pytest.mark.parametrize("entry", ["a", "a/model", "b"])
 def test_of_several_states_the_one_within_the_entry_is_taken(entry):
     source = {

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from torch_warmstart.formats import USUAL
+from torch_warmstart.formats import USUAL, is_of_averages
 
 _WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
-# What entries are called whatever they are for, and copies that no optimizer changes.
+# What entries are called whatever they are for; and copies, besides averages, that no optimizer
+# changes. (Suggestions have words of their own: to them `old` says where a name lies.)
 _ANYTHING = {"optimizer", "optimizers", "optim", "opt", "state", "states", "dict", "model", "net"}
 _COPIES = {"target", "teacher", "best", "old", "ref", "reference", "frozen"}
 
@@ -25,7 +26,7 @@ def doubt_of_entries(state: str, entry: str, others: Sequence[str]) -> str:
         entry: That to the tensors that were taken.
         others: Those to tensors of the same names and shapes.
     """
-    rivals = [other for other in others if not _words(other) & _COPIES or _words(entry) & _COPIES]
+    rivals = [other for other in others if not _is_copy(other) or _is_copy(entry)]
     near = max((_nearness(state, other) for other in rivals), default=None)
     if near is None or _nearness(state, entry) > near:
         return ""
@@ -63,6 +64,11 @@ def _nearness(state: str, entry: str) -> tuple[int, bool]:
 
 def _words(path: str) -> set[str]:
     return {word.lower() for word in _WORD.findall(path)} - _ANYTHING
+
+
+def _is_copy(path: str) -> bool:
+    """Whether words say that what is there is a copy of a model, which no optimizer changes."""
+    return any(word in _COPIES or is_of_averages(word) for word in _words(path))
 
 
 def _is_usual(entry: str) -> bool:

@@ -36,7 +36,7 @@ from torch_warmstart.model import (
     Variable,
     check_tensors_hold_values,
     is_frozen_by_inference,
-    model_variables,
+    names_by_tensor,
     why_unwritable,
 )
 from torch_warmstart.planning import PlanItem, WarmStartPlan, parts_read
@@ -283,10 +283,11 @@ class _Run:
 def check_unchanged(plan: WarmStartPlan) -> None:
     """The model must still hold the very tensors that were planned for, and the optimizer too."""
     planned = (item.variable for item in plan.items)
-    now = [(v.name, id(v.tensor)) for v in model_variables(plan.model)]
-    then = [(v.name, id(v.tensor)) for v in planned if v.slot is None]
-    if now != then:
-        changed = next((a[0] for a, b in zip(then, now, strict=False) if a != b), None)
+    now = names_by_tensor(plan.model)
+    then = {id(v.tensor): v.name for v in planned if v.slot is None}
+    if [*now] != [*then] or now != then:
+        both = zip(then.items(), now.items(), strict=False)
+        changed = next((a[1] for a, b in both if a != b), None)
         how = f"it had {plural(len(then), 'variable')}, and has {len(now):,} now"
         raise _changed("The model", f"{changed} is another tensor now" if changed else how)
     for item in plan.items:

@@ -83,11 +83,12 @@ def prepare(
     fetch_and_verify(plan, used, advance, share)
     slots = SlotTargets([i.variable for i in plan.items], [i.variable for i in items])
     targets = [slots[i.variable] if i.variable.slot else i.variable.tensor.detach() for i in items]
-    places = [(i, local) for i, t in zip(items, targets, strict=True) for local in local_tensors(t)]
-    reader = Reader(plan.checkpoint, [local for _, local in places], watch, exchange)
+    here = [local for target in targets for local in local_tensors(target)]
+    reader = Reader(plan.checkpoint, here, watch, exchange)
     if reader.locked is not None:
+        owners = [i.name for i, t in zip(items, targets, strict=True) for _ in local_tensors(t)]
         raise SettingsError(
-            f"{places[reader.locked][0].name} lies in a file that is mapped to be read only "
+            f"{owners[reader.locked]} lies in a file that is mapped to be read only "
             "(numpy's mmap_mode='r'): leave it out of vars_to_warm_start, or give the model a "
             "tensor of its own first (tensor.clone())."
         )

@@ -26,6 +26,7 @@ class Watch:
         """Looks at the files that hold the keys, and keeps others from writing to them."""
         paths = checkpoint.local_files(keys)
         self._checkpoint = checkpoint
+        self._is_callers = checkpoint.is_callers
         self._leases = Leases(paths)
         self._is_all_safe = all(map(is_safe, paths))
         self._files = {path: _state(path) for path in paths}
@@ -40,8 +41,11 @@ class Watch:
         return self._is_all_safe or all(map(is_safe, self._checkpoint.local_files(keys)))
 
     def add(self, tensor: torch.Tensor) -> None:
-        """Watches a tensor in memory; an empty one, which may be the model's own, has no values."""
-        if tensor.numel() and not tensor.is_inference():
+        """Watches a tensor that the caller has; an empty one may be the model's own.
+
+        What is read from a file nobody else can change.
+        """
+        if self._is_callers and tensor.numel() and not tensor.is_inference():
             self._tensors.append((tensor, tensor._version))
 
     def leave_out(self, paths: Collection[str]) -> None:

@@ -35,6 +35,7 @@ from .variables import check_answers as check_answers
 from .variables import is_persistent as is_persistent
 from .variables import model_variables as model_variables
 from .variables import module_names as module_names
+from .variables import names_by_tensor as names_by_tensor
 from .variables import padding_row as padding_row
 from .variables import positions_from as positions_from
 from .variables import select_tensors as select_tensors

@@ -187,6 +187,21 @@ def is_persistent(module: torch.nn.Module, leaf: str) -> bool:
 def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
     """All parameters and persistent buffers of a model, in the order the model lists them."""
     found: dict[int, Variable] = {}
+    for tensor, owner, kind in _registered(model):
+        _add(found, tensor, owner, kind)
+    return tuple(found.values())
+
+
+def names_by_tensor(model: torch.nn.Module) -> dict[int, str]:
+    """The names of the same, by the ids of their tensors: numbers and text, for many of them."""
+    found: dict[int, str] = {}
+    for tensor, owner, _ in _registered(model):
+        found.setdefault(id(tensor), owner.name)
+    return found
+
+
+def _registered(model: torch.nn.Module) -> Iterator[tuple[torch.Tensor, Owner, Kind]]:
+    """Every place in which a model has a tensor: all parameters, then all persistent buffers."""
     modules = list(walk(model))
     layers, tables = _parametrized(modules), tables_of(model)
     for path, raw_path, module in modules:
@@ -196,15 +211,14 @@ def model_variables(model: torch.nn.Module) -> tuple[Variable, ...]:
                 continue
             name = path + leaf
             owner = Owner(name, raw_path + leaf, layer, name.removeprefix(layer_path))
-            _add(found, *_shown(tables, parameter, owner), "parameter")
+            yield *_shown(tables, parameter, owner), "parameter"
     for path, raw_path, module in modules:
         layer_path, layer = layers.get(path, (path, module))
         for leaf, buffer in module._buffers.items():
             if buffer is not None and is_persistent(module, leaf):
                 name = path + leaf
                 owner = Owner(name, raw_path + leaf, layer, name.removeprefix(layer_path))
-                _add(found, *_shown(tables, buffer, owner), "buffer")
-    return tuple(found.values())
+                yield *_shown(tables, buffer, owner), "buffer"
 
 
 def _parametrized(

@@ -168,24 +168,33 @@ def _read_header(source: ByteSource) -> tuple[dict[str, _Entry], dict[str, str]]
     length = int.from_bytes(source.read(0, SAFETENSORS_LENGTH).tobytes(), "little")
     if length > min(MAX_HEADER, source.size - SAFETENSORS_LENGTH):
         raise _HeaderError(f"its header would have {length:,} bytes, the file has {source.size:,}")
-    header = _parse_json(source.read(SAFETENSORS_LENGTH, length).tobytes())
     data = SAFETENSORS_LENGTH + length
-    entries = {
-        key: _parse_entry(key, value, data) for key, value in header.items() if key != _METADATA
-    }
+    header = _parse_json(source.read(SAFETENSORS_LENGTH, length).tobytes(), data)
+    entries = {key: _checked(key, value, data) for key, value in header.items() if key != _METADATA}
     _check_layout(entries, data, source.size)
     metadata = header.get(_METADATA)
     said = metadata.items() if isinstance(metadata, dict) else ()
     return entries, {name: value for name, value in said if isinstance(value, str)}
 
 
-def _parse_json(text: bytes) -> Mapping[str, Any]:
+def _parse_json(text: bytes, data: int) -> Mapping[str, Any]:
+    """The header, in which what describes a tensor is an entry as soon as it has been parsed.
+
+    The dicts and lists of all tensors together would be most of what the collector has to visit.
+    """
+
+    def convert(pairs: list[tuple[str, Any]]) -> Any:
+        found = _without_duplicates(pairs)
+        entry = _entry_of(found, data) if "data_offsets" in found else ""
+        return entry if isinstance(entry, _Entry) else found
+
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
+        header = json.loads(text.decode(), object_pairs_hook=convert)
     except (ValueError, RecursionError) as error:
         raise _HeaderError(f"its header is not JSON: {error or type(error).__name__}") from error
     if not isinstance(header, dict):
-        raise _HeaderError(f"its header is a {type(header).__name__}")
+        kind = "tensor's entry" if isinstance(header, _Entry) else type(header).__name__
+        raise _HeaderError(f"its header is a {kind}")
     return header
 
 
@@ -197,23 +206,29 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _parse_entry(key: str, value: Any, data: int) -> _Entry:
-    """One tensor of the header, whose offsets count from `data`."""
+def _checked(key: str, value: Any, data: int) -> _Entry:
+    """One tensor of the header; raises for what is none."""
+    if isinstance(value, _Entry):
+        return value
     if not isinstance(value, dict):
         raise _HeaderError(f"its header has no dict for {key!r}")
+    raise _HeaderError(f"tensor {key!r} {_entry_of(value, data)}")
+
+
+def _entry_of(value: Mapping[str, Any], data: int) -> _Entry | str:
+    """What a tensor's description says, whose offsets count from `data`; or what is wrong in it."""
     stored, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(stored, str) or stored not in _BITS:
-        raise _HeaderError(f"tensor {key!r} has dtype {stored!r}, which is none of the format's")
+        return f"has dtype {stored!r}, which is none of the format's"
     if not _are_sizes(offsets) or len(offsets) != 2 or not _are_sizes(shape):
-        shown = f"shape {reprlib.repr(shape)} and data_offsets {reprlib.repr(offsets)}"
-        raise _HeaderError(f"tensor {key!r} has {shown}")
+        return f"has shape {reprlib.repr(shape)} and data_offsets {reprlib.repr(offsets)}"
     count = math.prod(shape)
     strides = count or math.prod(size or 1 for size in shape)  # an empty tensor has some, too
     if strides >= _TOO_LARGE:
-        raise _HeaderError(f"tensor {key!r} has the impossible shape {reprlib.repr(shape)}")
+        return f"has the impossible shape {reprlib.repr(shape)}"
     length = offsets[1] - offsets[0]
     if count * _BITS[stored] != 8 * length:
-        raise _HeaderError(f"tensor {key!r} of {stored} and shape {shape} has {length:,} bytes")
+        return f"of {stored} and shape {shape} has {length:,} bytes"
     return _Entry(tuple(shape), stored, data + offsets[0], data + offsets[1])
 
 

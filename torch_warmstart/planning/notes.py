@@ -20,7 +20,7 @@ from torch_warmstart.layouts import (
     other_orders,
     vector_of,
 )
-from torch_warmstart.layouts.tensorflow import CUDNN_CELL
+from torch_warmstart.layouts.tensorflow import is_called_as_cudnns
 from torch_warmstart.model import TABLES, Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
@@ -119,7 +119,7 @@ def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iter
     """Square kernels of layers of which the file does not say what they are."""
     presumed = [item for item in items if item.is_layout_presumed and item.variable.slot is None]
     every = _made_for(presumed, (nn.RNNBase, nn.RNNCellBase))
-    of_cudnn = [item for item in every if any(CUDNN_CELL in key for key in item.keys)]
+    of_cudnn = [item for item in every if is_called_as_cudnns(item.keys)]
     if of_cudnn:
         yield _told_of_all(of_cudnn, _NO_FORGET_BIAS, of_cudnn[0].layout.name)
     cells = [item for item in every if item not in of_cudnn]

@@ -29,6 +29,6 @@ from .optimizers import kind_of_name as kind_of_name
 from .optimizers import kind_of_words as kind_of_words
 from .optimizers import quantity as quantity
 from .optimizers import split_ending as split_ending
-from .recurrent import CUDNN_CELL as CUDNN_CELL
+from .recurrent import is_called_as_cudnns as is_called_as_cudnns
 from .recurrent import one_layer_forms as one_layer_forms
 from .recurrent import presumed_cell as presumed_cell

@@ -54,7 +54,7 @@ _STACKED_DIRECTIONS_REFUSAL = (
 
 _FORGET_BIAS = 1.0  # the default of every LSTM cell of TensorFlow 1, but for that of cuDNN
 # tf.contrib.cudnn_rnn's CudnnCompatibleLSTMCell, as which a CudnnLSTM is saved (DeepSpeech).
-CUDNN_CELL = "cudnn_compatible_lstm_cell"
+_CUDNN_CELL = "cudnn_compatible_lstm_cell"
 _LAYOUT_NAME = re.compile(r"(tf1_lstm\w*)(?:\[forget_bias=([-+.\de]+)\])?", re.ASCII)
 _LEAF = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?:_l(\d{1,18})(_reverse)?)?")
 
@@ -65,7 +65,7 @@ _PROJECTED_PARTS = ("weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh")
 _CELLS: tuple[tuple[tuple[type[nn.Module], ...], tuple[str, Names]], ...] = (
     (
         (nn.LSTM, nn.LSTMCell),
-        ("lstm_cell", ("lstm_cell*", "basic_lstm_cell*", f"{CUDNN_CELL}*")),
+        ("lstm_cell", ("lstm_cell*", "basic_lstm_cell*", f"{_CUDNN_CELL}*")),
     ),
     ((nn.GRU, nn.GRUCell), ("gru_cell", ("gru_cell*",))),
 )
@@ -117,12 +117,17 @@ def presumed_cell(form: Form, module: nn.Module, leaf: str, names: Iterable[str]
     if isinstance(module, _GATED) and unknown:
         return replace(form, is_presumed=True)
     is_usual = form.layout.name.endswith(f"[forget_bias={_FORGET_BIAS}]")
-    if not is_usual or not any(CUDNN_CELL in name for name in names):
+    if not is_usual or not is_called_as_cudnns(names):
         return form
     others = recurrent_forms(module, leaf, forget_bias=0.0)
     pairs = zip(recurrent_forms(module, leaf), others, strict=True)
     found = next(other for own, other in pairs if own.layout is form.layout)
     return replace(form, layout=found.layout, is_presumed=leaf.startswith("bias_ih"))
+
+
+def is_called_as_cudnns(names: Iterable[str]) -> bool:
+    """Whether keys are called as TensorFlow 1 calls the cell that runs what cuDNN has trained."""
+    return any(_CUDNN_CELL in name for name in names)
 
 
 def one_layer_forms(module: nn.Module, leaf: str) -> tuple[int, tuple[Form, ...]] | None:

@@ -60,15 +60,27 @@ def _views(words: list[int]) -> Any:
     return pa.Array.from_buffers(pa.string_view(), 4, buffers)
 
 
+def _makes_views() -> bool:
+    """Whether this pyarrow makes an array of views of buffers; older ones only read such files."""
+    try:
+        _views([20, 0, 0, 0])
+    except ValueError:
+        return False
+    return True
+
+
+_OF_VIEWS = pytest.mark.skipif(not _makes_views(), reason="pyarrow makes no views of buffers")
+
+
 @pytest.mark.parametrize("form", ["file", "stream"])
 @pytest.mark.parametrize(
     "make",
     [
         lambda: _texts([0, 2_000_000, 4, 6, 8]),
         lambda: _texts([0, 2, -70_000_000, 6, 8]),
-        lambda: _views([20, 0, 7, 0]),
-        lambda: _views([20, 0, 0, 500]),
-        lambda: _views([-20, 0, 0, 0]),
+        pytest.param(lambda: _views([20, 0, 7, 0]), marks=_OF_VIEWS),
+        pytest.param(lambda: _views([20, 0, 0, 500]), marks=_OF_VIEWS),
+        pytest.param(lambda: _views([-20, 0, 0, 0]), marks=_OF_VIEWS),
     ],
     ids=["behind", "before", "no buffer", "behind a buffer", "negative"],
 )

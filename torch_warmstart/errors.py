@@ -343,6 +343,11 @@ def listed(texts: Iterable[str], word: str = "", most: int = _LISTED) -> str:
     return f"{', '.join(first)} {word} {last}" if first and word else ", ".join(texts)
 
 
+def and_others(count: int, noun: str = "variable") -> str:
+    """What is said behind the first of so many: ` (and 2 other variables)`, or nothing."""
+    return f" (and {plural(count - 1, f'other {noun}')})" if count > 1 else ""
+
+
 def listed_entries(entries: Iterable[Any]) -> str:
     """The same of entries, of which one message shows fewer: `'a', 'b', 'c' and 1,234 more`."""
     return listed(map(shown_entry, entries), most=ENTRIES_SHOWN)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from torch_warmstart.errors import Finding, MissingTensorError, SettingsError, listed, plural
+from torch_warmstart.errors import (
+    Finding,
+    MissingTensorError,
+    SettingsError,
+    and_others,
+    listed,
+    plural,
+)
 from torch_warmstart.layouts import (
     CONV_TRANSPOSE_FLAX,
     IDENTITY,
@@ -159,8 +166,8 @@ def _made_for(items: Iterable[PlanItem], types: tuple[type[nn.Module], ...]) -> 
 
 def _told_of_all(items: Sequence[PlanItem], text: str, *words: str) -> Finding:
     name = items[0].name
-    also = f" (and {plural(len(items) - 1, 'other variable')})" if items[1:] else ""
-    return Finding("layout-presumed", "warning", name, text.format(f"{name}{also}", name, *words))
+    whole = text.format(f"{name}{and_others(len(items))}", name, *words)
+    return Finding("layout-presumed", "warning", name, whole)
 
 
 def _convolutions_presumed(items: Sequence[PlanItem], unsaid: str, text: str) -> Iterator[Finding]:
@@ -286,7 +293,7 @@ def _other_orders(items: Iterable[PlanItem], located: Located) -> dict[Layout, s
 
 def _order_doubted(doubted: Sequence[PlanItem], layout: Layout, evidence: str) -> Finding:
     name = doubted[0].name
-    more = f" (and {plural(len(doubted) - 1, 'other variable')})" if doubted[1:] else ""
+    more = and_others(len(doubted))
     if len(doubted[0].variable.shape) == 2:
         are = "are square and are" if more else "is square and is"
         text = f"{name}{more} {are} {_AS_IN_TORCH.format(name)} {evidence}"
@@ -302,7 +309,7 @@ def _order_doubted(doubted: Sequence[PlanItem], layout: Layout, evidence: str) -
 
 def _square(items: Sequence[PlanItem], unsaid: str = _NO_CLASS) -> tuple[str, str]:
     name = items[0].name
-    others = f" (and {plural(len(items) - 1, 'other variable')})" if items[1:] else ""
+    others = and_others(len(items))
     have = "have square kernels" if others else "has a square kernel"
     return name, f"{name}{others} {have}, and {unsaid}: it is"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from torch_warmstart.errors import Finding, plural
+from torch_warmstart.errors import Finding, and_others, plural
 from torch_warmstart.layouts.tensorflow import is_optimizer_state
 from torch_warmstart.model import Variable
 from torch_warmstart.names import bare_name
@@ -124,10 +124,9 @@ def _layer_of(key: str, folders: Collection[_Words]) -> _Words:
 
 def _beside(found: Mapping[Variable, str]) -> Finding:
     first, mark = next(iter(found.items()))
-    more = f" (and {plural(len(found) - 1, 'other variable')})" if len(found) > 1 else ""
     text = (
-        f"{first.name}{more} has an adapter in the checkpoint, which is added to it or multiplied "
-        f"with it: {mark!r} is called after its layer."
+        f"{first.name}{and_others(len(found))} has an adapter in the checkpoint, which is added to "
+        f"it or multiplied with it: {mark!r} is called after its layer."
     )
     return Finding("weight-adapted", "error", first.name, text, _HINT)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 
 from torch_warmstart.dtypes import dtype_name
-from torch_warmstart.errors import Finding, Severity, plural
+from torch_warmstart.errors import Finding, Severity, and_others
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import IDENTITY, original_of
 from torch_warmstart.model import ADAPTED, Variable
@@ -153,13 +153,12 @@ def _scales_kept(wishes: Wishes, decisions: Mapping[Variable, Decision]) -> Iter
         if kept and wishes[variable].layout is None:
             told.append((variable, kept[0]))
     if told:
-        (first, scale), more = told[0], len(told) - 1
-        others = f" (and {plural(more, 'other variable')})" if more else ""
+        first, scale = told[0]
         text = (
-            f"{first.name}{others} is {dtype_name(first.tensor.dtype)} in the model, whose module "
-            f"has {scale!r}, too, and that stays as it is: if it scales the numbers, the weight is "
-            "another one. Take both from a checkpoint that has both, or quantise the model behind "
-            "the warm start."
+            f"{first.name}{and_others(len(told))} is {dtype_name(first.tensor.dtype)} in the "
+            f"model, whose module has {scale!r}, too, and that stays as it is: if it scales the "
+            "numbers, the weight is another one. Take both from a checkpoint that has both, or "
+            "quantise the model behind the warm start."
         )
         hint = f"To take the numbers alone: var_name_to_layout={{{first.name!r}: 'identity'}}."
         yield Finding("weight-quantised", "warning", first.name, text, hint)
@@ -183,12 +182,11 @@ def _scales_elsewhere(
     left = [k for k in (*checkpoint, *checkpoint.extra_states()) if k not in located.used]
     scales = [key for key in left if _SCALES.search(key)]
     if scales:
-        (first, name), more = narrow[0], len(narrow) - 1
-        others = f" (and {plural(more, 'other variable')})" if more else ""
+        first, name = narrow[0]
         text = (
-            f"{first.name}{others} is {name} in the checkpoint, which has {scales[0]!r}, too, "
-            "and nothing is made of that: if it scales the numbers, they are not the weight. Save "
-            "it dequantised, with the library that quantised it."
+            f"{first.name}{and_others(len(narrow))} is {name} in the checkpoint, which has "
+            f"{scales[0]!r}, too, and nothing is made of that: if it scales the numbers, they are "
+            "not the weight. Save it dequantised, with the library that quantised it."
         )
         yield Finding("weight-quantised", "warning", first.name, text, _HINT)
 
@@ -268,8 +266,7 @@ def _mark(folders: _Folders, key: str, *, is_found: bool) -> tuple[_Form, str] |
 def _finding(told: Sequence[_Told], severity: Severity) -> Finding:
     first, form = told[0], told[0].form
     name = first.variable.name
-    more = f" (and {plural(len(told) - 1, 'other variable')})" if len(told) > 1 else ""
-    text = f"{name}{more} {form.what}: it has {first.mark!r}. {form.advice}"
+    text = f"{name}{and_others(len(told))} {form.what}: it has {first.mark!r}. {form.advice}"
     hint = _HINT if any(each.is_found for each in told) else ""
     return Finding(form.code, severity, name, text, hint)
 

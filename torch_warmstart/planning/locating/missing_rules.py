@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from torch_warmstart.errors import Finding, MissingTensorError, listed, meant_one_of, plural
+from torch_warmstart.errors import (
+    Finding,
+    MissingTensorError,
+    and_others,
+    listed,
+    meant_one_of,
+    plural,
+)
 from torch_warmstart.formats import indexed_shard
 from torch_warmstart.layouts.tensorflow import is_uncounted_in_tf
 from torch_warmstart.model import Variable
@@ -75,11 +82,9 @@ def _made_by(names: Renamed) -> str:
 
 def _made_elsewhere(how: str, made: Sequence[Wish]) -> Finding:
     first = made[0].variable.name
-    others = f" (and {plural(len(made) - 1, 'other variable')})" if made[1:] else ""
     is_kept = all(wish.may_be_missing for wish in made)
-    return Finding(
-        "made-by-hook", "warning" if is_kept else "error", first, f"{first}{others} {how}"
-    )
+    text = f"{first}{and_others(len(made))} {how}"
+    return Finding("made-by-hook", "warning" if is_kept else "error", first, text)
 
 
 @frozen

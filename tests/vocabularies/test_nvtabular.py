@@ -6,6 +6,7 @@ The files are written by pandas, with the calls that nvtabular/ops/categorify.py
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -149,6 +150,20 @@ def test_parts_in_a_folder_are_one_vocabulary(tmp_path):
         tws.Vocabulary.load(folder)
     (folder / "part.0.parquet").rename(folder / "part.11.parquet")
     with pytest.raises(tws.VocabularyError, match="do not follow one another"):
+        tws.Vocabulary.load(folder)
+
+
+def test_a_part_that_the_storage_does_not_give_is_not_called_damaged(tmp_path, monkeypatch):
+    folder = tmp_path / "unique.city.parquet"
+    made = save_encodings(tmp_path / "a", "city", ITEMS, meta=False)
+    folder.mkdir()
+    os.rename(made, folder / "part.0.parquet")
+
+    def refuse(_, url):
+        raise tws.StorageError(f"{url}: the server says 503.")
+
+    monkeypatch.setattr("torch_warmstart.storage.Storage.read_all", refuse)
+    with pytest.raises(tws.StorageError, match=r"part\.0\.parquet: the server says 503"):
         tws.Vocabulary.load(folder)
 
 

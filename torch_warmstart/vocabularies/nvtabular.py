@@ -10,9 +10,10 @@ category is null, and its row 0 is that of what is not listed too.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from torch_warmstart.entries import MASK, MOST_ROWS, OOV, UNKNOWN, Usage, Vocabulary
 from torch_warmstart.errors import (
     VocabularyError,
+    WarmStartError,
     cause_of,
     did_you_mean,
     listed,
@@ -65,19 +67,12 @@ def read_categories(
 
     Raises VocabularyError: it is one, but its rows are not what it says, or not said.
     """
-    arrow = pyarrow_for(f"Reading {url}")
-    try:
+    with _reading(url):
         schema = _file(raw).schema_arrow
         name = _column_of(schema, base_name(url))
         if name is None or column not in (None, name):
             return None
         return _vocabulary([_read(raw, name)], url, name, storage)
-    except _WrongError as error:
-        raise _told(url, error) from error
-    except (arrow.ArrowException, OSError, ValueError, TypeError) as error:
-        if isinstance(error, VocabularyError):
-            raise
-        raise _unreadable(url, error) from cause_of(error)
 
 
 def read_folder(url: str, storage: Storage, key: str | None) -> Vocabulary | None:
@@ -109,28 +104,29 @@ def read_folder(url: str, storage: Storage, key: str | None) -> Vocabulary | Non
 
 def _of_parts(url: str, names: Sequence[str], column: str, storage: Storage) -> Vocabulary:
     """A folder of parts, each with rows that follow those of the one before."""
-    arrow = pyarrow_for(f"Reading {url}")
     numbers = {int(told["number"]): name for name in names if (told := _PART.fullmatch(name))}
     files = [numbers[number] for number in sorted(numbers)]
-    if not files:
-        raise _told(url, _WrongError("no part of it is there"))
-    try:
+    with _reading(url):
+        if not files:
+            raise _WrongError("no part of it is there")
         parts = [_read(storage.read_all(below(url, name)), column) for name in files]
         return _vocabulary(parts, url.rstrip("/"), column, storage)
+
+
+@contextlib.contextmanager
+def _reading(url: str) -> Iterator[None]:
+    """What goes wrong with a file, as ours."""
+    arrow = pyarrow_for(f"Reading {url}")
+    try:
+        yield
+    except WarmStartError:  # from the storage
+        raise
     except _WrongError as error:
-        raise _told(url, error) from error
+        text = f"{url} is no vocabulary as NVTabular writes them: {error}. {_AGAIN}"
+        raise VocabularyError(text) from error
     except (arrow.ArrowException, OSError, ValueError, TypeError) as error:
-        if isinstance(error, VocabularyError):
-            raise
-        raise _unreadable(url, error) from cause_of(error)
-
-
-def _told(url: str, error: _WrongError) -> VocabularyError:
-    return VocabularyError(f"{url} is no vocabulary as NVTabular writes them: {error}. {_AGAIN}")
-
-
-def _unreadable(url: str, error: Exception) -> VocabularyError:
-    return VocabularyError(f"{url} cannot be read as parquet: {said_of_entries(error)}")
+        text = f"{url} cannot be read as parquet: {said_of_entries(error)}"
+        raise VocabularyError(text) from cause_of(error)
 
 
 # -- a file ----------------------------------------------------------------------------------------

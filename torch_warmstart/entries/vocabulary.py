@@ -130,6 +130,7 @@ class Vocabulary:
         Raises:
             VocabularyError: the source is not there, empty or not what it should be; the message
                 says what it is and what to write.
+            StorageError: a server or filesystem cannot be reached, or refuses it.
             SettingsError: the source is of no such kind, or a setting is of no use for it.
             MissingDependencyError: a package that reads it is not installed.
         """

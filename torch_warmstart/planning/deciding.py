@@ -16,6 +16,7 @@ from torch_warmstart.errors import (
     Finding,
     MissingTensorError,
     SettingsError,
+    StorageError,
     VocabularyError,
     nearest_are,
 )
@@ -336,8 +337,8 @@ def _remapping(
 ) -> Remapping:
     try:
         return remappings.of(info, variable, axis, old_size, taken)
-    except VocabularyError as error:
-        raise ProblemError(error.code, variable, f"{variable.name}: {error}") from error
+    except (VocabularyError, StorageError) as error:
+        raise ProblemError(VocabularyError.code, variable, f"{variable.name}: {error}") from error
 
 
 def _keys(source: Source) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import (
     WRONG_DOCUMENT,
     SettingsError,
+    StorageError,
     VocabularyError,
     WrongDocumentError,
     path_of,
@@ -104,6 +105,8 @@ class Sidecar(Mapping[str, Vocabulary]):
             source = self._storage.open(url)
             found = source.size
             source.close()
+        except StorageError:  # it may be there, so to copy it is no help
+            raise
         except OSError as error:
             raise VocabularyError(
                 f"{self.url} needs {printable(kept.file)!r}, which cannot be read: {error}. Copy "

@@ -11,6 +11,7 @@ from torch_warmstart.entries import Vocabulary, vocabulary_of, with_rows_of_a_li
 from torch_warmstart.errors import (
     CheckpointNotFoundError,
     SettingsError,
+    StorageError,
     VocabularyError,
     WarmStartError,
     did_you_mean,
@@ -311,7 +312,7 @@ def _in_checkpoint(url: str, storage: Storage, key: str | None) -> Vocabulary:
         with open_checkpoint(url, storage=storage) as checkpoint:
             found = checkpoint.vocabularies()
     except WarmStartError as error:
-        if isinstance(error, VocabularyError | ImportError):
+        if isinstance(error, VocabularyError | StorageError | ImportError):
             raise
         if isinstance(error, CheckpointNotFoundError) and _is_directory(url, storage):
             held = listed(storage.list_directory(url)) or "nothing"
@@ -350,6 +351,8 @@ def _is_directory(url: str, storage: Storage) -> bool:
 def _bytes_of(url: str, storage: Storage) -> Bytes:
     try:
         raw = storage.read_all(url)
+    except StorageError:  # which is an OSError, and no fault of the file's
+        raise
     except (OSError, ValueError) as error:  # the latter of a name that no file can have
         why = error
         if isinstance(error, OSError) and error.errno is not None:

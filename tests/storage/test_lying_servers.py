@@ -50,13 +50,13 @@ def test_a_whole_answer_as_long_as_the_range_is_not_taken_for_it(web: Server) ->
 @pytest.mark.parametrize("packed", [False, True], ids=["long", "packed"])
 def test_of_an_answer_no_more_is_kept_than_was_asked_for(web: Server, packed: bool) -> None:
     source = Storage().open(f"{web.url}/f")
-    long = bytes(32 << 20)
+    long = bytes(64 << 20)
     web.files["/f"], web.serves_ranges = gzip.compress(long) if packed else long, False
     if packed:
         web.lies["Content-Encoding"] = "gzip"
     tracemalloc.start()
     try:
-        with pytest.raises(tw.CorruptCheckpointError, match="answers with more than 20 bytes"):
+        with pytest.raises(tw.CorruptCheckpointError, match="answers with more than the 200 bytes"):
             source.read(0, 20)
         assert tracemalloc.get_traced_memory()[1] < len(long) / 2
     finally:

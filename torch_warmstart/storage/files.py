@@ -22,6 +22,7 @@ from torch_warmstart.errors import CorruptCheckpointError, StorageError, WarmSta
 from torch_warmstart.storage.guards import Guard
 from torch_warmstart.storage.ranges import (
     NO_RANGES,
+    NoRangesError,
     Range,
     RangeArray,
     Ranges,
@@ -157,6 +158,7 @@ class RemoteFile:
         self._guard = Guard()
         self._mirror: _Mirror | None = None
         self._pid = os.getpid()
+        self._serves_ranges = True  # as far as is known
 
     def read(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)
@@ -178,11 +180,16 @@ class RemoteFile:
     def _fetch_into(self, mirror: _Mirror, ranges: Ranges) -> None:
         joined = union(subtract(ranges, mirror.present), self.max_gap or 0)
         while mirror.lacks(joined):
-            taken = mirror.take(joined)
+            taken = mirror.take(joined if self._serves_ranges else as_array([(0, self.size)]))
             try:
-                mirror.make_room(taken)
-                for batch in batches(taken, _PIECE, _MAX_BYTES_IN_FLIGHT, _MAX_REQUESTS):
-                    mirror.write(zip(batch, self._fetch(batch), strict=True))
+                with mirror.room_for(taken):
+                    if self._serves_ranges:
+                        for batch in batches(taken, _PIECE, _MAX_BYTES_IN_FLIGHT, _MAX_REQUESTS):
+                            mirror.write(zip(batch, self._fetch(batch), strict=True))
+                    elif len(taken):
+                        self._fetch_whole(mirror, taken)
+            except NoRangesError:
+                self._serves_ranges = False
             finally:
                 mirror.give_back(taken)
 
@@ -198,6 +205,17 @@ class RemoteFile:
             self._check_length(wanted, len(data))
         self._check_version()
         return fetched
+
+    def _fetch_whole(self, mirror: _Mirror, wanted: RangeArray) -> None:
+        """All that is wanted in one answer, of a server that has no other."""
+        self._check_process()
+        answer = _Answer(self.url, self.size, mirror, wanted)
+        filesystem: Any = self._filesystem  # fsspec's: gfile serves ranges
+        with reaching(self.url), _one_at_a_time(filesystem):
+            filesystem.get_file(self._path, answer)
+        answer.check_whole()
+        self._check_version()
+        mirror.say_present(wanted)
 
     def _check_process(self) -> None:
         """An event loop and its connections stay behind when a process forks."""
@@ -220,11 +238,11 @@ class RemoteFile:
         start, stop = wanted
         if got == stop - start:
             return
-        why = "Has the file been replaced meanwhile?"
         if got == self.size:
-            why = "That is the whole file: its server does not serve ranges. Copy the file first."
+            raise NoRangesError(self.url)
         raise CorruptCheckpointError(
-            f"{self.url}: asked for {stop - start:,} bytes at offset {start:,}, got {got:,}. {why}"
+            f"{self.url}: asked for {stop - start:,} bytes at offset {start:,}, got {got:,}. Has "
+            "the file been replaced meanwhile?"
         )
 
     def _opened(self) -> _Mirror:
@@ -236,6 +254,48 @@ class RemoteFile:
     def close(self) -> None:
         with self._guard:
             self._mirror = None
+
+
+class _Answer:
+    """Where a filesystem writes a whole file to: what is wanted of it goes into the mirror.
+
+    What is there already may be looked at by others, and is not written again.
+    """
+
+    def __init__(self, url: str, size: int, mirror: _Mirror, wanted: RangeArray) -> None:
+        self._url, self._size, self._mirror, self._wanted = url, size, mirror, wanted.tolist()
+        self._at = 0
+
+    def write(self, data: bytes) -> int:
+        start, stop = self._at, self._at + len(data)
+        if stop > self._size:
+            raise CorruptCheckpointError(
+                f"{self._url}: its server answers with more than the {self._size:,} bytes that it "
+                "says the file has."
+            )
+        for first, last in self._wanted:
+            begin, end = max(first, start), min(last, stop)
+            if begin < end:
+                self._mirror.put(begin, data[begin - start : end - start])
+        self._at = stop
+        return len(data)
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, _: int = -1) -> bytes:  # fsspec takes for a file what has this, too
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+    def check_whole(self) -> None:
+        """Raises CorruptCheckpointError if the answer ended before the file does."""
+        if self._at != self._size:
+            raise CorruptCheckpointError(
+                f"{self._url}: its server says that the file has {self._size:,} bytes, and "
+                f"answers with {self._at:,}."
+            )
 
 
 class _Mirror:
@@ -272,11 +332,22 @@ class _Mirror:
                 f"be mapped: {error}."
             ) from error
 
-    def make_room(self, ranges: RangeArray) -> None:
-        """Before something is fetched; raises StorageError where it may not be kept."""
-        count = int((ranges[:, 1] - ranges[:, 0]).sum())
+    @contextmanager
+    def room_for(self, ranges: RangeArray) -> Iterator[None]:
+        """Around fetching something; raises StorageError where it may not be kept."""
+        count = _bytes_in(ranges)
         self._mirrors.take(count, self._url)
-        self._room[0] += count
+        self._add_room(count)
+        try:
+            yield
+        finally:
+            lacking = _bytes_in(subtract(ranges, self.present))
+            self._add_room(-lacking)
+            self._mirrors.give_back(lacking)
+
+    def _add_room(self, count: int) -> None:
+        with self._guard:
+            self._room[0] += count
 
     def lacks(self, ranges: RangeArray) -> bool:
         """Whether something of the ranges is not there."""
@@ -312,13 +383,17 @@ class _Mirror:
         """Raises StorageError if the disk is full: through the mapping, that ends the process."""
         ranges = []
         for (start, stop), data in fetched:
-            self._write(start, data)
+            self.put(start, data)
             ranges.append((start, stop))
+        self.say_present(as_array(ranges))
+
+    def say_present(self, ranges: RangeArray) -> None:
+        """That ranges have been put where they belong."""
         with self._guard:
-            self.present = union(np.concatenate([self.present, as_array(ranges)]))
+            self.present = union(np.concatenate([self.present, ranges]))
             self._guard.wake()
 
-    def _write(self, offset: int, data: bytes) -> None:
+    def put(self, offset: int, data: bytes) -> None:
         if not hasattr(os, "pwrite"):  # Windows, which has set the room aside
             self.mapping[offset : offset + len(data)] = np.frombuffer(data, dtype=np.uint8)
             return
@@ -331,6 +406,10 @@ class _Mirror:
                 f"What is fetched cannot be kept in {self._directory}: {error.strerror}. Set "
                 "mirror_dir to a directory with more room."
             ) from error
+
+
+def _bytes_in(ranges: RangeArray) -> int:
+    return int((ranges[:, 1] - ranges[:, 0]).sum())
 
 
 def _directory_for(mirrors: Mirrors, url: str) -> str:

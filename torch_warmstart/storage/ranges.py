@@ -10,12 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from torch_warmstart.errors import StorageError
+
 Range = tuple[int, int]  # start, stop
 RangeArray = np.ndarray[tuple[Any, ...], np.dtype[np.int64]]  # of [n, 2]
 Ranges = Sequence[Range] | RangeArray
 
 NO_RANGES: RangeArray = np.empty((0, 2), dtype=np.int64)
 _FIRST, _LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+
+class NoRangesError(StorageError):
+    """A server answers with a whole file where a part of it was asked for."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url}: its server does not serve parts of files.")
 
 
 def union(ranges: Ranges, gap: int = 0) -> RangeArray:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from torch_warmstart.errors import CorruptCheckpointError, SettingsError, StorageError, is_number
+from torch_warmstart.storage.ranges import NoRangesError
 from torch_warmstart.storage.urls import WEB, is_web
 
 _OURS = {"accept", "accept-encoding", "range", "user-agent"}  # what a request is made of
@@ -126,13 +127,13 @@ async def _read_of(response: Any) -> bytes:
         limit, why = _MOST_UNASKED, "No listing and no page has as many."
     else:
         limit, why = int(asked[2]) - int(asked[1]) + 1, "So many were asked for."
-        if response.status == _WHOLE:
-            why += " That is the whole file: its server does not serve ranges. Copy the file first."
     found = bytearray()
     async for piece in response.content.iter_any():
         found += piece
         if len(found) > limit:
             response.close()
+            if asked is not None and response.status == _WHOLE:
+                raise NoRangesError(str(response.url))
             raise CorruptCheckpointError(
                 f"{response.url}: its server answers with more than {limit:,} bytes. {why}"
             )

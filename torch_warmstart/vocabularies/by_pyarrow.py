@@ -1,11 +1,13 @@
 """What all who read tables by pyarrow have in common: that it is there, its blocks, its errors.
 
 Of a table of text it reads no less than a row at a time. A table that is packed may say a long text
-or a number over and over in a few bytes, so it is read a piece at a time, and has a bound.
+or a number over and over in a few bytes, so it is read a piece at a time, and has a bound. So have
+JSON lines, which are as many columns as they have keys.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +23,11 @@ _MOST_TIMES = 1_000  # how much larger than its file a packed table may be, as d
 _ALWAYS = 64 << 20  # bytes that any may have
 _LONG = 1 << 20  # bytes of an entry that is longer than any
 _MOST_ROWS = 1 << 16  # that are read before their size is looked at
+_CELL = 8  # bytes of a cell that is null, at most
+_TOKEN = re.compile(rb'"([^"]*)"?\s*(:)?|([{\[])|([}\]])')
+# What is escaped in a text, by what no text may hold as it is.
+_ESCAPED = ((b"\\\\", b"\x00\x00"), (b'\\"', b"\x01\x01"))
+_LOOKED_FOR = 64  # keys of the first line
 _STRADDLES = "straddling object"  # pyarrow's word for a row that is longer than a block
 
 
@@ -55,7 +62,7 @@ def parquet_table(file: Any, size: int, columns: Sequence[str] | None = None) ->
     """
     import pyarrow
 
-    about, most = file.metadata, max(_ALWAYS, _MOST_TIMES * size)
+    about, most = file.metadata, _most_bytes(size)
     groups = [about.row_group(number) for number in range(about.num_row_groups)]
     chunks = [group.column(at) for group in groups for at in range(group.num_columns)]
     longest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
@@ -77,7 +84,7 @@ def arrow_table(reader: Any, size: int) -> Any:
         batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
     else:
         batches = iter(reader)
-    found = list(_bounded(batches, max(_ALWAYS, _MOST_TIMES * size)))
+    found = list(_bounded(batches, _most_bytes(size)))
     for batch in found:
         batch.validate(full=True)
     return pyarrow.Table.from_batches(found, reader.schema)
@@ -93,6 +100,65 @@ def _bounded(batches: Iterable[Any], most: int) -> Iterator[Any]:
                 f"{_ALWAYS:,}: no vocabulary does"
             )
         yield batch
+
+
+def _most_bytes(size: int) -> int:
+    """How many bytes the table in a file of so many may take, where it may be larger than that."""
+    return max(_ALWAYS, _MOST_TIMES * size)
+
+
+def check_cells(raw: Bytes) -> None:
+    """Raises ValueError for JSON lines that are more cells than a table may have.
+
+    pyarrow makes a column of each key, with a cell for each line: where every line has a key of its
+    own, that is the square of the file.
+    """
+    text, most = raw.tobytes(), _most_bytes(len(raw))
+    lines = text.count(b"{")  # at most
+    allowed = most // (_CELL * max(1, lines))
+    if text.count(b":") <= allowed or _at_most(text, lines) <= allowed:
+        return
+    for escaped, instead in _ESCAPED:
+        text = text.replace(escaped, instead)
+    for number in _counted(text):
+        if number > allowed:
+            raise ValueError(
+                f"its {lines:,} lines have more than {allowed:,} keys, which would be as many "
+                "columns: no table does"
+            )
+
+
+def _at_most(text: bytes, lines: int) -> int:
+    """A bound of the keys of lines that all have those of the first one, found without a parser.
+
+    Only where no text holds what looks like a key, and no object is within another.
+    """
+    apart = text.count(b"}\n{") + text.count(b"}\r\n{") + 1
+    colons = text.count(b":")
+    if b"\\" in text or apart != lines:
+        return colons
+    first = text[: text.find(b"}") + 1]
+    keys = {found[1] for found in _TOKEN.finditer(first) if found[2]}
+    if len(keys) > _LOOKED_FOR:
+        return colons
+    return len(keys) + colons - sum(text.count(b'"' + key + b'":') for key in keys)
+
+
+def _counted(text: bytes) -> Iterator[int]:
+    """How many keys there are so far; those of objects within others are others."""
+    numbers: dict[tuple[int, bytes], int] = {}
+    around: list[int] = []
+    inside = value = 0  # the keys that stand for the object, and for what is next in it
+    for token in _TOKEN.finditer(text):
+        key, is_key, opens, closes = token.groups()
+        if is_key:
+            value = numbers.setdefault((inside, key), len(numbers) + 1)
+            yield len(numbers)
+        elif opens:
+            around.append(inside)
+            inside = value
+        elif closes:
+            inside = value = around.pop() if around else 0
 
 
 def block_size_of(raw: Bytes) -> int:

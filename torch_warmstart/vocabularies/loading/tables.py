@@ -18,6 +18,7 @@ from torch_warmstart.storage import ARROW_STREAM, Bytes
 from torch_warmstart.vocabularies.by_pyarrow import (
     arrow_table,
     block_size_of,
+    check_cells,
     parquet_table,
     pyarrow_for,
     reader_of,
@@ -85,6 +86,8 @@ def read_table(
 def _table_of(raw: Bytes, form: str, column: str | int | None) -> Any:
     """Arrow's table, of which only that column may be read; raises what pyarrow raises."""
     raw = raw[len(mark_of(raw[: len(BOM)].tobytes(), form)) :]
+    if form == "jsonl":
+        check_cells(raw)
     buffer = reader_of(raw)
     block = block_size_of(raw) if form in _TEXTS else 0
     if form in _READERS:

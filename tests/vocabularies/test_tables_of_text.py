@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import torch
 
 import torch_warmstart as tws
 from torch_warmstart.vocabularies import by_pyarrow
+
+pyarrow = pytest.importorskip("pyarrow")
 
 LONG = "x" * (3 << 20)
 SEPARATORS = pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
@@ -136,3 +140,58 @@ def test_cells_that_something_else_separates_are_no_one_column(tmp_path, separat
     path = written(tmp_path / ("t.csv" if separator != "," else "t.tsv"), text)
     with pytest.raises(tws.VocabularyError, match=f"has {name} between its cells, and is to be"):
         tws.Vocabulary.load(path, column=column)
+
+
+_LINES_OF_KEYS = {
+    "one each": lambda n: b'{"k%d": 1}\n' % n,
+    "colons": lambda n: b'{"a":"b",":%d": 1}\n' % n,
+    "escaped": lambda n: b'{"%d\\"a": 1}\n' % n,
+    "spaced": lambda n: b'{"k%d"  : 1}\n' % n,
+    "nested": lambda n: b'{"%d":{"%d":{"%d": 1}}}\n' % (n % 27, n // 27 % 27, n // 729),
+    "over lines": lambda n: b'{"%d":\n{"%d":\n{"%d": 1}}}\n' % (n % 27, n // 27 % 27, n // 729),
+}
+
+
+@pytest.mark.parametrize("make", _LINES_OF_KEYS.values(), ids=_LINES_OF_KEYS.keys())
+def test_json_lines_with_a_key_each_are_refused_before_they_are_read(
+    tmp_path: Path, make: Callable[[int], bytes]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"".join(map(make, range(12_000))))
+    held = pyarrow.total_allocated_bytes()
+    before = pyarrow.default_memory_pool().max_memory()
+    with pytest.raises(tws.VocabularyError, match="keys, which would be as many columns"):
+        tws.Vocabulary.load(path, column="k3")
+    assert pyarrow.default_memory_pool().max_memory() <= max(before, held + (64 << 20))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"token": "t%d", "n": %d}\n',
+        '{"token":"http://t%d:80","n":%d}\r\n',
+        '{"token": "t%d\\"n\\":", "m": {"n": %d}}\n',
+    ],
+)
+def test_json_lines_that_share_their_keys_are_many(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(line % (n, n * 7) for n in range(20_000)), newline="")
+    assert len(tws.Vocabulary.load(path, column="token")) == 20_000
+
+
+def test_of_counts_a_quoted_blank_is_the_empty_entry(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text('entry,count\n"",3\nNA,2\nb,1\n')
+    updated = tws.update_vocabulary(["a"], path, today=20_000)
+    assert list(updated.entries) == [b"a", b"", b"NA", b"b"]
+    assert list(tws.Vocabulary.load(path, column="entry").entries) == [b"", b"NA", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("c.csv", 'entry,count\n"",3\n,2\n'), ("c.tsv", "entry\tcount\na\t3\n\t2\n")],
+)
+def test_of_counts_a_blank_entry_is_still_a_slip(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(tws.VocabularyError, match="row 2 has a count, but its entry is blank"):
+        tws.update_vocabulary(["a"], tmp_path / name, today=20_000)

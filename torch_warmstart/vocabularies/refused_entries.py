@@ -81,16 +81,14 @@ def check_no_blank_cells(column: Vocabulary, form: str) -> None:
 
 def check_none_blank_is_counted(path: str, entries: Any, before: int) -> None:
     """The same of a file of counts: of Arrow's column of entries, and the rows before it."""
-    from pyarrow import compute, types
+    from pyarrow import compute
 
-    is_blank = entries.is_null()
-    if types.is_large_binary(entries.type):
-        is_blank = compute.equal(compute.binary_length(entries), 0)
-    blank = compute.index(is_blank, value=True).as_py()
+    blank = compute.index(entries.is_null(), value=True).as_py()
     if blank >= 0:
         raise VocabularyError(
             f"{path}: row {before + blank + 1:,} has a count, but its entry is blank. Remove the "
             "row, or write what was counted there."
+            + (' An empty entry is written "".' if path.lower().endswith(".csv") else "")
         )
 
 

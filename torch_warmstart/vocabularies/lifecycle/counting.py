@@ -224,7 +224,10 @@ def _separated_blocks(path: str, raw: Bytes, separator: str, like: Entries) -> I
     ids = pyarrow.uint64() if like.is_unsigned else pyarrow.int64()
     entry = pyarrow.large_binary() if like.is_text else ids
     convert = csv.ConvertOptions(
-        column_types={ENTRY_COLUMN: entry, COUNT_COLUMN: pyarrow.int64()}, strings_can_be_null=False
+        column_types={ENTRY_COLUMN: entry, COUNT_COLUMN: pyarrow.int64()},
+        null_values=[""],  # a blank cell, and no NA; "" is the empty entry, as of vocabularies
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
     )
     blocks = csv.ReadOptions(block_size=block_size_of(raw))
     with csv.open_csv(reader_of(raw), blocks, parse, convert) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,43 @@ def test_an_empty_table_is_told_as_before(tmp_path: Path, name: str) -> None:
     (pq.write_table(table, path) if name.endswith("parquet") else _arrow(path, table))
     with pytest.raises(tws.VocabularyError, match="at least one entry"):
         tws.Vocabulary.load(path, column="t")
+
+
+def _packed(path: Path, form: str, codec: str, *, by_dictionary: bool) -> bytes:
+    texts = pa.array([letter * 5_000 for letter in "abc"], pa.string())
+    table = pa.table({"t": texts.dictionary_encode() if by_dictionary else texts})
+    writing = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with writing(path, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+        writer.write_table(table)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("by_dictionary", [False, True], ids=["plain", "dictionary"])
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_what_a_batch_says_that_it_unfolds_to_is_seen_before_memory_is_taken(
+    tmp_path: Path, form: str, codec: str, by_dictionary: bool
+) -> None:
+    path = tmp_path / "t.arrow"
+    raw = _packed(path, form, codec, by_dictionary=by_dictionary)
+    assert len(tws.Vocabulary.load(path, column="t")) == 3
+    size = (15_000).to_bytes(8, "little")  # of the texts
+    packed = raw.rindex(size)  # before it, how long the column's text is may be said, too
+    path.write_bytes(raw[:packed] + (70 << 20).to_bytes(8, "little") + raw[packed + 8 :])
+    with pytest.raises(tws.VocabularyError, match="unfolds to more than 67,108,864 bytes"):
+        tws.Vocabulary.load(path, column="t")
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_a_packed_file_cut_or_changed_anywhere_raises_our_errors_only(
+    tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / "t.arrow"
+    raw = _packed(path, form, "zstd", by_dictionary=True)
+    for at in range(8, len(raw), 3):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 0x81]) + raw[at + 1 :])
+        with contextlib.suppress(tws.WarmStartError):
+            tws.Vocabulary.load(path, column="t")
+        path.write_bytes(raw[:at])
+        with contextlib.suppress(tws.WarmStartError):
+            tws.Vocabulary.load(path, column="t")

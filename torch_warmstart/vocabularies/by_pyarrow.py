@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from torch_warmstart.errors import MissingDependencyError, said_of_entries
-from torch_warmstart.storage import Bytes
+from torch_warmstart.storage import ARROW_STREAM, Bytes
 
 _LEAST = 1 << 20  # bytes, as pyarrow has it
 _MOST = 64 << 20  # of a line; whoever has longer ones has no table
@@ -23,6 +23,10 @@ _MOST_TIMES = 1_000  # how much larger than its file a packed table may be, as d
 _ALWAYS = 64 << 20  # bytes that any may have
 _LONG = 1 << 20  # bytes of an entry that is longer than any
 _MOST_ROWS = 1 << 16  # that are read before their size is looked at
+_FOOTER_END = 10  # bytes of a file of Arrow's behind its footer: its length, and the magic
+_BLOCKS = (2, 3)  # the fields of a footer that say where dictionaries and batches are
+_OF_DICTIONARY, _OF_BATCH = 2, 3  # kinds of messages
+_PACKED_ONCE = b"ARROW:experimental_compression"  # how it was said before there was a field
 _CELL = 8  # bytes of a cell that is null, at most
 _TOKEN = re.compile(rb'"([^"]*)"?\s*(:)?|([{\[])|([}\]])')
 # What is escaped in a text, by what no text may hold as it is.
@@ -73,21 +77,111 @@ def parquet_table(file: Any, size: int, columns: Sequence[str] | None = None) ->
     return pyarrow.Table.from_batches(batches)
 
 
-def arrow_table(reader: Any, size: int) -> Any:
-    """The table that a reader of Arrow's own files has, of so many bytes; raises as above.
+def arrow_table(buffer: Any) -> Any:
+    """The table in a file of Arrow's own, or a stream of it; raises as above.
 
     What they hold is mapped, not looked at: places of texts may be outside of their buffers.
     """
     import pyarrow
+    from pyarrow import ipc
 
-    if hasattr(reader, "num_record_batches"):
-        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
-    else:
+    size = buffer.size()
+    is_stream = buffer.read(len(ARROW_STREAM)) == ARROW_STREAM
+    buffer.seek(0)
+    reader = (ipc.open_stream if is_stream else ipc.open_file)(buffer)
+    _check_stated(buffer, _most_bytes(size), is_stream=is_stream)
+    if is_stream:
         batches = iter(reader)
-    found = list(_bounded(batches, _most_bytes(size)))
-    for batch in found:
-        batch.validate(full=True)
+    else:
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+    found = list(_bounded(_validated(batches), _most_bytes(size)))
     return pyarrow.Table.from_batches(found, reader.schema)
+
+
+def _validated(batches: Iterable[Any]) -> Iterator[Any]:
+    """Before so much as their size is asked for, which Arrow finds by following their places."""
+    for batch in batches:
+        batch.validate(full=True)
+        yield batch
+
+
+def _check_stated(buffer: Any, most: int, *, is_stream: bool) -> None:
+    """Raises ValueError for what says of itself that it unfolds to more.
+
+    Arrow takes memory for what is said, and none for more, before it unfolds anything. A reader is
+    open by now: it has verified the footer, as it does each message when that is read.
+    """
+    place, total = buffer.tell(), 0
+    for message in _messages(buffer, is_stream=is_stream):
+        total += _stated(message)
+        if total > most:
+            raise _too_much(most)
+    buffer.seek(place)
+
+
+def _messages(buffer: Any, *, is_stream: bool) -> Iterator[Any]:
+    """The messages of a stream, or those that a file's footer names, as often as it does."""
+    from pyarrow import ipc
+
+    buffer.seek(0)
+    if is_stream:
+        yield from ipc.MessageReader.open_stream(buffer)
+        return
+    buffer.seek(buffer.size() - _FOOTER_END)
+    length = int.from_bytes(buffer.read(4), "little")
+    buffer.seek(buffer.size() - _FOOTER_END - length)
+    footer = buffer.read(length)
+    root = _followed(footer, 0)
+    for number in _BLOCKS:
+        for begin, *_ in _numbers(footer, _field(footer, root, number), 3):
+            buffer.seek(begin)
+            yield ipc.read_message(buffer)
+
+
+def _stated(message: Any) -> int:
+    """To how many bytes a message says that its buffers unfold: each begins with its number."""
+    raw = message.metadata.to_pybytes()
+    root = _followed(raw, 0)
+    kind, header = _field(raw, root, 1), _field(raw, root, 2)
+    if not kind or not header or raw[kind] not in (_OF_DICTIONARY, _OF_BATCH):
+        return 0
+    batch = _followed(raw, header)
+    if raw[kind] == _OF_DICTIONARY:
+        batch = _followed(raw, _field(raw, batch, 1))
+    if not _field(raw, batch, 3) and _PACKED_ONCE not in raw:
+        return 0
+    body = memoryview(message.body)
+    buffers = _numbers(raw, _field(raw, batch, 2), 2)
+    sizes = (
+        int.from_bytes(body[at : at + 8], "little", signed=True) for at, long in buffers if long
+    )
+    return sum(size for size in sizes if size > 0)  # -1: it is as it is
+
+
+def _field(raw: bytes, table: int, number: int) -> int:
+    """Where a field of a table of FlatBuffers' is; 0: it is not there."""
+    about = table - int.from_bytes(raw[table : table + 4], "little", signed=True)
+    at = 4 + 2 * number
+    if at >= int.from_bytes(raw[about : about + 2], "little"):
+        return 0
+    place = int.from_bytes(raw[about + at : about + at + 2], "little")
+    return table + place if place else 0
+
+
+def _followed(raw: bytes, at: int) -> int:
+    return at + int.from_bytes(raw[at : at + 4], "little")
+
+
+def _numbers(raw: bytes, at: int, each: int) -> list[list[int]]:
+    """A vector of so many words of 64 bits each; of none that is not there."""
+    if not at:
+        return []
+    begin = _followed(raw, at)
+    count = int.from_bytes(raw[begin : begin + 4], "little")
+    found: list[list[int]] = (
+        np.frombuffer(raw, "<i8", each * count, begin + 4).reshape(-1, each).tolist()
+    )
+    return found
 
 
 def _bounded(batches: Iterable[Any], most: int) -> Iterator[Any]:
@@ -95,11 +189,15 @@ def _bounded(batches: Iterable[Any], most: int) -> Iterator[Any]:
     for batch in batches:
         total += batch.nbytes
         if total > most:
-            raise ValueError(
-                f"it unfolds to more than {most:,} bytes, a thousand times its size or "
-                f"{_ALWAYS:,}: no vocabulary does"
-            )
+            raise _too_much(most)
         yield batch
+
+
+def _too_much(most: int) -> ValueError:
+    return ValueError(
+        f"it unfolds to more than {most:,} bytes, a thousand times its size or {_ALWAYS:,}: no "
+        "vocabulary does"
+    )
 
 
 def _most_bytes(size: int) -> int:

@@ -14,7 +14,7 @@ from torch_warmstart.errors import (
     plural,
     printable,
 )
-from torch_warmstart.storage import ARROW_STREAM, Bytes
+from torch_warmstart.storage import Bytes
 from torch_warmstart.vocabularies.by_pyarrow import (
     arrow_table,
     block_size_of,
@@ -236,12 +236,8 @@ def _may_be_all(file: Any, name: str) -> bool:
 
 
 def _read_arrow(buffer: Any, column: str | int | None, block: int) -> Any:
-    from pyarrow import ipc
-
     del column, block
-    is_stream = buffer.read(len(ARROW_STREAM)) == ARROW_STREAM
-    buffer.seek(0)
-    return arrow_table((ipc.open_stream if is_stream else ipc.open_file)(buffer), buffer.size())
+    return arrow_table(buffer)
 
 
 _READERS: Mapping[str, Callable[[Any, str | int | None, int], Any]] = {

@@ -161,7 +161,7 @@ def test_new_rows_and_vocabularies_show_none(monkeypatch):
 def test_a_blank_entry_in_a_file_of_counts_is_refused(tmp_path):
     pytest.importorskip("pyarrow")
     for name, text in (
-        ("c.csv", 'entry,count\na,1\n"",3\n'),
+        ("c.csv", "entry,count\na,1\n,3\n"),
         ("c.tsv", "entry\tcount\na\t1\n\t3\n"),
     ):
         path = written(tmp_path / name, text)

@@ -45,11 +45,11 @@ def main() -> None:
     if options.cpu:
         os.environ[CLOCK] = CPU  # which workers inherit
     options.out.mkdir(parents=True, exist_ok=True)
-    if not options.quick:
-        touch_memory()
     equal = True
     for name in options.names:
         machine = describe_machine()
+        if not options.quick:
+            touch_memory()
         benchmark = load_benchmark(name)
         results = run_benchmark(name, benchmark, options)
         equal = equal and all(result.equal for result in results)

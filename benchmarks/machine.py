@@ -55,6 +55,7 @@ def touch_memory() -> None:
 
     A virtual machine is given memory by its host when it is first written to, which takes ten
     times as long as any later time: the first contenders that need much would pay for all others.
+    Some hosts take back what is free for minutes, so it is done before each benchmark.
     In a process of its own, so that it is free again and counted with nobody.
     """
     subprocess.run([sys.executable, "-c", _TOUCH, str(_touchable() // _PIECE)], check=False)

@@ -343,6 +343,11 @@ def listed(texts: Iterable[str], word: str = "", most: int = _LISTED) -> str:
     return f"{', '.join(first)} {word} {last}" if first and word else ", ".join(texts)
 
 
+def with_code(text: str, code: str) -> str:
+    """The text of a warning: the code at its end is what a filter of warnings looks for."""
+    return f"{text} [{code}]"
+
+
 def and_others(count: int, noun: str = "variable") -> str:
     """What is said behind the first of so many: ` (and 2 other variables)`, or nothing."""
     return f" (and {plural(count - 1, f'other {noun}')})" if count > 1 else ""

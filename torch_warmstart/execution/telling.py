@@ -20,6 +20,7 @@ from torch_warmstart.errors import (
     WarmStartError,
     WarmStartWarning,
     as_sentence,
+    with_code,
 )
 from torch_warmstart.execution.commit import SourceChangedError
 from torch_warmstart.execution.report import WarmStartReport
@@ -37,8 +38,9 @@ def warn_of(findings: Iterable[Finding]) -> None:
 
     for finding, more in grouped(found):
         hint = "" if finding.hint in finding.text else finding.hint
-        text = " ".join(filter(None, (finding.text, hint, more.strip(), f"[{finding.code}]")))
-        warnings.warn(WarmStartWarning(text), stacklevel=_frames_of_ours())
+        text = " ".join(filter(None, (finding.text, hint, more.strip())))
+        whole = with_code(text, finding.code)
+        warnings.warn(WarmStartWarning(whole), stacklevel=_frames_of_ours())
 
 
 def _frames_of_ours() -> int:

@@ -24,6 +24,8 @@ CHILDREN = frozenset(
 ADAPTED = "base_layer"
 
 _FRONTS = (f"{DATA_PARALLEL}.", "_orig_mod.")  # before all the names of a state_dict
+_IN_EACH = "_mod"  # of `CHILDREN`, which is looked for first
+assert all(_IN_EACH in child for child in CHILDREN)
 _CHILD = re.compile(rf"(?<![^/.])(?:{'|'.join(sorted(CHILDREN))})[/.]")
 
 # What may stand before all names: one, or two of different wrappers.
@@ -32,7 +34,7 @@ FRONTS = ("", *_FRONTS, *(a + b for b in _FRONTS for a in _FRONTS if a != b))
 
 def without_children(name: str) -> str:
     """A name with dots or slashes, without the wrappers whose children have names of their own."""
-    return _CHILD.sub("", name) if "_mod" in name else name  # as most have none, and they are many
+    return _CHILD.sub("", name) if _IN_EACH in name else name  # most have none, and they are many
 
 
 def without_fronts(name: str) -> Iterator[str]:

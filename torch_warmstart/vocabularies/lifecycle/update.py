@@ -28,7 +28,13 @@ from torch_warmstart.entries import (
     give_back_memory,
     positions,
 )
-from torch_warmstart.errors import SettingsError, VocabularyError, WarmStartWarning, plural
+from torch_warmstart.errors import (
+    SettingsError,
+    VocabularyError,
+    WarmStartWarning,
+    plural,
+    with_code,
+)
 from torch_warmstart.settings import VocabSource
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.entry_index import index_once, index_work
@@ -45,7 +51,7 @@ _MOST_SUM = 1 << 62  # of counts, so that two of them fit in 64 bits
 _HEADER = (
     "{} looks like a header, and is taken as an entry that keeps its row. If the "
     "table has no row for it, each entry has that of its neighbour: take the line out of the file, "
-    "or pass the entries behind it as a sequence. [header-as-entry]"
+    "or pass the entries behind it as a sequence."
 )
 _UPDATED = ", updated"  # behind what the vocabulary is called, in messages
 
@@ -139,7 +145,7 @@ def update_vocabulary(
 def warning_of(old: Vocabulary) -> str:
     """What is probably a mistake about the vocabulary that is updated, or ""."""
     header = header_of(old.listed)
-    return _HEADER.format(header) if header else ""
+    return with_code(_HEADER.format(header), "header-as-entry") if header else ""
 
 
 def _give_back(listed: Entries) -> None:

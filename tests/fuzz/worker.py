@@ -9,6 +9,7 @@ wall shows says only how busy the machine is.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import resource
@@ -176,6 +177,7 @@ def judge(case: Case, folder: Path, expected: Values, watch: Watch) -> Outcome:
     _reset_peak()
     before = _memory()
     _limit_cpu()
+    gc.freeze()  # what other tests have left behind is not let go of while a file is watched
     watch.events.clear()
     started = Cost.so_far(watch.opened)
     watch.active = True

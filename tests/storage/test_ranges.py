@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torch_warmstart.storage.ranges import batches, covers, shifted, subtract, union
+from torch_warmstart.storage.ranges import batches, covers, shifted, subtract, union, within
 
 RANGES = st.lists(
     st.tuples(st.integers(0, 40), st.integers(0, 12)).map(lambda pair: (pair[0], sum(pair))),
@@ -47,6 +47,12 @@ def test_a_difference_has_what_is_wanted_and_not_there(wanted, present):
 def test_what_is_covered_needs_nothing_more(present, start, length):
     wanted = (start, start + length)
     assert covers(union(present), *wanted) == (_bytes([wanted]) <= _bytes(present))
+
+
+@given(RANGES, st.integers(0, 50), st.integers(0, 12))
+def test_what_lies_within_is_cut_at_both_ends(ranges, start, length):
+    found = within(union(ranges), start, start + length)
+    assert _bytes(found) == _bytes(ranges) & _bytes([(start, start + length)])
 
 
 @given(RANGES, st.integers(1, 5), st.integers(5, 12), st.integers(1, 4))

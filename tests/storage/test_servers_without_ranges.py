@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from collections.abc import Iterator
 
@@ -68,8 +69,19 @@ def test_what_has_been_looked_at_is_not_written_again(web: Server) -> None:
     source = Storage().open(f"{web.url}/f")
     there = source.read(0, 100)
     web.serves_ranges, web.files["/f"] = False, bytes(len(DATA))
-    assert source.read(200, 10).tobytes() == bytes(10)
+    with pytest.raises(tw.CorruptCheckpointError, match="has been replaced since it was opened"):
+        source.read(200, 10)
     assert there.tobytes() == DATA[:100]
+    web.files["/f"] = DATA
+    assert source.read(200, 10).tobytes() == DATA[200:210]
+
+
+@pytest.mark.parametrize("start", [1, 10, 9_000])
+def test_a_packed_answer_as_long_as_the_range_is_not_taken_for_it(web: Server, start: int) -> None:
+    source = Storage().open(f"{web.url}/f")
+    web.files["/f"], web.lies["Content-Encoding"] = gzip.compress(DATA[:20]), "gzip"
+    with pytest.raises(tw.CorruptCheckpointError, match="has 10,240 bytes, and answers with 20"):
+        source.read(start, 20)
 
 
 def test_a_file_that_ends_early_is_refused(web: Server) -> None:

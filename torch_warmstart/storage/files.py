@@ -31,6 +31,7 @@ from torch_warmstart.storage.ranges import (
     covers,
     subtract,
     union,
+    within,
 )
 
 Version = tuple[tuple[str, str], ...]
@@ -180,18 +181,19 @@ class RemoteFile:
     def _fetch_into(self, mirror: _Mirror, ranges: Ranges) -> None:
         joined = union(subtract(ranges, mirror.present), self.max_gap or 0)
         while mirror.lacks(joined):
+            fetch = self._fetch_parts if self._serves_ranges else self._fetch_whole
             taken = mirror.take(joined if self._serves_ranges else as_array([(0, self.size)]))
             try:
                 with mirror.room_for(taken):
-                    if self._serves_ranges:
-                        for batch in batches(taken, _PIECE, _MAX_BYTES_IN_FLIGHT, _MAX_REQUESTS):
-                            mirror.write(zip(batch, self._fetch(batch), strict=True))
-                    elif len(taken):
-                        self._fetch_whole(mirror, taken)
+                    fetch(mirror, taken)
             except NoRangesError:
                 self._serves_ranges = False
             finally:
                 mirror.give_back(taken)
+
+    def _fetch_parts(self, mirror: _Mirror, taken: RangeArray) -> None:
+        for batch in batches(taken, _PIECE, _MAX_BYTES_IN_FLIGHT, _MAX_REQUESTS):
+            mirror.write(zip(batch, self._fetch(batch), strict=True))
 
     def _fetch(self, batch: list[Range]) -> list[bytes]:
         self._check_process()
@@ -206,16 +208,18 @@ class RemoteFile:
         self._check_version()
         return fetched
 
-    def _fetch_whole(self, mirror: _Mirror, wanted: RangeArray) -> None:
-        """All that is wanted in one answer, of a server that has no other."""
+    def _fetch_whole(self, mirror: _Mirror, taken: RangeArray) -> None:
+        """All of it in one answer, of a server that has no other."""
+        if not len(taken):  # others are at it
+            return
         self._check_process()
-        answer = _Answer(self.url, self.size, mirror, wanted)
+        answer = _Answer(self.url, self.size, mirror, taken)
         filesystem: Any = self._filesystem  # fsspec's: gfile serves ranges
         with reaching(self.url), _one_at_a_time(filesystem):
             filesystem.get_file(self._path, answer)
         answer.check_whole()
         self._check_version()
-        mirror.say_present(wanted)
+        mirror.say_present(taken)
 
     def _check_process(self) -> None:
         """An event loop and its connections stay behind when a process forks."""
@@ -230,9 +234,7 @@ class RemoteFile:
         if not self._version:
             return
         if _size_and_version(self.url, self._filesystem, self._path) != (self.size, self._version):
-            raise CorruptCheckpointError(
-                f"{self.url} has been replaced since it was opened. Open the checkpoint again."
-            )
+            raise _replaced(self.url)
 
     def _check_length(self, wanted: Range, got: int) -> None:
         start, stop = wanted
@@ -257,13 +259,14 @@ class RemoteFile:
 
 
 class _Answer:
-    """Where a filesystem writes a whole file to: what is wanted of it goes into the mirror.
+    """Where a filesystem writes a whole file to: what was taken of it goes into the mirror.
 
-    What is there already may be looked at by others, and is not written again.
+    What is there already may be looked at by others. It is not written again, but compared.
     """
 
-    def __init__(self, url: str, size: int, mirror: _Mirror, wanted: RangeArray) -> None:
-        self._url, self._size, self._mirror, self._wanted = url, size, mirror, wanted.tolist()
+    def __init__(self, url: str, size: int, mirror: _Mirror, taken: RangeArray) -> None:
+        self._url, self._size, self._mirror = url, size, mirror
+        self._taken, self._present = taken, mirror.present
         self._at = 0
 
     def write(self, data: bytes) -> int:
@@ -273,10 +276,11 @@ class _Answer:
                 f"{self._url}: its server answers with more than the {self._size:,} bytes that it "
                 "says the file has."
             )
-        for first, last in self._wanted:
-            begin, end = max(first, start), min(last, stop)
-            if begin < end:
-                self._mirror.put(begin, data[begin - start : end - start])
+        for begin, end in within(self._present, start, stop):
+            if self._mirror.mapping[begin:end].tobytes() != data[begin - start : end - start]:
+                raise _replaced(self._url)
+        for begin, end in within(self._taken, start, stop):
+            self._mirror.put(begin, data[begin - start : end - start])
         self._at = stop
         return len(data)
 
@@ -296,6 +300,12 @@ class _Answer:
                 f"{self._url}: its server says that the file has {self._size:,} bytes, and "
                 f"answers with {self._at:,}."
             )
+
+
+def _replaced(url: str) -> CorruptCheckpointError:
+    return CorruptCheckpointError(
+        f"{url} has been replaced since it was opened. Open the checkpoint again."
+    )
 
 
 class _Mirror:

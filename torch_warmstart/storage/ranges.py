@@ -1,4 +1,4 @@
-"""Arithmetic on half-open byte ranges. Pure functions; knows no files.
+"""Arithmetic on half-open byte ranges, and that a server has none. Knows no files.
 
 Some rows of a large table can be millions of ranges, so they are arrays here, not tuples.
 """
@@ -73,6 +73,14 @@ def covers(present: RangeArray, start: int, stop: int) -> bool:
 def shifted(ranges: Ranges, offset: int) -> RangeArray:
     """The ranges, each `offset` bytes further on."""
     return as_array(ranges) + offset
+
+
+def within(ranges: RangeArray, start: int, stop: int) -> list[list[int]]:
+    """The parts that lie between two places, of ranges that are sorted and disjoint."""
+    first = np.searchsorted(ranges[:, 1], start, side="right")
+    last = np.searchsorted(ranges[:, 0], stop)
+    found: list[list[int]] = np.clip(ranges[first:last], start, stop).tolist()
+    return found
 
 
 def batches(ranges: RangeArray, piece: int, total: int, count: int) -> Iterator[list[Range]]:

@@ -123,6 +123,10 @@ def _bounded_response() -> type[Any]:
 
 async def _read_of(response: Any) -> bytes:
     asked = _ASKED.fullmatch(response.request_info.headers.get("Range", ""))
+    is_whole = asked is not None and response.status == _WHOLE
+    if asked is not None and is_whole and int(asked[1]):  # nothing else says where it begins
+        response.close()
+        raise NoRangesError(str(response.url))
     if asked is None or response.status not in (_WHOLE, _PARTIAL):
         limit, why = _MOST_UNASKED, "No listing and no page has as many."
     else:
@@ -132,7 +136,7 @@ async def _read_of(response: Any) -> bytes:
         found += piece
         if len(found) > limit:
             response.close()
-            if asked is not None and response.status == _WHOLE:
+            if is_whole:
                 raise NoRangesError(str(response.url))
             raise CorruptCheckpointError(
                 f"{response.url}: its server answers with more than {limit:,} bytes. {why}"

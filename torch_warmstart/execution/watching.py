@@ -26,7 +26,6 @@ class Watch:
         """Looks at the files that hold the keys, and keeps others from writing to them."""
         paths = checkpoint.local_files(keys)
         self._checkpoint = checkpoint
-        self._is_callers = checkpoint.is_callers
         self._leases = Leases(paths)
         self._is_all_safe = all(map(is_safe, paths))
         self._files = {path: _state(path) for path in paths}
@@ -45,7 +44,7 @@ class Watch:
 
         What is read from a file nobody else can change.
         """
-        if self._is_callers and tensor.numel() and not tensor.is_inference():
+        if self._checkpoint.is_callers and tensor.numel() and not tensor.is_inference():
             self._tensors.append((tensor, tensor._version))
 
     def leave_out(self, paths: Collection[str]) -> None:

@@ -251,14 +251,21 @@ def _is_drawn(fill: Any) -> bool:
     return isinstance(fill, Initialised) or (isinstance(fill, Mixed) and fill.answers.is_random)
 
 
-@contextlib.contextmanager
-def same_chance(plan: WarmStartPlan, states: Mapping[str, str]) -> Iterator[None]:
-    """Within, the generators have the states that are given.
+def same_chance(
+    plan: WarmStartPlan, states: Mapping[str, str]
+) -> contextlib.AbstractContextManager[None]:
+    """Within, the generators have the states that are given, if any are.
 
     Behind it, those that were in another one are as they were; those that were in the same one have
     moved on, as they have on all ranks.
     """
-    generators = _generators(plan) if states else {}
+    return _in_states(_generators(plan), states) if states else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _in_states(
+    generators: Mapping[str, torch.Generator], states: Mapping[str, str]
+) -> Iterator[None]:
     own = {name: generator.get_state() for name, generator in generators.items()}
     try:
         for name, generator in generators.items():

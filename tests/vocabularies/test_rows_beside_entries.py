@@ -84,6 +84,27 @@ def test_so_are_rows_that_begin_later_and_gaps(kind, numbers, tmp_path):
         tws.Vocabulary.load(held, column="token")
 
 
+@pytest.mark.parametrize(
+    ("begin", "last", "is_told"),
+    [(0, 15, True), (0, 16, False), (1, 16, True), (1, 17, False)],
+    ids=["from 0", "from 0, too far", "from 1", "from 1, too far"],
+)
+@pytest.mark.parametrize("kind", [*KINDS, "words and ids"])
+def test_gaps_are_told_that_are_no_more_than_entries(kind, begin, last, is_told, tmp_path):
+    numbers = [*range(begin, begin + 7), last]
+    if kind == "words and ids":
+        held, column = tmp_path / "v.txt", None
+        held.write_text("".join(f"{word} {one}\n" for word, one in zip("abcdefgh", numbers)))
+    else:
+        table = pandas.DataFrame({"token": [*"abcdefgh"], "id": numbers})
+        held, column = _held(table, tmp_path, kind), "token"
+    if is_told:
+        with pytest.raises(tws.VocabularyError, match="numbers its entries|a table with spaces between"):
+            tws.Vocabulary.load(held, column=column)
+    else:
+        assert len(tws.Vocabulary.load(held, column=column)) == 8
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_that_are_twice_or_far_between_are_of_something_else(kind, tmp_path):
     table = pandas.DataFrame({"token": [*"abcdefghij"], "year": range(1990, 2000), "age": 5})

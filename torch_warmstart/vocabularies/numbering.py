@@ -34,11 +34,12 @@ def may_be_numbers(name: str) -> bool:
 
 
 def may_number(lowest: int, highest: int, count: int) -> bool:
-    """Whether integers between these may number so many entries: half of them at least are there.
+    """Whether integers between these may number so many entries: no more are gaps than entries.
 
     So they are told where the first rows are for something else, or some rows are gaps.
     """
-    return lowest >= 0 and count > 1 and count - 1 <= highest < 2 * count
+    begin = int(lowest == 1)  # numbers from 1 on leave no row out
+    return lowest >= 0 and count > 1 and count - 1 <= highest < 2 * count + begin
 
 
 def may_begin_numbers(numbers: npt.NDArray[Any]) -> bool:

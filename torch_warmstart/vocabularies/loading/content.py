@@ -8,6 +8,8 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from torch_warmstart.entries import FILE_KIND
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.storage import (
@@ -21,6 +23,7 @@ from torch_warmstart.storage import (
     Bytes,
     what_came_instead,
 )
+from torch_warmstart.vocabularies.numbering import is_numbering
 
 HEAD = 4096  # bytes looked at
 _LINES = 50  # of which a table is recognised
@@ -210,8 +213,7 @@ def _is_counted(lines: Sequence[bytes], pattern: re.Pattern[bytes], word: int, n
         return False
     numbers = [int(match[number]) for match in found]
     if numbers[0] in (0, 1) and numbers == sorted(set(numbers)):  # ids, which may have gaps
-        gaps = numbers[-1] + 1 - numbers[0] - len(numbers)
-        return not gaps or (gaps <= len(numbers) and len(numbers) >= _FEW)
+        return is_numbering(np.array(numbers))
     return numbers[0] > numbers[-1] and numbers == sorted(numbers, reverse=True)
 
 

@@ -128,6 +128,12 @@ class PlanError(SettingsError):
         super().__init__("\n".join([headline, *numbered, *hints]))
         self._headline = headline
 
+    @classmethod
+    def of(cls, subject: str, problems: Sequence[Finding]) -> PlanError:
+        """That something has these problems, so that nothing was changed."""
+        count = plural(len({problem.text for problem in problems}), "problem")
+        return cls(f"{subject} has {count}; nothing was changed:", problems)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._headline, self.problems)  # between ranks it is pickled
 

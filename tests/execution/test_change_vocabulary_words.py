@@ -32,7 +32,7 @@ def refusal(model: nn.Module, info: tws.VocabInfo = INFO, **more: Odd) -> tws.Pl
         tws.change_vocabulary(model, {"0.weight": info}, **more)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     text = str(refused.value)
-    assert text.startswith("The vocabulary cannot be changed (1 problem); nothing was:")
+    assert text.startswith("The vocabulary change has 1 problem; nothing was changed:")
     for setting in ("vars_to_warm_start", "on_mismatch", "ClipOrPad", "checkpoint"):
         assert setting not in text
     return refused.value

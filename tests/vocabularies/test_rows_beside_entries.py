@@ -94,12 +94,15 @@ def test_gaps_are_told_that_are_no_more_than_entries(kind, begin, last, is_told,
     numbers = [*range(begin, begin + 7), last]
     if kind == "words and ids":
         held, column = tmp_path / "v.txt", None
-        held.write_text("".join(f"{word} {one}\n" for word, one in zip("abcdefgh", numbers)))
+        held.write_text(
+            "".join(f"{word} {one}\n" for word, one in zip("abcdefgh", numbers, strict=True))
+        )
     else:
         table = pandas.DataFrame({"token": [*"abcdefgh"], "id": numbers})
         held, column = _held(table, tmp_path, kind), "token"
+    told = "numbers its entries|a table with spaces between"
     if is_told:
-        with pytest.raises(tws.VocabularyError, match="numbers its entries|a table with spaces between"):
+        with pytest.raises(tws.VocabularyError, match=told):
             tws.Vocabulary.load(held, column=column)
     else:
         assert len(tws.Vocabulary.load(held, column=column)) == 8

@@ -39,7 +39,7 @@ from torch_warmstart.planning import (
     taken_keys,
     totals_of,
 )
-from torch_warmstart.settings import VocabInfo
+from torch_warmstart.settings import VocabInfo, too_few_found
 from torch_warmstart.values import frozen
 
 if TYPE_CHECKING:
@@ -265,13 +265,10 @@ def _entry(account: VariableAccount) -> Entry:
 
 def _found_too_few(accounts: Iterable[VariableAccount], min_found: float) -> Iterator[str]:
     for account, where, found, entries in _by_entry(accounts):
-        share = found / max(1, entries)
-        if entries and share < min_found:
-            yield (
-                f"{account.name}{where}: {found:,} of {plural(entries, 'new entry')} "
-                f"({share:.1%}) had an old row, and min_found={min_found:g} asks for "
-                f"{min_found:.1%}. Is it the vocabulary of {' + '.join(account.keys)}?"
-            )
+        problem = too_few_found(found, entries, min_found, "had an old row")
+        if problem:
+            whose = " + ".join(account.keys)
+            yield f"{account.name}{where}: {problem} Is it the vocabulary of {whose}?"
 
 
 def _by_entry(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import Finding, PlanError, SettingsError, plural
+from torch_warmstart.errors import Finding, PlanError, SettingsError
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.model import Variable, VariablesByName, canonical_name, model_variables
 from torch_warmstart.planning.plan import WarmStartPlan
@@ -117,8 +117,7 @@ def plan_assignment(
                 raise
             problems += error.problems
     if problems:
-        count = plural(len(problems), "problem")
-        raise PlanError(f"The assignment_map has {count}; nothing was changed:", problems)
+        raise PlanError.of("The assignment_map", problems)
     return plan
 
 

@@ -32,6 +32,7 @@ from torch_warmstart.settings import (
     SegmentInfo,
     VocabInfo,
     axis_of_two,
+    too_few_found,
 )
 from torch_warmstart.vocabularies import Remapping
 
@@ -234,27 +235,22 @@ def check_share_found(variable: Variable, info: AnyVocabInfo, remapping: Remappi
     Of a vocabulary with fallbacks that is asked when it is known what they have.
     """
     if isinstance(info, VocabInfo) and not info.fallback:
-        found, entries = remapping.num_present, remapping.num_present + remapping.num_new
-        problem = too_few_found(variable, info, found, entries, remapping)
+        found, entries = remapping.num_present, remapping.num_entries
+        problem = why_too_few(variable, info, found, entries, remapping)
         if problem is not None:
             raise problem
 
 
-def too_few_found(
+def why_too_few(
     variable: Variable, info: VocabInfo, found: int, entries: int, remapping: Remapping
 ) -> ProblemError | None:
     """The problem that fewer new entries have an old row than the settings ask for; or None."""
-    share, wanted = found / entries if entries else 1.0, info.min_found
-    if share >= wanted:
+    have = "are in the old vocabulary" + (", or back from a fallback" if info.fallback else "")
+    problem = too_few_found(found, entries, info.min_found, have)
+    if not problem:
         return None
-    where = "in the old vocabulary" + (", or back from a fallback" if info.fallback else "")
-    return ProblemError(
-        "too-few-found",
-        variable,
-        f"{variable.name}: {found:,} of {plural(entries, 'new entry')} ({share:.1%}) are {where}, "
-        f"and min_found={wanted:g} asks for {wanted:.1%}. "
-        f"{remapping.other_reading or 'Is old_vocab the right one?'}",
-    )
+    advice = remapping.other_reading or "Is old_vocab the right one?"
+    return ProblemError("too-few-found", variable, f"{variable.name}: {problem} {advice}")
 
 
 def check_new_rows(

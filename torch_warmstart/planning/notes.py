@@ -319,7 +319,7 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
     if item.variable.slot is not None:
         return
     if remapping.finds_little:
-        entries = remapping.num_present + remapping.num_new
+        entries = remapping.num_entries
         text = (
             f"{item.name}: {remapping.num_present:,} of {plural(entries, 'new entry')} are in the "
             f"old vocabulary. {remapping.other_reading or 'Is old_vocab the right one?'}"
@@ -452,7 +452,7 @@ def _purposes_of_others(item: PlanItem, remapping: Remapping) -> Finding:
 def _on_segments(item: PlanItem, remapping: Remapping) -> Iterator[Finding]:
     """Features, or entries of one, that are hardly found."""
     if item.variable.slot is None and (remapping.finds_little or remapping.other_reading):
-        columns = remapping.num_present + remapping.num_new
+        columns = remapping.num_entries
         text = (
             f"{item.name}: {remapping.num_present:,} of {plural(columns, 'new column')} are of a "
             f"feature and an entry of before. {remapping.other_reading or 'Are they its features?'}"

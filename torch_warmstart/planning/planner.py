@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity, plural
+from torch_warmstart.errors import Finding, PlanError, SettingsError, Severity
 from torch_warmstart.formats import OBJECT_GRAPH_KEY, Checkpoint, is_extra_state
 from torch_warmstart.model import Outline, Variable, model_variables
 from torch_warmstart.names import Finder, Renamed, Source, conventions_of
@@ -88,7 +88,7 @@ def make_plan(
     losses = _judge_losses(model, wishes, located, decisions)
     problems = [*wishes.problems, *names.problems, *losses.problems, *rows.problems]
     if problems:
-        raise PlanError(_headline(purpose, checkpoint, problems), problems)
+        raise PlanError.of(f"{WORDS[purpose].as_subject} {checkpoint.url}", problems)
     items = with_makers([decision.item for decision in decisions.values()])
     of_items = _notes_on(model, wishes, located, items)
     notes = [*names.notes, *of_items, *of_slots, *losses.notes, *rows.notes]
@@ -299,8 +299,3 @@ def _extra_states(checkpoint: Checkpoint) -> list[Finding]:
     )
     hint = "Call the module's set_extra_state() with it."
     return [Finding("extra-state-left", "note", keys[0], f"{text} {hint}", hint)]
-
-
-def _headline(purpose: Purpose, checkpoint: Checkpoint, problems: Sequence[Finding]) -> str:
-    count = plural(len({problem.text for problem in problems}), "problem")
-    return f"{WORDS[purpose].as_subject} {checkpoint.url} has {count}; nothing was changed:"

@@ -33,4 +33,5 @@ from .vocab_infos import axis_of_two as axis_of_two
 from .vocab_infos import check_infos as check_infos
 from .vocab_infos import infos_of as infos_of
 from .vocab_infos import takes_new_rows as takes_new_rows
+from .vocab_infos import too_few_found as too_few_found
 from .vocab_infos import what_infos_are as what_infos_are

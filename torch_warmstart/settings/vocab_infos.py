@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from torch_warmstart.dtypes import as_python
-from torch_warmstart.errors import SettingsError, is_number, is_whole, shown_value
+from torch_warmstart.errors import SettingsError, is_number, is_whole, plural, shown_value
 
 # A path or URL, the entries themselves, or an object that has a vocabulary: what
 # `Vocabulary.load` takes. Whoever reads it looks what it is.
@@ -432,6 +432,24 @@ def _check_initializer(info: VocabInfo | ClipOrPad | SegmentInfo) -> None:
         raise SettingsError(
             f"{kind}: a generator is given, but backup_initializer takes no argument 'generator'."
         )
+
+
+def too_few_found(found: int, entries: int, wanted: float, have: str) -> str:
+    """That fewer new entries than `min_found` asks for have an old row; "": enough do, of none all.
+
+    Args:
+        found: How many have one.
+        entries: Of how many.
+        wanted: Which part of them is asked for.
+        have: What to say of those: `are in the old vocabulary`.
+    """
+    share = found / entries if entries else 1.0
+    if share >= wanted:
+        return ""
+    return (
+        f"{found:,} of {plural(entries, 'new entry')} ({share:.1%}) {have}, and "
+        f"min_found={wanted:g} asks for {wanted:.1%}."
+    )
 
 
 def takes_new_rows(initializer: object) -> bool:

@@ -95,15 +95,14 @@ class Remapping:
         return self.num_new + self.num_vacant + self.num_oov - num_copied
 
     @property
-    def share_found(self) -> float:
-        """Which part of the new entries is in the old vocabulary; all of none."""
-        entries = self.num_present + self.num_new
-        return self.num_present / entries if entries else 1.0
+    def num_entries(self) -> int:
+        """New ones."""
+        return self.num_present + self.num_new
 
     @property
     def finds_little(self) -> bool:
         """Whether under a tenth of the new entries are in the old vocabulary."""
-        return _is_little(self.num_present, self.num_present + self.num_new)
+        return _is_little(self.num_present, self.num_entries)
 
     def leaves_oov_unclear(self, old_size: int) -> bool:
         """Whether OOV rows that only a setting tells of are not the last of so many old rows."""

@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 
 from torch_warmstart.errors import VocabularyError, plural
-from torch_warmstart.settings import SegmentInfo, VocabInfo
+from torch_warmstart.settings import SegmentInfo, VocabInfo, too_few_found
 from torch_warmstart.vocabularies.entry_index import MISSING
 from torch_warmstart.vocabularies.remapping import Remapping, may_be_height
 
@@ -53,7 +53,7 @@ def remapping_of_segments(
         header=next((part.header for part in read if part.header), ""),
         new_entries=" ".join(part.new_entries for part in read),
         segments=tuple(
-            (name, part.num_present, part.num_present + part.num_new)
+            (name, part.num_present, part.num_entries)
             for name, part in segments.items()
             if isinstance(part, Remapping)
         ),
@@ -76,7 +76,7 @@ def _check_case(info: SegmentInfo) -> None:
 def _hardly_found(segments: Mapping[str, int | Remapping]) -> str:
     """Of which features hardly an entry is found; "": of none."""
     said = [
-        f"{name!r} {part.num_present:,} of {plural(part.num_present + part.num_new, 'entry')}"
+        f"{name!r} {part.num_present:,} of {plural(part.num_entries, 'entry')}"
         for name, part in segments.items()
         if isinstance(part, Remapping) and part.finds_little
     ]
@@ -127,10 +127,8 @@ def _check_part(name: str, inner: VocabInfo, segment: Remapping, width: int) -> 
             f"The old vocabulary of the feature {name!r} has {plural(segment.num_old, 'row')}, "
             f"and old_segments gives it {plural(width, 'column')}. {advice}"
         )
-    if segment.share_found < inner.min_found:
-        entries = segment.num_present + segment.num_new
-        raise VocabularyError(
-            f"{segment.num_present:,} of {plural(entries, 'entry')} of the feature {name!r} are in "
-            f"its old vocabulary, and min_found={inner.min_found:g} asks for "
-            f"{inner.min_found:.1%}. {segment.other_reading or 'Is its old_vocab the right one?'}"
-        )
+    found, entries = segment.num_present, segment.num_entries
+    problem = too_few_found(found, entries, inner.min_found, "are in its old vocabulary")
+    if problem:
+        advice = segment.other_reading or "Is its old_vocab the right one?"
+        raise VocabularyError(f"The feature {name!r}: {problem} {advice}")

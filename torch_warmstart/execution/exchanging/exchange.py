@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from torch_warmstart.errors import PartialWriteError, PlanError, plural
+from torch_warmstart.errors import PartialWriteError, PlanError
 from torch_warmstart.execution.exchanging.entries import (
     Entry,
     entries_of_mapping,
@@ -30,7 +30,7 @@ from torch_warmstart.execution.execute import execute_plan
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.report import WarmStartReport
 from torch_warmstart.execution.telling import add_note, as_ours, log_of, warn_of
-from torch_warmstart.planning.live import ChangedTable, copies_of, inner_copy
+from torch_warmstart.planning.live import CHANGE, ChangedTable, copies_of, inner_copy
 from torch_warmstart.slots import Optimizers, optimizers_in
 
 _NEW_OPTIMIZER = "Make a new optimizer instead of passing this one."
@@ -125,9 +125,7 @@ def _in_its_words(error: Exception) -> Exception:
         replace(problem, hint=_NEW_OPTIMIZER if problem.code.startswith("slot-") else "")
         for problem in error.problems
     ]
-    count = plural(len(problems), "problem")
-    headline = f"The vocabulary cannot be changed ({count}); nothing was:"
-    return PlanError(headline, problems).with_traceback(error.__traceback__)
+    return PlanError.of(CHANGE, problems).with_traceback(error.__traceback__)
 
 
 def _filled_copy(copy: Any, tables: Sequence[ChangedTable], twin: Twin) -> Twin:

@@ -15,6 +15,7 @@ import torch
 from torch_warmstart.errors import Finding, PlanError
 from torch_warmstart.model import Variable, model_variables, padding_row
 from torch_warmstart.planning.live import (
+    CHANGE,
     SIZES_IN,
     SIZES_OUT,
     ChangedTable,
@@ -140,7 +141,7 @@ def _apart(first: Said, second: Said) -> PlanError:
         f"would have the rows {first.new} and {second.new}: give it one row in both."
     )
     found = Finding("token-in-two-rows", "error", name, text)
-    return PlanError("The vocabulary cannot be changed (1 problem); nothing was:", [found])
+    return PlanError.of(CHANGE, [found])
 
 
 def _with_tokens(

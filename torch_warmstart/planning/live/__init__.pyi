@@ -1,4 +1,5 @@
 from .classes import called_anew as called_anew
+from .tables import CHANGE as CHANGE
 from .tables import SIZES_IN as SIZES_IN
 from .tables import SIZES_OUT as SIZES_OUT
 from .tables import ChangedTable as ChangedTable

@@ -14,7 +14,6 @@ from torch_warmstart.errors import (
     SettingsError,
     VocabularyError,
     WarmStartError,
-    plural,
 )
 from torch_warmstart.layouts import is_untransposed_linear, output_axis
 from torch_warmstart.model import (
@@ -56,6 +55,7 @@ from torch_warmstart.vocabularies import (
     remapping_of_segments,
 )
 
+CHANGE = "The vocabulary change"  # what has problems, in an error
 _SETTING = "change_vocabulary"
 _ANEW = "not-made-anew"
 # What a Hugging Face config calls how many rows the tables have for what goes in, and comes out.
@@ -142,8 +142,7 @@ def read_tables(model: torch.nn.Module, infos: Mapping[str, Infos]) -> tuple[Cha
 
 def _raise_if(problems: Sequence[Finding]) -> None:
     if problems:
-        count = plural(len(problems), "problem")
-        raise PlanError(f"The vocabulary cannot be changed ({count}); nothing was:", problems)
+        raise PlanError.of(CHANGE, problems)
 
 
 def _check_infos(infos: Any) -> None:
@@ -456,7 +455,7 @@ def copies_of(tables: Iterable[ChangedTable], copy: Any) -> tuple[ChangedTable, 
             problems.append(Finding(_ANEW, "error", variable.name, text))
         found.append(replace(table, variable=variable))
     if problems:
-        raise PlanError("The vocabulary cannot be changed; nothing was:", problems)
+        raise PlanError.of(CHANGE, problems)
     if not found:
         raise SettingsError(
             f"ema: a {type(copy).__name__} has none of the tensors that change. It is a module "

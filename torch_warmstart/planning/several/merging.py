@@ -60,11 +60,8 @@ def plan_several(
             continue
         taken |= {item.variable for item in plans[-1].items if item.state != "kept"}
     if problems:
-        raise PlanError(
-            f"The warm start from {plural(len(sources), 'checkpoint')} has "
-            f"{plural(len(problems), 'problem')}; nothing was changed:",
-            problems,
-        )
+        subject = f"The warm start from {plural(len(sources), 'checkpoint')}"
+        raise PlanError.of(subject, problems)
     return merged(plans)
 
 
@@ -80,10 +77,7 @@ def merged(plans: Sequence[WarmStartPlan]) -> WarmStartPlan:
     checkpoint = SeveralCheckpoints([plan.checkpoint for plan in plans])
     problems = list(_claimed_twice(plans))
     if problems:
-        count = plural(len(problems), "problem")
-        raise PlanError(
-            f"The warm start from {checkpoint.url} has {count}; nothing was changed:", problems
-        )
+        raise PlanError.of(f"The warm start from {checkpoint.url}", problems)
     items = tuple(_item(of_one) for of_one in zip(*(plan.items for plan in plans), strict=True))
     used = {key for item in items for key in item.keys}
     unused = [

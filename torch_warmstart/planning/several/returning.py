@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from torch_warmstart.computing import count_with_old_row
-from torch_warmstart.errors import Finding, PlanError, SettingsError, plural
+from torch_warmstart.errors import Finding, PlanError, SettingsError
 from torch_warmstart.formats import Checkpoint
 from torch_warmstart.new_rows import Keep
-from torch_warmstart.planning.fitting import too_few_found
+from torch_warmstart.planning.fitting import why_too_few
 from torch_warmstart.planning.plan import PlanItem, WarmStartPlan
 from torch_warmstart.planning.planner import make_plan
 from torch_warmstart.planning.several.checkpoints import SeveralCheckpoints
@@ -76,11 +76,10 @@ def _check_shares_found(items: Iterable[PlanItem]) -> None:
     for item in items:
         rows, info, remapping = item.rows, item.vocab, item.remapping
         if item.fallback and rows and isinstance(info, VocabInfo) and remapping is not None:
-            found = too_few_found(item.variable, info, rows.entries_found, rows.entries, remapping)
+            found = why_too_few(item.variable, info, rows.entries_found, rows.entries, remapping)
             problems += [found.finding] if found is not None else []
     if problems:
-        count = plural(len(problems), "problem")
-        raise PlanError(f"The checkpoints together have {count}; nothing was changed:", problems)
+        raise PlanError.of("The warm start from all checkpoints", problems)
 
 
 _NO_NEWS = ("few-entries-found", "oov-rows-left-behind")  # an older one has few of what is new
@@ -155,11 +154,8 @@ def _planned(
             is_older=True,
         )
     except PlanError as error:
-        raise PlanError(
-            f"The fallback {checkpoint.url} has {plural(len(error.problems), 'problem')}; nothing "
-            "was changed:",
-            error.problems if has_own else [_with_advice(one) for one in error.problems],
-        ) from error
+        problems = error.problems if has_own else [_with_advice(one) for one in error.problems]
+        raise PlanError.of(f"The fallback {checkpoint.url}", problems) from error
 
 
 def _check_only_how(older: WarmStartSettings) -> None:

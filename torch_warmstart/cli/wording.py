@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Collection
 
 from torch_warmstart.errors import SettingsError, printable
+from torch_warmstart.storage import REPLACE
 
 _CALLS = (
     (re.compile(r"\bsuggest_names\(\)"), "`torch-warmstart suggest`"),
@@ -35,7 +36,7 @@ _OPTIONS = (
     (re.compile(r"(?<![\w./'-])(min_count|expire_after|max_size)(?![\w./'-])"), r"\1", r"--\1"),
     (re.compile(r"(?<!')\bvars_to_warm_start\b(?!['=])"), "vars", "--vars"),
     (re.compile(r"\bverify=False\b"), "verify", "--no-verify"),
-    (re.compile(r"\breplace it with force=True \(--force\)"), "force", "pass --force"),
+    (re.compile(rf"\b{re.escape(REPLACE)}"), "force", "pass --force"),
 )
 # A field with a text, a list of texts or a table of texts, which TOML has too.
 _FIELD = re.compile(

@@ -17,6 +17,9 @@ BLOCK = 65536  # rows
 _SUMMED = 256  # rows
 _CACHE = 4 << 20  # bytes: shorter pieces of work leave threads waiting for the GIL
 _NEAR_ZERO = 0.01  # of the median norm of the rows that are not zero
+# Why no row of a table can be gone by, and what to do.
+NONE_TRAINED = "all are near zero, reserved, or not finite"
+ALL_NEVERTHELESS = 'of="all" takes them nevertheless.'
 
 
 class Values(Protocol):
@@ -91,8 +94,8 @@ def mean_of(survey: Survey, values: Values, rows: torch.Tensor, name: str) -> to
     count = int(rows.sum())
     if not count:
         raise SettingsError(
-            f"{name}: none of the old rows looks trained: all are near zero, reserved, or not "
-            'finite. Is this the table that was trained? of="all" takes them nevertheless.'
+            f"{name}: none of the old rows looks trained: {NONE_TRAINED}. Is this the table that "
+            f"was trained? {ALL_NEVERTHELESS}"
         )
     if not bool(survey.total.isfinite().all()):
         total = torch.zeros_like(survey.total)

@@ -17,7 +17,9 @@ from torch_warmstart.dtypes import summed_in
 from torch_warmstart.entries import MASK, OOV, PADDING, Entries, Vocabulary
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.moments import (
+    ALL_NEVERTHELESS,
     BLOCK,
+    NONE_TRAINED,
     Survey,
     Values,
     mean_of,
@@ -113,7 +115,7 @@ class OldRows:
         verb = has if count == 1 else {"has": "have", "is": "are"}[has]
         return (
             f"{count:,} of the old entries {verb} {what}, but none of their rows looks trained: "
-            'all are near zero, reserved, or not finite. of="all" takes them nevertheless.'
+            f"{NONE_TRAINED}. {ALL_NEVERTHELESS}"
         )
 
     def find_in(self, known: Vocabulary) -> torch.Tensor:

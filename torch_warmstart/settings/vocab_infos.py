@@ -9,18 +9,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from torch_warmstart.dtypes import as_python
 from torch_warmstart.errors import SettingsError, is_number, is_whole, plural, shown_value
+from torch_warmstart.values import Form
 
 # A path or URL, the entries themselves, or an object that has a vocabulary: what
 # `Vocabulary.load` takes. Whoever reads it looks what it is.
 VocabSource = Any
 Initializer = Callable[..., Any]
-FORMS = ("byte_level", "sentencepiece", "wordpiece", "casefold")
 Forms = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 ALL_ENTRIES = -1
@@ -161,7 +161,7 @@ class VocabInfo:
         """Whether it asks for some ids of a table only."""
         return any(v is not None for v in (self.min_frequency, self.since_version, self.where))
 
-    def forms_of(self, side: Literal["new", "old"]) -> tuple[str, ...]:
+    def forms_of(self, side: Literal["new", "old"]) -> tuple[Form, ...]:
         """The forms that entries of a side are written in."""
         said = self.forms
         if isinstance(said, Mapping):
@@ -169,9 +169,10 @@ class VocabInfo:
                 raise SettingsError(f"VocabInfo: forms has the sides 'new' and 'old', not {said}.")
             said = said.get(side)
         given: Any = () if said is None else said
-        listed: tuple[str, ...] = tuple(given) if isinstance(given, list | tuple) else (given,)
-        if not all(isinstance(form, str) and form in FORMS for form in listed):
-            raise SettingsError(f"VocabInfo: forms are {', '.join(FORMS)}, not {said!r:.60}.")
+        listed: tuple[Form, ...] = tuple(given) if isinstance(given, list | tuple) else (given,)
+        known = get_args(Form)
+        if not all(isinstance(form, str) and form in known for form in listed):
+            raise SettingsError(f"VocabInfo: forms are {', '.join(known)}, not {said!r:.60}.")
         return listed
 
 

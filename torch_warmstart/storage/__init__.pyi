@@ -40,5 +40,6 @@ from .urls import last_part as last_part
 from .urls import parent as parent
 from .urls import seen_from as seen_from
 from .whole_files import beside as beside
+from .writing import REPLACE as REPLACE
 from .writing import check_free as check_free
 from .writing import whole_file as whole_file

@@ -11,6 +11,8 @@ from torch_warmstart.errors import SettingsError, WarmStartError
 from torch_warmstart.storage.urls import here, is_remote
 from torch_warmstart.storage.whole_files import beside
 
+REPLACE = "replace it with force=True (--force)"
+
 
 def check_free(path: str, *, force: bool) -> None:
     """Raises SettingsError if nothing can be written at a path, or something is there already."""
@@ -27,8 +29,7 @@ def check_free(path: str, *, force: bool) -> None:
         raise SettingsError(f"{path} cannot be written: {folder} may not be written into.")
     if os.path.lexists(path) and not force:
         raise SettingsError(
-            f"{path} is there already, and stays as it is. Name another file, or replace it with "
-            "force=True (--force)."
+            f"{path} is there already, and stays as it is. Name another file, or {REPLACE}."
         )
 
 

@@ -3,6 +3,7 @@ from .choices import Alike as Alike
 from .choices import Anchors as Anchors
 from .choices import Covariance as Covariance
 from .choices import Fate as Fate
+from .choices import Form as Form
 from .choices import OnProblem as OnProblem
 from .choices import Opener as Opener
 from .choices import Overlap as Overlap

@@ -11,6 +11,7 @@ OnProblem = Literal["error", "keep"]  # on_missing=, on_mismatch=
 Overlap = Literal["error", "first"]  # overlap=, of several settings
 Staging = Literal["none", "memory"]  # staging=
 Opener = Literal["auto", "fsspec", "gfile"]  # filesystem=
+Form = Literal["byte_level", "sentencepiece", "wordpiece", "casefold"]  # forms=
 
 # What has become of an entry from one vocabulary to the next: `lifecycle/diff.py` says which it is.
 Fate = Literal["kept", "moved", "returned", "new", "dropped"]

@@ -18,7 +18,7 @@ from torch_warmstart.entries import (
     text_of_pieces,
     text_of_word_pieces,
 )
-from torch_warmstart.values import frozen
+from torch_warmstart.values import Form, frozen
 from torch_warmstart.vocabularies.entry_index import MISSING
 
 _BLOCK = 1 << 16  # entries at a time
@@ -28,7 +28,7 @@ def _wordpiece(entry: bytes) -> bytes:
     return entry if is_added_to_word_pieces(entry) else text_of_word_pieces(entry)
 
 
-_FORMS: Mapping[str, Callable[[bytes], bytes]] = {
+_FORMS: Mapping[Form, Callable[[bytes], bytes]] = {
     "byte_level": text_of_bytes,
     "sentencepiece": text_of_pieces,
     "wordpiece": _wordpiece,
@@ -51,7 +51,7 @@ class Alike:
 
 
 def join_forms(
-    new: Entries, old: Entries, new_forms: Sequence[str], old_forms: Sequence[str]
+    new: Entries, old: Entries, new_forms: Sequence[Form], old_forms: Sequence[Form]
 ) -> Alike:
     """For each new entry the old one of its form.
 
@@ -110,7 +110,7 @@ def _shown(entries: Entries, pairs: Iterable[tuple[int, int]]) -> str:
     return next((f"{entries.show(a)} and {entries.show(b)}" for a, b in pairs), "")
 
 
-def in_forms(forms: Sequence[str]) -> Callable[[Iterable[bytes]], list[bytes]]:
+def in_forms(forms: Sequence[Form]) -> Callable[[Iterable[bytes]], list[bytes]]:
     """What makes of entries what they stand for."""
 
     def formed(entries: Iterable[bytes]) -> list[bytes]:
@@ -121,7 +121,7 @@ def in_forms(forms: Sequence[str]) -> Callable[[Iterable[bytes]], list[bytes]]:
     return formed
 
 
-def _formed(entries: Entries, forms: Sequence[str]) -> list[bytes]:
+def _formed(entries: Entries, forms: Sequence[Form]) -> list[bytes]:
     found: list[bytes] = []
     formed = in_forms(forms)
     for start in range(0, len(entries), _BLOCK):

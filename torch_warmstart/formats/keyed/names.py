@@ -16,7 +16,8 @@ from torch_warmstart.formats.base import TABLE_SUFFIX, MalformedError
 from torch_warmstart.values import frozen
 
 _PART = re.compile(r"/part_([0-9]{1,9})(?=/|$)")
-_MHT = re.compile(r"^(?P<name>.+)_mht_(?P<number>[0-9]{1,9})of(?P<count>[0-9]{1,9})$", re.DOTALL)
+PART_OF_TFRA = r"(?s:(?P<table>.+))_mht_(?P<number>[0-9]{1,9})of(?P<count>[0-9]{1,9})"
+_TFRA = re.compile(PART_OF_TFRA)
 _KEYS, _VALUES = "keys", "values"
 # How the column behind a name is spelt; what comes later replaces what comes before.
 _ENDINGS = _WHOLE, _LATER = ("-", "-sparse_incr_")
@@ -81,12 +82,12 @@ def keys_beside(values: str) -> Iterator[tuple[str, str]]:
 
 def _named(stem: str) -> tuple[str, int, int]:
     """The table that a stem is of, which part it is, and how many there are if that is told."""
-    told = _MHT.match(stem)
+    told = _TFRA.fullmatch(stem)
     if told:
         number, count = int(told["number"]), int(told["count"])
         if not 1 <= number <= count:
             raise MalformedError(f"{stem!r} is part {number} of {count}")
-        return told["name"], number - 1, count
+        return told["table"], number - 1, count
     if stem.endswith(TABLE_SUFFIX):
         return stem.removesuffix(TABLE_SUFFIX), 0, 1
     parts = _PART.findall(stem)

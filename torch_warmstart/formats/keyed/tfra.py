@@ -30,16 +30,13 @@ from torch_warmstart.errors import (
 )
 from torch_warmstart.formats.base import MalformedError
 from torch_warmstart.formats.keyed.folders import NOT_SAID, Files, FolderCheckpoint, Types
-from torch_warmstart.formats.keyed.names import MOST_PARTS, slots_by_table
+from torch_warmstart.formats.keyed.names import MOST_PARTS, PART_OF_TFRA, slots_by_table
 from torch_warmstart.formats.keyed.table import KeyedTable
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import NO_TFRA, TFRA_KEYS
 
 _VALUES = "-values"
-_PART = re.compile(
-    r"(?P<table>.+)_mht_(?P<number>[0-9]{1,9})of(?P<count>[0-9]{1,9})"
-    r"(_rank(?P<rank>[0-9]{1,9})_size(?P<size>[0-9]{1,9}))?"
-)
+_PART = re.compile(PART_OF_TFRA + r"(_rank(?P<rank>[0-9]{1,9})_size(?P<size>[0-9]{1,9}))?")
 # In TensorFlow's words, and in torch's.
 _OF_KEYS = {"int32": torch.int32, "int64": torch.int64, "string": torch.uint8}
 _TEXT, _MOST_TEXT, _KIND = 24, 22, 3  # bytes of a key, of its text; the bits of its kind

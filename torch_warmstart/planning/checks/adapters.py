@@ -21,7 +21,9 @@ from torch_warmstart.planning.wishes import Wishes
 _Words = tuple[str, ...]
 
 _WORD = re.compile(r"[^\W_]+")
-_MARK = re.compile(r"lora[ab]?|loha|hada|lokr|locon|dora|vera|ia3|b?oft")
+# What the tensors of adapters are called: peft's, and LyCORIS's.
+ADAPTERS = ("lora", "loha", "hada", "lokr", "locon", "dora", "vera", "ia3", "oft", "boft")
+_MARK = re.compile("lora[ab]|" + "|".join(ADAPTERS))
 _HAS_MARK = re.compile(rf"(?:^|[\W_])(?:{_MARK.pattern})(?:$|[\W_])", re.IGNORECASE)
 # A module of its own between layers, or behind one: it changes what follows, and no weight.
 _CALLED_ADAPTER = re.compile(r"(?:^|[\W_])adapters?(?:$|[\W_\d])", re.IGNORECASE)

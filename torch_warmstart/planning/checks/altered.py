@@ -21,6 +21,7 @@ from torch_warmstart.formats import Checkpoint
 from torch_warmstart.layouts import IDENTITY, original_of
 from torch_warmstart.model import ADAPTED, Variable
 from torch_warmstart.names import Source
+from torch_warmstart.planning.checks.adapters import ADAPTERS
 from torch_warmstart.planning.deciding import Decision
 from torch_warmstart.planning.locating import Located
 from torch_warmstart.planning.wishes import Wishes
@@ -61,10 +62,7 @@ _FORMS = (
     _Form(
         "weight-adapted",
         (),
-        (
-            *("*lora_*", "hada_*", "lokr_*", "oft_*", "boft_*", "ia3_*", "vera_*", "dora_*"),
-            "adapter_*",
-        ),
+        ("*lora_*", "adapter_*", *(f"{word}_*" for word in ADAPTERS)),
         (),
         "has an adapter beside it in the checkpoint, which is added to it or multiplied with it",
         "Merge it where it was trained (peft: model.merge_and_unload(); loralib: model.eval() "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -104,6 +106,21 @@ def test_it_is_certain_once_it_is_said(forget_bias):
     report = tws.warm_start(model, settings)
     assert "layout-presumed" not in {note.code for note in report.notes}
     assert model["rnn"].bias_ih_l0[UNITS] == 2 * UNITS + forget_bias
+
+
+@pytest.mark.parametrize("proj_size", [0, 2], ids=["plain", "projected"])
+def test_what_is_named_for_another_cell_is_a_layout_of_this_one(proj_size):
+    source = cudnn_cell()
+    model = nn.ModuleDict({"rnn": nn.LSTM(INPUTS, UNITS, proj_size=proj_size)})
+    if proj_size:
+        source[f"{CUDNN}kernel"] = torch.randn(INPUTS + proj_size, 4 * UNITS)
+        source[f"{CUDNN}projection/kernel"] = torch.randn(UNITS, proj_size)
+    settings = tws.WarmStartSettings(source, var_name_to_prev_var_name={"rnn.": CUDNN})
+    with pytest.warns(tws.WarmStartWarning, match=r"that it added \('tf1_lstm\w*\[forget") as told:
+        tws.warm_start(model, settings)
+    named = str(told[0].message).partition("that it added ('")[2].partition("'")[0]
+    tws.warm_start(model, replace(settings, var_name_to_layout={"rnn.bias_ih_l0": named}))
+    assert model["rnn"].bias_ih_l0[UNITS] == 2 * UNITS + 1
 
 
 def test_a_gru_of_cudnn_is_refused_for_what_it_is():

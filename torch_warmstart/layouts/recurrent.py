@@ -217,6 +217,11 @@ _TF1_LSTM_PROJECTED_KERNEL = Layout(
 )
 
 
+def with_forget_bias(layout: str, forget_bias: float) -> str:
+    """What a layout of TensorFlow 1's LSTM cells is called where they add this when they run."""
+    return f"{layout.partition('[')[0]}[forget_bias={forget_bias}]"
+
+
 @functools.lru_cache(maxsize=64)
 def tf1_lstm_bias(forget_bias: float) -> Layout:
     """The bias of TensorFlow 1's LSTM cells, which add `forget_bias` when they run."""
@@ -228,7 +233,7 @@ def tf1_lstm_bias(forget_bias: float) -> Layout:
         return (_reordered(_add_to_forget(bias_ih + bias_hh, -forget_bias), _TF1_TO_TORCH),)
 
     return Layout(
-        f"tf1_lstm_bias[forget_bias={forget_bias}]",
+        with_forget_bias("tf1_lstm_bias", forget_bias),
         to_torch,
         to_tf,
         ranks=(1,),
@@ -251,12 +256,12 @@ _TF1_LSTM_BIAS_SLOTS = Layout("tf1_lstm_bias_slots", _slots_in_torch, _slots_in_
 @functools.lru_cache(maxsize=64)
 def tf1_lstm(forget_bias: float) -> Layout:
     """TensorFlow 1's BasicLSTMCell, LSTMCell and LSTMBlockCell: kernel and bias."""
-    name = f"tf1_lstm[forget_bias={forget_bias}]"
+    name = with_forget_bias("tf1_lstm", forget_bias)
     return _side_by_side(name, (TF1_LSTM_KERNEL, 2), (tf1_lstm_bias(forget_bias), 2))
 
 
 @functools.lru_cache(maxsize=64)
 def tf1_lstm_projected(forget_bias: float) -> Layout:
     """TensorFlow 1's LSTMCell with num_proj: kernel, projection and bias."""
-    name = f"tf1_lstm_projected[forget_bias={forget_bias}]"
+    name = with_forget_bias("tf1_lstm_projected", forget_bias)
     return _side_by_side(name, (_TF1_LSTM_PROJECTED_KERNEL, 3), (tf1_lstm_bias(forget_bias), 2))

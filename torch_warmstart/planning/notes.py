@@ -27,7 +27,7 @@ from torch_warmstart.layouts import (
     other_orders,
     vector_of,
 )
-from torch_warmstart.layouts.tensorflow import is_called_as_cudnns
+from torch_warmstart.layouts.tensorflow import is_called_as_cudnns, usual_cell
 from torch_warmstart.model import TABLES, Variable, padding_row, positions_from
 from torch_warmstart.new_rows import Mixed
 from torch_warmstart.planning.checks import audit_norms, audit_port, find_other_columns
@@ -128,7 +128,8 @@ def _layouts_presumed(items: Iterable[PlanItem], checkpoint: Checkpoint) -> Iter
     every = _made_for(presumed, (nn.RNNBase, nn.RNNCellBase))
     of_cudnn = [item for item in every if is_called_as_cudnns(item.keys)]
     if of_cudnn:
-        yield _told_of_all(of_cudnn, _NO_FORGET_BIAS, of_cudnn[0].layout.name)
+        layout = of_cudnn[0].layout.name
+        yield _told_of_all(of_cudnn, _NO_FORGET_BIAS, layout, usual_cell(layout))
     cells = [item for item in every if item not in of_cudnn]
     if cells:
         layout, keys = cells[0].layout.name, listed(map(repr, cells[0].keys))
@@ -192,7 +193,7 @@ _NOT_OF_FLAX = (
 _NO_FORGET_BIAS = (
     "{0}: its cell is called as cuDNN's, which adds no forget_bias. If it was one, say so: "
     "var_name_to_layout={{{1!r}: {2!r}}}; if it was another cell that was called so, name the one "
-    "that it added ('tf1_lstm[forget_bias=1.0]')."
+    "that it added ({3!r})."
 )
 _GATES = (
     "{0}: {3} has no name of a cell's in Keras or TensorFlow 1, and nobody says in which order its "

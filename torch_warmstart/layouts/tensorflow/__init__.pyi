@@ -32,3 +32,4 @@ from .optimizers import split_ending as split_ending
 from .recurrent import is_called_as_cudnns as is_called_as_cudnns
 from .recurrent import one_layer_forms as one_layer_forms
 from .recurrent import presumed_cell as presumed_cell
+from .recurrent import usual_cell as usual_cell

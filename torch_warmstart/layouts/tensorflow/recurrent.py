@@ -31,6 +31,7 @@ from torch_warmstart.layouts.recurrent import (
     tf1_lstm,
     tf1_lstm_bias,
     tf1_lstm_projected,
+    with_forget_bias,
 )
 from torch_warmstart.values import frozen
 
@@ -116,13 +117,18 @@ def presumed_cell(form: Form, module: nn.Module, leaf: str, names: Iterable[str]
     unknown = {leaf for leaf in leaves if not leaf.isdecimal()} - _OF_KNOWN_CELLS
     if isinstance(module, _GATED) and unknown:
         return replace(form, is_presumed=True)
-    is_usual = form.layout.name.endswith(f"[forget_bias={_FORGET_BIAS}]")
+    is_usual = form.layout.name == usual_cell(form.layout.name)
     if not is_usual or not is_called_as_cudnns(names):
         return form
     others = recurrent_forms(module, leaf, forget_bias=0.0)
     pairs = zip(recurrent_forms(module, leaf), others, strict=True)
     found = next(other for own, other in pairs if own.layout is form.layout)
     return replace(form, layout=found.layout, is_presumed=leaf.startswith("bias_ih"))
+
+
+def usual_cell(layout: str) -> str:
+    """The layout of such a cell, by name, that adds what TensorFlow 1's do by default."""
+    return with_forget_bias(layout, _FORGET_BIAS)
 
 
 def is_called_as_cudnns(names: Iterable[str]) -> bool:
@@ -168,7 +174,7 @@ def named_recurrent_form(layout: str, module: nn.Module, leaf: str) -> Form | No
         forget_bias = float(named[2] or _FORGET_BIAS)
     except ValueError:
         return None
-    called = f"{named[1]}[forget_bias={forget_bias}]"  # 0 is 0.0 too
+    called = with_forget_bias(layout, forget_bias)  # 0 is 0.0 too
     forms = recurrent_forms(module, leaf, forget_bias)
     return next((f for f in forms if f.layout.name == called and f.refusal is None), None)
 

@@ -213,7 +213,8 @@ def test_it_compiles_for_a_gpu_and_loads_words_whole(
     types = pointers | dict.fromkeys(numbers, "i32") | dict.fromkeys(constants, "constexpr")
     aligned = {(at,): [["tt.divisibility", 16]] for at in range(4)}
     kernel = load(interpreted=False)._KERNEL
+    options = {"num_warps": 4, "enable_fp_fusion": False}
     source = compiler.ASTSource(kernel, types, constants, aligned if words == 2 else {})
-    code = compiler.compile(source, target=target, options={"num_warps": 4}).asm["ptx"]
+    code = compiler.compile(source, target=target, options=options).asm["ptx"]
     assert wide_load in code
     assert ".local" not in code  # nothing is spilled

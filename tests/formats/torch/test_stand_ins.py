@@ -327,3 +327,14 @@ def test_what_lies_beside_is_called_as_it_is_in_the_file(tmp_path):
     torch.save({"model": state, "args": argparse.Namespace(lr=0.1), "of": datetime.date.max}, where)
     with tws.load_checkpoint(where) as checkpoint:
         assert checkpoint.besides() == {"args": "Namespace", "of": "date"}
+
+
+def test_where_nothing_is_read_it_is_said_what_is_not(tmp_path, foreign):
+    """It was said that the file holds no tensor."""
+    held = {"weight": foreign("not_there_arrays", "Quantised", torch.ones(2)), "epoch": 1}
+    torch.save(held, tmp_path / "m.pt")
+    with pytest.raises(UnsupportedError, match=r"it asks for not_there_arrays\.Quantised"):
+        tws.load_checkpoint(tmp_path / "m.pt")
+    torch.save({"a": STATE, "b": STATE, **held}, tmp_path / "m.pt")
+    with pytest.raises(tws.SettingsError, match="holds tensors in several entries"):
+        tws.load_checkpoint(tmp_path / "m.pt")

@@ -22,7 +22,7 @@ from torch_warmstart.formats.recognise import PICKLE_MAGIC
 from torch_warmstart.formats.sources import SourceFile
 from torch_warmstart.formats.state_dict import StateDictCheckpoint
 from torch_warmstart.formats.torch.records import check_records
-from torch_warmstart.formats.torch.stand_ins import StandIn, first_doubtful, name_of
+from torch_warmstart.formats.torch.stand_ins import StandIn, all_in, first_doubtful, name_of
 from torch_warmstart.formats.torch.unpickling import load_tensors, refusal
 from torch_warmstart.storage import ByteSource, LocalFile
 
@@ -49,14 +49,23 @@ def open_file(place: Place) -> StateDictCheckpoint:
         )
     if place.entry is None and (unread := _unread_model(loaded)) is not None:
         raise UnsupportedError(refusal(place.url, printable(name_of(unread))))
-    checkpoint = _TorchFile(
-        loaded, place.url, entry=place.entry, format="torch file", wanted=place.wanted
-    )
-    doubtful = first_doubtful(checkpoint.others.values())
-    if doubtful is not None:
-        raise UnsupportedError(refusal(place.url, printable(name_of(doubtful))))
+    try:
+        checkpoint = _TorchFile(
+            loaded, place.url, entry=place.entry, format="torch file", wanted=place.wanted
+        )
+    except SettingsError:
+        if not any(isinstance(each, torch.Tensor) for each in all_in(loaded.values(), set())):
+            _check_no_doubt(loaded, place)  # what may be one is not read
+        raise
+    _check_no_doubt(checkpoint.others, place)
     checkpoint.mapped = place.source if _can_be_mapped(place) else None
     return checkpoint
+
+
+def _check_no_doubt(entries: Mapping[Any, Any], place: Place) -> None:
+    doubtful = first_doubtful(entries.values())
+    if doubtful is not None:
+        raise UnsupportedError(refusal(place.url, printable(name_of(doubtful))))
 
 
 def _unread_model(loaded: Mapping[Any, Any]) -> StandIn | None:

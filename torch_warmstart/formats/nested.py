@@ -27,6 +27,10 @@ _DEPTH = 2
 _DEPTH_OF_AVERAGES = 4  # callbacks keep theirs deep
 
 
+class NoTensorsError(SettingsError):
+    """No entry of a container has tensors."""
+
+
 def is_extra_state(key: str) -> bool:
     """Whether a key is of what a module keeps beside its tensors: of whatever it likes."""
     return key.rpartition(".")[2] == EXTRA_STATE
@@ -49,7 +53,8 @@ def choose(
             nothing else has.
 
     Raises:
-        SettingsError: there is no such entry, none with tensors, or several.
+        NoTensorsError: none has tensors.
+        SettingsError: there is no such entry, or several.
     """
     path, node = ("", tree) if entry is None else (entry, _follow(tree, where, entry))
     found = _of_flax(node, leaf)
@@ -69,7 +74,7 @@ def choose(
         return "/".join(part for part in (path, below) if part), chosen
     if found:
         raise SettingsError(_several(found, where, path, leaf))
-    raise SettingsError(_none(node, where if not path else f"{where}, entry {path!r},"))
+    raise NoTensorsError(_none(node, where if not path else f"{where}, entry {path!r},"))
 
 
 @frozen

@@ -16,13 +16,13 @@ import torch
 
 from torch_warmstart.errors import SettingsError, UnsupportedError, printable
 from torch_warmstart.formats.base import TensorSpec
-from torch_warmstart.formats.nested import USUAL
+from torch_warmstart.formats.nested import USUAL, NoTensorsError
 from torch_warmstart.formats.place import Place
 from torch_warmstart.formats.recognise import PICKLE_MAGIC
 from torch_warmstart.formats.sources import SourceFile
 from torch_warmstart.formats.state_dict import StateDictCheckpoint
 from torch_warmstart.formats.torch.records import check_records
-from torch_warmstart.formats.torch.stand_ins import StandIn, all_in, first_doubtful, name_of
+from torch_warmstart.formats.torch.stand_ins import StandIn, first_doubtful, name_of
 from torch_warmstart.formats.torch.unpickling import load_tensors, refusal
 from torch_warmstart.storage import ByteSource, LocalFile
 
@@ -53,9 +53,8 @@ def open_file(place: Place) -> StateDictCheckpoint:
         checkpoint = _TorchFile(
             loaded, place.url, entry=place.entry, format="torch file", wanted=place.wanted
         )
-    except SettingsError:
-        if not any(isinstance(each, torch.Tensor) for each in all_in(loaded.values(), set())):
-            _check_no_doubt(loaded, place)  # what may be one is not read
+    except NoTensorsError:
+        _check_no_doubt(loaded, place)  # what may be one is not read
         raise
     _check_no_doubt(checkpoint.others, place)
     checkpoint.mapped = place.source if _can_be_mapped(place) else None

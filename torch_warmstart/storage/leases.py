@@ -99,6 +99,8 @@ def _limited(limit: str, wanted: int) -> int:
 def copied(data: Bytes, what: str) -> Iterator[Bytes]:
     """The same bytes in pieces, copied by a system call; each is good until the next is taken.
 
+    Where nobody can cut a mapping they are looked at where they are.
+
     Args:
         data: On a mapping that may be cut, or in any other memory.
         what: The file, for the message.
@@ -106,6 +108,9 @@ def copied(data: Bytes, what: str) -> Iterator[Bytes]:
     Raises:
         CorruptCheckpointError: they are no longer there.
     """
+    if not _CAN_BE_CUT:  # nor has such a system these calls
+        yield data
+        return
     at_a_time = _limited("RLIMIT_FSIZE", PIECE) or PIECE  # that counts for files in memory, too
     piece = np.empty(min(at_a_time, data.size), dtype=np.uint8)
     with of_this_machine(what), _own_file() as file:

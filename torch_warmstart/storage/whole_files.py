@@ -36,7 +36,7 @@ def beside(path: str) -> Iterator[str]:
         yield written
         with open(written, "rb+") as file:
             if old is not None:
-                os.fchmod(file.fileno(), old)
+                os.chmod(file.fileno() if os.chmod in os.supports_fd else written, old)
             os.fsync(file.fileno())
         os.replace(written, path)
     except BaseException:

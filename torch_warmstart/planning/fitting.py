@@ -286,7 +286,7 @@ def _is_header(remapping: Remapping) -> str:
     """That a line too many may be none of the entries."""
     if not remapping.header:
         return ""
-    return f" {remapping.header} looks like a header: pass the entries behind it as a sequence."
+    return f" {remapping.header}: pass the entries behind it as a sequence."
 
 
 def _other_rows(remapping: Remapping, size: int, old_size: int) -> str:

@@ -357,9 +357,9 @@ def _on_files(item: PlanItem, remapping: Remapping) -> Iterator[Finding]:
         yield Finding("encodings-differ", "warning", item.name, text)
     if remapping.header:
         text = (
-            f"{item.name}: {remapping.header} looks like a header, and is taken as an entry that "
-            "has a row. If it has none, each entry takes the row of its neighbour. Pass the "
-            "entries as a sequence, with it or without."
+            f"{item.name}: {remapping.header}, and is taken as an entry that has a row. If it has "
+            "none, each entry takes the row of its neighbour. Pass the entries as a sequence, with "
+            "it or without."
         )
         yield Finding("header-as-entry", "warning", item.name, text)
 

@@ -77,7 +77,7 @@ class Remapping:
     # Where it is for tokens of two kinds and says no forms: those that it should say.
     forms_unsaid: str = ""
     other_encoding: str = ""  # where some entries would be found if a file were read in another
-    header: str = ""  # the first line of either file, if it looks like none of its entries
+    header: str = ""  # that the first line of either file looks like none of its entries
     collision: str = ""  # two old entries that forms have made alike
     num_collisions: int = 0
     shared: str = ""  # two new entries that take one old row by forms

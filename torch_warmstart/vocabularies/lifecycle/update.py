@@ -49,7 +49,7 @@ Day = datetime.date | np.datetime64 | int | str | None
 _BLOCK = 1 << 18  # entries at a time
 _MOST_SUM = 1 << 62  # of counts, so that two of them fit in 64 bits
 _HEADER = (
-    "{} looks like a header, and is taken as an entry that keeps its row. If the "
+    "{}, and is taken as an entry that keeps its row. If the "
     "table has no row for it, each entry has that of its neighbour: take the line out of the file, "
     "or pass the entries behind it as a sequence."
 )

@@ -45,13 +45,15 @@ def check_lines(vocabulary: Entries, *, is_said: bool = False) -> None:
 
 
 def header_of(vocabulary: Entries) -> str:
-    """The first line, shown, if it looks like a header of the others; else ""."""
+    """That the first line looks like a header of the others, as a sentence's beginning; or ""."""
     if not vocabulary.is_text or vocabulary.unit != LINE:
         return ""
     first, *others = (
         e for e in vocabulary.values(slice(0, 1 + _LOOKED_AT)) if isinstance(e, bytes)
     )
-    return f"{vocabulary.show(0)} of {vocabulary.origin}" if is_header(first, others) else ""
+    if not is_header(first, others):
+        return ""
+    return f"{vocabulary.show(0)} of {vocabulary.origin} looks like a header"
 
 
 def _split_lines(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:

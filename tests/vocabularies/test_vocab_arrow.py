@@ -155,3 +155,35 @@ def test_binary_of_one_width_is_read_where_it_lies():
     assert list(load(array[2:]).entries) == [b"x\0z", b"abd"]
     some = pa.chunked_array([array[:1], array[3:]])
     assert list(load(some).entries) == [b"abc", b"abd"]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["behind", "before"])
+@pytest.mark.parametrize("count", [0, 2], ids=["empty", "null"])
+@pytest.mark.parametrize("kind", [pa.int32(), pa.uint64(), pa.string(), pa.string_view()], ids=str)
+def test_a_chunk_whose_dictionary_is_empty_is_of_the_kind_of_the_others(kind, count, order):
+    """Else the ids of the other chunks would be empty texts."""
+    entries = [9, 8] if pa.types.is_integer(kind) else ["nine", "a text beyond twelve bytes"]
+    parts = [
+        pa.DictionaryArray.from_arrays(pa.array(indices, pa.int64()), pa.array(values, kind))
+        for indices, values in (([0, 1], entries), ([None] * count, []))
+    ]
+    column = pa.chunked_array(parts[::order])
+    expected = (encoded(entries), [None] * count)[::order]
+    assert list(load(column).entries) == [*expected[0], *expected[1]]
+
+
+def test_what_an_empty_dictionary_does_not_have_is_no_null():
+    indices, values = pa.array([0, 0], pa.int8()), pa.array([], pa.string())
+    damaged = pa.DictionaryArray.from_arrays(indices, values, safe=False)
+    with pytest.raises(tws.VocabularyError, match="names entries that its dictionary does not"):
+        load(damaged)
+
+
+def test_a_stream_of_ids_by_a_dictionary_is_read(tmp_path):
+    """As programs write row groups of categories, of which one has nothing but nulls."""
+    parts = [pa.array(ids, pa.int32()).dictionary_encode() for ids in ([9, 8], [None, None])]
+    table = pa.table({"id": pa.chunked_array(parts)})
+    path = tmp_path / "ids.arrows"
+    with pa.ipc.new_stream(path, table.schema) as file:
+        file.write_table(table)
+    assert list(load(path, column="id").entries) == [9, 8, None, None]

@@ -485,10 +485,9 @@ def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:
         at = _buffer(array, 1, _INTEGERS[form], length, offset).astype(np.int64)
         if there is not None:
             at[~there] = 0
-        if not _length(values):  # of nulls only
-            values = _Column(np.zeros(1, dtype=bool), data=np.empty(0, np.uint8))
-            zeros = np.zeros(1, dtype=np.int64)
-            values = replace(values, starts=zeros, lengths=zeros)
+        has_any = there is None or bool(there.any())
+        if not _length(values) and not has_any:
+            values = _one_null(values)
         if len(at) and not 0 <= int(at.min()) <= int(at.max()) < _length(values):
             raise VocabularyError(f"{origin} names entries that its dictionary does not have.")
         return _where_both(values.take(at), there)
@@ -512,6 +511,14 @@ def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:
         "vocabulary is text, binary or integers. Cast the column first"
         f"{_CAST if what == _FLOATING else '.'}"
     )
+
+
+def _one_null(values: _Column) -> _Column:
+    """A null of what a dictionary without an entry holds: as that of other chunks, text or ids."""
+    null, zero = np.zeros(1, dtype=np.bool_), np.zeros(1, dtype=np.int64)
+    if values.ids is not None:
+        return _Column(null, ids=zero.astype(values.ids.dtype))
+    return _Column(null, data=np.empty(0, np.uint8), starts=zero, lengths=zero)
 
 
 def _where_both(found: _Column, there: npt.NDArray[np.bool_] | None) -> _Column:

@@ -99,3 +99,58 @@ def test_numbers_of_lines_are_no_ids_that_were_counted(series):
     # A Series is a column of Arrow's since pandas 3; before, it is nothing that counts can be.
     with pytest.raises((tws.VocabularyError, tws.SettingsError), match="that has a name"):
         counted([0, 1, 2, 7], series)
+
+
+@pytest.mark.parametrize("column", [1, 2, -1])
+@pytest.mark.parametrize("labels", [[3, 1], ["x", "y"]], ids=["numbers", "text"])
+def test_an_index_is_no_column_of_any_number(column, labels):
+    with pytest.raises(tws.VocabularyError, match=f"no column {column}, but the columns 't'"):
+        load(pd.DataFrame({"t": ["a", "b"]}, index=labels), column=column)
+
+
+@pytest.mark.parametrize("column", [None, 0])
+@pytest.mark.parametrize("labels", [[3, 1], ["x", "y"]], ids=["numbers", "text"])
+def test_an_index_without_a_column_holds_no_entries(column, labels):
+    with pytest.raises(tws.VocabularyError, match="say which one holds the entries"):
+        load(pd.DataFrame(index=labels), column=column)
+    named = pd.DataFrame(index=pd.Index(labels, name="t"))
+    assert list(load(named, column="t").entries) == list(load(labels).entries)
+
+
+@pytest.mark.parametrize("dtype", ["object", "category", "Int64", "float"])
+def test_rows_are_rows_whatever_holds_them(dtype):
+    """What a dict was made to a Series with decides nothing but whether it can be read."""
+    series = pd.Series({"rome": 1, "oslo": 0, "paris": 2}).astype(dtype)
+    if dtype == "float":
+        with pytest.raises(tws.VocabularyError, match="floating numbers"):
+            load(series)
+    else:
+        assert list(load(series).entries) == [b"oslo", b"rome", b"paris"]
+
+
+@pytest.mark.parametrize("dtype", ["object", "Int64"])
+def test_a_label_without_a_row_is_told(dtype):
+    series = pd.Series([1, None, 0], index=["rome", "bonn", "oslo"], dtype=dtype)
+    with pytest.raises(tws.VocabularyError, match=r"a label without a number: .*dropna\(\)"):
+        load(series)
+    assert list(load(series.dropna()).entries) == [b"oslo", b"rome"]
+    ids = pd.Series([7, None, 3], index=["rome", "bonn", "oslo"], dtype=dtype)
+    assert list(load(ids).entries) == [7, None, 3]
+
+
+@pytest.mark.parametrize("dtype", ["object", "str"])
+def test_labels_of_which_one_is_missing_are_text(dtype):
+    labels = pd.Index(["rome", None, "oslo"], dtype=dtype)
+    with pytest.raises(tws.VocabularyError, match="None|float"):
+        load(pd.Series([1, 2, 0], index=labels))
+
+
+def test_ids_beyond_64_bits_beside_labels_are_no_rows():
+    series = pd.Series([1 << 64, 0], index=["a", "b"], dtype=object)
+    with pytest.raises(tws.VocabularyError, match="beyond 64 bits"):
+        load(series)
+
+
+def test_an_index_of_one_level_is_that_level():
+    one = pd.MultiIndex.from_arrays([["b", "a"]])
+    assert list(load(one).entries) == [b"b", b"a"]

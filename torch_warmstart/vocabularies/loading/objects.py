@@ -7,14 +7,16 @@ Nothing is imported for them: whoever passes one has imported its library.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from torch_warmstart.entries import ROW_COLUMN, Vocabulary
-from torch_warmstart.errors import VocabularyError
+from torch_warmstart.errors import VocabularyError, is_whole
 from torch_warmstart.vocabularies.loading.arrays import from_mapping
 from torch_warmstart.vocabularies.loading.keras_layers import from_keras_layer, is_keras_lookup
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
@@ -40,22 +42,27 @@ def _libraries(source: Any) -> set[str]:
 
 
 def are_text(labels: Any) -> bool:
-    """Whether the labels of a Series of pandas' are texts, which number no lines."""
+    """Whether the labels of a Series of pandas' are texts, which number no lines.
+
+    So they are where some are missing, beside which pandas calls texts mixed.
+    """
     inner = getattr(labels, "categories", labels)  # of which each label is one
-    return getattr(inner, "inferred_type", "") in ("string", "bytes")
+    kind = getattr(inner, "inferred_type", "")
+    return (inner.dropna().inferred_type if kind == "mixed" else kind) in ("string", "bytes")
 
 
 def from_labels(source: Any) -> Vocabulary | None:
     """A Series of pandas' whose labels are entries and whose values are their rows, as of a dict.
 
     None for one that is something else: its values are no numbers, or do not number the labels.
-    Raises VocabularyError: they are counts, or a label is there twice.
+    Raises VocabularyError: they are counts, or a label is there twice or has no number.
     """
     if "pandas" not in _libraries(source) or getattr(source, "ndim", 0) != 1:
         return None
     if not are_text(getattr(source, "index", None)):
         return None
-    if getattr(source.dtype, "kind", "") not in ("i", "u") or source.hasnans or not len(source):
+    numbers = _numbers_of(source)
+    if not len(numbers):
         return None
     origin = f"{_origin(source)} of {len(source):,} labels and their numbers"
     if source.name == _COUNTED:
@@ -63,11 +70,31 @@ def from_labels(source: Any) -> Vocabulary | None:
             f"{origin} says how often there is an entry, not which row it has: pass its labels, "
             "series.index, where they are in the order of the rows."
         )
-    if not is_numbering(source.to_numpy()):
+    if not is_numbering(numbers):
         return None
+    if len(numbers) < len(source):
+        raise VocabularyError(
+            f"{origin} has a label without a number: leave it out, series.dropna(), or, if the "
+            "numbers are the entries, pass series.tolist() with None where a row has none."
+        )
     if not source.index.is_unique:
         raise VocabularyError(f"{origin} has a label twice, which would have two rows.")
-    return from_mapping(source.to_dict(), origin)
+    return from_mapping(dict(zip(source.index, numbers.tolist(), strict=True)), origin)
+
+
+def _numbers_of(source: Any) -> npt.NDArray[Any]:
+    """The integers of a Series of pandas', whatever it holds them in; of anything else none."""
+    categories = getattr(source.dtype, "categories", None)
+    kind = getattr(source.dtype if categories is None else categories.dtype, "kind", "")
+    numbers: npt.NDArray[Any] = np.zeros(0, dtype=np.int64)
+    if kind in ("i", "u"):
+        numbers = source.dropna().to_numpy()
+        return numbers if categories is None else numbers.astype(categories.dtype)
+    values = source.dropna().tolist() if holds_ints(source) else []
+    if all(map(is_whole, values)):
+        with contextlib.suppress(OverflowError):  # beyond 64 bits they number nothing
+            numbers = np.array(values, dtype=np.int64)
+    return numbers
 
 
 def holds_ints(source: Any) -> bool:
@@ -94,7 +121,9 @@ def without_index(source: Any, column: str | int | None) -> tuple[Any, str | int
     is_named = isinstance(column, str) and names.count(column) == 1
     number = names.index(column) if is_named else 0 if is_only else column
     if not isinstance(number, int) or not 0 <= number < len(names):
-        return source, column
+        is_none = isinstance(column, int) or not (names or any(source.index.names))
+        # Its index is none of its columns, by whatever number.
+        return (source.reset_index(drop=True) if is_none else source), column
     others = (at for at, name in enumerate(names) if at != number and isinstance(name, str))
     beside = [at for at in others if names[at] == ROW_COLUMN or _may_say_rows(source.iloc[:, at])]
     picked = _with_unsigned(source.iloc[:, [number, *beside]])

@@ -6,6 +6,7 @@ import datetime
 
 import numpy as np
 import pytest
+import torch
 
 import torch_warmstart as tws
 
@@ -118,3 +119,42 @@ def test_an_updated_vocabulary_is_called_what_it_is(tmp_path, entry):
         assert updated.origin == f"{path}, updated"
     with pytest.raises(tws.SettingsError, match="old.parquet, updated has entries that were seen"):
         tws.update_vocabulary(updated, ([entry], [1]), today=DAY)
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ((["a", "b"], np.ma.array([1, 99], mask=[0, 1])), "Some counts are missing"),
+        ((["a", "b"], torch.tensor([1.0, 2.0], requires_grad=True)), "numbers, not float32"),
+        ((["a", "b"], [[1], [1, 2]]), "Counts are a number for each entry"),
+        (([], [1]), "a pair of no entries and of numbers"),
+        ({"a": 1 << 70}, "A count of the numbers is more than"),
+    ],
+    ids=["masked", "grad", "ragged", "no entries", "huge"],
+)
+def test_numbers_that_are_no_counts_are_refused(monday, counts, told):
+    with pytest.raises(tws.VocabularyError, match=told):
+        tws.update_vocabulary(monday, counts, today=DAY)
+
+
+@pytest.mark.parametrize("pair", [False, True], ids=["mapping", "pair"])
+def test_counts_of_several_widths_are_whole(monday, pair):
+    """Numpy makes floating numbers of them, which hold fewer digits."""
+    counts = {"a": np.int8(3), "z": np.uint64((1 << 43) + 1)}
+    given = (list(counts), list(counts.values())) if pair else counts
+    updated = tws.update_vocabulary(monday, given, today=DAY)
+    assert updated.usage.counts.tolist() == [3, 1, 2, (1 << 43) + 1]
+
+
+def test_a_count_without_a_sign_is_not_one_below_zero(monday):
+    arrow = pytest.importorskip("pyarrow")
+    huge = arrow.array([1, (1 << 64) - 1], arrow.uint64())
+    with pytest.raises(tws.VocabularyError, match="which nobody has counted"):
+        tws.update_vocabulary(monday, arrow.table({"entry": ["a", "b"], "count": huge}), today=DAY)
+
+
+def test_counts_that_can_be_read_once_are_refused(monday):
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.table({"entry": ["a"], "count": [1]})
+    with pytest.raises(tws.SettingsError, match="which can be read once: pass its table"):
+        tws.update_vocabulary(monday, table.to_reader(), today=DAY)

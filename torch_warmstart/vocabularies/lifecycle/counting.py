@@ -9,10 +9,19 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from torch_warmstart.dtypes import lies_in_memory
 from torch_warmstart.entries import COUNT_COLUMN, ENTRY_COLUMN, Entries, Vocabulary
-from torch_warmstart.errors import SettingsError, VocabularyError, cause_of, listed_entries, plural
+from torch_warmstart.errors import (
+    SettingsError,
+    VocabularyError,
+    cause_of,
+    is_whole,
+    listed_entries,
+    plural,
+)
 from torch_warmstart.storage import LOCAL, PARQUET, Bytes
 from torch_warmstart.vocabularies.by_pyarrow import (
     block_size_of,
@@ -92,21 +101,24 @@ def _blocks(counts: Any, listed: Entries) -> Iterator[Counted]:
         yield from _cut(counts.listed, counts.usage.counts)
     elif isinstance(counts, str | os.PathLike):
         yield from _of_file(os.path.expanduser(os.fspath(counts)), listed)
-    elif exports_arrow(counts):
+    elif exports_arrow(counts) and not isinstance(counts, Iterator):
         yield from _cut(*_of_table(counts))
     elif isinstance(counts, Mapping):
         if None in counts:
             raise VocabularyError("The counts have the entry None, which no row has: leave it out.")
         if counts:
-            values = _whole(np.asarray(list(counts.values())))
+            values = _whole(list(counts.values()))
             yield from _cut(read_entries(list(counts)), values)
     elif isinstance(counts, tuple) and len(counts) == 2:
         entries, numbers = counts
         entries = entries if hasattr(entries, "__len__") else list(entries)
         if len(entries):
-            yield from _cut(read_entries(entries), _whole(np.asarray(numbers)))
+            yield from _cut(read_entries(entries), _whole(numbers))
+        elif len(_as_array(numbers)):
+            raise VocabularyError("The counts are a pair of no entries and of numbers.")
     else:
-        raise SettingsError(f"Counts are {_KINDS}; not a {type(counts).__name__}.")
+        once = ", which can be read once: pass its table" if exports_arrow(counts) else ""
+        raise SettingsError(f"Counts are {_KINDS}; not a {type(counts).__name__}{once}.")
 
 
 def _by_label(counts: Any) -> Any:
@@ -127,7 +139,30 @@ def _cut(entries: Entries, numbers: torch.Tensor) -> Iterator[Counted]:
         yield entries.slice(min(start, stop), stop), numbers[start : start + _BLOCK]
 
 
-def _whole(numbers: Any) -> torch.Tensor:
+def _as_array(given: Any) -> npt.NDArray[Any]:
+    """Numbers as users hold them; raises VocabularyError for what is none, or no vector."""
+    if np.ma.is_masked(given):
+        raise VocabularyError("Some counts are missing: leave these out, with their entries.")
+    if isinstance(given, torch.Tensor) and lies_in_memory(given):
+        given = given.detach().cpu()
+    try:
+        found = np.asarray(given)
+        # Of several widths numpy makes floating numbers, or objects, though all are whole.
+        if (
+            found.dtype.kind in "fO"
+            and isinstance(given, list | tuple)
+            and all(map(is_whole, given))
+        ):
+            found = np.array([int(number) for number in given], dtype=np.int64)
+    except OverflowError as error:
+        raise _too_many("the numbers") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise VocabularyError(f"Counts are a number for each entry: {error}.") from error
+    return found
+
+
+def _whole(given: Any) -> torch.Tensor:
+    numbers = _as_array(given)
     if numbers.dtype.kind not in "iu":
         raise VocabularyError(
             f"Counts are whole numbers, not {numbers.dtype}: make integers of them first."
@@ -147,6 +182,8 @@ def _of_table(table: Any, origin: str | None = None) -> Counted:
         raise VocabularyError(
             f"The column {COUNT_COLUMN!r} holds something else than whole numbers."
         )
+    if numbers.listed.is_unsigned:
+        raise _too_many(numbers.origin)
     listed = replace(entries.listed, origin=origin or entries.listed.origin)
     return listed, numbers.listed.ids.index_select(0, entries.entry_rows)
 

@@ -31,7 +31,7 @@ def bytes_of(text: str) -> bytes:
 
     What was no UTF-8 has been decoded by `surrogateescape`, as Python does with what it reads.
     """
-    return text.encode("utf-8", "surrogateescape")
+    return str.encode(text, "utf-8", "surrogateescape")
 
 
 def casefolded(entry: bytes) -> bytes:

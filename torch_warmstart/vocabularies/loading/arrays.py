@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 _STRIDE = 1 << 18  # entries turned into bytes at a time
 _SPREAD = 4  # times the room of its letters that text of any width is given, at one width
 _HIGHEST = 1 << 63  # an id from here on has no sign
+_IDS = {  # what torch has values of; of fewer bits it has names only
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+}
+_LAST_CHARACTER = 0x10FFFF
 _SURROGATES = (0xDC80, 0xDCFF)  # what a byte that is no UTF-8 is decoded as by `surrogateescape`
 
 
@@ -42,15 +47,16 @@ def from_tensor(tensor: torch.Tensor) -> Vocabulary:
         raise VocabularyError(
             f"A vocabulary given as a tensor is a plain vector of integer ids; {kind}."
         )
-    if tensor.ndim != 1 or dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+    if tensor.ndim != 1 or dtype not in _IDS:
         raise VocabularyError(
             f"A vocabulary given as a tensor is a vector of integer ids, not {dtype} of shape "
             f"{tuple(tensor.shape)}."
         )
+    plain = tensor.detach().as_subclass(torch.Tensor)
     if dtype == torch.uint64:
-        return _from_ids(tensor.cpu().numpy(), "the tensor of ids")
-    _check_not_empty(tensor)
-    ids = tensor.detach().to(torch.int64, copy=True)  # theirs may change
+        return _from_ids(plain.cpu().numpy(), "the tensor of ids")
+    _check_not_empty(plain)
+    ids = plain.to(torch.int64, copy=True)  # theirs may change
     return vocabulary_of(Entries("the tensor of ids", ENTRY, ids=ids))
 
 
@@ -66,23 +72,25 @@ def _kind_of_tensor(tensor: torch.Tensor) -> str:
     if tensor.layout != torch.strided:
         layout = str(tensor.layout).removeprefix("torch.")
         return f"one of layout {layout} leaves some out: pass tensor.to_dense()"
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return f"a {type(tensor).__name__} is more than its values: pass a plain tensor of its ids"
     return ""
 
 
-def from_numpy(array: npt.NDArray[Any]) -> Vocabulary:
-    """An array of str, bytes, integers or objects: a vector."""
+def from_numpy(array: npt.NDArray[Any], origin: str = "") -> Vocabulary:
+    """An array of str, bytes, integers or objects: a vector. `origin`: the file that had it."""
     if array.ndim != 1:
         raise VocabularyError(
             f"A vocabulary given as an array is a vector of entries, not {array.dtype} of shape "
-            f"{array.shape}. Pass one column of it."
+            f"{array.shape}{origin and ', as in '}{origin}. Pass one column of it."
         )
-    _check_not_empty(array)
-    kind, origin = array.dtype.kind, origin_of(array)
+    _check_not_empty(array, origin)
+    kind, origin = array.dtype.kind, origin or origin_of(array)
     if kind == "O":
         return from_sequence(array.tolist(), origin)
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         kept = ~np.ma.getmaskarray(array)
-        return with_gaps(from_numpy(np.asarray(array)[kept]), kept, origin)
+        return with_gaps(from_numpy(np.asarray(array)[kept], origin), kept, origin)
     if kind in "iu":
         return _from_ids(np.ascontiguousarray(array), origin)
     if kind in "US":
@@ -90,8 +98,8 @@ def from_numpy(array: npt.NDArray[Any]) -> Vocabulary:
     if kind == "T":
         return _from_string_dtype(array, origin)
     raise VocabularyError(
-        f"A vocabulary is str, bytes or integers; {origin} is neither. Convert it first: "
-        "array.astype(str), or .astype('int64')."
+        f"A vocabulary is str, bytes or integers; {origin} is neither, but {array.dtype}. Convert "
+        "it first: array.astype(str), or .astype('int64')."
     )
 
 
@@ -188,6 +196,8 @@ def _utf8(
     codes: npt.NDArray[np.uint32], origin: str
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Code points as UTF-8, and how many bytes each takes."""
+    if len(codes) and int(codes.max()) > _LAST_CHARACTER:
+        raise VocabularyError(f"{origin} holds numbers that no character has: it is damaged.")
     escaped = (codes >= _SURROGATES[0]) & (codes <= _SURROGATES[1])
     if bool((((codes >= 0xD800) & (codes <= 0xDFFF)) & ~escaped).any()):
         raise VocabularyError(f"{origin} holds half of a surrogate pair, which is no text.")
@@ -285,6 +295,8 @@ def from_sequence(entries: Sequence[Any], origin: str = "") -> Vocabulary:
     """str, bytes or int, one for each row; None for a row without an entry."""
     _check_not_empty(entries)
     origin = origin or f"the {type(entries).__name__} of length {len(entries):,}"
+    if type(entries) not in (list, tuple, range):
+        entries = _read_once(entries, origin)
     classes = set(map(type, entries))
     if type(None) in classes and len(classes) > 1:
         kept = np.array([entry is not None for entry in entries])
@@ -305,13 +317,22 @@ def from_sequence(entries: Sequence[Any], origin: str = "") -> Vocabulary:
     )
 
 
+def _read_once(entries: Sequence[Any], origin: str) -> Sequence[Any]:
+    """What a sequence of somebody's own has, which may be something else when asked again."""
+    count, found = len(entries), list(entries)
+    if len(found) != count:
+        raise VocabularyError(f"{origin} gives {len(found):,} entries: which are meant is unclear.")
+    return found
+
+
 def _of_texts(entries: Sequence[str], origin: str) -> Entries:
     """Texts; those of ASCII are encoded all at once."""
     joined = "".join(entries)
     if not joined.isascii():
         return entries_of_bytes([_encoded(entry, origin) for entry in entries], origin)
     data = np.frombuffer(bytearray(joined.encode()), dtype=np.uint8)
-    return text_entries(data, np.fromiter(map(len, entries), np.int64, len(entries)), origin)
+    lengths = map(str.__len__, entries)  # not what classes derived from it may say
+    return text_entries(data, np.fromiter(lengths, np.int64, len(entries)), origin)
 
 
 def from_mapping(mapping: Mapping[Any, Any], origin: str = "", **more: Any) -> Vocabulary:
@@ -390,6 +411,7 @@ def _of_ints(entries: Sequence[Any], origin: str) -> Entries:
     return Entries(origin, ENTRY, ids=torch.tensor(numbers, dtype=torch.int64, device="cpu"))
 
 
-def _check_not_empty(entries: Any) -> None:
+def _check_not_empty(entries: Any, origin: str = "") -> None:
     if not len(entries):
-        raise VocabularyError("A vocabulary needs at least one entry; an empty sequence was given.")
+        given = f"{origin} is empty" if origin else "an empty sequence was given"
+        raise VocabularyError(f"A vocabulary needs at least one entry; {given}.")

@@ -284,7 +284,7 @@ def _read_npy(raw: Bytes, url: str) -> Vocabulary:
         raise VocabularyError(
             f"{url} is an array of numpy's that cannot be read as text or integers: {error}."
         ) from error
-    return with_rows_of_a_list(from_numpy(array))
+    return with_rows_of_a_list(from_numpy(array, url))
 
 
 def _read_directory(url: str, storage: Storage, key: str | None) -> Vocabulary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,8 +140,21 @@ def _in_memory(
     raise SettingsError(
         f"A vocabulary is a path or URL, a sequence or array of str, bytes or int, a mapping of "
         f"entry to row, a column that exports Arrow, a lookup layer or a tokenizer; not a "
-        f"{_name(source)}."
+        f"{_name(source)}.{_instead_of(source)}"
     )
+
+
+def _instead_of(source: Any) -> str:
+    """What to pass instead of what is no vocabulary, but nearly one; or ""."""
+    if isinstance(source, set | frozenset):
+        return " A set has no order, and rows have one: pass its entries as a list, in that order."
+    if isinstance(source, bytes | bytearray | memoryview):
+        return " A path is a str."
+    if callable(getattr(source, "numpy", None)):
+        return " If it is a tensor, pass its .numpy()."
+    if isinstance(source, Iterable):
+        return " If it gives the entries in the order of their rows, pass list(...) of it."
+    return ""
 
 
 def _from_array(array: Any) -> Vocabulary:
@@ -178,6 +191,8 @@ def _from_values(source: Any) -> Vocabulary:
     """Pandas' arrays and indices; what is missing, beside which ids become floats, is no entry."""
     from torch_warmstart.vocabularies.loading.arrays import from_numpy, from_sequence
 
+    if hasattr(source, "levels") and source.nlevels == 1:
+        source = source.get_level_values(0)
     if getattr(source, "nlevels", 1) > 1:
         raise VocabularyError(
             f"the {_name(source)} of length {len(source):,} has several labels for each row: pass "

@@ -108,6 +108,20 @@ def has_its_memory(tensor: torch.Tensor) -> bool:
     return end * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
+def has_own_dispatch(tensor: torch.Tensor) -> bool:
+    """Whether a subclass decides what every operation on it does, as DTensor and torchao's do.
+
+    Its values are then not those of its memory.
+    """
+    own = type(tensor).__torch_dispatch__
+    return bool(own is not torch.Tensor.__torch_dispatch__)
+
+
+def masked_in(given: object) -> int:
+    """How many values numpy's mask leaves out: what lies there is any number, and none is meant."""
+    return int(np.sum(given.mask)) if isinstance(given, np.ma.MaskedArray) else 0
+
+
 def why_no_values() -> str:
     """Why tensors that are made here are none that are read and written; "" if they are.
 

@@ -163,3 +163,10 @@ def test_an_array_may_be_in_the_other_order_of_bytes() -> None:
         model, tws.WarmStartSettings({"weight": torch.ones(1, 3)}, ".*", {"weight": info})
     )
     assert model.weight[0].tolist() == [3.0, 4.0, 5.0]
+
+
+def test_what_a_mask_leaves_out_is_no_vector() -> None:
+    """What lies under it is any number."""
+    vectors = np.ma.array(np.ones((2, 3), np.float32), mask=[[0, 0, 0], [1, 1, 1]])
+    with pytest.raises(tws.PlanError, match="masked, and 3 of 6 numbers are missing: leave their"):
+        started(init.vectors((["a", "b"], vectors), align=None))

@@ -182,3 +182,14 @@ def test_rows_without_a_number_are_made_too(made: object) -> None:
     weight, account = start(torch.zeros(40, 0), OLD, NEW, made)
     assert weight.shape[1] == 0
     assert account.rows.initialised == 2
+
+
+def test_groups_that_a_tensor_gives_are_its_numbers() -> None:
+    """Tensors themselves are each another key, so that no two entries would share a group."""
+    old, entries = table(2, 3), ["a", "b", "x", "y"]
+    groups = dict(zip(entries, torch.tensor([4.0, 5.0, 5.0, float("nan")]), strict=True))
+    weight, account = start(old, ["a", "b"], ["x", "y"], init.group_mean(groups))
+    assert account.new_rows.answered == (("group_mean", 1), ("zeros", 1))
+    torch.testing.assert_close(weight, torch.stack([old[1], torch.zeros(3)]))
+    with pytest.raises(tws.SettingsError, match=r"a group is one value .*of shape \[1\] is none"):
+        start(old, ["a", "b"], ["x"], init.group_mean({"x": torch.tensor([1]), "a": 1}))

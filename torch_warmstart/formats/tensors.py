@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.computing import pieces_of
-from torch_warmstart.dtypes import dtype_name, has_its_memory
+from torch_warmstart.dtypes import dtype_name, has_its_memory, has_own_dispatch, masked_in
 from torch_warmstart.errors import SettingsError
 
 _DEPTH = 4  # of mappings in a container, in which arrays are looked for
@@ -30,7 +30,7 @@ def why_unreadable(tensor: torch.Tensor) -> str:
     """What a tensor is whose values cannot be read, to follow its name; "": they can."""
     if torch.nn.parameter.is_lazy(tensor):
         return "is a lazy parameter, which has no shape yet: run a batch through its model first"
-    if _is_of_own_dispatch(tensor) and pieces_of(tensor) is None:
+    if has_own_dispatch(tensor) and pieces_of(tensor) is None:
         return _of_class(tensor)
     if tensor.is_nested:
         return "is a nested tensor, which has no one shape"
@@ -86,8 +86,7 @@ def with_tensors(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, A
 
 
 def _check_whole(key: Any, array: np.ndarray[Any, Any]) -> None:
-    """What lies under a mask is any number, and none that is meant."""
-    missing = int(np.sum(array.mask)) if isinstance(array, np.ma.MaskedArray) else 0
+    missing = masked_in(array)
     if missing:
         raise SettingsError(
             f"{key!r} is a masked array of numpy, and {missing:,} of {array.size:,} values are "
@@ -105,12 +104,6 @@ def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor | None:
         return None
 
 
-def _is_of_own_dispatch(tensor: torch.Tensor) -> bool:
-    """Whether a subclass decides what every operation on it does, as DTensor and torchao's do."""
-    own = type(tensor).__torch_dispatch__
-    return bool(own is not torch.Tensor.__torch_dispatch__)
-
-
 def _is_of_own_functions(tensor: torch.Tensor) -> bool:
     """Whether a subclass with plain memory decides what torch's functions do with it."""
     kind = type(tensor)
@@ -118,7 +111,7 @@ def _is_of_own_functions(tensor: torch.Tensor) -> bool:
         return False
     own = getattr(kind.__torch_function__, "__func__", kind.__torch_function__)
     stock = (torch.Tensor.__torch_function__.__func__, torch._C._disabled_torch_function_impl)  # type: ignore[attr-defined]
-    return not (own in stock or _is_of_own_dispatch(tensor) or torch.nn.parameter.is_lazy(tensor))
+    return not (own in stock or has_own_dispatch(tensor) or torch.nn.parameter.is_lazy(tensor))
 
 
 def _of_class(tensor: torch.Tensor) -> str:

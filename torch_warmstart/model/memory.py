@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
-from torch_warmstart.dtypes import has_its_memory, span_of
+from torch_warmstart.dtypes import has_its_memory, has_own_dispatch, span_of
 from torch_warmstart.values import frozen
 
 T = TypeVar("T")
@@ -171,8 +171,7 @@ def has_no_address(tensor: torch.Tensor) -> bool:
     """Whether only a tensor's class can write to it, and so as a whole: torchao's, fake ones."""
     if tensor.is_meta or not tensor.numel() or torch.nn.parameter.is_lazy(tensor):
         return False
-    own = type(tensor).__torch_dispatch__
-    return bool(own is not torch.Tensor.__torch_dispatch__) and extent_of(tensor) is None
+    return has_own_dispatch(tensor) and extent_of(tensor) is None
 
 
 def _refuses_values(tensor: torch.Tensor) -> bool:

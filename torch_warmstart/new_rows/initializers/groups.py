@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from torch_warmstart.dtypes import lies_in_memory
 from torch_warmstart.entries import Vocabulary
 from torch_warmstart.errors import SettingsError
 from torch_warmstart.new_rows.composing import RowInitializer
@@ -30,7 +31,7 @@ class GroupMean(RowInitializer):
         try:
             groups = [
                 -1 if _is_missing(group) else numbers.setdefault(group, len(numbers))
-                for group in self.groups.values()
+                for group in map(_as_value, self.groups.values())
             ]
         except TypeError as error:
             raise SettingsError(
@@ -63,6 +64,15 @@ class GroupMean(RowInitializer):
     def _group_of(self, places: torch.Tensor) -> torch.Tensor:
         """The groups of entries by their places among the keys; -1 where there is none."""
         return torch.where(places >= 0, self._group_of_key[places.clamp(min=0)], -1)
+
+
+def _as_value(group: Any) -> Any:
+    """A number of a tensor as Python's: tensors are keys as objects, each another one."""
+    if not isinstance(group, torch.Tensor):
+        return group
+    if group.ndim or not lies_in_memory(group):
+        raise TypeError(f"a tensor of shape {list(group.shape)} is none")
+    return group.item()
 
 
 def _is_missing(group: Any) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from torch_warmstart.dtypes import NO_PLAIN_TENSOR, lies_in_memory, summed_in
+from torch_warmstart.dtypes import NO_PLAIN_TENSOR, lies_in_memory, masked_in, summed_in
 from torch_warmstart.entries import OOV, Entries, Vocabulary
 from torch_warmstart.errors import (
     CheckpointNotFoundError,
@@ -248,6 +248,12 @@ class Elsewhere:
 
 def _tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
     """An array of floating numbers, in any order of bytes."""
+    missing = masked_in(array)
+    if missing:
+        raise SettingsError(
+            f"The array of a table from outside is masked, and {missing:,} of {array.size:,} "
+            "numbers are missing: leave their rows out, with their entries."
+        )
     if array.dtype.kind != "f" or array.dtype.itemsize > _WIDEST:
         raise SettingsError(
             f"The array of a table from outside is {array.dtype}: it is a matrix of floating "

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from torch_warmstart.dtypes import lies_in_memory
+from torch_warmstart.dtypes import lies_in_memory, masked_in
 from torch_warmstart.entries import COUNT_COLUMN, ENTRY_COLUMN, Entries, Vocabulary
 from torch_warmstart.errors import (
     SettingsError,
@@ -141,7 +141,7 @@ def _cut(entries: Entries, numbers: torch.Tensor) -> Iterator[Counted]:
 
 def _as_array(given: Any) -> npt.NDArray[Any]:
     """Numbers as users hold them; raises VocabularyError for what is none, or no vector."""
-    if np.ma.is_masked(given):
+    if masked_in(given):
         raise VocabularyError("Some counts are missing: leave these out, with their entries.")
     if isinstance(given, torch.Tensor) and lies_in_memory(given):
         given = given.detach().cpu()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
-from torch_warmstart.dtypes import has_its_memory
+from torch_warmstart.dtypes import has_its_memory, has_own_dispatch
 from torch_warmstart.entries import (
     ENTRY,
     MOST_ROWS,
@@ -72,7 +72,7 @@ def _kind_of_tensor(tensor: torch.Tensor) -> str:
     if tensor.layout != torch.strided:
         layout = str(tensor.layout).removeprefix("torch.")
         return f"one of layout {layout} leaves some out: pass tensor.to_dense()"
-    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+    if has_own_dispatch(tensor):
         return f"a {type(tensor).__name__} is more than its values: pass a plain tensor of its ids"
     return ""
 

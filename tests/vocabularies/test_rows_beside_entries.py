@@ -71,6 +71,33 @@ def test_another_order_than_that_of_the_lines_is_refused(kind, name, first, tmp_
         tws.Vocabulary.load(held, column="token")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "category", "Int16"])
+@pytest.mark.parametrize("kind", [*KINDS, "feather"])
+def test_so_it_is_whatever_type_holds_the_numbers(kind, dtype, tmp_path):
+    """Beside a row without one, which is gone since, pandas makes floating numbers of all."""
+    table = pandas.DataFrame({"token": ["c", "a", "b"], "id": [2, 0, 1]}).astype({"id": dtype})
+    with pytest.raises(tws.VocabularyError, match="numbers its entries in column 'id', from 0 to"):
+        tws.Vocabulary.load(_held(table, tmp_path, kind), column="token")
+    others = pandas.DataFrame({"token": ["c", "a", "b"], "id": [2, 0, None]}).astype({"id": object})
+    others = others.astype({"id": "float64" if dtype in ("float32", "float64") else "Int16"})
+    others = others.astype({"id": dtype})
+    assert len(tws.Vocabulary.load(_held(others, tmp_path, kind), column="token")) == 3
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "feather"])
+def test_text_by_a_dictionary_numbers_nothing(kind, tmp_path):
+    table = pandas.DataFrame({"token": ["c", "a", "b"], "id": pandas.Categorical(["y", "z", "x"])})
+    assert len(tws.Vocabulary.load(_held(table, tmp_path, kind), column="token")) == 3
+
+
+def test_a_damaged_column_beside_is_named():
+    damaged = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([2, 0], pyarrow.int8()), pyarrow.array([0, 1]), safe=False
+    )
+    with pytest.raises(tws.VocabularyError, match="Column 'id' names entries that its dictionary"):
+        tws.Vocabulary.load(pyarrow.table({"token": ["a", "b"], "id": damaged}), column="token")
+
+
 @pytest.mark.parametrize(
     "numbers",
     [[*range(2, 12)], [*range(5), *range(7, 12)], [19, 2, 4, 6, 8, 10, 12, 0, 16, 18]],
@@ -195,6 +222,8 @@ def _in_file(table, folder, kind):
         table.to_json(path, orient="records", lines=True)
     elif kind == "parquet":
         table.to_parquet(path)
+    elif kind == "feather":
+        table.to_feather(path)
     else:
         table.to_csv(path, index=False, sep={"csv": ",", "tsv": "\t"}[kind])
     return path

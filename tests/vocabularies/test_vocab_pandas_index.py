@@ -154,3 +154,8 @@ def test_ids_beyond_64_bits_beside_labels_are_no_rows():
 def test_an_index_of_one_level_is_that_level():
     one = pd.MultiIndex.from_arrays([["b", "a"]])
     assert list(load(one).entries) == [b"b", b"a"]
+
+
+def test_rows_may_be_categories_of_any_integers():
+    series = pd.Series({"rome": 1, "oslo": 0}, dtype="Int16").astype("category")
+    assert list(load(series).entries) == [b"oslo", b"rome"]

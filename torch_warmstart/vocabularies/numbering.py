@@ -24,12 +24,13 @@ _USAGE = re.compile(
     re.IGNORECASE,
 )
 _PANDAS = b"pandas"  # what its metadata is called in a schema
-_FIRST = 1024  # of a column, by which most are known not to number anything
+FIRST = 1024  # of a column, by which most are known not to number anything
+_EXACT = 2.0**53  # from here on floats are not all whole numbers
 _FEW = 8  # numbers with gaps that may as well be of anything
 
 
 def may_be_numbers(name: str) -> bool:
-    """Whether a column of integers may say rows, by its name."""
+    """Whether a column of whole numbers may say rows, by its name."""
     return not _USAGE.fullmatch(name)
 
 
@@ -42,9 +43,20 @@ def may_number(lowest: int, highest: int, count: int) -> bool:
     return lowest >= 0 and count > 1 and count - 1 <= highest < 2 * count + begin
 
 
+def as_whole(numbers: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """Numbers as integers, of floating ones, which pandas makes of some; None: they are fractions.
+
+    Those that a float holds exactly are few enough to number rows.
+    """
+    if numbers.dtype.kind != "f":
+        return numbers
+    is_whole = np.isfinite(numbers) & (np.abs(numbers) < _EXACT) & (numbers == np.rint(numbers))
+    return numbers.astype(np.int64) if bool(is_whole.all()) else None
+
+
 def may_begin_numbers(numbers: npt.NDArray[Any]) -> bool:
     """Whether the first of some integers may be numbers: features of few values are not."""
-    first = numbers[:_FIRST]
+    first = numbers[:FIRST]
     return not len(first) or (int(first.min()) >= 0 and len(np.unique(first)) == len(first))
 
 

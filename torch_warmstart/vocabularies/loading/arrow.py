@@ -8,7 +8,7 @@ interface", "Arrow columnar format"; the PyCapsule interface names the capsules.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from torch_warmstart.errors import (
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies.loading.arrays import from_numpy, with_gaps
 from torch_warmstart.vocabularies.numbering import (
+    as_whole,
     check_index,
     check_numbers,
     may_be_numbers,
@@ -113,6 +114,7 @@ _INTEGERS = {  # by the letters of their formats
     b"l": np.int64,
     b"L": np.uint64,
 }
+_NUMBERS = {**_INTEGERS, b"e": np.float16, b"f": np.float32, b"g": np.float64}
 _OFFSETS = {b"u": np.int32, b"z": np.int32, b"U": np.int64, b"Z": np.int64}
 _VIEWS = (b"vu", b"vz")
 _STRUCT = b"+s"
@@ -161,7 +163,7 @@ def from_table(
 
 
 class _Beside:
-    """The columns of integers beside the entries', while a table is read."""
+    """The columns of whole numbers beside the entries', while a table is read."""
 
     def __init__(self) -> None:
         self._parts: dict[int, list[npt.NDArray[Any]]] = {}
@@ -172,20 +174,21 @@ class _Beside:
         """What a table's columns are, of which one has the entries."""
         self._metadata = _metadata(schema)
         kinds = [schema.children[at].contents for at in range(len(names))]
-        plain = (at for at, kind in enumerate(kinds) if kind.format in _INTEGERS)
-        chosen = (at for at in plain if at != number and _is_plain(kinds[at]))
+        chosen = (at for at, kind in enumerate(kinds) if at != number and _has_numbers(kind))
         self._names = {at: names[at] for at in chosen if may_be_numbers(names[at])}
         self._parts = {at: [] for at in self._names}
 
     def take(self, schema: Any, array: Any) -> None:
         """A chunk; what has nulls numbers no entries."""
         for at in list(self._names):
-            found = _column_at(schema, array, at, "")
-            is_whole = found.is_there is None or bool(found.is_there.all())
-            if found.ids is None or not is_whole or not may_begin_numbers(found.ids):
+            named = f"Column {shown_entry(self._names[at])}"
+            found = _column_at(schema, array, at, named, _NUMBERS)
+            is_complete = found.is_there is None or bool(found.is_there.all())
+            numbers = as_whole(found.ids) if found.ids is not None and is_complete else None
+            if numbers is None or not may_begin_numbers(numbers):
                 del self._names[at], self._parts[at]  # before there are more of it
             else:
-                self._parts[at].append(found.ids)
+                self._parts[at].append(numbers)
 
     def check(self, origin: str, *, has_names: bool) -> None:
         """Raises VocabularyError for one that numbers the entries in another way."""
@@ -195,9 +198,10 @@ class _Beside:
         check_index(origin, self._metadata)
 
 
-def _is_plain(schema: Any) -> bool:
-    """Whether integers are no numbers of a dictionary's entries and of no extension."""
-    return not schema.dictionary and _EXTENSION not in _metadata(schema)
+def _has_numbers(schema: Any) -> bool:
+    """Whether a column holds numbers that mean themselves, by a dictionary or not."""
+    inner = schema.dictionary.contents if schema.dictionary else schema
+    return inner.format in _NUMBERS and not any(_EXTENSION in _metadata(s) for s in (schema, inner))
 
 
 def _origin_of(source: Any) -> str:
@@ -408,9 +412,11 @@ def _chunk(
     return _column_at(schema, array, number, origin)
 
 
-def _column_at(schema: Any, array: Any, number: int, origin: str) -> _Column:
+def _column_at(
+    schema: Any, array: Any, number: int, origin: str, kinds: Mapping[bytes, Any] = _INTEGERS
+) -> _Column:
     child, inside = schema.children[number].contents, array.children[number].contents
-    found = _decoded(child, inside, origin)
+    found = _decoded(child, inside, origin, kinds=kinds)
     start = array.offset  # of the table; its columns know nothing of it
     if start or _length(found) != array.length:
         found = found.take(np.arange(start, start + array.length))
@@ -474,14 +480,23 @@ def _check_rows_not_lost(names: Sequence[str], column: str | int | None, origin:
         )
 
 
-def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:
+def _decoded(
+    schema: Any,
+    array: Any,
+    origin: str,
+    depth: int = 0,
+    *,
+    kinds: Mapping[bytes, Any] = _INTEGERS,
+) -> _Column:
+    """What a column holds; numbers of these kinds are ids."""
     form, length, offset = schema.format, array.length, array.offset
     _check_stored_as_is(schema, origin)
     there = _valid(array)
     if schema.dictionary:
         if depth >= _DEEPEST or form not in _INTEGERS:
             raise VocabularyError(f"{origin} is encoded by a dictionary that cannot be followed.")
-        values = _decoded(schema.dictionary.contents, array.dictionary.contents, origin, depth + 1)
+        inner, inside = schema.dictionary.contents, array.dictionary.contents
+        values = _decoded(inner, inside, origin, depth + 1, kinds=kinds)
         at = _buffer(array, 1, _INTEGERS[form], length, offset).astype(np.int64)
         if there is not None:
             at[~there] = 0
@@ -491,8 +506,8 @@ def _decoded(schema: Any, array: Any, origin: str, depth: int = 0) -> _Column:
         if len(at) and not 0 <= int(at.min()) <= int(at.max()) < _length(values):
             raise VocabularyError(f"{origin} names entries that its dictionary does not have.")
         return _where_both(values.take(at), there)
-    if form in _INTEGERS:
-        return _Column(there, ids=_buffer(array, 1, _INTEGERS[form], length, offset).copy())
+    if form in kinds:
+        return _Column(there, ids=_buffer(array, 1, kinds[form], length, offset).copy())
     if form in _OFFSETS:
         bounds = _buffer(array, 1, _OFFSETS[form], length + 1 if length else 0, offset)
         edges = bounds.astype(np.int64) if length else np.zeros(1, dtype=np.int64)

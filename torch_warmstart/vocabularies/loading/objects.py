@@ -21,7 +21,13 @@ from torch_warmstart.vocabularies.loading.arrays import from_mapping
 from torch_warmstart.vocabularies.loading.keras_layers import from_keras_layer, is_keras_lookup
 from torch_warmstart.vocabularies.loading.sentencepiece import read_model
 from torch_warmstart.vocabularies.loading.tokenizer_files import roles_of, unknown_of, with_roles
-from torch_warmstart.vocabularies.numbering import is_numbering, may_number
+from torch_warmstart.vocabularies.numbering import (
+    FIRST,
+    as_whole,
+    is_numbering,
+    may_begin_numbers,
+    may_number,
+)
 
 _COUNTED = "count"  # what pandas calls what `value_counts()` returns
 
@@ -87,10 +93,10 @@ def _numbers_of(source: Any) -> npt.NDArray[Any]:
     categories = getattr(source.dtype, "categories", None)
     kind = getattr(source.dtype if categories is None else categories.dtype, "kind", "")
     numbers: npt.NDArray[Any] = np.zeros(0, dtype=np.int64)
-    if kind in ("i", "u"):
-        numbers = source.dropna().to_numpy()
-        return numbers if categories is None else numbers.astype(categories.dtype)
-    values = source.dropna().tolist() if holds_ints(source) else []
+    are_integers = kind in ("i", "u")
+    if are_integers and categories is None:
+        return source.dropna().to_numpy()  # type: ignore[no-any-return]
+    values = source.dropna().tolist() if are_integers or holds_ints(source) else []
     if all(map(is_whole, values)):
         with contextlib.suppress(OverflowError):  # beyond 64 bits they number nothing
             numbers = np.array(values, dtype=np.int64)
@@ -146,9 +152,20 @@ def _with_unsigned(picked: Any) -> Any:
 
 def _may_say_rows(column: Any) -> bool:
     """Whether a column may number all rows, by its bounds: what may not is not exported."""
-    if getattr(column.dtype, "kind", "") not in ("i", "u") or not len(column) or column.hasnans:
+    if not len(column) or not may_begin_numbers(_whole_numbers_of(column.iloc[:FIRST])):
         return False
-    return may_number(int(column.min()), int(column.max()), len(column))
+    numbers = _whole_numbers_of(column)
+    if not len(numbers) or len(numbers) < len(column):
+        return False
+    return may_number(int(numbers.min()), int(numbers.max()), len(numbers))
+
+
+def _whole_numbers_of(column: Any) -> npt.NDArray[Any]:
+    """The integers of a column, and floating numbers that are all whole; of anything else none."""
+    if getattr(column.dtype, "kind", "") != "f":
+        return _numbers_of(column)
+    numbers = as_whole(column.dropna().to_numpy())
+    return np.zeros(0, dtype=np.int64) if numbers is None else numbers
 
 
 def _origin(source: Any) -> str:

@@ -31,6 +31,7 @@ from torch_warmstart.vocabularies.refused_entries import check_no_blank_cells
 
 _COUNTED = re.compile(r"CSV parse error: Expected \d+ columns, got \d+")
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
+_NUMBERS = re.compile("(dictionary<values=)?(u?int|float|double|halffloat)")  # types of pyarrow's
 _LOOKED_AT = 50  # lines
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 _OTHERS = {"semicolons": b";", "bars": b"|", "tabs": b"\t", "commas": b","}
@@ -212,8 +213,8 @@ def _read_parquet(buffer: Any, column: str | int | None, block: int) -> Any:
     schema = file.schema_arrow
     if column not in schema.names:
         return parquet_table(file, size)
-    integers = (field for field in schema if str(field.type).startswith(("int", "uint")))
-    beside = [f.name for f in integers if f.name != column and may_be_numbers(f.name)]
+    numbers = (field for field in schema if _NUMBERS.match(str(field.type)))
+    beside = [f.name for f in numbers if f.name != column and may_be_numbers(f.name)]
     chosen = [column, *(name for name in beside if _may_be_all(file, name))]
     return parquet_table(file, size, chosen)
 

@@ -13,6 +13,9 @@ import torch
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their size
 PLAIN = (torch.Tensor, torch.nn.Parameter)  # themselves: what is sharded is of another type
+_OF_SOME_BITS = [f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)]
+# In which libraries keep quantised numbers: torch has no more of them than the names.
+_NEVER_COPIED = {getattr(torch, name) for name in (*_OF_SOME_BITS, "bit") if hasattr(torch, name)}
 _KNOWN_EVERYWHERE = {torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8}
 
 NO_PLAIN_TENSOR = (  # what follows who has given or returned one
@@ -31,6 +34,11 @@ def as_bits(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dtype in _KNOWN_EVERYWHERE or tensor.dtype.itemsize not in INTEGERS:
         return tensor  # complex128, of 16 bytes, is known everywhere too
     return tensor.view(INTEGERS[tensor.dtype.itemsize])
+
+
+def as_copied(tensor: torch.Tensor) -> torch.Tensor:
+    """A view that torch can copy to one of the same dtype: of numbers of some bits it can none."""
+    return tensor.view(torch.uint8) if tensor.dtype in _NEVER_COPIED else tensor
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from torch_warmstart.computing import GRAIN, blocks, in_threads
+from torch_warmstart.dtypes import as_copied
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -82,6 +83,8 @@ def copy_whole(source: torch.Tensor, out: torch.Tensor) -> None:
     elements at a time, which stay in the cache and are too few for torch to split.
     """
     is_cast = source.dtype != out.dtype
+    if not is_cast:
+        source, out = as_copied(source), as_copied(out)
     is_small = out.numel() <= GRAIN or source.shape != out.shape
     if is_small or not (is_plain(source) and is_plain(out)) or (is_cast and out.is_inference()):
         out.copy_(source)

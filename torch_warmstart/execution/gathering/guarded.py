@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from torch_warmstart.dtypes import span_of
+from torch_warmstart.execution.gathering.by_rows import copy_whole
 from torch_warmstart.execution.gathering.gather import CHUNK_BYTES, gather_blocks
 from torch_warmstart.formats import Block
 from torch_warmstart.storage import copied
@@ -26,7 +27,7 @@ def copy_guarded(source: torch.Tensor, target: torch.Tensor) -> None:
     dim = _outermost(source)
     for start, part in _parts(source, dim):
         rows = target if dim is None else target.narrow(dim, start, part.shape[dim])
-        rows.copy_(_in_own_memory(part))
+        copy_whole(_in_own_memory(part), rows)
 
 
 def duplicate(source: torch.Tensor) -> torch.Tensor:

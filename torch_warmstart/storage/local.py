@@ -65,6 +65,14 @@ class LocalFile:
         pieces = [piece.copy() for piece in copied(there, self.url)]
         return np.concatenate(pieces) if pieces else there
 
+    def read_whole(self) -> Bytes:
+        """All of it in memory of its own: what becomes of the file later does not matter."""
+        with of_this_machine(self.url), _open_to_read(self.path) as file:
+            self._compare(state_of(os.fstat(file)))
+            contents = _read_whole(file, self.size)
+            self._compare(state_of(os.fstat(file)))
+        return contents
+
     def view(self, offset: int, length: int) -> Bytes:
         check_range(self, offset, length)
         return self._mapped()[offset : offset + length]
@@ -133,11 +141,11 @@ def _contents(file: int, path: str, size: int) -> Bytes:
 
 def _read_whole(file: int, size: int) -> Bytes:
     """What is there; less than `size` if the file has been cut, which its state then tells."""
-    contents = np.zeros(size, dtype=np.uint8)
-    at = 0
-    while at < size and (data := os.read(file, size - at)):
-        contents[at : at + len(data)] = np.frombuffer(data, dtype=np.uint8)
-        at += len(data)
+    contents, at = np.empty(size, dtype=np.uint8), 0
+    with open(file, "rb", buffering=0, closefd=False) as raw:
+        while at < size and (read := raw.readinto(contents[at:].data)):
+            at += read
+    contents[at:] = 0
     return contents
 
 

@@ -180,9 +180,11 @@ class Storage:
             )
 
     def read_all(self, url: str) -> Bytes:
-        """The whole of a file; local ones are mapped, not copied."""
+        """The whole of a file, for whoever keeps it: a local one is copied, not mapped."""
         source = self.open(url)
         try:
+            if isinstance(source, LocalFile):
+                return source.read_whole()
             return source.read(0, source.size)
         finally:
             source.close()

@@ -3,7 +3,8 @@
 A vocabulary file is bytes. A line ends at a newline, exactly one carriage return before it is
 dropped, and everything else is significant: no text mode, no splitlines(), no stripping
 (tensorflow `core/lib/io/inputbuffer.cc`). Blank lines are errors (`refused_entries`). Entries
-stay where they are, as places in one buffer; a local file is mapped, not copied.
+stay where they are, as places in one buffer: a copy of the file, of which others may make another
+while the vocabulary is in use.
 """
 
 from __future__ import annotations

@@ -168,7 +168,9 @@ class VocabInfo:
             if not set(said) <= {"new", "old"}:
                 raise SettingsError(f"VocabInfo: forms has the sides 'new' and 'old', not {said}.")
             said = said.get(side)
-        given: Any = () if said is None else said
+        if said is None:
+            return ()
+        given: Any = said
         listed: tuple[Form, ...] = tuple(given) if isinstance(given, list | tuple) else (given,)
         known = get_args(Form)
         if not all(isinstance(form, str) and form in known for form in listed):

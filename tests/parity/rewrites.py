@@ -227,7 +227,7 @@ def _key_meant(scenario: Scenario, torch_name: str, key: str) -> str:
     bare = key.removesuffix(":0")
     spellings = [key, bare, key.replace(".", "/"), key.replace("/", ".")]
     spellings += [bare.replace(".", "/"), bare.replace("/", ".")]
-    leaf = torch_name.rpartition(".")[2]
+    leaf = torch_name.replace("/", ".").rpartition(".")[2]
     if key == leaf or key.endswith((f"/{leaf}", f".{leaf}")):  # the same leaf elsewhere
         spellings.append(f"{key}:0")
     return next((s for s in spellings if scenario.tensor(s) is not None), key)
@@ -238,7 +238,8 @@ def _spelt_keys(scenario: Scenario, variable: Variable) -> list[str]:
     torch_name = torch_names(scenario.variables)[variable.name]
     half_dotted = "/".join(torch_name.rsplit(".", 1))
     dotted = torch_name.replace("/", ".")  # of a name that is no path of modules
-    wanted = dict.fromkeys([torch_name, half_dotted, dotted, variable.name, f"{variable.name}:0"])
+    names = [torch_name, half_dotted, dotted, variable.name]
+    wanted = dict.fromkeys([*names, *(f"{name}:0" for name in names)])
     return [key for key in wanted if scenario.tensor(key) is not None]
 
 

@@ -130,6 +130,16 @@ def masked_in(given: object) -> int:
     return int(np.sum(given.mask)) if isinstance(given, np.ma.MaskedArray) else 0
 
 
+def has_own_functions(tensor: torch.Tensor) -> bool:
+    """Whether its class has a say in what torch's functions do with it."""
+    if type(tensor) in PLAIN:
+        return False
+    own = type(tensor).__torch_function__
+    stock = torch.Tensor.__torch_function__
+    is_stock = getattr(own, "__func__", None) is stock.__func__  # type: ignore[attr-defined]
+    return not is_stock and own is not torch.nn.Parameter.__torch_function__
+
+
 def why_no_values() -> str:
     """Why tensors that are made here are none that are read and written; "" if they are.
 

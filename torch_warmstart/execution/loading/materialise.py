@@ -29,6 +29,8 @@ from torch_warmstart.model import (
     extent_of,
     is_on_meta,
     makers_of,
+    mode_of,
+    modules_of,
     place_of,
     resetter_of,
     transient_buffers,
@@ -141,7 +143,7 @@ class Materialised:
         if not variables:
             return []
         old = {id(self._new[variable]): variable.tensor for variable in variables}
-        for module in self._model.modules():  # wherever a hook has put them
+        for module in modules_of(self._model):  # wherever a hook has put them
             for leaf, tensor in [*module._parameters.items(), *module._buffers.items()]:
                 if id(tensor) in old:
                     setattr(module, leaf, old[id(tensor)])
@@ -200,9 +202,13 @@ def _resettable(variables: Iterable[Variable]) -> dict[torch.nn.Module, str]:
 def _made_of(variable: Variable) -> torch.Tensor:
     """A tensor without values for one on meta, where it will be."""
     old = variable.tensor
-    made = torch.empty_like(old, device=variable.device, requires_grad=False)
-    if isinstance(old, torch.nn.Parameter):
-        made = torch.nn.Parameter(made, requires_grad=old.requires_grad)
+    with mode_of(old):
+        made = torch.empty_like(old, device=variable.device, requires_grad=False)
+        if issubclass(type(old), torch.nn.Parameter):
+            plain = made.as_subclass(torch.Tensor)
+            made = torch.Tensor._make_subclass(type(old), plain, old.requires_grad)
+        elif isinstance(old, torch.nn.Parameter):  # of another class, which torch marks as one
+            made = torch.nn.Parameter(made, requires_grad=old.requires_grad)
     for name, value in vars(old).items():  # what others have written on it
         if name not in vars(made):
             with contextlib.suppress(AttributeError):
@@ -229,8 +235,9 @@ def _chance_of(module: torch.nn.Module) -> Iterator[None]:
 
     On other devices torch sees to that.
     """
-    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    if not any(is_sharded(tensor) and tensor.device.type == "cpu" for tensor in own):
+    own = (*module._parameters.values(), *module._buffers.values())
+    there = (tensor for tensor in own if tensor is not None)
+    if not any(is_sharded(tensor) and tensor.device.type == "cpu" for tensor in there):
         yield
         return
     seed = int(torch.randint(1 << 62, ()))

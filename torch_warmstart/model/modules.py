@@ -23,15 +23,15 @@ def named_modules(
         prefix: Its own path.
         is_each_once: Whether one that stands in several places comes only at the first of them.
     """
-    seen: set[_Module] | None = set() if is_each_once else None
+    seen: set[int] | None = set() if is_each_once else None
     return _within(model, prefix, seen)
 
 
-def _within(module: _Module, path: str, seen: set[_Module] | None) -> Iterator[tuple[str, _Module]]:
+def _within(module: _Module, path: str, seen: set[int] | None) -> Iterator[tuple[str, _Module]]:
     if seen is not None:
-        if module in seen:
+        if id(module) in seen:  # a class may compare its modules in its own way
             return
-        seen.add(module)
+        seen.add(id(module))
     yield path, module
     for name, child in module._modules.items():
         if child is not None:

@@ -21,6 +21,7 @@ from torch_warmstart.computing import Mode, as_the_caller
 from torch_warmstart.errors import CallbackError, Finding
 from torch_warmstart.execution.loading.module_loading import Outcome
 from torch_warmstart.model import (
+    Attributes,
     Extent,
     Extents,
     Journal,
@@ -60,6 +61,7 @@ class Materialised:
         left = {v for v in (*by_module, *buffers) if not self._is_reset(v)}
         self._made = {v: None for v in (*on_meta, *buffers) if v not in left}
         self._new: dict[Variable, torch.Tensor] = {}
+        self._before = Attributes()  # of modules that get new ones
         self._items: dict[Variable, PlanItem] = {}  # for the new tensors, by what they were
         self._open = dict.fromkeys(v for v in (*by_module, *buffers) if v in self._made)
 
@@ -78,6 +80,10 @@ class Materialised:
         with torch.no_grad():
             for variable in self._made:
                 self._new[variable] = _made_of(variable)
+        owners = (owner for variable in self._new for owner in variable.owners)
+        self._before.keep(
+            {id(m): m for m, _ in (place_of(self._model, o) for o in owners)}.values()
+        )
         for variable, tensor in self._new.items():
             self._put(variable.owners, tensor)
         take_new_shards(self._model)
@@ -153,7 +159,9 @@ class Materialised:
     def undo(self) -> None:
         """Puts back what was there; a second time makes no difference."""
         for variable in self._new:
-            self._put(variable.owners, variable.tensor)
+            with contextlib.suppress(Exception):  # its class, or a hook of torch's, may refuse it
+                self._put(variable.owners, variable.tensor)
+        self._before.put_back()
         if self._new:
             take_new_shards(self._model)
 

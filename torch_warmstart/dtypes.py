@@ -135,9 +135,8 @@ def has_own_functions(tensor: torch.Tensor) -> bool:
     if type(tensor) in PLAIN:
         return False
     own = type(tensor).__torch_function__
-    stock = torch.Tensor.__torch_function__
-    is_stock = getattr(own, "__func__", None) is stock.__func__  # type: ignore[attr-defined]
-    return not is_stock and own is not torch.nn.Parameter.__torch_function__
+    stock = (torch.Tensor.__torch_function__.__func__, torch._C._disabled_torch_function_impl)  # type: ignore[attr-defined]
+    return getattr(own, "__func__", own) not in stock
 
 
 def why_no_values() -> str:

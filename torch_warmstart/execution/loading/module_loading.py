@@ -17,6 +17,7 @@ torch's norms have a `_load_from_state_dict` of their own, which only adds what 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,7 @@ def _users(hooks: Mapping[Any, Any]) -> list[Any]:
 
 
 def _loads_itself(model: _Module) -> bool:
-    load = getattr(type(model), "load_state_dict", None)
+    load = vars(model).get("load_state_dict") or getattr(type(model), "load_state_dict", None)
     return load is not _Module.load_state_dict and not is_of_sharding(load)
 
 
@@ -237,7 +238,9 @@ class _Loading:
         model = self._plan.model
         given = _StateDict({name: _made(value) for name, value in state.items()})
         given._metadata = self._versions
-        self._run_own(model, "", lambda: model.load_state_dict(given, strict=False), self._items)
+        options = {"strict": False} if _takes(model.load_state_dict, "strict") else {}
+        load = functools.partial(model.load_state_dict, given, **options)
+        self._run_own(model, "", load, self._items)
 
     def _load(self, module: _Module, state: dict[str, Any], prefix: str) -> None:
         self._at[prefix] = module
@@ -555,6 +558,12 @@ def _versions(modules: Iterable[tuple[str, _Module]]) -> dict[str, dict[str, int
     Modules upgrade what they load from an older version of themselves; ours is up to date.
     """
     return {name: {"version": module._version} for name, module in modules}
+
+
+def _takes(function: Callable[..., object], name: str) -> bool:
+    """Whether a function has a parameter of a name, or takes any."""
+    found = inspect.signature(function).parameters
+    return name in found or any(one.kind is one.VAR_KEYWORD for one in found.values())
 
 
 def _called(module: _Module, modules: Iterable[tuple[str, _Module]]) -> str:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_warmstart.computing import on_cpu
-from torch_warmstart.errors import PlanError, SettingsError, check_choice, check_kind, path_of
+from torch_warmstart.errors import (
+    CallbackError,
+    PlanError,
+    SettingsError,
+    as_sentence,
+    check_choice,
+    check_kind,
+    path_of,
+)
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
 from torch_warmstart.storage import MAX_GAP, Storage, alone_with
@@ -445,11 +453,21 @@ def convert(
     with alone_with(model):
         plan = plan_warm_start(model, _settings_for(source, settings))
         url = plan.checkpoint.url
-        would_write = write_state(model.state_dict(), path, url, force=force, dry_run=True)
+        would_write = write_state(_saved(model), path, url, force=force, dry_run=True)
         if dry_run:
             return would_write
         apply_plan(plan, progress=progress)
-        return write_state(model.state_dict(), path, url, force=force, progress=progress)
+        return write_state(_saved(model), path, url, force=force, progress=progress)
+
+
+def _saved(model: torch.nn.Module) -> Any:
+    """What a model saves, in its own way if it has one."""
+    try:
+        return model.state_dict()
+    except Exception as error:
+        raise CallbackError(
+            f"The model's own state_dict() raised {type(error).__name__}: {as_sentence(str(error))}"
+        ) from error
 
 
 def _settings_for(source: Any, settings: WarmStartSettings | Any) -> WarmStartSettings:

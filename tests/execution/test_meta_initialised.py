@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -173,3 +174,59 @@ def test_a_buffer_that_a_module_makes_of_itself_is_left_on_meta(dtype: torch.dty
     with pytest.warns(tws.WarmStartWarning, match="Left on the meta device.*rest.scale"):
         tws.warm_start(model, _settings())
     assert model["rest"].scale.is_meta
+
+
+class Anew(nn.Linear):
+    """Makes what it resets anew, or lets go of its memory."""
+
+    def reset_parameters(self):
+        if "weight" in self._parameters:
+            self.weight = nn.Parameter(torch.zeros_like(self.weight))
+            self.bias.data = torch.zeros(2)
+
+
+class Around(nn.Module):
+    """Hands on what it does not have itself, as wrappers do."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.scale = inner, nn.Parameter(torch.zeros(2))
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+
+def _on_meta():
+    return nn.Parameter(torch.empty(2, device="meta"))
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Anew, Around])
+def test_what_a_module_holds_beside_what_is_on_meta_stays_though_it_resets_all(kind):
+    first = Around(nn.Linear(2, 2)) if kind is Around else kind(2, 2)
+    setattr(first, "scale" if kind is Around else "bias", _on_meta())
+    model = nn.Sequential(first, nn.Linear(2, 2))
+    weight = model[0].weight
+    weight.grad = torch.ones(2, 2)
+    before = weight.detach().clone()
+    source = {"1.weight": torch.ones(2, 2), "1.bias": torch.ones(2)}
+    settings = tws.WarmStartSettings(source, on_missing="keep")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tws.WarmStartWarning)  # a wrapper resets its inner one only
+        report = tws.warm_start(model, settings)
+    assert model[0].weight is weight
+    assert torch.equal(weight, before)
+    assert weight.grad.tolist() == [[1, 1], [1, 1]]
+    name = "0.inner.weight" if kind is Around else "0.weight"
+    assert report[name].reason == "not in the checkpoint"
+
+
+def test_statistics_of_a_norm_stay_though_its_bias_is_made_anew():
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    model[0].running_mean.fill_(5)
+    model[0].bias = _on_meta()
+    tws.warm_start(model, tws.WarmStartSettings({"0.weight": torch.ones(2)}, on_missing="keep"))
+    assert model[0].running_mean.tolist() == [5, 5]
+    assert model[0].bias.tolist() == [0, 0]

@@ -116,3 +116,14 @@ def test_it_is_made_from_meta(kind):
         model = kind()
     tws.warm_start(model, STATE)
     assert torch.equal(model.words.weight, STATE["words.weight"])
+
+
+class Hidden(Net):
+    def get_submodule(self, target):
+        raise RuntimeError(target)
+
+
+def test_one_that_hides_its_modules_gets_another_vocabulary():
+    model = Hidden()
+    tws.change_vocabulary(model, {"words.weight": INFO})
+    assert model.words.weight.shape == (4, 2)

@@ -17,6 +17,7 @@ from .meta import makers_of as makers_of
 from .meta import place_of as place_of
 from .meta import resetter_of as resetter_of
 from .meta import transient_buffers as transient_buffers
+from .modules import module_at as module_at
 from .modules import modules_of as modules_of
 from .modules import named_modules as named_modules
 from .modules import tensors_of as tensors_of

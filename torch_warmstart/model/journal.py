@@ -110,6 +110,22 @@ class Journal:
         now = (_Registers(self._registers), _Memories(self._memories), _Roles(self._roles))
         return lambda: not any(True for one in now for _ in one.changed())
 
+    def spare(self, changed: Iterable[torch.Tensor]) -> None:
+        """Makes all tensors as they were but some, and those that held nothing."""
+        meant = {id(tensor) for tensor in changed}
+        for where, entries in self._registers.changed():
+            for name, entry in entries.items():
+                is_one = isinstance(entry, torch.Tensor) and not entry.is_meta
+                if is_one and id(entry) not in meant and where.get(name) is not entry:
+                    where[name] = entry
+        for tensor, memory in self._memories.changed():
+            if id(tensor) not in meant:
+                tensor.data = memory
+        for tensor, gradient, requires_grad in self._roles.changed():
+            if id(tensor) not in meant:
+                tensor.requires_grad_(requires_grad).grad = gradient
+        self._write_back()
+
     def restore(self) -> None:
         """Makes all as it was; a second time makes no difference."""
         self.mode.is_open = False
@@ -121,6 +137,9 @@ class Journal:
             tensor.data = memory
         for tensor, gradient, requires_grad in self._roles.changed():
             tensor.requires_grad_(requires_grad).grad = gradient
+        self._write_back()
+
+    def _write_back(self) -> None:
         with torch.no_grad():
             for memory, before in reversed(self._saved):
                 memory.copy_(before)

@@ -38,6 +38,16 @@ def _within(module: _Module, path: str, seen: set[int] | None) -> Iterator[tuple
             yield from _within(child, f"{path}.{name}" if path else name, seen)
 
 
+def module_at(model: _Module, path: str) -> _Module | None:
+    """The module of a path, as `named_modules` has it; None if there is none."""
+    found: _Module | None = model
+    for name in path.split(".") if path else ():
+        if found is None or name not in found._modules:
+            return None
+        found = found._modules[name]
+    return found
+
+
 def modules_of(model: _Module) -> Iterator[_Module]:
     """Each module once, the model first."""
     return (module for _, module in named_modules(model))

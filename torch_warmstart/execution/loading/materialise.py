@@ -110,6 +110,7 @@ class Materialised:
         journal.keep_attributes(self._reset)
         for module, path in self._reset.items():
             _run(module, path, journal)
+        journal.spare(self._new.values())  # one that makes a bias anew makes its weight anew, too
         written = journal.written_since(mark)
         of_nothing = {id(buffer) for buffer in buffers if _has_nan(buffer)}
         open_ones = [

@@ -17,6 +17,7 @@ from torch_warmstart.model import (
     Variable,
     extent_of,
     model_variables,
+    module_at,
     modules_of,
     named_modules,
     place_of,
@@ -92,9 +93,8 @@ def why_not_made_anew(model: torch.nn.Module, variable: Variable) -> str | None:
 def why_computed(model: torch.nn.Module, name: str) -> str | None:
     """Why what a name means is no tensor of its own, as the rest of a sentence about it."""
     path, _, leaf = name.replace("/", ".").rpartition(".")
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
+    module = module_at(model, path)
+    if module is None:
         return None
     if leaf in (*module._parameters, *module._buffers):
         return None
@@ -115,9 +115,8 @@ def why_computed(model: torch.nn.Module, name: str) -> str | None:
 
 def _why_packed(model: torch.nn.Module, path: str) -> str | None:
     """Of a module whose weight is no tensor: a quantised one gives it when it is called."""
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
+    module = module_at(model, path)
+    if module is None:
         return None
     own = (tensor for one in modules_of(module) for tensor in one._parameters.values())
     has_tensors = any(tensor is not None for tensor in own)

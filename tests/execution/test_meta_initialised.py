@@ -230,3 +230,64 @@ def test_statistics_of_a_norm_stay_though_its_bias_is_made_anew():
     tws.warm_start(model, tws.WarmStartSettings({"0.weight": torch.ones(2)}, on_missing="keep"))
     assert model[0].running_mean.tolist() == [5, 5]
     assert model[0].bias.tolist() == [0, 0]
+
+
+class Failing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale, self.inner = _on_meta(), nn.Linear(2, 2)
+
+    def reset_parameters(self):
+        self.eval()
+        self.inner.added = 1
+        nn.init.zeros_(self.inner.weight)
+        raise RuntimeError("not yet")
+
+
+def test_what_one_does_to_modules_within_it_before_it_raises_is_undone():
+    model = Failing()
+    before = model.inner.weight.detach().clone()
+    settings = tws.WarmStartSettings({"inner.bias": torch.ones(2)}, on_missing="keep")
+    with pytest.raises(tws.WarmStartError, match="not yet"):
+        tws.warm_start(model, settings)
+    assert model.training
+    assert model.inner.training
+    assert not hasattr(model.inner, "added")
+    assert torch.equal(model.inner.weight, before)
+
+
+class PutAnew(nn.Module):
+    """Its reset puts other tensors in the place of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+        self.register_buffer("scale", torch.zeros(2))
+
+    def reset_parameters(self):
+        self.weight = nn.Parameter(torch.full((2, 2), 7.0))
+        self.bias = nn.Parameter(torch.full((2,), 7.0))
+        self.scale = torch.full((2,), 7.0)
+
+
+class GivenMemory(PutAnew):
+    def reset_parameters(self):
+        for tensor in (self.weight, self.bias, self.scale):
+            tensor.data = torch.full(tensor.shape, 7.0)
+
+
+@pytest.mark.parametrize("kind", [PutAnew, GivenMemory])
+@pytest.mark.parametrize("given", ["weight", "bias", "scale", "weight bias", "bias scale"])
+def test_what_the_checkpoint_gives_is_not_lost_to_what_a_module_puts_there(kind, given):
+    with torch.device("meta"):
+        model = nn.Sequential(kind())
+        model.tied = model[0].bias
+    shapes = {"weight": (2, 2), "bias": (2,), "scale": (2,)}
+    source = {f"0.{name}": torch.ones(shapes[name]) for name in given.split()}
+    report = tws.warm_start(model, tws.WarmStartSettings(source, [".*"], on_missing="keep"))
+    for name, tensor in model[0].state_dict().items():
+        is_given = name in given.split()
+        assert tensor.unique().tolist() == [1 if is_given else 7], name
+        assert report[f"0.{name}"].state == ("copied" if is_given else "kept")
+    assert all("left on the meta" not in variable.reason for variable in report.variables)
+    assert model.tied is model[0].bias

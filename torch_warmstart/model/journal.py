@@ -110,13 +110,18 @@ class Journal:
         now = (_Registers(self._registers), _Memories(self._memories), _Roles(self._roles))
         return lambda: not any(True for one in now for _ in one.changed())
 
-    def spare(self, changed: Iterable[torch.Tensor]) -> None:
-        """Makes all tensors as they were but some, and those that held nothing."""
-        meant = {id(tensor) for tensor in changed}
+    def spare(self, changed: Iterable[torch.Tensor], replaced: Iterable[torch.Tensor] = ()) -> None:
+        """Makes all tensors as they were but some, and those that held nothing.
+
+        Args:
+            changed: What may have got other values.
+            replaced: What may have got another tensor in its place.
+        """
+        meant, gone = {id(tensor) for tensor in changed}, {id(tensor) for tensor in replaced}
         for where, entries in self._registers.changed():
             for name, entry in entries.items():
                 is_one = isinstance(entry, torch.Tensor) and not entry.is_meta
-                if is_one and id(entry) not in meant and where.get(name) is not entry:
+                if is_one and id(entry) not in gone and where.get(name) is not entry:
                     where[name] = entry
         for tensor, memory in self._memories.changed():
             if id(tensor) not in meant:

@@ -61,6 +61,7 @@ class Materialised:
         left = {v for v in (*by_module, *buffers) if not self._is_reset(v)}
         self._made = {v: None for v in (*on_meta, *buffers) if v not in left}
         self._new: dict[Variable, torch.Tensor] = {}
+        self._extents: dict[Variable, list[Extent | None]] = {}  # where those lie
         self._before = Attributes()  # of modules that get new ones
         self._items: dict[Variable, PlanItem] = {}  # for the new tensors, by what they were
         self._open = dict.fromkeys(v for v in (*by_module, *buffers) if v in self._made)
@@ -85,6 +86,7 @@ class Materialised:
             {id(m): m for m, _ in (place_of(self._model, o) for o in owners)}.values()
         )
         for variable, tensor in self._new.items():
+            self._extents[variable] = [extent_of(local) for local in local_tensors(tensor)]
             self._put(variable.owners, tensor)
         take_new_shards(self._model)
         self._items = {item.variable: self._with_new(item) for item in self._plan.items}
@@ -107,21 +109,54 @@ class Materialised:
         for buffer in buffers:
             _fill_with_nan(buffer)
         mark = len(journal)
-        journal.keep_attributes(self._reset)
+        if self._reset:  # it may set what is not its own, as train() does
+            journal.keep_attributes(modules_of(self._model))
         for module, path in self._reset.items():
             _run(module, path, journal)
-        journal.spare(self._new.values())  # one that makes a bias anew makes its weight anew, too
+        taken = {v for v in self._open if v.kind == "parameter" and self._takes_values(v)}
+        # One that makes a bias anew makes its weight anew, too, which is there or is to be filled.
+        journal.spare([self._new[v] for v in self._open], buffers)
         written = journal.written_since(mark)
         of_nothing = {id(buffer) for buffer in buffers if _has_nan(buffer)}
         open_ones = [
             v
             for v in self._open
-            if id(self._new[v]) in of_nothing or not _is_written(self._new[v], written, journal)
+            if id(self._new[v]) in of_nothing
+            or not (
+                v in taken
+                or self._is_given_memory(v)
+                or _is_written(self._new[v], written, journal)
+            )
         ]
         left = [v for v in open_ones if not self._is_replaced(v)]
         for item in (self._items[v] for v in left if v in self._items):
             outcome.items[item.variable] = left_by_module(item)
         return self._take_back(left)
+
+    def _takes_values(self, variable: Variable) -> bool:
+        """Whether a module has put a parameter in the place of an empty one, which gets its values.
+
+        And its place again: it is tied, or of a class, as the one on meta was.
+        """
+        empty, found = self._new[variable], False
+        for module, leaf in (place_of(self._model, owner) for owner in variable.owners):
+            made = module._parameters.get(leaf)
+            if made is None or made is empty or made.is_meta or made.shape != empty.shape:
+                continue
+            if is_sharded(made) is not is_sharded(empty):
+                continue
+            with torch.no_grad():
+                empty.copy_(made)
+            setattr(module, leaf, empty)
+            found = True
+        return found
+
+    def _is_given_memory(self, variable: Variable) -> bool:
+        """Whether a module has given an empty tensor another memory, by `tensor.data = ...`."""
+        new = self._new[variable]
+        if new.is_meta or new.shape != variable.tensor.shape:
+            return False
+        return [extent_of(local) for local in local_tensors(new)] != self._extents[variable]
 
     def _is_replaced(self, variable: Variable) -> bool:
         """Whether a module has put a buffer of its own, of that shape, where an empty one was."""

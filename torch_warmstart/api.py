@@ -394,10 +394,11 @@ def _in_boxes(source: Any) -> Any:
         return source
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return source  # nothing is sharded
+    from torch_warmstart.formats import read_once
     from torch_warmstart.model.sharding import in_boxes, is_sharded
 
     if isinstance(source, Mapping):
-        return in_boxes(source)
+        return in_boxes(read_once(source))
     state = source.state_dict()
     return in_boxes(state) if any(is_sharded(tensor) for tensor in state.values()) else source
 

@@ -37,6 +37,14 @@ class LazyDict(dict):
         raise RuntimeError("closed")
 
 
+@pytest.fixture(params=["alone", "one of a group"], autouse=True)
+def process(request, monkeypatch):
+    """Where there is a group, what is sharded is looked for before anything else."""
+    if request.param == "one of a group":
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 1)
+
+
 STATE = {"weight": torch.eye(2), "bias": torch.ones(2)}
 
 

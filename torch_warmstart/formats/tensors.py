@@ -84,6 +84,22 @@ def with_tensors(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, A
         elif isinstance(value, Mapping) and depth:
             inner = with_tensors(value, depth - 1)
             changed.update({} if inner is value else {key: inner})
+    return _made_of(tree, entries, changed)
+
+
+def read_once(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, Any]:
+    """A container of plain mappings, for those of the caller's classes, which are read here."""
+    entries = _read(tree)
+    inner = {k: v for k, v in entries.items() if isinstance(v, Mapping)} if depth else {}
+    read = {key: read_once(value, depth - 1) for key, value in inner.items()}
+    changed = {key: value for key, value in read.items() if value is not inner[key]}
+    return _made_of(tree, entries, changed)
+
+
+def _made_of(
+    tree: Mapping[Any, Any], entries: Mapping[Any, Any], changed: Mapping[Any, Any]
+) -> Mapping[Any, Any]:
+    """A mapping with what it holds and what stands for some of that; itself, if it is the same."""
     if entries is tree and not changed:
         return tree
     made = OrderedDict({**entries, **changed})

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torch_warmstart.computing import on_cpu
-from torch_warmstart.errors import PlanError, SettingsError, check_choice, check_kind, path_of
+from torch_warmstart.errors import (
+    CallbackError,
+    PlanError,
+    SettingsError,
+    as_sentence,
+    check_choice,
+    check_kind,
+    path_of,
+)
 from torch_warmstart.formats import Checkpoint, open_checkpoint
 from torch_warmstart.formats import latest_checkpoint as find_latest_checkpoint
 from torch_warmstart.storage import MAX_GAP, Storage, alone_with
@@ -386,10 +394,11 @@ def _in_boxes(source: Any) -> Any:
         return source
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return source  # nothing is sharded
+    from torch_warmstart.formats import read_once
     from torch_warmstart.model.sharding import in_boxes, is_sharded
 
     if isinstance(source, Mapping):
-        return in_boxes(source)
+        return in_boxes(read_once(source))
     state = source.state_dict()
     return in_boxes(state) if any(is_sharded(tensor) for tensor in state.values()) else source
 
@@ -445,11 +454,21 @@ def convert(
     with alone_with(model):
         plan = plan_warm_start(model, _settings_for(source, settings))
         url = plan.checkpoint.url
-        would_write = write_state(model.state_dict(), path, url, force=force, dry_run=True)
+        would_write = write_state(_saved(model), path, url, force=force, dry_run=True)
         if dry_run:
             return would_write
         apply_plan(plan, progress=progress)
-        return write_state(model.state_dict(), path, url, force=force, progress=progress)
+        return write_state(_saved(model), path, url, force=force, progress=progress)
+
+
+def _saved(model: torch.nn.Module) -> Any:
+    """What a model saves, in its own way if it has one."""
+    try:
+        return model.state_dict()
+    except Exception as error:
+        raise CallbackError(
+            f"The model's own state_dict() raised {type(error).__name__}: {as_sentence(str(error))}"
+        ) from error
 
 
 def _settings_for(source: Any, settings: WarmStartSettings | Any) -> WarmStartSettings:

@@ -80,12 +80,37 @@ def cast_is_lossy(
 
 
 def loses_values(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether a dtype of a lower kind cannot hold what a tensor has: fractions, imaginary parts."""
+    """Whether a dtype cannot hold what a tensor has: fractions, imaginary parts, large numbers.
+
+    That fractions are rounded is no loss.
+    """
+    if is_integer(tensor.dtype) and is_integer(dtype):
+        return not (_covers(dtype, tensor.dtype) or _is_within(tensor, torch.iinfo(dtype)))
+    if dtype.is_floating_point and not tensor.is_complex():
+        info = torch.iinfo if is_integer(tensor.dtype) else torch.finfo
+        if tensor.dtype == torch.bool or info(tensor.dtype).max <= torch.finfo(dtype).max:
+            return False
+        is_as_it_is = tensor.is_floating_point() and tensor.dtype.itemsize > 1
+        wide = tensor if is_as_it_is else tensor.to(torch.float32)
+        return bool(wide.isfinite().sum() > _cast(wide, dtype).isfinite().sum())
     if torch.can_cast(tensor.dtype, dtype):
         return False
     if tensor.is_complex():
         return bool(tensor.imag.any()) or loses_values(tensor.real, dtype)
-    return not torch.equal(tensor, tensor.to(dtype).to(tensor.dtype))
+    return not torch.equal(tensor, _cast(tensor, dtype))
+
+
+def _is_within(tensor: torch.Tensor, bounds: torch.iinfo) -> bool:
+    """Whether all integers are; by numpy, whose unsigned ones have an order."""
+    if not tensor.numel():
+        return True
+    values = tensor.detach().cpu().numpy()
+    return bounds.min <= int(values.min()) and int(values.max()) <= bounds.max
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What a dtype makes of numbers, as they were."""
+    return tensor.to(dtype).to(tensor.dtype)
 
 
 def summed_in(*dtypes: torch.dtype) -> torch.dtype:
@@ -128,6 +153,15 @@ def has_own_dispatch(tensor: torch.Tensor) -> bool:
 def masked_in(given: object) -> int:
     """How many values numpy's mask leaves out: what lies there is any number, and none is meant."""
     return int(np.sum(given.mask)) if isinstance(given, np.ma.MaskedArray) else 0
+
+
+def has_own_functions(tensor: torch.Tensor) -> bool:
+    """Whether its class has a say in what torch's functions do with it."""
+    if type(tensor) in PLAIN:
+        return False
+    own = type(tensor).__torch_function__
+    stock = (torch.Tensor.__torch_function__.__func__, torch._C._disabled_torch_function_impl)  # type: ignore[attr-defined]
+    return getattr(own, "__func__", own) not in stock
 
 
 def why_no_values() -> str:

@@ -319,3 +319,18 @@ def test_what_a_file_of_keras_says_of_its_layers_is_told_to_be_left_out(tmp_path
     done = tws.convert(tmp_path / "m.keras", tmp_path / "m.safetensors")
     assert len(done.keys) == 3
     assert "what the file says of its layers" in done.left_out
+
+
+class Unsaved(nn.Linear):
+    def state_dict(self, *args, **kwargs):
+        raise RuntimeError("not now")
+
+
+def test_a_model_that_does_not_say_its_state_is_left_as_it_is(tmp_path):
+    model = Unsaved(2, 2)
+    before = model.weight.detach().clone()
+    path = tmp_path / "out.safetensors"
+    with pytest.raises(tws.WarmStartError, match=r"state_dict\(\) raised RuntimeError: not now"):
+        tws.convert({"weight": torch.eye(2), "bias": torch.ones(2)}, path, model=model)
+    assert torch.equal(model.weight, before)
+    assert not path.exists()

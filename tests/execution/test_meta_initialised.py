@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -173,3 +174,120 @@ def test_a_buffer_that_a_module_makes_of_itself_is_left_on_meta(dtype: torch.dty
     with pytest.warns(tws.WarmStartWarning, match="Left on the meta device.*rest.scale"):
         tws.warm_start(model, _settings())
     assert model["rest"].scale.is_meta
+
+
+class Anew(nn.Linear):
+    """Makes what it resets anew, or lets go of its memory."""
+
+    def reset_parameters(self):
+        if "weight" in self._parameters:
+            self.weight = nn.Parameter(torch.zeros_like(self.weight))
+            self.bias.data = torch.zeros(2)
+
+
+class Around(nn.Module):
+    """Hands on what it does not have itself, as wrappers do."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.scale = inner, nn.Parameter(torch.zeros(2))
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+
+def _on_meta():
+    return nn.Parameter(torch.empty(2, device="meta"))
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Anew, Around])
+def test_what_a_module_holds_beside_what_is_on_meta_stays_though_it_resets_all(kind):
+    first = Around(nn.Linear(2, 2)) if kind is Around else kind(2, 2)
+    setattr(first, "scale" if kind is Around else "bias", _on_meta())
+    model = nn.Sequential(first, nn.Linear(2, 2))
+    weight = model[0].weight
+    weight.grad = torch.ones(2, 2)
+    before = weight.detach().clone()
+    source = {"1.weight": torch.ones(2, 2), "1.bias": torch.ones(2)}
+    settings = tws.WarmStartSettings(source, on_missing="keep")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tws.WarmStartWarning)  # a wrapper resets its inner one only
+        report = tws.warm_start(model, settings)
+    assert model[0].weight is weight
+    assert torch.equal(weight, before)
+    assert weight.grad.tolist() == [[1, 1], [1, 1]]
+    name = "0.inner.weight" if kind is Around else "0.weight"
+    assert report[name].reason == "not in the checkpoint"
+
+
+def test_statistics_of_a_norm_stay_though_its_bias_is_made_anew():
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    model[0].running_mean.fill_(5)
+    model[0].bias = _on_meta()
+    tws.warm_start(model, tws.WarmStartSettings({"0.weight": torch.ones(2)}, on_missing="keep"))
+    assert model[0].running_mean.tolist() == [5, 5]
+    assert model[0].bias.tolist() == [0, 0]
+
+
+class Failing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale, self.inner = _on_meta(), nn.Linear(2, 2)
+
+    def reset_parameters(self):
+        self.eval()
+        self.inner.added = 1
+        nn.init.zeros_(self.inner.weight)
+        raise RuntimeError("not yet")
+
+
+def test_what_one_does_to_modules_within_it_before_it_raises_is_undone():
+    model = Failing()
+    before = model.inner.weight.detach().clone()
+    settings = tws.WarmStartSettings({"inner.bias": torch.ones(2)}, on_missing="keep")
+    with pytest.raises(tws.WarmStartError, match="not yet"):
+        tws.warm_start(model, settings)
+    assert model.training
+    assert model.inner.training
+    assert not hasattr(model.inner, "added")
+    assert torch.equal(model.inner.weight, before)
+
+
+class PutAnew(nn.Module):
+    """Its reset puts other tensors in the place of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+        self.register_buffer("scale", torch.zeros(2))
+
+    def reset_parameters(self):
+        self.weight = nn.Parameter(torch.full((2, 2), 7.0))
+        self.bias = nn.Parameter(torch.full((2,), 7.0))
+        self.scale = torch.full((2,), 7.0)
+
+
+class GivenMemory(PutAnew):
+    def reset_parameters(self):
+        for tensor in (self.weight, self.bias, self.scale):
+            tensor.data = torch.full(tensor.shape, 7.0)
+
+
+@pytest.mark.parametrize("kind", [PutAnew, GivenMemory])
+@pytest.mark.parametrize("given", ["weight", "bias", "scale", "weight bias", "bias scale"])
+def test_what_the_checkpoint_gives_is_not_lost_to_what_a_module_puts_there(kind, given):
+    with torch.device("meta"):
+        model = nn.Sequential(kind())
+        model.tied = model[0].bias
+    shapes = {"weight": (2, 2), "bias": (2,), "scale": (2,)}
+    source = {f"0.{name}": torch.ones(shapes[name]) for name in given.split()}
+    report = tws.warm_start(model, tws.WarmStartSettings(source, [".*"], on_missing="keep"))
+    for name, tensor in model[0].state_dict().items():
+        is_given = name in given.split()
+        assert tensor.unique().tolist() == [1 if is_given else 7], name
+        assert report[f"0.{name}"].state == ("copied" if is_given else "kept")
+    assert all("left on the meta" not in variable.reason for variable in report.variables)
+    assert model.tied is model[0].bias

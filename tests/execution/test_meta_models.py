@@ -268,3 +268,32 @@ def test_what_stays_on_meta_is_named_in_the_order_of_the_model():
         model = nn.Sequential(nn.Linear(2, 2), Counters())
     with pytest.warns(tws.WarmStartWarning, match=r"12 tensors, '1\.seen0', '1\.seen1'"):
         tws.warm_start(model, nn.Sequential(nn.Linear(2, 2)))
+
+
+class Fixed(nn.Linear):
+    """Nothing of it can be set once it has been made."""
+
+    times = 0
+
+    def __setattr__(self, name, value):
+        if "weight" in self._parameters and type(self).times == 0:
+            raise RuntimeError(f"{name} is fixed")
+        type(self).times -= 1
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("times", [0, 1])
+def test_where_a_module_refuses_its_new_tensors_all_get_their_old_ones_back(times):
+    model = nn.Sequential()
+    with torch.device("meta"):
+        Fixed.times = 100
+        model.extend([Fixed(2, 2), nn.LSTM(2, 2), nn.Linear(2, 2), Fixed(2, 2)])
+    before = [*model.named_parameters()]
+    flat = [*model[1]._flat_weights]
+    source = {name: torch.ones(tensor.shape) for name, tensor in before}
+    Fixed.times = times
+    with pytest.raises(tws.WarmStartError, match="is fixed"):
+        tws.warm_start(model, source)
+    now = [*model.named_parameters()]
+    assert [(name, id(tensor)) for name, tensor in now] == [(n, id(t)) for n, t in before]
+    assert [*map(id, model[1]._flat_weights)] == [*map(id, flat)]

@@ -110,3 +110,25 @@ def test_what_a_model_changes_as_it_saves_itself_is_undone_by_a_plan():
     assert torch.equal(model.fc.weight, before)
     tws.apply_plan(plan)
     assert model.fc.weight.tolist() == [[1, 1], [1, 1]]
+
+
+class WithoutOptions(nn.Linear):
+    def load_state_dict(self, state):
+        return super().load_state_dict({name: 2 * tensor for name, tensor in state.items()})
+
+
+def _with_one_of_its_own():
+    model = nn.Linear(2, 2)
+    load = model.load_state_dict
+    model.load_state_dict = lambda state, **options: load(
+        {name: 2 * tensor for name, tensor in state.items()}, **options
+    )
+    return model
+
+
+@pytest.mark.parametrize("make", [lambda: WithoutOptions(2, 2), _with_one_of_its_own])
+def test_whatever_loads_it_is_called_as_it_can_be(make):
+    model = make()
+    tws.warm_start(model, {"weight": torch.eye(2), "bias": torch.ones(2)})
+    assert torch.equal(model.weight, 2 * torch.eye(2))
+    assert model.bias.tolist() == [2, 2]

@@ -25,8 +25,19 @@ def _of_old(new: tws.NewRows) -> torch.Tensor:
         (torch.ones(2, 2), torch.full((3, 2), 1 + 2j)),
         (torch.ones(2, 2, dtype=torch.int64), torch.full((3, 2), 0.5)),
         (torch.ones(2, 2, dtype=torch.bool), torch.full((3, 2), 2)),
+        (torch.ones(2, 2, dtype=torch.int8), torch.full((3, 2), 300)),
+        (torch.ones(2, 2, dtype=torch.uint8), torch.full((3, 2), -1)),
+        (torch.ones(2, 2, dtype=torch.int64), torch.full((3, 2), 1 << 63, dtype=torch.uint64)),
+        (torch.ones(2, 2, dtype=torch.uint16), torch.full((3, 2), 1 << 16)),
+        (torch.ones(2, 2, dtype=torch.float16), torch.full((3, 2), 1e9)),
+        (torch.ones(2, 2, dtype=torch.float16), torch.full((3, 2), 1 << 20)),
+        (torch.ones(2, 2), torch.full((3, 2), 1e300, dtype=torch.float64)),
+        (torch.ones(2, 2), torch.full((3, 2), 1e300, dtype=torch.complex128)),
     ],
-    ids=["complex", "fractions", "bool"],
+    ids=[
+        *("complex", "fractions", "bool", "int8", "unsigned", "uint64", "uint16"),
+        *("float16", "integers of float16", "float32", "real ones of complex"),
+    ],
 )
 def test_what_the_table_cannot_hold_is_refused(table, made):
     with pytest.raises(tws.WarmStartError, match="cannot hold: return"):
@@ -45,8 +56,12 @@ def test_complex_rows_of_old_ones_are_refused():
         (torch.ones(2, 2, dtype=torch.int64), torch.full((3, 2), 3.0), 3),
         (torch.ones(2, 2, dtype=torch.complex64), torch.full((3, 2), 1.5), 1.5 + 0j),
         (torch.ones(2, 2, dtype=torch.bfloat16), torch.full((3, 2), 0.5, dtype=torch.float64), 0.5),
+        (torch.ones(2, 2, dtype=torch.int8), torch.full((3, 2), -128), -128),
+        (torch.ones(2, 2, dtype=torch.uint16), torch.full((3, 2), 65535), 65535),
+        (torch.ones(2, 2, dtype=torch.float16), torch.full((3, 2), torch.inf), torch.inf),
+        (torch.ones(2, 2, dtype=torch.float16), torch.full((3, 2), 0.1), 0.0999755859375),
     ],
-    ids=["integers", "whole", "real", "wider"],
+    ids=["integers", "whole", "real", "wider", "int8", "uint16", "infinite", "rounded"],
 )
 def test_what_it_can_hold_is_cast(table, made, expected):
     assert _start(table, lambda _: made)[2].tolist() == [expected, expected]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import CallbackError
-from torch_warmstart.model import Attributes, Journal
+from torch_warmstart.model import Attributes, Journal, modules_of
 
 # Runs what an initialiser makes, by a name for messages.
 Ask = Callable[[str, Callable[[], Any]], Any]
@@ -20,7 +20,7 @@ class Guard:
 
     That they write to a tensor of the model's, of its optimizer's or of the checkpoint's is an
     error, for nobody knows what they meant. What else they change of modules, whether these train
-    above all, and of an optimizer's param groups makes no difference to rows, and is put back.
+    above all, and of an optimizer's groups and state makes no difference to rows, and is put back.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Guard:
         if self._attributes is None:
             self._attributes = Attributes()
             for model in self._models:
-                self._attributes.keep(model.modules())
-            self._attributes.keep_groups(self._optimizers)
+                self._attributes.keep(modules_of(model))
+            self._attributes.keep_optimizers(self._optimizers)
 
     def put_back(self) -> None:
         """Undoes what they changed besides tensors."""

@@ -39,7 +39,7 @@ from torch_warmstart.execution.reading import ALL, Reader, Share, fetch_and_veri
 from torch_warmstart.execution.watching import Watch
 from torch_warmstart.formats import Block
 from torch_warmstart.model import Variable, extent_of, overlapping, share_elements
-from torch_warmstart.model.sharding import Part, is_sharded, local_tensors, parts_of
+from torch_warmstart.model.sharding import Part, is_sharded, local_tensors, parts_of, written_to
 from torch_warmstart.new_rows import Constant, Initialised, Mixed
 from torch_warmstart.planning import (
     AxisChange,
@@ -82,7 +82,7 @@ def prepare(
     used = parts_read(items)
     fetch_and_verify(plan, used, advance, share)
     slots = SlotTargets([i.variable for i in plan.items], [i.variable for i in items])
-    targets = [slots[i.variable] if i.variable.slot else i.variable.tensor.detach() for i in items]
+    targets = [slots[v] if v.slot else written_to(v.tensor) for v in (i.variable for i in items)]
     here = [local for target in targets for local in local_tensors(target)]
     reader = Reader(plan.checkpoint, here, watch, exchange)
     if reader.locked is not None:

@@ -26,3 +26,4 @@ from .registry import latest_checkpoint as latest_checkpoint
 from .registry import open_checkpoint as open_checkpoint
 from .saved_optimizers import SavedOptimizer as SavedOptimizer
 from .saved_optimizers import SavedParameter as SavedParameter
+from .tensors import read_once as read_once

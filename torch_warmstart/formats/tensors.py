@@ -16,8 +16,14 @@ import numpy as np
 import torch
 
 from torch_warmstart.computing import pieces_of
-from torch_warmstart.dtypes import dtype_name, has_its_memory, has_own_dispatch, masked_in
-from torch_warmstart.errors import SettingsError
+from torch_warmstart.dtypes import (
+    dtype_name,
+    has_its_memory,
+    has_own_dispatch,
+    has_own_functions,
+    masked_in,
+)
+from torch_warmstart.errors import CheckpointError, SettingsError, WarmStartError, as_sentence
 
 _DEPTH = 4  # of mappings in a container, in which arrays are looked for
 _QUANTISED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
@@ -64,8 +70,9 @@ def with_tensors(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, A
 
     So for tensors whose class sees to torch's functions: their values are what their memory is.
     """
+    entries = _read(tree)
     changed: dict[Any, Any] = {}
-    for key, value in tree.items():
+    for key, value in entries.items():
         if isinstance(value, torch.Tensor):
             if _is_of_own_functions(value):
                 with torch._C.DisableTorchFunctionSubclass():
@@ -77,12 +84,43 @@ def with_tensors(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, A
         elif isinstance(value, Mapping) and depth:
             inner = with_tensors(value, depth - 1)
             changed.update({} if inner is value else {key: inner})
-    if not changed:
+    return _made_of(tree, entries, changed)
+
+
+def read_once(tree: Mapping[Any, Any], depth: int = _DEPTH) -> Mapping[Any, Any]:
+    """A container of plain mappings, for those of the caller's classes, which are read here."""
+    entries = _read(tree)
+    inner = {k: v for k, v in entries.items() if isinstance(v, Mapping)} if depth else {}
+    read = {key: read_once(value, depth - 1) for key, value in inner.items()}
+    changed = {key: value for key, value in read.items() if value is not inner[key]}
+    return _made_of(tree, entries, changed)
+
+
+def _made_of(
+    tree: Mapping[Any, Any], entries: Mapping[Any, Any], changed: Mapping[Any, Any]
+) -> Mapping[Any, Any]:
+    """A mapping with what it holds and what stands for some of that; itself, if it is the same."""
+    if entries is tree and not changed:
         return tree
-    made = OrderedDict({**tree, **changed})
+    made = OrderedDict({**entries, **changed})
     if hasattr(tree, "_metadata"):  # the versions of a module's state
         made._metadata = tree._metadata  # type: ignore[attr-defined]
     return made
+
+
+def _read(tree: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """All that is in a mapping, read once: one of another class may make it, or fail to."""
+    if type(tree) in (dict, OrderedDict):
+        return tree
+    try:
+        return dict(tree.items())
+    except WarmStartError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"The {type(tree).__name__} that is given as a checkpoint cannot be read: it raised "
+            f"{type(error).__name__}: {as_sentence(str(error))}"
+        ) from error
 
 
 def _check_whole(key: Any, array: np.ndarray[Any, Any]) -> None:
@@ -106,12 +144,8 @@ def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor | None:
 
 def _is_of_own_functions(tensor: torch.Tensor) -> bool:
     """Whether a subclass with plain memory decides what torch's functions do with it."""
-    kind = type(tensor)
-    if kind in (torch.Tensor, torch.nn.Parameter):
-        return False
-    own = getattr(kind.__torch_function__, "__func__", kind.__torch_function__)
-    stock = (torch.Tensor.__torch_function__.__func__, torch._C._disabled_torch_function_impl)  # type: ignore[attr-defined]
-    return not (own in stock or has_own_dispatch(tensor) or torch.nn.parameter.is_lazy(tensor))
+    is_plain = not (has_own_dispatch(tensor) or torch.nn.parameter.is_lazy(tensor))
+    return is_plain and has_own_functions(tensor)
 
 
 def _of_class(tensor: torch.Tensor) -> str:

@@ -7,6 +7,7 @@ from .memory import extent_of as extent_of
 from .memory import has_no_address as has_no_address
 from .memory import is_frozen_by_inference as is_frozen_by_inference
 from .memory import lies_on as lies_on
+from .memory import mode_of as mode_of
 from .memory import overlapping as overlapping
 from .memory import share_elements as share_elements
 from .memory import why_unwritable as why_unwritable
@@ -16,6 +17,10 @@ from .meta import makers_of as makers_of
 from .meta import place_of as place_of
 from .meta import resetter_of as resetter_of
 from .meta import transient_buffers as transient_buffers
+from .modules import module_at as module_at
+from .modules import modules_of as modules_of
+from .modules import named_modules as named_modules
+from .modules import tensors_of as tensors_of
 from .own_states import names_saved_by_itself as names_saved_by_itself
 from .patterns import nearest_to_pattern as nearest_to_pattern
 from .patterns import select_matching as select_matching

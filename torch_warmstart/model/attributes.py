@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ _FEW = 1_000  # entries of a collection of the user's, of which a copy costs nex
 
 class Attributes:
     """The attributes of modules and of their tensors, their children and hooks, as they were.
+
+    Of optimizers their groups and states, too.
 
     What is in a list, dict or set that is an attribute, too, if it is no more than `_FEW`. Any
     other object that is an attribute, or in such a list, may change in itself; that is not seen.
@@ -37,11 +40,17 @@ class Attributes:
                 if isinstance(tensor, torch.Tensor):
                     self._kept.append((vars(tensor), vars(tensor).copy()))
 
-    def keep_groups(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
-        """Remembers the param groups of optimizers, learning rates and the like."""
+    def keep_optimizers(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """Remembers what optimizers have: learning rates and the like, whose state they keep.
+
+        Not the numbers in tensors of their state, which are watched as memory.
+        """
         for optimizer in optimizers:
-            self._kept.append((optimizer.param_groups, optimizer.param_groups.copy()))
-            self._kept += [(group, group.copy()) for group in optimizer.param_groups]
+            groups, state = optimizer.param_groups, optimizer.state
+            within = [value for group in groups for value in group.values()]
+            for where in (vars(optimizer), groups, *groups, state, *state.values(), *within):
+                if type(where) in (*_COLLECTIONS, defaultdict):
+                    self._kept.append((where, where.copy()))
 
     def put_back(self) -> None:
         """Makes all as it was; a second time makes no difference."""
@@ -55,9 +64,15 @@ class Attributes:
 
 def is_same_register(where: Mapping[str, Any], entries: Mapping[str, Any]) -> bool:
     """Whether the very same objects are there, in the same order."""
-    if list(where) != list(entries):
+    if len(where) != len(entries):
         return False
-    return all(where[name] is entry for name, entry in entries.items())
+    both = zip(where.items(), entries.items(), strict=True)
+    return all(a is b and _is_same_key(key, other) for (key, a), (other, b) in both)
+
+
+def _is_same_key(one: Any, other: Any) -> bool:
+    """Optimizers know their states by tensors, which compare number by number."""
+    return one is other or (isinstance(one, str) and one == other)
 
 
 def _is_same_collection(now: Any, before: Any) -> bool:

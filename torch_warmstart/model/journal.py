@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch_warmstart.computing import Mode
 from torch_warmstart.model.attributes import Attributes, is_same_register
 from torch_warmstart.model.memory import Extent, Extents, extent_of
+from torch_warmstart.model.modules import modules_of, tensors_of
 from torch_warmstart.model.sharding import local_tensors, memory_of
 
 _STATISTICS = ("running_mean", "running_var")
@@ -46,7 +47,7 @@ class Journal:
         """
         models = (model, *beside)
         others = list(others)
-        whole = [t for m in models for t in (*m.parameters(), *m.buffers())]
+        whole = [t for m in models for t in tensors_of(m)]
         own = list(_with_bytes(whole))
         self._roles = _Roles([*whole, *others])
         own += _with_bytes(self._roles.gradients())
@@ -57,13 +58,17 @@ class Journal:
         self._written: list[Extent] = []
         self._empty: set[object] = set()  # what was written of which nothing is here
         self._memories = _Memories(tensor for tensor in own if not tensor.is_meta)
-        modules = (module for one in models for module in one.modules())
+        modules = (module for one in models for module in modules_of(one))
         self._registers = _Registers(where for module in modules for where in _registers(module))
         self._attributes = Attributes()
 
     def keep_attributes(self, modules: Iterable[torch.nn.Module]) -> None:
         """Remembers what else modules have: their attributes, and who listens to them."""
         self._attributes.keep(modules)
+
+    def keep_optimizers(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        """The same of optimizers: their groups, and what they have a state of."""
+        self._attributes.keep_optimizers(optimizers)
 
     def save(self, tensor: torch.Tensor) -> None:
         """Keeps what a tensor is, which is about to be changed."""
@@ -105,6 +110,27 @@ class Journal:
         now = (_Registers(self._registers), _Memories(self._memories), _Roles(self._roles))
         return lambda: not any(True for one in now for _ in one.changed())
 
+    def spare(self, changed: Iterable[torch.Tensor], replaced: Iterable[torch.Tensor] = ()) -> None:
+        """Makes all tensors as they were but some, and those that held nothing.
+
+        Args:
+            changed: What may have got other values.
+            replaced: What may have got another tensor in its place.
+        """
+        meant, gone = {id(tensor) for tensor in changed}, {id(tensor) for tensor in replaced}
+        for where, entries in self._registers.changed():
+            for name, entry in entries.items():
+                is_one = isinstance(entry, torch.Tensor) and not entry.is_meta
+                if is_one and id(entry) not in gone and where.get(name) is not entry:
+                    where[name] = entry
+        for tensor, memory in self._memories.changed():
+            if id(tensor) not in meant:
+                tensor.data = memory
+        for tensor, gradient, requires_grad in self._roles.changed():
+            if id(tensor) not in meant:
+                tensor.requires_grad_(requires_grad).grad = gradient
+        self._write_back()
+
     def restore(self) -> None:
         """Makes all as it was; a second time makes no difference."""
         self.mode.is_open = False
@@ -116,6 +142,9 @@ class Journal:
             tensor.data = memory
         for tensor, gradient, requires_grad in self._roles.changed():
             tensor.requires_grad_(requires_grad).grad = gradient
+        self._write_back()
+
+    def _write_back(self) -> None:
         with torch.no_grad():
             for memory, before in reversed(self._saved):
                 memory.copy_(before)

@@ -15,7 +15,13 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
-from torch_warmstart.dtypes import has_its_memory, has_own_dispatch, span_of
+from torch_warmstart.dtypes import (
+    has_its_memory,
+    has_own_dispatch,
+    has_own_functions,
+    span_of,
+)
+from torch_warmstart.model.sharding import local_tensors
 from torch_warmstart.values import frozen
 
 T = TypeVar("T")
@@ -167,6 +173,15 @@ def is_frozen_by_inference(tensor: torch.Tensor) -> bool:
     return tensor.is_inference() and not tensor.is_meta and not torch.is_inference_mode_enabled()
 
 
+def mode_of(tensor: torch.Tensor) -> torch.inference_mode:
+    """Within it tensors are made that can be trained, if this one can, whoever calls.
+
+    What is made under `torch.inference_mode()` may be changed under it only, and never trained.
+    """
+    found = any(local.is_inference() for local in local_tensors(tensor))
+    return torch.inference_mode(found and torch.is_inference_mode_enabled())
+
+
 def has_no_address(tensor: torch.Tensor) -> bool:
     """Whether only a tensor's class can write to it, and so as a whole: torchao's, fake ones."""
     if tensor.is_meta or not tensor.numel() or torch.nn.parameter.is_lazy(tensor):
@@ -176,7 +191,7 @@ def has_no_address(tensor: torch.Tensor) -> bool:
 
 def _refuses_values(tensor: torch.Tensor) -> bool:
     """Whether its class raises where plain values are put into such a tensor: tried on a copy."""
-    if not has_no_address(tensor):
+    if tensor.is_meta or not (has_no_address(tensor) or has_own_functions(tensor)):
         return False
     try:
         with torch.no_grad():

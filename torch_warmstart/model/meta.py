@@ -9,6 +9,7 @@ import torch
 
 from torch_warmstart.dtypes import why_no_values
 from torch_warmstart.errors import SettingsError
+from torch_warmstart.model.modules import module_at
 from torch_warmstart.model.variables import Owner, Variable, is_persistent, walk
 
 _RESETTERS = ("reset_parameters", "_reset_parameters")  # the second of MultiheadAttention's
@@ -50,4 +51,6 @@ def transient_buffers(model: torch.nn.Module) -> tuple[Variable, ...]:
 def place_of(model: torch.nn.Module, owner: Owner) -> tuple[torch.nn.Module, str]:
     """The module that has a tensor as an attribute, and the attribute's name."""
     path, _, leaf = owner.state_dict_name.rpartition(".")
-    return model.get_submodule(path), leaf
+    module = module_at(model, path)
+    assert module is not None  # it has been found there
+    return module, leaf

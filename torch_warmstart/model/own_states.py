@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from torch_warmstart.model.journal import Journal
+from torch_warmstart.model.modules import modules_of
 from torch_warmstart.model.sharding import is_of_sharding
 
 _Module = torch.nn.Module
@@ -23,7 +24,7 @@ def names_saved_by_itself(model: _Module) -> dict[str, str]:
     if any(a is b or is_of_sharding(a) for a, b in zip(own, stock, strict=True)):
         return {}
     journal = Journal(model)  # it may merge what it saves
-    journal.keep_attributes(model.modules())
+    journal.keep_attributes(modules_of(model))
     try:
         with journal.trial():
             saved = _names(dict(model.state_dict()))

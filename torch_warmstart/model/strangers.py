@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.model.modules import named_modules
 from torch_warmstart.model.sharding import is_whole_of_fsdp1
 
 
@@ -29,7 +30,7 @@ def _fsdp1(model: torch.nn.Module) -> str | None:
     kind = getattr(fsdp, "FullyShardedDataParallel", None)
     if kind is None:
         return None
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         if isinstance(module, kind) and not is_whole_of_fsdp1(module):
             return (
                 f"{name or 'The model'} is wrapped by FullyShardedDataParallel (FSDP1), whose "
@@ -42,7 +43,7 @@ def _fsdp1(model: torch.nn.Module) -> str | None:
 
 def _parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """As `named_parameters`, tied ones as often as they are there, which costs a third of it."""
-    for path, module in model.named_modules():
+    for path, module in named_modules(model):
         for leaf, parameter in module._parameters.items():
             if parameter is not None:
                 yield f"{path}.{leaf}" if path else leaf, parameter

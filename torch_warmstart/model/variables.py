@@ -339,6 +339,8 @@ def _of_any(tensor: torch.Tensor) -> None:
 
 def _of_selected(tensor: torch.Tensor) -> None:
     _ = tensor.shape, tensor.is_nested, tensor.is_inference()
+    if tensor.layout is torch.strided:
+        _ = tensor.is_contiguous(), tensor.is_conj(), tensor.is_neg()
 
 
 def _ask(tensor: torch.Tensor, name: str, question: Callable[[torch.Tensor], None]) -> None:

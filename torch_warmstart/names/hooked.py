@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.formats import Checkpoint
-from torch_warmstart.model import Journal, names_saved_by_itself
+from torch_warmstart.model import Journal, modules_of, names_saved_by_itself, tensors_of
 from torch_warmstart.model.sharding import is_of_sharding
 from torch_warmstart.names.conventions import conventions_of
 from torch_warmstart.names.renamed import BY_HOOK, Renamed
@@ -45,7 +45,7 @@ def _as_it_saves(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
 
 
 def _keys_by_name(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
-    if conventions_of(checkpoint).has_own_layers or not any(map(_hooks, model.modules())):
+    if conventions_of(checkpoint).has_own_layers or not any(map(_hooks, modules_of(model))):
         return {}
     specs = (checkpoint.spec(key) for key in checkpoint)
     state: dict[str, Any] = {
@@ -57,7 +57,7 @@ def _keys_by_name(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
     metadata = checkpoint.metadata()
     versions = metadata if isinstance(metadata, Mapping) else {}
     journal = Journal(model)  # a plan changes nothing
-    journal.keep_attributes(model.modules())
+    journal.keep_attributes(modules_of(model))
     before = list(state.values())  # as long as they live their ids are theirs
     try:
         with torch.no_grad(), journal.trial():
@@ -65,7 +65,7 @@ def _keys_by_name(model: _Module, checkpoint: Checkpoint) -> Mapping[str, str]:
     except Exception:  # it is a user's, and may want whatever it likes
         return {}
     assert before is not None
-    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    own = {id(tensor) for tensor in tensors_of(model)}
     return {
         name: keys.get(id(tensor), "")
         for name, tensor in found.items()

@@ -21,7 +21,7 @@ from torch_warmstart.errors import (
     plural,
     shown_value,
 )
-from torch_warmstart.model import Journal, module_names
+from torch_warmstart.model import Journal, module_names, modules_of, tensors_of
 from torch_warmstart.proof.comparison import Comparison, as_tensor, check_shows_something, compare
 from torch_warmstart.storage import alone_with
 from torch_warmstart.values import frozen
@@ -142,12 +142,12 @@ def verify_port(
             check_kind("verify_port: a module's name in layers", name, str, "a str")
     if rtol is not None and not (is_number(rtol) and rtol >= 0):
         raise SettingsError(f"verify_port: rtol is a number, at least 0, not {shown_value(rtol)}.")
-    if any(map(torch.nn.parameter.is_lazy, (*model.parameters(), *model.buffers()))):
+    if any(map(torch.nn.parameter.is_lazy, tensors_of(model))):
         raise SettingsError("verify_port: the model has parameters without a shape; load it first.")
     wanted = {name: _modules(model, name) for name in layers or {}}
     with alone_with(model):
         journal = Journal(model)
-        journal.keep_attributes(model.modules())
+        journal.keep_attributes(modules_of(model))
         with journal.trial(), torch.no_grad():
             check = _checked(_Run(model, wanted, inputs), expected, layers or {}, rtol)
     check_shows_something((*check.layers, *check.outputs))

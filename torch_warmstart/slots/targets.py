@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from torch_warmstart.errors import UnsupportedError
-from torch_warmstart.model import Slot, Variable
+from torch_warmstart.model import Slot, Variable, mode_of
 from torch_warmstart.model.sharding import (
     Boxed,
     is_sharded,
     local_tensors,
     registered_of,
     sharded_like,
+    written_to,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class SlotTargets:
                 self._constants.append((slot, self._constants_of(slot)))
             if _tensor_in(slot) is None:
                 is_written = variable in written
-                self._made[variable] = (slot, _make_slot(variable, slot, is_written))
+                with mode_of(slot.parameter.tensor):
+                    self._made[variable] = (slot, _make_slot(variable, slot, is_written))
 
     @functools.cached_property
     def _probes(self) -> Probes:
@@ -86,7 +88,7 @@ class SlotTargets:
         assert variable.slot is not None
         tensor = _tensor_in(variable.slot)
         assert tensor is not None  # otherwise it has been made
-        return tensor.detach()
+        return written_to(tensor)
 
     def hand_over(self) -> None:
         """Gives the optimizers what was made."""

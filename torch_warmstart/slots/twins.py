@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import UnsupportedError
+from torch_warmstart.model import mode_of
 from torch_warmstart.slots.axes import axes_in_slot
 from torch_warmstart.slots.probing import Probes, blank_copy
 from torch_warmstart.slots.variables import Optimizers, of_another_model, optimizers_in
@@ -164,5 +165,6 @@ def _room_for(
 
 def _like(value: torch.Tensor, shape: list[int]) -> torch.Tensor:
     """Zeros where a slot is all zeros, else ones: what it may begin with is told by that."""
-    made = torch.zeros(shape, dtype=value.dtype, device=value.device)
+    with mode_of(value):
+        made = torch.zeros(shape, dtype=value.dtype, device=value.device)
     return made if value.is_meta or not bool(value.any()) else made.fill_(1)

@@ -263,3 +263,45 @@ def test_what_has_no_values_in_memory_is_refused(which, kind):
     given[which] = given[which].to("meta") if kind == "meta" else given[which].to_sparse()
     with pytest.raises(SettingsError, match=f"{which} is a tensor that is sparse, nested"):
         gather_rows(**given)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: torch.ones(1, 2).expand(2, 2), "is expanded"),
+        (lambda: torch.ones(2, 2, dtype=torch.complex64).conj(), "conjugates or negates"),
+        (lambda: torch.ones(2, 2, dtype=torch.complex64).conj().imag, "conjugates or negates"),
+    ],
+)
+def test_what_cannot_be_written_to_row_by_row_is_refused(make, why):
+    out = make()
+    before = out.clone()
+    with pytest.raises(SettingsError, match=f"out .*{why}"):
+        gather_rows(torch.zeros(3, 2, dtype=out.dtype), torch.tensor([2, 0]), out)
+    assert torch.equal(out, before)
+
+
+class Refusing(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in ("index_select", "index_copy_", "view", "numpy"):
+            raise ValueError(func.__name__)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("which", ["source", "remapping", "out"])
+def test_a_tensor_is_its_memory_whatever_its_class_does(which):
+    given = {"source": torch.eye(2), "remapping": torch.tensor([1, -1]), "out": torch.ones(2, 2)}
+    given[which] = given[which].as_subclass(Refusing)
+    assert gather_rows(**given) is given["out"]
+    with torch._C.DisableTorchFunctionSubclass():
+        assert given["out"].tolist() == [[0, 1], [1, 1]]
+
+
+def test_a_source_that_is_conjugated_is_read_as_it_is():
+    source = torch.tensor([[1 + 2j], [3 + 4j]])
+    out = torch.zeros(2, 1, dtype=source.dtype)
+    assert gather_rows(source.conj(), torch.tensor([1, 0]), out).tolist() == [[3 - 4j], [1 - 2j]]
+    out = torch.zeros(2, 1)
+    gather_rows(source.conj().imag, torch.tensor([1, 0]), out)
+    assert out.tolist() == [[-4], [-2]]

@@ -47,6 +47,7 @@ from torch_warmstart.model import (
     model_variables,
     overlapping,
     share_elements,
+    tensors_of,
 )
 from torch_warmstart.model.sharding import local_tensors
 from torch_warmstart.new_rows import Mixed
@@ -269,18 +270,13 @@ def _hooks_are_not_run() -> Finding:
 
 def _check_state(state: Mapping[str, Any], model: torch.nn.Module) -> None:
     """Raises SettingsError unless all that is to be loaded is the model's."""
-    own = {place for tensor in _tensors_of(model) for place in _places(tensor)}
+    own = {place for tensor in tensors_of(model) for place in _places(tensor)}
     for name, value in _leaves(state, ""):
         if not isinstance(value, torch.Tensor) or not own.issuperset(_places(value)):
             raise SettingsError(
                 f"{name!r} of the state to be loaded is no tensor of the model: load it by a "
                 "torch.distributed.checkpoint.load of its own."
             )
-
-
-def _tensors_of(model: torch.nn.Module) -> Iterator[torch.Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
 
 
 def _places(tensor: torch.Tensor) -> list[Extent]:

@@ -20,7 +20,7 @@ from torch_warmstart.errors import SettingsError
 from torch_warmstart.execution.gathering import fill_cells, gather_cells, gather_rows
 from torch_warmstart.execution.reading import exchanged, old_box, stored_box
 from torch_warmstart.formats.torch.dcp import DcpListing
-from torch_warmstart.model.sharding import Part, parts_of
+from torch_warmstart.model.sharding import Part, parts_of, written_to
 from torch_warmstart.planning import PlanItem
 from torch_warmstart.values import frozen
 
@@ -43,7 +43,7 @@ def reads_of(item: PlanItem, listing: DcpListing, limit: int) -> list[Read]:
 
     Raises SettingsError: a layout needs more at once than the limit.
     """
-    order, parts = exchanged(item), parts_of(item.variable.tensor.detach())
+    order, parts = exchanged(item), parts_of(written_to(item.variable.tensor))
     if order is None:
         return _staged(item, parts, listing, limit)
     find = _direct if item.remapping is None else _of_rows

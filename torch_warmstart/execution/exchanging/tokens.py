@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 
 from torch_warmstart.errors import Finding, PlanError
-from torch_warmstart.model import Variable, model_variables, padding_row
+from torch_warmstart.model import Variable, model_variables, modules_of, padding_row
 from torch_warmstart.planning.live import (
     CHANGE,
     SIZES_IN,
@@ -75,7 +75,7 @@ def what_is_said(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> list
             first = found.setdefault((id(said.where), said.name), said)
             if said.name == _PAD and None not in (first.new, said.new) and first.new != said.new:
                 raise _apart(first, said)
-    labels = (said for module in model.modules() for said in _labels(module, tables))
+    labels = (said for module in modules_of(model) for said in _labels(module, tables))
     return [*found.values(), *labels]
 
 
@@ -149,7 +149,7 @@ def _with_tokens(
 ) -> Iterator[tuple[torch.nn.Module, ChangedTable | None, ChangedTable | None]]:
     """Modules with a config, and the tables that change for what goes in, and for its tokens."""
     changed = {id(table.variable.tensor): table for table in tables if table.rows is not None}
-    for module in model.modules():
+    for module in modules_of(model):
         source, target = token_weights(module)
         if _is_of_two(module) and target is None:
             target = _of_decoder(module)
@@ -243,8 +243,8 @@ def _copied_tokens(module: torch.nn.Module) -> Iterator[tuple[_Attributes, str, 
 def _of_config(module: torch.nn.Module, config: Any) -> Iterator[torch.nn.Module]:
     """A module and those within it that have no other config."""
     yield module
-    for child in module.children():
-        if vars(child).get("config", config) is config:
+    for child in module._modules.values():
+        if child is not None and vars(child).get("config", config) is config:
             yield from _of_config(child, config)
 
 
@@ -257,7 +257,7 @@ def _labels(module: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator
     names = vars(config).get(_LABEL_OF) if hasattr(config, "__dict__") else None
     if not isinstance(names, dict) or set(names) != set(range(len(names))) or count != len(names):
         return
-    inside = {id(part) for part in module.modules() if isinstance(part, torch.nn.Linear)}
+    inside = {id(part) for part in modules_of(module) if isinstance(part, torch.nn.Linear)}
     for table in tables:
         owners = [owner for owner in table.variable.owners if id(owner.module) in inside]
         if table.rows is None or table.rows.old_size != count or len(table.variable.shape) != 2:

@@ -16,7 +16,7 @@ import torch
 
 from torch_warmstart.errors import UnsupportedError
 from torch_warmstart.formats import open_checkpoint
-from torch_warmstart.model import Variable, stand_for
+from torch_warmstart.model import Variable, mode_of, stand_for, tensors_of
 from torch_warmstart.planning import WarmStartPlan, make_plan
 from torch_warmstart.planning.live import ChangedTable
 from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings
@@ -60,7 +60,7 @@ def twin_of(
             Successor(t.variable.name, t.variable.tensor, n, tuple(c.axis for c in t.changes))
             for t, n in both
         ]
-        optimizers = make_twins(optimizer, successors, model.parameters())
+        optimizers = make_twins(optimizer, successors, tensors_of(model))
     with_state = [twin for twin in optimizers if twin.has_state]
     root = _tree(tables, new)
     values = {table.variable.name: table.variable.tensor for table in tables}
@@ -78,11 +78,12 @@ def twin_of(
 def _made_like(table: ChangedTable) -> torch.Tensor:
     """A tensor without values of the new shape, with what others have written on the old one."""
     old = table.variable.tensor
-    made = torch.empty(table.shape, dtype=old.dtype, device=old.device)
-    if isinstance(old, torch.nn.Parameter):
-        made = torch.nn.Parameter(made, requires_grad=old.requires_grad)
-    else:
-        made.requires_grad_(old.requires_grad)
+    with mode_of(old):
+        made = torch.empty(table.shape, dtype=old.dtype, device=old.device)
+        if isinstance(old, torch.nn.Parameter):
+            made = torch.nn.Parameter(made, requires_grad=old.requires_grad)
+        else:
+            made.requires_grad_(old.requires_grad)
     for name, value in vars(old).items():
         with contextlib.suppress(AttributeError):
             setattr(made, name, value)

@@ -77,7 +77,21 @@ def gather_rows(
         if not lies_in_memory(tensor):
             raise SettingsError(f"gather_rows: {name} is {NO_PLAIN_TENSOR}")
     check_kind("gather_rows: dim", dim, int, "an int")
-    return gather_blocks([(0, source)], remapping, out, dim)
+    with torch._C.DisableTorchFunctionSubclass():  # what a class does to functions may fail midway
+        whole = source.detach().resolve_conj().resolve_neg()
+        index, target = remapping.detach(), out.detach()
+        _check_own_elements(target)
+        gather_blocks([(0, whole)], index, target, dim)
+    return out
+
+
+def _check_own_elements(out: torch.Tensor) -> None:
+    """Raises SettingsError if what is written is not what is read, or more than one element."""
+    sizes = zip(out.shape, out.stride(), strict=True)
+    is_expanded = any(size > 1 and stride == 0 for size, stride in sizes)
+    if is_expanded or out.is_conj() or out.is_neg():
+        how = "is expanded" if is_expanded else "is a view that conjugates or negates another"
+        raise SettingsError(f"gather_rows: out {how}: fill a tensor of its own (out.clone()).")
 
 
 def gather_blocks(

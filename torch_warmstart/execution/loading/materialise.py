@@ -21,6 +21,7 @@ from torch_warmstart.computing import Mode, as_the_caller
 from torch_warmstart.errors import CallbackError, Finding
 from torch_warmstart.execution.loading.module_loading import Outcome
 from torch_warmstart.model import (
+    Attributes,
     Extent,
     Extents,
     Journal,
@@ -29,6 +30,8 @@ from torch_warmstart.model import (
     extent_of,
     is_on_meta,
     makers_of,
+    mode_of,
+    modules_of,
     place_of,
     resetter_of,
     transient_buffers,
@@ -58,6 +61,8 @@ class Materialised:
         left = {v for v in (*by_module, *buffers) if not self._is_reset(v)}
         self._made = {v: None for v in (*on_meta, *buffers) if v not in left}
         self._new: dict[Variable, torch.Tensor] = {}
+        self._extents: dict[Variable, list[Extent | None]] = {}  # where those lie
+        self._before = Attributes()  # of modules that get new ones
         self._items: dict[Variable, PlanItem] = {}  # for the new tensors, by what they were
         self._open = dict.fromkeys(v for v in (*by_module, *buffers) if v in self._made)
 
@@ -76,7 +81,12 @@ class Materialised:
         with torch.no_grad():
             for variable in self._made:
                 self._new[variable] = _made_of(variable)
+        owners = (owner for variable in self._new for owner in variable.owners)
+        self._before.keep(
+            {id(m): m for m, _ in (place_of(self._model, o) for o in owners)}.values()
+        )
         for variable, tensor in self._new.items():
+            self._extents[variable] = [extent_of(local) for local in local_tensors(tensor)]
             self._put(variable.owners, tensor)
         take_new_shards(self._model)
         self._items = {item.variable: self._with_new(item) for item in self._plan.items}
@@ -99,20 +109,54 @@ class Materialised:
         for buffer in buffers:
             _fill_with_nan(buffer)
         mark = len(journal)
-        journal.keep_attributes(self._reset)
+        if self._reset:  # it may set what is not its own, as train() does
+            journal.keep_attributes(modules_of(self._model))
         for module, path in self._reset.items():
             _run(module, path, journal)
+        taken = {v for v in self._open if v.kind == "parameter" and self._takes_values(v)}
+        # One that makes a bias anew makes its weight anew, too, which is there or is to be filled.
+        journal.spare([self._new[v] for v in self._open], buffers)
         written = journal.written_since(mark)
         of_nothing = {id(buffer) for buffer in buffers if _has_nan(buffer)}
         open_ones = [
             v
             for v in self._open
-            if id(self._new[v]) in of_nothing or not _is_written(self._new[v], written, journal)
+            if id(self._new[v]) in of_nothing
+            or not (
+                v in taken
+                or self._is_given_memory(v)
+                or _is_written(self._new[v], written, journal)
+            )
         ]
         left = [v for v in open_ones if not self._is_replaced(v)]
         for item in (self._items[v] for v in left if v in self._items):
             outcome.items[item.variable] = left_by_module(item)
         return self._take_back(left)
+
+    def _takes_values(self, variable: Variable) -> bool:
+        """Whether a module has put a parameter in the place of an empty one, which gets its values.
+
+        And its place again: it is tied, or of a class, as the one on meta was.
+        """
+        empty, found = self._new[variable], False
+        for module, leaf in (place_of(self._model, owner) for owner in variable.owners):
+            made = module._parameters.get(leaf)
+            if made is None or made is empty or made.is_meta or made.shape != empty.shape:
+                continue
+            if is_sharded(made) is not is_sharded(empty):
+                continue
+            with torch.no_grad():
+                empty.copy_(made)
+            setattr(module, leaf, empty)
+            found = True
+        return found
+
+    def _is_given_memory(self, variable: Variable) -> bool:
+        """Whether a module has given an empty tensor another memory, by `tensor.data = ...`."""
+        new = self._new[variable]
+        if new.is_meta or new.shape != variable.tensor.shape:
+            return False
+        return [extent_of(local) for local in local_tensors(new)] != self._extents[variable]
 
     def _is_replaced(self, variable: Variable) -> bool:
         """Whether a module has put a buffer of its own, of that shape, where an empty one was."""
@@ -141,7 +185,7 @@ class Materialised:
         if not variables:
             return []
         old = {id(self._new[variable]): variable.tensor for variable in variables}
-        for module in self._model.modules():  # wherever a hook has put them
+        for module in modules_of(self._model):  # wherever a hook has put them
             for leaf, tensor in [*module._parameters.items(), *module._buffers.items()]:
                 if id(tensor) in old:
                     setattr(module, leaf, old[id(tensor)])
@@ -151,7 +195,9 @@ class Materialised:
     def undo(self) -> None:
         """Puts back what was there; a second time makes no difference."""
         for variable in self._new:
-            self._put(variable.owners, variable.tensor)
+            with contextlib.suppress(Exception):  # its class, or a hook of torch's, may refuse it
+                self._put(variable.owners, variable.tensor)
+        self._before.put_back()
         if self._new:
             take_new_shards(self._model)
 
@@ -200,9 +246,13 @@ def _resettable(variables: Iterable[Variable]) -> dict[torch.nn.Module, str]:
 def _made_of(variable: Variable) -> torch.Tensor:
     """A tensor without values for one on meta, where it will be."""
     old = variable.tensor
-    made = torch.empty_like(old, device=variable.device, requires_grad=False)
-    if isinstance(old, torch.nn.Parameter):
-        made = torch.nn.Parameter(made, requires_grad=old.requires_grad)
+    with mode_of(old):
+        made = torch.empty_like(old, device=variable.device, requires_grad=False)
+        if issubclass(type(old), torch.nn.Parameter):
+            plain = made.as_subclass(torch.Tensor)
+            made = torch.Tensor._make_subclass(type(old), plain, old.requires_grad)
+        elif isinstance(old, torch.nn.Parameter):  # of another class, which torch marks as one
+            made = torch.nn.Parameter(made, requires_grad=old.requires_grad)
     for name, value in vars(old).items():  # what others have written on it
         if name not in vars(made):
             with contextlib.suppress(AttributeError):
@@ -229,8 +279,9 @@ def _chance_of(module: torch.nn.Module) -> Iterator[None]:
 
     On other devices torch sees to that.
     """
-    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    if not any(is_sharded(tensor) and tensor.device.type == "cpu" for tensor in own):
+    own = (*module._parameters.values(), *module._buffers.values())
+    there = (tensor for tensor in own if tensor is not None)
+    if not any(is_sharded(tensor) and tensor.device.type == "cpu" for tensor in there):
         yield
         return
     seed = int(torch.randint(1 << 62, ()))

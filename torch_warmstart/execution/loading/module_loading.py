@@ -17,6 +17,7 @@ torch's norms have a `_load_from_state_dict` of their own, which only adds what 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ from torch_warmstart.model import (
     WrittenMemory,
     extent_of,
     is_persistent,
+    modules_of,
+    named_modules,
     names_saved_by_itself,
 )
 from torch_warmstart.model.sharding import (
@@ -79,7 +82,7 @@ def does_something_of_its_own(model: _Module) -> bool:
         not _is_stock(module)
         or _users(module._load_state_dict_pre_hooks)
         or _users(module._load_state_dict_post_hooks)
-        for module in model.modules()
+        for module in modules_of(model)
     )
 
 
@@ -89,7 +92,7 @@ def _users(hooks: Mapping[Any, Any]) -> list[Any]:
 
 
 def _loads_itself(model: _Module) -> bool:
-    load = getattr(type(model), "load_state_dict", None)
+    load = vars(model).get("load_state_dict") or getattr(type(model), "load_state_dict", None)
     return load is not _Module.load_state_dict and not is_of_sharding(load)
 
 
@@ -114,7 +117,10 @@ def load_modules(
     """
     if not does_something_of_its_own(plan.model):
         return prepared
-    journal.keep_attributes(plan.model.modules())
+    journal.keep_attributes(modules_of(plan.model))
+    of_slots = (item.variable.slot for item in plan.items)
+    optimizers = {id(slot.optimizer): slot.optimizer for slot in of_slots if slot is not None}
+    journal.keep_optimizers(optimizers.values())
     writes = {write.items[0].variable: write for write in _model_writes(prepared)}
     loading = _Loading(plan, writes, journal, outcome)
     loading.run()
@@ -156,7 +162,7 @@ class _Loading:
         self._own = WrittenMemory([local for local, _ in here])
         self._left: dict[Variable, Write] = {}  # to be written by the commit, the last one each
         self._reached: set[Variable] = set()  # by what was planned, or something else
-        self._modules = list(plan.model.named_modules(remove_duplicate=False))
+        self._modules = list(named_modules(plan.model, is_each_once=False))
         self._at: dict[str, _Module] = {}  # what hooks have left of them, by prefix
         missing = set(plan.missing)
         self._missing_names = {
@@ -213,7 +219,7 @@ class _Loading:
         model = self._plan.model
         if by_itself := names_saved_by_itself(model):
             return {name: [saved] for name, saved in by_itself.items()}
-        if not any(module._state_dict_hooks for module in model.modules()):
+        if not any(module._state_dict_hooks for module in modules_of(model)):
             return {}
         names: dict[int, list[str]] = {}
         state = self._call(lambda: model.state_dict(keep_vars=True), "a state_dict hook", model)
@@ -232,7 +238,9 @@ class _Loading:
         model = self._plan.model
         given = _StateDict({name: _made(value) for name, value in state.items()})
         given._metadata = self._versions
-        self._run_own(model, "", lambda: model.load_state_dict(given, strict=False), self._items)
+        options = {"strict": False} if _takes(model.load_state_dict, "strict") else {}
+        load = functools.partial(model.load_state_dict, given, **options)
+        self._run_own(model, "", load, self._items)
 
     def _load(self, module: _Module, state: dict[str, Any], prefix: str) -> None:
         self._at[prefix] = module
@@ -339,7 +347,7 @@ class _Loading:
 
     def _look_again(self, module: _Module, prefix: str) -> None:
         """Which modules there are now: a hook may have put others in their place."""
-        for name, one in module.named_modules(prefix=prefix[:-1], remove_duplicate=False):
+        for name, one in named_modules(module, prefix[:-1], is_each_once=False):
             self._at[f"{name}." if name else ""] = one
 
     def _current(self, variable: Variable) -> torch.Tensor:
@@ -550,6 +558,12 @@ def _versions(modules: Iterable[tuple[str, _Module]]) -> dict[str, dict[str, int
     Modules upgrade what they load from an older version of themselves; ours is up to date.
     """
     return {name: {"version": module._version} for name, module in modules}
+
+
+def _takes(function: Callable[..., object], name: str) -> bool:
+    """Whether a function has a parameter of a name, or takes any."""
+    found = inspect.signature(function).parameters
+    return name in found or any(one.kind is one.VAR_KEYWORD for one in found.values())
 
 
 def _called(module: _Module, modules: Iterable[tuple[str, _Module]]) -> str:

@@ -11,6 +11,7 @@ from .boxed import registered_of as registered_of
 from .boxed import shard_number as shard_number
 from .boxed import sharded_like as sharded_like
 from .boxed import why_not_in_boxes as why_not_in_boxes
+from .boxed import written_to as written_to
 from .fsdp import is_of_sharding as is_of_sharding
 from .fsdp import is_whole_of_fsdp1 as is_whole_of_fsdp1
 from .fsdp import show_shards as show_shards

@@ -142,13 +142,25 @@ def is_sharded(tensor: torch.Tensor) -> bool:
     )
 
 
+def written_to(tensor: torch.Tensor) -> torch.Tensor:
+    """What is written to in a tensor's place: its memory, without what its class does to functions.
+
+    That may raise, where nothing can be undone any more. What is sharded, or has no address, stays
+    of its class.
+    """
+    if is_sharded(tensor):
+        return tensor.detach()
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.detach()
+
+
 def parts_of(tensor: torch.Tensor) -> tuple[Part, ...]:
     """The parts of a tensor that are here: one box if that is all of it, none if it has no share.
 
     Raises UnsupportedError if how it is divided is not known.
     """
     if not is_sharded(tensor):
-        return (Part(Box.whole(tensor.shape), tensor.detach()),)
+        return (Part(Box.whole(tensor.shape), written_to(tensor)),)
     why = _why_not_placed(tensor)
     found = [] if why else _found(tensor)
     why = why or _why_unlike(found)

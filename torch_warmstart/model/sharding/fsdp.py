@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from torch_warmstart.model.modules import modules_of
+
 _OF_SHARDING = (
     "torch.distributed.fsdp",
     "torch.distributed._composable.fsdp",
@@ -22,7 +24,7 @@ def show_shards(model: torch.nn.Module) -> None:
     fsdp = sys.modules.get("torch.distributed.fsdp")
     kind = getattr(fsdp, "FSDPModule", None)
     if kind is not None:
-        for module in model.modules():
+        for module in modules_of(model):
             if isinstance(module, kind):
                 module.reshard()
 
@@ -49,7 +51,7 @@ def take_new_shards(model: torch.nn.Module) -> None:
     kind = getattr(fsdp, "FSDPModule", None)
     if kind is None:
         return
-    for module in model.modules():
+    for module in modules_of(model):
         if isinstance(module, kind):
             state: Any = module._get_fsdp_state()
             groups = getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from torch_warmstart.errors import SettingsError, UnsupportedError
+from torch_warmstart.model.modules import modules_of, tensors_of
 from torch_warmstart.model.sharding.boxed import ranks_of_tensor
 from torch_warmstart.model.sharding.torchrec import is_of_torchrec
 
@@ -17,9 +18,9 @@ def ranks_of_model(model: torch.nn.Module) -> frozenset[int]:
     """The global ranks that a model is spread over or copied to; none if it is this process's."""
     if "torch.distributed" not in sys.modules or not _is_initialised():
         return frozenset()
-    tensors = [*model.parameters(), *model.buffers()]
+    tensors = [*tensors_of(model)]
     ranks = {rank for tensor in tensors for rank in ranks_of_tensor(tensor)}
-    for module in model.modules():
+    for module in modules_of(model):
         if is_of_torchrec(module):
             environment: Any = module._env
             ranks.update(ranks_of_group(environment.process_group))

@@ -282,7 +282,8 @@ class _Layers:
         first, _, rest = name[at:].partition("/")
         if rest:
             return name[:at] + first, True
-        return name[:at].rstrip("/"), self._is_torch and not any(module.children())
+        is_leaf = all(child is None for child in module._modules.values())
+        return name[:at].rstrip("/"), self._is_torch and is_leaf
 
     def _within(self, folder: str, *, is_deep: bool) -> Iterator[str]:
         start = bisect.bisect_left(self._sorted, (folder, ""))

@@ -11,7 +11,17 @@ import torch
 from torch_warmstart.dtypes import PLAIN
 from torch_warmstart.errors import Finding
 from torch_warmstart.layouts import attribute_of, is_torchs_own, torch_layer_of
-from torch_warmstart.model import TABLES, Extents, Variable, extent_of, model_variables, place_of
+from torch_warmstart.model import (
+    TABLES,
+    Extents,
+    Variable,
+    extent_of,
+    model_variables,
+    module_at,
+    modules_of,
+    named_modules,
+    place_of,
+)
 from torch_warmstart.model.sharding import is_sharded
 
 # What stands behind a weight's name where torch computes it of others, and what takes that off.
@@ -33,7 +43,7 @@ _PEFT = {"AuxiliaryTrainingWrapper", "BaseTunerLayer", "ModulesToSaveWrapper"}
 
 def check_model(model: torch.nn.Module) -> list[Finding]:
     """What a model must not be, whichever of its tensors changes."""
-    found = dict.fromkeys(why for module in model.modules() if (why := _why_fixed(module)))
+    found = dict.fromkeys(why for module in modules_of(model) if (why := _why_fixed(module)))
     if _BY_TORCHREC in found:  # which wraps what is not spread by DistributedDataParallel
         found = {_BY_TORCHREC: None}
     return [Finding("model-is-fixed", "error", "model", why) for why in found]
@@ -83,9 +93,8 @@ def why_not_made_anew(model: torch.nn.Module, variable: Variable) -> str | None:
 def why_computed(model: torch.nn.Module, name: str) -> str | None:
     """Why what a name means is no tensor of its own, as the rest of a sentence about it."""
     path, _, leaf = name.replace("/", ".").rpartition(".")
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
+    module = module_at(model, path)
+    if module is None:
         return None
     if leaf in (*module._parameters, *module._buffers):
         return None
@@ -106,11 +115,11 @@ def why_computed(model: torch.nn.Module, name: str) -> str | None:
 
 def _why_packed(model: torch.nn.Module, path: str) -> str | None:
     """Of a module whose weight is no tensor: a quantised one gives it when it is called."""
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
+    module = module_at(model, path)
+    if module is None:
         return None
-    has_tensors = next(module.parameters(), None) is not None
+    own = (tensor for one in modules_of(module) for tensor in one._parameters.values())
+    has_tensors = any(tensor is not None for tensor in own)
     if has_tensors or not callable(getattr(module, "weight", None)):
         return None
     return (
@@ -173,7 +182,7 @@ def _has_sizes_of_its_own(module: torch.nn.Module) -> bool:
 
 def _why_wrapped(model: torch.nn.Module, variable: Variable) -> str | None:
     """Where something is around the module that has tables, or sizes, of its own."""
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = dict(named_modules(model, is_each_once=False))
     for owner in variable.owners:
         parts = owner.state_dict_name.split(".")
         paths = [".".join(parts[:count]) for count in range(len(parts))]
@@ -202,7 +211,7 @@ def _why_shared(model: torch.nn.Module, tensor: torch.Tensor) -> str | None:
 def _why_held(model: torch.nn.Module, tensor: torch.Tensor) -> str | None:
     """Where a module has a tensor, or its memory, as a plain attribute besides, as in a list."""
     own = extent_of(tensor)
-    for path, module in model.named_modules():
+    for path, module in named_modules(model):
         for name, value in vars(module).items():
             if name not in ("_parameters", "_buffers") and any(
                 t is tensor or (own is not None and own.touches(extent_of(t))) for t in _in(value)

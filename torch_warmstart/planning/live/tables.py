@@ -22,6 +22,8 @@ from torch_warmstart.model import (
     Variable,
     VariablesByName,
     model_variables,
+    modules_of,
+    named_modules,
     padding_row,
     positions_from,
 )
@@ -235,7 +237,7 @@ def _logits_biases(
     by_id: Mapping[int, Variable],
 ) -> Iterator[tuple[Variable, tuple[Sized, ...]]]:
     """What BART and its kin add to each token's logit, of `[1, vocab_size]`."""
-    for module in model.modules():
+    for module in modules_of(model):
         bias = by_id.get(id(module._buffers.get(_LOGITS_BIAS)))
         going_in, coming_out = token_weights(module)
         weight = by_id.get(id(going_in if coming_out is None else coming_out))
@@ -330,7 +332,7 @@ def padding_rows(table: ChangedTable) -> Iterator[tuple[torch.nn.Module, TableCh
 
 def _moved_padding(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
     """A model that counts positions from its padding row's number, which would be another."""
-    positions = {positions_from(*named): named[0] for named in model.named_modules()}
+    positions = {positions_from(*named): named[0] for named in named_modules(model)}
     for table in tables:
         for _, change, row in padding_rows(table):
             now = change.row_of(row)
@@ -347,7 +349,7 @@ def _moved_padding(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> It
 def _half_changed(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterator[Finding]:
     """A Hugging Face model has one vocabulary for what goes in and what comes out."""
     changed = {id(t.variable.tensor): (t, t.rows) for t in tables if t.rows is not None}
-    for path, module in model.named_modules():
+    for path, module in named_modules(model):
         both = [weight for weight in token_weights(module) if weight is not None]
         first = next((changed[id(w)] for w in both if id(w) in changed), None)
         left = [w for w in both if id(w) not in changed]
@@ -469,7 +471,7 @@ def inner_copy(copy: Any) -> Any:
     if isinstance(copy, torch.optim.swa_utils.AveragedModel):
         return copy.module
     if isinstance(copy, torch.nn.Module):
-        names = [name for name, _ in copy.named_children()]
+        names = [name for name, child in copy._modules.items() if child is not None]
         return copy.module if names == ["module"] else copy
     if isinstance(copy, MutableMapping):
         return copy

@@ -35,6 +35,7 @@ from torch_warmstart.model import (
     Outline,
     Variable,
     check_tensors_hold_values,
+    forget_derived,
     is_frozen_by_inference,
     names_by_tensor,
     why_unwritable,
@@ -257,6 +258,7 @@ class _Run:
     def close(self) -> None:
         """Lets go of the source, whatever became of it, and of the caller's thread."""
         torch.set_grad_enabled(self._had_grad)  # an interrupt may strike before no_grad is left
+        forget_derived()  # undone, too: a model's own code may have run it meanwhile
         if self._journal is not None:
             self._journal.close()
         if self._watch is not None:

@@ -23,6 +23,7 @@ from torch_warmstart.planning.checks import (
     Beside,
     find_adapters,
     find_beside,
+    find_compiled_in,
     find_half_changed,
     find_left_by_position,
     find_lost,
@@ -263,7 +264,8 @@ def _notes_on(
     """What is worth saying of what is taken and kept."""
     laid_out = [wish.variable for wish in wishes.values() if wish.layout is not None]
     of_model = notes_on(wishes.settings, items, located, laid_out)
-    return [*notes_on_names(items, located), *of_model, *notes_on_meta(model, items)]
+    of_whole = [*notes_on_meta(model, items), *find_compiled_in()]
+    return [*notes_on_names(items, located), *of_model, *of_whole]
 
 
 def _unused_keys(

@@ -43,6 +43,7 @@ from torch_warmstart.formats.torch.dcp import DcpListing
 from torch_warmstart.model import (
     Extent,
     extent_of,
+    forget_derived,
     is_on_meta,
     model_variables,
     overlapping,
@@ -195,11 +196,11 @@ class WarmStartLoadPlanner(LoadPlanner):
 
     def _complete(self, item: PlanItem) -> None:
         """Fills the new rows of a variable whose old ones are all there."""
-        if self._left[item.name]:
-            return
-        with torch.no_grad():
-            for part, filling in self._fillings.pop(item.name, []):
-                fill_cells(filling.rows, filling.places, part.tensor)
+        if not self._left[item.name]:
+            with torch.no_grad():
+                for part, filling in self._fillings.pop(item.name, []):
+                    fill_cells(filling.rows, filling.places, part.tensor)
+        forget_derived()  # each time: an error may end it anywhere
 
     def _read_item(self, number: int, read: Read) -> ReadItem:
         assert self._listing is not None

@@ -5,6 +5,7 @@ from .audit import audit_port as audit_port
 from .beside import Beside as Beside
 from .beside import find_beside as find_beside
 from .columns import find_other_columns as find_other_columns
+from .compiled_in import find_compiled_in as find_compiled_in
 from .file_audit import untold as untold
 from .half_changed import find_half_changed as find_half_changed
 from .half_changed import find_left_by_position as find_left_by_position

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 pytest.importorskip("accelerate")
 
-from accelerate import Accelerator
+from accelerate import Accelerator, cpu_offload, disk_offload, dispatch_model
 from safetensors.torch import load_file
 from small_trainings import (
     Net,
@@ -19,8 +21,10 @@ from small_trainings import (
     small_model,
     write_old,
 )
+from torch import nn
 from transformers import TrainerCallback
 
+import torch_warmstart as tws
 from torch_warmstart.integrations import accelerate
 from torch_warmstart.integrations.transformers import WarmStartCallback
 
@@ -93,3 +97,27 @@ def test_with_accelerate_before_or_after_prepare(tmp_path, is_prepared):
         accelerator.backward(model(batch["ids"]).sum())
         prepared.step()
     assert {float(slots["step"]) for slots in optimizer.state.values()} == {11.0}
+
+
+def to_disk(model, **more):
+    return disk_offload(model, "offloaded", **more)
+
+
+@pytest.mark.parametrize("offload", [cpu_offload, to_disk])
+def test_what_accelerate_offloads_is_refused(tmp_path, monkeypatch, offload):
+    monkeypatch.chdir(tmp_path)
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    old = {name: value + 1 for name, value in net.state_dict().items()}
+    offloaded = offload(copy.deepcopy(net), execution_device=torch.device("cpu"))
+    with pytest.raises(tws.UnsupportedError, match=r"0 is offloaded by accelerate.*before cpu_off"):
+        tws.warm_start(offloaded, old)
+    batch = torch.ones(3, 2)
+    assert torch.equal(offloaded(batch), net(batch))
+
+
+def test_what_accelerate_only_puts_on_a_device_is_filled():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    old = {name: value + 1 for name, value in net.state_dict().items()}
+    dispatched = dispatch_model(net, {"": "cpu"}, force_hooks=True)
+    tws.warm_start(dispatched, old)
+    assert all(torch.equal(value, old[name]) for name, value in dispatched.state_dict().items())

@@ -1,6 +1,6 @@
-"""Models whose parameters are pieces of others that only the library knows that cut them.
+"""Models whose parameters are pieces of others, or lie elsewhere, as only a library knows.
 
-What is written into such a piece is lost, or stands for something else. Each is told by what its
+What is written into such a one is lost, or stands for something else. Each is told by what its
 library writes on modules and parameters, so that nothing of it is imported.
 """
 
@@ -76,4 +76,25 @@ def _megatron(model: torch.nn.Module) -> str | None:
     return None
 
 
-_STRANGERS: tuple[Callable[[torch.nn.Module], str | None], ...] = (_fsdp1, _zero_3, _megatron)
+def _offloaded(model: torch.nn.Module) -> str | None:
+    if "accelerate.hooks" not in sys.modules:
+        return None
+    for name, module in model.named_modules():
+        hook: Any = getattr(module, "_hf_hook", None)
+        for one in getattr(hook, "hooks", (hook,)):
+            if getattr(one, "weights_map", None) is not None and one.offload:
+                return (
+                    f"{name or 'The model'} is offloaded by accelerate, which at each forward pass "
+                    "puts what it keeps elsewhere in the place of what the model has. Warm-start "
+                    "the model before cpu_offload, disk_offload or dispatch_model; load one that "
+                    "from_pretrained offloads without device_map, or with one for real devices."
+                )
+    return None
+
+
+_STRANGERS: tuple[Callable[[torch.nn.Module], str | None], ...] = (
+    _fsdp1,
+    _zero_3,
+    _megatron,
+    _offloaded,
+)

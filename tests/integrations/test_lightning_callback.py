@@ -11,9 +11,15 @@ import torch
 
 pytest.importorskip("lightning")
 
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    EMAWeightAveraging,
+    LearningRateFinder,
+)
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
-from small_trainings import Lit, Rows, data, lightning_trainer, settings, write_old
+from small_trainings import Lit, Rows, data, is_warm, lightning_trainer, settings, write_old
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 import torch_warmstart as tws
@@ -107,6 +113,66 @@ def test_a_finder_that_loads_what_it_began_with_is_no_run_that_resumes(tmp_path,
     assert other.was_warm[-1:] == [False]
 
 
+class Validated(Lit):
+    """Remembers what it had when it was validated."""
+
+    def __init__(self):
+        super().__init__()
+        self.validated = []
+
+    def validation_step(self, batch, _):
+        self.validated.append(is_warm(self.net))
+
+    def val_dataloader(self):
+        return data()
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_averages_that_have_not_begun_are_of_the_warm_model(tmp_path, old, is_first):
+    averages = EMAWeightAveraging(update_starting_at_step=1000)
+    model, start = Validated(), WarmStart(settings(old, PREFIX))
+    trainer = lightning_trainer(tmp_path, start)
+    trainer.callbacks.insert(0 if is_first else len(trainer.callbacks), averages)
+    trainer.fit(model, data())
+    assert model.validated == [True] * 6  # two of the sanity check
+    assert is_warm(model.net)  # no step has come into what is put there at the end
+
+
+def test_averages_of_a_run_that_resumes_stay(tmp_path, old):
+    def trainer(start, **more):
+        made = lightning_trainer(tmp_path, start, **more)
+        made.callbacks.append(EMAWeightAveraging(decay=0.5))
+        return made
+
+    first = trainer(WarmStart(settings(old, PREFIX)))
+    first.fit(Lit(), data())
+    first.save_checkpoint(tmp_path / "run.ckpt")
+    saved = torch.load(tmp_path / "run.ckpt", weights_only=True)
+
+    model, start = Lit(), WarmStart(settings(old, PREFIX))
+    trainer(start, max_epochs=2).fit(model, data(), ckpt_path=tmp_path / "run.ckpt")
+    assert start.report is None
+    for name, value in model.first[0].items():
+        assert torch.equal(value, saved["current_model_state"][f"net.{name}"])
+
+
+def test_averages_of_something_else_are_left(tmp_path, old):
+    class Own(Callback):
+        def setup(self, trainer, pl_module, stage):
+            self.of_the_net = AveragedModel(pl_module.net)
+            self.begun = AveragedModel(pl_module)
+            self.begun.update_parameters(pl_module)
+            self.before = copy.deepcopy((self.of_the_net, self.begun))
+
+    own = Own()
+    trainer = lightning_trainer(tmp_path, WarmStart(settings(old, PREFIX)))
+    trainer.callbacks.append(own)
+    trainer.fit(Lit(), data())
+    for now, then in zip((own.of_the_net, own.begun), own.before, strict=True):
+        pairs = zip(now.state_dict().values(), then.state_dict().values(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_what_cannot_be_is_an_error_of_fit_and_changes_nothing(tmp_path, old):
     model = Lit()
     before = copy.deepcopy(model.net.state_dict())
@@ -116,10 +182,6 @@ def test_what_cannot_be_is_an_error_of_fit_and_changes_nothing(tmp_path, old):
 
 
 def test_validation_alone_starts_nothing(tmp_path, old):
-    class Validated(Lit):
-        def validation_step(self, batch, _):
-            pass
-
     callback = WarmStart(settings(old, PREFIX))
     lightning_trainer(tmp_path, callback).validate(Validated(), data(), verbose=False)
     assert callback.report is None
@@ -132,7 +194,7 @@ def test_before_parameters_are_flattened_the_model_is_filled_in_setup(old, kind)
         def __init__(self):
             pass
 
-    trainer = SimpleNamespace(strategy=Flattening(), ckpt_path=None, global_step=0, optimizers=[])
+    trainer = SimpleNamespace(strategy=Flattening(), ckpt_path=None, global_step=0, callbacks=[])
     model, callback = Lit(), WarmStart(settings(old, PREFIX))
     callback.setup(trainer, model, "fit")
     report = callback.report

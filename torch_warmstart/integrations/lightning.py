@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel
 
 from torch_warmstart.errors import MissingDependencyError, SettingsError
 from torch_warmstart.integrations.once import StartsOnce
@@ -92,6 +96,29 @@ class WarmStart(StartsOnce, Callback):
             self._start.skip("the trainer goes on with its run")
         else:
             self._start.run(model, trainer.optimizers if self._takes_optimizer else None)
+            _begin_averages(trainer, model)
+
+
+@torch.no_grad()
+def _begin_averages(trainer: Trainer, model: LightningModule) -> None:
+    """Gives averages that no step is in yet what the model has now.
+
+    `WeightAveraging` and its like begin with a copy of the model, made in their `setup`. Until the
+    first update that copy is validated, saved and, at the end, put into the model.
+    """
+    tensors = dict(_tensors_of(model))
+    for callback in trainer.callbacks:
+        for average in vars(callback).values():
+            if not isinstance(average, AveragedModel) or average.n_averaged:
+                continue
+            copies = dict(_tensors_of(average.module))
+            if {n: t.shape for n, t in copies.items()} == {n: t.shape for n, t in tensors.items()}:
+                for name, copy in copies.items():
+                    copy.copy_(tensors[name])
+
+
+def _tensors_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
 
 
 def _strategy(trainer: Trainer) -> str:

@@ -64,6 +64,15 @@ def test_a_model_that_runs_in_a_hook_and_is_put_back_is_computed_anew(old) -> No
         assert torch.equal(model(BATCH), before)
 
 
+def test_rows_that_are_gathered_into_a_weight_make_it_forgotten_too() -> None:
+    layer, old = nn.Linear(3, 2, bias=False), torch.rand(2, 3)
+    with autocast():
+        layer(BATCH)
+        tws.gather_rows(old, torch.tensor([1, 0]), out=layer.weight)
+        out = layer(BATCH)
+    assert torch.equal(out, nn.functional.linear(BATCH.to(BFLOAT16), old[[1, 0]].to(BFLOAT16)))
+
+
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_a_planner_of_dcp_makes_it_forgotten_too(tmp_path, old, expected) -> None:
     import torch.distributed.checkpoint as dcp

@@ -6,6 +6,8 @@ from .boxes import extremes as extremes
 from .boxes import pieces_of as pieces_of
 from .boxes import with_old_row as with_old_row
 from .boxes import without_old_row as without_old_row
+from .derived import forget_derived as forget_derived
+from .derived import has_frozen_programs as has_frozen_programs
 from .devices import as_the_caller as as_the_caller
 from .devices import home_of as home_of
 from .devices import on_cpu as on_cpu

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from torch_warmstart.computing import forget_derived
 from torch_warmstart.display import Advance, progress_bar
 from torch_warmstart.dtypes import dtype_name
 from torch_warmstart.errors import SettingsError, WarmStartError, plural
@@ -35,7 +36,6 @@ from torch_warmstart.model import (
     Outline,
     Variable,
     check_tensors_hold_values,
-    forget_derived,
     is_frozen_by_inference,
     names_by_tensor,
     why_unwritable,

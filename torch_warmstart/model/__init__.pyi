@@ -1,6 +1,4 @@
 from .attributes import Attributes as Attributes
-from .derived import forget_derived as forget_derived
-from .derived import has_frozen_programs as has_frozen_programs
 from .journal import Journal as Journal
 from .memory import Extent as Extent
 from .memory import Extents as Extents

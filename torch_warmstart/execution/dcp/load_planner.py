@@ -17,7 +17,7 @@ import torch
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
 
-from torch_warmstart.computing import on_cpu
+from torch_warmstart.computing import forget_derived, on_cpu
 from torch_warmstart.errors import (
     Finding,
     SettingsError,
@@ -43,7 +43,6 @@ from torch_warmstart.formats.torch.dcp import DcpListing
 from torch_warmstart.model import (
     Extent,
     extent_of,
-    forget_derived,
     is_on_meta,
     model_variables,
     overlapping,

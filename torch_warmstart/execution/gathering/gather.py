@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torch_warmstart.computing import GRAIN, extremes, on_cpu
+from torch_warmstart.computing import GRAIN, extremes, forget_derived, on_cpu
 from torch_warmstart.dtypes import (
     CASTS,
     NO_PLAIN_TENSOR,
@@ -81,7 +81,10 @@ def gather_rows(
         whole = source.detach().resolve_conj().resolve_neg()
         index, target = remapping.detach(), out.detach()
         _check_own_elements(target)
-        gather_blocks([(0, whole)], index, target, dim)
+        try:
+            gather_blocks([(0, whole)], index, target, dim)
+        finally:
+            forget_derived()
     return out
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch_warmstart.computing import has_frozen_programs
 from torch_warmstart.errors import Finding
-from torch_warmstart.model import has_frozen_programs
 
 _TEXT = (
     "torch._inductor.config.freezing puts weights as they are into what torch.compile makes. If "

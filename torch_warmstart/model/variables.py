@@ -30,7 +30,7 @@ from torch_warmstart.model.sharding import (
     registered_of,
     tables_of,
 )
-from torch_warmstart.model.wrappers import CHILDREN, DATA_PARALLEL, FRONTS
+from torch_warmstart.model.wrappers import CHILDREN, DATA_PARALLEL, FRONTS, TWICE
 from torch_warmstart.values import frozen
 
 Kind = Literal["parameter", "buffer", "slot"]
@@ -382,8 +382,9 @@ def walk(
         )
     yield path, raw_path, module
     within = (*inside, module)
+    is_twice = all(name in module._modules for name in TWICE)
     for name, child in module._modules.items():
-        if child is None:
+        if child is None or (is_twice and name == TWICE[1]):
             continue
         wraps = name in CHILDREN or (name == DATA_PARALLEL and _is_data_parallel(module))
         inner, raw_inner = path if wraps else f"{path}{name}.", f"{raw_path}{name}."

@@ -1,7 +1,7 @@
 """What wrappers put into names: no part of what a user called a tensor.
 
 Some are modules with the user's own as a child, anywhere in a model: torch.compile, activation
-checkpointing, FSDP, TorchRec's DistributedModelParallel. DataParallel and
+checkpointing, FSDP, TorchRec's DistributedModelParallel, Lightning Fabric. DataParallel and
 DistributedDataParallel call that child `module`, as people call modules of their own, too: in a
 model one can look, in a name it counts only at the front, before all of them.
 """
@@ -18,8 +18,11 @@ CHILDREN = frozenset(
         "_checkpoint_wrapped_module",
         "_fsdp_wrapped_module",
         "_dmp_wrapped_module",
+        "_forward_module",
     }
 )
+# Fabric has the user's model twice: in what runs, a DistributedDataParallel perhaps, and by itself.
+TWICE = ("_forward_module", "_original_module")
 # Where PEFT keeps a layer that it has put an adapter around: a folder of that layer, in a model.
 ADAPTED = "base_layer"
 

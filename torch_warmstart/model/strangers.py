@@ -79,7 +79,7 @@ def _megatron(model: torch.nn.Module) -> str | None:
 def _offloaded(model: torch.nn.Module) -> str | None:
     if "accelerate.hooks" not in sys.modules:
         return None
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         hook: Any = getattr(module, "_hf_hook", None)
         for one in getattr(hook, "hooks", (hook,)):
             if getattr(one, "weights_map", None) is not None and one.offload:

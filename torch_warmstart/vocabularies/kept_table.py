@@ -272,7 +272,7 @@ def _listed(table: Any, kind: str, url: str) -> Entries:
 
 
 def _usage(table: Any) -> Usage | None:
-    if table.column(COUNT_COLUMN).null_count == table.num_rows:
+    if table.num_rows and table.column(COUNT_COLUMN).null_count == table.num_rows:
         return None
     counts = torch.from_numpy(_int64(table, COUNT_COLUMN))
     if bool((counts < 0).any()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -175,9 +176,11 @@ def _whole(given: Any) -> torch.Tensor:
 
 
 def _of_table(table: Any, origin: str | None = None) -> Counted:
-    """Rows without an entry are left out."""
+    """Rows without an entry are left out, and those may be all: of a day, or of a block."""
     entries = _column(table, ENTRY_COLUMN, f"Counts are {_KINDS}.")
     numbers = _column(table, COUNT_COLUMN, _WHOLE)
+    if not len(entries.listed):
+        return entries.listed, torch.zeros(0, dtype=torch.int64)
     if numbers.listed.ids is None or len(numbers.listed) != len(numbers):
         raise VocabularyError(
             f"The column {COUNT_COLUMN!r} holds something else than whole numbers."
@@ -190,7 +193,7 @@ def _of_table(table: Any, origin: str | None = None) -> Counted:
 
 def _column(table: Any, name: str, hint: str) -> Vocabulary:
     try:
-        return from_arrow(table, name)
+        return from_arrow(table, name, may_be_none=True)
     except VocabularyError as error:
         raise VocabularyError(f"The column {name!r} of the counts: {error} {hint}") from error
 
@@ -250,7 +253,33 @@ def _parquet_blocks(path: str, raw: Bytes) -> Iterator[Any]:
 
 
 def _separated_blocks(path: str, raw: Bytes, separator: str, like: Entries) -> Iterator[Any]:
-    """The first line has the names; entries are text, or ids where those are that they are of."""
+    """The first line has the names; entries are text, or ids where those are that they are of.
+
+    Whether ids are without a sign the file does not say, and those that they are of may be too few
+    to tell: the first one of 2**63 or more does, from which on they are read so.
+    """
+    import pyarrow
+
+    read = partial(_separated_blocks_of, path, raw, separator)
+    if like.is_text or like.is_unsigned:
+        yield from read(pyarrow.large_binary() if like.is_text else pyarrow.uint64())
+        return
+    done = 0
+    try:
+        for batch in read(pyarrow.int64()):
+            done += batch.num_rows
+            yield batch
+    except pyarrow.ArrowInvalid:
+        with contextlib.suppress(pyarrow.ArrowInvalid):
+            for batch in read(pyarrow.uint64()):
+                rest = batch.slice(min(done, batch.num_rows))
+                done -= batch.num_rows - rest.num_rows
+                yield rest
+            return
+        raise
+
+
+def _separated_blocks_of(path: str, raw: Bytes, separator: str, kind: Any) -> Iterator[Any]:
     import pyarrow
     from pyarrow import csv
 
@@ -258,10 +287,8 @@ def _separated_blocks(path: str, raw: Bytes, separator: str, like: Entries) -> I
     parse = csv.ParseOptions(
         delimiter=separator, quote_char='"' if is_quoted else False, newlines_in_values=is_quoted
     )
-    ids = pyarrow.uint64() if like.is_unsigned else pyarrow.int64()
-    entry = pyarrow.large_binary() if like.is_text else ids
     convert = csv.ConvertOptions(
-        column_types={ENTRY_COLUMN: entry, COUNT_COLUMN: pyarrow.int64()},
+        column_types={ENTRY_COLUMN: kind, COUNT_COLUMN: pyarrow.int64()},
         null_values=[""],  # a blank cell, and no NA; "" is the empty entry, as of vocabularies
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,

@@ -214,18 +214,28 @@ def from_arrow(
     *,
     origin: str = "",
     beside: _Beside | None = None,
+    may_be_none: bool = False,
 ) -> Vocabulary:
-    """A column's entries; nulls are rows without one. `beside` is shown the other columns."""
+    """A column's entries; nulls are rows without one. `beside` is shown the other columns.
+
+    Raises VocabularyError for a column of no entries, unless there may be none: they are text then.
+    """
     given = origin
     origin = given or _origin_of(source)
     chunks = list(_chunks_of(source, column, origin, beside))
     total = sum(_length(chunk) for chunk in chunks)
-    if not total:
+    if not total and not may_be_none:
         raise VocabularyError(
             f"A vocabulary needs at least one entry; {origin} that was given is empty."
         )
     origin = given or f"{origin} of length {total:,}"
     kept = _kept(chunks)
+    if not total or (kept is not None and not kept.any()):
+        if not may_be_none:
+            raise VocabularyError(
+                "A vocabulary needs at least one entry; a column of nulls was given."
+            )
+        return _without_entries(total, origin)
     if all(chunk.ids is not None for chunk in chunks):
         ids = _joined([chunk.ids for chunk in chunks if chunk.ids is not None])
         found = from_numpy(ids if kept is None else ids[kept])
@@ -246,9 +256,14 @@ def _kept(chunks: list[_Column]) -> npt.NDArray[np.bool_] | None:
         for chunk in chunks
     ]
     kept: npt.NDArray[np.bool_] = np.concatenate(parts)
-    if not kept.any():
-        raise VocabularyError("A vocabulary needs at least one entry; a column of nulls was given.")
     return kept
+
+
+def _without_entries(count: int, origin: str) -> Vocabulary:
+    """So many rows of no entry."""
+    none = torch.zeros(0, dtype=torch.int64)
+    text = torch.zeros(1, dtype=torch.uint8)
+    return Vocabulary(Entries(origin, ENTRY, text, none, lengths=none), count, none)
 
 
 def _length(chunk: _Column) -> int:

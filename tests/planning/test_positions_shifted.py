@@ -35,7 +35,7 @@ def test_another_padding_row_is_warned_of() -> None:
 
 @pytest.mark.parametrize(
     ("padding", "new"),
-    [(1, ["a", "<pad>", "c", "<s>", "</s>"]), (0, ["new", "a", "c", "<s>", "</s>"])],
+    [(1, ["a", "<pad>", "c", "<s>", "</s>"]), (0, ["<new>", "a", "c", "<s>", "</s>"])],
 )
 def test_the_same_row_or_one_that_is_new_is_not(padding: int, new: list[str]) -> None:
     with warnings.catch_warnings():

@@ -36,10 +36,12 @@ from torch_warmstart.planning.plan import (
     LAYER_FINDS_IT,
     NO_COUNTERPART,
     Audit,
+    AxisChange,
     PlanItem,
     taken_keys,
 )
 from torch_warmstart.planning.renames import read_renames
+from torch_warmstart.planning.rows import new_padding_rows
 from torch_warmstart.planning.selection import selects_parameters_only
 from torch_warmstart.settings import SegmentInfo, VocabInfo, WarmStartSettings
 from torch_warmstart.vocabularies import Remapping
@@ -72,6 +74,7 @@ def notes_on(
                 yield from _on_segments(item, change.remapping)
             if isinstance(change.vocab, VocabInfo):
                 yield from _on_rows(item.along(change), change.remapping, change.vocab)
+                yield from _on_padding(item, change)
             if isinstance(change.fill, Mixed):
                 from torch_warmstart.planning.rows import notes_on_new_rows
 
@@ -348,6 +351,21 @@ def _on_rows(item: PlanItem, remapping: Remapping, vocab: VocabInfo) -> Iterator
         yield _oov_in_front(item, remapping)
     if remapping.taken_by_others:
         yield _purposes_of_others(item, remapping)
+
+
+def _on_padding(item: PlanItem, change: AxisChange) -> Iterator[Finding]:
+    """An entry that has come into the row for no input, as into any that is free."""
+    for row in new_padding_rows(item.variable, change.remapping, change.axis):
+        entry = change.remapping.taken_from_padding.get(row)
+        if entry is not None:
+            text = (
+                f"{item.name}: row {row:,} is the padding_idx of its module, which never trains "
+                f"it, and in the new vocabulary it is the row of {entry}: update_vocabulary gives "
+                "away what has no entry. If it is for no input, say so of the vocabulary of "
+                "before: dataclasses.replace(vocabulary, special={**vocabulary.special, 'mask': "
+                f"range({row}, {row + 1})}})."
+            )
+            yield Finding("padding-row-taken", "warning", item.name, text)
 
 
 def _on_files(item: PlanItem, remapping: Remapping) -> Iterator[Finding]:

@@ -191,7 +191,8 @@ def _decide(
     old: OldVocabularies,
 ) -> tuple[dict[Variable, Decision], list[Finding]]:
     """What happens to each variable, slots last; and what there is to say about the slots."""
-    remappings = Remappings(old, (info for wish in wishes.values() for info in wish.infos))
+    infos = (info for wish in wishes.values() for info in wish.infos)
+    remappings = Remappings(old, infos, wishes)
     on_variable = functools.partial(
         decide_variable, located=located, idle=explained, remappings=remappings
     )

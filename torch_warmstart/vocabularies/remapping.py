@@ -66,6 +66,8 @@ class Remapping:
     mask: range = range(0)  # new rows for no input
     # New rows whose purpose ("pad_token") an old row had that another new row takes.
     taken_by_others: Mapping[str, int] = field(default_factory=dict)
+    # New entries, as shown, in rows that a module has for no input (`padding_idx`).
+    taken_from_padding: Mapping[int, str] = field(default_factory=dict)
     # Old OOV rows that both vocabularies state and that no new one takes, though nobody said so.
     num_oov_left: int = 0
     num_in_front: int = 0  # rows before the first old entry that may be such, left like them

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from torch_warmstart.entries import MASK, PADDING, Vocabulary
 from torch_warmstart.errors import (
     Finding,
     PlanError,
@@ -35,6 +36,7 @@ from torch_warmstart.planning.live.refusals import (
     why_not_in_mapping,
     why_not_made_anew,
 )
+from torch_warmstart.planning.rows import padding_rows_of
 from torch_warmstart.planning.selection import by_variable, written_out
 from torch_warmstart.settings import (
     KEEP,
@@ -53,6 +55,7 @@ from torch_warmstart.vocabularies import (
     Remapping,
     count_rows,
     read_vocabularies,
+    read_vocabulary,
     remapping_between,
     remapping_of_segments,
 )
@@ -135,6 +138,7 @@ def read_tables(model: torch.nn.Module, infos: Mapping[str, Infos]) -> tuple[Cha
     shapeless = [v for v in given if v.is_lazy]
     problems += [finding for v in shapeless if (finding := _why_not(model, v)) is not None]
     given = {variable: its for variable, its in given.items() if variable not in shapeless}
+    given = _with_rows_for_no_input(given)
     chosen = _with_biases(model, given, variables)
     tables, others = _tables(model, chosen)
     problems += [*unknown, *others, *_half_changed(model, tables), *_moved_padding(model, tables)]
@@ -192,6 +196,69 @@ def _check_info(name: str, info: Any) -> None:
             f"{name!r}: min_frequency, since_version and where are for tables of a checkpoint "
             "that keep their ids."
         )
+
+
+def _with_rows_for_no_input(
+    given: Mapping[Variable, tuple[Sized, ...]],
+) -> dict[Variable, tuple[Sized, ...]]:
+    """With what modules say of a row that has no entry, before and behind: it is for no input.
+
+    So it stays what it is, and where it is. A layer's bias follows its weight.
+    """
+    rows = {id(v.tensor): next(iter(padding_rows_of(v)), None) for v in given}
+    reader = _Reader()
+    found = {}
+    for variable, infos in given.items():
+        weights = (id(o.module._parameters.get("weight")) for o in variable.owners)
+        row = next((rows[one] for one in weights if rows.get(one) is not None), None)
+        found[variable] = tuple(
+            info if row is None else _with_row_for_no_input(variable, info, row, reader)
+            for info in infos
+        )
+    return found
+
+
+class _Reader:
+    """Vocabularies, each read once, and with a row for no input."""
+
+    def __init__(self) -> None:
+        self._read: dict[Hashable, tuple[Any, Vocabulary]] = {}
+        self._with_row: dict[tuple[int, int], Vocabulary] = {}
+
+    def of(self, source: Any) -> Vocabulary:
+        """What a source holds."""
+        key = source if isinstance(source, str) else id(source)
+        if key not in self._read:
+            self._read[key] = source, read_vocabulary(source)  # held, so that its id stays its own
+        return self._read[key][1]
+
+    def with_row(self, vocabulary: Vocabulary, row: int) -> Vocabulary:
+        """The same, of which a row is for no input."""
+        special = {**vocabulary.special, MASK: range(row, row + 1)}
+        made = replace(vocabulary, special=special)
+        return self._with_row.setdefault((id(vocabulary), row), made)
+
+
+def _with_row_for_no_input(variable: Variable, info: Sized, row: int, reader: _Reader) -> Sized:
+    if not isinstance(info, VocabInfo) or info.axis % max(1, len(variable.shape)):
+        return info
+    try:
+        new, old = reader.of(info.new_vocab), reader.of(info.old_vocab)
+    except (WarmStartError, MemoryError):  # it is read again, and told with all others
+        return info
+    row %= max(1, variable.shape[0])
+    if _may_be_for_no_input(new, row) and _may_be_for_no_input(old, row):
+        new, old = reader.with_row(new, row), reader.with_row(old, row)
+    return replace(info, new_vocab=new, old_vocab=old)
+
+
+def _may_be_for_no_input(vocabulary: Vocabulary, row: int) -> bool:
+    """Whether a row has no entry and no other purpose, and no other row is for no input."""
+    if not row < len(vocabulary) or vocabulary.special.get(MASK, range(row, row + 1))[0] != row:
+        return False
+    purposes = (name for name, rows in vocabulary.special.items() if row in rows)
+    has_another = any(name not in (MASK, PADDING) for name in purposes)
+    return not has_another and int(vocabulary.numbers_at(torch.tensor([row]))) < 0
 
 
 def _sized(infos: Iterable[Any]) -> tuple[Sized, ...]:
@@ -317,9 +384,31 @@ def _check_padding_rows(table: ChangedTable) -> None:
                 "padding-row-lost",
                 table.variable,
                 f"{table.variable.name}: row {row} is the padding_idx of its "
-                f"{type(module).__name__}, and its entry is not in the new vocabulary. Add it to "
-                "that, or set padding_idx=None before.",
+                f"{type(module).__name__}, and {_how_it_is_lost(change, row)}, or set "
+                "padding_idx=None before.",
             )
+
+
+def _how_it_is_lost(change: TableChange, row: int) -> str:
+    """What has become of a padding row's entry, or of a row without one, and what to do."""
+    gone, info = "its entry is not in the new vocabulary. Add it to that", change.info
+    if not isinstance(info, VocabInfo):
+        return gone
+    at = torch.tensor([row])
+    if int(read_vocabulary(info.old_vocab).numbers_at(at)) >= 0:
+        return gone
+    new = read_vocabulary(info.new_vocab)
+    number = int(new.numbers_at(at))
+    now = (
+        f"in the new one it is the row of {new.show(number)}"
+        if number >= 0
+        else "the new has none there"
+    )
+    return (
+        f"has no entry in the old vocabulary; {now}. Say of the old one, before it is "
+        "updated, that the row is for no input, dataclasses.replace(vocabulary, special="
+        f"{{**vocabulary.special, 'mask': range({row}, {row + 1})}})"
+    )
 
 
 def padding_rows(table: ChangedTable) -> Iterator[tuple[torch.nn.Module, TableChange, int]]:

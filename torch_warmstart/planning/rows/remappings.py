@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from torch_warmstart.computing import without_old_row
+from torch_warmstart.entries import PADDING, Vocabulary, is_special
 from torch_warmstart.errors import VocabularyError
 from torch_warmstart.model import Variable, padding_row
 from torch_warmstart.model.sharding import has_other_ranks
@@ -37,12 +40,19 @@ if TYPE_CHECKING:
     from torch_warmstart.planning.rows.initialising import Initialising
 
 
-def new_padding_rows(variable: Variable, remapping: Remapping, axis: int) -> tuple[int, ...]:
-    """Which of a parameter's new rows are for no input (`padding_idx`)."""
-    if axis or variable.slot is not None:
-        return ()
+def padding_rows_of(variable: Variable) -> set[int]:
+    """Which of a parameter's rows are for no input, as its modules say (`padding_idx`)."""
+    if variable.slot is not None:
+        return set()
     found = {padding_row(owner.module) for owner in variable.owners if owner.leaf == "weight"}
-    rows = sorted(row for row in found if row is not None and row < len(remapping.rows))
+    return {row for row in found if row is not None}
+
+
+def new_padding_rows(variable: Variable, remapping: Remapping, axis: int) -> tuple[int, ...]:
+    """Which of a parameter's new rows are for no input."""
+    if axis:
+        return ()
+    rows = sorted(row for row in padding_rows_of(variable) if row < len(remapping.rows))
     return tuple(row for row in rows if int(remapping.rows[row]) < 0)
 
 
@@ -53,8 +63,14 @@ class Remappings:
     it says (`infos`).
     """
 
-    def __init__(self, old: OldVocabularies, infos: Iterable[AnyVocabInfo | None]) -> None:
+    def __init__(
+        self,
+        old: OldVocabularies,
+        infos: Iterable[AnyVocabInfo | None],
+        variables: Iterable[Variable] = (),
+    ) -> None:
         self.old = old
+        self._padding = sorted({row for variable in variables for row in padding_rows_of(variable)})
         self._known: dict[Hashable, Remapping] = {}
         self._held: dict[Hashable, Vocabularies] = {}
         self._alive: list[VocabInfo] = []  # so that no other has the same identity
@@ -106,6 +122,8 @@ class Remappings:
             what = vocabularies.new.origin + (buckets if info.num_oov_buckets else "")
             _check_not_far(len(vocabularies.new), what, variable)
             remapping = remapping_between(full, vocabularies.to(device))
+            taken = _taken_from_padding(self._padding, remapping, vocabularies.new)
+            remapping = replace(remapping, taken_from_padding=taken)
             if has_other_ranks():
                 rows = without_old_row(remapping.rows).cpu()
                 remapping = replace(remapping, new_entries=vocabularies.new.fingerprint_at(rows))
@@ -145,6 +163,28 @@ class Remappings:
         if _vocabularies_of(info) in self._to_hold:
             self._held[key] = found
         return found
+
+
+def _taken_from_padding(
+    padding: Iterable[int], remapping: Remapping, new: Vocabulary
+) -> Mapping[int, str]:
+    """New entries in rows that modules never train, unless they are what stands for no input."""
+    taken = {}
+    for row in padding:
+        if row < len(remapping.rows) and int(remapping.rows[row]) < 0:
+            number = int(new.numbers_at(torch.tensor([row])))
+            purposes = (name for name, rows in new.special.items() if row in rows)
+            is_said = any(name != PADDING for name in purposes)
+            if number >= 0 and not is_said and not _may_be_no_input(new.listed.entry(number)):
+                taken[row] = new.show(number)
+    return taken
+
+
+def _may_be_no_input(entry: bytes | int) -> bool:
+    """Whether it may be called so: "<pad>", "PADDING", "", 0."""
+    if isinstance(entry, int):
+        return entry in (0, -1)
+    return not entry or is_special(entry) or b"pad" in entry.lower()
 
 
 def _check_not_far(count: int, what: str, variable: Variable) -> None:

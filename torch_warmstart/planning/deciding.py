@@ -54,7 +54,7 @@ from torch_warmstart.planning.plan import (
 )
 from torch_warmstart.planning.rows import OldVocabularies, Remappings, Taken, new_padding_rows
 from torch_warmstart.planning.wishes import Wish
-from torch_warmstart.settings import AnyVocabInfo, VocabInfo, takes_new_rows
+from torch_warmstart.settings import AnyVocabInfo, VocabInfo, asks_for_entries, takes_new_rows
 from torch_warmstart.values import frozen
 from torch_warmstart.vocabularies import Remapping
 
@@ -62,6 +62,11 @@ _MISSING_HINT = (
     "A variable that is not in the checkpoint: name its key in var_name_to_prev_var_name "
     "(suggest_names() proposes keys), leave it out of vars_to_warm_start, or keep what the model "
     "has with on_missing='keep'."
+)
+_FOUND_HINT = (
+    "Its VocabInfo says by min_found that a part of its entries is found: name its key in "
+    "var_name_to_prev_var_name (suggest_names() proposes keys), or leave it out of "
+    "vars_to_warm_start; without min_found, on_missing='keep' keeps what the model has."
 )
 _SLOT_HINT = (
     "An optimizer's slot that is not in the checkpoint: name its key in var_name_to_prev_var_name, "
@@ -206,6 +211,8 @@ def decide_missing(
     if reason:
         return Decision(PlanItem(variable, "kept", reason), is_missing=True)
     hint = _MISSING_HINT if variable.slot is None else _SLOT_HINT
+    if any(map(asks_for_entries, wish.infos)):
+        hint = _FOUND_HINT
     if not explanation:
         near = nearest_are(located.free(located.finder.nearest(variable)))
         explanation = f"{' = '.join(variable.names)} is not in the checkpoint.{near}"

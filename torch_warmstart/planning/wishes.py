@@ -14,7 +14,12 @@ from torch_warmstart.errors import Finding
 from torch_warmstart.model import Variable, check_answers
 from torch_warmstart.planning.renames import Renaming, read_renames
 from torch_warmstart.planning.selection import Entry, by_variable, select
-from torch_warmstart.settings import AnyVocabInfo, WarmStartSettings, infos_of
+from torch_warmstart.settings import (
+    AnyVocabInfo,
+    WarmStartSettings,
+    asks_for_entries,
+    infos_of,
+)
 from torch_warmstart.values import frozen
 
 
@@ -79,7 +84,8 @@ def read_wishes(settings: WarmStartSettings, variables: Sequence[Variable]) -> W
             rename=renames.get(variable),
             layout=layouts.get(variable),
             infos=infos_of(vocabs.get(variable)),
-            may_be_missing=settings.on_missing == "keep" and variable not in vocabs,
+            may_be_missing=settings.on_missing == "keep"
+            and not any(map(asks_for_entries, infos_of(vocabs.get(variable)))),
             may_misfit=settings.on_mismatch == "keep",
         )
         for variable in variables

@@ -29,6 +29,7 @@ from .vocab_infos import Initializer as Initializer
 from .vocab_infos import SegmentInfo as SegmentInfo
 from .vocab_infos import VocabInfo as VocabInfo
 from .vocab_infos import VocabSource as VocabSource
+from .vocab_infos import asks_for_entries as asks_for_entries
 from .vocab_infos import axis_of_two as axis_of_two
 from .vocab_infos import check_infos as check_infos
 from .vocab_infos import infos_of as infos_of

@@ -319,6 +319,12 @@ def infos_of(infos: Infos | None) -> tuple[AnyVocabInfo, ...]:
     return (infos,) if isinstance(infos, INFO_TYPES) else tuple(infos)
 
 
+def asks_for_entries(info: AnyVocabInfo) -> bool:
+    """Whether it says that a part of its entries is found (`min_found`)."""
+    inner = info.new_segments.values() if isinstance(info, SegmentInfo) else (info,)
+    return any(isinstance(one, VocabInfo) and one.min_found > 0 for one in inner)
+
+
 def check_infos(name: str, value: object) -> None:
     """Raises SettingsError unless it is an info, or a list of infos of different axes."""
     if isinstance(value, INFO_TYPES):

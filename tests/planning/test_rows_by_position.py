@@ -11,7 +11,8 @@ from torch_warmstart import ClipOrPad, VocabInfo, WarmStartSettings
 
 OLD = [f"e{at}" for at in range(50)]
 MOVED = VocabInfo([f"e{at * 7 % 50}" for at in range(50)], old_vocab=OLD)
-GROWN = VocabInfo([*OLD[:49], "new"], old_vocab=OLD)  # what stays is where it was
+REUSED = VocabInfo([*OLD[:49], "new"], old_vocab=OLD)  # what stays is where it was
+GROWN = VocabInfo([*OLD[:49], "new"], old_vocab=tws.Vocabulary.load(OLD[:49]).padded_to(50))
 ALL = {"embed.weight": MOVED, "head": MOVED, "class_weights": MOVED}
 
 
@@ -31,10 +32,13 @@ def _notes(infos, make=Untied):
     return [(note.code, note.severity, note.subject) for note in report.notes]
 
 
+@pytest.mark.parametrize("info", [MOVED, REUSED], ids=["moved", "reused"])
 @pytest.mark.parametrize(("moved", "left"), [("embed", "head"), ("head", "embed")])
-def test_a_head_and_an_embedding_of_one_shape_are_most_probably_of_one_vocabulary(moved, left):
+def test_a_head_and_an_embedding_of_one_shape_are_most_probably_of_one_vocabulary(
+    moved, left, info
+):
     with pytest.warns(tws.WarmStartWarning, match=f"{left}.weight has 50 rows, as many as"):
-        found = _notes({moved: MOVED})
+        found = _notes({moved: info})
     assert found == [("rows-by-position", "warning", f"{left}.weight")]
 
 

@@ -13,7 +13,12 @@ from torch_warmstart.planning.checks import half_changed
 
 SHUFFLED = VocabInfo(["c", "a", "b"], old_vocab=["a", "b", "c"])
 # Rows that stay are where they were.
-GROWN = VocabInfo(["a", "b", "new"], old_vocab=["a", "b", "c"], backup_initializer="keep")
+REUSED = VocabInfo(["a", "b", "new"], old_vocab=["a", "b", "c"], backup_initializer="keep")
+GROWN = VocabInfo(
+    ["a", "b", "new"],
+    old_vocab=tws.Vocabulary.load(["a", "b"]).padded_to(3),
+    backup_initializer="keep",
+)
 
 
 def _weight_normed():
@@ -53,10 +58,12 @@ def _start(make, infos):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_half_of_a_layer_is_refused(name):
+@pytest.mark.parametrize("info", [SHUFFLED, REUSED], ids=["shuffled", "reused"])
+def test_half_of_a_layer_is_refused(name, info):
+    """Where rows move, and where one is another entry's now, as an update has it."""
     make, moved = LAYERS[name]
     with pytest.raises(tws.PlanError, match="of the same layer, as many by position") as raised:
-        _start(make, {moved: SHUFFLED})
+        _start(make, {moved: info})
     assert {problem.code for problem in raised.value.problems} == {"rows-of-one-layer"}
 
 

@@ -64,6 +64,7 @@ class Remapping:
     num_vacant: int = 0  # new rows that stand for no entry: gaps, padding, a mask
     num_vacant_copied: int = 0  # those of them that take an old row: the mask's
     mask: range = range(0)  # new rows for no input
+    num_reused: int = 0  # new rows without an old one whose numbers were other entries'
     # New rows whose purpose ("pad_token") an old row had that another new row takes.
     taken_by_others: Mapping[str, int] = field(default_factory=dict)
     # New entries, as shown, in rows that a module has for no input (`padding_idx`).
@@ -152,6 +153,13 @@ class Remapping:
             num_new=self.num_new + taken_away,
             num_dropped=self.num_dropped + taken_away,
         )
+
+    @property
+    def takes_from_others(self) -> bool:
+        """Whether by their positions some rows would be those of others."""
+        by_position = torch.arange(len(self.rows), device=self.rows.device)
+        has_moved = (self.rows != by_position) & (self.rows >= 0)
+        return self.num_reused > 0 or bool(has_moved.any())
 
     def padded_to(self, size: int) -> Remapping:
         """The same for a table that is higher than its vocabulary, if that is a rounder number."""
@@ -492,9 +500,17 @@ def _remapping_of(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> Remap
         num_vacant=len(rows) - num_named - len(oov),
         num_vacant_copied=num_masks,
         mask=mask,
+        num_reused=_count_reused(rows, new, old),
         is_padded=new.is_padded,
         is_old_padded=old.is_padded,
     )
+
+
+def _count_reused(rows: torch.Tensor, new: Vocabulary, old: Vocabulary) -> int:
+    """How many entries are new that have the numbers of rows that others had."""
+    at = positions(rows < 0)
+    at = at[at < len(old)]
+    return int(((new.numbers_at(at) >= 0) & (old.numbers_at(at) >= 0)).sum()) if len(at) else 0
 
 
 def _taken_apart(rows: torch.Tensor, old: Vocabulary) -> int:

@@ -48,6 +48,7 @@ def remapping_of_segments(
         num_dropped=old_size - len(torch.unique(rows[rows >= 0])),
         num_old=old_size,
         old_rows=old_size,
+        num_reused=int((rows[:old_size] < 0).sum()),
         other_reading=_hardly_found(segments),
         other_encoding=next((part.other_encoding for part in read if part.other_encoding), ""),
         header=next((part.header for part in read if part.header), ""),

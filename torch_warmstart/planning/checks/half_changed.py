@@ -31,6 +31,7 @@ from torch_warmstart.new_rows import UNLESS_SAID, Mixed
 from torch_warmstart.planning.plan import AxisChange, PlanItem
 from torch_warmstart.planning.rows import why_not_by_position
 from torch_warmstart.settings import VocabInfo
+from torch_warmstart.vocabularies import Remapping
 
 # Layers whose tensors have no place for a batch in front.
 _LAYERS = (
@@ -75,7 +76,7 @@ def find_left_by_position(items: Sequence[PlanItem]) -> Iterator[Finding]:
             by_size.setdefault(size, []).append(item)
     alike: list[tuple[PlanItem, PlanItem]] = []
     for size, left in sorted(by_size.items()):
-        moved = [item for item, change in moving[size] if _moves(change.remapping.rows)]
+        moved = [item for item, change in moving[size] if change.remapping.takes_from_others]
         twins = _twins(taken, moved, left)
         if twins:
             yield _by_position("warning", twins[0], [other for _, other in twins])
@@ -148,9 +149,9 @@ def _by_position(
     same = the_same(exactly=is_one_size)
     others = f" {same} of {listed(repr(o.name) for o in left[1:])}." if left[1:] else ""
     text = (
-        f"{other.name} has {plural(size, 'row')}, as many as {one.name}, whose rows move as "
+        f"{other.name} has {plural(size, 'row')}, as many as {one.name}, whose rows go as "
         "var_name_to_vocab_info says, and takes them by position: if they are of the same entries, "
-        f"they are others' now.{others}"
+        f"some are others' now.{others}"
     )
     of_axis = f"axis={axis}" * bool(axis)
     hint = (
@@ -189,7 +190,7 @@ def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Fin
 
 def _finding(severity: Literal["error", "warning"], pair: _Pair) -> Finding:
     one, axis, other, _ = pair
-    first, last = (one, other) if _rows(one, axis) is not None else (other, one)
+    first, last = (one, other) if _along(one, axis) is not None else (other, one)
     text = (
         f"{first.name} takes its rows as var_name_to_vocab_info says, and {last.name}, of the same "
         "layer, as many by position: they would be those of others."
@@ -229,7 +230,7 @@ def _flattened(leaves: Mapping[str, PlanItem], vectors: Mapping[str, Vector]) ->
         for name in leaves if vector.axis is None else ():
             moved = [c for c in leaves[name].changes if c.axis != outputs.get(vector.weight)]
             is_of = name not in vectors and attribute_of(name) == vector.weight
-            if is_of and any(_moves(change.remapping.rows) for change in moved):
+            if is_of and any(change.remapping.takes_from_others for change in moved):
                 text = (
                     f"{leaves[name].name} moves along axis {moved[0].axis}, and "
                     f"{leaves[leaf].name} has a number for each place along several of its axes, "
@@ -369,17 +370,12 @@ def _move_alike(one: PlanItem, axis: int, other: PlanItem, other_axis: int) -> b
     shape, other_shape = one.variable.shape, other.variable.shape
     if len(shape) <= axis or len(other_shape) <= other_axis:
         return True
-    moved = [rows for rows in (_rows(one, axis), _rows(other, other_axis)) if rows is not None]
+    both = (_along(one, axis), _along(other, other_axis))
+    moved = [remapping for remapping in both if remapping is not None]
     if shape[axis] != other_shape[other_axis] or len(moved) != 1:
         return True
-    return not _moves(moved[0])
+    return not moved[0].takes_from_others
 
 
-def _moves(rows: torch.Tensor) -> bool:
-    """Whether a row that is taken was another one's number."""
-    by_position = torch.arange(len(rows), device=rows.device)
-    return bool(((rows != by_position) & (rows >= 0)).any())
-
-
-def _rows(item: PlanItem, axis: int) -> torch.Tensor | None:
-    return next((c.remapping.rows for c in item.changes if c.axis == axis), None)
+def _along(item: PlanItem, axis: int) -> Remapping | None:
+    return next((c.remapping for c in item.changes if c.axis == axis), None)

@@ -30,7 +30,7 @@ from torch_warmstart.execution.execute import execute_plan
 from torch_warmstart.execution.insisting import insist
 from torch_warmstart.execution.report import WarmStartReport
 from torch_warmstart.execution.telling import add_note, as_ours, log_of, warn_of
-from torch_warmstart.planning.live import CHANGE, ChangedTable, copies_of, inner_copy
+from torch_warmstart.planning.live import CHANGE, ChangedTable, copies_of, find_left, inner_copy
 from torch_warmstart.slots import Optimizers, optimizers_in
 
 _NEW_OPTIMIZER = "Make a new optimizer instead of passing this one."
@@ -75,7 +75,7 @@ def _exchange(
         copies = [(inner_copy(copy), copies_of(tables, copy)) for copy in ema]
         twin = twin_of(model, tables, optimizer)
         said = what_is_said(model, tables)
-        found = (*tokens_left(said), *tables_left(model, tables))
+        found = (*tokens_left(said), *tables_left(model, tables), *find_left(model, tables))
         left = list({finding.text: finding for finding in found}.values())
         warn_of(left)
         beside = [model, *_beside(optimizer, ema)]

@@ -1,4 +1,5 @@
 from .classes import called_anew as called_anew
+from .left import find_left as find_left
 from .tables import CHANGE as CHANGE
 from .tables import SIZES_IN as SIZES_IN
 from .tables import SIZES_OUT as SIZES_OUT

@@ -277,3 +277,24 @@ def test_importing_the_package_brings_no_slow_package_with_it():
 def test_it_is_the_installed_wheel_that_is_tested():
     assert "site-packages" in str(PACKAGE)
     assert (PACKAGE / "py.typed").exists()
+
+
+# What asks a model's own class, which may answer otherwise than by what is registered.
+_ASKED = {f"{named}{of}" for named in ("", "named_") for of in ("modules", "children", "buffers")}
+_ASKED |= {"parameters", "named_parameters"}
+# Of TorchRec's own classes; of callbacks' averages and the model that they are of; of Arrow.
+_MAY_ASK = {
+    "model/sharding/torchrec.py",
+    "integrations/lightning.py",
+    "vocabularies/kept_table.py",
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_model_is_gone_through_by_what_it_has_registered(path):
+    """By `model/modules.py`: a class may leave something out of what its methods give."""
+    if path.suffix == ".pyi" or path.relative_to(PACKAGE).as_posix() in _MAY_ASK:
+        return
+    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    asked = [c.func.attr for c in calls if isinstance(c.func, ast.Attribute)]
+    assert _ASKED.isdisjoint(asked)

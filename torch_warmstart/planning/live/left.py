@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from torch_warmstart.errors import Finding, Severity, listed, plural, the_same
-from torch_warmstart.model import TABLES, Variable, model_variables
+from torch_warmstart.model import TABLES, Variable, model_variables, modules_of
 from torch_warmstart.planning.live.tables import ChangedTable, TableChange, token_weights
 from torch_warmstart.planning.rows import why_not_by_position
 
@@ -23,7 +23,7 @@ def find_left(model: torch.nn.Module, tables: Sequence[ChangedTable]) -> Iterato
     Tables of other features may have as many rows by chance, or as many as all may have at most.
     Only where that number is no width of the model.
     """
-    if any(token_weights(module) != (None, None) for module in model.modules()):
+    if any(token_weights(module) != (None, None) for module in modules_of(model)):
         return
     variables = model_variables(model)
     changed = {id(table.variable.tensor) for table in tables}

@@ -328,6 +328,12 @@ def the_same(*, exactly: bool) -> str:
     return "The same" if exactly else "The same, with other numbers,"
 
 
+def same_of(names: Iterable[str], *, exactly: bool) -> str:
+    """What follows a sentence about the first of several: ` The same of 'b', 'c'.`; or nothing."""
+    others = listed(map(repr, names))
+    return f" {the_same(exactly=exactly)} of {others}." if others else ""
+
+
 def meant_one_of(near: Iterable[str]) -> str:
     """The same of names that have been looked for already: one may be what a user misspelt."""
     shown = " or ".join(map(repr, near))

@@ -50,6 +50,11 @@ def test_what_the_map_names_is_there(row):
         assert all(re.search(rf"\b{re.escape(name.split('.')[-1])}\b", text) for name in names)
 
 
+def test_no_row_is_wider_than_120():
+    lines = (ROOT / "docs/architecture.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("|") and len(line) > 120] == []
+
+
 def test_every_module_is_on_the_map():
     named = {place for row in ROWS for place, _ in row.places()}
     modules = {path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}

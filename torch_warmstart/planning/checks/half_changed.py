@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from torch_warmstart.errors import Finding, Severity, listed, plural, the_same
+from torch_warmstart.errors import Finding, Severity, plural, same_of
 from torch_warmstart.layouts import (
     Original,
     Vector,
@@ -29,7 +29,7 @@ from torch_warmstart.layouts.tensorflow import STATISTICS
 from torch_warmstart.model import TABLES
 from torch_warmstart.new_rows import UNLESS_SAID, Mixed
 from torch_warmstart.planning.plan import AxisChange, PlanItem
-from torch_warmstart.planning.rows import why_not_by_position
+from torch_warmstart.planning.rows import is_looked_up, twins_of, why_not_by_position
 from torch_warmstart.settings import VocabInfo
 from torch_warmstart.vocabularies import Remapping
 
@@ -107,21 +107,11 @@ def _rows_axis(item: PlanItem) -> int:
 def _twins(
     taken: Sequence[PlanItem], moved: Sequence[PlanItem], left: Sequence[PlanItem]
 ) -> list[tuple[PlanItem, PlanItem]]:
-    """A linear layer and an embedding of one shape, of which one moves and has no twin that does.
-
-    An embedding with fewer rows than another one is no output layer's twin: there are as few types
-    of segments, or positions, as there may be classes.
-    """
-    by_side = {(_is_looked_up(item), item.variable.shape): item for item in reversed(moved)}
-    most = max((i.variable.shape[0] for i in taken if _is_looked_up(i)), default=0)
-    found = []
-    for other in left:
-        is_looked_up, shape = _is_looked_up(other), other.variable.shape
-        one = by_side.get((not is_looked_up, shape)) if is_looked_up is not None else None
-        may_be = not is_looked_up or shape[0] == most
-        if one is not None and may_be and (is_looked_up, shape) not in by_side:
-            found.append((one, other))
-    return found
+    """A linear layer and an embedding of one shape, of which one moves and the other does not."""
+    items = {item.variable: item for item in taken}
+    most = max((v.shape[0] for v in items if is_looked_up(v)), default=0)
+    found = twins_of((i.variable for i in moved), (i.variable for i in left), most)
+    return [(items[one], items[other]) for one, other in found]
 
 
 def _vocabularies(item: PlanItem) -> Iterator[tuple[int, AxisChange]]:
@@ -146,12 +136,11 @@ def _by_position(
     axis = _rows_axis(other)
     size = other.variable.shape[axis]
     is_one_size = all(item.variable.shape[_rows_axis(item)] == size for item in left)
-    same = the_same(exactly=is_one_size)
-    others = f" {same} of {listed(repr(o.name) for o in left[1:])}." if left[1:] else ""
+    same = same_of((item.name for item in left[1:]), exactly=is_one_size)
     text = (
         f"{other.name} has {plural(size, 'row')}, as many as {one.name}, whose rows go as "
         "var_name_to_vocab_info says, and takes them by position: if they are of the same entries, "
-        f"some are others' now.{others}"
+        f"some are others' now.{same}"
     )
     of_axis = f"axis={axis}" * bool(axis)
     hint = (
@@ -159,16 +148,6 @@ def _by_position(
         f"ClipOrPad({of_axis}) says that it goes by position."
     )
     return Finding("rows-by-position", severity, other.name, f"{text} {hint}", hint)
-
-
-def _is_looked_up(item: PlanItem) -> bool | None:
-    """Whether its rows are an embedding's, or a linear layer's outputs; None if neither."""
-    for owner in item.variable.owners if len(item.variable.shape) == 2 else ():
-        if isinstance(owner.module, TABLES):
-            return True
-        if isinstance(owner.module, nn.Linear):
-            return False
-    return None
 
 
 def _of_layer(module: nn.Module, leaves: Mapping[str, PlanItem]) -> Iterator[Finding]:

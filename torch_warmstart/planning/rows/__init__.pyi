@@ -1,3 +1,5 @@
+from .alike_layers import is_looked_up as is_looked_up
+from .alike_layers import twins_of as twins_of
 from .initialising import notes_on_new_rows as notes_on_new_rows
 from .old_vocabularies import OldVocabularies as OldVocabularies
 from .parts import why_not_by_position as why_not_by_position

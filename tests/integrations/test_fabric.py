@@ -51,3 +51,16 @@ def test_load_hooks_within_it_see_what_they_would(fabric):
     old = {name: torch.ones_like(value) for name, value in net.state_dict().items()}
     tws.warm_start(fabric.setup(net), old)
     assert seen == [2.0]
+
+
+def test_who_calls_children_so_without_fabric_has_both():
+    """The second one was left out, and stayed as it was, wherever both names were there."""
+
+    def made() -> torch.nn.Module:
+        pair = {"_forward_module": torch.nn.Linear(2, 2), "_original_module": torch.nn.Linear(2, 3)}
+        return torch.nn.ModuleDict(pair)
+
+    model, old = made(), made()
+    report = tws.warm_start(model, old.state_dict())
+    assert report.unexpected_keys == ()
+    assert torch.equal(model["_original_module"].weight, old["_original_module"].weight)

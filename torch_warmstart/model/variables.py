@@ -21,6 +21,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch_warmstart.computing import Box, home_of
 from torch_warmstart.dtypes import PLAIN
 from torch_warmstart.errors import SettingsError, UnsupportedError, printable
+from torch_warmstart.model.modules import modules_of
 from torch_warmstart.model.sharding import (
     Part,
     Table,
@@ -382,9 +383,8 @@ def walk(
         )
     yield path, raw_path, module
     within = (*inside, module)
-    is_twice = all(name in module._modules for name in TWICE)
     for name, child in module._modules.items():
-        if child is None or (is_twice and name == TWICE[1]):
+        if child is None or (name == TWICE[1] and _is_there_twice(module, child)):
             continue
         wraps = name in CHILDREN or (name == DATA_PARALLEL and _is_data_parallel(module))
         inner, raw_inner = path if wraps else f"{path}{name}.", f"{raw_path}{name}."
@@ -392,6 +392,12 @@ def walk(
             yield from walk(child, inner, raw_inner, within)
         else:  # most have no children: no generator of their own
             yield inner, raw_inner, child
+
+
+def _is_there_twice(module: nn.Module, original: nn.Module) -> bool:
+    """Whether a wrapper has the user's model by itself besides in what it runs."""
+    run = module._modules.get(TWICE[0])
+    return run is not None and any(one is original for one in modules_of(run))
 
 
 def _is_data_parallel(module: torch.nn.Module) -> bool:

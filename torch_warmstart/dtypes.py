@@ -92,7 +92,10 @@ def loses_values(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
             return False
         is_as_it_is = tensor.is_floating_point() and tensor.dtype.itemsize > 1
         wide = tensor if is_as_it_is else tensor.to(torch.float32)
-        return bool(wide.isfinite().sum() > _cast(wide, dtype).isfinite().sum())
+        bounds = torch.finfo(dtype)
+        highest = bounds.max * (1 + bounds.eps / 2)  # what is rounded to the last number
+        held = _cast(wide, dtype).isfinite() & (wide.abs() <= highest)
+        return bool((wide.isfinite() & ~held).any())
     if torch.can_cast(tensor.dtype, dtype):
         return False
     if tensor.is_complex():

@@ -33,10 +33,13 @@ def _of_old(new: tws.NewRows) -> torch.Tensor:
         (torch.ones(2, 2, dtype=torch.float16), torch.full((3, 2), 1 << 20)),
         (torch.ones(2, 2), torch.full((3, 2), 1e300, dtype=torch.float64)),
         (torch.ones(2, 2), torch.full((3, 2), 1e300, dtype=torch.complex128)),
+        (torch.ones(2, 2).to(torch.float8_e4m3fn), torch.full((3, 2), 1e3)),  # cut to 448
+        (torch.ones(2, 2).to(torch.float8_e5m2), torch.full((3, 2), -1e6)),
     ],
     ids=[
         *("complex", "fractions", "bool", "int8", "unsigned", "uint64", "uint16"),
         *("float16", "integers of float16", "float32", "real ones of complex"),
+        *("float8", "float8 with an exponent more"),
     ],
 )
 def test_what_the_table_cannot_hold_is_refused(table, made):
